@@ -1,0 +1,55 @@
+"""Files that are there whole or not at all."""
+
+import os
+import tempfile
+from pathlib import Path
+
+from toxbench.errors import StorageError
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that a reader, a crash or a full disk never sees half of it.
+
+    A temporary file in the same folder is written, synced to the disk and renamed; then the
+    folder is synced, so that the rename itself survives a power cut.
+
+    Raises:
+        StorageError: the folder cannot be written; nothing is left behind there.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:40]}-", dir=path.parent)
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror}") from error
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except BaseException as error:
+        Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise StorageError(f"cannot write {path}: {error.strerror}") from error
+        raise
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def cache_folder() -> Path:
+    """Folder for what can always be made again: ``TOXBENCH_CACHE``, else the user's cache."""
+    named = os.environ.get("TOXBENCH_CACHE")
+    if named:
+        return Path(named)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "toxbench"

@@ -1,0 +1,150 @@
+"""The Python API. The command line calls the same functions."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from toxbench.benchmark.plan import make_plan
+from toxbench.benchmark.run import Failure, run_plan
+from toxbench.errors import CellsFailedError, StorageError
+from toxbench.plugin.registry import Registry
+from toxbench.records import CellKey, CellRecord, EpochRecord
+from toxbench.report.tables import records
+from toxbench.settings import read_config, run_settings
+from toxbench.store.cells import CellStore
+from toxbench.store.leaderboard import load_leaderboard
+
+
+class Silent:
+    """Feedback that says nothing; failures are raised at the end."""
+
+    def cell_started(self, key: CellKey, number: int, total: int, epochs: int | None) -> None:
+        """Say nothing."""
+
+    def epoch_finished(self, key: CellKey, epoch: EpochRecord, comments: int) -> None:
+        """Say nothing."""
+
+    def cell_finished(self, record: CellRecord) -> None:
+        """Say nothing."""
+
+    def cell_failed(self, failure: Failure) -> None:
+        """Say nothing."""
+
+    def warn(self, message: str) -> None:
+        """Say nothing."""
+
+
+def run(
+    data: Path | str | None = None,
+    *,
+    backbones: Sequence[str] = ("bert", "distilbert"),
+    baselines: Sequence[str] | None = None,
+    seeds: int = 1,
+    weights: str | Sequence[str] = "auto",
+    device: str = "auto",
+    results: Path | str = "results",
+    preset: str | None = None,
+    config: Path | str | None = None,
+    columns: Mapping[str, Any] | None = None,
+    train: Mapping[str, Any] | None = None,
+    split: Mapping[str, Any] | None = None,
+) -> pd.DataFrame:
+    """Compare backbones on a table and return the leaderboard.
+
+    What is stored already is not trained again.
+
+    Args:
+        data: CSV, TSV, Parquet or JSON lines; None: the synthetic sample.
+        backbones: names of registered backbones.
+        baselines: names of registered baselines; None: all of them.
+        seeds: cells of each backbone, with seeds 0 to ``seeds - 1``.
+        weights: ``auto``, ``hub``, ``stand-in``, and ``NAME=PATH`` for single backbones.
+        device: ``auto``, ``cuda``, ``mps`` or ``cpu``.
+        results: folder below which each protocol has its own.
+        preset: ``notebook`` for the original study's recipe.
+        config: TOML file with the same keys; what is passed here wins, unless it is a default.
+        columns: ``text_column``, ``id_column``, ``group_column``, ``labels``, ``encoding``.
+        train: fields of `toxbench.TrainSettings` for all backbones.
+        split: ``test_size``, ``validation_size``, ``split_seed``.
+
+    Returns:
+        one row for each candidate, the highest mean test micro-F1 first; see `leaderboard`.
+
+    Raises:
+        toxbench.errors.ToxbenchError: with an exit code; `CellsFailedError` when some cells
+            failed, after all others were stored.
+    """
+    given: dict[str, Any] = {
+        "data": data,
+        "backbones": tuple(backbones),
+        "baselines": None if baselines is None else tuple(baselines),
+        "seeds": seeds,
+        "weights": (weights,) if isinstance(weights, str) else tuple(weights),
+        "device": device,
+        "results": Path(results),
+        "preset": preset,
+        "columns": dict(columns or {}),
+        "train": dict(train or {}),
+        "split": dict(split or {}),
+    }
+    from_file = read_config(Path(config)) if config is not None else {}
+    flags = {k: v for k, v in given.items() if k not in from_file or v != _DEFAULTS[k]}
+    settings = run_settings(from_file, flags)
+    registry = Registry.discover()
+    plan = make_plan(settings, registry)
+    failures = run_plan(plan, registry, Silent())
+    if failures:
+        raise CellsFailedError("; ".join(map(str, failures)))
+    return leaderboard(plan.store.folder)
+
+
+_DEFAULTS: Mapping[str, Any] = {
+    "data": None,
+    "backbones": ("bert", "distilbert"),
+    "baselines": None,
+    "seeds": 1,
+    "weights": ("auto",),
+    "device": "auto",
+    "results": Path("results"),
+    "preset": None,
+    "columns": {},
+    "train": {},
+    "split": {},
+}
+
+
+def leaderboard(path: Path | str) -> pd.DataFrame:
+    """Return a stored leaderboard as unrounded numbers.
+
+    Args:
+        path: a protocol's folder, or a results folder that holds exactly one.
+
+    Returns:
+        one row for each candidate with ``rank``, ``candidate``, ``weights``, ``parameters``,
+        ``seeds``, and a mean and a sample standard deviation (``_sd``) for each score in [0, 1],
+        for gaps (train minus test), seconds, comments per second and bytes.
+
+    Raises:
+        toxbench.errors.StorageError: nothing is stored there, or it is damaged.
+    """
+    return pd.DataFrame(list(records(load_leaderboard(find_store(Path(path))))))
+
+
+def find_store(path: Path) -> CellStore:
+    """Return the store in a folder: the folder itself, or the newest one below it.
+
+    Raises:
+        StorageError: there is none.
+    """
+    stores = [path, *sorted(path.glob("*/"), key=_changed, reverse=True)]
+    found = next((CellStore(p) for p in stores if CellStore(p).protocol_path.is_file()), None)
+    if found is None:
+        raise StorageError(f"{path} holds no results yet; start with: toxbench run")
+    return found
+
+
+def _changed(folder: Path) -> float:
+    cells = folder / "cells"
+    return (cells if cells.is_dir() else folder).stat().st_mtime

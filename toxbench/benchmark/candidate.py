@@ -1,0 +1,51 @@
+"""What is compared: a backbone with weights and settings, or a baseline."""
+
+from dataclasses import dataclass
+
+from toxbench.plugin.backbone import Backbone
+from toxbench.plugin.baseline import Baseline
+from toxbench.records import CellKey
+from toxbench.settings import TrainSettings, digest
+from toxbench.training.weights import Weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneCandidate:
+    """A backbone, what it starts from and how it is trained."""
+
+    backbone: Backbone
+    distribution: str
+    weights: Weights
+    settings: TrainSettings
+
+    @property
+    def name(self) -> str:
+        """The backbone's name."""
+        return self.backbone.name
+
+    def key(self, fold: int, seed: int) -> CellKey:
+        """Identify one of its cells: other weights or settings make another candidate."""
+        chosen = digest(
+            [self.weights.record.identity, self.settings.model_dump(mode="json")]
+        )
+        return CellKey(candidate=self.name, digest=chosen, fold=fold, seed=seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaselineCandidate:
+    """A baseline; it has nothing to choose."""
+
+    baseline: Baseline
+    distribution: str
+
+    @property
+    def name(self) -> str:
+        """The baseline's name."""
+        return self.baseline.name
+
+    def key(self, fold: int, seed: int) -> CellKey:
+        """Identify one of its cells."""
+        return CellKey(candidate=self.name, digest=digest(self.distribution), fold=fold, seed=seed)
+
+
+Candidate = BackboneCandidate | BaselineCandidate

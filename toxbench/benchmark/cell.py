@@ -1,0 +1,245 @@
+"""One cell, end to end: from rows of the table to a record and probabilities."""
+
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from toxbench.atomic import cache_folder
+from toxbench.benchmark.candidate import BackboneCandidate, BaselineCandidate, Candidate
+from toxbench.data.split import Protocol, Split
+from toxbench.data.table import Comments
+from toxbench.data.tokens import Tokens, tokenise
+from toxbench.errors import PluginError
+from toxbench.evaluation.epochs import EpochChoice, epoch_scores
+from toxbench.evaluation.metrics import evaluate, is_constant, label_table, predict
+from toxbench.evaluation.thresholds import HALF, choose_thresholds
+from toxbench.records import PARTS, CellKey, CellRecord, Cost, Environment, EpochRecord, Part
+from toxbench.training.device import Device, PeakMemory, seeded
+from toxbench.training.hub import sha256_of
+from toxbench.training.loop import Trained, Trainer
+
+OnEpoch = Callable[[EpochRecord], None]
+Probabilities = dict[Part, npt.NDArray[np.float32]]
+_PACKAGES = ("toxbench", "torch", "transformers", "scikit-learn", "numpy", "pandas")
+
+
+class CellRunner:
+    """Runs the cells of one candidate; what they share is prepared once."""
+
+    def __init__(self, candidate: Candidate, protocol: Protocol, device: Device) -> None:
+        self._candidate = candidate
+        self._protocol = protocol
+        self._device = device
+        self._tokens: Tokens | None = None
+
+    def run(self, key: CellKey, on_epoch: OnEpoch) -> tuple[CellRecord, Probabilities]:
+        """Train and score one cell.
+
+        Raises:
+            PluginError: the candidate breaks its contract.
+            CellsFailedError: the training diverged.
+        """
+        memory = PeakMemory(self._device)
+        memory.start()
+        split = self._protocol.folds[key.fold]
+        if isinstance(self._candidate, BackboneCandidate):
+            return self._backbone_cell(self._candidate, key, split, memory, on_epoch)
+        return self._baseline_cell(self._candidate, key, split, memory)
+
+    def _backbone_cell(
+        self,
+        candidate: BackboneCandidate,
+        key: CellKey,
+        split: Split,
+        memory: PeakMemory,
+        on_epoch: OnEpoch,
+    ) -> tuple[CellRecord, Probabilities]:
+        folder = _folder(candidate)
+        comments = self._protocol.comments
+        if self._tokens is None:
+            with _quiet_transformers():
+                self._tokens = tokens_of(candidate, comments)
+        with seeded(key.seed, self._device):
+            with _quiet_transformers():
+                build = candidate.weights.build or candidate.backbone.build
+                module = build(folder, len(comments.labels))
+            parameters = sum(p.numel() for p in module.parameters())
+            trainer = Trainer(
+                module,
+                candidate.backbone.head,
+                self._tokens,
+                comments.targets,
+                candidate.settings,
+                self._device,
+            )
+            trained = trainer.train(split, key.seed, epoch_scores, EpochChoice().keep, on_epoch)
+            started = time.perf_counter()
+            probabilities: Probabilities = {p: trainer.predict(split.part(p)) for p in PARTS}
+        comments_trained = len(split.train) * len(trained.epochs)
+        cost = Cost(
+            train_seconds=trained.train_seconds,
+            evaluation_seconds=time.perf_counter() - started,
+            comments_per_second=comments_trained / trained.train_seconds,
+            peak_memory_bytes=memory.read(),
+        )
+        truncated = float(self._tokens.cut.mean())
+        record = self._record(key, split, probabilities, cost, trained, parameters, truncated)
+        return record, probabilities
+
+    def _baseline_cell(
+        self, candidate: BaselineCandidate, key: CellKey, split: Split, memory: PeakMemory
+    ) -> tuple[CellRecord, Probabilities]:
+        comments = self._protocol.comments
+        texts = np.asarray(comments.texts, dtype=object)
+        started = time.perf_counter()
+        fitted = candidate.baseline.fit(
+            texts[split.train].tolist(), comments.targets[split.train]
+        )
+        fitted_at = time.perf_counter()
+        probabilities = {
+            part: _checked(fitted(texts[rows].tolist()), len(rows), len(comments.labels))
+            for part, rows in ((part, split.part(part)) for part in PARTS)
+        }
+        seconds = fitted_at - started
+        cost = Cost(
+            train_seconds=seconds,
+            evaluation_seconds=time.perf_counter() - fitted_at,
+            comments_per_second=len(split.train) / seconds if seconds > 1e-3 else None,
+            peak_memory_bytes=memory.read(),
+        )
+        return self._record(key, split, probabilities, cost, None, None, None), probabilities
+
+    def _record(
+        self,
+        key: CellKey,
+        split: Split,
+        probabilities: Probabilities,
+        cost: Cost,
+        trained: Trained | None,
+        parameters: int | None,
+        truncated: float | None,
+    ) -> CellRecord:
+        comments, candidate = self._protocol.comments, self._candidate
+        targets = {part: comments.targets[split.part(part)] for part in PARTS}
+        thresholds = choose_thresholds(targets["validation"], probabilities["validation"])
+        is_backbone = isinstance(candidate, BackboneCandidate)
+        return CellRecord(
+            key=key,
+            kind="backbone" if is_backbone else "baseline",
+            distribution=candidate.distribution,
+            fingerprint=self._protocol.fingerprint,
+            weights=candidate.weights.record if isinstance(candidate, BackboneCandidate) else None,
+            parameters=parameters,
+            settings=candidate.settings if isinstance(candidate, BackboneCandidate) else None,
+            environment=environment(self._device),
+            cost=cost,
+            epochs=trained.epochs if trained else (),
+            best_epoch=trained.best_epoch if trained else None,
+            truncated=truncated,
+            thresholds=thresholds,
+            metrics={
+                rule: {
+                    part: evaluate(targets[part], probabilities[part], chosen)
+                    for part in PARTS
+                    if len(targets[part])
+                }
+                for rule, chosen in thresholds.items()
+            },
+            per_label={
+                rule: label_table(comments.labels, targets["test"], probabilities["test"], chosen)
+                for rule, chosen in thresholds.items()
+            },
+            constant=is_constant(predict(probabilities["test"], thresholds[HALF])),
+        )
+
+
+def tokens_of(candidate: BackboneCandidate, comments: Comments) -> Tokens:
+    """Tokenise a table as a candidate does, through the cache on the disk."""
+    folder = _folder(candidate)
+    tokenizer = candidate.backbone.tokenizer(folder)
+    files = sorted(p for p in folder.iterdir() if "token" in p.name or "vocab" in p.name
+                   or p.name == "merges.txt")  # fmt: skip
+    identity = ":".join([type(tokenizer).__name__, *map(sha256_of, files)])
+    return tokenise(
+        tokenizer, identity, comments.texts, candidate.settings.max_length,
+        cache_folder() / "tokens",
+    )  # fmt: skip
+
+
+def environment(device: Device) -> Environment:
+    """Describe this machine and this code, without a path or a user's name."""
+    return Environment(
+        device=device.kind,
+        device_name=device.name,
+        precision=device.precision,
+        threads=torch.get_num_threads(),
+        versions={"python": platform.python_version()} | dict(map(_version, _PACKAGES)),
+        commit=_git_commit(),
+    )
+
+
+def _folder(candidate: BackboneCandidate) -> Path:
+    folder = candidate.weights.folder
+    if folder is None:
+        raise PluginError(f"the weights of {candidate.name} were planned but never fetched")
+    return folder
+
+
+def _checked(
+    probabilities: npt.NDArray[np.float64], row_count: int, label_count: int
+) -> npt.NDArray[np.float32]:
+    """Check what a baseline predicts, and return it as float32.
+
+    Raises:
+        PluginError: wrong shape, or values outside [0, 1].
+    """
+    values = np.asarray(probabilities)
+    if values.shape != (row_count, label_count):
+        raise PluginError(
+            f"predict returned shape {list(values.shape)}, expected [{row_count}, {label_count}]"
+        )
+    if not ((values >= 0) & (values <= 1)).all():
+        raise PluginError("predict returned values that are not probabilities in [0, 1]")
+    return values.astype(np.float32)
+
+
+def _version(package: str) -> tuple[str, str]:
+    try:
+        return package, version(package)
+    except PackageNotFoundError:
+        return package, "not installed"
+
+
+def _git_commit() -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Keep transformers' load reports and bars off the terminal; a new head is no news here."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    had_bars = logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if had_bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,62 @@
+"""How long a run will take, roughly: floating-point operations over what this device manages."""
+
+import time
+
+import torch
+
+from toxbench.benchmark.candidate import BackboneCandidate
+from toxbench.benchmark.plan import Plan
+from toxbench.training.device import Device
+
+_SECONDS_TO_BUILD = 3.0
+_CHARACTERS_A_TOKEN = 4.5
+_SHARE_OF_PEAK = 0.3  # what a training step of a small batch reaches of a large matrix product
+
+
+def expected_seconds(plan: Plan) -> float | None:
+    """Estimate the seconds of all missing cells; None where a size is not known yet.
+
+    Training costs 6 operations a parameter and token (Kaplan et al. 2020, arXiv:2001.08361,
+    section 2.1), scoring 2. Vocabulary tables are counted in, which errs on the long side.
+    """
+    rates: dict[Device, float] = {}
+    total = 0.0
+    for candidate, key in plan.missing:
+        if not isinstance(candidate, BackboneCandidate):
+            total += _SECONDS_TO_BUILD
+            continue
+        if candidate.weights.parameters is None:
+            return None
+        device = plan.devices[candidate.name]
+        if device not in rates:
+            rates[device] = _operations_a_second(device)
+        operations = _operations(plan, candidate, key.fold)
+        total += _SECONDS_TO_BUILD + operations / (rates[device] * _SHARE_OF_PEAK)
+    return total
+
+
+def _operations(plan: Plan, candidate: BackboneCandidate, fold: int) -> float:
+    settings = candidate.settings
+    split = plan.protocol.folds[fold]
+    cut = settings.max_length
+    lengths = [
+        cut if settings.padding == "max_length" else min(cut, len(text) / _CHARACTERS_A_TOKEN + 2)
+        for text in plan.protocol.comments.texts
+    ]
+    a_row = sum(lengths) / len(lengths)
+    trained = len(split.train) * settings.epochs
+    scored = len(split.validation) * settings.epochs + len(lengths)
+    return (candidate.weights.parameters or 0) * a_row * (6 * trained + 2 * scored)
+
+
+def _operations_a_second(device: Device) -> float:
+    """Time a matrix product in the device's precision."""
+    size = 1024 if device.kind == "cpu" else 4096
+    dtype = torch.bfloat16 if device.precision == "bf16" else torch.float32
+    matrix = torch.ones(size, size, dtype=dtype, device=device.torch)
+    fastest = float("inf")
+    for _ in range(4):
+        started = time.perf_counter()
+        float((matrix @ matrix)[0, 0])  # reading a value waits for the device
+        fastest = min(fastest, time.perf_counter() - started)
+    return 2 * size**3 / fastest

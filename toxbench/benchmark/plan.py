@@ -1,0 +1,176 @@
+"""What a run will do, decided and checked before anything is trained."""
+
+from dataclasses import dataclass, field
+
+from toxbench.benchmark.candidate import BackboneCandidate, BaselineCandidate, Candidate
+from toxbench.data.sample import sample_comments
+from toxbench.data.split import Protocol, default_split
+from toxbench.data.table import Comments, read_comments
+from toxbench.errors import SettingsError, nearest
+from toxbench.evaluation import metrics, thresholds
+from toxbench.plugin.registry import Registry
+from toxbench.records import CellKey
+from toxbench.settings import RunSettings, SplitSettings, TrainSettings, layered, preset
+from toxbench.store.cells import CellStore
+from toxbench.training.device import Device, choose_device
+from toxbench.training.weights import WeightsChoice, WeightsFinder
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked run: which cells there will be and which of them are stored already.
+
+    Attributes:
+        protocol: the table and its folds.
+        synthetic: the table is the built-in sample.
+        store: where cells are and go.
+        candidates: backbones in the order asked for, then baselines.
+        devices: candidate name -> where and in which precision it computes.
+        cells: every cell, candidate by candidate.
+        missing: those that have to be computed.
+        warnings: one line each.
+    """
+
+    protocol: Protocol
+    synthetic: bool
+    store: CellStore
+    candidates: tuple[Candidate, ...]
+    devices: dict[str, Device]
+    cells: tuple[tuple[Candidate, CellKey], ...]
+    missing: tuple[tuple[Candidate, CellKey], ...]
+    warnings: tuple[str, ...] = field(default=())
+
+
+def make_plan(settings: RunSettings, registry: Registry, download: bool = True) -> Plan:
+    """Check settings, read the table, find the weights; train nothing.
+
+    Args:
+        settings: what the user asked for.
+        registry: where candidates come from.
+        download: fetch weights that are not here yet; False only asks what there is.
+
+    Raises:
+        SettingsError, DataError, PluginError, StorageError, TryAgainError: before any work.
+    """
+    split = layered(SplitSettings, preset(settings.preset).split, settings.split)
+    _check_names(settings, registry)
+    _backbone_settings(settings, {}, {}, {})
+    comments = _comments(settings)
+    protocol = make_protocol(comments, split)
+    finder = WeightsFinder(WeightsChoice.parse(settings.weights), download)
+    candidates = (*_backbones(settings, registry, finder), *_baselines(settings, registry))
+    store = CellStore.for_protocol(settings.results, protocol, settings.data is None)
+    cells = tuple(
+        (candidate, candidate.key(fold, seed))
+        for candidate in candidates
+        for fold in range(len(protocol.folds))
+        for seed in range(settings.seeds if isinstance(candidate, BackboneCandidate) else 1)
+    )
+    return Plan(
+        protocol=protocol,
+        synthetic=settings.data is None,
+        store=store,
+        candidates=candidates,
+        devices={candidate.name: _device(candidate, settings) for candidate in candidates},
+        cells=cells,
+        missing=tuple((c, key) for c, key in cells if not store.has(key)),
+        warnings=(*_data_warnings(protocol), *_weight_warnings(candidates)),
+    )
+
+
+def make_protocol(comments: Comments, settings: SplitSettings) -> Protocol:
+    """Split a table and fix the definitions of every metric and thresholds rule.
+
+    Raises:
+        DataError: too few rows.
+    """
+    definitions = {f"metric {k}": v for k, v in metrics.DEFINITIONS.items()}
+    definitions |= {f"threshold {k}": v for k, v in thresholds.DEFINITIONS.items()}
+    return Protocol(comments, (default_split(len(comments), settings),), definitions)
+
+
+def _comments(settings: RunSettings) -> Comments:
+    if settings.data is None:
+        return sample_comments()
+    return read_comments(settings.data, settings.columns)
+
+
+def _check_names(settings: RunSettings, registry: Registry) -> None:
+    """Refuse unknown names, and settings for a backbone that does not take part."""
+    for name in settings.backbones:
+        registry.backbone(name)
+    for name in settings.baselines or ():
+        registry.baseline(name)
+    folders = WeightsChoice.parse(settings.weights).folders
+    for name in (*settings.backbone, *folders):
+        if name not in settings.backbones:
+            raise SettingsError(
+                f"settings or weights are given for {name!r}, which is not among --backbones"
+                f"{nearest(name, settings.backbones)}"
+            )
+
+
+def _backbone_settings(
+    settings: RunSettings,
+    defaults: dict[str, object],
+    weights_defaults: dict[str, object],
+    own: dict[str, object],
+) -> TrainSettings:
+    """Layer a backbone's settings: plugin, its weights, preset, then the user's."""
+    return layered(
+        TrainSettings,
+        defaults,
+        weights_defaults,
+        preset(settings.preset).train,
+        settings.train,
+        own,
+    )
+
+
+def _backbones(
+    settings: RunSettings, registry: Registry, finder: WeightsFinder
+) -> list[BackboneCandidate]:
+    candidates: list[BackboneCandidate] = []
+    for name in dict.fromkeys(settings.backbones):
+        registered = registry.backbone(name)
+        weights = finder.find(registered.item)
+        defaults = registered.item.defaults.model_dump(exclude_unset=True)
+        own = settings.backbone.get(name, {})
+        candidates.append(
+            BackboneCandidate(
+                backbone=registered.item,
+                distribution=registered.distribution,
+                weights=weights,
+                settings=_backbone_settings(settings, defaults, dict(weights.defaults), own),
+            )
+        )
+    return candidates
+
+
+def _baselines(settings: RunSettings, registry: Registry) -> list[BaselineCandidate]:
+    names = settings.baselines if settings.baselines is not None else tuple(registry.baselines)
+    registered = [registry.baseline(name) for name in dict.fromkeys(names)]
+    return [
+        BaselineCandidate(baseline=entry.item, distribution=entry.distribution)
+        for entry in registered
+    ]
+
+
+def _device(candidate: Candidate, settings: RunSettings) -> Device:
+    if isinstance(candidate, BaselineCandidate):
+        return choose_device("cpu", "fp32")
+    return choose_device(settings.device, candidate.settings.precision)
+
+
+def _data_warnings(protocol: Protocol) -> list[str]:
+    comments = protocol.comments
+    none = [label for label, support in comments.supports.items() if support == 0]
+    warnings = [f"no positive row, nothing to learn or score: {', '.join(none)}"] if none else []
+    if comments.ignored:
+        warnings.append(f"columns that are not used: {', '.join(map(ascii, comments.ignored))}")
+    return warnings
+
+
+def _weight_warnings(candidates: tuple[Candidate, ...]) -> list[str]:
+    found = [c.weights.warning for c in candidates if isinstance(c, BackboneCandidate)]
+    return [warning for warning in found if warning is not None]

@@ -1,0 +1,255 @@
+"""The validated table: what every later stage may rely on."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from toxbench.data.files import read_strings
+from toxbench.errors import DataError, nearest
+from toxbench.settings import ColumnSettings
+
+Targets = npt.NDArray[np.uint8]
+
+MAX_PROBLEMS = 10
+_TRUE = frozenset({"1", "true"})
+_FALSE = frozenset({"0", "false"})
+# Values that show that a column was meant as a label, though it must be mended first.
+_MEANT = {
+    "yes": "1", "no": "0", "y": "1", "n": "0", "t": "1", "f": "0", "on": "1", "off": "0",
+    "1.0": "1", "0.0": "0", "+1": "1", "-1": "0", "none": "0", "nan": "0", "na": "0",
+}  # fmt: skip
+_TEXT_NAMES = (
+    "text", "comment", "commenttext", "content", "body", "message", "tweet", "post",
+    "sentence", "review", "document",
+)  # fmt: skip
+_ID_NAMES = ("commentid", "id", "textid", "rowid", "postid", "tweetid", "messageid", "uid")
+_GROUP_NAMES = ("videoid", "group", "groupid", "threadid", "video", "thread")
+
+
+@dataclass(frozen=True, eq=False)
+class Comments:
+    """A table that passed every check.
+
+    Attributes:
+        name: file name without folder, or "synthetic sample".
+        ids: unique, one for each row.
+        texts: never empty.
+        targets: 0/1, shape ``[row, label]``.
+        labels: names of the columns of ``targets``.
+        groups: one for each row, None where a row belongs to none; None without such a column.
+        ignored: columns of the file that are not used.
+        columns: role -> column name, as found or given.
+    """
+
+    name: str
+    ids: tuple[str, ...]
+    texts: tuple[str, ...]
+    targets: Targets
+    labels: tuple[str, ...]
+    groups: tuple[str | None, ...] | None
+    ignored: tuple[str, ...]
+    columns: dict[str, str | None]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def supports(self) -> dict[str, int]:
+        """Positive rows of each label."""
+        counts = self.targets.sum(axis=0, dtype=np.int64)
+        return dict(zip(self.labels, counts.tolist(), strict=True))
+
+
+def read_comments(path: Path | str, columns: ColumnSettings | None = None) -> Comments:
+    """Read and validate a table of comments.
+
+    Text, id, group and label columns are found by their names and values unless ``columns``
+    names them. ``0``, ``1``, ``true`` and ``false`` in any case are labels, nothing else is.
+
+    Raises:
+        DataError: with up to ten problems, each naming file, row (counted from 1, without the
+            header), column and the nearest fix.
+    """
+    path = Path(path)
+    columns = columns or ColumnSettings()
+    frame = read_strings(path, columns.encoding)
+    return comments_from_frame(frame, path.name, str(path), columns)
+
+
+def comments_from_frame(
+    frame: pd.DataFrame, name: str, where: str, columns: ColumnSettings
+) -> Comments:
+    """Validate a table of strings; ``where`` is how messages call it.
+
+    Raises:
+        DataError: as `read_comments`.
+    """
+    text, row_id, group = _roles(frame, where, columns)
+    labels = _label_columns(frame, where, columns, {text, row_id, group})
+    targets = np.zeros((len(frame), len(labels)), dtype=np.uint8)
+    problems = list(
+        islice(_problems(frame, where, text, row_id, labels, targets), MAX_PROBLEMS)
+    )
+    if problems:
+        raise DataError(problems)
+    if not targets.any():
+        raise DataError(f"{where}: no label has a positive row; there is nothing to learn")
+    used = {text, row_id, group, *labels}
+    return Comments(
+        name=name,
+        ids=_ids(frame, row_id),
+        texts=tuple(frame[text].tolist()),
+        targets=targets,
+        labels=tuple(labels),
+        groups=_groups(frame, group),
+        ignored=tuple(c for c in frame.columns if c not in used),
+        columns={"text": text, "id": row_id, "group": group},
+    )
+
+
+def _roles(
+    frame: pd.DataFrame, where: str, columns: ColumnSettings
+) -> tuple[str, str | None, str | None]:
+    text = _named(frame, where, columns.text_column) or _found(frame, _TEXT_NAMES)
+    if text is None:
+        shown = ", ".join(map(repr, frame.columns[:8]))
+        more = ", ..." if len(frame.columns) > 8 else ""
+        raise DataError(
+            f"{where}: found no text column among {shown}{more}; name it with --text-column, "
+            "or check the delimiter"
+        )
+    row_id = _named(frame, where, columns.id_column) or _found(frame, _ID_NAMES)
+    group = _named(frame, where, columns.group_column) or _found(frame, _GROUP_NAMES)
+    return text, row_id, group
+
+
+def _named(frame: pd.DataFrame, where: str, name: str | None) -> str | None:
+    if name is not None and name not in frame.columns:
+        raise DataError(f"{where}: no column is called {name!r}{nearest(name, frame.columns)}")
+    return name
+
+
+def _found(frame: pd.DataFrame, names: Sequence[str]) -> str | None:
+    """Return the column whose name is first in ``names``, whatever its case and punctuation."""
+    plain = {_plain(column): column for column in reversed(frame.columns.tolist())}
+    return next((plain[name] for name in names if name in plain), None)
+
+
+def _plain(name: str) -> str:
+    return "".join(c for c in name.casefold() if c.isalnum())
+
+
+def _label_columns(
+    frame: pd.DataFrame, where: str, columns: ColumnSettings, taken: set[str | None]
+) -> list[str]:
+    if columns.labels:
+        for name in columns.labels:
+            _named(frame, where, name)
+        clash = next((name for name in columns.labels if name in taken), None)
+        if clash is not None:
+            raise DataError(f"{where}: column {clash!r} cannot be a label: it has another role")
+        return list(dict.fromkeys(columns.labels))
+    labels = [c for c in frame.columns if c not in taken and _looks_like_label(frame[c])]
+    if not labels:
+        raise DataError(
+            f"{where}: found no label column (values 0/1 or true/false); "
+            "name them with --labels, or check the delimiter"
+        )
+    return labels
+
+
+def _looks_like_label(column: "pd.Series[Any]") -> bool:
+    """At least half of what is written there is a label, or was clearly meant as one."""
+    values = column.str.strip().str.lower()
+    written = values[values.notna() & (values != "")]
+    known = list(_TRUE | _FALSE | set(_MEANT))
+    return bool(len(written)) and bool(written.isin(known).mean() >= 0.5)
+
+
+def _problems(
+    frame: pd.DataFrame,
+    where: str,
+    text: str,
+    row_id: str | None,
+    labels: Sequence[str],
+    targets: Targets,
+) -> Iterator[str]:
+    """Yield what is wrong, one line each; fill ``targets`` on the way."""
+    yield from _bad_texts(frame[text], where, text)
+    if row_id is not None:
+        yield from _bad_ids(frame[row_id], where, row_id)
+    for i, label in enumerate(labels):
+        yield from _parse_label(frame[label], where, label, targets[:, i])
+
+
+def _bad_texts(column: "pd.Series[Any]", where: str, name: str) -> Iterator[str]:
+    for row in np.flatnonzero(_blank(column)):
+        yield f"{where}: row {row + 1}, column {name!r}: the text is empty; remove the row"
+
+
+def _bad_ids(column: "pd.Series[Any]", where: str, name: str) -> Iterator[str]:
+    blank = _blank(column)
+    for row in np.flatnonzero(blank):
+        yield f"{where}: row {row + 1}, column {name!r}: the id is blank; give the row one"
+    again = column.duplicated().to_numpy(dtype=bool) & ~blank
+    for row in np.flatnonzero(again):
+        first = int((column == column.iloc[row]).to_numpy(dtype=bool).argmax())
+        yield (
+            f"{where}: row {row + 1}, column {name!r}: the same id as in row {first + 1}; "
+            "remove one, or name another column with --id-column"
+        )
+
+
+def _blank(column: "pd.Series[Any]") -> npt.NDArray[np.bool_]:
+    return column.fillna("").str.strip().eq("").to_numpy(dtype=bool)
+
+
+def _parse_label(
+    column: "pd.Series[Any]", where: str, name: str, target: Targets
+) -> Iterator[str]:
+    """Write 0/1 into ``target`` (a view of one column); yield the values that are neither."""
+    codes, values = pd.factorize(column.fillna(""))
+    plain = [str(value).strip().lower() for value in values]
+    # One entry for each distinct value: 0, 1, or 2 for "not a label".
+    meaning = [1 if value in _TRUE else 0 if value in _FALSE else 2 for value in plain]
+    parsed = np.array(meaning, dtype=np.uint8)[codes]
+    for row in np.flatnonzero(parsed == 2):
+        value = str(values[codes[row]])
+        yield f"{where}: row {row + 1}, column {name!r}: {_shown(value)}; {_fix(value)}"
+    target[:] = parsed
+
+
+def _shown(value: str) -> str:
+    """Name a bad value without printing what might be somebody's comment."""
+    if not value.strip():
+        return "the label is blank"
+    if len(value) > 12:
+        return f"a text of {len(value)} characters is not a label"
+    return f"{ascii(value)} is not a label"
+
+
+def _fix(value: str) -> str:
+    plain = value.strip().lower()
+    if plain in _MEANT:
+        return f"write {_MEANT[plain]}"
+    if not plain:
+        return "write 0 or 1"
+    return "write 0 or 1, or name the label columns with --labels"
+
+
+def _ids(frame: pd.DataFrame, row_id: str | None) -> tuple[str, ...]:
+    if row_id is None:
+        return tuple(str(row) for row in range(1, len(frame) + 1))
+    return tuple(frame[row_id].tolist())
+
+
+def _groups(frame: pd.DataFrame, group: str | None) -> tuple[str | None, ...] | None:
+    if group is None:
+        return None
+    return tuple(value if value.strip() else None for value in frame[group].fillna("").tolist())

@@ -1,0 +1,56 @@
+"""Every way in which toxbench refuses, with the exit code that the command line answers with."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+class ToxbenchError(Exception):
+    """Something a user can mend. ``str(error)`` is one line: what is wrong, where, what to do."""
+
+    exit_code = 1
+
+
+class SettingsError(ToxbenchError):
+    """An unknown or impossible option, key, name or value."""
+
+    exit_code = 2
+
+
+class DataError(ToxbenchError):
+    """The table cannot be used as it is. ``problems`` holds one line for each problem found."""
+
+    exit_code = 3
+
+    def __init__(self, problems: str | Sequence[str]) -> None:
+        self.problems = [problems] if isinstance(problems, str) else list(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class PluginError(ToxbenchError):
+    """A plugin that was asked for is missing, ambiguous or breaks its contract."""
+
+    exit_code = 4
+
+
+class CellsFailedError(ToxbenchError):
+    """The run ended, but some of its cells have no result."""
+
+    exit_code = 5
+
+
+class StorageError(ToxbenchError):
+    """The results folder cannot be read or written."""
+
+    exit_code = 6
+
+
+class TryAgainError(ToxbenchError):
+    """Something outside is not there just now: the network, a lock that another run holds."""
+
+    exit_code = 75
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return ``"; did you mean 'bert'?"`` for the closest known word, or an empty string."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,25 @@
+"""The contract of a baseline plugin: a cheap reference that every backbone has to beat."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Probabilities = npt.NDArray[np.float64]
+Predict = Callable[[Sequence[str]], Probabilities]
+Fit = Callable[[Sequence[str], npt.NDArray[np.uint8]], Predict]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baseline:
+    """A reference that learns from texts in seconds and draws nothing at random.
+
+    Attributes:
+        name: its row on the leaderboard; letters, digits, ``-``, ``_`` and ``.``.
+        fit: ``fit(texts, targets)`` with targets 0/1 of shape ``[row, label]`` returns
+            ``predict(texts)``, which returns probabilities of shape ``[row, label]``.
+    """
+
+    name: str
+    fit: Fit

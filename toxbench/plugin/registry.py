@@ -1,0 +1,192 @@
+"""The only discovery code: entry points of the group ``toxbench``, each loaded on its own.
+
+pluggy's own loader is not used: it lets one broken plugin stop all, and a second plugin of a
+name silently replace the first.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Generic, TypeVar
+
+import pluggy
+
+from toxbench.errors import PluginError, SettingsError, nearest
+from toxbench.plugin import hookspecs
+from toxbench.plugin.backbone import Backbone
+from toxbench.plugin.baseline import Baseline
+from toxbench.plugin.formats import ReportFormat
+
+GROUP = "toxbench"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+Item = TypeVar("Item", Backbone, Baseline, ReportFormat)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A plugin, or something it brought, that cannot be used."""
+
+    plugin: str
+    distribution: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"plugin {self.plugin!r} of {self.distribution}: {self.message}"
+
+
+@dataclass(frozen=True)
+class Registered(Generic[Item]):
+    """Something a plugin brought, with where it came from."""
+
+    item: Item
+    plugin: str
+    distribution: str
+
+
+class Registry:
+    """What all installed plugins offer. Make one with `Registry.discover`."""
+
+    def __init__(self, entries: Iterable[EntryPoint]) -> None:
+        self.problems: list[Problem] = []
+        self._manager = pluggy.PluginManager(GROUP)
+        self._manager.add_hookspecs(hookspecs)
+        self._distributions: dict[str, str] = {}
+        self._conflicts: dict[str, str] = {}
+        for name, same in _by_name(entries).items():
+            self._load(name, same)
+        self.backbones = self._collect("toxbench_backbones", Backbone)
+        self.baselines = self._collect("toxbench_baselines", Baseline)
+        self.formats = self._collect("toxbench_report_formats", ReportFormat)
+
+    @classmethod
+    def discover(cls) -> "Registry":
+        """Load every installed plugin; what fails is in ``problems``, and harms nobody else."""
+        return cls(entry_points(group=GROUP))
+
+    def backbone(self, name: str) -> Registered[Backbone]:
+        """Return the backbone of that name.
+
+        Raises:
+            PluginError: its plugin is broken, or two plugins claim the name.
+            SettingsError: nobody offers it.
+        """
+        return self._asked_for("backbone", name, self.backbones)
+
+    def baseline(self, name: str) -> Registered[Baseline]:
+        """Return the baseline of that name; raises as `backbone`."""
+        return self._asked_for("baseline", name, self.baselines)
+
+    def report_format(self, name: str) -> Registered[ReportFormat]:
+        """Return the report format of that name; raises as `backbone`."""
+        return self._asked_for("format", name, self.formats)
+
+    def tell(self, hook: str, **arguments: object) -> list[Problem]:
+        """Call an event hook of every plugin; return what they raised instead of raising it."""
+        _, problems = self._call(hook, arguments)
+        return problems
+
+    def _load(self, name: str, entries: list[EntryPoint]) -> None:
+        if len(entries) > 1:
+            both = " and ".join(_distribution(entry) for entry in entries)
+            message = f"the name is claimed by {both}; uninstall one"
+            self._conflicts[name] = f"plugin {name!r}: {message}"
+            self.problems.append(Problem(name, both, message))
+            return
+        self._distributions[name] = _distribution(entries[0])
+        try:
+            module = entries[0].load()
+            self._manager.register(module, name=name)
+            self._manager.check_pending()
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - reported, and only this plugin is lost
+            self._problem(name, error)
+            if self._manager.has_plugin(name):
+                self._manager.unregister(name=name)
+
+    def _problem(self, plugin: str, error: BaseException) -> Problem:
+        reason = " ".join(str(error).split()) or "no message"
+        problem = Problem(
+            plugin, self._distributions[plugin], f"{type(error).__name__}: {reason}"
+        )
+        self.problems.append(problem)
+        return problem
+
+    def _call(
+        self, hook: str, arguments: Mapping[str, object]
+    ) -> tuple[list[tuple[str, Any]], list[Problem]]:
+        """Call one hook of each plugin in a try of its own."""
+        results: list[tuple[str, Any]] = []
+        problems: list[Problem] = []
+        for implementation in getattr(self._manager.hook, hook).get_hookimpls():
+            call: Callable[..., Any] = implementation.function
+            try:
+                value = call(*(arguments[name] for name in implementation.argnames))
+                results.append((implementation.plugin_name, value))
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - reported by the caller
+                problems.append(self._problem(implementation.plugin_name, error))
+        return results, problems
+
+    def _collect(self, hook: str, kind: type[Item]) -> dict[str, Registered[Item]]:
+        found: dict[str, Registered[Item]] = {}
+        results, _ = self._call(hook, {})
+        for plugin, value in sorted(results, key=lambda result: result[0]):
+            try:
+                items = list(value)
+                for item in items:
+                    _check_item(item, kind)
+            except TypeError as error:
+                self._problem(plugin, error)
+                continue
+            for item in items:
+                self._add(found, Registered(item, plugin, self._distributions[plugin]))
+        return {name: entry for name, entry in found.items() if name not in self._conflicts}
+
+    def _add(self, found: dict[str, Registered[Item]], new: Registered[Item]) -> None:
+        name = new.item.name
+        old = found.setdefault(name, new)
+        if old is not new:
+            message = (
+                f"{name!r} is claimed by plugin {old.plugin!r} of {old.distribution} and by "
+                f"plugin {new.plugin!r} of {new.distribution}; uninstall one"
+            )
+            self._conflicts[name] = message
+            self.problems.append(Problem(new.plugin, new.distribution, message))
+
+    def _asked_for(
+        self, kind: str, name: str, known: Mapping[str, Registered[Item]]
+    ) -> Registered[Item]:
+        if name in self._conflicts:
+            raise PluginError(self._conflicts[name])
+        if name in known:
+            return known[name]
+        broken = next((p for p in self.problems if p.plugin == name), None)
+        if broken is not None:
+            raise PluginError(str(broken))
+        hint = nearest(name, known)
+        if self.problems and not hint:
+            hint = f"; it may belong to one that failed to load: {self.problems[0]}"
+        raise SettingsError(
+            f"no {kind} is called {name!r}{hint}; there are {', '.join(sorted(known))}"
+        )
+
+
+def _by_name(entries: Iterable[EntryPoint]) -> dict[str, list[EntryPoint]]:
+    """Group entry points by name, in the order of names; one seen twice on the path counts once."""
+    names: dict[str, dict[tuple[str, str], EntryPoint]] = {}
+    for entry in sorted(entries, key=lambda entry: entry.name):
+        names.setdefault(entry.name, {}).setdefault((_distribution(entry), entry.value), entry)
+    return {name: list(same.values()) for name, same in names.items()}
+
+
+def _distribution(entry: EntryPoint) -> str:
+    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else "an unknown distribution"
+
+
+def _check_item(item: object, kind: type[Item]) -> None:
+    if not isinstance(item, kind):
+        raise TypeError(f"expected {kind.__name__} objects, got {type(item).__name__}")
+    if not _NAME.fullmatch(item.name):
+        raise TypeError(
+            f"name {item.name[:80]!r} must be 1 to 64 letters, digits, '-', '_' or '.'"
+        )

@@ -1,0 +1,201 @@
+"""A leaderboard as tables: what to show, rounded and worded; formats only write it down."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from toxbench.plugin.formats import Table
+from toxbench.records import LabelScores
+from toxbench.store.leaderboard import Leaderboard, Row, Statistic
+
+
+@dataclass(frozen=True)
+class Column:
+    """A title and how to write a row's cell below it."""
+
+    title: str
+    text: Callable[[Row], str]
+
+
+def leaderboard_table(leaderboard: Leaderboard) -> Table:
+    """Return the whole leaderboard as one table with notes."""
+    columns = (*_score_columns(leaderboard), *_COST_COLUMNS)
+    return _table(leaderboard, _title(leaderboard), columns, _notes(leaderboard))
+
+
+def terminal_tables(leaderboard: Leaderboard) -> list[Table]:
+    """Return the same in three tables that fit a terminal: scores, overfitting, cost."""
+    name = _COST_COLUMNS[0]
+    scores = _score_columns(leaderboard)
+    return [
+        _table(leaderboard, _title(leaderboard), scores[:8], ()),
+        _table(leaderboard, "Overfitting (train minus test)", (name, *scores[8:]), ()),
+        _table(leaderboard, "Cost and origin", (name, *_COST_COLUMNS[1:]), _notes(leaderboard)),
+    ]
+
+
+def label_score_table(title: str, labels: Sequence[LabelScores]) -> Table:
+    """Return one row for each label with its support."""
+    headers = ("label", "test positives", "threshold", "precision", "recall", "F1", "AP", "ROC AUC")
+    rows = tuple(
+        (
+            scores.label,
+            str(scores.support),
+            f"{scores.threshold:.3f}",
+            *(_number(v) if scores.support else "-" for v in _values(scores)),
+        )
+        for scores in labels
+    )
+    return Table(title, headers, rows, (), tuple(scores.model_dump() for scores in labels))
+
+
+def records(leaderboard: Leaderboard) -> tuple[dict[str, str | int | float | bool | None], ...]:
+    """Return the rows as unrounded values, one column for each mean and each deviation."""
+    flat: list[dict[str, str | int | float | bool | None]] = []
+    for rank, row in enumerate(leaderboard.rows, start=1):
+        record: dict[str, str | int | float | bool | None] = {
+            "rank": rank,
+            "candidate": row.candidate,
+            "kind": row.kind,
+            "settings": row.difference,
+            "weights": row.weights,
+            "stand_in": row.stand_in,
+            "parameters": row.parameters,
+            "cells": row.cells,
+            "seeds": row.seeds,
+            "scored_labels": _scored_labels(leaderboard),
+            "constant": row.constant,
+        }
+        for name, statistic in row.values.items():
+            record[name] = statistic.mean if statistic else None
+            record[f"{name}_sd"] = statistic.deviation if statistic else None
+        flat.append(record)
+    return tuple(flat)
+
+
+def _table(
+    leaderboard: Leaderboard, title: str, columns: Sequence[Column], notes: Sequence[str]
+) -> Table:
+    return Table(
+        title=title,
+        headers=tuple(column.title for column in columns),
+        rows=tuple(tuple(column.text(row) for column in columns) for row in leaderboard.rows),
+        notes=tuple(notes),
+        records=records(leaderboard),
+    )
+
+
+def _score_columns(leaderboard: Leaderboard) -> tuple[Column, ...]:
+    labels = len(leaderboard.protocol.labels)
+    macro = f"macro-F1 ({_scored_labels(leaderboard)} of {labels} labels)"
+    return (
+        Column("backbone", _name),
+        Column("micro-F1", _score("micro_f1")),
+        Column("macro-F1" if labels == 0 else macro, _score("macro_f1")),
+        Column("subset accuracy", _score("subset_accuracy")),
+        Column("precision", _score("micro_precision")),
+        Column("recall", _score("micro_recall")),
+        Column("micro-F1, global thr.", _score("micro_f1_global")),
+        Column("micro-F1, per-label thr.", _score("micro_f1_per_label")),
+        Column("train micro-F1", _score("train_micro_f1")),
+        Column("train accuracy", _score("train_subset_accuracy")),
+        Column("F1 gap", _score("micro_f1_gap")),
+        Column("accuracy gap", _score("subset_accuracy_gap")),
+    )
+
+
+def _score(name: str) -> Callable[[Row], str]:
+    return lambda row: _statistic(row.values[name], "{:.3f}")
+
+
+def _scaled(name: str, factor: float, pattern: str) -> Callable[[Row], str]:
+    def text(row: Row) -> str:
+        statistic = row.values[name]
+        return pattern.format(statistic.mean * factor) if statistic else "-"
+
+    return text
+
+
+def _name(row: Row) -> str:
+    flag = " (constant!)" if row.constant else ""
+    difference = f" [{row.difference}]" if row.difference else ""
+    return f"{row.candidate}{difference}{flag}"
+
+
+_COST_COLUMNS = (
+    Column("backbone", _name),
+    Column("weights", lambda row: row.weights or "-"),
+    Column("parameters", lambda row: millions(row.parameters)),
+    Column("seeds", lambda row: str(row.seeds)),
+    Column("seconds", _scaled("train_seconds", 1, "{:.1f}")),
+    Column("comments/s", _scaled("comments_per_second", 1, "{:.0f}")),
+    Column("peak memory", _scaled("peak_memory_bytes", 2**-20, "{:.0f} MiB")),
+)
+
+
+def _statistic(statistic: Statistic | None, pattern: str) -> str:
+    if statistic is None:
+        return "-"
+    mean = pattern.format(statistic.mean)
+    if statistic.deviation is None:
+        return mean
+    return f"{mean} ± {pattern.format(statistic.deviation)}"
+
+
+def _title(leaderboard: Leaderboard) -> str:
+    protocol = leaderboard.protocol
+    fold = protocol.folds[0]
+    return (
+        f"Leaderboard of {protocol.name}: {len(fold.test)} test rows, {len(fold.train)} train, "
+        f"{len(fold.validation)} validation; protocol {protocol.fingerprint[:12]}"
+    )
+
+
+def _scored_labels(leaderboard: Leaderboard) -> int:
+    return sum(count > 0 for count in leaderboard.protocol.test_supports[0].values())
+
+
+def _notes(leaderboard: Leaderboard) -> list[str]:
+    """Say what a reader must know before quoting a number."""
+    protocol, rows = leaderboard.protocol, leaderboard.rows
+    notes: list[str] = []
+    if protocol.synthetic:
+        notes.append("Synthetic sample: these scores say nothing about real comments.")
+    if any(row.stand_in for row in rows):
+        notes.append(
+            "stand-in rows start from small substitute weights; they do not measure the "
+            "checkpoint that gives the backbone its name."
+        )
+    unscored = [name for name, count in protocol.test_supports[0].items() if count == 0]
+    if unscored:
+        notes.append(f"Without a positive test row, left out of macro: {', '.join(unscored)}.")
+    if any(row.constant for row in rows):
+        notes.append("(constant!) predicts the same for every test row.")
+    if any(row.cells > 1 for row in rows):
+        notes.append("± is the standard deviation over seeds, not an interval of confidence.")
+    cells = {row.cells for row in rows if row.kind == "backbone"}
+    if len(cells) > 1:
+        notes.append("Rows do not rest on the same number of seeds; compare them with care.")
+    notes.append(
+        "Scores are of the test rows at threshold 0.5 unless a column says otherwise; tuned "
+        "thresholds are chosen on validation rows. Seconds are for training one seed."
+    )
+    return notes
+
+
+def _values(scores: LabelScores) -> tuple[float | None, ...]:
+    return (
+        scores.precision,
+        scores.recall,
+        scores.f1,
+        scores.average_precision,
+        scores.roc_auc,
+    )
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def millions(count: int | None) -> str:
+    """Write a number of parameters: ``22.7 M``; ``-`` where it is unknown."""
+    return "-" if count is None else f"{count / 1e6:.1f} M"

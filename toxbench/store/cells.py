@@ -1,0 +1,218 @@
+"""Cells on the disk: one file each, written once, atomically, with its own checksum.
+
+A cell is a safetensors file: the probabilities of train, validation and test rows as tensors, the
+record as JSON in its header. One file, so that a cell is there whole or not at all; no pickle.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from filelock import FileLock, Timeout
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from toxbench.atomic import write_atomically
+from toxbench.data.split import Protocol
+from toxbench.errors import StorageError, TryAgainError
+from toxbench.records import PARTS, CellKey, CellRecord, Part
+from toxbench.settings import Frozen
+
+SUFFIX = ".safetensors"
+Probabilities = Mapping[Part, npt.NDArray[np.float32]]
+
+
+class FoldRows(Frozen):
+    """Row numbers of one fold, counted from 0 in the order of the table."""
+
+    train: tuple[int, ...]
+    validation: tuple[int, ...]
+    test: tuple[int, ...]
+
+
+class ProtocolRecord(Frozen):
+    """A protocol as it is stored beside its cells. It holds no comment."""
+
+    schema_version: int = 1
+    name: str
+    synthetic: bool
+    fingerprint: str
+    data_fingerprint: str
+    rows: int
+    labels: tuple[str, ...]
+    supports: dict[str, int]
+    test_supports: tuple[dict[str, int], ...]
+    folds: tuple[FoldRows, ...]
+    definitions: dict[str, str]
+
+
+class CellDamagedError(StorageError):
+    """A cell file does not hold what was written."""
+
+
+@dataclass(frozen=True)
+class CellStore:
+    """The folder of one protocol: ``protocol.json``, ``cells/`` and the leaderboard."""
+
+    folder: Path
+
+    @classmethod
+    def for_protocol(cls, results: Path, protocol: Protocol, synthetic: bool) -> "CellStore":
+        """Return the protocol's folder below ``results``, made if it is not there yet.
+
+        The folder is found by its fingerprint; the table's name before it is for people.
+
+        Raises:
+            StorageError: the folder cannot be made or written.
+        """
+        short = protocol.fingerprint[:12]
+        there = sorted(results.glob(f"*-{short}"))
+        folder = there[0] if there else results / f"{_tame(protocol.comments.name)}-{short}"
+        store = cls(folder)
+        if not store.protocol_path.is_file():
+            record = protocol_record(protocol, synthetic)
+            content = record.model_dump_json(indent=None)
+            write_atomically(store.protocol_path, content.encode("utf-8"))
+        return store
+
+    @property
+    def protocol_path(self) -> Path:
+        """The stored protocol."""
+        return self.folder / "protocol.json"
+
+    def protocol(self) -> ProtocolRecord:
+        """Read the stored protocol.
+
+        Raises:
+            StorageError: it is missing or damaged.
+        """
+        try:
+            return ProtocolRecord.model_validate_json(self.protocol_path.read_bytes())
+        except OSError as error:
+            raise StorageError(
+                f"{self.folder} holds no results of toxbench (no protocol.json)"
+            ) from error
+        except ValidationError as error:
+            raise StorageError(f"{self.protocol_path} is damaged; remove the folder") from error
+
+    def path(self, key: CellKey) -> Path:
+        """Where a cell is, or will be."""
+        return self.folder / "cells" / f"{key.stem}{SUFFIX}"
+
+    def has(self, key: CellKey) -> bool:
+        """Whether the cell was stored."""
+        return self.path(key).is_file()
+
+    def write(self, record: CellRecord, probabilities: Probabilities) -> None:
+        """Store a cell.
+
+        Args:
+            record: everything but the probabilities.
+            probabilities: part -> float32 ``[row, label]``.
+
+        Raises:
+            StorageError: the disk is full or the folder cannot be written.
+        """
+        tensors = {part: np.ascontiguousarray(probabilities[part]) for part in PARTS}
+        text = record.model_dump_json()
+        header = {"record": text, "sha256": _checksum(text, tensors)}
+        write_atomically(self.path(record.key), save(tensors, metadata=header))
+
+    def records(self) -> list[CellRecord]:
+        """Read every stored record, in the order of file names.
+
+        Raises:
+            CellDamagedError: a file is not as it was written.
+        """
+        paths = sorted((self.folder / "cells").glob(f"*{SUFFIX}"))
+        return [read_cell(path)[0] for path in paths]
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder for writing; readers are never kept waiting.
+
+        Raises:
+            TryAgainError: another run holds it.
+            StorageError: the lock file cannot be made.
+        """
+        lock = FileLock(self.folder / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise TryAgainError(
+                f"another run is writing to {self.folder}; wait for it, or use --results"
+            ) from error
+        except OSError as error:
+            raise StorageError(f"cannot write {self.folder}: {error.strerror}") from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def read_cell(path: Path) -> tuple[CellRecord, dict[str, npt.NDArray[np.float32]]]:
+    """Read a record and its probabilities.
+
+    Raises:
+        CellDamagedError: the file is not as it was written.
+    """
+    try:
+        data = path.read_bytes()
+        size = int.from_bytes(data[:8], "little")
+        header = json.loads(data[8 : 8 + size])["__metadata__"]
+        tensors = load(data)
+        if header["sha256"] != _checksum(header["record"], tensors):
+            raise ValueError("the checksum differs")
+        return CellRecord.model_validate_json(header["record"]), tensors
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise CellDamagedError(
+            f"{path} is damaged; remove the file and run the same command again"
+        ) from error
+
+
+def protocol_record(protocol: Protocol, synthetic: bool) -> ProtocolRecord:
+    """Describe a protocol without any comment."""
+    comments = protocol.comments
+    labels = comments.labels
+    return ProtocolRecord(
+        name=comments.name,
+        synthetic=synthetic,
+        fingerprint=protocol.fingerprint,
+        data_fingerprint=protocol.data_fingerprint,
+        rows=len(comments),
+        labels=labels,
+        supports=comments.supports,
+        test_supports=tuple(
+            dict(zip(labels, comments.targets[f.test].sum(axis=0).tolist(), strict=True))
+            for f in protocol.folds
+        ),
+        folds=tuple(
+            FoldRows(
+                train=tuple(f.train.tolist()),
+                validation=tuple(f.validation.tolist()),
+                test=tuple(f.test.tolist()),
+            )
+            for f in protocol.folds
+        ),
+        definitions=dict(protocol.definitions),
+    )
+
+
+def _checksum(text: str, tensors: Mapping[str, npt.NDArray[np.float32]]) -> str:
+    digest = hashlib.sha256(text.encode("utf-8"))
+    for name in sorted(tensors):
+        digest.update(f"{name}{tensors[name].shape}".encode("ascii") + tensors[name].tobytes())
+    return digest.hexdigest()
+
+
+def _tame(name: str) -> str:
+    """Make a table's name safe as a folder name: letters, digits, '-' and '_', at most 40."""
+    stem = name.rpartition(".")[0] or name
+    tame = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in stem)
+    return tame.strip("-")[:40] or "table"

@@ -1,0 +1,170 @@
+"""Stored cells to ranked rows: a pure function, so that anybody gets the same leaderboard."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Literal
+
+from toxbench.errors import StorageError
+from toxbench.evaluation.thresholds import GLOBAL, HALF, PER_LABEL
+from toxbench.records import CellRecord, Part
+from toxbench.store.cells import CellStore, ProtocolRecord
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """Mean and sample standard deviation (n - 1) over a candidate's cells."""
+
+    mean: float
+    deviation: float | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One candidate on the leaderboard.
+
+    Attributes:
+        candidate: backbone or baseline name.
+        difference: settings that tell it from another row of the same name, else "".
+        weights: what it started from, else "".
+        values: column name -> statistic, None where a cell has no such value.
+        constant: in every cell, the same prediction for every test row.
+    """
+
+    candidate: str
+    kind: Literal["backbone", "baseline"]
+    difference: str
+    weights: str
+    stand_in: bool
+    parameters: int | None
+    cells: int
+    seeds: int
+    values: Mapping[str, Statistic | None]
+    constant: bool
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """All candidates of one protocol, the highest micro-F1 first."""
+
+    protocol: ProtocolRecord
+    rows: tuple[Row, ...]
+
+
+Value = Callable[[CellRecord], float | None]
+
+
+def _metric(name: str, part: Part = "test", rule: str = HALF) -> Value:
+    return lambda cell: cell.metrics[rule][part][name] if rule in cell.metrics else None
+
+
+def _gap(name: str) -> Value:
+    """Train minus test: the same checkpoint, in eval mode, at the same thresholds."""
+
+    def gap(cell: CellRecord) -> float | None:
+        train, test = _metric(name, "train")(cell), _metric(name)(cell)
+        return None if train is None or test is None else train - test
+
+    return gap
+
+
+# Column -> what it is of one cell. Scores are of the test rows at threshold 0.5 unless they say so.
+COLUMNS: Mapping[str, Value] = {
+    "micro_f1": _metric("micro_f1"),
+    "micro_f1_global": _metric("micro_f1", rule=GLOBAL),
+    "micro_f1_per_label": _metric("micro_f1", rule=PER_LABEL),
+    "macro_f1": _metric("macro_f1"),
+    "subset_accuracy": _metric("subset_accuracy"),
+    "subset_accuracy_global": _metric("subset_accuracy", rule=GLOBAL),
+    "subset_accuracy_per_label": _metric("subset_accuracy", rule=PER_LABEL),
+    "micro_precision": _metric("micro_precision"),
+    "micro_recall": _metric("micro_recall"),
+    "micro_average_precision": _metric("micro_average_precision"),
+    "train_micro_f1": _metric("micro_f1", "train"),
+    "train_subset_accuracy": _metric("subset_accuracy", "train"),
+    "micro_f1_gap": _gap("micro_f1"),
+    "subset_accuracy_gap": _gap("subset_accuracy"),
+    "best_epoch": lambda cell: cell.best_epoch,
+    "train_seconds": lambda cell: cell.cost.train_seconds,
+    "evaluation_seconds": lambda cell: cell.cost.evaluation_seconds,
+    "comments_per_second": lambda cell: cell.cost.comments_per_second,
+    "peak_memory_bytes": lambda cell: cell.cost.peak_memory_bytes,
+}
+
+
+def load_leaderboard(store: CellStore) -> Leaderboard:
+    """Build the leaderboard of a stored protocol.
+
+    Raises:
+        StorageError: the folder is none of toxbench's, or a file in it is damaged.
+    """
+    return build_leaderboard(store.protocol(), store.records())
+
+
+def build_leaderboard(protocol: ProtocolRecord, cells: Iterable[CellRecord]) -> Leaderboard:
+    """Rank the candidates of one protocol; the order of ``cells`` does not matter.
+
+    Raises:
+        StorageError: a cell was measured with another protocol.
+    """
+    candidates: dict[tuple[str, str], list[CellRecord]] = {}
+    for cell in sorted(cells, key=lambda cell: cell.key.stem):
+        if cell.fingerprint != protocol.fingerprint:
+            raise StorageError(
+                f"cell {cell.key.stem} belongs to protocol {cell.fingerprint[:12]}, not to "
+                f"{protocol.fingerprint[:12]}: scores of two yardsticks are not compared"
+            )
+        candidates.setdefault((cell.key.candidate, cell.key.digest), []).append(cell)
+    differences = _differences(list(candidates.values()))
+    rows = [
+        _row(cells, difference)
+        for cells, difference in zip(candidates.values(), differences, strict=True)
+    ]
+    return Leaderboard(protocol, tuple(sorted(rows, key=_rank)))
+
+
+def _row(cells: Sequence[CellRecord], difference: str) -> Row:
+    first = cells[0]
+    return Row(
+        candidate=first.key.candidate,
+        kind=first.kind,
+        difference=difference,
+        weights=first.weights.label if first.weights else "",
+        stand_in=first.weights is not None and first.weights.source == "stand-in",
+        parameters=first.parameters,
+        cells=len(cells),
+        seeds=len({cell.key.seed for cell in cells}),
+        values={name: _statistic([of(cell) for cell in cells]) for name, of in COLUMNS.items()},
+        constant=all(cell.constant for cell in cells),
+    )
+
+
+def _statistic(values: Sequence[float | None]) -> Statistic | None:
+    known = [float(value) for value in values if value is not None]
+    if len(known) < len(values):
+        return None
+    return Statistic(fmean(known), stdev(known) if len(known) > 1 else None)
+
+
+def _rank(row: Row) -> tuple[float, str, str, str]:
+    f1 = row.values["micro_f1"]
+    return (-f1.mean if f1 else 1.0, row.candidate, row.difference, row.weights)
+
+
+def _differences(candidates: Sequence[Sequence[CellRecord]]) -> list[str]:
+    """Say of each candidate which settings tell it from others of its name."""
+    texts: list[str] = []
+    for cells in candidates:
+        own = _settings(cells[0])
+        same_name = [
+            _settings(other[0])
+            for other in candidates
+            if other[0].key.candidate == cells[0].key.candidate
+        ]
+        telling = [name for name in own if any(other[name] != own[name] for other in same_name)]
+        texts.append(" ".join(f"{name}={own[name]}" for name in telling))
+    return texts
+
+
+def _settings(cell: CellRecord) -> dict[str, object]:
+    return cell.settings.model_dump() if cell.settings else {}

