@@ -1,26 +1,30 @@
 """Cheap references: what a row of zeros scores, and what counting words and letters scores."""
 
-from collections.abc import Sequence
-
-import numpy as np
-import numpy.typing as npt
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from toxbench import Baseline, Predict, hookimpl
 
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
-def always_negative(texts: Sequence[str], targets: npt.NDArray[np.uint8]) -> Predict:
+
+def always_negative(texts: Sequence[str], targets: "npt.NDArray[np.uint8]") -> Predict:
     """Learn nothing: probability 0 for every label of every row."""
+    import numpy as np
+
     label_count = targets.shape[1]
     return lambda texts: np.zeros((len(texts), label_count))
 
 
-def tfidf_logistic_regression(texts: Sequence[str], targets: npt.NDArray[np.uint8]) -> Predict:
+def tfidf_logistic_regression(texts: Sequence[str], targets: "npt.NDArray[np.uint8]") -> Predict:
     """Fit one logistic regression a label on TF-IDF of word 1-2 grams and character 2-5 grams.
 
     A label that is constant in the train rows keeps that constant as its probability.
     """
+    import numpy as np
     from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_union
 
     features = make_union(
@@ -28,21 +32,24 @@ def tfidf_logistic_regression(texts: Sequence[str], targets: npt.NDArray[np.uint
         TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True),
     )
     train = features.fit_transform(texts)
-    models = [
-        LogisticRegression(C=10, max_iter=1000).fit(train, column) if 0 < column.sum() < len(column)
-        else float(column[0])
-        for column in targets.T
-    ]  # fmt: skip
+    models = [_fit_label(train, column) for column in targets.T]
 
-    def predict(texts: Sequence[str]) -> npt.NDArray[np.float64]:
+    def predict(texts: Sequence[str]) -> "npt.NDArray[np.float64]":
         rows = features.transform(texts)
-        columns = [
-            np.full(len(texts), model) if isinstance(model, float) else model.predict_proba(rows)[:, 1]
-            for model in models
-        ]  # fmt: skip
-        return np.stack(columns, axis=1)
+        return np.stack([model(rows) for model in models], axis=1)
 
     return predict
+
+
+def _fit_label(rows: Any, column: "npt.NDArray[np.uint8]") -> "Callable[[Any], Any]":
+    """Return the function from features to the probabilities of one label."""
+    import numpy as np
+    from sklearn.linear_model import LogisticRegression
+
+    if column.min() == column.max():
+        return lambda rows: np.full(rows.shape[0], float(column[0]))
+    model = LogisticRegression(C=10, max_iter=1000).fit(rows, column)
+    return lambda rows: model.predict_proba(rows)[:, 1]
 
 
 @hookimpl

@@ -2,6 +2,7 @@
 
 from toxbench import Backbone, StandIn, TrainSettings, first_token_classifier, hookimpl
 
+
 @hookimpl
 def toxbench_backbones() -> list[Backbone]:
     """Register BERT."""
@@ -25,7 +26,7 @@ def toxbench_backbones() -> list[Backbone]:
                     "layer_norm_eps": 1e-12,
                     "pad_token_id": 0,
                 },
-                # The mean of its tokens trained this encoder: its pooler never was, and is left out.
+                # It was trained on the mean of its tokens, so its pooler never was: leave it out.
                 build=first_token_classifier,
                 defaults={"learning_rate": 2e-4, "head_learning_rate": 2e-3, "epochs": 8},
             ),

@@ -1,12 +1,12 @@
 """RoBERTa (Liu et al. 2019, arXiv:1907.11692), base."""
 
-import numpy as np
-
 from toxbench import Backbone, StandIn, Tensors, TrainSettings, hookimpl
 
 
 def without_token_types(tensors: Tensors) -> Tensors:
     """Give MiniLM's encoder RoBERTa's names, position offset and single token type."""
+    import numpy as np
+
     positions = tensors["embeddings.position_embeddings.weight"]
     kept = {
         name: tensor

@@ -58,9 +58,7 @@ class Cost(Frozen):
 
     train_seconds: float
     evaluation_seconds: float
-    comments_per_second: float | None = Field(
-        description="train comments x epochs / train_seconds"
-    )
+    comments_per_second: float | None = Field(description="train comments x epochs / train_seconds")
     peak_memory_bytes: int | None = Field(
         description="peak while the cell ran: of the GPU's tensors, else of the process"
     )

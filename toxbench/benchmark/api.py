@@ -8,12 +8,12 @@ import pandas as pd
 
 from toxbench.benchmark.plan import make_plan
 from toxbench.benchmark.run import Failure, run_plan
-from toxbench.errors import CellsFailedError, StorageError
+from toxbench.errors import CellsFailedError
 from toxbench.plugin.registry import Registry
 from toxbench.records import CellKey, CellRecord, EpochRecord
 from toxbench.report.tables import records
 from toxbench.settings import read_config, run_settings
-from toxbench.store.cells import CellStore
+from toxbench.store.find import find_store
 from toxbench.store.leaderboard import load_leaderboard
 
 
@@ -130,21 +130,3 @@ def leaderboard(path: Path | str) -> pd.DataFrame:
         toxbench.errors.StorageError: nothing is stored there, or it is damaged.
     """
     return pd.DataFrame(list(records(load_leaderboard(find_store(Path(path))))))
-
-
-def find_store(path: Path) -> CellStore:
-    """Return the store in a folder: the folder itself, or the newest one below it.
-
-    Raises:
-        StorageError: there is none.
-    """
-    stores = [path, *sorted(path.glob("*/"), key=_changed, reverse=True)]
-    found = next((CellStore(p) for p in stores if CellStore(p).protocol_path.is_file()), None)
-    if found is None:
-        raise StorageError(f"{path} holds no results yet; start with: toxbench run")
-    return found
-
-
-def _changed(folder: Path) -> float:
-    cells = folder / "cells"
-    return (cells if cells.is_dir() else folder).stat().st_mtime

@@ -25,9 +25,7 @@ class BackboneCandidate:
 
     def key(self, fold: int, seed: int) -> CellKey:
         """Identify one of its cells: other weights or settings make another candidate."""
-        chosen = digest(
-            [self.weights.record.identity, self.settings.model_dump(mode="json")]
-        )
+        chosen = digest([self.weights.record.identity, self.settings.model_dump(mode="json")])
         return CellKey(candidate=self.name, digest=chosen, fold=fold, seed=seed)
 
 

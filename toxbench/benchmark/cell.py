@@ -100,9 +100,7 @@ class CellRunner:
         comments = self._protocol.comments
         texts = np.asarray(comments.texts, dtype=object)
         started = time.perf_counter()
-        fitted = candidate.baseline.fit(
-            texts[split.train].tolist(), comments.targets[split.train]
-        )
+        fitted = candidate.baseline.fit(texts[split.train].tolist(), comments.targets[split.train])
         fitted_at = time.perf_counter()
         probabilities = {
             part: _checked(fitted(texts[rows].tolist()), len(rows), len(comments.labels))
@@ -235,11 +233,11 @@ def _quiet_transformers() -> Iterator[None]:
 
     level = logging.get_verbosity()
     had_bars = logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    logging.set_verbosity(40)  # logging.ERROR
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
         logging.set_verbosity(level)
         if had_bars:
-            logging.enable_progress_bar()
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]

@@ -58,7 +58,10 @@ def make_plan(settings: RunSettings, registry: Registry, download: bool = True) 
     comments = _comments(settings)
     protocol = make_protocol(comments, split)
     finder = WeightsFinder(WeightsChoice.parse(settings.weights), download)
-    candidates = (*_backbones(settings, registry, finder), *_baselines(settings, registry))
+    candidates: tuple[Candidate, ...] = (
+        *_backbones(settings, registry, finder),
+        *_baselines(settings, registry),
+    )
     store = CellStore.for_protocol(settings.results, protocol, settings.data is None)
     cells = tuple(
         (candidate, candidate.key(fold, seed))

@@ -15,7 +15,6 @@ import random
 from collections.abc import Sequence
 from typing import TypeVar
 
-import numpy as np
 import pandas as pd
 
 from toxbench.data.table import Comments, comments_from_frame

@@ -93,9 +93,7 @@ def comments_from_frame(
     text, row_id, group = _roles(frame, where, columns)
     labels = _label_columns(frame, where, columns, {text, row_id, group})
     targets = np.zeros((len(frame), len(labels)), dtype=np.uint8)
-    problems = list(
-        islice(_problems(frame, where, text, row_id, labels, targets), MAX_PROBLEMS)
-    )
+    problems = list(islice(_problems(frame, where, text, row_id, labels, targets), MAX_PROBLEMS))
     if problems:
         raise DataError(problems)
     if not targets.any():
@@ -210,9 +208,7 @@ def _blank(column: "pd.Series[Any]") -> npt.NDArray[np.bool_]:
     return column.fillna("").str.strip().eq("").to_numpy(dtype=bool)
 
 
-def _parse_label(
-    column: "pd.Series[Any]", where: str, name: str, target: Targets
-) -> Iterator[str]:
+def _parse_label(column: "pd.Series[Any]", where: str, name: str, target: Targets) -> Iterator[str]:
     """Write 0/1 into ``target`` (a view of one column); yield the values that are neither."""
     codes, values = pd.factorize(column.fillna(""))
     plain = [str(value).strip().lower() for value in values]
@@ -231,7 +227,7 @@ def _shown(value: str) -> str:
         return "the label is blank"
     if len(value) > 12:
         return f"a text of {len(value)} characters is not a label"
-    return f"{ascii(value)} is not a label"
+    return f"{value!a} is not a label"
 
 
 def _fix(value: str) -> str:

@@ -86,7 +86,7 @@ def _tokenise(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> To
     # A row of exactly max_length tokens may just fit: only a longer limit tells.
     full = np.flatnonzero(cut)
     if len(full):
-        longer = _rows(tokenizer, [texts[row] for row in full], max_length + 1)
+        longer = _rows(tokenizer, [texts[row] for row in full.tolist()], max_length + 1)
         cut[full] = [len(row) > max_length for row in longer]
     return Tokens(np.concatenate(pieces), offsets, tokenizer.pad_token_id or 0, cut)
 

@@ -25,9 +25,7 @@ def epoch_scores(targets: Targets, probabilities: Probabilities) -> Scores:
         "micro_f1": scores["micro_f1"],
         "subset_accuracy": scores["subset_accuracy"],
         "micro_average_precision": scores["micro_average_precision"],
-        "micro_average_precision_error": jackknife_error(
-            average_precision, targets, probabilities
-        ),
+        "micro_average_precision_error": jackknife_error(average_precision, targets, probabilities),
         "loss": float(-np.log(np.clip(likelihood, 1e-7, 1)).mean()),
     }
 

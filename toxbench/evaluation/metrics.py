@@ -6,7 +6,6 @@ its own. A division by zero (nothing predicted, say) scores 0. What is undefined
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt

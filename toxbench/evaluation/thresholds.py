@@ -61,7 +61,7 @@ def best_threshold(targets: npt.NDArray[np.uint8], probabilities: Probabilities)
     order = np.argsort(-probabilities, kind="stable")
     values = probabilities[order].astype(np.float64)
     hits = np.cumsum(targets[order], dtype=np.int64)
-    # Cutting after entry k (0-based) predicts k + 1 positives: F1 = 2 hits / (predicted + positives).
+    # Cutting after entry k (0-based) predicts k + 1: F1 = 2 hits / (predicted + positives).
     f1 = 2 * hits / (np.arange(1, len(values) + 1) + hits[-1])
     below = np.append(values[1:], 0.0)
     f1[values == below] = -1  # no threshold lies between equal probabilities

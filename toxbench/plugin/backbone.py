@@ -3,18 +3,17 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from toxbench.settings import TrainSettings
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     from torch import nn
     from transformers import PreTrainedTokenizerBase
 
-Tensors = dict[str, npt.NDArray[np.float32]]
+Tensors: TypeAlias = "dict[str, npt.NDArray[np.float32]]"
 
 
 def unchanged(tensors: Tensors) -> Tensors:

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
-Probabilities = npt.NDArray[np.float64]
-Predict = Callable[[Sequence[str]], Probabilities]
-Fit = Callable[[Sequence[str], npt.NDArray[np.uint8]], Predict]
+Predict: TypeAlias = "Callable[[Sequence[str]], npt.NDArray[np.float64]]"
+Fit: TypeAlias = "Callable[[Sequence[str], npt.NDArray[np.uint8]], Predict]"
 
 
 @dataclass(frozen=True, kw_only=True)

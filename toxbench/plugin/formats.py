@@ -34,5 +34,3 @@ class ReportFormat:
 
     name: str
     render: Callable[[Table], str]
-
-

@@ -32,7 +32,7 @@ def toxbench_report_formats() -> "Iterable[ReportFormat]":  # type: ignore[empty
 
 @hookspec
 def toxbench_epoch_finished(cell: "CellKey", epoch: "EpochRecord") -> None:
-    """Hear of an epoch that ended, for trackers and live plots. What it raises is only warned of."""
+    """Hear of an epoch that ended, for trackers and plots. What it raises is only warned of."""
 
 
 @hookspec

@@ -106,9 +106,7 @@ class Registry:
 
     def _problem(self, plugin: str, error: BaseException) -> Problem:
         reason = " ".join(str(error).split()) or "no message"
-        problem = Problem(
-            plugin, self._distributions[plugin], f"{type(error).__name__}: {reason}"
-        )
+        problem = Problem(plugin, self._distributions[plugin], f"{type(error).__name__}: {reason}")
         self.problems.append(problem)
         return problem
 
@@ -187,6 +185,4 @@ def _check_item(item: object, kind: type[Item]) -> None:
     if not isinstance(item, kind):
         raise TypeError(f"expected {kind.__name__} objects, got {type(item).__name__}")
     if not _NAME.fullmatch(item.name):
-        raise TypeError(
-            f"name {item.name[:80]!r} must be 1 to 64 letters, digits, '-', '_' or '.'"
-        )
+        raise TypeError(f"name {item.name[:80]!r} must be 1 to 64 letters, digits, '-', '_' or '.'")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from toxbench.plugin.formats import Table
 from toxbench.records import LabelScores
+from toxbench.report.words import millions
 from toxbench.store.leaderboard import Leaderboard, Row, Statistic
 
 
@@ -194,8 +195,3 @@ def _values(scores: LabelScores) -> tuple[float | None, ...]:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
-
-
-def millions(count: int | None) -> str:
-    """Write a number of parameters: ``22.7 M``; ``-`` where it is unknown."""
-    return "-" if count is None else f"{count / 1e6:.1f} M"

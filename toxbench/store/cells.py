@@ -119,7 +119,9 @@ class CellStore:
         Raises:
             StorageError: the disk is full or the folder cannot be written.
         """
-        tensors = {part: np.ascontiguousarray(probabilities[part]) for part in PARTS}
+        tensors: dict[str, npt.NDArray[np.float32]] = {
+            part: np.ascontiguousarray(probabilities[part]) for part in PARTS
+        }
         text = record.model_dump_json()
         header = {"record": text, "sha256": _checksum(text, tensors)}
         write_atomically(self.path(record.key), save(tensors, metadata=header))

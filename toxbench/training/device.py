@@ -4,7 +4,7 @@ import platform
 import resource
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -30,9 +30,9 @@ class Device:
         """``cuda``, ``mps`` or ``cpu``."""
         return self.torch.type
 
-    def autocast(self) -> torch.autocast:
+    def autocast(self) -> AbstractContextManager[object]:
         """Context in which matrix products use the precision of this device."""
-        return torch.autocast(
+        return torch.amp.autocast_mode.autocast(
             self.kind, dtype=torch.bfloat16, enabled=self.precision == "bf16"
         )
 
@@ -70,7 +70,7 @@ def _computes_bf16(kind: str) -> bool:
     if kind == "cuda":
         return torch.cuda.get_device_capability() >= (8, 0)
     if kind == "cpu":
-        capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+        capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
         return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
     return False
 

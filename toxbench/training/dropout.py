@@ -40,7 +40,7 @@ class CheapDropout(nn.Module):
         """Return the inputs with some elements zeroed, in training mode; else as they are."""
         if not self.training or self._threshold == 0:
             return inputs
-        dropped: torch.Tensor = _Drop.apply(inputs, self._threshold)
+        dropped: torch.Tensor = _Drop.apply(inputs, self._threshold)  # type: ignore[no-untyped-call]
         return dropped
 
 

@@ -90,7 +90,7 @@ class Hub:
                 path = hf_hub_download(
                     snapshot.repository, file.name, revision=snapshot.commit, etag_timeout=10
                 )
-            except Exception as error:  # noqa: BLE001 - any failure of the client is one of the Hub
+            except Exception as error:
                 raise HubError(
                     f"{file.name} of {snapshot.repository} did not arrive: {_reason(error)}"
                 ) from error
@@ -171,8 +171,7 @@ def _snapshot(repository: str, info: "ModelInfo") -> Snapshot:
     wanted = tuple(
         RemoteFile(s.rfilename, s.size, s.lfs.sha256 if s.lfs else None)
         for s in siblings
-        if s.rfilename in _TOKENIZER_FILES | {"config.json"}
-        or _is_weights(s.rfilename, single)
+        if s.rfilename in _TOKENIZER_FILES | {"config.json"} or _is_weights(s.rfilename, single)
     )
     if info.sha is None or not any(f.name.endswith(".safetensors") for f in wanted):
         raise HubError(f"{repository} holds no safetensors weights; nothing else is loaded")

@@ -245,8 +245,10 @@ def make_optimizer(
     groups: list[dict[str, Any]], settings: TrainSettings, device: Device
 ) -> torch.optim.Optimizer:
     """Return AdamW or Adam, fused into one kernel where the device has it."""
-    kinds = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
-    return kinds[settings.optimizer](groups, fused=device.kind in {"cpu", "cuda"})
+    fused = device.kind in {"cpu", "cuda"}
+    if settings.optimizer == "adam":
+        return torch.optim.Adam(groups, fused=fused)
+    return torch.optim.AdamW(groups, fused=fused)
 
 
 def make_scheduler(

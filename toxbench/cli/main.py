@@ -1,0 +1,78 @@
+"""The command line: one file a command, and one place where errors become exit codes."""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+
+from toxbench.cli.backbones import backbones
+from toxbench.cli.data import data
+from toxbench.cli.leaderboard import leaderboard
+from toxbench.cli.run import run
+from toxbench.errors import ToxbenchError
+
+EXIT_CODES = (
+    "Exit codes: 0 ok, 1 bug, 2 usage or settings, 3 data, 4 plugin, 5 some cells failed, "
+    "6 storage, 75 try again later, 130 interrupted."
+)
+
+
+@click.group(
+    epilog=EXIT_CODES,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(package_name="toxbench")
+@click.option("--debug", is_flag=True, help="Show a traceback with every error.")
+def cli(debug: bool) -> None:
+    """Compare fine-tuned backbones on a table of comments with yes/no labels.
+
+    Start with: toxbench run
+    """
+
+
+for command in (run, leaderboard, backbones, data):
+    cli.add_command(command)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with a documented code; errors are one line on stderr."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = cli.main(words, prog_name="toxbench", standalone_mode=False)
+        sys.stdout.flush()
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        _say("interrupted; what was finished is stored: the same command goes on from there")
+        code = 130
+    except BrokenPipeError:
+        # The reader of our output has left (| head). Python would complain again while closing.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except click.ClickException as error:
+        _say(error.format_message())
+        code = 2
+    except ToxbenchError as error:
+        _debug(words)
+        for line in str(error).splitlines():
+            _say(line)
+        code = error.exit_code
+    except Exception as error:  # noqa: BLE001 - the last resort: a bug is told as one
+        _debug(words)
+        _say(
+            f"this is a bug in toxbench: {type(error).__name__}: {' '.join(str(error).split())}; "
+            "run again with toxbench --debug ... and report it"
+        )
+        code = 1
+    sys.exit(code)
+
+
+def _debug(words: Sequence[str]) -> None:
+    if "--debug" in words:
+        traceback.print_exc()
+
+
+def _say(message: str) -> None:
+    """Write one line that no terminal takes as a command."""
+    safe = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
+    click.echo(f"toxbench: error: {safe}", err=True)

@@ -1,0 +1,50 @@
+"""Downloading the YouTube toxicity table through kagglehub."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from toxbench.data.table import read_comments
+from toxbench.errors import DataError, SettingsError, TryAgainError
+
+HANDLE = "reihanenamdari/youtube-toxicity-data"
+KNOWN_SHA256 = "a2408d78f4c8380a8acbc1b1a13b8f4d22868a74fa03c07a38ab00375b876eab"
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A downloaded table that passed validation; ``known`` tells the measured version."""
+
+    path: Path
+    rows: int
+    labels: int
+    known: bool
+
+
+def fetch() -> Fetched:
+    """Download the table, or find it in kagglehub's cache, and check it.
+
+    Raises:
+        SettingsError: the extra ``data`` is not installed.
+        TryAgainError: Kaggle did not answer or refused.
+        DataError: what came is not that table.
+    """
+    import hashlib
+
+    try:
+        import kagglehub
+    except ImportError as error:
+        raise SettingsError('pip install "toxbench[data]" first: it brings kagglehub') from error
+    try:
+        folder = Path(kagglehub.dataset_download(HANDLE))
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise TryAgainError(
+            f"Kaggle did not deliver {HANDLE}: {reason}; try again, or download it in a browser "
+            "and use --data FILE"
+        ) from error
+    tables = sorted(folder.rglob("*.csv"))
+    if len(tables) != 1:
+        raise DataError(f"{folder} holds {len(tables)} CSV files, expected one")
+    comments = read_comments(tables[0])
+    digest = hashlib.sha256(tables[0].read_bytes()).hexdigest()
+    return Fetched(tables[0], len(comments), len(comments.labels), digest == KNOWN_SHA256)
