@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ from toxbench.records import EpochRecord, Scores
 from toxbench.settings import TrainSettings
 from toxbench.training.batching import Batcher, epoch_batches, sorted_batches
 from toxbench.training.device import Device
-from toxbench.training.dropout import with_cheap_dropout
+from toxbench.training.dropout import CheapDropout
 from toxbench.training.losses import LOSSES, Loss
 
 _EVALUATED_AT_ONCE = 4096  # padded tokens
@@ -66,8 +67,6 @@ class Trainer:
         Raises:
             PluginError: no parameter belongs to the head.
         """
-        if device.kind == "cpu":
-            module = with_cheap_dropout(module)
         self._module = module.to(device.torch)
         self._settings = settings
         self._device = device
@@ -161,7 +160,7 @@ class Trainer:
         for step in self._steps(rows, rng):
             comments = sum(map(len, step))
             for batch in step:
-                with self._device.autocast():
+                with self._device.autocast(), self._dropout():
                     logits = self._logits(batch)
                 targets = torch.from_numpy(self._targets[batch]).to(logits)
                 value = loss(logits, targets)
@@ -187,6 +186,9 @@ class Trainer:
         input_ids, attention_mask = self._batcher.batch(rows)
         output: Any = self._module(input_ids=input_ids, attention_mask=attention_mask)
         return checked_logits(output, len(rows), self._targets.shape[1])
+
+    def _dropout(self) -> AbstractContextManager[object]:
+        return CheapDropout() if self._device.kind == "cpu" else nullcontext()
 
     def _validate(self, rows: Rows, validate: Validate) -> Scores:
         return validate(self._targets[rows], self.predict(rows)) if len(rows) else {}
