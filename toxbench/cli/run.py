@@ -100,9 +100,9 @@ def _settings(values: dict[str, Any]) -> RunSettings:
 
     config = read_config(values["config"]) if values["config"] else {}
     names = ("backbones", "baselines", "data", "seeds", "weights", "preset", "device", "results")
-    flags = {name: values[name] for name in names if values[name] not in (None, ())}
-    if values["baselines"] == ():
-        flags["baselines"] = ()
+    flags = {name: values[name] for name in names if values[name] is not None}
+    if not flags["weights"]:  # an option that may be repeated is empty, not None, when unused
+        del flags["weights"]
     columns = columns_from(values)
     tables = {"columns": columns, "train": train_from(values), "split": split_from(values)}
     return run_settings(config, flags | {name: table for name, table in tables.items() if table})

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from sklearn.metrics import (
     accuracy_score,
     average_precision_score,
+    f1_score,
     hamming_loss,
     precision_recall_fscore_support,
     roc_auc_score,
@@ -139,6 +140,12 @@ def _ranking(targets: Targets, probabilities: Probabilities) -> Scores:
         "micro_roc_auc": _roc_auc(targets.ravel(), probabilities.ravel()),
         "macro_roc_auc": _mean(areas),
     }
+
+
+def micro_f1(targets: Targets, probabilities: Probabilities) -> float:
+    """Micro-F1 at threshold 0.5; arguments as in `evaluate`."""
+    predictions = predict(probabilities, [0.5] * targets.shape[1])
+    return float(f1_score(targets.ravel(), predictions.ravel(), zero_division=0))
 
 
 def average_precision(targets: Targets, probabilities: Probabilities) -> float | None:

@@ -45,11 +45,6 @@ class Snapshot:
     commit: str
     files: tuple[RemoteFile, ...]
 
-    @property
-    def weight_bytes(self) -> int:
-        """Size of the safetensors files together."""
-        return sum(f.size or 0 for f in self.files if f.name.endswith(".safetensors"))
-
 
 class Hub:
     """The Hub as one run sees it: when it cannot be reached once, it is not asked again."""

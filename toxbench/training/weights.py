@@ -1,6 +1,7 @@
 """Where a backbone's weights come from. Every source ends as one local checkpoint folder."""
 
 import json
+import math
 import os
 import shutil
 import struct
@@ -19,7 +20,6 @@ from toxbench.settings import digest
 from toxbench.training.hub import (
     Hub,
     HubError,
-    Snapshot,
     cached_snapshot,
     is_checkpoint,
     sha256_of,
@@ -76,7 +76,6 @@ class Weights:
         record: what is printed and stored about it.
         folder: the checkpoint; None while it has not been downloaded (``--dry-run``).
         defaults: settings that these weights want instead of the backbone's own.
-        parameters: values in the weights files, without a new head; None if not known yet.
         warning: one line to show when these are not the weights that a reader would expect.
         build: how to build the module, where the backbone's own way does not suit these weights.
     """
@@ -84,7 +83,6 @@ class Weights:
     record: WeightsRecord
     folder: Path | None
     defaults: Mapping[str, Any]
-    parameters: int | None
     warning: str | None = None
     build: "Callable[[Path, int], nn.Module] | None" = None
 
@@ -134,22 +132,23 @@ class WeightsFinder:
         cached = cached_snapshot(backbone.checkpoint)
         if cached is not None:
             folder, commit = cached
-            return Weights(_hub_record(backbone, commit), folder, {}, count_parameters(folder))
+            return Weights(_hub_record(backbone, commit), folder, {})
         snapshot = self._hub.ask(backbone.checkpoint)
         record = _hub_record(backbone, snapshot.commit)
-        if not self._download:
-            return Weights(record, None, {}, _parameters_by_size(snapshot))
-        folder = self._hub.download(snapshot)
-        return Weights(record, folder, {}, count_parameters(folder))
+        return Weights(record, self._hub.download(snapshot) if self._download else None, {})
 
 
-def count_parameters(folder: Path) -> int:
-    """Count the values in a checkpoint's safetensors files by their headers alone.
+def parameter_counts(folder: Path) -> dict[str, int]:
+    """Count the values of each tensor in a checkpoint by the headers of its files alone.
 
     Raises:
         StorageError: a header cannot be read.
     """
-    return sum(_count_in(path) for path in weight_files(folder))
+    return {
+        name: math.prod(shape)
+        for path in weight_files(folder)
+        for name, shape in _shapes(path).items()
+    }
 
 
 def parameters_here(backbone: Backbone) -> tuple[str, int | None]:
@@ -161,7 +160,7 @@ def parameters_here(backbone: Backbone) -> tuple[str, int | None]:
     """
     cached = cached_snapshot(backbone.checkpoint)
     if cached is not None:
-        return "cached", count_parameters(cached[0])
+        return "cached", sum(parameter_counts(cached[0]).values())
     source = _package_folder()
     if backbone.stand_in is None or source is None:
         return "to download", None
@@ -170,14 +169,6 @@ def parameters_here(backbone: Backbone) -> tuple[str, int | None]:
 
 def _hub_record(backbone: Backbone, commit: str) -> WeightsRecord:
     return WeightsRecord(source="hub", label=f"{backbone.checkpoint}@{commit[:7]}", identity=commit)
-
-
-def _parameters_by_size(snapshot: Snapshot) -> int | None:
-    return snapshot.weight_bytes // 4 or None  # fp32: four bytes a value
-
-
-def _count_in(path: Path) -> int:
-    return sum(_product(shape) for shape in _shapes(path).values())
 
 
 def _shapes(path: Path) -> dict[str, list[int]]:
@@ -200,13 +191,6 @@ def _hollow(folder: Path) -> Tensors:
     return {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
 
 
-def _product(shape: list[int]) -> int:
-    product = 1
-    for size in shape:
-        product *= size
-    return product
-
-
 def _local(name: str, folder: Path) -> Weights:
     if not is_checkpoint(folder):
         raise SettingsError(
@@ -218,7 +202,7 @@ def _local(name: str, folder: Path) -> Weights:
     record = WeightsRecord(
         source="local", label=f"folder {folder.resolve().name}@{identity[:7]}", identity=identity
     )
-    return Weights(record, folder.resolve(), {}, count_parameters(folder))
+    return Weights(record, folder.resolve(), {})
 
 
 def _stand_in(backbone: Backbone) -> Weights:
@@ -233,8 +217,7 @@ def _stand_in(backbone: Backbone) -> Weights:
         label=f"stand-in: {stand_in.note}",
         identity=f"{_STAND_IN_SHA256[:12]}/{folder.name}",
     )
-    parameters = count_parameters(folder)
-    return Weights(record, folder, stand_in.defaults, parameters, build=stand_in.build)
+    return Weights(record, folder, stand_in.defaults, build=stand_in.build)
 
 
 def _no_stand_in(backbone: Backbone) -> str:
