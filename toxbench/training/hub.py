@@ -77,21 +77,12 @@ class Hub:
         Raises:
             HubError: a file did not arrive whole; a damaged one is removed from the cache.
         """
-        from huggingface_hub import hf_hub_download
-
-        folder = Path()
         for file in snapshot.files:
-            try:
-                path = hf_hub_download(
-                    snapshot.repository, file.name, revision=snapshot.commit, etag_timeout=10
-                )
-            except Exception as error:
-                raise HubError(
-                    f"{file.name} of {snapshot.repository} did not arrive: {_reason(error)}"
-                ) from error
-            _check(Path(path), file, snapshot.repository)
-            folder = Path(path).parent
-        return folder
+            path = _download(snapshot.repository, file.name, snapshot.commit)
+            _check(path, file, snapshot.repository)
+        # The cache notes which commit is main only when it is asked for by that name. Done last,
+        # so that the note means that everything is there.
+        return _download(snapshot.repository, "config.json", "main").parent
 
 
 def cached_snapshot(repository: str) -> tuple[Path, str] | None:
@@ -177,6 +168,15 @@ def _is_weights(name: str, single: bool) -> bool:
     if single:
         return name == "model.safetensors"
     return name == _INDEX or (name.startswith("model-") and name.endswith(".safetensors"))
+
+
+def _download(repository: str, name: str, revision: str) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(repository, name, revision=revision))
+    except Exception as error:
+        raise HubError(f"{name} of {repository} did not arrive: {_reason(error)}") from error
 
 
 def _check(path: Path, file: RemoteFile, repository: str) -> None:

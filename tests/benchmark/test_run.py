@@ -1,0 +1,187 @@
+"""A whole run through the Python API."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from support import read_json, write_table
+
+import toxbench
+from toxbench.errors import DataError, SettingsError
+from toxbench.store.cells import CellStore, read_cell
+from toxbench.store.find import find_store
+
+Run = Callable[..., pd.DataFrame]
+
+
+def cells(results: Path) -> dict[str, bytes]:
+    """Return file name -> content of every stored cell."""
+    return {path.name: path.read_bytes() for path in results.glob("*/cells/*")}
+
+
+def test_a_run_stores_cells_and_writes_the_leaderboard(run: Run, tmp_path: Path) -> None:
+    board = run()
+    assert set(board["candidate"]) == {"bert", "always-negative", "tfidf-logreg"}
+    assert board["micro_f1"].is_monotonic_decreasing
+    folder = find_store(tmp_path / "results").folder
+    assert {p.name for p in folder.iterdir() if not p.name.startswith(".")} == {
+        "protocol.json", "cells", "leaderboard.md", "leaderboard.csv", "leaderboard.json",
+    }  # fmt: skip
+    assert len(cells(tmp_path / "results")) == 3
+    pd.testing.assert_frame_equal(toxbench.leaderboard(folder), board)
+
+
+def test_the_same_run_again_trains_nothing(run: Run, tmp_path: Path) -> None:
+    first = run()
+    before = cells(tmp_path / "results")
+    pd.testing.assert_frame_equal(run(), first)
+    assert cells(tmp_path / "results") == before
+
+
+def test_more_seeds_add_cells_and_keep_the_old_ones(run: Run, tmp_path: Path) -> None:
+    one = run().set_index("candidate")
+    before = cells(tmp_path / "results")
+    two = run(seeds=2).set_index("candidate")
+    after = cells(tmp_path / "results")
+    assert before.items() <= after.items()
+    assert (two.loc["bert", "seeds"], two.loc["tfidf-logreg", "seeds"]) == (2, 1)
+    assert np.isnan(one["train_seconds_sd"].astype(float).loc["bert"])
+    assert two.loc["bert", "train_seconds_sd"] > 0
+
+
+def test_two_runs_give_the_same_probabilities_byte_by_byte(run: Run, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        run(results=tmp_path / name, baselines=[])
+    one, two = (read_cell(next((tmp_path / n).glob("*/cells/*")))[1] for n in ("one", "two"))
+    assert one.keys() == two.keys() == {"train", "validation", "test"}
+    assert all(one[part].tobytes() == two[part].tobytes() for part in one)
+
+
+def test_scores_are_those_of_the_stored_probabilities(
+    run: Run, table: Path, tmp_path: Path
+) -> None:
+    from sklearn.metrics import accuracy_score, f1_score
+
+    board = run().set_index("candidate")
+    store = find_store(tmp_path / "results")
+    targets = pd.read_csv(table)[["IsRude", "IsLong", "IsNever"]].to_numpy()
+    fold = store.protocol().folds[0]
+    for path in (store.folder / "cells").iterdir():
+        record, probabilities = read_cell(path)
+        row = board.loc[record.key.candidate]
+        for part, prefix in ((fold.test, ""), (fold.train, "train_")):
+            name = "train" if prefix else "test"
+            predicted = probabilities[name] > 0.5
+            f1 = f1_score(targets[list(part)], predicted, average="micro", zero_division=0)
+            assert row[f"{prefix}micro_f1"] == pytest.approx(f1)
+            accuracy = accuracy_score(targets[list(part)], predicted)
+            assert row[f"{prefix}subset_accuracy"] == pytest.approx(accuracy)
+        gap = row["train_subset_accuracy"] - row["subset_accuracy"]
+        assert row["subset_accuracy_gap"] == pytest.approx(gap)
+
+
+def test_a_record_tells_how_the_cell_was_made(run: Run, tmp_path: Path) -> None:
+    run(baselines=[])
+    record, _ = read_cell(next((tmp_path / "results").glob("*/cells/*")))
+    assert record.settings is not None
+    assert (record.settings.epochs, record.key.seed, record.best_epoch) == (1, 0, 1)
+    assert record.weights is not None
+    assert record.weights.source == "local"
+    assert record.distribution.startswith("toxbench ")
+    assert record.environment.versions["torch"].startswith("2.")
+    assert record.parameters
+    assert record.cost.peak_memory_bytes
+    assert set(record.thresholds) == {"0.5", "global", "per-label"}
+    assert str(tmp_path) not in record.model_dump_json()
+
+
+def test_other_settings_are_another_row_that_says_so(run: Run) -> None:
+    run(baselines=[])
+    board = run(baselines=[], train={"epochs": 2, "max_length": 32})
+    assert set(board["settings"]) == {"epochs=1", "epochs=2"}
+
+
+def test_the_notebook_preset_is_the_original_recipe(run: Run, tmp_path: Path) -> None:
+    run(preset="notebook", baselines=[], train={})
+    record, probabilities = read_cell(next((tmp_path / "results").glob("*/cells/*")))
+    settings = record.settings
+    assert settings is not None
+    assert (settings.epochs, settings.batch_size, settings.optimizer) == (3, 1, "adam")
+    assert (settings.learning_rate, settings.head_learning_rate) == (1e-5, 1e-5)
+    assert (settings.padding, settings.max_length, settings.schedule) == (
+        "max_length", 128, "constant",
+    )  # fmt: skip
+    assert (record.best_epoch, record.environment.precision) == (3, "fp32")
+    assert probabilities["validation"].shape == (0, 3)
+    assert set(record.thresholds) == {"0.5"}
+    assert probabilities["train"].shape == (48, 3)
+
+
+def test_a_changed_table_gets_a_folder_of_its_own(run: Run, tmp_path: Path) -> None:
+    run(baselines=["always-negative"], backbones=[])
+    write_table(tmp_path / "comments.csv", rows=61)
+    run(baselines=["always-negative"], backbones=[])
+    assert len(list((tmp_path / "results").glob("*/protocol.json"))) == 2
+
+
+def test_a_table_from_another_format_is_the_same_protocol(run: Run, tmp_path: Path) -> None:
+    run(baselines=["always-negative"], backbones=[])
+    frame = pd.read_csv(tmp_path / "comments.csv")
+    frame.to_parquet(tmp_path / "other.parquet")
+    run(data=tmp_path / "other.parquet", baselines=["always-negative"], backbones=[])
+    assert len(list((tmp_path / "results").glob("*/protocol.json"))) == 1
+
+
+def test_the_table_is_not_stored(run: Run, tmp_path: Path) -> None:
+    run()
+    for path in (tmp_path / "results").rglob("*"):
+        if path.is_file():
+            assert b"you fool" not in path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"backbones": ["brt"]}, SettingsError),
+        ({"baselines": ["none-such"]}, SettingsError),
+        ({"train": {"learning_rat": 1}}, SettingsError),
+        ({"train": {"learning_rate": float("nan")}}, SettingsError),
+        ({"split": {"test_size": 1.5}}, SettingsError),
+        ({"weights": "stand-in,distilbert=x"}, SettingsError),
+        ({"seeds": 0}, SettingsError),
+        ({"preset": "notebok"}, SettingsError),
+        ({"columns": {"text_column": "txt"}}, DataError),
+        ({"data": "nowhere.csv"}, DataError),
+    ],
+)
+def test_bad_input_is_refused_before_any_work(
+    run: Run, tmp_path: Path, options: dict[str, object], error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        run(**options)
+    assert cells(tmp_path / "results") == {}
+
+
+def test_a_config_file_is_used_and_arguments_win(run: Run, tmp_path: Path) -> None:
+    config = tmp_path / "toxbench.toml"
+    config.write_text(
+        "seeds = 2\n[train]\nepochs = 3\nmax_length = 16\n[backbone.bert]\nbatch_size = 5\n",
+        encoding="utf-8",
+    )
+    run(config=config, baselines=[], train={"epochs": 1})
+    store: CellStore = find_store(tmp_path / "results")
+    records = store.records()
+    assert [record.key.seed for record in records] == [0, 1]
+    settings = records[0].settings
+    assert settings is not None
+    assert (settings.epochs, settings.max_length, settings.batch_size) == (1, 16, 5)
+
+
+def test_the_stored_protocol_names_rows_and_definitions(run: Run, tmp_path: Path) -> None:
+    run(backbones=[], baselines=["always-negative"])
+    stored = read_json(find_store(tmp_path / "results").protocol_path)
+    assert stored["rows"] == 60
+    assert stored["synthetic"] is False
+    assert "metric micro_f1" in stored["definitions"]  # type: ignore[operator]

@@ -1,0 +1,184 @@
+"""The real command in processes of its own: what is printed where, and with which exit code."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from filelock import FileLock
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+FORMATS = ("github", "markdown", "latex", "csv", "json", "html", "plain")
+
+
+def error_of(done: subprocess.CompletedProcess[str]) -> str:
+    """Return the one error line; nothing else may look like an error or a traceback."""
+    lines = [line for line in done.stderr.splitlines() if line.startswith("toxbench: error: ")]
+    assert len(lines) == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    return lines[0]
+
+
+@pytest.mark.parametrize("words", [["--help"], ["backbones"], ["run", "--help"], ["data", "-h"]])
+def test_light_commands_do_not_import_heavy_packages(words: list[str], tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "from toxbench.cli.main import main\n"
+        "try:\n    main(sys.argv[1:])\nexcept SystemExit as stop:\n    assert stop.code == 0\n"
+        "heavy = {'torch', 'transformers', 'pandas', 'sklearn', 'scipy', 'optuna'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *words], cwd=tmp_path, check=False,
+                          capture_output=True, text=True, timeout=60)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_setting_is_an_option_with_help(cli: Cli) -> None:
+    shown = cli("run", "--help").stdout
+    for option in (
+        "--learning-rate", "--head-learning-rate", "--loss", "--max-length", "--validation-size",
+        "--selection", "--precision", "--weights", "--dry-run",
+    ):  # fmt: skip
+        assert option in shown
+
+
+def test_data_show_prints_numbers_and_no_comment(cli: Cli, table: Path) -> None:
+    done = cli("data", "show", str(table))
+    assert done.returncode == 0
+    assert "60 rows, 3 labels" in done.stdout
+    assert "IsNever has no positive row" in done.stdout
+    assert "fool" not in done.stdout + done.stderr
+
+
+def test_data_sample_writes_a_table_that_run_accepts(cli: Cli, tmp_path: Path) -> None:
+    assert cli("data", "sample", "sample.csv").returncode == 0
+    frame = pd.read_csv(tmp_path / "sample.csv", keep_default_na=False)
+    assert list(frame.columns[:3]) == ["CommentId", "VideoId", "Text"]
+    done = cli("run", "--data", "sample.csv", "--backbones", "bert", "--weights", "stand-in",
+               "--dry-run")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Expected" in done.stderr
+    assert "stand-in: all-MiniLM-L6-v2" in done.stderr
+    assert not list(tmp_path.glob("results/*/cells"))
+
+
+def test_data_fetch_without_a_network_says_to_try_again(cli: Cli) -> None:
+    done = cli("data", "fetch", KAGGLE_API_ENVIRONMENT="LOCALHOST")
+    assert done.returncode == 75
+    assert "--data FILE" in error_of(done)
+
+
+def test_a_run_is_printed_again_in_every_format(cli: Cli, table: Path, tmp_path: Path) -> None:
+    run = ("run", "--data", str(table), "--backbones", "none", "--json")
+    done = cli(*run)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    rows = json.loads(done.stdout)["rows"]
+    assert {row["candidate"] for row in rows} == {"always-negative", "tfidf-logreg"}
+    for name in FORMATS:
+        shown = cli("leaderboard", "--format", name)
+        assert shown.returncode == 0, shown.stderr
+        assert "tfidf-logreg" in shown.stdout
+    assert "tfidf" in cli("leaderboard", str(next((tmp_path / "results").iterdir()))).stdout
+    assert "did you mean 'github'" in error_of(cli("leaderboard", "--format", "githb"))
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "hint"),
+    [
+        (["run", "--backbones", "distilbrt"], 2, "did you mean 'distilbert'"),
+        (["run", "--learning-rat", "1"], 2, "--learning-rate"),
+        (["run", "--learning-rate", "0"], 2, "learning_rate"),
+        (["run", "--learning-rate", "nan"], 2, "learning_rate"),
+        (["run", "--preset", "notebok"], 2, "did you mean 'notebook'"),
+        (["run", "--weights", "standin"], 2, "did you mean 'stand-in'"),
+        (["run", "--config", "nowhere.toml"], 2, "nowhere.toml"),
+        (["run", "--data", "nowhere.csv"], 3, "nowhere.csv"),
+        (["data", "show", "nowhere.csv"], 3, "no such file"),
+        (["leaderboard"], 6, "toxbench run"),
+        (["fly"], 2, "fly"),
+    ],
+)
+def test_errors_are_one_line_with_a_documented_code(
+    cli: Cli, words: list[str], code: int, hint: str
+) -> None:
+    done = cli(*words)
+    assert done.returncode == code
+    assert hint in error_of(done)
+    assert done.stdout == ""
+
+
+def test_problems_of_a_table_are_a_line_each(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "bad.csv").write_text("text,a\nx,1\ny,yes\nz,\nv,0\n", encoding="utf-8")
+    done = cli("run", "--data", "bad.csv")
+    assert done.returncode == 3
+    lines = done.stderr.splitlines()
+    assert len(lines) == 2
+    assert "row 2" in lines[0]
+    assert "row 3" in lines[1]
+
+
+def test_a_table_named_like_an_escape_sequence_is_shown_escaped(cli: Cli) -> None:
+    done = cli("data", "show", "\x1b[31mred.csv")
+    assert done.returncode == 3
+    assert "\x1b" not in done.stderr
+
+
+def test_debug_shows_a_traceback(cli: Cli) -> None:
+    assert "Traceback" in cli("data", "show", "nowhere.csv", "--debug").stderr
+
+
+def test_a_folder_that_another_run_holds_is_exit_code_75(
+    cli: Cli, table: Path, tmp_path: Path
+) -> None:
+    run = ("run", "--data", str(table), "--backbones", "none")
+    assert cli(*run).returncode == 0
+    with FileLock(next((tmp_path / "results").iterdir()) / ".lock"):
+        done = cli(*run)
+        assert cli("leaderboard").returncode == 0
+    assert done.returncode == 75
+    assert "another run" in error_of(done)
+
+
+def test_results_that_cannot_be_written_are_exit_code_6(
+    cli: Cli, table: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "results").write_text("a file", encoding="utf-8")
+    done = cli("run", "--data", str(table), "--backbones", "none")
+    assert done.returncode == 6
+    assert "results" in error_of(done)
+
+
+def test_a_reader_that_leaves_early_is_no_error(table: Path, tmp_path: Path) -> None:
+    command = f"{sys.executable} -m toxbench data show {table} | head -n 1"
+    done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True,  # noqa: S602
+                          timeout=60, check=False, env=dict(os.environ))  # fmt: skip
+    assert done.stdout.startswith("comments.csv: 60 rows")
+    assert done.stderr == ""
+
+
+def test_interrupting_keeps_what_was_finished(
+    cli: Cli, table: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    import signal
+
+    words = ["run", "--data", str(table), "--backbones", "bert", "--weights", f"bert={checkpoint}",
+             "--epochs", "1", "--seeds", "500", "--baselines", "none"]  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-m", "toxbench", *words], cwd=tmp_path, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("[3/500]"):
+            process.send_signal(signal.SIGINT)
+            break
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "same command" in stderr
+    board = json.loads(cli("leaderboard", "--format", "json").stdout)
+    assert board["rows"][0]["seeds"] >= 2

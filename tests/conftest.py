@@ -1,0 +1,63 @@
+"""What several tests need: real tiny checkpoints, real plugins, the real table where it is."""
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support import REAL_TABLE_SHA256, write_checkpoint, write_table
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test but those of the Hub may ask for anything
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep the user's cache out of the tests."""
+    os.environ["TOXBENCH_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real BERT checkpoint, random and tiny, with a WordPiece tokenizer."""
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny-bert", "bert")
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """60 comments with three labels, the first of which a word gives away."""
+    return write_table(tmp_path / "comments.csv")
+
+
+@pytest.fixture(scope="session")
+def real_table() -> Path:
+    """The YouTube toxicity table, or a skip that says where it was looked for."""
+    named = os.environ.get("TOXBENCH_DATA")
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    path = Path(named) if named else beside
+    path = path / "youtoxic_english_1000.csv" if path.is_dir() else path
+    if not path.is_file():
+        pytest.skip("the real table is neither in TOXBENCH_DATA nor in ../shared/data")
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == REAL_TABLE_SHA256
+    return path
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the real command in a process of its own, in an empty folder."""
+
+    def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "toxbench", *words],
+            cwd=tmp_path,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    return run

@@ -1,0 +1,304 @@
+"""The validated table: found roles, parsed labels, and problems that say what to do."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from toxbench.data.table import Comments, read_comments
+from toxbench.errors import DataError
+from toxbench.settings import ColumnSettings
+
+TEXTS = ["NA", "null", "None", 'he said "no", twice', "two\nlines\r\nand a\ttab", "café 🎬", " x "]
+CONTENT = pd.DataFrame(
+    {
+        "CommentId": [f"c{row}" for row in range(7)],
+        "VideoId": ["v1", "", "v1", "v2", "NA", "v2", "v3"],
+        "Text": TEXTS,
+        "IsA": ["0", "1", "true", "FALSE", "True", "false", "TRUE"],
+        "IsB": list("1010001"),
+        "likes": list("3141592"),
+    },
+    dtype="str",
+)
+TARGETS = [[0, 1], [1, 0], [1, 1], [0, 0], [1, 0], [0, 0], [1, 1]]
+
+WRITERS: dict[str, Callable[[Path], object]] = {
+    "csv": lambda path: CONTENT.to_csv(path, index=False, lineterminator="\n"),
+    "tsv": lambda path: CONTENT.to_csv(path, index=False, sep="\t", lineterminator="\n"),
+    "parquet": lambda path: CONTENT.to_parquet(path, index=False),
+    "jsonl": lambda path: path.write_text(
+        "".join(f"{json.dumps(row)}\n" for row in CONTENT.to_dict("records")), encoding="utf-8"
+    ),
+}
+
+
+def put(folder: Path, content: str, name: str = "t.csv") -> Path:
+    path = folder / name
+    path.write_bytes(content.encode("utf-8"))
+    return path
+
+
+def read(folder: Path, content: str, **columns: object) -> Comments:
+    return read_comments(put(folder, content), ColumnSettings.model_validate(columns))
+
+
+def refusal(folder: Path, content: str, **columns: object) -> list[str]:
+    """The problems of a file, after checking that each names it."""
+    with pytest.raises(DataError) as caught:
+        read(folder, content, **columns)
+    problems = caught.value.problems
+    assert str(caught.value) == "\n".join(problems)
+    assert all(problem.startswith(f"{folder / 't.csv'}: ") for problem in problems)
+    return problems
+
+
+def rows(*lines: str) -> str:
+    return "\n".join(["id,text,IsA,IsB", *lines]) + "\n"
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_every_format_gives_the_same_comments(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"same.{kind}"
+    WRITERS[kind](path)
+    comments = read_comments(path)
+    assert comments.name == f"same.{kind}"
+    assert comments.ids == tuple(f"c{row}" for row in range(7))
+    assert comments.texts == tuple(TEXTS)
+    assert comments.labels == ("IsA", "IsB")
+    assert comments.targets.tolist() == TARGETS
+    assert comments.targets.dtype == np.uint8
+    assert comments.groups == ("v1", None, "v1", "v2", "NA", "v2", "v3")
+    assert comments.ignored == ("likes",)
+    assert comments.columns == {"text": "Text", "id": "CommentId", "group": "VideoId"}
+    assert comments.supports == {"IsA": 4, "IsB": 3}
+    assert len(comments) == 7
+
+
+@pytest.mark.parametrize("column", [[True, False], [1, 0]])
+@pytest.mark.parametrize("kind", ["csv", "parquet", "jsonl"])
+def test_typed_labels_are_labels(tmp_path: Path, kind: str, column: list[object]) -> None:
+    frame = pd.DataFrame({"text": ["x", "y"], "IsA": column})
+    path = tmp_path / f"t.{kind}"
+    if kind == "csv":
+        frame.to_csv(path, index=False)
+    elif kind == "parquet":
+        frame.to_parquet(path)
+    else:
+        frame.to_json(path, orient="records", lines=True)
+    assert read_comments(path).targets.tolist() == [[1], [0]]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [("0", 0), ("1", 1), ("true", 1), ("TRUE", 1), ("False", 0), ("fAlSe", 0), (" 1 ", 1)],
+)
+def test_zero_one_true_and_false_are_labels_in_any_case(
+    tmp_path: Path, value: str, expected: int
+) -> None:
+    comments = read(tmp_path, rows("c1,x,1,1", f"c2,y,{value},0"))
+    assert comments.targets.tolist() == [[1, 1], [expected, 0]]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown", "fix"),
+    [
+        ("yes", "'yes' is not a label", "write 1"),
+        ("No", "'No' is not a label", "write 0"),
+        ("1.0", "'1.0' is not a label", "write 1"),
+        ("None", "'None' is not a label", "write 0"),
+        ("2", "'2' is not a label", "write 0 or 1, or name the label columns with --labels"),
+        ("1.5", "'1.5' is not a label", "write 0 or 1, or name the label columns with --labels"),
+        ("-2", "'-2' is not a label", "write 0 or 1, or name the label columns with --labels"),
+        ("\uff11", r"'\uff11' is not a label", "write 0 or 1, or name"),
+        ("\x1b[2J", r"'\x1b[2J' is not a label", "write 0 or 1, or name"),
+        ("", "the label is blank", "write 0 or 1"),
+        ("  ", "the label is blank", "write 0 or 1"),
+    ],
+)
+def test_any_other_label_is_a_problem_with_row_column_and_fix(
+    tmp_path: Path, value: str, shown: str, fix: str
+) -> None:
+    (problem,) = refusal(tmp_path, rows("c1,x,1,1", f"c2,y,0,{value}", "c3,z,1,0"))
+    assert f": row 2, column 'IsB': {shown}; {fix}" in problem
+
+
+def test_long_bad_label_values_are_never_printed(tmp_path: Path) -> None:
+    (problem,) = refusal(tmp_path, rows("c1,x,1,1", "c2,y,0,what a sorry lot", "c3,z,1,0"))
+    assert "sorry" not in problem
+    assert "a text of 16 characters is not a label" in problem
+
+
+def test_columns_of_words_for_yes_and_no_are_labels_that_must_be_mended(tmp_path: Path) -> None:
+    problems = refusal(tmp_path, "text,IsA\nx,yes\ny,no\n")
+    assert [problem.rpartition("; ")[2] for problem in problems] == ["write 1", "write 0"]
+
+
+@pytest.mark.parametrize(("bad", "shown"), [(1, 1), (9, 9), (10, 10), (11, 10), (200, 10)])
+def test_ten_problems_are_shown_at_once_and_never_more(
+    tmp_path: Path, bad: int, shown: int
+) -> None:
+    wrong = [f"c{row},x,1,2" for row in range(bad)]
+    right = [f"d{row},x,1,0" for row in range(bad + 1)]
+    problems = refusal(tmp_path, rows(*wrong, *right))
+    assert len(problems) == shown
+    assert [f"row {row + 1}," in problem for row, problem in enumerate(problems)] == [True] * shown
+
+
+def test_problems_of_every_kind_come_together(tmp_path: Path) -> None:
+    problems = refusal(tmp_path, rows("c1,x,1,0", "c1,  ,1,0", ",y,0,no", "c4,z,2,1", "c5,u,1,1"))
+    said = [problem.partition("t.csv: ")[2] for problem in problems]
+    assert said == [
+        "row 2, column 'text': the text is empty; remove the row",
+        "row 3, column 'id': the id is blank; give the row one",
+        "row 2, column 'id': the same id as in row 1; remove one, or name another column with "
+        "--id-column",
+        "row 4, column 'IsA': '2' is not a label; write 0 or 1, or name the label columns with "
+        "--labels",
+        "row 3, column 'IsB': 'no' is not a label; write 0",
+    ]
+
+
+def test_a_row_that_ends_before_its_labels_is_a_problem(tmp_path: Path) -> None:
+    assert "row 2" in refusal(tmp_path, rows("c1,x,1,0", "c2,y,1", "c3,z,0,1"))[0]
+
+
+def test_the_first_of_equal_ids_is_named_for_each(tmp_path: Path) -> None:
+    problems = refusal(tmp_path, rows("a,x,1,0", "b,x,1,0", "a,x,0,1", "b,x,1,0", "a,x,1,0"))
+    said = [problem.partition("column 'id': ")[2].partition(";")[0] for problem in problems]
+    assert said == [f"the same id as in row {first}" for first in (1, 2, 1)]
+
+
+def test_ids_are_row_numbers_where_no_column_holds_them(tmp_path: Path) -> None:
+    comments = read(tmp_path, "text,IsA\nx,1\ny,0\n")
+    assert comments.ids == ("1", "2")
+    assert comments.groups is None
+    assert comments.columns == {"text": "text", "id": None, "group": None}
+
+
+def test_a_table_without_any_positive_is_refused(tmp_path: Path) -> None:
+    (problem,) = refusal(tmp_path, rows("c1,x,0,0", "c2,y,0,false"))
+    assert "no label has a positive row" in problem
+
+
+def test_a_label_without_positives_is_kept_beside_others(tmp_path: Path) -> None:
+    assert read(tmp_path, rows("c1,x,0,1", "c2,y,0,0")).supports == {"IsA": 0, "IsB": 1}
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"text_column": "txt"}, "no column is called 'txt'; did you mean 'text'?"),
+        ({"id_column": "idd"}, "no column is called 'idd'; did you mean 'id'?"),
+        ({"group_column": "isA"}, "no column is called 'isA'; did you mean 'IsA'?"),
+        ({"labels": ("IsA", "IsC")}, "no column is called 'IsC'; did you mean 'Is"),
+        ({"labels": ("IsA", "zzzzzz")}, "no column is called 'zzzzzz'"),
+        ({"labels": ("text",)}, "column 'text' cannot be a label: it has another role"),
+    ],
+)
+def test_a_wrong_column_name_is_answered_with_the_nearest(
+    tmp_path: Path, columns: dict[str, object], said: str
+) -> None:
+    (problem,) = refusal(tmp_path, rows("c1,x,1,0", "c2,y,0,1"), **columns)
+    assert said in problem
+    assert ("did you mean" in problem) == ("did you mean" in said)
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t", "|"])
+def test_a_wrong_delimiter_is_suspected(tmp_path: Path, delimiter: str) -> None:
+    content = rows("c1,x,1,0", "c2,y,0,1").replace(",", delimiter)
+    (problem,) = refusal(tmp_path, content)
+    assert "found no text column" in problem
+    assert "check the delimiter" in problem
+
+
+def test_a_table_without_label_columns_is_refused(tmp_path: Path) -> None:
+    (problem,) = refusal(tmp_path, "text,likes,author\nx,3,ann\ny,12,bob\n")
+    assert "found no label column" in problem
+    assert "--labels" in problem
+
+
+def test_columns_that_are_no_labels_are_ignored_and_reported(tmp_path: Path) -> None:
+    comments = read(
+        tmp_path,
+        "id,likes,text,author,IsA,blank,when,IsB\n"
+        "c1,3,x,ann,1,,2020-01-01,0\nc2,12,y,bob,0,,2020-01-02,1\nc3,1,z,eve,0,,2020-01-03,0\n",
+    )
+    assert comments.labels == ("IsA", "IsB")
+    assert comments.ignored == ("likes", "author", "blank", "when")
+
+
+def test_named_columns_win_over_found_ones(tmp_path: Path) -> None:
+    comments = read(
+        tmp_path,
+        "id,text,body,key,topic,IsA,IsB,IsC\n1,x,long x,k1,t1,1,0,1\n1,y,long y,k2,,0,1,1\n",
+        text_column="body",
+        id_column="key",
+        group_column="topic",
+        labels=("IsC", "IsA", "IsC"),
+    )
+    assert comments.texts == ("long x", "long y")
+    assert comments.ids == ("k1", "k2")
+    assert comments.groups == ("t1", None)
+    assert comments.labels == ("IsC", "IsA")
+    assert comments.targets.tolist() == [[1, 1], [1, 0]]
+    assert comments.ignored == ("id", "text", "IsB")
+
+
+@pytest.mark.parametrize("name", ["Text", "COMMENT", "comment_text", "Comment Text", "tweet"])
+def test_the_text_column_is_found_whatever_its_case_and_punctuation(
+    tmp_path: Path, name: str
+) -> None:
+    comments = read(tmp_path, f"{name},IsA\nx,1\ny,0\n")
+    assert comments.columns["text"] == name
+    assert comments.texts == ("x", "y")
+
+
+def test_a_misread_label_column_can_be_named_as_one(tmp_path: Path) -> None:
+    content = "text,IsA,score\nx,1,5\ny,0,7\n"
+    assert read(tmp_path, content).labels == ("IsA",)
+    assert "'5' is not a label" in refusal(tmp_path, content, labels=("score",))[0]
+
+
+def facts(path: Path) -> dict[str, object]:
+    """Numbers about a table, so that no failure of a test can print a comment."""
+    comments = read_comments(path)
+    groups = comments.groups or ()
+    return {
+        "rows": len(comments),
+        "ids": len(set(comments.ids)),
+        "shape": comments.targets.shape,
+        "supports": comments.supports,
+        "columns": comments.columns,
+        "ignored": comments.ignored,
+        "without a label": int((~comments.targets.any(axis=1)).sum()),
+        "groups": len(set(groups) - {None}),
+        "without a group": [row for row, group in enumerate(groups) if group is None],
+        "with newlines": sum("\n" in text for text in comments.texts),
+        "start with one": sum(text.startswith("\n") for text in comments.texts),
+        "longest": max(len(text) for text in comments.texts),
+    }
+
+
+def test_the_real_table_needs_no_flags(real_table: Path) -> None:
+    assert facts(real_table) == {
+        "rows": 1000,
+        "ids": 1000,
+        "shape": (1000, 12),
+        "supports": {
+            "IsToxic": 462, "IsAbusive": 353, "IsThreat": 21, "IsProvocative": 161,
+            "IsObscene": 100, "IsHatespeech": 138, "IsRacist": 125, "IsNationalist": 8,
+            "IsSexist": 1, "IsHomophobic": 0, "IsReligiousHate": 12, "IsRadicalism": 0,
+        },
+        "columns": {"text": "Text", "id": "CommentId", "group": "VideoId"},
+        "ignored": (),
+        "without a label": 538,
+        "groups": 12,
+        "without a group": list(range(870, 886)),
+        "with newlines": 113,
+        "start with one": 2,
+        "longest": 4421,
+    }  # fmt: skip

