@@ -25,7 +25,7 @@ def write_checkpoint(folder: Path, model_type: str = "bert", seed: int = 0) -> P
     if model_type == "distilbert":
         sizes = {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32}
     config = AutoConfig.for_model(
-        model_type, vocab_size=len(set(vocabulary)), max_position_embeddings=66, pad_token_id=0,
+        model_type, vocab_size=len(set(vocabulary)), max_position_embeddings=130, pad_token_id=0,
         **sizes,
     )  # fmt: skip
     with torch.random.fork_rng():

@@ -160,7 +160,7 @@ def run_settings(config: Mapping[str, Any], flags: Mapping[str, Any]) -> RunSett
     merged = dict(config)
     for name, value in flags.items():
         below = merged.get(name)
-        merged[name] = below | value if isinstance(below, dict) else value
+        merged[name] = {**below, **value} if isinstance(below, dict) else value
     return layered(RunSettings, merged)
 
 

@@ -147,6 +147,7 @@ def test_the_table_is_not_stored(run: Run, tmp_path: Path) -> None:
         ({"backbones": ["brt"]}, SettingsError),
         ({"baselines": ["none-such"]}, SettingsError),
         ({"train": {"learning_rat": 1}}, SettingsError),
+        ({"train": {"max_length": 131}}, SettingsError),
         ({"train": {"learning_rate": float("nan")}}, SettingsError),
         ({"split": {"test_size": 1.5}}, SettingsError),
         ({"weights": "stand-in,distilbert=x"}, SettingsError),

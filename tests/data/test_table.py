@@ -172,6 +172,12 @@ def test_the_first_of_equal_ids_is_named_for_each(tmp_path: Path) -> None:
     assert said == [f"the same id as in row {first}" for first in (1, 2, 1)]
 
 
+def test_blank_ids_are_blank_and_not_also_equal(tmp_path: Path) -> None:
+    problems = refusal(tmp_path, rows(",x,1,0", "a,x,1,0", ",x,0,1"))
+    said = [problem.partition("t.csv: ")[2] for problem in problems]
+    assert said == [f"row {row}, column 'id': the id is blank; give the row one" for row in (1, 3)]
+
+
 def test_ids_are_row_numbers_where_no_column_holds_them(tmp_path: Path) -> None:
     comments = read(tmp_path, "text,IsA\nx,1\ny,0\n")
     assert comments.ids == ("1", "2")

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, average_precision_score, f1_score, log_loss
 
@@ -56,6 +56,7 @@ def test_the_latest_epoch_within_one_error_of_the_highest_is_kept(
         max_size=8,
     )
 )
+@example([(0.5, 0.25), (0.5, 0.0), (0.375, 0.0)])
 def test_choosing_epoch_by_epoch_chooses_as_if_all_were_known(
     epochs: list[tuple[float, float]],
 ) -> None:

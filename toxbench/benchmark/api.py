@@ -39,12 +39,12 @@ class Silent:
 def run(
     data: Path | str | None = None,
     *,
-    backbones: Sequence[str] = ("bert", "distilbert"),
+    backbones: Sequence[str] | None = None,
     baselines: Sequence[str] | None = None,
-    seeds: int = 1,
-    weights: str | Sequence[str] = "auto",
-    device: str = "auto",
-    results: Path | str = "results",
+    seeds: int | None = None,
+    weights: str | Sequence[str] | None = None,
+    device: str | None = None,
+    results: Path | str | None = None,
     preset: str | None = None,
     config: Path | str | None = None,
     columns: Mapping[str, Any] | None = None,
@@ -53,18 +53,19 @@ def run(
 ) -> pd.DataFrame:
     """Compare backbones on a table and return the leaderboard.
 
-    What is stored already is not trained again.
+    What is stored already is not trained again. What is None comes from ``config``, else from the
+    defaults that `toxbench.settings.RunSettings` names.
 
     Args:
-        data: CSV, TSV, Parquet or JSON lines; None: the synthetic sample.
-        backbones: names of registered backbones.
-        baselines: names of registered baselines; None: all of them.
-        seeds: cells of each backbone, with seeds 0 to ``seeds - 1``.
-        weights: ``auto``, ``hub``, ``stand-in``, and ``NAME=PATH`` for single backbones.
-        device: ``auto``, ``cuda``, ``mps`` or ``cpu``.
-        results: folder below which each protocol has its own.
+        data: CSV, TSV, Parquet or JSON lines; default the synthetic sample.
+        backbones: names of registered backbones; default bert and distilbert.
+        baselines: names of registered baselines; default all of them.
+        seeds: cells of each backbone, with seeds 0 to ``seeds - 1``; default 1.
+        weights: ``auto`` (default), ``hub``, ``stand-in``, and ``NAME=PATH`` for one backbone.
+        device: ``auto`` (default), ``cuda``, ``mps`` or ``cpu``.
+        results: folder below which each protocol has its own; default ``results``.
         preset: ``notebook`` for the original study's recipe.
-        config: TOML file with the same keys; what is passed here wins, unless it is a default.
+        config: TOML file with the same keys; what is passed here wins.
         columns: ``text_column``, ``id_column``, ``group_column``, ``labels``, ``encoding``.
         train: fields of `toxbench.TrainSettings` for all backbones.
         split: ``test_size``, ``validation_size``, ``split_seed``.
@@ -76,43 +77,27 @@ def run(
         toxbench.errors.ToxbenchError: with an exit code; `CellsFailedError` when some cells
             failed, after all others were stored.
     """
-    given: dict[str, Any] = {
+    given = {
         "data": data,
-        "backbones": tuple(backbones),
-        "baselines": None if baselines is None else tuple(baselines),
+        "backbones": backbones,
+        "baselines": baselines,
         "seeds": seeds,
-        "weights": (weights,) if isinstance(weights, str) else tuple(weights),
+        "weights": (weights,) if isinstance(weights, str) else weights,
         "device": device,
-        "results": Path(results),
+        "results": results,
         "preset": preset,
-        "columns": dict(columns or {}),
-        "train": dict(train or {}),
-        "split": dict(split or {}),
+        "columns": columns,
+        "train": train,
+        "split": split,
     }
-    from_file = read_config(Path(config)) if config is not None else {}
-    flags = {k: v for k, v in given.items() if k not in from_file or v != _DEFAULTS[k]}
-    settings = run_settings(from_file, flags)
+    flags = {name: value for name, value in given.items() if value is not None}
+    settings = run_settings(read_config(Path(config)) if config is not None else {}, flags)
     registry = Registry.discover()
     plan = make_plan(settings, registry)
     failures = run_plan(plan, registry, Silent())
     if failures:
         raise CellsFailedError("; ".join(map(str, failures)))
     return leaderboard(plan.store.folder)
-
-
-_DEFAULTS: Mapping[str, Any] = {
-    "data": None,
-    "backbones": ("bert", "distilbert"),
-    "baselines": None,
-    "seeds": 1,
-    "weights": ("auto",),
-    "device": "auto",
-    "results": Path("results"),
-    "preset": None,
-    "columns": {},
-    "train": {},
-    "split": {},
-}
 
 
 def leaderboard(path: Path | str) -> pd.DataFrame:

@@ -13,7 +13,12 @@ from toxbench.records import CellKey
 from toxbench.settings import RunSettings, SplitSettings, TrainSettings, layered, preset
 from toxbench.store.cells import CellStore
 from toxbench.training.device import Device, choose_device
-from toxbench.training.weights import WeightsChoice, WeightsFinder
+from toxbench.training.weights import (
+    Weights,
+    WeightsChoice,
+    WeightsFinder,
+    checkpoint_config,
+)
 
 
 @dataclass(frozen=True)
@@ -139,15 +144,26 @@ def _backbones(
         weights = finder.find(registered.item)
         defaults = registered.item.defaults.model_dump(exclude_unset=True)
         own = settings.backbone.get(name, {})
+        chosen = _backbone_settings(settings, defaults, dict(weights.defaults), own)
+        _check_length(name, weights, chosen)
         candidates.append(
             BackboneCandidate(
                 backbone=registered.item,
                 distribution=registered.distribution,
                 weights=weights,
-                settings=_backbone_settings(settings, defaults, dict(weights.defaults), own),
+                settings=chosen,
             )
         )
     return candidates
+
+
+def _check_length(name: str, weights: Weights, settings: TrainSettings) -> None:
+    """Refuse comments longer than the checkpoint has positions for, where its config says so."""
+    positions = checkpoint_config(weights.folder).get("max_position_embeddings")
+    if isinstance(positions, int) and settings.max_length > positions:
+        raise SettingsError(
+            f"max_length = {settings.max_length} is more than the {positions} positions of {name}"
+        )
 
 
 def _baselines(settings: RunSettings, registry: Registry) -> list[BaselineCandidate]:

@@ -1,12 +1,13 @@
 """Files to tables of strings. Nothing is guessed here: no missing values, no numbers, no booleans.
 
-A cell that is absent (a short row, a null) is NA; everything else is the text that was written.
+A null is NA; everything else is the text that was written.
 """
 
 import codecs
 import csv
+import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pandas as pd
 
 from toxbench.errors import DataError
 
+MAX_PROBLEMS = 10
 _JSON_ROWS_AT_ONCE = 50_000
 
 
@@ -39,10 +41,21 @@ def read_strings(path: Path, encoding: str = "utf-8") -> pd.DataFrame:
     frame = reader(path, encoding)
     if frame.empty:
         raise DataError(f"{path}: there are no rows below the header")
-    repeated = frame.columns[frame.columns.duplicated()]
-    if len(repeated):
-        raise DataError(f"{path}: column {repeated[0]!r} stands twice in the header; rename one")
+    _check_unique(path, frame.columns.tolist())
     return frame
+
+
+def shown(name: str) -> str:
+    """Quote a column's name for a message, unless it may be a comment in a file without header."""
+    if len(name) > 32 or len(name.split()) > 3:
+        return f"a name of {len(name)} characters"
+    return ascii(name)
+
+
+def _check_unique(path: Path, names: Sequence[str]) -> None:
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated is not None:
+        raise DataError(f"{path}: column {shown(repeated)} stands twice in the header; rename one")
 
 
 def _read_csv(path: Path, encoding: str) -> pd.DataFrame:
@@ -54,68 +67,79 @@ def _read_tsv(path: Path, encoding: str) -> pd.DataFrame:
 
 
 def _read_delimited(path: Path, encoding: str, delimiter: str) -> pd.DataFrame:
-    """Read with the header as an ordinary first row.
-
-    That way pandas neither renames a repeated column nor moves columns into an index when every
-    row is one field too long, and a row that is too short is seen by its NA.
-    """
-    _check_encoding(path, encoding)
+    """Read with the header as an ordinary first row, so that pandas renames no repeated column."""
+    encoding = _checked_encoding(path, encoding)
+    _check_widths(path, encoding, delimiter)
     try:
         frame = pd.read_csv(
-            path,
-            sep=delimiter,
-            header=None,
-            dtype=str,
-            keep_default_na=False,
-            encoding="utf-8-sig" if encoding.lower() in {"utf-8", "utf8"} else encoding,
+            path, sep=delimiter, header=None, dtype=str, keep_default_na=False, encoding=encoding
         )
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, csv.Error) as error:
-        reason = str(error).strip().removeprefix("Error tokenizing data. C error: ")
-        raise DataError(
-            f"{path}: not a table: {reason}; check the quotes and delimiters there"
-        ) from error
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise DataError(f"{path}: not a table: {_first_line(error)}") from error
     header = frame.iloc[0].astype(str).tolist()
     frame = frame.iloc[1:].reset_index(drop=True)
     frame.columns = pd.Index(header)
-    short = frame.index[frame.iloc[:, -1].isna()]
-    if len(short):
-        raise DataError(
-            [
-                f"{path}: row {row + 1} has fewer fields than the header; complete it, or check "
-                "the quotes before it"
-                for row in short[:10]
-            ]
-        )
     return frame
 
 
-def _check_encoding(path: Path, encoding: str) -> None:
-    """Raise a DataError with the byte offset of the first undecodable byte."""
+def _check_widths(path: Path, encoding: str, delimiter: str) -> None:
+    """Refuse rows with more or fewer fields than the header: pandas fills up, shifts and cuts."""
+    problems: list[str] = []
+    limit = csv.field_size_limit(1 << 30)
     try:
-        decoder = codecs.getincrementaldecoder(encoding)()
-    except LookupError as error:
-        raise DataError(f"{path}: there is no encoding called {encoding!r}") from error
+        with path.open(encoding=encoding, newline="") as file:
+            reader = csv.reader(file, delimiter=delimiter, strict=True)
+            rows = (row for row in reader if row)  # blank lines are no rows
+            width = len(next(rows, []))
+            for number, row in enumerate(rows, start=1):
+                if len(row) != width and len(problems) < MAX_PROBLEMS:
+                    problems.append(
+                        f"{path}: row {number} (line {reader.line_num}) has {len(row)} fields, "
+                        f"the header has {width}; mend the row, or check the quotes before it"
+                    )
+    except csv.Error as error:
+        raise DataError(
+            f"{path}: line {reader.line_num}: {error}; check the quotes there and before"
+        ) from error
+    finally:
+        csv.field_size_limit(limit)
+    if problems:
+        raise DataError(problems)
+
+
+def _checked_encoding(path: Path, encoding: str) -> str:
+    """Decode the file once; return the encoding under which a byte order mark is skipped.
+
+    Raises:
+        DataError: with the byte offset of the first undecodable byte.
+    """
+    try:
+        io.TextIOWrapper(io.BytesIO(), encoding=encoding)  # refuses what is none for texts
+        name = codecs.lookup(encoding).name
+    except (LookupError, ValueError) as error:
+        raise DataError(f"{path}: there is no text encoding called {encoding!r}") from error
+    is_utf8 = name in {"utf-8", "utf-8-sig"}
+    decoder = codecs.getincrementaldecoder("utf-8" if is_utf8 else name)()
     offset = 0
     with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
+        while True:
+            chunk = file.read(1 << 20)
             pending = len(decoder.getstate()[0])
             try:
-                decoder.decode(chunk)
-            except UnicodeDecodeError as error:
-                at = offset - pending + error.start
+                decoder.decode(chunk, final=not chunk)
+            except UnicodeError as error:
+                at = offset - pending + getattr(error, "start", 0)
                 raise DataError(_encoding_message(path, encoding, at)) from error
             offset += len(chunk)
-        try:
-            decoder.decode(b"", final=True)
-        except UnicodeDecodeError as error:
-            raise DataError(_encoding_message(path, encoding, offset)) from error
+            if not chunk:
+                return "utf-8-sig" if is_utf8 else name
 
 
 def _encoding_message(path: Path, encoding: str, at: int) -> str:
     with path.open("rb") as file:
         start = file.read(4)
     utf16 = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    likely = "utf-16" if utf16 else "cp1252"
+    likely = "utf-16" if utf16 else "cp1252" if encoding != "cp1252" else "utf-8"
     return (
         f"{path}: byte {at} is not {encoding}; say what it is, "
         f"for example --encoding {likely}, or save the file as UTF-8"
@@ -127,28 +151,32 @@ def _read_parquet(path: Path, encoding: str) -> pd.DataFrame:
     import pyarrow.parquet as pq
 
     try:
+        names = pq.read_schema(path).names
+        _check_unique(path, names)
         table = pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
+        columns = {name: _as_text(table.column(name)) for name in names}
+    except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: not a readable Parquet file: {_first_line(error)}") from error
-    # Not through a dict: a Parquet file may repeat a column name, and that must be seen.
-    columns = [_as_text(table.column(i).to_pandas()) for i in range(table.num_columns)]
-    frame = pd.concat(columns, axis=1) if columns else pd.DataFrame()
-    frame.columns = pd.Index(table.column_names)
-    return frame
+    return pd.DataFrame(columns)
 
 
-def _as_text(column: "pd.Series[Any]") -> "pd.Series[Any]":
-    """Write a typed column as text: True -> 'True', 1 -> '1', null -> NA."""
-    missing = column.isna()
-    return column.astype(str).mask(missing, None).astype("str")
+def _as_text(column: Any) -> "pd.Series[Any]":
+    """Write a typed column as text: true -> 'true', 1 -> '1', null -> NA."""
+    import pyarrow as pa
+
+    try:
+        text = column.cast(pa.string())
+    except pa.ArrowNotImplementedError:  # lists and structures have no text of their own
+        text = pa.array([None if value is None else str(value) for value in column.to_pylist()])
+    series: pd.Series[Any] = text.to_pandas().astype("str")
+    return series
 
 
 def _read_json_lines(path: Path, encoding: str) -> pd.DataFrame:
-    _check_encoding(path, encoding)
-    name = "utf-8-sig" if encoding.lower() in {"utf-8", "utf8"} else encoding
+    encoding = _checked_encoding(path, encoding)
     frames: list[pd.DataFrame] = []
     rows: list[Mapping[str, str | None]] = []
-    with path.open(encoding=name, newline="\n") as file:
+    with path.open(encoding=encoding, newline="\n") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
                 rows.append(_json_row(path, number, line))
@@ -166,7 +194,7 @@ def _json_row(path: Path, number: int, line: str) -> dict[str, str | None]:
         row = json.loads(line, object_pairs_hook=_no_repeats)
         if not isinstance(row, dict):
             raise DataError(f"{where}: not a JSON object; write one object a line")
-        "".join(map(str, row.values())).encode("utf-8")
+        "".join(map(str, (*row, *row.values()))).encode("utf-8")
     except UnicodeEncodeError as error:
         raise DataError(f"{where}: half of a surrogate pair stands alone; mend the text") from error
     except (ValueError, RecursionError) as error:

@@ -10,13 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from toxbench.data.files import read_strings
+from toxbench.data.files import MAX_PROBLEMS, read_strings, shown
 from toxbench.errors import DataError, nearest
 from toxbench.settings import ColumnSettings
 
 Targets = npt.NDArray[np.uint8]
 
-MAX_PROBLEMS = 10
 _TRUE = frozenset({"1", "true"})
 _FALSE = frozenset({"0", "false"})
 # Values that show that a column was meant as a label, though it must be mended first.
@@ -114,28 +113,30 @@ def comments_from_frame(
 def _roles(
     frame: pd.DataFrame, where: str, columns: ColumnSettings
 ) -> tuple[str, str | None, str | None]:
-    text = _named(frame, where, columns.text_column) or _found(frame, _TEXT_NAMES)
+    free = frame.columns.difference(columns.labels, sort=False).tolist()
+    text = _named(frame, where, columns.text_column) or _found(free, _TEXT_NAMES)
     if text is None:
-        shown = ", ".join(map(repr, frame.columns[:8]))
+        some = ", ".join(map(shown, frame.columns[:8]))
         more = ", ..." if len(frame.columns) > 8 else ""
         raise DataError(
-            f"{where}: found no text column among {shown}{more}; name it with --text-column, "
+            f"{where}: found no text column among {some}{more}; name it with --text-column, "
             "or check the delimiter"
         )
-    row_id = _named(frame, where, columns.id_column) or _found(frame, _ID_NAMES)
-    group = _named(frame, where, columns.group_column) or _found(frame, _GROUP_NAMES)
+    row_id = _named(frame, where, columns.id_column) or _found(free, _ID_NAMES)
+    group = _named(frame, where, columns.group_column) or _found(free, _GROUP_NAMES)
     return text, row_id, group
 
 
 def _named(frame: pd.DataFrame, where: str, name: str | None) -> str | None:
     if name is not None and name not in frame.columns:
-        raise DataError(f"{where}: no column is called {name!r}{nearest(name, frame.columns)}")
+        short = [column for column in frame.columns if ascii(column) == shown(column)]
+        raise DataError(f"{where}: no column is called {name!r}{nearest(name, short)}")
     return name
 
 
-def _found(frame: pd.DataFrame, names: Sequence[str]) -> str | None:
+def _found(columns: Sequence[str], names: Sequence[str]) -> str | None:
     """Return the column whose name is first in ``names``, whatever its case and punctuation."""
-    plain = {_plain(column): column for column in reversed(frame.columns.tolist())}
+    plain = {_plain(column): column for column in reversed(columns)}
     return next((plain[name] for name in names if name in plain), None)
 
 
@@ -151,7 +152,7 @@ def _label_columns(
             _named(frame, where, name)
         clash = next((name for name in columns.labels if name in taken), None)
         if clash is not None:
-            raise DataError(f"{where}: column {clash!r} cannot be a label: it has another role")
+            raise DataError(f"{where}: column {clash!r} was named for two roles; name another")
         return list(dict.fromkeys(columns.labels))
     labels = [c for c in frame.columns if c not in taken and _looks_like_label(frame[c])]
     if not labels:

@@ -98,9 +98,9 @@ def _rows(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> list[l
 def _read(path: Path) -> Tokens | None:
     """Return the cached tokens; None where there are none or the file is damaged."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             return Tokens(stored["ids"], stored["offsets"], int(stored["pad_id"]), stored["cut"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile):
         return None
 
 

@@ -66,5 +66,6 @@ def best_threshold(targets: npt.NDArray[np.uint8], probabilities: Probabilities)
     below = np.append(values[1:], 0.0)
     f1[values == below] = -1  # no threshold lies between equal probabilities
     between = (values + below) / 2
+    between = np.where(between < values, between, below)  # neighbouring doubles have no middle
     best = np.flatnonzero(f1 == f1.max())
     return float(between[best[np.argmin(np.abs(between[best] - 0.5))]])

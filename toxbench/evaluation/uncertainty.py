@@ -28,10 +28,12 @@ def jackknife_error(
     Returns:
         0.0 where fewer than two blocks give a score.
     """
-    blocks = np.arange(len(targets)) % min(_BLOCKS, max(1, len(targets)))
+    if len(targets) < 2:
+        return 0.0
+    blocks = np.arange(len(targets)) % min(_BLOCKS, len(targets))
     scores = [
         score(targets[blocks != block], probabilities[blocks != block])
-        for block in range(int(blocks.max(initial=0)) + 1)
+        for block in range(int(blocks.max()) + 1)
     ]
     known = np.array([value for value in scores if value is not None])
     if len(known) < 2:

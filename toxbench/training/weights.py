@@ -151,6 +151,24 @@ def parameter_counts(folder: Path) -> dict[str, int]:
     }
 
 
+def checkpoint_config(folder: Path | None) -> dict[str, Any]:
+    """Read ``config.json``; empty where there is no folder yet.
+
+    Raises:
+        SettingsError: it is not a JSON object.
+    """
+    if folder is None:
+        return {}
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise SettingsError(f"{path} is not JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise SettingsError(f"{path} is not a JSON object")
+    return config
+
+
 def parameters_here(backbone: Backbone) -> tuple[str, int | None]:
     """Say what ``--weights auto`` has for a backbone on this machine, without any request.
 

@@ -1,0 +1,188 @@
+"""Leaderboards as tables: what is shown, rounded and said below."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from toxbench import Table
+from toxbench.records import LabelScores
+from toxbench.report.tables import label_score_table, leaderboard_table, records, terminal_tables
+from toxbench.report.words import millions
+from toxbench.store.cells import FoldRows, ProtocolRecord
+from toxbench.store.leaderboard import COLUMNS, Leaderboard, Row, Statistic
+
+PROTOCOL = ProtocolRecord(
+    name="comments.csv",
+    synthetic=False,
+    fingerprint="0123456789abcdef" * 4,
+    data_fingerprint="d" * 64,
+    rows=10,
+    labels=("IsRude", "IsLong", "IsNever"),
+    supports={"IsRude": 4, "IsLong": 3, "IsNever": 1},
+    test_supports=({"IsRude": 1, "IsLong": 2, "IsNever": 0},),
+    folds=(FoldRows(train=(0, 1, 2, 3, 4), validation=(5, 6), test=(7, 8, 9)),),
+    definitions={},
+)
+THIRD = Statistic(1 / 3, None)
+
+
+def make_row(values: dict[str, Statistic | None] | None = None, **changes: Any) -> Row:
+    row = Row(
+        candidate="bert",
+        kind="backbone",
+        difference="",
+        weights="google-bert/bert-base-uncased@86b5e09",
+        stand_in=False,
+        parameters=109_490_000,
+        cells=1,
+        seeds=1,
+        values=dict.fromkeys(COLUMNS, THIRD) | (values or {}),
+        constant=False,
+    )
+    return replace(row, **changes)
+
+
+def make_leaderboard(*rows: Row, **changes: Any) -> Leaderboard:
+    return Leaderboard(PROTOCOL.model_copy(update=changes), rows or (make_row(),))
+
+
+def cell(table: Table, title: str, row: int = 0) -> str:
+    return table.rows[row][table.headers.index(title)]
+
+
+def notes(leaderboard: Leaderboard) -> str:
+    return "\n".join(leaderboard_table(leaderboard).notes)
+
+
+def test_the_title_says_what_was_measured_on_what() -> None:
+    assert leaderboard_table(make_leaderboard()).title == (
+        "Leaderboard of comments.csv: 3 test rows, 5 train, 2 validation; protocol 0123456789ab"
+    )
+
+
+def test_scores_have_three_decimals_and_their_deviation() -> None:
+    values = {"micro_f1": Statistic(0.64649, 0.02951), "micro_recall": None}
+    table = leaderboard_table(make_leaderboard(make_row(values)))
+    assert cell(table, "micro-F1") == "0.646 ± 0.030"
+    assert cell(table, "subset accuracy") == "0.333"
+    assert cell(table, "recall") == "-"
+
+
+def test_costs_are_in_units_for_people() -> None:
+    values: dict[str, Statistic | None] = {
+        "train_seconds": Statistic(12.34, 0.5),
+        "comments_per_second": Statistic(99.6, None),
+        "peak_memory_bytes": Statistic(3 * 2**20, None),
+    }
+    table = leaderboard_table(make_leaderboard(make_row(values)))
+    shown = [cell(table, t) for t in ("seconds", "comments/s", "peak memory", "parameters")]
+    assert shown == ["12.3", "100", "3 MiB", "109.5 M"]
+
+
+def test_what_a_baseline_does_not_have_is_a_dash() -> None:
+    values = dict.fromkeys(("comments_per_second", "peak_memory_bytes", "micro_f1_global"), None)
+    row = make_row(values, kind="baseline", weights="", parameters=None)
+    table = leaderboard_table(make_leaderboard(row))
+    titles = ("weights", "parameters", "comments/s", "peak memory", "micro-F1, global thr.")
+    assert [cell(table, title) for title in titles] == ["-"] * 5
+
+
+def test_macro_f1_says_how_many_labels_it_is_over() -> None:
+    assert "macro-F1 (2 of 3 labels)" in leaderboard_table(make_leaderboard()).headers
+
+
+def test_every_row_has_a_cell_for_every_header() -> None:
+    board = make_leaderboard(make_row(), make_row(candidate="roberta"))
+    for table in (leaderboard_table(board), *terminal_tables(board)):
+        assert [len(row) for row in table.rows] == [len(table.headers)] * 2
+        assert [row[0] for row in table.rows] == ["bert", "roberta"]
+        assert len(table.records) == 2
+
+
+def test_the_terminal_tables_show_together_what_the_one_table_shows() -> None:
+    board = make_leaderboard()
+    parts = terminal_tables(board)
+    whole = leaderboard_table(board)
+    assert {title for part in parts for title in part.headers} == set(whole.headers)
+    assert "Overfitting" in parts[1].title
+    assert {"F1 gap", "accuracy gap", "train micro-F1"} <= set(parts[1].headers)
+    assert tuple(note for part in parts for note in part.notes) == whole.notes
+
+
+def test_settings_and_a_constant_prediction_stand_in_the_name() -> None:
+    row = make_row(difference="learning_rate=1e-05", constant=True)
+    table = leaderboard_table(make_leaderboard(row))
+    assert cell(table, "backbone") == "bert [learning_rate=1e-05] (constant!)"
+
+
+STAND_IN = make_row(stand_in=True)
+NOTES: dict[str, tuple[Leaderboard, str]] = {
+    "synthetic": (make_leaderboard(synthetic=True), "Synthetic sample"),
+    "stand_in": (make_leaderboard(make_row(), STAND_IN), "stand-in rows start from small"),
+    "constant": (make_leaderboard(make_row(constant=True)), "(constant!) predicts the same"),
+    "deviation": (make_leaderboard(make_row(cells=2, seeds=2)), "± is the standard deviation"),
+    "uneven": (
+        make_leaderboard(make_row(cells=3, seeds=3), make_row(cells=2, seeds=2)),
+        "not rest on the same number of seeds",
+    ),
+}
+
+
+@pytest.mark.parametrize(("leaderboard", "words"), NOTES.values(), ids=NOTES)
+def test_a_note_stands_there_when_it_is_needed_and_only_then(
+    leaderboard: Leaderboard, words: str
+) -> None:
+    assert words in notes(leaderboard)
+    assert words not in notes(make_leaderboard())
+
+
+def test_labels_without_a_positive_test_row_are_named() -> None:
+    assert "left out of macro: IsNever." in notes(make_leaderboard())
+    scored = ({"IsRude": 1, "IsLong": 2, "IsNever": 1},)
+    assert "left out of macro" not in notes(make_leaderboard(test_supports=scored))
+
+
+def test_a_baseline_with_one_cell_is_not_called_uneven() -> None:
+    board = make_leaderboard(make_row(cells=3, seeds=3), make_row(kind="baseline"))
+    assert "same number of seeds" not in notes(board)
+
+
+def test_the_thresholds_are_always_explained() -> None:
+    assert "threshold 0.5 unless a column says otherwise" in notes(make_leaderboard())
+
+
+def test_records_are_unrounded_and_flat() -> None:
+    row = make_row({"micro_f1": Statistic(1 / 3, 2 / 3), "best_epoch": None}, stand_in=True)
+    first, second = records(make_leaderboard(row, make_row(candidate="roberta")))
+    assert (first["rank"], second["rank"]) == (1, 2)
+    assert (first["micro_f1"], first["micro_f1_sd"]) == (1 / 3, 2 / 3)
+    assert (first["best_epoch"], first["best_epoch_sd"]) == (None, None)
+    assert (second["micro_f1"], second["micro_f1_sd"]) == (1 / 3, None)
+    assert (first["stand_in"], second["stand_in"]) == (True, False)
+    assert first["scored_labels"] == 2
+    assert first.keys() == second.keys()
+    assert {*COLUMNS, *(f"{name}_sd" for name in COLUMNS)} <= first.keys()
+
+
+def test_label_scores_show_no_number_for_a_label_without_support() -> None:
+    common = {"threshold": 0.25, "precision": 0.5, "recall": 0.25, "f1": 1 / 3}
+    table = label_score_table(
+        "Labels of bert",
+        [
+            LabelScores(label="IsRude", support=4, average_precision=0.7, roc_auc=None, **common),
+            LabelScores(label="IsNever", support=0, average_precision=None, roc_auc=None, **common),
+        ],
+    )
+    assert table.rows == (
+        ("IsRude", "4", "0.250", "0.500", "0.250", "0.333", "0.700", "-"),
+        ("IsNever", "0", "0.250", "-", "-", "-", "-", "-"),
+    )
+    assert table.records[0]["f1"] == 1 / 3
+
+
+@pytest.mark.parametrize(
+    ("count", "words"), [(None, "-"), (22_713_216, "22.7 M"), (0, "0.0 M"), (49_999, "0.0 M")]
+)
+def test_millions_in_words(count: int | None, words: str) -> None:
+    assert millions(count) == words

@@ -1,0 +1,282 @@
+"""Cells on the disk: what is written is what is read, or an error says that it is not."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from toxbench.data.split import Protocol, default_split
+from toxbench.data.table import Comments
+from toxbench.errors import StorageError, TryAgainError
+from toxbench.records import (
+    PARTS,
+    CellKey,
+    CellRecord,
+    Cost,
+    Environment,
+    EpochRecord,
+    WeightsRecord,
+)
+from toxbench.settings import TrainSettings
+from toxbench.store.cells import CellDamagedError, CellStore, Probabilities, read_cell
+from toxbench.store.find import find_store
+
+PROSE = "a comment that nobody may find"
+
+
+def make_protocol(name: str = "comments.csv", rows: int = 20) -> Protocol:
+    targets = np.zeros((rows, 2), dtype=np.uint8)
+    targets[::2, 0] = 1
+    comments = Comments(
+        name=name,
+        ids=tuple(f"id{row}" for row in range(rows)),
+        texts=tuple(f"{PROSE} {row}" for row in range(rows)),
+        targets=targets,
+        labels=("IsRude", "IsNever"),
+        groups=None,
+        ignored=(),
+        columns={},
+    )
+    return Protocol(comments, (default_split(rows),), {"metric micro_f1": "F1"})
+
+
+def make_cell(seed: int = 0) -> CellRecord:
+    scores: dict[str, float | None] = {"micro_f1": 1 / 3, "micro_roc_auc": None}
+    return CellRecord(
+        key=CellKey(candidate="bert", digest="0123456789ab", seed=seed),
+        kind="backbone",
+        distribution="tóxbench 0.1.0",
+        fingerprint="f" * 64,
+        weights=WeightsRecord(source="stand-in", label="stand-in: ∅", identity="abc"),
+        parameters=22_700_000,
+        settings=TrainSettings(learning_rate=1e-5),
+        environment=Environment(
+            device="cpu", device_name="a CPU", precision="fp32", threads=1,
+            versions={"torch": "2"}, commit=None,
+        ),
+        cost=Cost(
+            train_seconds=0.1, evaluation_seconds=0.2, comments_per_second=None,
+            peak_memory_bytes=2**40,
+        ),
+        epochs=(EpochRecord(epoch=1, train_loss=0.7, validation=scores, seconds=1.5),),
+        best_epoch=1,
+        truncated=0.25,
+        thresholds={"0.5": (0.5, 0.5)},
+        metrics={"0.5": dict.fromkeys(PARTS, scores)},
+        per_label={"0.5": ()},
+        constant=False,
+    )  # fmt: skip
+
+
+def make_probabilities(validation_rows: int = 2) -> Probabilities:
+    generator = np.random.default_rng(0)
+    rows = {"train": 5, "validation": validation_rows, "test": 3}
+    return {part: generator.random((rows[part], 2), dtype=np.float32) for part in PARTS}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> CellStore:
+    return CellStore.for_protocol(tmp_path / "results", make_protocol(), synthetic=False)
+
+
+@pytest.mark.parametrize("validation_rows", [0, 2])
+def test_a_cell_is_read_as_it_was_written(store: CellStore, validation_rows: int) -> None:
+    cell, written = make_cell(), make_probabilities(validation_rows)
+    assert not store.has(cell.key)
+    store.write(cell, written)
+    record, read = read_cell(store.path(cell.key))
+    assert store.has(cell.key)
+    assert record.model_dump_json() == cell.model_dump_json()
+    assert set(read) == set(PARTS)
+    for part in PARTS:
+        assert read[part].dtype == np.float32
+        assert read[part].shape == written[part].shape
+        assert read[part].tobytes() == written[part].tobytes()
+
+
+def test_probabilities_of_any_memory_layout_keep_their_places(store: CellStore) -> None:
+    cell, plain = make_cell(), make_probabilities()
+    store.write(cell, {part: np.asfortranarray(values) for part, values in plain.items()})
+    _, read = read_cell(store.path(cell.key))
+    assert all(np.array_equal(read[part], plain[part]) for part in PARTS)
+
+
+def test_the_same_cell_gives_the_same_bytes(store: CellStore) -> None:
+    store.write(make_cell(), make_probabilities())
+    once = store.path(make_cell().key).read_bytes()
+    store.write(make_cell(), make_probabilities())
+    assert store.path(make_cell().key).read_bytes() == once
+
+
+def test_records_come_in_the_order_of_file_names(store: CellStore) -> None:
+    for seed in (2, 0, 1):
+        store.write(make_cell(seed), make_probabilities())
+    assert [cell.key.seed for cell in store.records()] == [0, 1, 2]
+
+
+def test_only_the_cell_and_the_protocol_are_left_in_the_folder(store: CellStore) -> None:
+    store.write(make_cell(), make_probabilities())
+    files = {str(f.relative_to(store.folder)) for f in store.folder.rglob("*") if f.is_file()}
+    assert files == {"protocol.json", "cells/bert-0123456789ab-fold0-seed0.safetensors"}
+
+
+@pytest.mark.parametrize("fraction", range(50))
+def test_one_flipped_byte_anywhere_is_noticed(store: CellStore, fraction: int) -> None:
+    store.write(make_cell(), make_probabilities())
+    path = store.path(make_cell().key)
+    data = bytearray(path.read_bytes())
+    data[fraction * (len(data) - 1) // 49] ^= 0xFF
+    path.write_bytes(data)
+    with pytest.raises(CellDamagedError, match=re.escape(path.name)) as caught:
+        read_cell(path)
+    assert caught.value.exit_code == 6
+    with pytest.raises(CellDamagedError):
+        store.records()
+
+
+@pytest.mark.parametrize("kept", [0, 1, 7, 8, 9, 500, -100, -8, -1])
+def test_a_truncated_file_is_noticed(store: CellStore, kept: int) -> None:
+    store.write(make_cell(), make_probabilities())
+    path = store.path(make_cell().key)
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(CellDamagedError, match="damaged; remove the file"):
+        read_cell(path)
+
+
+def test_bytes_after_the_end_are_noticed(store: CellStore) -> None:
+    store.write(make_cell(), make_probabilities())
+    path = store.path(make_cell().key)
+    path.write_bytes(path.read_bytes() + b"\0")
+    with pytest.raises(CellDamagedError):
+        read_cell(path)
+
+
+def test_a_forged_record_is_noticed(store: CellStore) -> None:
+    store.write(make_cell(), make_probabilities())
+    path = store.path(make_cell().key)
+    data = path.read_bytes()
+    assert b"22700000" in data
+    path.write_bytes(data.replace(b"22700000", b"22700001"))
+    with pytest.raises(CellDamagedError):
+        read_cell(path)
+
+
+def test_a_missing_cell_is_a_storage_error(store: CellStore) -> None:
+    with pytest.raises(StorageError):
+        read_cell(store.path(make_cell().key))
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from toxbench.store.cells import CellStore
+with CellStore(Path(sys.argv[1])).lock():
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_another_process_keeps_writers_out_until_it_dies(store: CellStore) -> None:
+    store.write(make_cell(), make_probabilities())
+    command = [sys.executable, "-c", HOLDER, str(store.folder)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as holder:
+        try:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == "held\n"
+            with pytest.raises(TryAgainError, match="another run") as caught, store.lock():
+                pass
+            assert caught.value.exit_code == 75
+            assert [cell.key.candidate for cell in store.records()] == ["bert"]
+        finally:
+            holder.kill()
+    with store.lock():
+        assert store.protocol().rows == 20
+
+
+def test_a_second_holder_in_the_same_process_is_refused(store: CellStore) -> None:
+    with store.lock(), pytest.raises(TryAgainError), CellStore(store.folder).lock():
+        pass
+    with CellStore(store.folder).lock():
+        assert store.protocol_path.is_file()
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        ("comments.csv", "comments"),
+        ("my comments.v2.csv", "my-comments-v2"),
+        ("../x", "table"),
+        ("../../etc/passwd.csv", "etc-passwd"),
+        ("/root", "root"),
+        ("..", "table"),
+        ("", "table"),
+        (".csv", "csv"),
+        ("a" * 300 + ".csv", "a" * 40),
+        ("комментарии.csv", "table"),
+        ("naïve\x00\n.csv", "na-ve"),
+        ("synthetic sample", "synthetic-sample"),
+    ],
+)
+def test_a_table_name_is_made_safe_as_a_folder_name(tmp_path: Path, name: str, folder: str) -> None:
+    protocol = make_protocol(name)
+    store = CellStore.for_protocol(tmp_path, protocol, synthetic=False)
+    assert store.folder == tmp_path / f"{folder}-{protocol.fingerprint[:12]}"
+    assert store.protocol().name == name
+
+
+def test_the_same_fingerprint_finds_the_folder_whatever_the_file_is_called(
+    tmp_path: Path,
+) -> None:
+    first = CellStore.for_protocol(tmp_path, make_protocol("old.csv"), synthetic=False)
+    again = CellStore.for_protocol(tmp_path, make_protocol("new.csv"), synthetic=False)
+    other = CellStore.for_protocol(tmp_path, make_protocol("old.csv", rows=30), synthetic=False)
+    assert again.folder == first.folder
+    assert other.folder != first.folder
+    assert again.protocol().name == "old.csv"
+
+
+def test_the_stored_protocol_describes_the_table_without_its_comments(store: CellStore) -> None:
+    protocol, stored = make_protocol(), store.protocol()
+    text = store.protocol_path.read_text(encoding="utf-8")
+    assert PROSE not in text
+    assert "id7" not in text
+    assert json.loads(text)["fingerprint"] == protocol.fingerprint
+    fold = protocol.folds[0]
+    assert stored.folds[0].test == tuple(fold.test.tolist())
+    assert stored.folds[0].train == tuple(fold.train.tolist())
+    assert (stored.rows, stored.labels) == (20, ("IsRude", "IsNever"))
+    assert stored.supports == {"IsRude": 10, "IsNever": 0}
+    even = sum(row % 2 == 0 for row in fold.test.tolist())
+    assert stored.test_supports == ({"IsRude": even, "IsNever": 0},)
+    assert not stored.synthetic
+
+
+def test_a_folder_without_a_protocol_is_a_storage_error(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "missing"):
+        with pytest.raises(StorageError, match="holds no results"):
+            CellStore(folder).protocol()
+        with pytest.raises(StorageError, match="no results yet"):
+            find_store(folder)
+
+
+@pytest.mark.parametrize("content", ["", "{", "{}", '{"name": 1}', "[]"])
+def test_a_damaged_protocol_is_a_storage_error(store: CellStore, content: str) -> None:
+    store.protocol_path.write_text(content, encoding="utf-8")
+    with pytest.raises(StorageError, match="damaged"):
+        store.protocol()
+
+
+def test_results_that_are_a_file_are_a_storage_error(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    results.write_text("mine", encoding="utf-8")
+    with pytest.raises(StorageError, match="cannot write") as caught:
+        CellStore.for_protocol(results, make_protocol(), synthetic=False)
+    assert caught.value.exit_code == 6
+    with pytest.raises(StorageError), CellStore(results).lock():
+        pass
+    assert results.read_text(encoding="utf-8") == "mine"

@@ -1,0 +1,228 @@
+"""Cells to ranked rows, of cells made by hand."""
+
+import random
+import statistics
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toxbench.errors import StorageError
+from toxbench.records import PARTS, CellKey, CellRecord, Cost, Environment, Scores, WeightsRecord
+from toxbench.settings import TrainSettings
+from toxbench.store.cells import FoldRows, ProtocolRecord
+from toxbench.store.leaderboard import Leaderboard, Row, Statistic, build_leaderboard
+
+FINGERPRINT = "f" * 64
+PROTOCOL = ProtocolRecord(
+    name="comments.csv",
+    synthetic=False,
+    fingerprint=FINGERPRINT,
+    data_fingerprint="d" * 64,
+    rows=4,
+    labels=("IsRude",),
+    supports={"IsRude": 2},
+    test_supports=({"IsRude": 1},),
+    folds=(FoldRows(train=(0, 1), validation=(2,), test=(3,)),),
+    definitions={},
+)
+NAMES = (
+    "micro_f1", "macro_f1", "subset_accuracy", "micro_precision", "micro_recall",
+    "micro_average_precision",
+)  # fmt: skip
+
+
+def make_cell(
+    candidate: str = "bert",
+    seed: int = 0,
+    digest: str = "0" * 12,
+    test: float | None = 0.5,
+    train: float | None = 0.75,
+    rules: tuple[str, ...] = ("0.5", "global", "per-label"),
+    learning_rate: float = 1e-5,
+    **changes: Any,
+) -> CellRecord:
+    """Make a backbone's cell that scores ``test`` and ``train`` in every metric."""
+    values: dict[str, float | None] = {"train": train, "validation": test, "test": test}
+    parts: dict[Any, Scores] = {part: dict.fromkeys(NAMES, values[part]) for part in PARTS}
+    fields: dict[str, Any] = {
+        "key": CellKey(candidate=candidate, digest=digest, seed=seed),
+        "kind": "backbone",
+        "distribution": "toxbench 0.1.0",
+        "fingerprint": FINGERPRINT,
+        "weights": WeightsRecord(source="hub", label="hub", identity="abc"),
+        "parameters": 110_000_000,
+        "settings": TrainSettings(learning_rate=learning_rate),
+        "environment": Environment(
+            device="cpu", device_name="", precision="fp32", threads=1, versions={}, commit=None
+        ),
+        "cost": Cost(
+            train_seconds=2.0, evaluation_seconds=1.0, comments_per_second=50.0,
+            peak_memory_bytes=2**20,
+        ),
+        "epochs": (),
+        "best_epoch": 3,
+        "truncated": 0.0,
+        "thresholds": dict.fromkeys(rules, (0.5,)),
+        "metrics": dict.fromkeys(rules, parts),
+        "per_label": {},
+        "constant": False,
+    }  # fmt: skip
+    return CellRecord(**(fields | changes))
+
+
+def make_baseline(candidate: str, test: float) -> CellRecord:
+    return make_cell(
+        candidate, test=test, kind="baseline", weights=None, parameters=None, settings=None,
+        best_epoch=None,
+    )  # fmt: skip
+
+
+def rank(*cells: CellRecord) -> Leaderboard:
+    return build_leaderboard(PROTOCOL, cells)
+
+
+def only_row(*cells: CellRecord) -> Row:
+    (row,) = rank(*cells).rows
+    return row
+
+
+scores = st.floats(0, 1)
+
+
+@given(st.lists(scores, min_size=1, max_size=8), st.randoms(use_true_random=False))
+def test_the_order_of_cells_does_not_matter(values: list[float], shuffler: random.Random) -> None:
+    cells = [make_cell(seed=seed, test=value) for seed, value in enumerate(values)]
+    cells += [
+        make_cell("roberta", test=values[0]),
+        make_cell("roberta", test=values[-1], digest="1" * 12, learning_rate=2e-5),
+        make_baseline("always-negative", test=values[0]),
+    ]
+    shuffled = list(cells)
+    shuffler.shuffle(shuffled)
+    assert rank(*shuffled) == rank(*cells)
+
+
+@given(st.lists(scores, min_size=2, max_size=8))
+def test_mean_and_sample_deviation_are_over_the_seeds(values: list[float]) -> None:
+    row = only_row(*(make_cell(seed=seed, test=value) for seed, value in enumerate(values)))
+    shown = row.values["micro_f1"]
+    assert shown is not None
+    assert shown.mean == pytest.approx(sum(values) / len(values), abs=1e-12)
+    assert shown.deviation == pytest.approx(statistics.stdev(values), abs=1e-12)
+    assert (row.cells, row.seeds) == (len(values), len(values))
+
+
+def test_the_deviation_divides_by_one_less_than_the_count() -> None:
+    row = only_row(make_cell(seed=0, test=0.25), make_cell(seed=1, test=0.75))
+    assert row.values["micro_f1"] == Statistic(0.5, pytest.approx(0.125**0.5))
+
+
+def test_one_seed_has_no_deviation() -> None:
+    assert only_row(make_cell(test=0.25)).values["micro_f1"] == Statistic(0.25, None)
+
+
+@pytest.mark.parametrize("name", ["micro_f1", "subset_accuracy"])
+def test_a_gap_is_train_minus_test(name: str) -> None:
+    row = only_row(make_cell(seed=0, train=0.75, test=0.5), make_cell(seed=1, train=0.25, test=0.5))
+    assert row.values[f"{name}_gap"] == Statistic(0.0, pytest.approx(0.125**0.5))
+    assert row.values[f"train_{name}"] == Statistic(0.5, pytest.approx(0.125**0.5))
+    alone = only_row(make_cell(train=0.75, test=0.5))
+    assert alone.values[f"{name}_gap"] == Statistic(0.25, None)
+
+
+def test_a_gap_of_an_unknown_score_is_unknown() -> None:
+    assert only_row(make_cell(train=None)).values["micro_f1_gap"] is None
+    assert only_row(make_cell(test=None)).values["micro_f1_gap"] is None
+
+
+def test_a_value_that_one_cell_lacks_is_unknown_for_the_candidate() -> None:
+    row = only_row(make_cell(seed=0, test=0.5), make_cell(seed=1, test=0.5, rules=("0.5",)))
+    assert row.values["micro_f1"] == Statistic(0.5, 0.0)
+    assert row.values["micro_f1_global"] is None
+    assert row.values["micro_f1_per_label"] is None
+
+
+def test_each_thresholds_rule_has_its_own_column() -> None:
+    metrics = {
+        rule: make_cell(test=value).metrics["0.5"]
+        for rule, value in (("0.5", 0.25), ("global", 0.5), ("per-label", 0.75))
+    }
+    row = only_row(make_cell(metrics=metrics))
+    columns = ("micro_f1", "micro_f1_global", "micro_f1_per_label")
+    assert [row.values[column] for column in columns] == [
+        Statistic(0.25, None), Statistic(0.5, None), Statistic(0.75, None)
+    ]  # fmt: skip
+
+
+def test_the_highest_micro_f1_comes_first_and_the_unknown_last() -> None:
+    board = rank(
+        make_cell("low", test=0.1),
+        make_cell("unknown", test=None),
+        make_cell("zero", test=0.0),
+        make_cell("high", seed=0, test=0.9),
+        make_cell("high", seed=1, test=0.5),
+        make_baseline("middle", test=0.6),
+    )
+    assert [row.candidate for row in board.rows] == ["high", "middle", "low", "zero", "unknown"]
+
+
+def test_equal_scores_are_ordered_by_name() -> None:
+    board = rank(make_cell("b"), make_cell("c"), make_cell("a"))
+    assert [row.candidate for row in board.rows] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("cells", "constant"), [((True, True), True), ((True, False), False), ((False,), False)]
+)
+def test_a_row_is_constant_when_every_cell_is(cells: tuple[bool, ...], constant: bool) -> None:
+    made = [make_cell(seed=seed, constant=value) for seed, value in enumerate(cells)]
+    assert only_row(*made).constant is constant
+
+
+def test_two_settings_of_one_backbone_are_told_apart() -> None:
+    board = rank(
+        make_cell("bert", test=0.6, learning_rate=2e-5, digest="2" * 12),
+        make_cell("bert", test=0.5, learning_rate=1e-5),
+        make_cell("roberta", test=0.4, learning_rate=3e-5),
+        make_baseline("always-negative", test=0.0),
+    )
+    assert [(row.candidate, row.difference) for row in board.rows] == [
+        ("bert", "learning_rate=2e-05"),
+        ("bert", "learning_rate=1e-05"),
+        ("roberta", ""),
+        ("always-negative", ""),
+    ]
+
+
+def test_a_row_says_where_it_started_from() -> None:
+    label = "stand-in: all-MiniLM-L6-v2"
+    weights = WeightsRecord(source="stand-in", label=label, identity="5")
+    row = only_row(make_cell(weights=weights))
+    assert (row.weights, row.stand_in, row.parameters) == (label, True, 110_000_000)
+    assert not only_row(make_cell()).stand_in
+    baseline = only_row(make_baseline("always-negative", 0.0))
+    assert (baseline.weights, baseline.stand_in, baseline.kind) == ("", False, "baseline")
+
+
+def test_costs_are_of_one_cell() -> None:
+    row = only_row(make_cell(seed=0), make_cell(seed=1))
+    assert row.values["train_seconds"] == Statistic(2.0, 0.0)
+    assert row.values["comments_per_second"] == Statistic(50.0, 0.0)
+    assert row.values["peak_memory_bytes"] == Statistic(2**20, 0.0)
+
+
+def test_folds_count_as_cells_but_not_as_seeds() -> None:
+    keys = [CellKey(candidate="bert", digest="0" * 12, fold=fold, seed=7) for fold in range(3)]
+    row = only_row(*(make_cell(key=key) for key in keys))
+    assert (row.cells, row.seeds) == (3, 1)
+
+
+def test_a_cell_of_another_protocol_is_refused() -> None:
+    with pytest.raises(StorageError, match="two yardsticks are not compared"):
+        rank(make_cell(), make_cell(seed=1, fingerprint="e" * 64))
+
+
+def test_no_cells_are_an_empty_leaderboard() -> None:
+    assert rank() == Leaderboard(PROTOCOL, ())
