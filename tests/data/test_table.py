@@ -202,7 +202,7 @@ def test_a_label_without_positives_is_kept_beside_others(tmp_path: Path) -> None
         ({"group_column": "isA"}, "no column is called 'isA'; did you mean 'IsA'?"),
         ({"labels": ("IsA", "IsC")}, "no column is called 'IsC'; did you mean 'Is"),
         ({"labels": ("IsA", "zzzzzz")}, "no column is called 'zzzzzz'"),
-        ({"labels": ("text",)}, "column 'text' cannot be a label: it has another role"),
+        ({"labels": ("text",)}, "found no text column among 'id', 'text'"),
     ],
 )
 def test_a_wrong_column_name_is_answered_with_the_nearest(

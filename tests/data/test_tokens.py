@@ -98,7 +98,16 @@ def flipped(data: bytes) -> bytes:
     return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
 
 
-@pytest.mark.parametrize("damage", [flipped, lambda _: b"", lambda _: b"not a zip file"])
+def halved(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+def other_version(data: bytes) -> bytes:
+    at = data.index(b"PK\x01\x02") + 6  # version needed, in the directory
+    return data[:at] + bytes([109]) + data[at + 1 :]
+
+
+@pytest.mark.parametrize("damage", [flipped, halved, other_version, lambda _: b""])
 def test_a_damaged_cache_is_made_again(tokenizer: Any, tmp_path: Path, damage: Any) -> None:
     first = tokenise(tokenizer, "tiny", TEXTS, 8, tmp_path)
     (path,) = tmp_path.iterdir()

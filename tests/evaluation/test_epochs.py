@@ -99,3 +99,9 @@ def test_an_epoch_without_validation_positives_has_no_average_precision() -> Non
     assert scores["micro_average_precision"] is None
     assert (scores["micro_f1"], scores["micro_f1_error"]) == (0.0, 0.0)
     assert scores["loss"] == pytest.approx(-np.log(0.75))
+
+
+def test_a_single_validation_row_has_scores_and_no_error() -> None:
+    scores = epoch_scores(np.ones((1, 3), np.uint8), np.full((1, 3), 0.75))
+    assert scores["micro_f1"] == 1.0
+    assert scores["micro_f1_error"] == 0.0

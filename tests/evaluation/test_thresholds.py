@@ -118,3 +118,10 @@ def test_a_label_gets_its_own_threshold_from_ten_positives_on() -> None:
 def test_without_validation_positives_there_is_only_half(targets: npt.NDArray[np.uint8]) -> None:
     rules = choose_thresholds(targets, np.zeros(targets.shape, dtype=np.float32))
     assert rules == {"0.5": (0.5, 0.5, 0.5)}
+
+
+def test_neighbouring_doubles_are_still_told_apart() -> None:
+    low = 0.3
+    probabilities = np.array([np.nextafter(low, 1), low])
+    threshold = best_threshold(np.array([1, 0], np.uint8), probabilities)
+    assert (probabilities > threshold).tolist() == [True, False]

@@ -5,7 +5,7 @@ import statistics
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toxbench.errors import StorageError
@@ -91,6 +91,7 @@ def only_row(*cells: CellRecord) -> Row:
 scores = st.floats(0, 1)
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(scores, min_size=1, max_size=8), st.randoms(use_true_random=False))
 def test_the_order_of_cells_does_not_matter(values: list[float], shuffler: random.Random) -> None:
     cells = [make_cell(seed=seed, test=value) for seed, value in enumerate(values)]
@@ -104,6 +105,7 @@ def test_the_order_of_cells_does_not_matter(values: list[float], shuffler: rando
     assert rank(*shuffled) == rank(*cells)
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(scores, min_size=2, max_size=8))
 def test_mean_and_sample_deviation_are_over_the_seeds(values: list[float]) -> None:
     row = only_row(*(make_cell(seed=seed, test=value) for seed, value in enumerate(values)))

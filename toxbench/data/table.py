@@ -113,7 +113,7 @@ def comments_from_frame(
 def _roles(
     frame: pd.DataFrame, where: str, columns: ColumnSettings
 ) -> tuple[str, str | None, str | None]:
-    free = frame.columns.difference(columns.labels, sort=False).tolist()
+    free = [column for column in frame.columns if column not in columns.labels]
     text = _named(frame, where, columns.text_column) or _found(free, _TEXT_NAMES)
     if text is None:
         some = ", ".join(map(shown, frame.columns[:8]))

@@ -1,0 +1,227 @@
+"""Settings: who wins, what is refused, and the recipe of the study."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from toxbench.errors import SettingsError
+from toxbench.settings import (
+    PRESETS,
+    ColumnSettings,
+    RunSettings,
+    SplitSettings,
+    TrainSettings,
+    digest,
+    layered,
+    preset,
+    read_config,
+    run_settings,
+)
+
+
+def test_a_later_layer_wins_field_by_field() -> None:
+    settings = layered(
+        TrainSettings,
+        {"epochs": 1, "batch_size": 1, "max_length": 10},
+        {"epochs": 2, "batch_size": 2},
+        {},
+        {"epochs": 3},
+    )
+    assert (settings.epochs, settings.batch_size, settings.max_length) == (3, 2, 10)
+    assert settings.model_fields_set == {"epochs", "batch_size", "max_length"}
+
+
+def test_no_layers_are_the_defaults() -> None:
+    assert layered(TrainSettings) == TrainSettings()
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "meant"),
+    [
+        (TrainSettings, "epoch", "epochs"),
+        (TrainSettings, "learning-rate", "learning_rate"),
+        (SplitSettings, "testsize", "test_size"),
+        (ColumnSettings, "label", "labels"),
+        (RunSettings, "backbonse", "backbones"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_nearest(kind: Any, key: str, meant: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        layered(kind, {key: 1})
+    assert str(caught.value) == f"unknown setting {key!r}; did you mean {meant!r}?"
+    assert caught.value.exit_code == 2
+
+
+def test_a_key_like_no_other_is_refused_without_a_guess() -> None:
+    with pytest.raises(SettingsError, match=r"^unknown setting 'zzz'$"):
+        layered(TrainSettings, {"zzz": 1})
+
+
+IMPOSSIBLE: list[tuple[Any, str, object]] = [
+    (TrainSettings, "epochs", 0),
+    (TrainSettings, "epochs", 1.5),
+    (TrainSettings, "epochs", "many"),
+    (TrainSettings, "batch_size", -1),
+    (TrainSettings, "accumulation", 0),
+    (TrainSettings, "optimizer", "sgd"),
+    (TrainSettings, "learning_rate", 0),
+    (TrainSettings, "learning_rate", math.nan),
+    (TrainSettings, "learning_rate", math.inf),
+    (TrainSettings, "head_learning_rate", -1e-5),
+    (TrainSettings, "weight_decay", -0.1),
+    (TrainSettings, "warmup", 1.0),
+    (TrainSettings, "clip_norm", math.nan),
+    (TrainSettings, "max_length", 2),
+    (TrainSettings, "loss", "hinge"),
+    (TrainSettings, "pos_weight_cap", 0.5),
+    (TrainSettings, "focal_gamma", -1),
+    (TrainSettings, "precision", "fp16"),
+    (SplitSettings, "test_size", 0),
+    (SplitSettings, "test_size", 1),
+    (SplitSettings, "test_size", math.nan),
+    (SplitSettings, "validation_size", 1),
+    (SplitSettings, "validation_size", -0.1),
+    (SplitSettings, "split_seed", -1),
+    (SplitSettings, "split_seed", 2**32),
+    (RunSettings, "seeds", 0),
+    (RunSettings, "device", "tpu"),
+]
+
+
+@pytest.mark.parametrize(("kind", "name", "value"), IMPOSSIBLE)
+def test_an_impossible_value_is_refused_in_one_line(kind: Any, name: str, value: object) -> None:
+    with pytest.raises(SettingsError, match=f"^setting {name} = ") as caught:
+        layered(kind, {name: value})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "value"),
+    [
+        (TrainSettings, "weight_decay", 0),
+        (TrainSettings, "warmup", 0),
+        (TrainSettings, "max_length", 3),
+        (SplitSettings, "validation_size", 0),
+        (SplitSettings, "split_seed", 2**32 - 1),
+    ],
+)
+def test_a_value_on_the_border_is_taken(kind: Any, name: str, value: float) -> None:
+    assert getattr(layered(kind, {name: value}), name) == value
+
+
+def test_settings_cannot_be_changed_afterwards() -> None:
+    settings = TrainSettings()
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.epochs = 5  # type: ignore[misc]
+
+
+def test_the_notebook_preset_is_the_study_to_the_letter() -> None:
+    recipe = preset("notebook")
+    settings = layered(TrainSettings, {"epochs": 9, "loss": "focal", "clip_norm": 5}, recipe.train)
+    assert settings.model_dump(exclude={"pos_weight_cap", "focal_gamma"}) == {
+        "epochs": 3,
+        "batch_size": 1,
+        "accumulation": 1,
+        "optimizer": "adam",
+        "learning_rate": 1e-5,
+        "head_learning_rate": 1e-5,
+        "weight_decay": 0.0,
+        "schedule": "constant",
+        "warmup": 0.0,
+        "clip_norm": 0.0,
+        "max_length": 128,
+        "padding": "max_length",
+        "loss": "bce",
+        "selection": "last",
+        "precision": "fp32",
+    }
+    assert layered(SplitSettings, recipe.split).model_dump() == {
+        "test_size": 0.2,
+        "validation_size": 0.0,
+        "split_seed": 42,
+    }
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_leaves_nothing_of_training_to_the_plugin(name: str) -> None:
+    settings = layered(TrainSettings, preset(name).train)
+    of_other_losses = {"pos_weight_cap", "focal_gamma"}
+    assert settings.model_fields_set | of_other_losses == set(TrainSettings.model_fields)
+
+
+def test_no_preset_is_empty_and_an_unknown_one_is_refused() -> None:
+    assert (preset(None).train, preset(None).split) == ({}, {})
+    with pytest.raises(SettingsError, match="'notebok'; did you mean 'notebook'"):
+        preset("notebok")
+
+
+def test_flags_win_over_the_file_and_tables_are_merged_field_by_field() -> None:
+    config = {"seeds": 3, "device": "cpu", "train": {"epochs": 2, "batch_size": 8}}
+    flags = {"seeds": 5, "train": {"epochs": 1}, "split": {"test_size": 0.3}}
+    settings = run_settings(config, flags)
+    assert (settings.seeds, settings.device) == (5, "cpu")
+    assert settings.train == {"epochs": 1, "batch_size": 8}
+    assert settings.split == {"test_size": 0.3}
+    assert config["train"] == {"epochs": 2, "batch_size": 8}
+
+
+def test_columns_of_file_and_flags_are_merged_too() -> None:
+    settings = run_settings(
+        {"columns": {"text_column": "a", "id_column": "b"}}, {"columns": {"text_column": "c"}}
+    )
+    assert settings.columns == ColumnSettings(text_column="c", id_column="b")
+
+
+def test_an_unknown_key_of_a_run_is_refused() -> None:
+    with pytest.raises(SettingsError, match="'sedes'; did you mean 'seeds'"):
+        run_settings({"sedes": 3}, {})
+
+
+def test_a_config_file_is_read_as_toml(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text(
+        'backbones = ["bert"]\n[train]\nepochs = 2\n[backbone.bert]\nloss = "focal"\n',
+        encoding="utf-8",
+    )
+    settings = run_settings(read_config(path), {})
+    assert settings.backbones == ("bert",)
+    assert settings.train == {"epochs": 2}
+    assert settings.backbone == {"bert": {"loss": "focal"}}
+
+
+@pytest.mark.parametrize("content", [b"seeds = ", b"seeds: 3", b"a = 1\na = 2", b"\xff\xfe"])
+def test_a_config_that_is_not_toml_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "run.toml"
+    path.write_bytes(content)
+    with pytest.raises(SettingsError, match=r"run\.toml: not TOML"):
+        read_config(path)
+
+
+def test_a_config_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="No such file"):
+        read_config(tmp_path / "none.toml")
+    with pytest.raises(SettingsError, match="directory"):
+        read_config(tmp_path)
+
+
+def test_a_digest_is_the_same_everywhere() -> None:
+    # printf '{"a":[1,2.5,null,"\\u00e9"],"b":true}' | sha256sum
+    assert digest({"b": True, "a": [1, 2.5, None, "é"]}) == "f6026612768d"
+
+
+def test_a_digest_does_not_depend_on_the_order_of_keys() -> None:
+    settings = TrainSettings().model_dump(mode="json")
+    assert digest(settings) == digest(dict(reversed(settings.items())))
+    assert digest(settings) == digest(json.loads(json.dumps(settings)))
+
+
+def test_different_values_have_different_digests() -> None:
+    values: list[object] = [
+        None, "", "a", "b", 1, "1", 1.5, [], {}, [1], [1, 2], [2, 1], {"a": 1}, {"a": 2},
+        TrainSettings().model_dump(), TrainSettings(learning_rate=3.1e-5).model_dump(),
+    ]  # fmt: skip
+    assert len({digest(value) for value in values}) == len(values)
