@@ -20,8 +20,9 @@ def markdown(table: Table) -> str:
 
 
 def latex(table: Table) -> str:
-    """Write a tabular; tabulate escapes what LaTeX would take as a command."""
-    return tabulate(table.rows, headers=table.headers, tablefmt="latex", disable_numparse=True)
+    """Write a tabular, the notes as comments; tabulate escapes what LaTeX takes as a command."""
+    body = tabulate(table.rows, headers=table.headers, tablefmt="latex", disable_numparse=True)
+    return "\n".join([*(f"% {note}" for note in (table.title, *table.notes)), body])
 
 
 def html_table(table: Table) -> str:
@@ -56,7 +57,7 @@ def _tabulated(style: str) -> Callable[[Table], str]:
 
 
 def _inert_markdown(text: str) -> str:
-    for character in "\\|`*_[]":
+    for character in "\\|`*_[]~":
         text = text.replace(character, f"\\{character}")
     return html.escape(text, quote=False).replace("\n", " ")
 

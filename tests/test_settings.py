@@ -46,7 +46,7 @@ def test_no_layers_are_the_defaults() -> None:
         (TrainSettings, "learning-rate", "learning_rate"),
         (SplitSettings, "testsize", "test_size"),
         (ColumnSettings, "label", "labels"),
-        (RunSettings, "backbonse", "backbones"),
+        (RunSettings, "back_bones", "backbones"),
     ],
 )
 def test_an_unknown_key_is_refused_with_the_nearest(kind: Any, key: str, meant: str) -> None:
@@ -225,3 +225,12 @@ def test_different_values_have_different_digests() -> None:
         TrainSettings().model_dump(), TrainSettings(learning_rate=3.1e-5).model_dump(),
     ]  # fmt: skip
     assert len({digest(value) for value in values}) == len(values)
+
+
+def test_a_table_in_the_file_and_a_word_on_the_command_line_do_not_mix() -> None:
+    assert run_settings({"preset": {"x": 1}}, {"preset": "notebook"}).preset == "notebook"
+
+
+def test_a_table_where_a_word_belongs_is_refused() -> None:
+    with pytest.raises(SettingsError, match="preset"):
+        run_settings({"preset": {"x": 1}}, {})

@@ -160,7 +160,9 @@ def run_settings(config: Mapping[str, Any], flags: Mapping[str, Any]) -> RunSett
     merged = dict(config)
     for name, value in flags.items():
         below = merged.get(name)
-        merged[name] = {**below, **value} if isinstance(below, dict) else value
+        if isinstance(below, Mapping) and isinstance(value, Mapping):
+            value = {**below, **value}
+        merged[name] = value
     return layered(RunSettings, merged)
 
 
@@ -184,7 +186,8 @@ def _one_line(error: ValidationError, kind: type[BaseModel]) -> str:
     first = error.errors()[0]
     name = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        return f"unknown setting {name!r}{nearest(name, kind.model_fields)}"
+        hint = nearest(name, kind.model_fields) if len(first["loc"]) == 1 else ""
+        return f"unknown setting {name!r}{hint}"
     return f"setting {name} = {first['input']!r}: {first['msg'].lower()}"
 
 

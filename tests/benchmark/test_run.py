@@ -120,17 +120,19 @@ def test_the_notebook_preset_is_the_original_recipe(run: Run, tmp_path: Path) ->
 
 
 def test_a_changed_table_gets_a_folder_of_its_own(run: Run, tmp_path: Path) -> None:
-    run(baselines=["always-negative"], backbones=[])
+    run(baselines=["always-negative"], backbones=[], weights="auto")
     write_table(tmp_path / "comments.csv", rows=61)
-    run(baselines=["always-negative"], backbones=[])
+    run(baselines=["always-negative"], backbones=[], weights="auto")
     assert len(list((tmp_path / "results").glob("*/protocol.json"))) == 2
 
 
 def test_a_table_from_another_format_is_the_same_protocol(run: Run, tmp_path: Path) -> None:
-    run(baselines=["always-negative"], backbones=[])
+    run(baselines=["always-negative"], backbones=[], weights="auto")
     frame = pd.read_csv(tmp_path / "comments.csv")
     frame.to_parquet(tmp_path / "other.parquet")
-    run(data=tmp_path / "other.parquet", baselines=["always-negative"], backbones=[])
+    run(
+        data=tmp_path / "other.parquet", baselines=["always-negative"], backbones=[], weights="auto"
+    )
     assert len(list((tmp_path / "results").glob("*/protocol.json"))) == 1
 
 
@@ -181,7 +183,7 @@ def test_a_config_file_is_used_and_arguments_win(run: Run, tmp_path: Path) -> No
 
 
 def test_the_stored_protocol_names_rows_and_definitions(run: Run, tmp_path: Path) -> None:
-    run(backbones=[], baselines=["always-negative"])
+    run(backbones=[], baselines=["always-negative"], weights="auto")
     stored = read_json(find_store(tmp_path / "results").protocol_path)
     assert stored["rows"] == 60
     assert stored["synthetic"] is False

@@ -141,6 +141,7 @@ def test_a_broken_plugin_is_one_problem_and_harms_nobody(
     assert "\n" not in str(problem)
     assert registry.backbone("bert").item.name == "bert"
     assert registry.backbone("sound").item.name == "sound"
+    assert problems_of(registry, "good-things") == []
     assert "x" not in registry.backbones
 
 
@@ -237,3 +238,43 @@ def test_an_event_that_nobody_minds_has_no_problem(install: Install) -> None:
     result = ["told"]
     assert Registry.discover().tell("toxbench_cell_finished", result=result) == []
     assert result == []
+
+
+def test_a_generator_that_raises_late_harms_nobody_else(install: Install) -> None:
+    source = (
+        "@hookimpl\ndef toxbench_backbones():\n    yield from ()\n    raise RuntimeError('late')\n"
+    )
+    install("late-riser", late=source)
+    registry = Registry.discover()
+    assert [p.message for p in problems_of(registry, "late-riser")] == ["RuntimeError: late"]
+    assert registry.backbone("bert")
+
+
+def test_a_baseline_of_two_plugins_does_not_block_the_backbone_of_that_name(
+    install: Install,
+) -> None:
+    source = "@hookimpl\ndef toxbench_baselines():\n    return [Baseline(name='bert', fit=print)]\n"
+    install("first-one", one=source)
+    install("second-one", two=source)
+    registry = Registry.discover()
+    assert registry.backbone("bert")
+    with pytest.raises(PluginError, match=r"first-one.*second-one|second-one.*first-one"):
+        registry.baseline("bert")
+
+
+def test_a_hook_wrapper_is_refused_by_name(install: Install) -> None:
+    source = "@hookimpl(wrapper=True)\ndef toxbench_cell_finished(result):\n    return (yield)\n"
+    install("wrapping-paper", paper=source)
+    (problem,) = Registry.discover().tell("toxbench_cell_finished", result=None)
+    assert "wrapper" in problem.message
+
+
+def test_a_distribution_with_unreadable_entry_points_is_named(
+    install: Install, tmp_path: Path
+) -> None:
+    install("scrambled")
+    file = next((tmp_path / "scrambled").glob("*.dist-info")) / "entry_points.txt"
+    file.write_text("[toxbench]\nnonsense\n", encoding="utf-8")
+    registry = Registry.discover()
+    assert registry.backbone("bert")
+    assert [p.distribution for p in registry.problems] == ["scrambled"]

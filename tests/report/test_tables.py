@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from toxbench import Table
-from toxbench.records import LabelScores
-from toxbench.report.tables import label_score_table, leaderboard_table, records, terminal_tables
+from toxbench.report.tables import label_table, leaderboard_table, records, terminal_tables
 from toxbench.report.words import millions
 from toxbench.store.cells import FoldRows, ProtocolRecord
 from toxbench.store.leaderboard import COLUMNS, Leaderboard, Row, Statistic
@@ -38,6 +37,7 @@ def make_row(values: dict[str, Statistic | None] | None = None, **changes: Any) 
         cells=1,
         seeds=1,
         values=dict.fromkeys(COLUMNS, THIRD) | (values or {}),
+        label_f1=(0.5,) * len(PROTOCOL.labels),
         constant=False,
     )
     return replace(row, **changes)
@@ -165,20 +165,16 @@ def test_records_are_unrounded_and_flat() -> None:
     assert {*COLUMNS, *(f"{name}_sd" for name in COLUMNS)} <= first.keys()
 
 
-def test_label_scores_show_no_number_for_a_label_without_support() -> None:
-    common = {"threshold": 0.25, "precision": 0.5, "recall": 0.25, "f1": 1 / 3}
-    table = label_score_table(
-        "Labels of bert",
-        [
-            LabelScores(label="IsRude", support=4, average_precision=0.7, roc_auc=None, **common),
-            LabelScores(label="IsNever", support=0, average_precision=None, roc_auc=None, **common),
-        ],
+def test_the_label_table_has_no_number_for_a_label_without_support() -> None:
+    table = label_table(
+        make_leaderboard(make_row(label_f1=(1 / 3, *[0.5] * (len(PROTOCOL.labels) - 1))))
     )
-    assert table.rows == (
-        ("IsRude", "4", "0.250", "0.500", "0.250", "0.333", "0.700", "-"),
-        ("IsNever", "0", "0.250", "-", "-", "-", "-", "-"),
-    )
-    assert table.records[0]["f1"] == 1 / 3
+    supports = make_leaderboard().protocol.test_supports[0]
+    assert [row[0] for row in table.rows] == list(supports)
+    for row, record, support in zip(table.rows, table.records, supports.values(), strict=True):
+        assert row[1] == str(support)
+        assert (row[2] == "-") == (support == 0) == (record["bert"] is None)
+    assert table.rows[0][2] == "0.333"
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def make_cell(
         "truncated": 0.0,
         "thresholds": dict.fromkeys(rules, (0.5,)),
         "metrics": dict.fromkeys(rules, parts),
-        "per_label": {},
+        "per_label": {"0.5": ()},
         "constant": False,
     }  # fmt: skip
     return CellRecord(**(fields | changes))
@@ -98,6 +98,7 @@ def test_the_order_of_cells_does_not_matter(values: list[float], shuffler: rando
     cells += [
         make_cell("roberta", test=values[0]),
         make_cell("roberta", test=values[-1], digest="1" * 12, learning_rate=2e-5),
+        make_cell("roberta", test=values[0], digest="2" * 12, parameters=1),
         make_baseline("always-negative", test=values[0]),
     ]
     shuffled = list(cells)
@@ -228,3 +229,9 @@ def test_a_cell_of_another_protocol_is_refused() -> None:
 
 def test_no_cells_are_an_empty_leaderboard() -> None:
     assert rank() == Leaderboard(PROTOCOL, ())
+
+
+def test_a_baseline_with_a_backbones_name_is_a_row_of_its_own() -> None:
+    baseline = make_cell("x", digest="1" * 12, settings=None, weights=None, kind="baseline")
+    rows = rank(make_cell("x"), baseline).rows
+    assert {(row.kind, row.difference) for row in rows} == {("backbone", ""), ("baseline", "")}

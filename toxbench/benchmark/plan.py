@@ -109,6 +109,11 @@ def _check_names(settings: RunSettings, registry: Registry) -> None:
         registry.backbone(name)
     for name in settings.baselines or ():
         registry.baseline(name)
+    both = set(settings.backbones) & set(_baseline_names(settings, registry))
+    if both:
+        raise SettingsError(
+            f"{', '.join(sorted(both))} is a backbone and a baseline; choose with --baselines"
+        )
     folders = WeightsChoice.parse(settings.weights).folders
     for name in (*settings.backbone, *folders):
         if name not in settings.backbones:
@@ -167,12 +172,16 @@ def _check_length(name: str, weights: Weights, settings: TrainSettings) -> None:
 
 
 def _baselines(settings: RunSettings, registry: Registry) -> list[BaselineCandidate]:
-    names = settings.baselines if settings.baselines is not None else tuple(registry.baselines)
-    registered = [registry.baseline(name) for name in dict.fromkeys(names)]
+    names = dict.fromkeys(_baseline_names(settings, registry))
+    registered = [registry.baseline(name) for name in names]
     return [
         BaselineCandidate(baseline=entry.item, distribution=entry.distribution)
         for entry in registered
     ]
+
+
+def _baseline_names(settings: RunSettings, registry: Registry) -> tuple[str, ...]:
+    return tuple(registry.baselines) if settings.baselines is None else settings.baselines
 
 
 def _device(candidate: Candidate, settings: RunSettings) -> Device:

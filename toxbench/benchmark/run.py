@@ -11,7 +11,7 @@ from toxbench.benchmark.plan import Plan
 from toxbench.errors import StorageError
 from toxbench.plugin.registry import Problem, Registry
 from toxbench.records import CellKey, CellRecord, EpochRecord
-from toxbench.report.tables import leaderboard_table
+from toxbench.report.tables import label_table, leaderboard_table
 from toxbench.store.cells import CellStore
 from toxbench.store.leaderboard import Leaderboard, load_leaderboard
 
@@ -78,12 +78,16 @@ def run_plan(plan: Plan, registry: Registry, feedback: Feedback) -> list[Failure
 
 
 def write_leaderboard(store: CellStore, registry: Registry) -> Leaderboard:
-    """Write leaderboard.md, .csv and .json beside the cells, and return it."""
+    """Write leaderboard.md (labels too), .csv and .json beside the cells, and return it."""
     leaderboard = load_leaderboard(store)
-    table = leaderboard_table(leaderboard)
+    board, labels = leaderboard_table(leaderboard), label_table(leaderboard)
     for suffix, name in (("md", "markdown"), ("csv", "csv"), ("json", "json")):
-        text = registry.report_format(name).item.render(table)
-        write_atomically(store.folder / f"leaderboard.{suffix}", f"{text.rstrip()}\n".encode())
+        render = registry.report_format(name).item.render
+        texts = [
+            render(table).strip() for table in ([board, labels] if suffix == "md" else [board])
+        ]
+        content = "\n\n".join(texts) + "\n"
+        write_atomically(store.folder / f"leaderboard.{suffix}", content.encode("utf-8"))
     return leaderboard
 
 

@@ -19,6 +19,7 @@ from rich.progress import (
 
 from toxbench.benchmark.run import Failure
 from toxbench.records import CellKey, CellRecord, EpochRecord
+from toxbench.report.words import printable
 
 
 class Quiet:
@@ -126,12 +127,6 @@ def feedback_for(quiet: bool, debug: bool) -> Iterator[Quiet]:
             yield Live(progress, debug)
     else:
         yield Plain(debug)
-
-
-def printable(text: str) -> str:
-    """Replace what a terminal would obey by its escape; line breaks become spaces."""
-    spaced = " ".join(text.splitlines()) if "\n" in text else text
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in spaced)
 
 
 def _name(key: CellKey) -> str:

@@ -12,6 +12,7 @@ from toxbench.cli.data import data
 from toxbench.cli.leaderboard import leaderboard
 from toxbench.cli.run import run
 from toxbench.errors import ToxbenchError
+from toxbench.report.words import printable
 
 EXIT_CODES = (
     "Exit codes: 0 ok, 1 bug, 2 usage or settings, 3 data, 4 plugin, 5 some cells failed, "
@@ -74,5 +75,4 @@ def _debug(words: Sequence[str]) -> None:
 
 def _say(message: str) -> None:
     """Write one line that no terminal takes as a command."""
-    safe = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
-    click.echo(f"toxbench: error: {safe}", err=True)
+    click.echo(f"toxbench: error: {printable(message)}", err=True)

@@ -7,7 +7,7 @@ name silently replace the first.
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, distributions
 from typing import Any, Generic, TypeVar
 
 import pluggy
@@ -19,6 +19,7 @@ from toxbench.plugin.baseline import Baseline
 from toxbench.plugin.formats import ReportFormat
 
 GROUP = "toxbench"
+_WORDS = {"Backbone": "backbone", "Baseline": "baseline", "ReportFormat": "format"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 Item = TypeVar("Item", Backbone, Baseline, ReportFormat)
@@ -48,12 +49,12 @@ class Registered(Generic[Item]):
 class Registry:
     """What all installed plugins offer. Make one with `Registry.discover`."""
 
-    def __init__(self, entries: Iterable[EntryPoint]) -> None:
-        self.problems: list[Problem] = []
+    def __init__(self, entries: Iterable[EntryPoint], problems: Iterable[Problem] = ()) -> None:
+        self.problems: list[Problem] = list(problems)
         self._manager = pluggy.PluginManager(GROUP)
         self._manager.add_hookspecs(hookspecs)
         self._distributions: dict[str, str] = {}
-        self._conflicts: dict[str, str] = {}
+        self._conflicts: dict[tuple[str, str], str] = {}  # (kind, name) -> who claims it
         for name, same in _by_name(entries).items():
             self._load(name, same)
         self.backbones = self._collect("toxbench_backbones", Backbone)
@@ -63,7 +64,7 @@ class Registry:
     @classmethod
     def discover(cls) -> "Registry":
         """Load every installed plugin; what fails is in ``problems``, and harms nobody else."""
-        return cls(entry_points(group=GROUP))
+        return cls(*_installed())
 
     def backbone(self, name: str) -> Registered[Backbone]:
         """Return the backbone of that name.
@@ -72,15 +73,15 @@ class Registry:
             PluginError: its plugin is broken, or two plugins claim the name.
             SettingsError: nobody offers it.
         """
-        return self._asked_for("backbone", name, self.backbones)
+        return self._asked_for("Backbone", name, self.backbones)
 
     def baseline(self, name: str) -> Registered[Baseline]:
         """Return the baseline of that name; raises as `backbone`."""
-        return self._asked_for("baseline", name, self.baselines)
+        return self._asked_for("Baseline", name, self.baselines)
 
     def report_format(self, name: str) -> Registered[ReportFormat]:
         """Return the report format of that name; raises as `backbone`."""
-        return self._asked_for("format", name, self.formats)
+        return self._asked_for("ReportFormat", name, self.formats)
 
     def tell(self, hook: str, **arguments: object) -> list[Problem]:
         """Call an event hook of every plugin; return what they raised instead of raising it."""
@@ -91,7 +92,7 @@ class Registry:
         if len(entries) > 1:
             both = " and ".join(_distribution(entry) for entry in entries)
             message = f"the name is claimed by {both}; uninstall one"
-            self._conflicts[name] = f"plugin {name!r}: {message}"
+            self._conflicts["plugin", name] = f"plugin {name!r}: {message}"
             self.problems.append(Problem(name, both, message))
             return
         self._distributions[name] = _distribution(entries[0])
@@ -119,6 +120,8 @@ class Registry:
         for implementation in getattr(self._manager.hook, hook).get_hookimpls():
             call: Callable[..., Any] = implementation.function
             try:
+                if implementation.wrapper or implementation.hookwrapper:
+                    raise TypeError(f"{hook} cannot be a wrapper around other plugins")
                 value = call(*(arguments[name] for name in implementation.argnames))
                 results.append((implementation.plugin_name, value))
             except (Exception, SystemExit) as error:  # noqa: BLE001 - reported by the caller
@@ -126,38 +129,37 @@ class Registry:
         return results, problems
 
     def _collect(self, hook: str, kind: type[Item]) -> dict[str, Registered[Item]]:
-        found: dict[str, Registered[Item]] = {}
+        found: dict[str, list[Registered[Item]]] = {}
         results, _ = self._call(hook, {})
         for plugin, value in sorted(results, key=lambda result: result[0]):
             try:
-                items = list(value)
-                for item in items:
-                    _check_item(item, kind)
-            except TypeError as error:
+                items = [_checked(item, kind) for item in value]
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - only this plugin is lost
                 self._problem(plugin, error)
                 continue
             for item in items:
-                self._add(found, Registered(item, plugin, self._distributions[plugin]))
-        return {name: entry for name, entry in found.items() if name not in self._conflicts}
+                new = Registered(item, plugin, self._distributions[plugin])
+                found.setdefault(item.name, []).append(new)
+        for name, claims in found.items():
+            if len(claims) > 1:
+                self._conflict(kind.__name__, name, claims)
+        return {name: claims[0] for name, claims in found.items() if len(claims) == 1}
 
-    def _add(self, found: dict[str, Registered[Item]], new: Registered[Item]) -> None:
-        name = new.item.name
-        old = found.setdefault(name, new)
-        if old is not new:
-            message = (
-                f"{name!r} is claimed by plugin {old.plugin!r} of {old.distribution} and by "
-                f"plugin {new.plugin!r} of {new.distribution}; uninstall one"
-            )
-            self._conflicts[name] = message
-            self.problems.append(Problem(new.plugin, new.distribution, message))
+    def _conflict(self, kind: str, name: str, claims: list[Registered[Item]]) -> None:
+        who = " and by ".join(f"plugin {c.plugin!r} of {c.distribution}" for c in claims)
+        message = f"{name!r} is claimed by {who}; uninstall one"
+        self._conflicts[kind, name] = message
+        self.problems.append(Problem(claims[-1].plugin, claims[-1].distribution, message))
 
     def _asked_for(
         self, kind: str, name: str, known: Mapping[str, Registered[Item]]
     ) -> Registered[Item]:
-        if name in self._conflicts:
-            raise PluginError(self._conflicts[name])
+        if (kind, name) in self._conflicts:
+            raise PluginError(self._conflicts[kind, name])
         if name in known:
             return known[name]
+        if ("plugin", name) in self._conflicts:
+            raise PluginError(self._conflicts["plugin", name])
         broken = next((p for p in self.problems if p.plugin == name), None)
         if broken is not None:
             raise PluginError(str(broken))
@@ -165,7 +167,7 @@ class Registry:
         if self.problems and not hint:
             hint = f"; it may belong to one that failed to load: {self.problems[0]}"
         raise SettingsError(
-            f"no {kind} is called {name!r}{hint}; there are {', '.join(sorted(known))}"
+            f"no {_WORDS[kind]} is called {name!r}{hint}; there are {', '.join(sorted(known))}"
         )
 
 
@@ -181,8 +183,26 @@ def _distribution(entry: EntryPoint) -> str:
     return f"{entry.dist.name} {entry.dist.version}" if entry.dist else "an unknown distribution"
 
 
-def _check_item(item: object, kind: type[Item]) -> None:
+def _checked(item: object, kind: type[Item]) -> Item:
     if not isinstance(item, kind):
         raise TypeError(f"expected {kind.__name__} objects, got {type(item).__name__}")
     if not _NAME.fullmatch(item.name):
         raise TypeError(f"name {item.name[:80]!r} must be 1 to 64 letters, digits, '-', '_' or '.'")
+    return item
+
+
+def _installed() -> tuple[list[EntryPoint], list[Problem]]:
+    """Read each distribution's entry points in a try of its own; of one name, the first."""
+    found: list[EntryPoint] = []
+    problems: list[Problem] = []
+    seen: set[str] = set()
+    for distribution in distributions():
+        name = str(distribution.name)
+        if name.lower() in seen:
+            continue
+        seen.add(name.lower())
+        try:
+            found.extend(distribution.entry_points.select(group=GROUP))
+        except Exception as error:  # noqa: BLE001 - reported; other distributions are not harmed
+            problems.append(Problem("?", name, f"unreadable entry_points.txt: {error}"))
+    return found, problems

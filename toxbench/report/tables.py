@@ -4,8 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from toxbench.plugin.formats import Table
-from toxbench.records import LabelScores
-from toxbench.report.words import millions
+from toxbench.report.words import millions, printable
 from toxbench.store.leaderboard import Leaderboard, Row, Statistic
 
 
@@ -19,7 +18,7 @@ class Column:
 
 def leaderboard_table(leaderboard: Leaderboard) -> Table:
     """Return the whole leaderboard as one table with notes."""
-    columns = (*_score_columns(leaderboard), *_COST_COLUMNS)
+    columns = (*_score_columns(leaderboard), *_COST_COLUMNS[1:])
     return _table(leaderboard, _title(leaderboard), columns, _notes(leaderboard))
 
 
@@ -34,19 +33,25 @@ def terminal_tables(leaderboard: Leaderboard) -> list[Table]:
     ]
 
 
-def label_score_table(title: str, labels: Sequence[LabelScores]) -> Table:
-    """Return one row for each label with its support."""
-    headers = ("label", "test positives", "threshold", "precision", "recall", "F1", "AP", "ROC AUC")
-    rows = tuple(
-        (
-            scores.label,
-            str(scores.support),
-            f"{scores.threshold:.3f}",
-            *(_number(v) if scores.support else "-" for v in _values(scores)),
-        )
-        for scores in labels
+def label_table(leaderboard: Leaderboard) -> Table:
+    """Return the F1 of each label for each candidate, with the label's positive test rows."""
+    supports = leaderboard.protocol.test_supports[0]
+    records: list[dict[str, str | int | float | bool | None]] = []
+    for i, (label, support) in enumerate(supports.items()):
+        record: dict[str, str | int | float | bool | None] = {
+            "label": printable(label),
+            "test positives": support,
+        }
+        for row in leaderboard.rows:
+            record[_name(row)] = row.label_f1[i] if support else None
+        records.append(record)
+    return Table(
+        title="F1 of each label at threshold 0.5, mean over seeds",
+        headers=("label", "test positives", *map(_name, leaderboard.rows)),
+        rows=tuple(tuple(map(_cell, record.values())) for record in records),
+        notes=("A label without a positive test row has no F1.",),
+        records=tuple(records),
     )
-    return Table(title, headers, rows, (), tuple(scores.model_dump() for scores in labels))
 
 
 def records(leaderboard: Leaderboard) -> tuple[dict[str, str | int | float | bool | None], ...]:
@@ -58,8 +63,9 @@ def records(leaderboard: Leaderboard) -> tuple[dict[str, str | int | float | boo
             "candidate": row.candidate,
             "kind": row.kind,
             "settings": row.difference,
-            "weights": row.weights,
+            "weights": printable(row.weights),
             "stand_in": row.stand_in,
+            "synthetic": leaderboard.protocol.synthetic,
             "parameters": row.parameters,
             "cells": row.cells,
             "seeds": row.seeds,
@@ -77,10 +83,12 @@ def _table(
     leaderboard: Leaderboard, title: str, columns: Sequence[Column], notes: Sequence[str]
 ) -> Table:
     return Table(
-        title=title,
+        title=printable(title),
         headers=tuple(column.title for column in columns),
-        rows=tuple(tuple(column.text(row) for column in columns) for row in leaderboard.rows),
-        notes=tuple(notes),
+        rows=tuple(
+            tuple(printable(column.text(row)) for column in columns) for row in leaderboard.rows
+        ),
+        notes=tuple(map(printable, notes)),
         records=records(leaderboard),
     )
 
@@ -91,7 +99,7 @@ def _score_columns(leaderboard: Leaderboard) -> tuple[Column, ...]:
     return (
         Column("backbone", _name),
         Column("micro-F1", _score("micro_f1")),
-        Column("macro-F1" if labels == 0 else macro, _score("macro_f1")),
+        Column(macro, _score("macro_f1")),
         Column("subset accuracy", _score("subset_accuracy")),
         Column("precision", _score("micro_precision")),
         Column("recall", _score("micro_recall")),
@@ -183,15 +191,7 @@ def _notes(leaderboard: Leaderboard) -> list[str]:
     return notes
 
 
-def _values(scores: LabelScores) -> tuple[float | None, ...]:
-    return (
-        scores.precision,
-        scores.recall,
-        scores.f1,
-        scores.average_precision,
-        scores.roc_auc,
-    )
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+def _cell(value: str | int | float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -123,8 +123,9 @@ class CellStore:
             part: np.ascontiguousarray(probabilities[part]) for part in PARTS
         }
         text = record.model_dump_json()
-        header = {"record": text, "sha256": _checksum(text, tensors)}
-        write_atomically(self.path(record.key), save(tensors, metadata=header))
+        header = json.dumps({"record": text, "sha256": _checksum(text, tensors)})
+        # One key: safetensors writes several in an order that changes from call to call.
+        write_atomically(self.path(record.key), save(tensors, metadata={"cell": header}))
 
     def records(self) -> list[CellRecord]:
         """Read every stored record, in the order of file names.
@@ -167,7 +168,7 @@ def read_cell(path: Path) -> tuple[CellRecord, dict[str, npt.NDArray[np.float32]
     try:
         data = path.read_bytes()
         size = int.from_bytes(data[:8], "little")
-        header = json.loads(data[8 : 8 + size])["__metadata__"]
+        header = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["cell"])
         tensors = load(data)
         if header["sha256"] != _checksum(header["record"], tensors):
             raise ValueError("the checksum differs")
@@ -209,7 +210,8 @@ def protocol_record(protocol: Protocol, synthetic: bool) -> ProtocolRecord:
 def _checksum(text: str, tensors: Mapping[str, npt.NDArray[np.float32]]) -> str:
     digest = hashlib.sha256(text.encode("utf-8"))
     for name in sorted(tensors):
-        digest.update(f"{name}{tensors[name].shape}".encode("ascii") + tensors[name].tobytes())
+        tensor = tensors[name]
+        digest.update(f"{name}{tensor.dtype}{tensor.shape}".encode("ascii") + tensor.tobytes())
     return digest.hexdigest()
 
 

@@ -28,6 +28,7 @@ class Row:
         difference: settings that tell it from another row of the same name, else "".
         weights: what it started from, else "".
         values: column name -> statistic, None where a cell has no such value.
+        label_f1: mean F1 of each label at threshold 0.5, in the protocol's order.
         constant: in every cell, the same prediction for every test row.
     """
 
@@ -40,6 +41,7 @@ class Row:
     cells: int
     seeds: int
     values: Mapping[str, Statistic | None]
+    label_f1: tuple[float, ...]
     constant: bool
 
 
@@ -135,8 +137,14 @@ def _row(cells: Sequence[CellRecord], difference: str) -> Row:
         cells=len(cells),
         seeds=len({cell.key.seed for cell in cells}),
         values={name: _statistic([of(cell) for cell in cells]) for name, of in COLUMNS.items()},
+        label_f1=_label_f1(cells),
         constant=all(cell.constant for cell in cells),
     )
+
+
+def _label_f1(cells: Sequence[CellRecord]) -> tuple[float, ...]:
+    by_label = zip(*(cell.per_label[HALF] for cell in cells), strict=True)
+    return tuple(fmean(scores.f1 for scores in label) for label in by_label)
 
 
 def _statistic(values: Sequence[float | None]) -> Statistic | None:
@@ -159,9 +167,9 @@ def _differences(candidates: Sequence[Sequence[CellRecord]]) -> list[str]:
         same_name = [
             _settings(other[0])
             for other in candidates
-            if other[0].key.candidate == cells[0].key.candidate
+            if other[0].key.candidate == cells[0].key.candidate and other[0].kind == cells[0].kind
         ]
-        telling = [name for name in own if any(other[name] != own[name] for other in same_name)]
+        telling = [name for name in own if any(other.get(name) != own[name] for other in same_name)]
         texts.append(" ".join(f"{name}={own[name]}" for name in telling))
     return texts
 
