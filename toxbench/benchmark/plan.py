@@ -3,10 +3,11 @@
 from dataclasses import dataclass, field
 
 from toxbench.benchmark.candidate import BackboneCandidate, BaselineCandidate, Candidate
+from toxbench.benchmark.check import baseline_names, check_settings, split_settings
 from toxbench.data.sample import sample_comments
 from toxbench.data.split import Protocol, default_split
 from toxbench.data.table import Comments, read_comments
-from toxbench.errors import SettingsError, nearest
+from toxbench.errors import SettingsError
 from toxbench.evaluation import metrics, thresholds
 from toxbench.plugin.registry import Registry
 from toxbench.records import CellKey
@@ -57,11 +58,8 @@ def make_plan(settings: RunSettings, registry: Registry, download: bool = True) 
     Raises:
         SettingsError, DataError, PluginError, StorageError, TryAgainError: before any work.
     """
-    split = layered(SplitSettings, preset(settings.preset).split, settings.split)
-    _check_names(settings, registry)
-    _backbone_settings(settings, {}, {}, {})
-    comments = _comments(settings)
-    protocol = make_protocol(comments, split)
+    check_settings(settings, registry)
+    protocol = make_protocol(_comments(settings), split_settings(settings))
     finder = WeightsFinder(WeightsChoice.parse(settings.weights), download)
     candidates: tuple[Candidate, ...] = (
         *_backbones(settings, registry, finder),
@@ -101,26 +99,6 @@ def _comments(settings: RunSettings) -> Comments:
     if settings.data is None:
         return sample_comments()
     return read_comments(settings.data, settings.columns)
-
-
-def _check_names(settings: RunSettings, registry: Registry) -> None:
-    """Refuse unknown names, and settings for a backbone that does not take part."""
-    for name in settings.backbones:
-        registry.backbone(name)
-    for name in settings.baselines or ():
-        registry.baseline(name)
-    both = set(settings.backbones) & set(_baseline_names(settings, registry))
-    if both:
-        raise SettingsError(
-            f"{', '.join(sorted(both))} is a backbone and a baseline; choose with --baselines"
-        )
-    folders = WeightsChoice.parse(settings.weights).folders
-    for name in (*settings.backbone, *folders):
-        if name not in settings.backbones:
-            raise SettingsError(
-                f"settings or weights are given for {name!r}, which is not among --backbones"
-                f"{nearest(name, settings.backbones)}"
-            )
 
 
 def _backbone_settings(
@@ -172,16 +150,12 @@ def _check_length(name: str, weights: Weights, settings: TrainSettings) -> None:
 
 
 def _baselines(settings: RunSettings, registry: Registry) -> list[BaselineCandidate]:
-    names = dict.fromkeys(_baseline_names(settings, registry))
+    names = dict.fromkeys(baseline_names(settings, registry))
     registered = [registry.baseline(name) for name in names]
     return [
         BaselineCandidate(baseline=entry.item, distribution=entry.distribution)
         for entry in registered
     ]
-
-
-def _baseline_names(settings: RunSettings, registry: Registry) -> tuple[str, ...]:
-    return tuple(registry.baselines) if settings.baselines is None else settings.baselines
 
 
 def _device(candidate: Candidate, settings: RunSettings) -> Device:

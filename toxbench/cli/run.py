@@ -64,15 +64,18 @@ def run(**values: Any) -> None:
     What is stored already is not trained again, so the same command goes on where it was
     interrupted. Settings not given here come from --config, then --preset, then the backbone.
     """
+    from toxbench.benchmark.check import check_settings
+    from toxbench.plugin.registry import Registry
+
     settings = _settings(values)
+    registry = Registry.discover()
+    check_settings(settings, registry)
     # Only now: torch and transformers take seconds to import.
     from toxbench.benchmark.plan import make_plan
     from toxbench.benchmark.run import run_plan
     from toxbench.cli.feedback import feedback_for
     from toxbench.cli.show import print_leaderboard
-    from toxbench.plugin.registry import Registry
 
-    registry = Registry.discover()
     with feedback_for(
         quiet=values["quiet"] or values["as_json"], debug=values["debug"]
     ) as feedback:
