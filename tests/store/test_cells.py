@@ -78,9 +78,15 @@ def make_probabilities(validation_rows: int = 2) -> Probabilities:
     return {part: generator.random((rows[part], 2), dtype=np.float32) for part in PARTS}
 
 
+def prepared(results: Path, protocol: Protocol) -> CellStore:
+    store = CellStore.for_protocol(results, protocol)
+    store.prepare(protocol, synthetic=False)
+    return store
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> CellStore:
-    return CellStore.for_protocol(tmp_path / "results", make_protocol(), synthetic=False)
+    return prepared(tmp_path / "results", make_protocol())
 
 
 @pytest.mark.parametrize("validation_rows", [0, 2])
@@ -224,7 +230,7 @@ def test_a_second_holder_in_the_same_process_is_refused(store: CellStore) -> Non
 )
 def test_a_table_name_is_made_safe_as_a_folder_name(tmp_path: Path, name: str, folder: str) -> None:
     protocol = make_protocol(name)
-    store = CellStore.for_protocol(tmp_path, protocol, synthetic=False)
+    store = prepared(tmp_path, protocol)
     assert store.folder == tmp_path / f"{folder}-{protocol.fingerprint[:12]}"
     assert store.protocol().name == name
 
@@ -232,9 +238,9 @@ def test_a_table_name_is_made_safe_as_a_folder_name(tmp_path: Path, name: str, f
 def test_the_same_fingerprint_finds_the_folder_whatever_the_file_is_called(
     tmp_path: Path,
 ) -> None:
-    first = CellStore.for_protocol(tmp_path, make_protocol("old.csv"), synthetic=False)
-    again = CellStore.for_protocol(tmp_path, make_protocol("new.csv"), synthetic=False)
-    other = CellStore.for_protocol(tmp_path, make_protocol("old.csv", rows=30), synthetic=False)
+    first = prepared(tmp_path, make_protocol("old.csv"))
+    again = prepared(tmp_path, make_protocol("new.csv"))
+    other = prepared(tmp_path, make_protocol("old.csv", rows=30))
     assert again.folder == first.folder
     assert other.folder != first.folder
     assert again.protocol().name == "old.csv"
@@ -275,7 +281,7 @@ def test_results_that_are_a_file_are_a_storage_error(tmp_path: Path) -> None:
     results = tmp_path / "results"
     results.write_text("mine", encoding="utf-8")
     with pytest.raises(StorageError, match="cannot write") as caught:
-        CellStore.for_protocol(results, make_protocol(), synthetic=False)
+        prepared(results, make_protocol())
     assert caught.value.exit_code == 6
     with pytest.raises(StorageError), CellStore(results).lock():
         pass

@@ -48,7 +48,7 @@ class Plan:
 
 
 def make_plan(settings: RunSettings, registry: Registry, download: bool = True) -> Plan:
-    """Check settings, read the table, find the weights; train nothing.
+    """Check settings, read the table, find the weights; train and write nothing.
 
     Args:
         settings: what the user asked for.
@@ -65,7 +65,7 @@ def make_plan(settings: RunSettings, registry: Registry, download: bool = True) 
         *_backbones(settings, registry, finder),
         *_baselines(settings, registry),
     )
-    store = CellStore.for_protocol(settings.results, protocol, settings.data is None)
+    store = CellStore.for_protocol(settings.results, protocol)
     cells = tuple(
         (candidate, candidate.key(fold, seed))
         for candidate in candidates

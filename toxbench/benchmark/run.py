@@ -62,6 +62,7 @@ def run_plan(plan: Plan, registry: Registry, feedback: Feedback) -> list[Failure
         TryAgainError: another run is writing to the same folder.
     """
     failures: list[Failure] = []
+    plan.store.prepare(plan.protocol, plan.synthetic)
     with plan.store.lock():
         try:
             for number, (candidate, key, runner) in enumerate(_runners(plan), start=1):

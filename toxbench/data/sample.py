@@ -23,7 +23,7 @@ from toxbench.settings import ColumnSettings
 Option = TypeVar("Option")
 
 SAMPLE_NAME = "synthetic sample"
-ROWS = 600
+ROWS = 480
 _SEED = 20_240_817
 
 LABELS = (

@@ -63,23 +63,25 @@ class CellStore:
     folder: Path
 
     @classmethod
-    def for_protocol(cls, results: Path, protocol: Protocol, synthetic: bool) -> "CellStore":
-        """Return the protocol's folder below ``results``, made if it is not there yet.
+    def for_protocol(cls, results: Path, protocol: Protocol) -> "CellStore":
+        """Return the protocol's folder below ``results``, which need not be there yet.
 
         The folder is found by its fingerprint; the table's name before it is for people.
-
-        Raises:
-            StorageError: the folder cannot be made or written.
         """
         short = protocol.fingerprint[:12]
         there = sorted(results.glob(f"*-{short}"))
         folder = there[0] if there else results / f"{_tame(protocol.comments.name)}-{short}"
-        store = cls(folder)
-        if not store.protocol_path.is_file():
-            record = protocol_record(protocol, synthetic)
-            content = record.model_dump_json(indent=None)
-            write_atomically(store.protocol_path, content.encode("utf-8"))
-        return store
+        return cls(folder)
+
+    def prepare(self, protocol: Protocol, synthetic: bool) -> None:
+        """Make the folder and store the protocol, if it is not there yet.
+
+        Raises:
+            StorageError: the folder cannot be made or written.
+        """
+        if not self.protocol_path.is_file():
+            content = protocol_record(protocol, synthetic).model_dump_json()
+            write_atomically(self.protocol_path, content.encode("utf-8"))
 
     @property
     def protocol_path(self) -> Path:
