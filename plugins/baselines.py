@@ -21,15 +21,16 @@ def always_negative(texts: Sequence[str], targets: "npt.NDArray[np.uint8]") -> P
 def tfidf_logistic_regression(texts: Sequence[str], targets: "npt.NDArray[np.uint8]") -> Predict:
     """Fit one logistic regression a label on TF-IDF of word 1-2 grams and character 2-5 grams.
 
-    A label that is constant in the train rows keeps that constant as its probability.
+    Of a table with 100 train rows or more, grams that stand in a single row are left out. A label that is constant in the train rows keeps that constant as its probability.
     """
     import numpy as np
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.pipeline import make_union
 
+    fewest = 2 if len(texts) >= 100 else 1
     features = make_union(
-        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True),
-        TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True),
+        TfidfVectorizer(ngram_range=(1, 2), min_df=fewest),
+        TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), min_df=fewest),
     )
     train = features.fit_transform(texts)
     models = [_fit_label(train, column) for column in targets.T]

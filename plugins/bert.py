@@ -28,7 +28,7 @@ def toxbench_backbones() -> list[Backbone]:
                 },
                 # It was trained on the mean of its tokens, so its pooler never was: leave it out.
                 build=first_token_classifier,
-                defaults={"learning_rate": 1e-4, "head_learning_rate": 1e-3, "epochs": 12},
+                defaults={"learning_rate": 2e-4, "head_learning_rate": 2e-3, "epochs": 12},
             ),
         )
     ]

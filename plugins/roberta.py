@@ -45,7 +45,7 @@ def toxbench_backbones() -> list[Backbone]:
                     "pad_token_id": 0,
                 },
                 convert=without_token_types,
-                defaults={"learning_rate": 1e-4, "head_learning_rate": 1e-3, "epochs": 12},
+                defaults={"learning_rate": 2e-4, "head_learning_rate": 2e-3, "epochs": 12},
             ),
         )
     ]

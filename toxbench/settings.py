@@ -57,7 +57,7 @@ class SplitSettings(Frozen):
 
     test_size: float = Field(0.2, gt=0, lt=1, description="fraction of all rows kept for test")
     validation_size: float = Field(
-        0.1, ge=0, lt=1, description="fraction of the train rows held out to choose epochs"
+        0.05, ge=0, lt=1, description="fraction of the train rows held out to choose epochs"
     )
     split_seed: int = Field(42, ge=0, lt=2**32, description="random_state of the split")
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, average_precision_score, f1_score, log_loss
 
 from toxbench.evaluation.epochs import EpochChoice, epoch_scores
-from toxbench.evaluation.metrics import micro_f1
+from toxbench.evaluation.metrics import headline
 from toxbench.evaluation.uncertainty import jackknife_error
 
 Epoch = tuple[float | None, float | None]
@@ -18,7 +18,7 @@ def kept(epochs: list[Epoch]) -> int | None:
     choice = EpochChoice()
     latest = None
     for number, (score, error) in enumerate(epochs, start=1):
-        scores = {"micro_f1": score, "micro_f1_error": error}
+        scores = {"headline": score, "headline_error": error}
         if choice.keep(scores):
             latest = number
     return latest
@@ -73,17 +73,20 @@ def test_the_scores_of_an_epoch_are_those_at_half() -> None:
     probabilities = np.clip(0.3 * targets + draw.normal(0.4, 0.15, targets.shape), 0.01, 0.99)
     probabilities = probabilities.astype(np.float32)
     predicted = (probabilities > 0.5).astype(int)
+    f1 = f1_score(targets, predicted, average="micro")
+    accuracy = accuracy_score(targets, predicted)
     scores = epoch_scores(targets, probabilities)
     assert scores == {
-        "micro_f1_error": pytest.approx(jackknife_error(micro_f1, targets, probabilities)),
-        "micro_f1": pytest.approx(f1_score(targets, predicted, average="micro")),
-        "subset_accuracy": pytest.approx(accuracy_score(targets, predicted)),
+        "headline_error": pytest.approx(jackknife_error(headline, targets, probabilities)),
+        "headline": pytest.approx((f1 + accuracy) / 2),
+        "micro_f1": pytest.approx(f1),
+        "subset_accuracy": pytest.approx(accuracy),
         "micro_average_precision": pytest.approx(
             average_precision_score(targets.ravel(), probabilities.ravel())
         ),
         "loss": pytest.approx(log_loss(targets.ravel(), probabilities.ravel().astype("f8"))),
     }
-    assert scores["micro_f1_error"] == jackknife_error(micro_f1, targets, probabilities) > 0
+    assert scores["headline_error"] == jackknife_error(headline, targets, probabilities) > 0
 
 
 def test_a_certain_and_wrong_probability_has_a_finite_loss() -> None:
@@ -97,11 +100,11 @@ def test_a_certain_and_wrong_probability_has_a_finite_loss() -> None:
 def test_an_epoch_without_validation_positives_has_no_average_precision() -> None:
     scores = epoch_scores(np.zeros((4, 2), dtype=np.uint8), np.full((4, 2), 0.25))
     assert scores["micro_average_precision"] is None
-    assert (scores["micro_f1"], scores["micro_f1_error"]) == (0.0, 0.0)
+    assert (scores["micro_f1"], scores["headline"], scores["headline_error"]) == (0.0, 0.5, 0.0)
     assert scores["loss"] == pytest.approx(-np.log(0.75))
 
 
 def test_a_single_validation_row_has_scores_and_no_error() -> None:
     scores = epoch_scores(np.ones((1, 3), np.uint8), np.full((1, 3), 0.75))
     assert scores["micro_f1"] == 1.0
-    assert scores["micro_f1_error"] == 0.0
+    assert (scores["headline"], scores["headline_error"]) == (1.0, 0.0)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from toxbench.data.table import Targets
-from toxbench.evaluation.metrics import Probabilities, evaluate, micro_f1
+from toxbench.evaluation.metrics import Probabilities, evaluate, headline
 from toxbench.evaluation.uncertainty import jackknife_error
 from toxbench.records import Scores
 
@@ -16,14 +16,16 @@ def epoch_scores(targets: Targets, probabilities: Probabilities) -> Scores:
         probabilities: of the same rows, ``[row, label]``.
 
     Returns:
-        ``micro_f1`` with its standard error ``micro_f1_error``, ``subset_accuracy``,
-        ``micro_average_precision``, and ``loss``, the mean binary cross-entropy in nats.
+        ``headline``, the mean of ``micro_f1`` and ``subset_accuracy``, with its standard error
+        ``headline_error``; both of them, ``micro_average_precision``, and ``loss``, the mean
+        binary cross-entropy in nats.
     """
     likelihood = np.where(targets == 1, probabilities, 1 - probabilities.astype(np.float64))
     scores = evaluate(targets, probabilities, [0.5] * targets.shape[1])
     return {
+        "headline": headline(targets, probabilities),
+        "headline_error": jackknife_error(headline, targets, probabilities),
         "micro_f1": scores["micro_f1"],
-        "micro_f1_error": jackknife_error(micro_f1, targets, probabilities),
         "subset_accuracy": scores["subset_accuracy"],
         "micro_average_precision": scores["micro_average_precision"],
         "loss": float(-np.log(np.clip(likelihood, 1e-7, 1)).mean()),
@@ -34,9 +36,9 @@ class EpochChoice:
     """The one-standard-error rule (Breiman et al. 1984, section 3.4.3), epoch by epoch.
 
     A small validation part cannot tell neighbouring epochs apart, and taking the highest score
-    mostly takes the luckiest one. So the latest epoch is kept whose micro-F1, by which the
-    leaderboard ranks, is within one standard error of the highest: its learning rate has decayed
-    the furthest.
+    mostly takes the luckiest one. So the latest epoch is kept whose mean of micro-F1 and subset
+    accuracy, the leaderboard's two headline scores, is within one standard error of the highest:
+    its learning rate has decayed the furthest.
     """
 
     def __init__(self) -> None:
@@ -45,8 +47,8 @@ class EpochChoice:
 
     def keep(self, scores: Scores) -> bool:
         """Whether this epoch takes the place of the one that was kept before."""
-        score = scores["micro_f1"] or 0.0
+        score = scores["headline"] or 0.0
         if score > self._highest:
             self._highest = score
-            self._error = scores["micro_f1_error"] or 0.0
+            self._error = scores["headline_error"] or 0.0
         return score >= self._highest - self._error

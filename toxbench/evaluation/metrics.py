@@ -142,10 +142,11 @@ def _ranking(targets: Targets, probabilities: Probabilities) -> Scores:
     }
 
 
-def micro_f1(targets: Targets, probabilities: Probabilities) -> float:
-    """Micro-F1 at threshold 0.5; arguments as in `evaluate`."""
+def headline(targets: Targets, probabilities: Probabilities) -> float:
+    """Mean of micro-F1 and subset accuracy at threshold 0.5; arguments as in `evaluate`."""
     predictions = predict(probabilities, [0.5] * targets.shape[1])
-    return float(f1_score(targets.ravel(), predictions.ravel(), zero_division=0))
+    f1 = f1_score(targets.ravel(), predictions.ravel(), zero_division=0)
+    return float(f1 + accuracy_score(targets, predictions)) / 2
 
 
 def average_precision(targets: Targets, probabilities: Probabilities) -> float | None:
