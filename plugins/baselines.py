@@ -21,7 +21,8 @@ def always_negative(texts: Sequence[str], targets: "npt.NDArray[np.uint8]") -> P
 def tfidf_logistic_regression(texts: Sequence[str], targets: "npt.NDArray[np.uint8]") -> Predict:
     """Fit one logistic regression a label on TF-IDF of word 1-2 grams and character 2-5 grams.
 
-    Of a table with 100 train rows or more, grams that stand in a single row are left out. A label that is constant in the train rows keeps that constant as its probability.
+    Of a table with 100 train rows or more, grams that stand in a single row are left out. A label
+    that is constant in the train rows keeps that constant as its probability.
     """
     import numpy as np
     from sklearn.feature_extraction.text import TfidfVectorizer

@@ -19,9 +19,9 @@ from toxbench.evaluation.metrics import (
     DEFINITIONS,
     Probabilities,
     evaluate,
+    headline,
     is_constant,
     label_table,
-    headline,
     predict,
 )
 

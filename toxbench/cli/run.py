@@ -122,8 +122,8 @@ def _plan_text(plan: "Plan") -> str:
         f"Table     {comments.name}: {len(comments)} comments, {len(comments.labels)} labels",
         f"Split     {len(fold.train)} train, {len(fold.validation)} validation, "
         f"{len(fold.test)} test rows; protocol {plan.protocol.fingerprint[:12]}",
-        f"Test      {tested.sum()} positive entries; {(~tested.any(axis=1)).mean():.1%} of the rows "
-        "have no label",
+        f"Test      {tested.sum()} positive entries; "
+        f"{(~tested.any(axis=1)).mean():.1%} of the rows have no label",
     ]
     for candidate in plan.candidates:
         cells = sum(c is candidate for c, _ in plan.cells)
