@@ -104,8 +104,9 @@ def test_other_settings_are_another_row_that_says_so(run: Run) -> None:
 
 
 def test_the_notebook_preset_is_the_original_recipe(run: Run, tmp_path: Path) -> None:
-    run(preset="notebook", baselines=[], train={})
-    record, probabilities = read_cell(next((tmp_path / "results").glob("*/cells/*")))
+    board = run(preset="notebook", train={})
+    assert set(board["candidate"]) == {"bert", "always-negative", "tfidf-logreg"}
+    record, probabilities = read_cell(next((tmp_path / "results").glob("*/cells/bert-*")))
     settings = record.settings
     assert settings is not None
     assert (settings.epochs, settings.batch_size, settings.optimizer) == (3, 1, "adam")

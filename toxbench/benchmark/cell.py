@@ -3,7 +3,7 @@
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,6 +21,7 @@ from toxbench.errors import PluginError
 from toxbench.evaluation.epochs import EpochChoice, epoch_scores
 from toxbench.evaluation.metrics import evaluate, is_constant, label_table, predict
 from toxbench.evaluation.thresholds import HALF, choose_thresholds
+from toxbench.plugin.baseline import Predict
 from toxbench.records import PARTS, CellKey, CellRecord, Cost, Environment, EpochRecord, Part
 from toxbench.training.device import Device, PeakMemory, seeded
 from toxbench.training.hub import sha256_of
@@ -103,8 +104,8 @@ class CellRunner:
         fitted = candidate.baseline.fit(texts[split.train].tolist(), comments.targets[split.train])
         fitted_at = time.perf_counter()
         probabilities = {
-            part: _checked(fitted(texts[rows].tolist()), len(rows), len(comments.labels))
-            for part, rows in ((part, split.part(part)) for part in PARTS)
+            part: _predicted(fitted, texts[split.part(part)].tolist(), len(comments.labels))
+            for part in PARTS
         }
         seconds = fitted_at - started
         cost = Cost(
@@ -191,18 +192,18 @@ def _folder(candidate: BackboneCandidate) -> Path:
     return folder
 
 
-def _checked(
-    probabilities: npt.NDArray[np.float64], row_count: int, label_count: int
-) -> npt.NDArray[np.float32]:
-    """Check what a baseline predicts, and return it as float32.
+def _predicted(predict: Predict, texts: Sequence[str], label_count: int) -> npt.NDArray[np.float32]:
+    """Return what a fitted baseline predicts, checked, as float32; of no texts it is not asked.
 
     Raises:
         PluginError: wrong shape, or values outside [0, 1].
     """
-    values = np.asarray(probabilities)
-    if values.shape != (row_count, label_count):
+    if not texts:
+        return np.empty((0, label_count), dtype=np.float32)
+    values = np.asarray(predict(texts))
+    if values.shape != (len(texts), label_count):
         raise PluginError(
-            f"predict returned shape {list(values.shape)}, expected [{row_count}, {label_count}]"
+            f"predict returned shape {list(values.shape)}, expected [{len(texts)}, {label_count}]"
         )
     if not ((values >= 0) & (values <= 1)).all():
         raise PluginError("predict returned values that are not probabilities in [0, 1]")

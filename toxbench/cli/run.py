@@ -93,7 +93,7 @@ def run(**values: Any) -> None:
         click.echo(f"\nStored in {plan.store.folder}")
     if failures:
         raise CellsFailedError(
-            f"{len(failures)} of {len(plan.cells)} cells failed and have no result; "
+            f"{len(failures)} of {_cells(len(plan.cells))} failed and have no result; "
             "the same command tries them again"
         )
 
@@ -128,7 +128,7 @@ def _plan_text(plan: "Plan") -> str:
     for candidate in plan.candidates:
         cells = sum(c is candidate for c, _ in plan.cells)
         missing = sum(c is candidate for c, _ in plan.missing)
-        line = f"Candidate {candidate.name}: {cells} cells, {cells - missing} stored already"
+        line = f"Candidate {candidate.name}: {_cells(cells)}, {cells - missing} stored already"
         if isinstance(candidate, BackboneCandidate):
             device = plan.devices[candidate.name]
             line += (
@@ -141,10 +141,14 @@ def _plan_text(plan: "Plan") -> str:
         about = (
             "unknown until the weights are here" if seconds is None else f"about {_time(seconds)}"
         )
-        lines.append(f"Expected  {about} for {len(plan.missing)} cells")
+        lines.append(f"Expected  {about} for {_cells(len(plan.missing))}")
     else:
         lines.append("Expected  nothing to train: every cell is stored")
     return "\n".join(lines)
+
+
+def _cells(count: int) -> str:
+    return "1 cell" if count == 1 else f"{count} cells"
 
 
 def _time(seconds: float) -> str:
