@@ -36,7 +36,8 @@ def _finish_first_token_only(encoder: nn.Module) -> None:
     """Let BERT's last layer go on from attention with the first token alone.
 
     Nothing else of that layer reaches the classifier, so the logits stay the same, and an eighth
-    of the encoder's matrix products is saved. Encoders of another build are left as they are.
+    of the encoder's matrix products is saved: a tenth of an epoch (tests/bench/test_speed.py).
+    Encoders of another build are left as they are.
     """
     layers = getattr(getattr(encoder, "encoder", None), "layer", None)
     last = layers[-1] if isinstance(layers, nn.ModuleList) else None
