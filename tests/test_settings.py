@@ -234,3 +234,10 @@ def test_a_table_in_the_file_and_a_word_on_the_command_line_do_not_mix() -> None
 def test_a_table_where_a_word_belongs_is_refused() -> None:
     with pytest.raises(SettingsError, match="preset"):
         run_settings({"preset": {"x": 1}}, {})
+
+
+def test_a_training_flag_wins_over_the_files_table_for_one_backbone() -> None:
+    file = {"backbone": {"bert": {"epochs": 3, "batch_size": 5}}, "train": {"epochs": 4}}
+    merged = run_settings(file, {"train": {"epochs": 1}})
+    assert merged.train == {"epochs": 1}
+    assert merged.backbone == {"bert": {"batch_size": 5}}

@@ -154,6 +154,8 @@ def read_config(path: Path) -> dict[str, Any]:
 def run_settings(config: Mapping[str, Any], flags: Mapping[str, Any]) -> RunSettings:
     """Merge a config file and flags, flags first; tables are merged field by field.
 
+    A training flag also wins over what the file says for one backbone alone.
+
     Raises:
         SettingsError: a key is unknown or a value is impossible.
     """
@@ -163,7 +165,13 @@ def run_settings(config: Mapping[str, Any], flags: Mapping[str, Any]) -> RunSett
         if isinstance(below, Mapping) and isinstance(value, Mapping):
             value = {**below, **value}
         merged[name] = value
-    return layered(RunSettings, merged)
+    settings = layered(RunSettings, merged)
+    flagged = flags.get("train", {})
+    own = {
+        backbone: {name: value for name, value in table.items() if name not in flagged}
+        for backbone, table in settings.backbone.items()
+    }
+    return settings.model_copy(update={"backbone": own})
 
 
 def layered(kind: type[Settings], *layers: Mapping[str, Any]) -> Settings:

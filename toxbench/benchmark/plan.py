@@ -101,23 +101,6 @@ def _comments(settings: RunSettings) -> Comments:
     return read_comments(settings.data, settings.columns)
 
 
-def _backbone_settings(
-    settings: RunSettings,
-    defaults: dict[str, object],
-    weights_defaults: dict[str, object],
-    own: dict[str, object],
-) -> TrainSettings:
-    """Layer a backbone's settings: plugin, its weights, preset, then the user's."""
-    return layered(
-        TrainSettings,
-        defaults,
-        weights_defaults,
-        preset(settings.preset).train,
-        settings.train,
-        own,
-    )
-
-
 def _backbones(
     settings: RunSettings, registry: Registry, finder: WeightsFinder
 ) -> list[BackboneCandidate]:
@@ -125,9 +108,14 @@ def _backbones(
     for name in dict.fromkeys(settings.backbones):
         registered = registry.backbone(name)
         weights = finder.find(registered.item)
-        defaults = registered.item.defaults.model_dump(exclude_unset=True)
-        own = settings.backbone.get(name, {})
-        chosen = _backbone_settings(settings, defaults, dict(weights.defaults), own)
+        chosen = layered(
+            TrainSettings,
+            registered.item.defaults.model_dump(exclude_unset=True),
+            weights.defaults,
+            preset(settings.preset).train,
+            settings.train,
+            settings.backbone.get(name, {}),
+        )
         _check_length(name, weights, chosen)
         candidates.append(
             BackboneCandidate(

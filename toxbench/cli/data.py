@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toxbench.cli.options import column_options, columns_from
+from toxbench.cli.options import column_options, used
 
 if TYPE_CHECKING:
     from toxbench.data.describe import Description
@@ -27,7 +27,7 @@ def show(file: Path, debug: bool, **values: Any) -> None:
     from toxbench.data.table import read_comments
     from toxbench.settings import ColumnSettings, layered
 
-    comments = read_comments(file, layered(ColumnSettings, columns_from(values)))
+    comments = read_comments(file, layered(ColumnSettings, used(ColumnSettings, values)))
     click.echo(_text(comments, describe(comments)))
 
 

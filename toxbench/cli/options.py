@@ -8,11 +8,7 @@ import click
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from toxbench.settings import ColumnSettings, SplitSettings, TrainSettings
-
 Command = TypeVar("Command", bound=Callable[..., Any])
-
-ENCODING = "utf-8"
 
 
 def comma_list(context: click.Context, option: click.Parameter, value: str | None) -> Any:
@@ -33,16 +29,16 @@ def column_options(command: Command) -> Command:
             click.option(
                 "--labels", metavar="A,B,C", callback=comma_list, help="Label columns (0/1)."
             ),
-            click.option("--encoding", metavar="NAME", help=f"Of text files. [{ENCODING}]"),
+            click.option("--encoding", metavar="NAME", help="Of text files. [utf-8]"),
         )
     ):
         command = option(command)
     return command
 
 
-def columns_from(values: dict[str, Any]) -> dict[str, Any]:
-    """Take the options that were used and belong to `ColumnSettings` out of a command's values."""
-    return _used(ColumnSettings, values)
+def used(kind: type[BaseModel], values: dict[str, Any]) -> dict[str, Any]:
+    """Take the options that were used and are fields of ``kind`` out of a command's values."""
+    return {k: v for k, v in values.items() if k in kind.model_fields and v is not None}
 
 
 def settings_options(kind: type[BaseModel]) -> Callable[[Command], Command]:
@@ -64,16 +60,6 @@ def settings_options(kind: type[BaseModel]) -> Callable[[Command], Command]:
     return add
 
 
-def train_from(values: dict[str, Any]) -> dict[str, Any]:
-    """Take the options that were used and belong to `TrainSettings`."""
-    return _used(TrainSettings, values)
-
-
-def split_from(values: dict[str, Any]) -> dict[str, Any]:
-    """Take the options that were used and belong to `SplitSettings`."""
-    return _used(SplitSettings, values)
-
-
 def results_option(command: Command) -> Command:
     """Add ``--results``."""
     return click.option(
@@ -82,10 +68,6 @@ def results_option(command: Command) -> Command:
         metavar="FOLDER",
         help="Where results are kept. [results]",
     )(command)
-
-
-def _used(kind: type[BaseModel], values: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in values.items() if k in kind.model_fields and v is not None}
 
 
 def _click_type(field: FieldInfo) -> Any:

@@ -7,15 +7,20 @@ import click
 
 from toxbench.cli.options import (
     column_options,
-    columns_from,
     comma_list,
     results_option,
     settings_options,
-    split_from,
-    train_from,
+    used,
 )
 from toxbench.errors import CellsFailedError
-from toxbench.settings import PRESETS, RunSettings, SplitSettings, TrainSettings
+from toxbench.settings import (
+    PRESETS,
+    ColumnSettings,
+    Frozen,
+    RunSettings,
+    SplitSettings,
+    TrainSettings,
+)
 
 if TYPE_CHECKING:
     from toxbench.benchmark.plan import Plan
@@ -106,8 +111,12 @@ def _settings(values: dict[str, Any]) -> RunSettings:
     flags = {name: values[name] for name in names if values[name] is not None}
     if not flags["weights"]:  # an option that may be repeated is empty, not None, when unused
         del flags["weights"]
-    columns = columns_from(values)
-    tables = {"columns": columns, "train": train_from(values), "split": split_from(values)}
+    kinds: dict[str, type[Frozen]] = {
+        "columns": ColumnSettings,
+        "train": TrainSettings,
+        "split": SplitSettings,
+    }
+    tables = {name: used(kind, values) for name, kind in kinds.items()}
     return run_settings(config, flags | {name: table for name, table in tables.items() if table})
 
 
