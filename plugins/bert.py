@@ -1,6 +1,13 @@
 """BERT (Devlin et al. 2019, arXiv:1810.04805), base and uncased."""
 
-from toxbench import Backbone, StandIn, TrainSettings, first_token_classifier, hookimpl
+from toxbench import (
+    Backbone,
+    StandIn,
+    TrainSettings,
+    first_token_classifier,
+    hookimpl,
+    stand_in_space,
+)
 
 
 @hookimpl
@@ -29,6 +36,7 @@ def toxbench_backbones() -> list[Backbone]:
                 # It was trained on the mean of its tokens, so its pooler never was: leave it out.
                 build=first_token_classifier,
                 defaults={"learning_rate": 2e-4, "head_learning_rate": 2e-3, "epochs": 12},
+                search_space=stand_in_space,
             ),
         )
     ]

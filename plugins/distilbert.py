@@ -1,6 +1,6 @@
 """DistilBERT (Sanh et al. 2019, arXiv:1910.01108), base and uncased."""
 
-from toxbench import Backbone, StandIn, Tensors, TrainSettings, hookimpl
+from toxbench import Backbone, StandIn, Tensors, TrainSettings, hookimpl, stand_in_space
 
 # BERT's name -> DistilBERT's, inside one layer.
 LAYER = {
@@ -57,6 +57,7 @@ def toxbench_backbones() -> list[Backbone]:
                 },
                 convert=every_second_layer,
                 defaults={"learning_rate": 2e-4, "head_learning_rate": 2e-3, "epochs": 12},
+                search_space=stand_in_space,
             ),
         )
     ]

@@ -1,6 +1,6 @@
 """RoBERTa (Liu et al. 2019, arXiv:1907.11692), base."""
 
-from toxbench import Backbone, StandIn, Tensors, TrainSettings, hookimpl
+from toxbench import Backbone, StandIn, Tensors, TrainSettings, hookimpl, stand_in_space
 
 
 def without_token_types(tensors: Tensors) -> Tensors:
@@ -46,6 +46,7 @@ def toxbench_backbones() -> list[Backbone]:
                 },
                 convert=without_token_types,
                 defaults={"learning_rate": 2e-4, "head_learning_rate": 2e-3, "epochs": 12},
+                search_space=stand_in_space,
             ),
         )
     ]

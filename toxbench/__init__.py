@@ -9,11 +9,13 @@ from toxbench.plugin.backbone import Backbone, StandIn, Tensors, first_token_cla
 from toxbench.plugin.baseline import Baseline, Predict
 from toxbench.plugin.formats import ReportFormat, Table
 from toxbench.plugin.hookspecs import hookimpl
+from toxbench.plugin.space import Choice, Range, Space, fine_tuning_space, stand_in_space
 from toxbench.records import CellKey, CellRecord, EpochRecord
 from toxbench.settings import TrainSettings
 
 if TYPE_CHECKING:
     from toxbench.benchmark.api import leaderboard, run
+    from toxbench.tuning.api import tune
 
 __version__ = "0.1.0"
 
@@ -22,24 +24,34 @@ __all__ = [
     "Baseline",
     "CellKey",
     "CellRecord",
+    "Choice",
     "EpochRecord",
     "Predict",
+    "Range",
     "ReportFormat",
+    "Space",
     "StandIn",
     "Table",
     "Tensors",
     "TrainSettings",
+    "fine_tuning_space",
     "first_token_classifier",
     "hookimpl",
     "leaderboard",
     "run",
+    "stand_in_space",
+    "tune",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the two functions that need torch or pandas only when they are asked for."""
+    """Import the functions that need torch or pandas only when they are asked for."""
     if name in {"leaderboard", "run"}:
         from toxbench.benchmark import api
 
         return getattr(api, name)
+    if name == "tune":
+        from toxbench.tuning.api import tune
+
+        return tune
     raise AttributeError(f"module 'toxbench' has no attribute {name!r}")

@@ -1,6 +1,6 @@
 """What is stored of a trained cell: plain, frozen records that outlive the code that made them."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -40,6 +40,68 @@ class EpochRecord(Frozen):
     train_loss: float = Field(description="mean over the epoch's comments, in training mode")
     validation: Scores = Field(description="empty when there are no validation rows")
     seconds: float = Field(description="training only")
+
+
+class TuningRecord(Frozen):
+    """Where the settings of a tuned cell came from. Scores are of inner validation rows."""
+
+    study: str
+    trials: int = Field(description="finished, pruned and failed ones included")
+    pruned: int
+    failed: int
+    finalists: int = Field(description="configurations that were trained again with fresh seeds")
+    average_precision: float = Field(description="micro, of the winner, with fresh seeds")
+    default_average_precision: float | None = Field(
+        description="micro, of the default settings in the search; None where they failed"
+    )
+
+
+class TunedSettings(Frozen):
+    """What a search found for one backbone, and what it holds for."""
+
+    backbone: str
+    protocol: str = Field(description="fingerprint")
+    finished: str = Field(description="UTC, ISO 8601")
+    weights: WeightsRecord
+    tuning: TuningRecord
+    train: TrainSettings
+    thresholds: dict[str, tuple[float, ...]] = Field(
+        description="rule -> threshold per label, from inner validation rows"
+    )
+
+
+class TrialRecord(Frozen):
+    """One trial of a study: trained once, committed once, never changed.
+
+    It holds all that is needed to build the study's database again.
+    """
+
+    schema_version: Literal[1] = 1
+    study: str
+    uid: str = ""
+    number: int = Field(description="counted from 0, in the order in which trials began")
+    slot: int = Field(
+        0, description="which of the wanted trials it is; a lost one's is taken again"
+    )
+    state: Literal["complete", "pruned", "failed"]
+    reason: str = Field(description="why it was pruned or failed, else empty")
+    default: bool = Field(description="of the default settings, which nothing was drawn for")
+    params: dict[str, str | int | float]
+    distributions: dict[str, str] = Field(description="of the params, as optuna writes them")
+    attributes: dict[str, Any] = Field({}, description="what sampler and pruner noted, for optuna")
+    settings: TrainSettings
+    seed: int
+    folds: tuple[int, ...] = Field(description="inner folds, in the order of training")
+    value: float | None = Field(description="mean of the scores; None unless complete")
+    scores: tuple[float, ...] = Field(description="micro average precision on each inner fold")
+    epoch_scores: dict[int, float] = Field(description="epoch -> score on the first fold")
+    epochs: int = Field(description="epochs trained, over all folds")
+    seconds: float = Field(description="training and validation")
+    thresholds: dict[str, tuple[float, ...]] = Field(
+        description="rule -> threshold per label, from the inner validation rows"
+    )
+    worker: str = Field("", description="which process trained it; random")
+    finished: str = Field(description="UTC, ISO 8601")
 
 
 class Environment(Frozen):
@@ -88,6 +150,7 @@ class CellRecord(Frozen):
     weights: WeightsRecord | None
     parameters: int | None
     settings: TrainSettings | None
+    tuning: TuningRecord | None = Field(None, description="None: the settings were not searched")
     environment: Environment
     cost: Cost
     epochs: tuple[EpochRecord, ...]

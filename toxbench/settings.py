@@ -6,16 +6,20 @@ the same name, so a new setting is one new field here beside the code that uses 
 
 import hashlib
 import json
+import math
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from toxbench.errors import SettingsError, nearest
 
 Settings = TypeVar("Settings", bound=BaseModel)
+INNER_FOLDS = 5
+DEFAULT_TRIALS = 20
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 class Frozen(BaseModel):
@@ -33,7 +37,13 @@ class TrainSettings(Frozen):
     optimizer: Literal["adamw", "adam"] = Field("adamw", description="optimizer")
     learning_rate: float = Field(3e-5, gt=0, description="peak rate of the pretrained body")
     head_learning_rate: float = Field(3e-4, gt=0, description="peak rate of the new head")
+    layer_decay: float = Field(
+        1.0, gt=0, le=1, description="rate of a body layer as a fraction of the layer above it"
+    )
     weight_decay: float = Field(0.01, ge=0, description="decoupled decay of weight matrices")
+    dropout: float | None = Field(
+        None, ge=0, lt=1, description="probability of every dropout layer; unset: the checkpoint's"
+    )
     schedule: Literal["linear", "constant"] = Field("linear", description="after the warm-up")
     warmup: float = Field(0.1, ge=0, lt=1, description="fraction of all steps spent warming up")
     clip_norm: float = Field(1.0, ge=0, description="gradient norm is clipped to this; 0: never")
@@ -89,6 +99,49 @@ class RunSettings(Frozen):
     backbone: dict[str, dict[str, Any]] = Field(
         {}, description="training settings for one backbone alone"
     )
+    tuned: bool = Field(False, description="each backbone once more, with the settings found")
+    tune: dict[str, Any] = Field({}, description="fields of TuneSettings; only tune reads them")
+
+
+class TuneSettings(Frozen):
+    """How hyperparameters are searched, for each backbone alike."""
+
+    trials: int | None = Field(
+        None,
+        ge=1,
+        description="finished trials of each backbone, over all workers and restarts; 20 if unset",
+    )
+    budget: str | None = Field(
+        None, description="training time of each backbone's trials, such as 90s, 30m or 2h"
+    )
+    sampler: Literal["tpe", "random", "grid"] = Field("tpe", description="how trials are drawn")
+    pruner: Literal["median", "hyperband", "none"] = Field(
+        "median", description="how bad trials are ended early"
+    )
+    inner_folds: int = Field(
+        1, ge=1, le=INNER_FOLDS, description="inner folds that a trial's score is the mean of"
+    )
+    finalists: int = Field(3, ge=1, description="best trials that are trained again")
+    finalist_seeds: int = Field(1, ge=1, description="fresh seeds for each of them")
+    tune_seed: int = Field(0, ge=0, lt=2**31, description="seed of the sampler and of all trials")
+    storage: str | None = Field(
+        None, description="SQLAlchemy URL of a shared study; unset: SQLite in the results folder"
+    )
+    space: dict[str, Any] = Field({}, description="hyperparameter -> range or choices")
+
+    @property
+    def limit(self) -> int | None:
+        """Finished trials to reach; None: only the budget counts."""
+        if self.trials is None and self.budget is None:
+            return DEFAULT_TRIALS
+        return self.trials
+
+    @field_validator("budget")
+    @classmethod
+    def _is_a_time(cls, value: str | None) -> str | None:
+        if value is not None:
+            seconds(value)
+        return value
 
 
 class Preset(Frozen):
@@ -159,19 +212,24 @@ def run_settings(config: Mapping[str, Any], flags: Mapping[str, Any]) -> RunSett
     Raises:
         SettingsError: a key is unknown or a value is impossible.
     """
-    merged = dict(config)
-    for name, value in flags.items():
-        below = merged.get(name)
-        if isinstance(below, Mapping) and isinstance(value, Mapping):
-            value = {**below, **value}
-        merged[name] = value
-    settings = layered(RunSettings, merged)
+    settings = layered(RunSettings, _merged(config, flags))
     flagged = flags.get("train", {})
     own = {
         backbone: {name: value for name, value in table.items() if name not in flagged}
         for backbone, table in settings.backbone.items()
     }
     return settings.model_copy(update={"backbone": own})
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay one tree of tables over another, field by field."""
+    merged = dict(below)
+    for name, value in above.items():
+        under = merged.get(name)
+        if isinstance(under, Mapping) and isinstance(value, Mapping):
+            value = _merged(under, value)
+        merged[name] = value
+    return merged
 
 
 def layered(kind: type[Settings], *layers: Mapping[str, Any]) -> Settings:
@@ -197,6 +255,22 @@ def _one_line(error: ValidationError, kind: type[BaseModel]) -> str:
         hint = nearest(name, kind.model_fields) if len(first["loc"]) == 1 else ""
         return f"unknown setting {name!r}{hint}"
     return f"setting {name} = {first['input']!r}: {first['msg'].lower()}"
+
+
+def seconds(text: str) -> float:
+    """Read a time such as ``90s``, ``30m`` or ``1.5h``.
+
+    Raises:
+        ValueError: it is no such time, or none at all.
+    """
+    number, unit = text.strip()[:-1], text.strip()[-1:]
+    try:
+        value = float(number) * _SECONDS[unit]
+    except (ValueError, KeyError):
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise ValueError("a time is a number with s, m or h behind it, such as 30m")
+    return value
 
 
 def digest(value: object) -> str:

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from toxbench.benchmark.candidate import BackboneCandidate
-from toxbench.benchmark.cell import tokens_of
 from toxbench.benchmark.plan import Plan, make_plan
+from toxbench.benchmark.workbench import Workbench
 from toxbench.data.table import read_comments
 from toxbench.plugin.registry import Registry
 from toxbench.settings import run_settings
@@ -55,8 +55,9 @@ def epoch_of(plan: Plan, cheap_dropout: bool, first_token_only: bool) -> Callabl
     if not first_token_only:
         module.encoder.encoder.layer[-1].attention.output._forward_pre_hooks.clear()
     targets, settings = plan.protocol.comments.targets, candidate.settings
-    tokens = tokens_of(candidate, plan.protocol.comments)
     device = choose_device("auto")
+    bench = Workbench(candidate.backbone, candidate.weights, plan.protocol.comments, device)
+    tokens = bench.tokens(settings.max_length)
     trainer = Trainer(module, candidate.backbone.head, tokens, targets, settings, device)
     if not cheap_dropout:
         trainer._dropout = nullcontext  # type: ignore[method-assign]

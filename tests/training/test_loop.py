@@ -21,8 +21,8 @@ from toxbench.training.loop import (
     checked_logits,
     make_optimizer,
     make_scheduler,
-    parameter_groups,
 )
+from toxbench.training.parameters import parameter_groups
 
 ROWS, LABELS = 48, 3
 SPLIT = Split(np.arange(32), np.arange(32, 40), np.arange(40, 48))

@@ -50,6 +50,7 @@ def run(
     columns: Mapping[str, Any] | None = None,
     train: Mapping[str, Any] | None = None,
     split: Mapping[str, Any] | None = None,
+    tuned: bool | None = None,
 ) -> pd.DataFrame:
     """Compare backbones on a table and return the leaderboard.
 
@@ -69,6 +70,7 @@ def run(
         columns: ``text_column``, ``id_column``, ``group_column``, ``labels``, ``encoding``.
         train: fields of `toxbench.TrainSettings` for all backbones.
         split: ``test_size``, ``validation_size``, ``split_seed``.
+        tuned: each backbone once more, with the settings that `toxbench.tune` found.
 
     Returns:
         one row for each candidate, the highest mean test micro-F1 first; see `leaderboard`.
@@ -89,6 +91,7 @@ def run(
         "columns": columns,
         "train": train,
         "split": split,
+        "tuned": tuned,
     }
     flags = {name: value for name, value in given.items() if value is not None}
     settings = run_settings(read_config(Path(config)) if config is not None else {}, flags)

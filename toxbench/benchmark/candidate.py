@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from toxbench.plugin.backbone import Backbone
 from toxbench.plugin.baseline import Baseline
-from toxbench.records import CellKey
+from toxbench.records import CellKey, TunedSettings
 from toxbench.settings import TrainSettings, digest
 from toxbench.training.weights import Weights
 
@@ -17,16 +17,24 @@ class BackboneCandidate:
     distribution: str
     weights: Weights
     settings: TrainSettings
+    tuned: TunedSettings | None = None
 
     @property
     def name(self) -> str:
         """The backbone's name."""
         return self.backbone.name
 
+    @property
+    def title(self) -> str:
+        """The name, and whether the settings were searched."""
+        return f"{self.name} (tuned)" if self.tuned else self.name
+
     def key(self, fold: int, seed: int) -> CellKey:
         """Identify one of its cells: other weights or settings make another candidate."""
-        chosen = digest([self.weights.record.identity, self.settings.model_dump(mode="json")])
-        return CellKey(candidate=self.name, digest=chosen, fold=fold, seed=seed)
+        chosen: list[object] = [self.weights.record.identity, self.settings.model_dump(mode="json")]
+        if self.tuned is not None:
+            chosen.append(self.tuned.model_dump(mode="json"))
+        return CellKey(candidate=self.name, digest=digest(chosen), fold=fold, seed=seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +48,11 @@ class BaselineCandidate:
     def name(self) -> str:
         """The baseline's name."""
         return self.baseline.name
+
+    @property
+    def title(self) -> str:
+        """The name."""
+        return self.name
 
     def key(self, fold: int, seed: int) -> CellKey:
         """Identify one of its cells."""

@@ -3,29 +3,24 @@
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from toxbench.atomic import cache_folder
 from toxbench.benchmark.candidate import BackboneCandidate, BaselineCandidate, Candidate
+from toxbench.benchmark.workbench import Workbench
 from toxbench.data.split import Protocol, Split
-from toxbench.data.table import Comments
-from toxbench.data.tokens import Tokens, tokenise
 from toxbench.errors import PluginError
 from toxbench.evaluation.epochs import EpochChoice, epoch_scores
 from toxbench.evaluation.metrics import evaluate, is_constant, label_table, predict
 from toxbench.evaluation.thresholds import HALF, choose_thresholds
 from toxbench.plugin.baseline import Predict
 from toxbench.records import PARTS, CellKey, CellRecord, Cost, Environment, EpochRecord, Part
-from toxbench.training.device import Device, PeakMemory, seeded
-from toxbench.training.hub import sha256_of
-from toxbench.training.loop import Trained, Trainer
+from toxbench.training.device import Device, PeakMemory
+from toxbench.training.loop import Trained
 
 OnEpoch = Callable[[EpochRecord], None]
 Probabilities = dict[Part, npt.NDArray[np.float32]]
@@ -39,7 +34,7 @@ class CellRunner:
         self._candidate = candidate
         self._protocol = protocol
         self._device = device
-        self._tokens: Tokens | None = None
+        self._bench: Workbench | None = None
 
     def run(self, key: CellKey, on_epoch: OnEpoch) -> tuple[CellRecord, Probabilities]:
         """Train and score one cell.
@@ -63,27 +58,12 @@ class CellRunner:
         memory: PeakMemory,
         on_epoch: OnEpoch,
     ) -> tuple[CellRecord, Probabilities]:
-        folder = _folder(candidate)
-        comments = self._protocol.comments
-        if self._tokens is None:
-            with _quiet_transformers():
-                self._tokens = tokens_of(candidate, comments)
-        with seeded(key.seed, self._device):
-            with _quiet_transformers():
-                build = candidate.weights.build or candidate.backbone.build
-                module = build(folder, len(comments.labels))
-            parameters = sum(p.numel() for p in module.parameters())
-            trainer = Trainer(
-                module,
-                candidate.backbone.head,
-                self._tokens,
-                comments.targets,
-                candidate.settings,
-                self._device,
-            )
+        bench = self._workbench(candidate)
+        with bench.trainer(candidate.settings, key.seed) as trainer:
             trained = trainer.train(split, key.seed, epoch_scores, EpochChoice().keep, on_epoch)
             started = time.perf_counter()
             probabilities: Probabilities = {p: trainer.predict(split.part(p)) for p in PARTS}
+            parameters = trainer.parameter_count
         comments_trained = len(split.train) * len(trained.epochs)
         cost = Cost(
             train_seconds=trained.train_seconds,
@@ -91,9 +71,16 @@ class CellRunner:
             comments_per_second=comments_trained / trained.train_seconds,
             peak_memory_bytes=memory.read(),
         )
-        truncated = float(self._tokens.cut.mean())
+        truncated = float(bench.tokens(candidate.settings.max_length).cut.mean())
         record = self._record(key, split, probabilities, cost, trained, parameters, truncated)
         return record, probabilities
+
+    def _workbench(self, candidate: BackboneCandidate) -> Workbench:
+        if self._bench is None:
+            self._bench = Workbench(
+                candidate.backbone, candidate.weights, self._protocol.comments, self._device
+            )
+        return self._bench
 
     def _baseline_cell(
         self, candidate: BaselineCandidate, key: CellKey, split: Split, memory: PeakMemory
@@ -128,8 +115,12 @@ class CellRunner:
     ) -> CellRecord:
         comments, candidate = self._protocol.comments, self._candidate
         targets = {part: comments.targets[split.part(part)] for part in PARTS}
-        thresholds = choose_thresholds(targets["validation"], probabilities["validation"])
         is_backbone = isinstance(candidate, BackboneCandidate)
+        tuned = candidate.tuned if isinstance(candidate, BackboneCandidate) else None
+        if tuned is None:
+            thresholds = choose_thresholds(targets["validation"], probabilities["validation"])
+        else:
+            thresholds = tuned.thresholds  # from many more validation rows than these
         return CellRecord(
             key=key,
             kind="backbone" if is_backbone else "baseline",
@@ -138,6 +129,7 @@ class CellRunner:
             weights=candidate.weights.record if isinstance(candidate, BackboneCandidate) else None,
             parameters=parameters,
             settings=candidate.settings if isinstance(candidate, BackboneCandidate) else None,
+            tuning=tuned.tuning if tuned else None,
             environment=environment(self._device),
             cost=cost,
             epochs=trained.epochs if trained else (),
@@ -160,19 +152,6 @@ class CellRunner:
         )
 
 
-def tokens_of(candidate: BackboneCandidate, comments: Comments) -> Tokens:
-    """Tokenise a table as a candidate does, through the cache on the disk."""
-    folder = _folder(candidate)
-    tokenizer = candidate.backbone.tokenizer(folder)
-    files = sorted(p for p in folder.iterdir() if "token" in p.name or "vocab" in p.name
-                   or p.name == "merges.txt")  # fmt: skip
-    identity = ":".join([type(tokenizer).__name__, *map(sha256_of, files)])
-    return tokenise(
-        tokenizer, identity, comments.texts, candidate.settings.max_length,
-        cache_folder() / "tokens",
-    )  # fmt: skip
-
-
 def environment(device: Device) -> Environment:
     """Describe this machine and this code, without a path or a user's name."""
     return Environment(
@@ -183,13 +162,6 @@ def environment(device: Device) -> Environment:
         versions={"python": platform.python_version()} | dict(map(_version, _PACKAGES)),
         commit=_git_commit(),
     )
-
-
-def _folder(candidate: BackboneCandidate) -> Path:
-    folder = candidate.weights.folder
-    if folder is None:
-        raise PluginError(f"the weights of {candidate.name} were planned but never fetched")
-    return folder
 
 
 def _predicted(predict: Predict, texts: Sequence[str], label_count: int) -> npt.NDArray[np.float32]:
@@ -225,20 +197,3 @@ def _git_commit() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None
-
-
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Keep transformers' load reports and bars off the terminal; a new head is no news here."""
-    from transformers.utils import logging
-
-    level = logging.get_verbosity()
-    had_bars = logging.is_progress_bar_enabled()
-    logging.set_verbosity(40)  # logging.ERROR
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if had_bars:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call]

@@ -29,7 +29,7 @@ def expected_seconds(plan: Plan) -> float | None:
             continue
         if candidate.weights.folder is None:
             return None
-        device = plan.devices[candidate.name]
+        device = plan.devices[candidate.title]
         if device not in rates:
             rates[device] = _operations_a_second(device)
         parameters = _body_parameters(candidate.weights.folder)

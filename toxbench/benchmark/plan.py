@@ -1,6 +1,7 @@
 """What a run will do, decided and checked before anything is trained."""
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 
 from toxbench.benchmark.candidate import BackboneCandidate, BaselineCandidate, Candidate
 from toxbench.benchmark.check import baseline_names, check_settings, split_settings
@@ -13,6 +14,7 @@ from toxbench.plugin.registry import Registry
 from toxbench.records import CellKey
 from toxbench.settings import RunSettings, SplitSettings, TrainSettings, layered, preset
 from toxbench.store.cells import CellStore
+from toxbench.store.tuned import find_tuned
 from toxbench.training.device import Device, choose_device
 from toxbench.training.weights import (
     Weights,
@@ -31,7 +33,7 @@ class Plan:
         synthetic: the table is the built-in sample.
         store: where cells are and go.
         candidates: backbones in the order asked for, then baselines.
-        devices: candidate name -> where and in which precision it computes.
+        devices: candidate title -> where and in which precision it computes.
         cells: every cell, candidate by candidate.
         missing: those that have to be computed.
         warnings: one line each.
@@ -61,11 +63,13 @@ def make_plan(settings: RunSettings, registry: Registry, download: bool = True) 
     check_settings(settings, registry)
     protocol = make_protocol(_comments(settings), split_settings(settings))
     finder = WeightsFinder(WeightsChoice.parse(settings.weights), download)
+    store = CellStore.for_protocol(settings.results, protocol)
+    backbones = _backbones(settings, registry, finder)
     candidates: tuple[Candidate, ...] = (
-        *_backbones(settings, registry, finder),
+        *backbones,
+        *(_tuned(backbones, store) if settings.tuned else ()),
         *_baselines(settings, registry),
     )
-    store = CellStore.for_protocol(settings.results, protocol)
     cells = tuple(
         (candidate, candidate.key(fold, seed))
         for candidate in candidates
@@ -77,7 +81,7 @@ def make_plan(settings: RunSettings, registry: Registry, download: bool = True) 
         synthetic=settings.data is None,
         store=store,
         candidates=candidates,
-        devices={candidate.name: _device(candidate, settings) for candidate in candidates},
+        devices={candidate.title: _device(candidate, settings) for candidate in candidates},
         cells=cells,
         missing=tuple((c, key) for c, key in cells if not store.has(key)),
         warnings=(*_data_warnings(protocol), *_weight_warnings(candidates)),
@@ -116,7 +120,7 @@ def _backbones(
             settings.train,
             settings.backbone.get(name, {}),
         )
-        _check_length(name, weights, chosen)
+        check_length(name, weights, chosen)
         candidates.append(
             BackboneCandidate(
                 backbone=registered.item,
@@ -128,7 +132,19 @@ def _backbones(
     return candidates
 
 
-def _check_length(name: str, weights: Weights, settings: TrainSettings) -> None:
+def _tuned(candidates: list[BackboneCandidate], store: CellStore) -> Iterator[BackboneCandidate]:
+    """Yield each backbone again, with the settings that were found for it and its weights."""
+    for candidate in candidates:
+        tuned = find_tuned(store.folder, candidate.name, candidate.weights.record.identity)
+        if tuned is None:
+            raise SettingsError(
+                f"no tuned settings of {candidate.name} for this table, split and weights; "
+                f"first: toxbench tune --backbones {candidate.name}"
+            )
+        yield replace(candidate, settings=tuned.train, tuned=tuned)
+
+
+def check_length(name: str, weights: Weights, settings: TrainSettings) -> None:
     """Refuse comments longer than the checkpoint has positions for, where its config says so."""
     positions = checkpoint_config(weights.folder).get("max_position_embeddings")
     if isinstance(positions, int) and settings.max_length > positions:

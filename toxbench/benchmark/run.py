@@ -48,11 +48,14 @@ class Failure:
         return f"cell {self.key.candidate} seed {self.key.seed} failed: {kind}: {reason}"
 
 
-def run_plan(plan: Plan, registry: Registry, feedback: Feedback) -> list[Failure]:
+def run_plan(
+    plan: Plan, registry: Registry, feedback: Feedback, patience: float = 0
+) -> list[Failure]:
     """Compute every missing cell, store each at once, and write the leaderboard.
 
     A candidate that raises loses that cell only. The leaderboard is written also when the run is
-    interrupted, of the cells that are there.
+    interrupted, of the cells that are there. A run that had to wait for another one, ``patience``
+    seconds at most, does not repeat what that one stored.
 
     Returns:
         the cells that failed.
@@ -63,7 +66,7 @@ def run_plan(plan: Plan, registry: Registry, feedback: Feedback) -> list[Failure
     """
     failures: list[Failure] = []
     plan.store.prepare(plan.protocol, plan.synthetic)
-    with plan.store.lock():
+    with plan.store.lock(patience):
         try:
             for number, (candidate, key, runner) in enumerate(_runners(plan), start=1):
                 settings = getattr(candidate, "settings", None)
@@ -97,8 +100,10 @@ def _runners(plan: Plan) -> Iterable[tuple[Candidate, CellKey, CellRunner]]:
     runner: CellRunner | None = None
     current: Candidate | None = None
     for candidate, key in plan.missing:
+        if plan.store.has(key):
+            continue
         if runner is None or candidate is not current:
-            runner = CellRunner(candidate, plan.protocol, plan.devices[candidate.name])
+            runner = CellRunner(candidate, plan.protocol, plan.devices[candidate.title])
             current = candidate
         yield candidate, key, runner
 

@@ -18,8 +18,9 @@ from rich.progress import (
 )
 
 from toxbench.benchmark.run import Failure
-from toxbench.records import CellKey, CellRecord, EpochRecord
-from toxbench.report.words import printable
+from toxbench.records import CellKey, CellRecord, EpochRecord, TrialRecord
+from toxbench.report.words import duration, printable
+from toxbench.tuning.progress import SearchProgress
 
 
 class Quiet:
@@ -49,12 +50,28 @@ class Quiet:
             traceback.print_exception(failure.error)
         self._write(f"toxbench: error: {failure}")
 
+    def trial_started(self, backbone: str, number: int, default: bool, epochs: int) -> None:
+        """Say nothing."""
+
+    def trial_epoch(self, number: int, epoch: EpochRecord) -> None:
+        """Say nothing."""
+
+    def trial_finished(self, record: TrialRecord) -> None:
+        """Say nothing: a failed trial is part of a search, and its record says why."""
+
+    def search_progress(self, progress: SearchProgress) -> None:
+        """Say nothing."""
+
     def _write(self, line: str) -> None:
         click.echo(printable(line), err=True)
 
 
 class Plain(Quiet):
     """One line an event, for logs and pipes."""
+
+    def __init__(self, debug: bool = False) -> None:
+        super().__init__(debug)
+        self._told = ""
 
     def say(self, text: str) -> None:
         """Write some lines."""
@@ -76,6 +93,17 @@ class Plain(Quiet):
     def cell_finished(self, record: CellRecord) -> None:
         """Write what the cell scored."""
         self._write(f"[{_name(record.key)}] {_result(record)}")
+
+    def trial_finished(self, record: TrialRecord) -> None:
+        """Write how the trial went."""
+        self._write(_trial(record))
+
+    def search_progress(self, progress: SearchProgress) -> None:
+        """Write how far the search is, once for each number of finished trials."""
+        text = f"[{progress.backbone}] {progress.phase}: {_progress(progress)}"
+        if text.partition(";")[0] != self._told:
+            self._told = text.partition(";")[0]
+            self._write(text)
 
 
 class Live(Plain):
@@ -107,6 +135,25 @@ class Live(Plain):
         self._progress.update(self._cells, advance=1)
         self._write(f"{_name(record.key)}: {_result(record)}")
 
+    def trial_started(self, backbone: str, number: int, default: bool, epochs: int) -> None:
+        """Start the lower bar again."""
+        settings = " (default settings)" if default else ""
+        self._progress.reset(self._epochs, total=epochs, visible=True)
+        self._progress.update(self._epochs, description=f"trial {number}{settings}")
+
+    def trial_epoch(self, number: int, epoch: EpochRecord) -> None:
+        """Move the lower bar; show the score."""
+        score = epoch.validation["micro_average_precision"]
+        text = f"trial {number}  average precision {score:.3f}"
+        self._progress.update(self._epochs, advance=1, description=text)
+
+    def search_progress(self, progress: SearchProgress) -> None:
+        """Move the upper bar."""
+        text = f"{progress.backbone} {progress.phase}: {_progress(progress)}"
+        self._progress.update(
+            self._cells, completed=progress.finished, total=progress.wanted, description=text
+        )
+
 
 @contextmanager
 def feedback_for(quiet: bool, debug: bool) -> Iterator[Quiet]:
@@ -131,6 +178,26 @@ def feedback_for(quiet: bool, debug: bool) -> Iterator[Quiet]:
 
 def _name(key: CellKey) -> str:
     return f"{key.candidate} seed {key.seed}"
+
+
+def _trial(record: TrialRecord) -> str:
+    """Write one line about a trial that ended."""
+    name = f"trial {record.number}{' (default settings)' if record.default else ''}"
+    cost = f"{record.epochs} epochs, {record.seconds:.1f} s"
+    if record.value is None:
+        return f"[{name}] {record.state}: {record.reason}; {cost}"
+    reason = f" ({record.reason})" if record.reason else ""
+    return f"[{name}] average precision {record.value:.4f}{reason}; {cost}"
+
+
+def _progress(progress: SearchProgress) -> str:
+    done = f"{progress.finished} of {progress.wanted}" if progress.wanted else progress.finished
+    text = f"{done} trials, {progress.pruned} pruned, {progress.failed} failed"
+    if progress.best is not None:
+        text += f"; best {progress.best:.4f}"
+    if progress.seconds_left:
+        text += f"; about {duration(progress.seconds_left)} left"
+    return text
 
 
 def _speed(epoch: EpochRecord, comments: int) -> str:

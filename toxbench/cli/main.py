@@ -11,6 +11,7 @@ from toxbench.cli.backbones import backbones
 from toxbench.cli.data import data
 from toxbench.cli.leaderboard import leaderboard
 from toxbench.cli.run import run
+from toxbench.cli.tune import tune
 from toxbench.errors import ToxbenchError
 from toxbench.report.words import printable
 
@@ -33,7 +34,7 @@ def cli(debug: bool) -> None:
     """
 
 
-for command in (run, leaderboard, backbones, data):
+for command in (run, tune, leaderboard, backbones, data):
     cli.add_command(command)
 
 

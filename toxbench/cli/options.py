@@ -2,11 +2,23 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import click
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+
+from toxbench.settings import (
+    PRESETS,
+    ColumnSettings,
+    Frozen,
+    RunSettings,
+    SplitSettings,
+    TrainSettings,
+    read_config,
+    run_settings,
+)
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -36,24 +48,121 @@ def column_options(command: Command) -> Command:
     return command
 
 
+def experiment_options(command: Command) -> Command:
+    """Add what every command has that trains: what, on which table, from which weights, where."""
+    command = results_option(column_options(command))
+    for option in reversed(
+        (
+            click.option(
+                "--backbones",
+                metavar="A,B,C",
+                callback=comma_list,
+                help="What to compare; see: toxbench backbones. [bert,distilbert]",
+            ),
+            click.option(
+                "--baselines",
+                metavar="A,B,C",
+                callback=comma_list,
+                help="Cheap references, or none. [all that are registered]",
+            ),
+            click.option(
+                "--data",
+                type=click.Path(path_type=Path),
+                metavar="FILE",
+                help="CSV, TSV, Parquet or JSON lines. [a synthetic sample]",
+            ),
+            click.option(
+                "--seeds", type=int, metavar="N", help="Cells of each backbone: seeds 0 to N-1. [1]"
+            ),
+            click.option(
+                "--weights",
+                multiple=True,
+                metavar="SOURCE",
+                help="auto, hub, stand-in, or NAME=PATH for one backbone; may be repeated. [auto]",
+            ),
+            click.option(
+                "--preset",
+                metavar="|".join(PRESETS),
+                help="A whole recipe; notebook is the original study's.",
+            ),
+            click.option(
+                "--config",
+                type=click.Path(path_type=Path),
+                metavar="FILE",
+                help="TOML file with the same settings; flags win over it.",
+            ),
+            click.option(
+                "--device",
+                type=click.Choice(["auto", "cuda", "mps", "cpu"]),
+                help="Where to train. [auto]",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def output_options(command: Command) -> Command:
+    """Add what every command has that ends with a leaderboard."""
+    for option in reversed(
+        (
+            click.option("--dry-run", is_flag=True, help="Print the plan and stop."),
+            click.option("--quiet", is_flag=True, help="Print the leaderboard and nothing else."),
+            click.option(
+                "--json", "as_json", is_flag=True, help="Print the leaderboard as JSON only."
+            ),
+            click.option("--debug", is_flag=True, help="Show a traceback with every error."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def settings_from(
+    values: dict[str, Any], below: dict[str, Any] | None = None, **more: dict[str, Any]
+) -> RunSettings:
+    """Merge the options of a command with its config file.
+
+    Args:
+        values: of `experiment_options` and of settings' options.
+        below: what the config file wins over.
+        more: further tables of `RunSettings`.
+
+    Raises:
+        SettingsError: as `toxbench.settings.run_settings`.
+    """
+    config = (below or {}) | (read_config(values["config"]) if values["config"] else {})
+    kinds: dict[str, type[Frozen]] = {
+        "columns": ColumnSettings,
+        "train": TrainSettings,
+        "split": SplitSettings,
+    }
+    tables = {name: used(kind, values) for name, kind in kinds.items()} | more
+    plain = {name: value for name, value in used(RunSettings, values).items() if value != ()}
+    return run_settings(config, plain | {name: table for name, table in tables.items() if table})
+
+
 def used(kind: type[BaseModel], values: dict[str, Any]) -> dict[str, Any]:
     """Take the options that were used and are fields of ``kind`` out of a command's values."""
     return {k: v for k, v in values.items() if k in kind.model_fields and v is not None}
 
 
-def settings_options(kind: type[BaseModel]) -> Callable[[Command], Command]:
+def settings_options(
+    kind: type[BaseModel], without: tuple[str, ...] = ()
+) -> Callable[[Command], Command]:
     """Make one option of every field: ``learning_rate`` becomes ``--learning-rate``.
 
     The options have no default, so that only what a user wrote overrides config and preset.
     """
 
     def add(command: Command) -> Command:
-        for name, field in reversed(kind.model_fields.items()):
+        fields = [item for item in kind.model_fields.items() if item[0] not in without]
+        for name, field in reversed(fields):
             command = click.option(
                 f"--{name.replace('_', '-')}",
                 name,
                 type=_click_type(field),
-                help=f"{(field.description or '').capitalize()}.",
+                help=_sentence(field.description or ""),
             )(command)
         return command
 
@@ -70,7 +179,13 @@ def results_option(command: Command) -> Command:
     )(command)
 
 
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
+
+
 def _click_type(field: FieldInfo) -> Any:
     if get_origin(field.annotation) is Literal:
         return click.Choice(get_args(field.annotation))
+    if isinstance(field.annotation, UnionType):  # X | None: unset is a value of its own
+        return get_args(field.annotation)[0]
     return field.annotation

@@ -1,66 +1,30 @@
 """``toxbench run``: from a table to a leaderboard."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from toxbench.cli.options import (
-    column_options,
-    comma_list,
-    results_option,
+    experiment_options,
+    output_options,
+    settings_from,
     settings_options,
-    used,
 )
 from toxbench.errors import CellsFailedError
-from toxbench.settings import (
-    PRESETS,
-    ColumnSettings,
-    Frozen,
-    RunSettings,
-    SplitSettings,
-    TrainSettings,
-)
+from toxbench.report.words import duration
+from toxbench.settings import SplitSettings, TrainSettings
 
 if TYPE_CHECKING:
     from toxbench.benchmark.plan import Plan
 
 
 @click.command()
+@experiment_options
 @click.option(
-    "--backbones", metavar="A,B,C", callback=comma_list,
-    help="What to compare; see: toxbench backbones. [bert,distilbert]",
+    "--tuned", is_flag=True, default=None,
+    help="Each backbone once more, with the settings that toxbench tune found.",
 )  # fmt: skip
-@click.option(
-    "--baselines", metavar="A,B,C", callback=comma_list,
-    help="Cheap references, or none. [all that are registered]",
-)  # fmt: skip
-@click.option(
-    "--data", type=click.Path(path_type=Path), metavar="FILE",
-    help="CSV, TSV, Parquet or JSON lines. [a synthetic sample]",
-)  # fmt: skip
-@click.option("--seeds", type=int, metavar="N", help="Cells of each backbone: seeds 0 to N-1. [1]")
-@click.option(
-    "--weights", multiple=True, metavar="SOURCE",
-    help="auto, hub, stand-in, or NAME=PATH for one backbone; may be repeated. [auto]",
-)  # fmt: skip
-@click.option(
-    "--preset", metavar="|".join(PRESETS),
-    help="A whole recipe; notebook is the original study's.",
-)  # fmt: skip
-@click.option(
-    "--config", type=click.Path(path_type=Path), metavar="FILE",
-    help="TOML file with the same settings; flags win over it.",
-)  # fmt: skip
-@click.option(
-    "--device", type=click.Choice(["auto", "cuda", "mps", "cpu"]), help="Where to train. [auto]"
-)
-@results_option
-@click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
-@click.option("--quiet", is_flag=True, help="Print the leaderboard and nothing else.")
-@click.option("--json", "as_json", is_flag=True, help="Print the leaderboard as JSON only.")
-@click.option("--debug", is_flag=True, help="Show a traceback with every error.")
-@column_options
+@output_options
 @settings_options(TrainSettings)
 @settings_options(SplitSettings)
 def run(**values: Any) -> None:
@@ -72,7 +36,7 @@ def run(**values: Any) -> None:
     from toxbench.benchmark.check import check_settings
     from toxbench.plugin.registry import Registry
 
-    settings = _settings(values)
+    settings = settings_from(values)
     registry = Registry.discover()
     check_settings(settings, registry)
     # Only now: torch and transformers take seconds to import.
@@ -103,23 +67,6 @@ def run(**values: Any) -> None:
         )
 
 
-def _settings(values: dict[str, Any]) -> RunSettings:
-    from toxbench.settings import read_config, run_settings
-
-    config = read_config(values["config"]) if values["config"] else {}
-    names = ("backbones", "baselines", "data", "seeds", "weights", "preset", "device", "results")
-    flags = {name: values[name] for name in names if values[name] is not None}
-    if not flags["weights"]:  # an option that may be repeated is empty, not None, when unused
-        del flags["weights"]
-    kinds: dict[str, type[Frozen]] = {
-        "columns": ColumnSettings,
-        "train": TrainSettings,
-        "split": SplitSettings,
-    }
-    tables = {name: used(kind, values) for name, kind in kinds.items()}
-    return run_settings(config, flags | {name: table for name, table in tables.items() if table})
-
-
 def _plan_text(plan: "Plan") -> str:
     """Describe the plan in a few lines."""
     from toxbench.benchmark.candidate import BackboneCandidate
@@ -137,9 +84,9 @@ def _plan_text(plan: "Plan") -> str:
     for candidate in plan.candidates:
         cells = sum(c is candidate for c, _ in plan.cells)
         missing = sum(c is candidate for c, _ in plan.missing)
-        line = f"Candidate {candidate.name}: {_cells(cells)}, {cells - missing} stored already"
+        line = f"Candidate {candidate.title}: {_cells(cells)}, {cells - missing} stored already"
         if isinstance(candidate, BackboneCandidate):
-            device = plan.devices[candidate.name]
+            device = plan.devices[candidate.title]
             line += (
                 f"; {candidate.settings.epochs} epochs on {device.kind} in {device.precision} "
                 f"from {candidate.weights.record.label}"
@@ -148,7 +95,9 @@ def _plan_text(plan: "Plan") -> str:
     if plan.missing:
         seconds = expected_seconds(plan)
         about = (
-            "unknown until the weights are here" if seconds is None else f"about {_time(seconds)}"
+            "unknown until the weights are here"
+            if seconds is None
+            else f"about {duration(seconds)}"
         )
         lines.append(f"Expected  {about} for {_cells(len(plan.missing))}")
     else:
@@ -158,11 +107,3 @@ def _plan_text(plan: "Plan") -> str:
 
 def _cells(count: int) -> str:
     return "1 cell" if count == 1 else f"{count} cells"
-
-
-def _time(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"

@@ -1,7 +1,7 @@
 """The validated table: what every later stage may rely on."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,18 @@ class Comments:
         """Positive rows of each label."""
         counts = self.targets.sum(axis=0, dtype=np.int64)
         return dict(zip(self.labels, counts.tolist(), strict=True))
+
+    def take(self, rows: npt.NDArray[np.int64]) -> "Comments":
+        """Return a table of some rows, in the order of ``rows``; it holds nothing of the others."""
+        numbers = rows.tolist()
+        groups = self.groups
+        return replace(
+            self,
+            ids=tuple(self.ids[row] for row in numbers),
+            texts=tuple(self.texts[row] for row in numbers),
+            targets=self.targets[rows],
+            groups=None if groups is None else tuple(groups[row] for row in numbers),
+        )
 
 
 def read_comments(path: Path | str, columns: ColumnSettings | None = None) -> Comments:

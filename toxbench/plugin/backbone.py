@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from toxbench.plugin.space import Space, fine_tuning_space
 from toxbench.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class StandIn:
         version: see ``convert``.
         build: replaces the backbone's own `Backbone.build`, where the head that belongs to the
             real weights is of no use to the stand-in.
+        search_space: dimensions that replace the backbone's own of the same name.
     """
 
     note: str
@@ -50,6 +52,7 @@ class StandIn:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     version: int = 1
     build: "Callable[[Path, int], nn.Module] | None" = None
+    search_space: Space = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +63,7 @@ class Backbone:
         name: what users write after ``--backbones``; letters, digits, ``-``, ``_`` and ``.``.
         checkpoint: repository of the Hugging Face Hub that holds the pretrained weights.
         defaults: settings for those weights; users override any of them.
+        search_space: what ``toxbench tune`` searches; users override any dimension.
         stand_in: what to use where there is no network; None: nothing.
         head: top-level attributes of the built module that are new and learn at
             ``head_learning_rate``; the rest is the pretrained body.
@@ -68,6 +72,7 @@ class Backbone:
     name: str
     checkpoint: str
     defaults: TrainSettings = field(default_factory=TrainSettings)
+    search_space: Space = field(default_factory=lambda: fine_tuning_space)
     stand_in: StandIn | None = None
     head: tuple[str, ...] = ("classifier", "pre_classifier", "head", "score")
 

@@ -27,8 +27,8 @@ def terminal_tables(leaderboard: Leaderboard) -> list[Table]:
     name = _COST_COLUMNS[0]
     scores = _score_columns(leaderboard)
     return [
-        _table(leaderboard, _title(leaderboard), scores[:8], ()),
-        _table(leaderboard, "Overfitting (train minus test)", (name, *scores[8:]), ()),
+        _table(leaderboard, _title(leaderboard), scores[:9], ()),
+        _table(leaderboard, "Overfitting (train minus test)", (name, *scores[9:]), ()),
         _table(leaderboard, "Cost and origin", (name, *_COST_COLUMNS[1:]), _notes(leaderboard)),
     ]
 
@@ -62,6 +62,7 @@ def records(leaderboard: Leaderboard) -> tuple[dict[str, str | int | float | boo
             "rank": rank,
             "candidate": row.candidate,
             "kind": row.kind,
+            "tuned": row.tuning is not None,
             "settings": row.difference,
             "weights": printable(row.weights),
             "stand_in": row.stand_in,
@@ -104,6 +105,7 @@ def _score_columns(leaderboard: Leaderboard) -> tuple[Column, ...]:
         Column("precision", _score("micro_precision")),
         Column("recall", _score("micro_recall")),
         Column("micro-F1, global thr.", _score("micro_f1_global")),
+        Column("accuracy, global thr.", _score("subset_accuracy_global")),
         Column("micro-F1, per-label thr.", _score("micro_f1_per_label")),
         Column("train micro-F1", _score("train_micro_f1")),
         Column("train accuracy", _score("train_subset_accuracy")),
@@ -127,7 +129,8 @@ def _scaled(name: str, factor: float, pattern: str) -> Callable[[Row], str]:
 def _name(row: Row) -> str:
     flag = " (constant!)" if row.constant else ""
     difference = f" [{row.difference}]" if row.difference else ""
-    return f"{row.candidate}{difference}{flag}"
+    tuned = " (tuned)" if row.tuning else ""
+    return f"{row.candidate}{tuned}{difference}{flag}"
 
 
 _COST_COLUMNS = (
@@ -181,6 +184,7 @@ def _notes(leaderboard: Leaderboard) -> list[str]:
         notes.append("(constant!) predicts the same for every test row.")
     if any(row.cells > 1 for row in rows):
         notes.append("± is the standard deviation over seeds, not an interval of confidence.")
+    notes.extend(_tuning_note(row) for row in rows if row.tuning)
     cells = {row.cells for row in rows if row.kind == "backbone"}
     if len(cells) > 1:
         notes.append("Rows do not rest on the same number of seeds; compare them with care.")
@@ -189,6 +193,23 @@ def _notes(leaderboard: Leaderboard) -> list[str]:
         "thresholds are chosen on validation rows. Seconds are for training one seed."
     )
     return notes
+
+
+def _tuning_note(row: Row) -> str:
+    """Say how settings were found, and how much the validation rows promised too much."""
+    tuning, test, optimism = (
+        row.tuning,
+        row.values["micro_average_precision"],
+        row.values["optimism"],
+    )
+    if tuning is None or test is None or optimism is None:
+        return f"{_name(row)}: average precision is undefined on these test rows."
+    return (
+        f"{_name(row)}: best of {tuning.trials} trials ({tuning.pruned} pruned, {tuning.failed} "
+        f"failed), thresholds from inner validation rows; micro average precision "
+        f"{tuning.average_precision:.3f} there with fresh seeds, {test.mean:.3f} on test rows: "
+        f"validation-to-test optimism {optimism.mean:+.3f}."
+    )
 
 
 def _cell(value: str | int | float | None) -> str:

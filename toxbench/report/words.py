@@ -10,3 +10,12 @@ def printable(text: str) -> str:
     """Replace what a terminal would obey by its escape; line breaks become spaces."""
     one_line = " ".join(text.splitlines())
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in one_line)
+
+
+def duration(seconds: float) -> str:
+    """Write a time in the unit that suits it: ``40 s``, ``12 min``, ``3.5 h``."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

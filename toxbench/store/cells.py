@@ -6,6 +6,7 @@ record as JSON in its header. One file, so that a cell is there whole or not at 
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -139,8 +140,11 @@ class CellStore:
         return [read_cell(path)[0] for path in paths]
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self, patience: float = 0) -> Iterator[None]:
         """Hold the folder for writing; readers are never kept waiting.
+
+        Args:
+            patience: seconds to wait for another run; infinity waits for its end.
 
         Raises:
             TryAgainError: another run holds it.
@@ -148,7 +152,7 @@ class CellStore:
         """
         lock = FileLock(self.folder / ".lock")
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=-1 if patience == math.inf else patience)
         except Timeout as error:
             raise TryAgainError(
                 f"another run is writing to {self.folder}; wait for it, or use --results"

@@ -7,7 +7,7 @@ from typing import Literal
 
 from toxbench.errors import StorageError
 from toxbench.evaluation.thresholds import GLOBAL, HALF, PER_LABEL
-from toxbench.records import CellRecord, Part
+from toxbench.records import CellRecord, Part, TuningRecord
 from toxbench.store.cells import CellStore, ProtocolRecord
 
 
@@ -28,6 +28,7 @@ class Row:
         difference: settings that tell it from another row of the same name, else "".
         weights: what it started from, else "".
         values: column name -> statistic, None where a cell has no such value.
+        tuning: where searched settings came from; None: they were not searched.
         label_f1: mean F1 of each label at threshold 0.5, in the protocol's order.
         constant: in every cell, the same prediction for every test row.
     """
@@ -41,6 +42,7 @@ class Row:
     cells: int
     seeds: int
     values: Mapping[str, Statistic | None]
+    tuning: TuningRecord | None
     label_f1: tuple[float, ...]
     constant: bool
 
@@ -70,6 +72,17 @@ def _gap(name: str) -> Value:
     return gap
 
 
+def _validation(cell: CellRecord) -> float | None:
+    """Average precision of tuned settings on inner validation rows, trained with fresh seeds."""
+    return cell.tuning.average_precision if cell.tuning else None
+
+
+def _optimism(cell: CellRecord) -> float | None:
+    """Validation minus test: what choosing by validation rows promised too much."""
+    validation, test = _validation(cell), _metric("micro_average_precision")(cell)
+    return None if validation is None or test is None else validation - test
+
+
 # Column -> what it is of one cell. Scores are of the test rows at threshold 0.5 unless they say so.
 COLUMNS: Mapping[str, Value] = {
     "micro_f1": _metric("micro_f1"),
@@ -82,6 +95,8 @@ COLUMNS: Mapping[str, Value] = {
     "micro_precision": _metric("micro_precision"),
     "micro_recall": _metric("micro_recall"),
     "micro_average_precision": _metric("micro_average_precision"),
+    "validation_average_precision": _validation,
+    "optimism": _optimism,
     "train_micro_f1": _metric("micro_f1", "train"),
     "train_subset_accuracy": _metric("subset_accuracy", "train"),
     "micro_f1_gap": _gap("micro_f1"),
@@ -137,6 +152,7 @@ def _row(cells: Sequence[CellRecord], difference: str) -> Row:
         cells=len(cells),
         seeds=len({cell.key.seed for cell in cells}),
         values={name: _statistic([of(cell) for cell in cells]) for name, of in COLUMNS.items()},
+        tuning=first.tuning,
         label_f1=_label_f1(cells),
         constant=all(cell.constant for cell in cells),
     )
@@ -164,14 +180,20 @@ def _differences(candidates: Sequence[Sequence[CellRecord]]) -> list[str]:
     texts: list[str] = []
     for cells in candidates:
         own = _settings(cells[0])
-        same_name = [
-            _settings(other[0])
-            for other in candidates
-            if other[0].key.candidate == cells[0].key.candidate and other[0].kind == cells[0].kind
-        ]
+        same_name = [_settings(other[0]) for other in candidates if _comparable(other[0], cells[0])]
         telling = [name for name in own if any(other.get(name) != own[name] for other in same_name)]
-        texts.append(" ".join(f"{name}={own[name]}" for name in telling))
+        texts.append(" ".join(f"{name}={_short(own[name])}" for name in telling))
     return texts
+
+
+def _comparable(one: CellRecord, other: CellRecord) -> bool:
+    """Whether two rows need their settings to tell them apart."""
+    names = one.key.candidate == other.key.candidate and one.kind == other.kind
+    return names and (one.tuning is None) == (other.tuning is None)
+
+
+def _short(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _settings(cell: CellRecord) -> dict[str, object]:

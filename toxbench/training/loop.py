@@ -21,6 +21,7 @@ from toxbench.training.batching import Batcher, epoch_batches, sorted_batches
 from toxbench.training.device import Device
 from toxbench.training.dropout import CheapDropout
 from toxbench.training.losses import LOSSES, Loss
+from toxbench.training.parameters import parameter_groups, set_dropout
 
 _EVALUATED_AT_ONCE = 4096  # padded tokens
 
@@ -65,8 +66,10 @@ class Trainer:
             device: where.
 
         Raises:
-            PluginError: no parameter belongs to the head.
+            PluginError: no parameter belongs to the head, or the settings ask for what the module
+                does not have.
         """
+        set_dropout(module, settings.dropout)
         self._module = module.to(device.torch)
         self._settings = settings
         self._device = device
@@ -75,6 +78,11 @@ class Trainer:
             tokens, device.torch, settings.max_length if settings.padding == "max_length" else None
         )
         self._groups = parameter_groups(self._module, head, settings)
+
+    @property
+    def parameter_count(self) -> int:
+        """Parameters of the module, the new head included."""
+        return sum(parameter.numel() for parameter in self._module.parameters())
 
     def train(
         self,
@@ -211,36 +219,6 @@ def checked_logits(output: Any, row_count: int, label_count: int) -> torch.Tenso
     if not logits.is_floating_point():
         raise PluginError(f"forward returned logits of type {logits.dtype}, expected floats")
     return logits.float()
-
-
-def parameter_groups(
-    module: nn.Module, head: tuple[str, ...], settings: TrainSettings
-) -> list[dict[str, Any]]:
-    """Sort trainable parameters into body and head, with and without weight decay.
-
-    Vectors (biases, normalisation) are not decayed.
-
-    Raises:
-        PluginError: no trainable parameter belongs to the head.
-    """
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for name, parameter in module.named_parameters():
-        if parameter.requires_grad:
-            key = (name.partition(".")[0] in head, parameter.ndim >= 2)
-            groups.setdefault(key, []).append(parameter)
-    if not any(is_head for is_head, _ in groups):
-        raise PluginError(
-            f"the built module has none of the head attributes {', '.join(head)}; name its new "
-            "layers in Backbone(head=...)"
-        )
-    return [
-        {
-            "params": parameters,
-            "lr": settings.head_learning_rate if is_head else settings.learning_rate,
-            "weight_decay": settings.weight_decay if is_matrix else 0.0,
-        }
-        for (is_head, is_matrix), parameters in groups.items()
-    ]
 
 
 def make_optimizer(

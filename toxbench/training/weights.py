@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from toxbench.atomic import cache_folder
 from toxbench.errors import SettingsError, StorageError, TryAgainError, nearest
 from toxbench.plugin.backbone import Backbone, StandIn, Tensors
+from toxbench.plugin.space import Space
 from toxbench.records import WeightsRecord
 from toxbench.settings import digest
 from toxbench.training.hub import (
@@ -78,6 +79,7 @@ class Weights:
         defaults: settings that these weights want instead of the backbone's own.
         warning: one line to show when these are not the weights that a reader would expect.
         build: how to build the module, where the backbone's own way does not suit these weights.
+        search_space: dimensions that these weights want instead of the backbone's own.
     """
 
     record: WeightsRecord
@@ -85,6 +87,7 @@ class Weights:
     defaults: Mapping[str, Any]
     warning: str | None = None
     build: "Callable[[Path, int], nn.Module] | None" = None
+    search_space: Space = field(default_factory=dict)
 
 
 class WeightsFinder:
@@ -235,7 +238,9 @@ def _stand_in(backbone: Backbone) -> Weights:
         label=f"stand-in: {stand_in.note}",
         identity=f"{_STAND_IN_SHA256[:12]}/{folder.name}",
     )
-    return Weights(record, folder, stand_in.defaults, build=stand_in.build)
+    return Weights(
+        record, folder, stand_in.defaults, build=stand_in.build, search_space=stand_in.search_space
+    )
 
 
 def _no_stand_in(backbone: Backbone) -> str:

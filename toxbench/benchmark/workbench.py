@@ -1,0 +1,127 @@
+"""What all trainings of one backbone share: tokenizer, tokens and pretrained weights."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from toxbench.atomic import cache_folder
+from toxbench.data.table import Comments
+from toxbench.data.tokens import Tokens, tokenise
+from toxbench.errors import PluginError
+from toxbench.plugin.backbone import Backbone
+from toxbench.settings import TrainSettings
+from toxbench.training.device import Device, seeded
+from toxbench.training.hub import sha256_of
+from toxbench.training.loop import Trainer
+from toxbench.training.weights import Weights
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class Workbench:
+    """Makes trainers of one backbone on one table; what they share is prepared once."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        weights: Weights,
+        comments: Comments,
+        device: Device,
+        keep_module: bool = False,
+    ) -> None:
+        """Load nothing yet.
+
+        Args:
+            backbone: whose module and tokenizer are used.
+            weights: on the disk.
+            comments: all rows that a trainer may see.
+            device: where to train.
+            keep_module: keep an untrained copy of the module of the last seed, for many trainings
+                with the same one. They start alike, whether it was kept or built again.
+        """
+        self._backbone = backbone
+        self._weights = weights
+        self._comments = comments
+        self._device = device
+        self._keep_module = keep_module
+        self._kept: tuple[int, nn.Module, torch.Tensor] | None = None
+        self._tokens: dict[int, Tokens] = {}
+
+    def tokens(self, max_length: int) -> Tokens:
+        """Tokenise the table, once for each ``max_length``, through the cache on the disk."""
+        if max_length not in self._tokens:
+            tokenizer, identity = self._tokenizer
+            texts = self._comments.texts
+            cache = cache_folder() / "tokens"
+            self._tokens[max_length] = tokenise(tokenizer, identity, texts, max_length, cache)
+        return self._tokens[max_length]
+
+    @contextmanager
+    def trainer(self, settings: TrainSettings, seed: int) -> Iterator[Trainer]:
+        """Yield a trainer of a fresh module; torch is seeded until the context ends.
+
+        Raises:
+            PluginError: the backbone breaks its contract, or has not what the settings ask for.
+        """
+        tokens = self.tokens(settings.max_length)
+        with seeded(seed, self._device):
+            module = self._module(seed)
+            yield Trainer(
+                module, self._backbone.head, tokens, self._comments.targets, settings, self._device
+            )
+
+    @property
+    def _folder(self) -> Path:
+        folder = self._weights.folder
+        if folder is None:
+            name = self._backbone.name
+            raise PluginError(f"the weights of {name} were planned but never fetched")
+        return folder
+
+    @cached_property
+    def _tokenizer(self) -> "tuple[PreTrainedTokenizerBase, str]":
+        """The tokenizer, and what tells it from every other one."""
+        with _quiet_transformers():
+            tokenizer = self._backbone.tokenizer(self._folder)
+        files = sorted(
+            path for path in self._folder.iterdir()
+            if "token" in path.name or "vocab" in path.name or path.name == "merges.txt"
+        )  # fmt: skip
+        return tokenizer, ":".join([type(tokenizer).__name__, *map(sha256_of, files)])
+
+    def _module(self, seed: int) -> nn.Module:
+        """Return a module as it is built after seeding torch with ``seed``."""
+        if self._kept is not None and self._kept[0] == seed:
+            _, module, state = self._kept
+            torch.set_rng_state(state)  # as building it left the generator
+            return copy.deepcopy(module)
+        build = self._weights.build or self._backbone.build
+        with _quiet_transformers():
+            module = build(self._folder, len(self._comments.labels))
+        if self._keep_module:
+            self._kept = (seed, copy.deepcopy(module), torch.get_rng_state())
+        return module
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Keep transformers' load reports and bars off the terminal; a new head is no news here."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    had_bars = logging.is_progress_bar_enabled()
+    logging.set_verbosity(40)  # logging.ERROR
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if had_bars:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]

@@ -1,0 +1,154 @@
+"""``toxbench tune``: from a table to the best settings of each backbone."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from toxbench.cli.options import (
+    experiment_options,
+    output_options,
+    settings_from,
+    settings_options,
+    used,
+)
+from toxbench.errors import CellsFailedError, StorageError
+from toxbench.settings import RunSettings, SplitSettings, TrainSettings, TuneSettings
+
+if TYPE_CHECKING:
+    from toxbench.plugin.registry import Registry
+    from toxbench.records import TunedSettings
+    from toxbench.tuning.tune import TunePlan
+
+
+@click.command()
+@click.option("--resume", is_flag=True, help="Go on with the last search in --results.")
+@click.option("--importance", is_flag=True, help="Say what mattered in finished trials, and stop.")
+@settings_options(TuneSettings, without=("space",))
+@click.option(
+    "--space", multiple=True, metavar="NAME=RANGE",
+    help="low:high, low:high:log or a,b,c; or a TOML file of them. May be repeated.",
+)  # fmt: skip
+@experiment_options
+@output_options
+@settings_options(TrainSettings)
+@settings_options(SplitSettings)
+def tune(**values: Any) -> None:
+    """Search hyperparameters, then evaluate the best ones once on the test rows.
+
+    The default settings are always trial 0, and test rows are not part of any trial. The same
+    command, or --resume, goes on where it was interrupted. A training setting given here, in
+    --config or by --preset is kept, not searched. --seeds is 5 here unless it is given.
+    """
+    from toxbench.plugin.registry import Registry
+
+    registry = Registry.discover()
+    if values["importance"]:
+        _print_importance(values["results"] or Path("results"), registry)
+        return
+    # Only now: torch and optuna take seconds to import.
+    from toxbench.benchmark.check import check_settings
+    from toxbench.cli.feedback import feedback_for
+    from toxbench.cli.show import print_leaderboard
+    from toxbench.tuning.request import write_request
+    from toxbench.tuning.tune import plan_tuning, run_tuning
+
+    settings = _settings(values)
+    check_settings(settings, registry)
+    with feedback_for(
+        quiet=values["quiet"] or values["as_json"], debug=values["debug"]
+    ) as feedback:
+        for problem in registry.problems:
+            feedback.warn(str(problem))
+        planned = plan_tuning(settings, registry, download=not values["dry_run"])
+        for warning in planned.plan.warnings:
+            feedback.warn(warning)
+        feedback.say(_plan_text(planned))
+        if values["dry_run"]:
+            return
+        write_request(settings)
+        tuned, failures = run_tuning(planned, settings, registry, feedback)
+    store = planned.plan.store
+    if not values["as_json"] and not values["quiet"]:
+        _print_tuned(planned, tuned, registry)
+    print_leaderboard(store, registry, "json" if values["as_json"] else None)
+    if not values["as_json"] and not values["quiet"]:
+        click.echo(f"\nStored in {store.folder}")
+        click.echo("The default settings in the same table: the same options with toxbench run "
+                   "--tuned")  # fmt: skip
+    if failures:
+        raise CellsFailedError(f"{len(failures)} cells of the tuned settings failed")
+
+
+def _settings(values: dict[str, Any]) -> RunSettings:
+    from toxbench.tuning.request import read_request
+    from toxbench.tuning.space import parse_options
+    from toxbench.tuning.tune import with_tuning_seeds
+
+    table = used(TuneSettings, values)
+    table["space"] = parse_options(values["space"])
+    below = {}
+    if values["resume"]:
+        below = read_request(values["results"] or Path("results"), values["storage"])
+    return settings_from(values, with_tuning_seeds(below), tune=table)
+
+
+def _plan_text(planned: "TunePlan") -> str:
+    """Describe the searches in a few lines."""
+    from toxbench.settings import INNER_FOLDS
+    from toxbench.tuning.space import described
+    from toxbench.tuning.storage import shown_url
+
+    plan, settings = planned.plan, planned.settings
+    comments = plan.protocol.comments
+    rows = len(planned.definitions[0].data.comments)
+    limits = [f"{settings.limit} trials"] if settings.limit else []
+    limits += [settings.budget] if settings.budget else []
+    lines = [
+        f"Table     {comments.name}: {len(comments)} comments, {len(comments.labels)} labels; "
+        f"protocol {plan.protocol.fingerprint[:12]}",
+        f"Search    {' or '.join(limits)} for each backbone, {settings.sampler}, pruner "
+        f"{settings.pruner}, on {settings.inner_folds} of {INNER_FOLDS} inner folds of {rows} "
+        "rows; test rows are not among them",
+    ]
+    for definition in planned.definitions:
+        candidate = definition.candidate
+        space = ", ".join(f"{n}={described(d)}" for n, d in definition.space.items())
+        lines.append(f"Backbone  {candidate.name} from {candidate.weights.record.label}: {space}")
+    lines.append(f"Studies   {shown_url(planned.url)} (optuna-dashboard opens it)")
+    return "\n".join(lines)
+
+
+def _print_tuned(planned: "TunePlan", tuned: "list[TunedSettings]", registry: "Registry") -> None:
+    from toxbench.report.studies import tuned_table
+    from toxbench.store.tuned import FILE
+
+    render = registry.report_format("plain").item.render
+    for definition, found in zip(planned.definitions, tuned, strict=True):
+        click.echo(render(tuned_table(found, definition.candidate.settings)).strip())
+        click.echo(f"In {definition.folder / FILE}, with trials.csv and plots beside it\n")
+
+
+def _print_importance(results: Path, registry: "Registry") -> None:
+    """Print and draw what mattered in every study of the newest protocol."""
+    from toxbench.report.plots import importances
+    from toxbench.report.studies import importance_table
+    from toxbench.store.find import find_store
+    from toxbench.store.trials import TrialStore
+    from toxbench.store.tuned import TUNING
+    from toxbench.tuning.index import in_memory_study
+    from toxbench.tuning.outcome import write_study
+
+    tuning = find_store(results).folder / TUNING
+    folders = sorted(path.parent for path in tuning.glob("*/trials"))
+    if not folders:
+        raise StorageError(f"{tuning.parent} holds no search yet; start with: toxbench tune")
+    render = registry.report_format("plain").item.render
+    for folder in folders:
+        trials = TrialStore(folder / "trials").records()
+        complete = sum(record.state == "complete" for record in trials)
+        shares = importances(in_memory_study(trials))
+        click.echo(render(importance_table(folder.name, complete, shares)).strip())
+        for plot in write_study(folder):
+            click.echo(f"  {plot}")
+        click.echo("")

@@ -1,0 +1,91 @@
+"""What the settings say about single layers: learning rates, weight decay and dropout."""
+
+from typing import Any
+
+from torch import nn
+
+from toxbench.errors import PluginError
+from toxbench.settings import TrainSettings
+
+
+def parameter_groups(
+    module: nn.Module, head: tuple[str, ...], settings: TrainSettings
+) -> list[dict[str, Any]]:
+    """Sort trainable parameters by learning rate and weight decay.
+
+    Vectors (biases, normalisation) are not decayed. With ``layer_decay`` below 1, the rate of the
+    body shrinks from its top layer down to the embeddings (Howard and Ruder 2018,
+    arXiv:1801.06146, section 3.2).
+
+    Raises:
+        PluginError: no trainable parameter belongs to the head, or the rates are to differ by
+            layer and the body has no list of layers.
+    """
+    below_top = _layers_below_top(module, head, settings.layer_decay)
+    groups: dict[tuple[bool, int, bool], list[nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            key = (name.partition(".")[0] in head, below_top.get(name, 0), parameter.ndim >= 2)
+            groups.setdefault(key, []).append(parameter)
+    if not any(is_head for is_head, _, _ in groups):
+        raise PluginError(
+            f"the built module has none of the head attributes {', '.join(head)}; name its new "
+            "layers in Backbone(head=...)"
+        )
+    return [
+        {
+            "params": parameters,
+            "lr": settings.head_learning_rate
+            if is_head
+            else settings.learning_rate * settings.layer_decay**depth,
+            "weight_decay": settings.weight_decay if is_matrix else 0.0,
+        }
+        for (is_head, depth, is_matrix), parameters in groups.items()
+    ]
+
+
+def set_dropout(module: nn.Module, probability: float | None) -> None:
+    """Give every ``nn.Dropout`` of a module one probability; None leaves them as they are.
+
+    Raises:
+        PluginError: there is none to set.
+    """
+    if probability is None:
+        return
+    layers = [layer for layer in module.modules() if isinstance(layer, nn.Dropout)]
+    if not layers:
+        raise PluginError("dropout is set, but the built module has no nn.Dropout; leave it unset")
+    for layer in layers:
+        layer.p = probability
+
+
+def _layers_below_top(module: nn.Module, head: tuple[str, ...], decay: float) -> dict[str, int]:
+    """Return parameter name -> how many layers below the top it is; empty when none decays.
+
+    The layers are the longest ``nn.ModuleList`` of the body; what has to do with embeddings lies
+    below all of them, and the rest (a final normalisation, a pooler) counts as the top.
+    """
+    if decay == 1.0:
+        return {}
+    prefix, layers = _layer_list(module, head)
+    depths: dict[str, int] = {}
+    for name, _ in module.named_parameters():
+        if name.startswith(f"{prefix}."):
+            depths[name] = layers - 1 - int(name.removeprefix(f"{prefix}.").partition(".")[0])
+        elif "embed" in name.lower():
+            depths[name] = layers
+    return depths
+
+
+def _layer_list(module: nn.Module, head: tuple[str, ...]) -> tuple[str, int]:
+    """Return the name and the length of the body's list of layers."""
+    lists = [
+        (name, len(child))
+        for name, child in module.named_modules()
+        if isinstance(child, nn.ModuleList) and name.partition(".")[0] not in head
+    ]
+    if not lists:
+        raise PluginError(
+            "layer_decay below 1 needs a body with an nn.ModuleList of layers; leave it at 1"
+        )
+    return max(lists, key=lambda found: found[1])

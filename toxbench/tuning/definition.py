@@ -1,0 +1,77 @@
+"""What is searched, and where it is kept."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from toxbench.benchmark.candidate import BackboneCandidate
+from toxbench.plugin.space import Choice, Dimension
+from toxbench.settings import TuneSettings, digest
+from toxbench.training.device import Device
+from toxbench.tuning.inner import InnerData
+from toxbench.tuning.space import grid
+
+UNLIMITED = 10**6
+
+
+@dataclass(frozen=True)
+class Definition:
+    """One search.
+
+    Attributes:
+        candidate: the backbone with its default settings, which are trial 0.
+        space: checked dimensions.
+        data: rows without the test rows.
+        settings: how to search.
+        tuning: folder of all studies of the protocol.
+        fingerprint: of the protocol.
+    """
+
+    candidate: BackboneCandidate
+    device: Device
+    space: Mapping[str, Dimension]
+    data: InnerData
+    settings: TuneSettings
+    tuning: Path
+    fingerprint: str
+
+    @property
+    def name(self) -> str:
+        """Name of the study: the backbone, and a digest of all that its scores depend on."""
+        chosen = digest(
+            [
+                self.fingerprint,
+                self.candidate.weights.record.identity,
+                self.candidate.settings.model_dump(mode="json"),
+                sorted((name, repr(dimension)) for name, dimension in self.space.items()),
+                self.settings.inner_folds,
+                self.settings.tune_seed,
+            ]
+        )
+        return f"{self.candidate.name}-{chosen}"
+
+    @property
+    def folder(self) -> Path:
+        """Where the study's records and results are."""
+        return self.tuning / self.name
+
+    @property
+    def wanted(self) -> int:
+        """Finished trials to reach; a grid may have fewer points."""
+        trials = self.settings.limit or UNLIMITED
+        if self.settings.sampler != "grid":
+            return trials
+        points = math.prod(len(values) for values in grid(self.space).values())
+        return min(trials, points + 1)  # and the default
+
+    @property
+    def most_epochs(self) -> int:
+        """Epochs of the longest trial."""
+        dimension = self.space.get("epochs")
+        own = self.candidate.settings.epochs
+        if dimension is None:
+            return own
+        if isinstance(dimension, Choice):
+            return max(own, *(int(value) for value in dimension.values))
+        return max(own, int(dimension.high))

@@ -1,0 +1,267 @@
+"""One study: committed trial records are what happened, Optuna's database is an index of them."""
+
+import itertools
+import json
+import logging
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import optuna
+from filelock import FileLock
+from optuna.distributions import json_to_distribution
+from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+
+from toxbench.records import TrialRecord
+from toxbench.store.trials import TrialStore
+from toxbench.tuning.storage import GRACE_SECONDS
+from toxbench.tuning.worker import Worker
+
+# User attributes of a trial in the database.
+UID, WORKER, SLOT, RECORD = "uid", "worker", "slot", "record"
+_POLL_SECONDS = 0.5
+_STATES = {
+    "complete": TrialState.COMPLETE,
+    "pruned": TrialState.PRUNED,
+    "failed": TrialState.FAIL,
+}
+
+Job = Callable[[Trial, int], TrialRecord]
+Enough = Callable[[Sequence[TrialRecord]], bool]
+
+
+class WithdrawnError(Exception):
+    """Others are already at work on every trial that is wanted."""
+
+
+class FailedError(Exception):
+    """The trial was committed as failed."""
+
+
+@dataclass
+class StudyIndex:
+    """A study that several workers may work on, and that survives the loss of any of them.
+
+    Attributes:
+        name: of the study in the database.
+        storage: the database.
+        store: the committed records.
+        worker: this process.
+        sampler: draws trials.
+        pruner: ends bad ones.
+    """
+
+    name: str
+    storage: BaseStorage
+    store: TrialStore
+    worker: Worker
+    sampler: BaseSampler
+    pruner: BasePruner
+
+    def __post_init__(self) -> None:
+        with _quiet_optuna():
+            self._study = optuna.create_study(
+                storage=self.storage,
+                study_name=self.name,
+                sampler=self.sampler,
+                pruner=self.pruner,
+                direction="maximize",
+                load_if_exists=True,
+            )
+        self._first_seen: dict[str, float] = {}
+
+    def work(self, wanted: int, enough: Enough, job: Job) -> Iterator[list[TrialRecord]]:
+        """Take part until ``wanted`` trials are finished, or ``enough`` of the finished ones.
+
+        Each trial takes one of ``wanted`` slots, and a lost trial's slot is free again; a worker
+        that drew one too many gives it back. Yields the finished trials at first and after
+        whatever happened.
+
+        Args:
+            wanted: finished trials, by all workers together.
+            enough: whether to begin no further trial, by what is finished.
+            job: trains a trial, given its slot, counted from 0.
+
+        Raises:
+            StorageError: a record cannot be read or written.
+        """
+        records = self.sync()
+        yield records
+        while len(records) < wanted and not enough(records):
+            if len(records) + len(self._running()) >= wanted:
+                time.sleep(_POLL_SECONDS)  # for the last ones of other workers, or their end
+            else:
+                self._one(wanted, job)
+            records = self.sync()
+            yield records
+
+    def sync(self) -> list[TrialRecord]:
+        """Bring records and database to the same state; return all records.
+
+        What the database knows from workers on other machines becomes a record here; records that
+        it does not know, because it is new, are added; a trial whose worker died after committing
+        it is finished.
+        """
+        self.store.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.store.folder / ".sync.lock"):
+            records = {record.uid: record for record in self.store.records()}
+            trials = self._study.get_trials(deepcopy=False)
+            for trial in trials:
+                text = trial.user_attrs.get(RECORD)
+                if text and trial.state.is_finished() and trial.user_attrs[UID] not in records:
+                    record = TrialRecord.model_validate_json(text)
+                    self.store.write(record)
+                    records[record.uid] = record
+            known = {trial.user_attrs[UID]: trial for trial in trials if UID in trial.user_attrs}
+            self._finish_committed(records, known)
+            self._add(sorted((r for u, r in records.items() if u not in known),
+                             key=lambda record: record.number), len(trials))  # fmt: skip
+            self._free_lost()
+        return sorted(records.values(), key=lambda record: (record.number, record.uid))
+
+    def _one(self, wanted: int, job: Job) -> None:
+        """Draw and run one trial."""
+        with _quiet_optuna():
+            try:
+                self._study.optimize(
+                    lambda trial: self._objective(trial, wanted, job),
+                    n_trials=1,
+                    catch=(WithdrawnError, FailedError),
+                )
+            except UpdateFinishedTrialError:
+                return  # it was taken for lost meanwhile, and another worker has it
+
+    def _objective(self, trial: Trial, wanted: int, job: Job) -> float:
+        uid = f"{self.worker.uid}{trial.number:08x}"
+        trial.set_user_attr(WORKER, self.worker.uid)
+        trial.set_user_attr(UID, uid)
+        slot = self._free_slot(trial.number)
+        if slot >= wanted:
+            raise WithdrawnError
+        trial.set_user_attr(SLOT, slot)
+        signed = {"uid": uid, "worker": self.worker.uid, "slot": slot}
+        record = job(trial, slot).model_copy(update=signed)
+        frozen = self._frozen(trial.number)
+        if frozen.state != TrialState.RUNNING:
+            raise UpdateFinishedTrialError
+        record = record.model_copy(update={"attributes": _plain(frozen.system_attrs)})
+        self.store.write(record)  # from here on the trial has happened
+        trial.set_user_attr(RECORD, record.model_dump_json())
+        if record.state == "pruned":
+            raise optuna.TrialPruned(record.reason)
+        if record.value is None:
+            raise FailedError(record.reason)
+        return record.value
+
+    def _free_slot(self, number: int) -> int:
+        """Return the lowest slot that no earlier trial has, once all of those have chosen."""
+        while True:
+            earlier = self._study.get_trials(deepcopy=False)[:number]
+            alive = [t for t in earlier if t.state == TrialState.RUNNING or RECORD in t.user_attrs]
+            if all(SLOT in trial.user_attrs for trial in alive):
+                break
+            self._free_lost()
+            time.sleep(_POLL_SECONDS / 10)
+        taken = {trial.user_attrs[SLOT] for trial in alive}
+        return next(slot for slot in itertools.count() if slot not in taken)
+
+    def _running(self) -> list[FrozenTrial]:
+        return self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+
+    def _frozen(self, number: int) -> FrozenTrial:
+        return self._study.get_trials(deepcopy=False)[number]
+
+    def _finish_committed(
+        self, records: dict[str, TrialRecord], known: dict[str, FrozenTrial]
+    ) -> None:
+        """Tell the database of trials whose worker died between committing and telling it."""
+        for uid, trial in known.items():
+            record = records.get(uid)
+            mine = trial.user_attrs.get(WORKER) == self.worker.uid
+            if record and trial.state == TrialState.RUNNING and not mine and self._is_dead(trial):
+                text = record.model_dump_json()
+                self.storage.set_trial_user_attr(trial._trial_id, RECORD, text)
+                state = _STATES[record.state]
+                complete = record.value is not None
+                self._study.tell(trial.number, record.value, None if complete else state)
+
+    def _add(self, missing: Sequence[TrialRecord], count: int) -> None:
+        """Add trials that the database does not know, under their own numbers where it is empty."""
+        for record in missing:
+            while count < record.number:
+                # A trial of that number was lost, or is on another machine.
+                self._study.add_trial(create_trial(state=TrialState.FAIL))
+                count += 1
+            self._study.add_trial(frozen_trial(record))
+            count += 1
+
+    def _free_lost(self) -> None:
+        """Fail the running trials whose worker is gone, so that another one takes their place."""
+        for trial in self._running():
+            if self._is_dead(trial):
+                self._study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            optuna.storages.fail_stale_trials(self._study)  # by heartbeats
+
+    def _is_dead(self, trial: FrozenTrial) -> bool:
+        """Whether a trial's worker is known to be gone.
+
+        One that died before it signed the trial has left no heartbeat either: such a trial is
+        given up when it stayed unsigned for the whole grace period.
+        """
+        worker = trial.user_attrs.get(WORKER)
+        if worker is not None:
+            return self.worker.is_dead(worker)
+        first_seen = self._first_seen.setdefault(str(trial._trial_id), time.monotonic())
+        return time.monotonic() - first_seen > GRACE_SECONDS
+
+
+def frozen_trial(record: TrialRecord) -> FrozenTrial:
+    """Make the trial again that a record was made of."""
+    return create_trial(
+        state=_STATES[record.state],
+        value=record.value,
+        params=dict(record.params),
+        distributions={k: json_to_distribution(v) for k, v in record.distributions.items()},
+        user_attrs={
+            UID: record.uid,
+            WORKER: record.worker,
+            SLOT: record.slot,
+            RECORD: record.model_dump_json(),
+            **({"default": True} if record.default else {}),
+        },
+        system_attrs=dict(record.attributes),
+        intermediate_values=dict(record.epoch_scores),
+    )
+
+
+def in_memory_study(records: Sequence[TrialRecord]) -> optuna.Study:
+    """Make a study of records alone, for reports."""
+    with _quiet_optuna():
+        study = optuna.create_study(direction="maximize")
+        study.add_trials([frozen_trial(record) for record in records])
+    return study
+
+
+def _plain(attributes: dict[str, object]) -> dict[str, object]:
+    """Keep what JSON can hold."""
+    kept: dict[str, object] = json.loads(json.dumps(attributes, default=str))
+    return kept
+
+
+@contextmanager
+def _quiet_optuna() -> Iterator[None]:
+    """Keep Optuna's own log lines off the terminal: the same is said in our words."""
+    level = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(level)

@@ -1,0 +1,43 @@
+"""The rows that a search may see: those of train and validation, without any test row."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.model_selection import KFold
+
+from toxbench.data.split import Protocol, Split
+from toxbench.data.table import Comments
+from toxbench.errors import DataError
+from toxbench.settings import INNER_FOLDS
+
+
+@dataclass(frozen=True, eq=False)
+class InnerData:
+    """A table that test rows were never part of, and its folds."""
+
+    comments: Comments
+    folds: tuple[Split, ...]
+
+
+def inner_data(protocol: Protocol, seed: int) -> InnerData:
+    """Copy the rows that are not test rows, and cut them into `INNER_FOLDS` random folds.
+
+    Each fold's ``validation`` is one of the parts, its ``train`` the others, its ``test`` empty;
+    rows are counted in the new table.
+
+    Raises:
+        DataError: too few rows, or a fold without a positive validation entry.
+    """
+    split = protocol.folds[0]
+    rows = np.sort(np.concatenate([split.train, split.validation]))
+    comments = protocol.comments.take(rows)
+    if len(rows) < 2 * INNER_FOLDS:
+        raise DataError(f"{len(rows)} rows beside the test rows are too few to tune on")
+    parts = KFold(INNER_FOLDS, shuffle=True, random_state=seed).split(rows)
+    folds = tuple(
+        Split(train.astype(np.int64), validation.astype(np.int64), np.empty(0, dtype=np.int64))
+        for train, validation in parts
+    )
+    if not all(comments.targets[fold.validation].any() for fold in folds):
+        raise DataError("too few positive rows to tune on: an inner fold has none to validate with")
+    return InnerData(comments, folds)

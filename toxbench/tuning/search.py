@@ -1,0 +1,171 @@
+"""The search for one backbone: trials, then the best of them again with fresh seeds."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from optuna.pruners import BasePruner, NopPruner
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.storages import BaseStorage
+from optuna.trial import Trial
+
+from toxbench.errors import CellsFailedError
+from toxbench.records import TrialRecord
+from toxbench.settings import INNER_FOLDS, TrainSettings, digest, seconds
+from toxbench.store.trials import TrialStore
+from toxbench.tuning.definition import UNLIMITED, Definition
+from toxbench.tuning.index import StudyIndex
+from toxbench.tuning.progress import SearchFeedback, SearchProgress
+from toxbench.tuning.sampling import Sampler, make_pruner
+from toxbench.tuning.space import default_values, draw
+from toxbench.tuning.trial import Configuration, TrialRunner
+from toxbench.tuning.worker import Worker
+
+_FIRST_SEED = 10_001  # beyond the seeds of any run
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search ends with.
+
+    Attributes:
+        trials: all of the search.
+        finalists: one list of trainings with fresh seeds for each configuration, the best first.
+    """
+
+    trials: Sequence[TrialRecord]
+    finalists: Sequence[Sequence[TrialRecord]]
+
+    @property
+    def score(self) -> float:
+        """Mean score of the winner with fresh seeds."""
+        return _mean(self.finalists[0])
+
+
+class Search:
+    """Runs one definition to its end, together with whoever else works on it."""
+
+    def __init__(
+        self, definition: Definition, storage: BaseStorage, worker: Worker, feedback: SearchFeedback
+    ) -> None:
+        self._definition = definition
+        self._settings = definition.settings
+        self._storage = storage
+        self._worker = worker
+        self._feedback = feedback
+        self._runner = TrialRunner(definition, feedback)
+
+    def run(self) -> Found:
+        """Search, train the best again, and return both.
+
+        Raises:
+            CellsFailedError: no trial, or no finalist, has a score.
+            StorageError: records cannot be read or written.
+        """
+        name = self._definition.candidate.name
+        trials = self._search()
+        best = _best(trials, self._settings.finalists)
+        if not best:
+            raise CellsFailedError(f"every trial of {name} failed; the last: {trials[-1].reason}")
+        finalists = self._finalists([record.settings for record in best])
+        if not finalists:
+            raise CellsFailedError(f"every finalist of {name} failed; lower the learning rates")
+        return Found(trials, finalists)
+
+    def _search(self) -> list[TrialRecord]:
+        definition = self._definition
+        base, space = definition.candidate.settings, definition.space
+        defaults = default_values(space, base)
+        sampler = Sampler(self._settings, space, defaults)
+        pruner = make_pruner(self._settings, definition.most_epochs)
+        index = self._index(definition.name, "trials", sampler, pruner)
+        budget = seconds(self._settings.budget) if self._settings.budget else math.inf
+        folds = tuple(range(self._settings.inner_folds))
+        records: list[TrialRecord] = []
+
+        def job(trial: Trial, slot: int) -> TrialRecord:
+            if sampler.is_default:
+                draw(trial, {name: space[name] for name in defaults}, base)
+                configuration = Configuration(base, _FIRST_SEED, folds, default=True)
+            else:
+                drawn, left = draw(trial, space, base), budget - _seconds(records)
+                configuration = Configuration(drawn, _FIRST_SEED, folds, seconds_left=left)
+            return self._runner.run(trial, configuration, records)
+
+        def enough(finished: Sequence[TrialRecord]) -> bool:
+            nothing_works = len(finished) >= 3 and all(r.state == "failed" for r in finished)
+            return nothing_works or _seconds(finished) >= budget
+
+        for finished in index.work(definition.wanted, enough, job):
+            records[:] = finished
+            self._tell(records, "search", definition.wanted, budget)
+        return records
+
+    def _finalists(self, configurations: Sequence[TrainSettings]) -> list[list[TrialRecord]]:
+        """Train each with fresh seeds on other inner folds than the search's; the best first."""
+        definition, count = self._definition, self._settings.inner_folds
+        key = digest([settings.model_dump(mode="json") for settings in configurations])
+        name = f"finalists-{key}"
+        index = self._index(f"{definition.name}-{name}", name, RandomSampler(), NopPruner())
+        folds = tuple((fold + count) % INNER_FOLDS for fold in range(count))
+        wanted = len(configurations) * self._settings.finalist_seeds
+        stores = map(TrialStore, sorted(definition.folder.glob("finalists-*")))
+        known = [record for store in stores for record in store.records()]
+
+        def job(trial: Trial, slot: int) -> TrialRecord:
+            seed, place = divmod(slot, len(configurations))
+            fresh = Configuration(configurations[place], _FIRST_SEED + 1 + seed, folds)
+            return self._runner.run(trial, fresh, known)
+
+        records: list[TrialRecord] = []
+        for finished in index.work(wanted, lambda _: False, job):
+            records[:] = finished
+            self._tell(records, "finalists", wanted, math.inf)
+        groups = [
+            [record for record in records if record.settings == settings]
+            for settings in configurations
+        ]
+        whole = [group for group in groups if all(r.value is not None for r in group)]
+        return sorted(whole, key=_mean, reverse=True)
+
+    def _index(
+        self, name: str, folder: str, sampler: BaseSampler, pruner: BasePruner
+    ) -> StudyIndex:
+        store = TrialStore(self._definition.folder / folder)
+        return StudyIndex(name, self._storage, store, self._worker, sampler, pruner)
+
+    def _tell(self, records: Sequence[TrialRecord], phase: str, wanted: int, budget: float) -> None:
+        """Say how far the search is."""
+        values = [record.value for record in records if record.value is not None]
+        left = budget - _seconds(records)
+        if records and wanted < UNLIMITED:
+            left = min(left, (wanted - len(records)) * _seconds(records) / len(records))
+        self._feedback.search_progress(
+            SearchProgress(
+                backbone=self._definition.candidate.name,
+                phase=phase,
+                finished=len(records),
+                wanted=wanted if wanted < UNLIMITED else None,
+                pruned=sum(record.state == "pruned" for record in records),
+                failed=sum(record.state == "failed" for record in records),
+                best=max(values, default=None),
+                seconds_left=max(0.0, left) if math.isfinite(left) else None,
+            )
+        )
+
+
+def _best(records: Sequence[TrialRecord], count: int) -> list[TrialRecord]:
+    """Return the complete trials of the highest values, of equal settings only the first."""
+    complete = [record for record in records if record.value is not None]
+    ranked = sorted(complete, key=lambda record: (-(record.value or 0.0), record.number))
+    first = {record.settings.model_dump_json(): record.uid for record in reversed(ranked)}
+    return [r for r in ranked if first[r.settings.model_dump_json()] == r.uid][:count]
+
+
+def _mean(group: Sequence[TrialRecord]) -> float:
+    return fmean(record.value or 0.0 for record in group)
+
+
+def _seconds(records: Sequence[TrialRecord]) -> float:
+    return math.fsum(record.seconds for record in records)

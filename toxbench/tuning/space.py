@@ -1,0 +1,217 @@
+"""Search spaces: what users write, checked, as Optuna's distributions, and drawn as settings."""
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.trial import Trial
+
+from toxbench.errors import SettingsError, nearest
+from toxbench.plugin.space import Choice, Dimension, Range, Space, Value
+from toxbench.settings import TrainSettings, layered
+
+_GRID_POINTS = 3
+# Not searched: an inner fold's last epoch is scored, so `epochs` does what `selection` would.
+NEVER = {
+    "selection": "the number of epochs is searched instead",
+    "seed": "a seed is no hyperparameter",
+}
+
+
+def parse_options(values: Iterable[str]) -> dict[str, Any]:
+    """Read ``--space`` options: ``NAME=TEXT``, or a TOML file with such keys.
+
+    Raises:
+        SettingsError: neither of both.
+    """
+    space: dict[str, Any] = {}
+    for value in values:
+        name, equals, text = value.partition("=")
+        if equals:
+            space[name.strip().replace("-", "_")] = text
+        else:
+            space |= _read(Path(value))
+    return space
+
+
+def parse_dimension(name: str, value: Any) -> Dimension:
+    """Read ``low:high``, ``low:high:log`` or ``a,b,c``, each with ``:SETTING=VALUE`` behind it.
+
+    A TOML list is a choice, and a single value is a choice of one.
+
+    Raises:
+        SettingsError: it is none of them.
+    """
+    if isinstance(value, list | tuple):
+        return Choice(tuple(value))
+    first, *rest = str(value).split(":")
+    when = None
+    if rest and "=" in rest[-1]:
+        setting, _, wanted = rest.pop().partition("=")
+        when = (setting.strip(), _number(wanted.strip()))
+    if not rest:
+        return Choice(tuple(_number(word.strip()) for word in first.split(",")), when)
+    low, high = _number(first), _number(rest[0])
+    if isinstance(low, str) or isinstance(high, str) or rest[1:] not in ([], ["log"]):
+        raise SettingsError(
+            f"--space {name}={value}: write low:high, low:high:log or a,b,c, "
+            "and :SETTING=VALUE behind it if it depends on another"
+        )
+    return Range(low, high, log=rest[1:] == ["log"], when=when)
+
+
+def checked_space(space: Space, base: TrainSettings, origin: str) -> dict[str, Dimension]:
+    """Check every dimension against the settings; return them, those with conditions last.
+
+    Args:
+        space: setting name -> dimension.
+        base: the values of all settings that are not searched.
+        origin: who declared the space, for messages.
+
+    Raises:
+        SettingsError: a name is unknown, a value impossible, a range empty, or nothing is left.
+    """
+    for name, dimension in space.items():
+        _check(name, dimension, base, origin)
+    ordered = sorted(space.items(), key=lambda item: item[1].when is not None)
+    kept = {name: dimension for name, dimension in ordered if _possible(dimension, space, base)}
+    if not kept:
+        raise SettingsError(f"{origin}: nothing to search; name a range: --space epochs=2:8")
+    return kept
+
+
+def distribution(name: str, dimension: Dimension) -> BaseDistribution:
+    """Return Optuna's distribution of a checked dimension."""
+    if isinstance(dimension, Choice):
+        return CategoricalDistribution(dimension.values)
+    if _is_whole(name):
+        return IntDistribution(int(dimension.low), int(dimension.high), log=dimension.log)
+    return FloatDistribution(dimension.low, dimension.high, log=dimension.log)
+
+
+def draw(trial: Trial, space: Mapping[str, Dimension], base: TrainSettings) -> TrainSettings:
+    """Draw a value for every dimension whose condition holds, and return whole settings."""
+    values = base.model_dump()
+    for name, dimension in space.items():
+        if dimension.when is None or values[dimension.when[0]] == dimension.when[1]:
+            values[name] = _suggest(trial, name, dimension)
+    return TrainSettings(**values)
+
+
+def default_values(space: Mapping[str, Dimension], base: TrainSettings) -> dict[str, Value]:
+    """Return the default of each dimension that has it inside; the rest cannot be told Optuna."""
+    values = base.model_dump()
+    return {
+        name: values[name]
+        for name, dimension in space.items()
+        if (dimension.when is None or values[dimension.when[0]] == dimension.when[1])
+        and _contains(dimension, values[name])
+    }
+
+
+def grid(space: Mapping[str, Dimension]) -> dict[str, list[Value]]:
+    """Return the points of a grid: all choices, and of each range three, evenly spaced."""
+    return {name: _points(name, dimension) for name, dimension in space.items()}
+
+
+def described(dimension: Dimension) -> str:
+    """Write a dimension as users would."""
+    if isinstance(dimension, Choice):
+        text = ",".join(map(str, dimension.values))
+    else:
+        text = f"{dimension.low:g}:{dimension.high:g}{':log' if dimension.log else ''}"
+    return text if dimension.when is None else f"{text}:{dimension.when[0]}={dimension.when[1]}"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(
+            f"--space {path}: neither NAME=RANGE nor a TOML file that can be read"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"--space {path}: not TOML: {error}") from error
+
+
+def _number(text: str) -> Value:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _check(name: str, dimension: Dimension, base: TrainSettings, origin: str) -> None:
+    if name in NEVER:
+        raise SettingsError(f"{origin}: {name} is not searched: {NEVER[name]}")
+    fields = TrainSettings.model_fields
+    for setting in (name, *([dimension.when[0]] if dimension.when else [])):
+        if setting not in fields:
+            raise SettingsError(f"{origin}: unknown setting {setting!r}{nearest(setting, fields)}")
+    if isinstance(dimension, Choice):
+        values: tuple[Value, ...] = dimension.values
+        if not values:
+            raise SettingsError(f"{origin}: {name} has no values to choose from")
+    else:
+        values = (dimension.low, dimension.high)
+        if not dimension.low < dimension.high or (dimension.log and dimension.low <= 0):
+            raise SettingsError(
+                f"{origin}: {name}={described(dimension)}: the range must go upwards"
+                f"{', from above 0 on a logarithmic scale' if dimension.log else ''}"
+            )
+    for value in values:
+        try:
+            layered(TrainSettings, base.model_dump(), {name: value})
+        except SettingsError as error:
+            raise SettingsError(f"{origin}: {error}") from error
+
+
+def _possible(dimension: Dimension, space: Space, base: TrainSettings) -> bool:
+    """Whether a dimension's condition can hold at all."""
+    if dimension.when is None:
+        return True
+    setting, wanted = dimension.when
+    other = space.get(setting)
+    if other is None:
+        return bool(getattr(base, setting) == wanted)
+    return _contains(other, wanted)
+
+
+def _contains(dimension: Dimension, value: object) -> bool:
+    if isinstance(dimension, Choice):
+        return value in dimension.values
+    return isinstance(value, int | float) and dimension.low <= value <= dimension.high
+
+
+def _is_whole(name: str) -> bool:
+    return TrainSettings.model_fields[name].annotation is int
+
+
+def _suggest(trial: Trial, name: str, dimension: Dimension) -> Any:
+    if isinstance(dimension, Choice):
+        return trial.suggest_categorical(name, dimension.values)
+    if _is_whole(name):
+        return trial.suggest_int(name, int(dimension.low), int(dimension.high), log=dimension.log)
+    return trial.suggest_float(name, dimension.low, dimension.high, log=dimension.log)
+
+
+def _points(name: str, dimension: Dimension) -> list[Value]:
+    if isinstance(dimension, Choice):
+        return list(dimension.values)
+    low, high = dimension.low, dimension.high
+    steps = [i / (_GRID_POINTS - 1) for i in range(_GRID_POINTS)]
+    points = [
+        low * (high / low) ** step if dimension.log else low + (high - low) * step for step in steps
+    ]
+    # Rounding must not leave the range.
+    points = [min(max(point, low), high) for point in points]
+    return list(dict.fromkeys(round(p) if _is_whole(name) else p for p in points))

@@ -1,0 +1,150 @@
+"""Opening the database of studies: SQLite in the results folder, or any SQLAlchemy URL."""
+
+import os
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import optuna
+from filelock import FileLock
+from optuna.exceptions import ExperimentalWarning
+from optuna.storages import RDBStorage
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, SQLAlchemyError
+
+from toxbench.errors import SettingsError, StorageError, TryAgainError
+
+HEARTBEAT_SECONDS = 5
+GRACE_SECONDS = 30  # a worker that is silent for so long is taken for dead
+_TRIES = 5
+
+
+def sqlite_url(folder: Path) -> str:
+    """Return the URL of the default database, below a protocol's folder."""
+    return f"sqlite:///{(folder / 'studies.sqlite3').resolve()}"
+
+
+def shown_url(url: str) -> str:
+    """Return a URL without its password."""
+    return make_url(url).render_as_string(hide_password=True)
+
+
+def has_password(url: str) -> bool:
+    """Whether a URL holds a password, which must not be written down."""
+    return bool(make_url(url).password)
+
+
+def check_url(url: str) -> URL:
+    """Read a URL and find its driver.
+
+    Raises:
+        SettingsError: it is no SQLAlchemy URL, or its driver is not installed.
+    """
+    try:
+        parsed = make_url(url)
+        parsed.get_dialect().import_dbapi()
+    except (ArgumentError, NoSuchModuleError) as error:
+        raise SettingsError(
+            "--storage: not an SQLAlchemy URL; write for example "
+            "postgresql+psycopg://USER@HOST/DATABASE or sqlite:///studies.sqlite3"
+        ) from error
+    except ImportError as error:
+        raise SettingsError(
+            f"--storage {shown_url(url)}: the driver {error.name} is not installed; "
+            'pip install "toxbench[postgres]" for PostgreSQL'
+        ) from error
+    return parsed
+
+
+@contextmanager
+def database_errors(url: str) -> Iterator[None]:
+    """Turn what a database raises into one line without any secret.
+
+    Raises:
+        TryAgainError: it cannot be reached, or went away.
+    """
+    try:
+        yield
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        reason = type(getattr(error, "orig", None) or error).__name__
+        raise TryAgainError(
+            f"storage {shown_url(url)} does not answer ({reason}); finished trials are stored: "
+            "start the same command again when it is there"
+        ) from error
+
+
+def open_storage(url: str, lock_folder: Path) -> tuple[RDBStorage, str | None]:
+    """Open a database of studies, and make its tables where there are none.
+
+    A SQLite file that is damaged is moved aside; its trials come back from their records.
+
+    Returns:
+        the storage, and a warning if a file was moved aside.
+
+    Raises:
+        SettingsError: as `check_url`.
+        TryAgainError: the database cannot be reached.
+        StorageError: the file or its folder cannot be written.
+    """
+    parsed = check_url(url)
+    warning = None
+    lock_folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock_folder / ".opening.lock"), database_errors(url):
+        if parsed.get_backend_name() == "sqlite" and parsed.database:
+            warning = _move_aside_if_damaged(Path(parsed.database), url)
+        return _open(url, _engine_arguments(parsed)), warning
+
+
+def _engine_arguments(url: URL) -> dict[str, Any]:
+    if url.get_backend_name() == "sqlite":
+        return {"connect_args": {"timeout": 60}}  # seconds that a writer waits for another
+    return {"pool_pre_ping": True}
+
+
+def _open(url: str, arguments: dict[str, Any]) -> RDBStorage:
+    """Open the storage; two workers that make the tables at once do not fail over it."""
+    for attempt in range(_TRIES):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)  # heartbeats
+                return RDBStorage(
+                    url,
+                    engine_kwargs=arguments,
+                    heartbeat_interval=HEARTBEAT_SECONDS,
+                    grace_period=GRACE_SECONDS,
+                )
+        except (DatabaseError, AssertionError):
+            if attempt == _TRIES - 1:
+                raise
+            time.sleep(0.2 * (attempt + 1))
+    raise AssertionError("unreachable")
+
+
+def _move_aside_if_damaged(path: Path, url: str) -> str | None:
+    """Rename a file that SQLite cannot read; it is evidence, so it is not deleted."""
+    if not path.is_file():
+        return None
+    engine = create_engine(url)
+    try:
+        with engine.connect() as connection:
+            answer = connection.execute(text("PRAGMA quick_check(1)")).scalar()
+    except DatabaseError as error:
+        if "locked" in str(error.orig):
+            raise
+        answer = str(error.orig)
+    finally:
+        engine.dispose()
+    if answer == "ok":
+        return None
+    aside = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
+    try:
+        for suffix in ("-wal", "-shm", "-journal"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+        os.replace(path, aside)
+    except OSError as error:
+        raise StorageError(f"cannot move {path} aside: {error.strerror}") from error
+    return f"{path.name} was damaged; it is now {aside.name}, and the trials are read from records"

@@ -1,0 +1,41 @@
+"""Which process works on a trial, and whether it still lives."""
+
+import uuid
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+
+class Worker:
+    """This process. While it lives it holds a lock that the kernel frees when it dies."""
+
+    def __init__(self, folder: Path) -> None:
+        self.uid = uuid.uuid4().hex
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(self._path(self.uid))
+        self._lock.acquire(timeout=0)
+
+    def close(self) -> None:
+        """Let go."""
+        self._lock.release()
+        self._path(self.uid).unlink(missing_ok=True)
+
+    def is_dead(self, uid: str) -> bool:
+        """Whether another worker on this folder is known to be gone.
+
+        False where that cannot be told: a worker on another folder is followed by heartbeats.
+        """
+        path = self._path(uid)
+        if uid == self.uid or not path.is_file():
+            return False
+        lock = FileLock(path)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return False
+        lock.release()
+        return True
+
+    def _path(self, uid: str) -> Path:
+        return self._folder / f"{uid}.lock"
