@@ -1,7 +1,7 @@
 """What a run will do, decided and checked before anything is trained."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from toxbench.benchmark.candidate import BackboneCandidate, BaselineCandidate, Candidate
 from toxbench.benchmark.check import baseline_names, check_settings, split_settings
@@ -32,21 +32,32 @@ class Plan:
         protocol: the table and its folds.
         synthetic: the table is the built-in sample.
         store: where cells are and go.
-        candidates: backbones in the order asked for, then baselines.
         devices: candidate title -> where and in which precision it computes.
+        warnings: one line each.
+        candidates: backbones in the order asked for, then tuned ones, then baselines.
         cells: every cell, candidate by candidate.
         missing: those that have to be computed.
-        warnings: one line each.
     """
 
     protocol: Protocol
     synthetic: bool
     store: CellStore
-    candidates: tuple[Candidate, ...]
     devices: dict[str, Device]
-    cells: tuple[tuple[Candidate, CellKey], ...]
-    missing: tuple[tuple[Candidate, CellKey], ...]
-    warnings: tuple[str, ...] = field(default=())
+    warnings: tuple[str, ...]
+    candidates: tuple[Candidate, ...] = ()
+    cells: tuple[tuple[Candidate, CellKey], ...] = ()
+    missing: tuple[tuple[Candidate, CellKey], ...] = ()
+
+    def of(self, candidates: tuple[Candidate, ...], seeds: int) -> "Plan":
+        """Return the plan of these candidates; each backbone has cells of that many seeds."""
+        cells = tuple(
+            (candidate, candidate.key(fold, seed))
+            for candidate in candidates
+            for fold in range(len(self.protocol.folds))
+            for seed in range(seeds if isinstance(candidate, BackboneCandidate) else 1)
+        )
+        missing = tuple((c, key) for c, key in cells if not self.store.has(key))
+        return replace(self, candidates=candidates, cells=cells, missing=missing)
 
 
 def make_plan(settings: RunSettings, registry: Registry, download: bool = True) -> Plan:
@@ -70,22 +81,14 @@ def make_plan(settings: RunSettings, registry: Registry, download: bool = True) 
         *(_tuned(backbones, store) if settings.tuned else ()),
         *_baselines(settings, registry),
     )
-    cells = tuple(
-        (candidate, candidate.key(fold, seed))
-        for candidate in candidates
-        for fold in range(len(protocol.folds))
-        for seed in range(settings.seeds if isinstance(candidate, BackboneCandidate) else 1)
-    )
-    return Plan(
+    plan = Plan(
         protocol=protocol,
         synthetic=settings.data is None,
         store=store,
-        candidates=candidates,
         devices={candidate.title: _device(candidate, settings) for candidate in candidates},
-        cells=cells,
-        missing=tuple((c, key) for c, key in cells if not store.has(key)),
         warnings=(*_data_warnings(protocol), *_weight_warnings(candidates)),
     )
+    return plan.of(candidates, settings.seeds)
 
 
 def make_protocol(comments: Comments, settings: SplitSettings) -> Protocol:

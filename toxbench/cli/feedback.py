@@ -56,7 +56,7 @@ class Quiet:
     def trial_epoch(self, number: int, epoch: EpochRecord) -> None:
         """Say nothing."""
 
-    def trial_finished(self, record: TrialRecord) -> None:
+    def trial_finished(self, backbone: str, record: TrialRecord) -> None:
         """Say nothing: a failed trial is part of a search, and its record says why."""
 
     def search_progress(self, progress: SearchProgress) -> None:
@@ -94,9 +94,9 @@ class Plain(Quiet):
         """Write what the cell scored."""
         self._write(f"[{_name(record.key)}] {_result(record)}")
 
-    def trial_finished(self, record: TrialRecord) -> None:
+    def trial_finished(self, backbone: str, record: TrialRecord) -> None:
         """Write how the trial went."""
-        self._write(_trial(record))
+        self._write(_trial(backbone, record))
 
     def search_progress(self, progress: SearchProgress) -> None:
         """Write how far the search is, once for each number of finished trials."""
@@ -180,9 +180,9 @@ def _name(key: CellKey) -> str:
     return f"{key.candidate} seed {key.seed}"
 
 
-def _trial(record: TrialRecord) -> str:
+def _trial(backbone: str, record: TrialRecord) -> str:
     """Write one line about a trial that ended."""
-    name = f"trial {record.number}{' (default settings)' if record.default else ''}"
+    name = f"{backbone} trial {record.number}{' (default settings)' if record.default else ''}"
     cost = f"{record.epochs} epochs, {record.seconds:.1f} s"
     if record.value is None:
         return f"[{name}] {record.state}: {record.reason}; {cost}"

@@ -17,8 +17,7 @@ from toxbench.settings import RunSettings, SplitSettings, TrainSettings, TuneSet
 
 if TYPE_CHECKING:
     from toxbench.plugin.registry import Registry
-    from toxbench.records import TunedSettings
-    from toxbench.tuning.tune import TunePlan
+    from toxbench.tuning.tune import Outcome, TunePlan
 
 
 @click.command()
@@ -67,17 +66,20 @@ def tune(**values: Any) -> None:
         if values["dry_run"]:
             return
         write_request(settings)
-        tuned, failures = run_tuning(planned, settings, registry, feedback)
+        outcome = run_tuning(planned, registry, feedback)
     store = planned.plan.store
     if not values["as_json"] and not values["quiet"]:
-        _print_tuned(planned, tuned, registry)
+        _print_tuned(planned, outcome, registry)
     print_leaderboard(store, registry, "json" if values["as_json"] else None)
     if not values["as_json"] and not values["quiet"]:
         click.echo(f"\nStored in {store.folder}")
         click.echo("The default settings in the same table: the same options with toxbench run "
                    "--tuned")  # fmt: skip
-    if failures:
-        raise CellsFailedError(f"{len(failures)} cells of the tuned settings failed")
+    if outcome.failures:
+        raise CellsFailedError(
+            f"{len(outcome.failures)} searches or cells failed and have no result; "
+            "the same command tries them again"
+        )
 
 
 def _settings(values: dict[str, Any]) -> RunSettings:
@@ -119,14 +121,18 @@ def _plan_text(planned: "TunePlan") -> str:
     return "\n".join(lines)
 
 
-def _print_tuned(planned: "TunePlan", tuned: "list[TunedSettings]", registry: "Registry") -> None:
+def _print_tuned(planned: "TunePlan", outcome: "Outcome", registry: "Registry") -> None:
     from toxbench.report.studies import tuned_table
     from toxbench.store.tuned import FILE
 
     render = registry.report_format("plain").item.render
-    for definition, found in zip(planned.definitions, tuned, strict=True):
-        click.echo(render(tuned_table(found, definition.candidate.settings)).strip())
-        click.echo(f"In {definition.folder / FILE}, with trials.csv and plots beside it\n")
+    definitions = {d.candidate.name: d for d in planned.definitions}
+    for candidate in outcome.tuned:
+        definition = definitions[candidate.name]
+        if candidate.tuned is not None:
+            table = tuned_table(candidate.tuned, definition.candidate.settings)
+            click.echo(render(table).strip())
+            click.echo(f"In {definition.folder / FILE}; beside it trials.csv and plots\n")
 
 
 def _print_importance(results: Path, registry: "Registry") -> None:

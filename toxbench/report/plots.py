@@ -16,18 +16,21 @@ _FEWEST = 2  # complete trials below which there is nothing to compare
 def importances(study: "optuna.Study") -> dict[str, float]:
     """Return the share of each hyperparameter in what the complete trials' scores differ by.
 
-    Optuna's functional ANOVA (Hutter et al. 2014), over hyperparameters that every complete trial
-    has. Empty where there are too few trials, or all scores are equal.
+    Optuna's functional ANOVA (Hutter et al. 2014), over the complete trials and hyperparameters
+    that all drawn ones have; the default settings count where they lie inside the space. Empty
+    where there are too few trials, or all scores are equal.
     """
     import optuna
 
     trials = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
     if len(trials) < _FEWEST or len({trial.value for trial in trials}) == 1:
         return {}
+    drawn = [trial.params.keys() for trial in trials if "default" not in trial.user_attrs]
+    params = sorted(set.intersection(*map(set, drawn or [trial.params for trial in trials])))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # experimental, and few trials
         evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-        return optuna.importance.get_param_importances(study, evaluator=evaluator)
+        return optuna.importance.get_param_importances(study, evaluator=evaluator, params=params)
 
 
 def study_plots(study: "optuna.Study") -> dict[str, bytes]:

@@ -24,7 +24,7 @@ class SilentSearch(Silent):
     def trial_epoch(self, number: int, epoch: EpochRecord) -> None:
         """Say nothing."""
 
-    def trial_finished(self, record: TrialRecord) -> None:
+    def trial_finished(self, backbone: str, record: TrialRecord) -> None:
         """Say nothing."""
 
     def search_progress(self, progress: SearchProgress) -> None:
@@ -66,7 +66,7 @@ def tune(
     asked = run_settings(with_tuning_seeds(below), flags)
     registry = Registry.discover()
     planned = plan_tuning(asked, registry)
-    _, failures = run_tuning(planned, asked, registry, SilentSearch())
-    if failures:
-        raise CellsFailedError("; ".join(map(str, failures)))
+    outcome = run_tuning(planned, registry, SilentSearch())
+    if outcome.failures:
+        raise CellsFailedError("; ".join(outcome.failures))
     return leaderboard(planned.plan.store.folder)

@@ -29,7 +29,7 @@ class SearchFeedback(Protocol):
     def trial_epoch(self, number: int, epoch: EpochRecord) -> None:
         """One of its epochs ended."""
 
-    def trial_finished(self, record: TrialRecord) -> None:
+    def trial_finished(self, backbone: str, record: TrialRecord) -> None:
         """A trial of this process was committed."""
 
     def search_progress(self, progress: SearchProgress) -> None:

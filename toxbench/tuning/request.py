@@ -23,6 +23,7 @@ def write_request(settings: RunSettings) -> None:
     request = settings.model_dump(mode="json", exclude_unset=True, exclude={"results"})
     if settings.data is not None:
         request["data"] = str(settings.data.resolve())
+    request["weights"] = [_absolute(source) for source in settings.weights]
     storage = request.get("tune", {}).get("storage")
     if storage is not None and has_password(storage):
         request["tune"] = {k: v for k, v in request["tune"].items() if k != "storage"}
@@ -53,3 +54,9 @@ def read_request(results: Path, storage: str | None) -> dict[str, Any]:
     if had_password and storage is None:
         raise SettingsError("--resume: give --storage again; its password was not written down")
     return request
+
+
+def _absolute(source: str) -> str:
+    """Make the folder in ``NAME=FOLDER`` independent of where toxbench is called."""
+    name, equals, path = source.partition("=")
+    return f"{name}={Path(path).resolve()}" if equals else source

@@ -84,7 +84,7 @@ class TrialRunner:
         else:
             result, state, reason = self._train(configuration, log)
         record = self._record(trial, configuration, log, result, state, reason)
-        self._feedback.trial_finished(record)
+        self._feedback.trial_finished(name, record)
         return record
 
     def _train(self, configuration: Configuration, log: "_Log") -> tuple[Result | None, State, str]:

@@ -1,5 +1,6 @@
 """``toxbench tune``, end to end: searches, tuned settings, and one evaluation on the test rows."""
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -9,11 +10,10 @@ from optuna.storages import RDBStorage
 
 from toxbench.benchmark.candidate import BackboneCandidate, BaselineCandidate
 from toxbench.benchmark.plan import Plan, check_length, make_plan
-from toxbench.benchmark.run import Failure, Feedback, run_plan
-from toxbench.errors import SettingsError
+from toxbench.benchmark.run import Feedback, run_plan
+from toxbench.errors import CellsFailedError, SettingsError
 from toxbench.plugin.registry import Registry
 from toxbench.plugin.space import Choice, Dimension
-from toxbench.records import TunedSettings
 from toxbench.settings import RunSettings, TrainSettings, TuneSettings, layered, preset
 from toxbench.store.tuned import TUNING
 from toxbench.tuning.definition import Definition
@@ -40,6 +40,20 @@ class TunePlan:
     definitions: tuple[Definition, ...]
     settings: TuneSettings
     url: str
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What tuning ended with.
+
+    Attributes:
+        tuned: each backbone with the settings that were found for it.
+        failures: one line for each search and each cell without a result.
+    """
+
+    tuned: tuple[BackboneCandidate, ...]
+    failures: tuple[str, ...]
 
 
 def with_tuning_seeds(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,31 +96,37 @@ def plan_tuning(settings: RunSettings, registry: Registry, download: bool = True
         )
     url = tuning.storage or sqlite_url(folder)
     check_url(url)
-    return TunePlan(plan, tuple(definitions), tuning, url)
+    return TunePlan(plan, tuple(definitions), tuning, url, settings.seeds)
 
 
-def run_tuning(
-    planned: TunePlan, settings: RunSettings, registry: Registry, feedback: TuneFeedback
-) -> tuple[list[TunedSettings], list[Failure]]:
+def run_tuning(planned: TunePlan, registry: Registry, feedback: TuneFeedback) -> Outcome:
     """Search for each backbone, write what was found, and evaluate it on the test rows.
 
-    Returns:
-        the tuned settings, and the cells that failed.
+    A search that finds nothing loses that backbone only.
 
     Raises:
-        CellsFailedError: a search has no result.
         StorageError: the results folder cannot be written.
         TryAgainError: the database of studies cannot be reached.
     """
     plan = planned.plan
     plan.store.prepare(plan.protocol, plan.synthetic)
+    found: list[BackboneCandidate] = []
+    failures: list[str] = []
     with _workplace(planned, feedback) as (storage, worker):
-        tuned = [
-            write_outcome(definition, Search(definition, storage, worker, feedback).run())
-            for definition in planned.definitions
-        ]
-    final = make_plan(settings.model_copy(update={"tuned": True}), registry)
-    return tuned, run_plan(_without_defaults(final), registry, feedback, patience=float("inf"))
+        for definition in planned.definitions:
+            try:
+                search = Search(definition, storage, worker, feedback)
+                tuned = write_outcome(definition, search.run())
+            except CellsFailedError as error:
+                feedback.warn(str(error))
+                failures.append(str(error))
+            else:
+                found.append(replace(definition.candidate, settings=tuned.train, tuned=tuned))
+    devices = {c.title: plan.devices[c.name] for c in found}
+    baselines = (c for c in plan.candidates if isinstance(c, BaselineCandidate))
+    final = replace(plan, devices=plan.devices | devices).of((*found, *baselines), planned.seeds)
+    cells = run_plan(final, registry, feedback, patience=math.inf)
+    return Outcome(tuple(found), (*failures, *map(str, cells)))
 
 
 @contextmanager
@@ -143,17 +163,3 @@ def _space(
             longest_settings = base.model_copy(update={"max_length": length})
             check_length(candidate.name, candidate.weights, longest_settings)
     return space
-
-
-def _without_defaults(plan: Plan) -> Plan:
-    """Leave out the candidates that were not tuned; baselines stay."""
-
-    def stays(candidate: BackboneCandidate | BaselineCandidate) -> bool:
-        return isinstance(candidate, BaselineCandidate) or candidate.tuned is not None
-
-    return replace(
-        plan,
-        candidates=tuple(filter(stays, plan.candidates)),
-        cells=tuple(cell for cell in plan.cells if stays(cell[0])),
-        missing=tuple(cell for cell in plan.missing if stays(cell[0])),
-    )
