@@ -25,8 +25,8 @@ def importances(study: "optuna.Study") -> dict[str, float]:
     trials = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
     if len(trials) < _FEWEST or len({trial.value for trial in trials}) == 1:
         return {}
-    drawn = [trial.params.keys() for trial in trials if "default" not in trial.user_attrs]
-    params = sorted(set.intersection(*map(set, drawn or [trial.params for trial in trials])))
+    drawn = [trial for trial in trials if "default" not in trial.user_attrs] or trials
+    params = sorted(set.intersection(*(set(trial.params) for trial in drawn)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # experimental, and few trials
         evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
