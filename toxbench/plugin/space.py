@@ -50,9 +50,12 @@ fine_tuning_space: Space = {
     "max_length": Choice((64, 128)),
 }
 
-# For the small stand-in weights, which want higher rates and more epochs.
+# For the small stand-in weights: they want higher rates, and lower layers that move less.
 stand_in_space: Space = {
-    "learning_rate": Range(1e-4, 5e-4, log=True),
-    "head_learning_rate": Range(5e-4, 5e-3, log=True),
-    "epochs": Range(4, 10),
+    "learning_rate": Range(1e-4, 4e-4, log=True),
+    "head_learning_rate": Range(1e-3, 5e-3, log=True),
+    "layer_decay": Range(0.75, 1.0),
+    "epochs": Range(4, 8),
+    "batch_size": Choice((16, 32)),
+    "pos_weight_cap": Range(1.5, 6.0, log=True, when=("loss", "weighted-bce")),
 }

@@ -8,7 +8,7 @@ from statistics import fmean
 
 from toxbench.atomic import write_atomically
 from toxbench.records import TrialRecord, TunedSettings, TuningRecord
-from toxbench.report.plots import study_plots
+from toxbench.report.plots import importances, study_plots
 from toxbench.report.words import printable
 from toxbench.settings import INNER_FOLDS, TrainSettings
 from toxbench.store.trials import TrialStore
@@ -74,7 +74,8 @@ def write_study(folder: Path) -> list[Path]:
     ]
     write_atomically(folder / CSV_FILE, _csv(trials, finalists).encode("utf-8"))
     plots: list[Path] = []
-    for name, svg in study_plots(in_memory_study(trials)).items():
+    shares = importances(in_memory_study(trials))
+    for name, svg in study_plots(trials, shares).items():
         plots.append(folder / f"{name}.svg")
         write_atomically(plots[-1], svg)
     return plots
