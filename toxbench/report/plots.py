@@ -123,6 +123,8 @@ class _Dimension:
 
 
 def _history(records: Sequence[TrialRecord]) -> "Figure":
+    from matplotlib.ticker import MaxNLocator
+
     figure, axes = _figure(7, 4)
     shown = [record for record in records if record.value is not None or record.epoch_scores]
     for state, marker, color in (("complete", "o", _BLUE), ("pruned", "x", _GREY)):
@@ -136,7 +138,7 @@ def _history(records: Sequence[TrialRecord]) -> "Figure":
     if complete:
         best = np.maximum.accumulate([_last_score(record) for record in complete])
         axes.step([r.number for r in complete], best, where="post", color=_RED, label="best so far")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("trial")
     axes.set_ylabel(_SCORE)
     axes.set_title("History of the search")

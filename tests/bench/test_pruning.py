@@ -1,0 +1,49 @@
+"""What ending bad trials early saves, and costs: ``pytest tests/bench/test_pruning.py -m bench -s``.
+
+Three searches of 20 trials on the sample, each with and without a pruner.
+"""
+
+from pathlib import Path
+from statistics import fmean, stdev
+
+import pytest
+
+import toxbench
+from toxbench.records import TrialRecord
+from toxbench.store.trials import TrialStore
+from toxbench.store.tuned import read_tuned
+
+pytestmark = pytest.mark.bench
+
+
+def search(results: Path, pruner: str, seed: int) -> tuple[list[TrialRecord], float]:
+    """Search; return the trials and the winner's score with fresh seeds."""
+    toxbench.tune(
+        backbones=["distilbert"],
+        baselines=[],
+        weights="stand-in",
+        seeds=1,
+        results=results / f"{pruner}-{seed}",
+        train={"max_length": 32},
+        tune={"trials": 20, "pruner": pruner, "tune_seed": seed, "finalist_seeds": 2},
+    )
+    (tuned,) = (results / f"{pruner}-{seed}").glob("*/tuning/*/tuned.toml")
+    return TrialStore(tuned.parent / "trials").records(), read_tuned(tuned).tuning.average_precision
+
+
+@pytest.mark.parametrize("pruner", ["median", "hyperband"])
+def test_pruning_saves_epochs_at_no_loss(pruner: str, tmp_path: Path) -> None:
+    saved, differences = [], []
+    for seed in range(3):
+        records, score = search(tmp_path, pruner, seed)
+        _, unpruned = search(tmp_path, "none", seed)
+        trained = sum(record.epochs for record in records)
+        planned = sum(record.settings.epochs for record in records)
+        saved.append(1 - trained / planned)
+        differences.append(score - unpruned)
+        print(f"\n{pruner}, study {seed}: {trained} of {planned} epochs, {saved[-1]:.0%} saved; "
+              f"score {score:.3f}, without pruning {unpruned:.3f}", end="")  # fmt: skip
+    error = stdev(differences) / 3**0.5
+    print(f"\n{pruner}: {fmean(saved):.0%} saved; score {fmean(differences):+.3f} +- {error:.3f}")
+    assert fmean(saved) >= 0.4
+    assert fmean(differences) + 2 * error >= 0
