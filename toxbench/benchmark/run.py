@@ -1,6 +1,7 @@
 """All cells of a run: what is missing is computed and stored, what fails harms only itself."""
 
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Protocol as Interface
 
@@ -8,7 +9,7 @@ from toxbench.atomic import write_atomically
 from toxbench.benchmark.candidate import Candidate
 from toxbench.benchmark.cell import CellRunner
 from toxbench.benchmark.plan import Plan
-from toxbench.errors import StorageError
+from toxbench.errors import StorageError, TryAgainError
 from toxbench.plugin.registry import Problem, Registry
 from toxbench.records import CellKey, CellRecord, EpochRecord
 from toxbench.report.tables import label_table, leaderboard_table
@@ -66,7 +67,8 @@ def run_plan(
     """
     failures: list[Failure] = []
     plan.store.prepare(plan.protocol, plan.synthetic)
-    with plan.store.lock(patience):
+    with ExitStack() as held:
+        _hold(plan.store, patience, held, feedback)
         try:
             for number, (candidate, key, runner) in enumerate(_runners(plan), start=1):
                 settings = getattr(candidate, "settings", None)
@@ -79,6 +81,17 @@ def run_plan(
         finally:
             write_leaderboard(plan.store, registry)
     return failures
+
+
+def _hold(store: CellStore, patience: float, held: ExitStack, feedback: Feedback) -> None:
+    """Lock the folder; say so where that means to wait."""
+    try:
+        held.enter_context(store.lock())
+    except TryAgainError:
+        if not patience:
+            raise
+        feedback.warn(f"another run is writing to {store.folder}; waiting for it")
+        held.enter_context(store.lock(patience))
 
 
 def write_leaderboard(store: CellStore, registry: Registry) -> Leaderboard:
