@@ -1,6 +1,6 @@
-"""What ending bad trials early saves, and what it costs.
+"""What ending bad trials early saves and costs: three searches, each with and without a pruner.
 
-Run by hand: ``pytest tests/bench/test_pruning.py -m bench -s``. Three searches of 20 trials on the sample, each with and without a pruner.
+Run by hand: ``pytest tests/bench/test_pruning.py -m bench -s``
 """
 
 from pathlib import Path
