@@ -203,19 +203,6 @@ def test_nan_in_eval_mode_is_named(tokens: Tokens, targets: np.ndarray) -> None:
         trainer.predict(np.arange(ROWS))
 
 
-def test_a_module_without_its_head_is_refused() -> None:
-    with pytest.raises(PluginError, match="head="):
-        parameter_groups(nn.ModuleDict({"fc": nn.Linear(2, 2)}), ("classifier",), TrainSettings())
-
-
-def test_head_and_body_learn_at_their_own_rates_and_vectors_are_not_decayed() -> None:
-    module = nn.ModuleDict({"encoder": nn.Linear(2, 2), "head": nn.Linear(2, 2)})
-    settings = TrainSettings(learning_rate=1e-5, head_learning_rate=1e-3, weight_decay=0.1)
-    groups = parameter_groups(module, ("head",), settings)
-    found = {(g["lr"], g["weight_decay"], g["params"][0].ndim) for g in groups}
-    assert found == {(1e-5, 0.1, 2), (1e-5, 0.0, 1), (1e-3, 0.1, 2), (1e-3, 0.0, 1)}
-
-
 def test_the_rate_warms_up_and_decays_to_nothing() -> None:
     settings = TrainSettings(learning_rate=1.0, epochs=2, batch_size=2, warmup=0.2)
     module = nn.ModuleDict({"encoder": nn.Linear(1, 1), "head": nn.Linear(1, 1)})

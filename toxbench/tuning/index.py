@@ -17,7 +17,9 @@ from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+from pydantic import ValidationError
 
+from toxbench.errors import StorageError
 from toxbench.records import TrialRecord
 from toxbench.store.trials import TrialStore
 from toxbench.tuning.storage import GRACE_SECONDS
@@ -115,7 +117,7 @@ class StudyIndex:
             for trial in trials:
                 text = trial.user_attrs.get(RECORD)
                 if text and trial.state.is_finished() and trial.user_attrs[UID] not in records:
-                    record = TrialRecord.model_validate_json(text)
+                    record = _record(text)
                     self.store.write(record)
                     records[record.uid] = record
             known = {trial.user_attrs[UID]: trial for trial in trials if UID in trial.user_attrs}
@@ -221,6 +223,17 @@ class StudyIndex:
             return self.worker.is_dead(worker)
         first_seen = self._first_seen.setdefault(str(trial._trial_id), time.monotonic())
         return time.monotonic() - first_seen > GRACE_SECONDS
+
+
+def _record(text: str) -> TrialRecord:
+    """Read a record that another worker put into the database."""
+    try:
+        return TrialRecord.model_validate_json(text)
+    except ValidationError as error:
+        raise StorageError(
+            "the database of studies holds a trial that cannot be read; was it written by another "
+            "version of toxbench? use another --storage"
+        ) from error
 
 
 def frozen_trial(record: TrialRecord) -> FrozenTrial:
