@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from toxbench.benchmark.candidate import BackboneCandidate
-from toxbench.plugin.space import Choice, Dimension
+from toxbench.plugin.space import Dimension
 from toxbench.settings import TuneSettings, digest
 from toxbench.training.device import Device
 from toxbench.tuning.inner import InnerData
@@ -64,14 +64,3 @@ class Definition:
             return trials
         points = math.prod(len(values) for values in grid(self.space).values())
         return min(trials, points + 1)  # and the default
-
-    @property
-    def most_epochs(self) -> int:
-        """Epochs of the longest trial."""
-        dimension = self.space.get("epochs")
-        own = self.candidate.settings.epochs
-        if dimension is None:
-            return own
-        if isinstance(dimension, Choice):
-            return max(own, *(int(value) for value in dimension.values))
-        return max(own, int(dimension.high))

@@ -251,7 +251,7 @@ def frozen_trial(record: TrialRecord) -> FrozenTrial:
             **({"default": True} if record.default else {}),
         },
         system_attrs=dict(record.attributes),
-        intermediate_values=dict(record.epoch_scores),
+        intermediate_values=dict(record.step_scores),
     )
 
 

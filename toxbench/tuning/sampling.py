@@ -16,6 +16,7 @@ from toxbench.plugin.space import Dimension, Value
 from toxbench.settings import TuneSettings
 from toxbench.tuning.space import grid
 
+PRUNING_STEPS = 4
 DEFAULT = "default"  # user attribute of the trial that takes the default settings
 
 
@@ -86,13 +87,22 @@ class Sampler(BaseSampler):
             )
 
 
-def make_pruner(settings: TuneSettings, most_epochs: int) -> BasePruner:
-    """Return the pruner; it compares the first inner fold's score, epoch by epoch."""
+def make_pruner(settings: TuneSettings) -> BasePruner:
+    """Return the pruner; its steps are those of `pruning_step`, on the first inner fold."""
     if settings.pruner == "hyperband":
-        return HyperbandPruner(min_resource=1, max_resource=most_epochs, reduction_factor=3)
+        return HyperbandPruner(min_resource=1, max_resource=PRUNING_STEPS, reduction_factor=2)
     if settings.pruner == "median":
-        return MedianPruner(n_startup_trials=2, n_warmup_steps=2)
+        return MedianPruner(n_startup_trials=2)
     return NopPruner()
+
+
+def pruning_step(epoch: int, epochs: int) -> int:
+    """Return how many quarters of a training are over after an epoch.
+
+    Trials are compared at equal shares of their own training: after the same number of epochs, a
+    short one has gone further down its learning rate's schedule, and would win too often.
+    """
+    return PRUNING_STEPS * epoch // epochs
 
 
 def _startup(settings: TuneSettings) -> int:

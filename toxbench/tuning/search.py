@@ -78,7 +78,7 @@ class Search:
         base, space = definition.candidate.settings, definition.space
         defaults = default_values(space, base)
         sampler = Sampler(self._settings, space, defaults)
-        pruner = make_pruner(self._settings, definition.most_epochs)
+        pruner = make_pruner(self._settings)
         index = self._index(definition.name, "trials", sampler, pruner)
         budget = seconds(self._settings.budget) if self._settings.budget else math.inf
         folds = tuple(range(self._settings.inner_folds))

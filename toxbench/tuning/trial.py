@@ -18,6 +18,7 @@ from toxbench.records import EpochRecord, TrialRecord
 from toxbench.settings import TrainSettings
 from toxbench.tuning.definition import Definition
 from toxbench.tuning.progress import SearchFeedback
+from toxbench.tuning.sampling import pruning_step
 from toxbench.tuning.training import Result, score_of, train_on_folds
 
 State = Literal["complete", "pruned", "failed"]
@@ -77,7 +78,7 @@ class TrialRunner:
         self._feedback.trial_started(name, trial.number, configuration.default, log.epochs_planned)
         same = _same(known, configuration)
         if same is not None:
-            log.scores = dict(same.epoch_scores)
+            log.scores, log.steps = dict(same.epoch_scores), dict(same.step_scores)
             result: Result | None = Result(same.scores, same.thresholds)
             state: State = "complete"
             reason = f"the same training as trial {same.number}"
@@ -129,6 +130,7 @@ class TrialRunner:
             value=fmean(result.scores) if result else None,
             scores=result.scores if result else (),
             epoch_scores=log.scores,
+            step_scores=log.steps,
             epochs=log.epochs,
             seconds=log.seconds,
             thresholds=result.thresholds if result else {},
@@ -143,6 +145,7 @@ class _Log:
         self, trial: Trial, configuration: Configuration, feedback: SearchFeedback
     ) -> None:
         self.scores: dict[int, float] = {}
+        self.steps: dict[int, float] = {}
         self.epochs = 0
         self.epochs_planned = configuration.settings.epochs * len(configuration.folds)
         self._trial = trial
@@ -158,15 +161,19 @@ class _Log:
     def hear(self, place: int, epoch: EpochRecord) -> None:
         """Note an epoch; raise `EndedError` where going on is not worth it."""
         self.epochs += 1
+        step = pruning_step(epoch.epoch, self._configuration.settings.epochs)
+        is_new = step > pruning_step(epoch.epoch - 1, self._configuration.settings.epochs)
         if place == 0:
             self.scores[epoch.epoch] = score_of(epoch.validation)
-            self._trial.report(self.scores[epoch.epoch], epoch.epoch)
+            if is_new:
+                self.steps[step] = self.scores[epoch.epoch]
+                self._trial.report(self.steps[step], step)
         self._feedback.trial_epoch(self._trial.number, epoch)
         if self._configuration.default or self.epochs == self.epochs_planned:
             return
         if self.seconds >= self._configuration.seconds_left:
             raise EndedError(f"the budget was spent after {self.epochs} epochs")
-        if place == 0 and self._trial.should_prune():
+        if place == 0 and is_new and self._trial.should_prune():
             raise EndedError(f"too low after epoch {epoch.epoch}")
 
 
