@@ -52,7 +52,7 @@ class TuningRecord(Frozen):
     finalists: int = Field(description="configurations that were trained again with fresh seeds")
     average_precision: float = Field(description="micro, of the winner, with fresh seeds")
     default_average_precision: float | None = Field(
-        description="micro, of the default settings in the search; None where they failed"
+        None, description="micro, of the default settings in the search; None where they failed"
     )
 
 

@@ -82,7 +82,7 @@ class StudyIndex:
         """Take part until ``wanted`` trials are finished, or ``enough`` of the finished ones.
 
         Each trial takes one of ``wanted`` slots, and a lost trial's slot is free again; a worker
-        that drew one too many gives it back. Yields the finished trials at first and after
+        that began one too many gives it back. Yields the finished trials at first and after
         whatever happened.
 
         Args:

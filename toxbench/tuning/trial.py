@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from toxbench.benchmark.workbench import Workbench
 from toxbench.errors import StorageError
 from toxbench.records import EpochRecord, TrialRecord
+from toxbench.report.words import printable
 from toxbench.settings import TrainSettings
 from toxbench.tuning.definition import Definition
 from toxbench.tuning.progress import SearchFeedback
@@ -103,7 +104,7 @@ class TrialRunner:
         except EndedError as ended:
             return None, "pruned", str(ended)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - recorded, and never the best
-            message = " ".join(str(error).split()) or "no message"
+            message = printable(" ".join(str(error).split())) or "no message"
             return None, "failed", f"{type(error).__name__}: {message}"
         return result, "complete", ""
 
