@@ -196,17 +196,20 @@ def _check(name: str, dimension: Dimension, base: TrainSettings, origin: str) ->
         if setting not in TrainSettings.model_fields:
             hint = nearest(setting, TrainSettings.model_fields)
             raise SettingsError(f"{origin}: unknown setting {setting!r}{hint}")
-        if not _is_of_its_type(setting, value):
-            raise SettingsError(f"{origin}: {setting} cannot be {value!r}")
         try:
             layered(TrainSettings, base.model_dump(), {setting: value})
         except SettingsError as error:
             raise SettingsError(f"{origin}: {error}") from error
+        if not _is_of_its_type(setting, value):  # what would be read as one is none
+            raise SettingsError(f"{origin}: setting {setting} = {value!r}: of the wrong type")
 
 
 def _check_choice(name: str, choice: Choice, origin: str) -> None:
     if not choice.values:
         raise SettingsError(f"{origin}: {name} has no values to choose from")
+    odd = next((v for v in choice.values if not isinstance(v, str | int | float)), None)
+    if odd is not None:
+        raise SettingsError(f"{origin}: setting {name} = {odd!r}: neither a number nor a word")
     if len(set(choice.values)) < len(choice.values):
         raise SettingsError(f"{origin}: {name} names a value twice")
 
