@@ -7,8 +7,7 @@ import numpy as np
 
 from toxbench.benchmark.workbench import Workbench
 from toxbench.data.table import Targets
-from toxbench.evaluation.epochs import epoch_scores
-from toxbench.evaluation.metrics import Probabilities
+from toxbench.evaluation.metrics import Probabilities, average_precision
 from toxbench.evaluation.thresholds import choose_thresholds
 from toxbench.records import EpochRecord, Scores
 from toxbench.settings import TrainSettings
@@ -82,7 +81,7 @@ def _train(
 
     def validate(targets: Targets, probabilities: Probabilities) -> Scores:
         last[:] = [probabilities]
-        return epoch_scores(targets, probabilities)
+        return {SCORE: average_precision(targets, probabilities)}
 
     trained = trainer.train(
         data.folds[fold], seed, validate, lambda scores: True, lambda e: on_epoch(place, e)
