@@ -1,0 +1,393 @@
+"""``toxbench tune`` on the command line: what is printed, where, and with which exit code."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from support import write_checkpoint, write_table
+
+from toxbench.cli.main import main
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+SECRET = "hunter2x"  # noqa: S105
+KEPT = (
+    "--batch-size", "16", "--max-length", "16", "--layer-decay", "1", "--warmup", "0.1",
+    "--weight-decay", "0.01", "--dropout", "0.1", "--loss", "bce", "--head-learning-rate", "1e-3",
+)  # fmt: skip
+SMALL = (*KEPT, "--space", "epochs=1:2", "--space", "learning_rate=1e-4:1e-2:log",
+         "--seeds", "1", "--finalists", "1", "--trials", "3")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def error(self) -> str:
+        """The one error line; nothing else may look like an error or a traceback."""
+        lines = [line for line in self.err.splitlines() if line.startswith("toxbench: error: ")]
+        assert len(lines) == 1, self.err
+        assert "Traceback" not in self.err
+        assert "bug" not in lines[0]
+        return lines[0]
+
+
+Toxbench = Callable[..., Done]
+
+
+@pytest.fixture
+def toxbench(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Toxbench:
+    """Run a command in this process, which has torch already, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str) -> Done:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main(words)
+        output = capsys.readouterr()
+        assert isinstance(stop.value.code, int)
+        return Done(stop.value.code, output.out, output.err)
+
+    return run
+
+
+@pytest.fixture
+def source(table: Path, checkpoint: Path) -> tuple[str, ...]:
+    """The options that say what to search on."""
+    return ("--data", str(table), "--backbones", "bert", "--weights", f"bert={checkpoint}")
+
+
+@pytest.fixture
+def tune(toxbench: Toxbench, source: tuple[str, ...]) -> Toxbench:
+    """Search with everything small."""
+    return lambda *words: toxbench("tune", *source, *SMALL, *words)
+
+
+def records(results: Path) -> dict[str, bytes]:
+    """Name -> content of each committed trial, finalists included."""
+    return {str(p): p.read_bytes() for p in results.glob("*/tuning/*/*/trial-*.json")}
+
+
+def trials(results: Path) -> list[Path]:
+    return sorted(results.glob("*/tuning/*/trials/trial-*.json"))
+
+
+def test_help_is_light_and_names_every_option(cli: Cli, tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "from toxbench.cli.main import main\n"
+        "try:\n    main(['tune', '--help'])\nexcept SystemExit as stop:\n    assert not stop.code\n"
+        "heavy = {'torch', 'transformers', 'pandas', 'sklearn', 'optuna', 'sqlalchemy',"
+        " 'matplotlib'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False,
+                          capture_output=True, text=True, timeout=60)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for option in (
+        "--trials", "--budget", "--sampler", "--pruner", "--inner-folds", "--finalists",
+        "--finalist-seeds", "--tune-seed", "--storage", "--space", "--resume", "--importance",
+        "--dry-run", "--learning-rate", "--validation-size", "--weights",
+    ):  # fmt: skip
+        assert option in done.stdout
+    assert "tune" in cli("--help").stdout
+
+
+def test_a_search_prints_settings_and_a_leaderboard_and_is_found_by_run(
+    tune: Toxbench, toxbench: Toxbench, source: tuple[str, ...], tmp_path: Path
+) -> None:
+    done = tune()
+    assert done.code == 0, done.err
+    assert "Settings found for bert: 3 trials" in done.out
+    assert "bert (tuned)" in done.out
+    assert "tuned.toml" in done.out
+    assert "test rows are not among them" in done.err
+    assert "[bert trial 0 (default settings)]" in done.err
+    assert done.err.count("[bert trial ") == 3 + 1
+    cells = {p.name: p.read_bytes() for p in tmp_path.glob("results/*/cells/*")}
+    both = toxbench("run", *source, *KEPT, "--tuned", "--json", "--epochs", "1")
+    assert both.code == 0
+    rows = json.loads(both.out)["rows"]
+    bert = [row["tuned"] for row in rows if row["candidate"] == "bert"]
+    assert sorted(bert) == [False, True]
+    after = {p.name: p.read_bytes() for p in tmp_path.glob("results/*/cells/*")}
+    assert cells.items() < after.items()
+    assert len(after) == len(cells) + 1
+    again = tune()
+    assert again.code == 0
+    assert "[bert trial " not in again.err
+
+
+def test_json_is_the_leaderboard_and_nothing_else(tune: Toxbench) -> None:
+    done = tune("--json")
+    assert done.code == 0
+    assert done.err == ""
+    assert {row["candidate"] for row in json.loads(done.out)["rows"]} >= {"bert", "tfidf-logreg"}
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(tune: Toxbench, tmp_path: Path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    done = tune("--dry-run", "--budget", "30m", "--storage", "sqlite:///elsewhere.sqlite3")
+    assert done.code == 0, done.err
+    assert done.out == ""
+    assert "3 trials or 30m" in done.err
+    assert "learning_rate=0.0001:0.01:log" in done.err
+    assert "sqlite:///elsewhere.sqlite3" in done.err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_flag_keeps_a_setting_out_of_the_space(
+    toxbench: Toxbench, source: tuple[str, ...]
+) -> None:
+    words = ("tune", *source, "--dry-run")
+    assert "epochs=" in toxbench(*words).err
+    assert "epochs=" not in toxbench(*words, "--epochs", "2").err
+
+
+def test_backbones_and_baselines_can_be_none(
+    toxbench: Toxbench, tune: Toxbench, table: Path, tmp_path: Path
+) -> None:
+    done = toxbench("run", "--data", str(table), "--backbones", "none", "--dry-run")
+    assert "Candidate bert" not in done.err
+    assert toxbench("tune", "--data", str(table), "--backbones", "none").code == 2
+    assert tune("--baselines", "none", "--quiet").code == 0
+    assert [path.name.split("-")[0] for path in tmp_path.glob("results/*/cells/*")] == ["bert"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "hint"),
+    [
+        (["--trials", "0"], 2, "trials"),
+        (["--budget", "nonsense"], 2, "30m"),
+        (["--budget", "10"], 2, "budget"),
+        (["--budget", "-5s"], 2, "budget"),
+        (["--budget", "0s"], 2, "budget"),
+        (["--budget", "infh"], 2, "budget"),
+        (["--budget", "nans"], 2, "budget"),
+        (["--budget", "s"], 2, "budget"),
+        (["--inner-folds", "0"], 2, "inner_folds"),
+        (["--inner-folds", "9"], 2, "inner_folds"),
+        (["--finalists", "0"], 2, "finalists"),
+        (["--sampler", "best"], 2, "tpe"),
+        (["--pruner", "best"], 2, "median"),
+        (["--tune-seed", "-1"], 2, "tune_seed"),
+        (["--space", "seed=1:5"], 2, "seed is no hyperparameter"),
+        (["--space", "learning_rat=1e-5:1e-3"], 2, "learning_rate"),
+        (["--space", "epochs=3:1"], 2, "epochs"),
+        (["--space", "epochs=a:b"], 2, "epochs"),
+        (["--space", "nowhere.toml"], 2, "nowhere.toml"),
+        (["--storage", "nonsense"], 2, "--storage"),
+        (["--storage", f"mysql+pymysql://u:{SECRET}@127.0.0.1/db"], 2, "pymysql"),
+        (["--storage", f"postgresql+psycopg://u:{SECRET}@127.0.0.1:x/db"], 2, "--storage"),
+        (["--storage", f"postgresql+psycopg://u:{SECRET}@127.0.0.1:1/db"], 75, "does not answer"),
+        (["--storage", f"postgresql+psycopg://u@127.0.0.1:1/d?password={SECRET}"], 75, "answer"),
+        (["--storage", "sqlite://"], 2, "--storage"),
+        (["--backbones", "brt"], 2, "did you mean 'bert'"),
+        (["--data", "nowhere.csv"], 3, "nowhere.csv"),
+        (["--resume", "--results", "empty"], 6, "toxbench tune"),
+        (["--importance", "--results", "empty"], 6, "toxbench"),
+    ],
+)
+def test_errors_are_one_line_with_a_documented_code(
+    tune: Toxbench, tmp_path: Path, words: list[str], code: int, hint: str
+) -> None:
+    done = tune(*words)
+    assert done.code == code, done.err
+    assert hint in done.error
+    assert done.out == ""
+    assert SECRET not in done.err
+    for path in tmp_path.rglob("*"):
+        assert not path.is_file() or SECRET.encode() not in path.read_bytes(), path
+
+
+def test_a_table_that_is_too_small_to_tune_on_is_one_line(tune: Toxbench, tmp_path: Path) -> None:
+    small = write_table(tmp_path / "small.csv", rows=10)
+    done = tune("--data", str(small))
+    assert done.code == 3
+    assert "too few" in done.error
+
+
+def test_where_every_trial_fails_it_is_exit_code_5_and_one_line(
+    tune: Toxbench, tmp_path: Path
+) -> None:
+    words = ("--learning-rate", "1e30", "--space", "learning_rate=1e29:1e31:log")
+    done = tune(*words)
+    assert done.code == 5
+    assert done.error
+    assert "bert" in done.err
+    assert "bert" not in done.out
+    assert not list(tmp_path.glob("results/*/tuning/*/tuned.toml"))
+    quiet = tune(*words, "--quiet")
+    assert quiet.code == 5
+    assert "bert" in quiet.error  # which one, and why
+
+
+def test_resume_needs_no_other_option(
+    tune: Toxbench, toxbench: Toxbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert tune("--quiet").code == 0
+    before = records(tmp_path / "results")
+    last = trials(tmp_path / "results")[-1]
+    last.unlink()
+    next(tmp_path.glob("results/*/tuning/studies.sqlite3")).unlink()
+    done = toxbench("tune", "--resume", "--quiet")
+    assert done.code == 0, done.err
+    assert len(trials(tmp_path / "results")) == 3
+    kept = {name: content for name, content in before.items() if name != str(last)}
+    assert kept.items() <= records(tmp_path / "results").items()
+    # From another folder, and with more trials.
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    done = toxbench("tune", "--resume", "--results", str(tmp_path / "results"), "--trials", "5")
+    assert done.code == 0, done.err
+    assert len(trials(tmp_path / "results")) == 5
+    assert len(list(tmp_path.glob("results/*/tuning/*/trials"))) == 1
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_resume_finds_a_database_that_was_named_by_a_relative_path(
+    tune: Toxbench, toxbench: Toxbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert tune("--quiet", "--storage", "sqlite:///own.sqlite3").code == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    done = toxbench("tune", "--resume", "--quiet", "--results", str(tmp_path / "results"))
+    assert done.code == 0, done.err
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    assert (tmp_path / "own.sqlite3").is_file()
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"\xff", b'{"data": 1}', b'{"datum": "x"}'])
+def test_a_damaged_note_of_the_last_search_is_one_line(
+    toxbench: Toxbench, tmp_path: Path, content: bytes
+) -> None:
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / ".last-tune.json").write_bytes(content)
+    done = toxbench("tune", "--resume")
+    assert done.code in (2, 6)
+    assert done.error
+
+
+def test_a_killed_search_is_resumed(cli: Cli, source: tuple[str, ...], tmp_path: Path) -> None:
+    """The real command is killed at a random moment after its first trial."""
+    words = [sys.executable, "-m", "toxbench", "tune", *source, *SMALL, "--space", "epochs=20:30"]
+    process = subprocess.Popen(
+        words, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        deadline = time.monotonic() + 200
+        while not trials(tmp_path / "results"):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        time.sleep(random.Random(11).uniform(0, 1))
+    finally:
+        process.kill()
+        process.wait()
+    before = records(tmp_path / "results")
+    done = cli("tune", "--resume")
+    assert done.returncode == 0, done.stderr
+    assert before.items() <= records(tmp_path / "results").items()
+    assert len(trials(tmp_path / "results")) == 3
+    assert "bert (tuned)" in done.stdout
+
+
+def test_importance_prints_and_draws_without_training(
+    tune: Toxbench, toxbench: Toxbench, tmp_path: Path
+) -> None:
+    assert tune("--quiet", "--trials", "5").code == 0
+    before = records(tmp_path / "results")
+    for plot in tmp_path.glob("results/*/tuning/*/*.svg"):
+        plot.unlink()
+    done = toxbench("tune", "--importance")
+    assert done.code == 0, done.err
+    assert "learning_rate" in done.out
+    assert "epochs" in done.out
+    assert records(tmp_path / "results") == before
+    plots = list(tmp_path.glob("results/*/tuning/*/importance.svg"))
+    assert [str(plot.relative_to(tmp_path)) in done.out for plot in plots] == [True]
+
+
+def test_importance_of_a_run_without_a_search_says_what_to_do(
+    toxbench: Toxbench, source: tuple[str, ...]
+) -> None:
+    assert toxbench("run", *source, *KEPT, "--epochs", "1", "--quiet").code == 0
+    done = toxbench("tune", "--importance")
+    assert done.code == 6
+    assert "toxbench tune" in done.error
+
+
+@pytest.mark.parametrize("content", [b"", b"{", None, b'{"sha256": "0", "record": "{}"}'])
+def test_a_damaged_record_is_named_and_comes_back_once_it_is_removed(
+    tune: Toxbench, toxbench: Toxbench, tmp_path: Path, content: bytes | None
+) -> None:
+    assert tune("--quiet").code == 0
+    path = trials(tmp_path / "results")[1]
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b"learning_rate", b"learning_rats") if content is None
+                     else content)  # fmt: skip
+    for done in (tune("--quiet"), toxbench("tune", "--importance")):
+        assert done.code == 6
+        assert path.name in done.error
+    path.unlink()
+    assert tune("--quiet").code == 0
+    assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("place", [".", "*/tuning", "*/tuning/.workers", "*/tuning/*/trials"])
+def test_a_folder_that_cannot_be_made_is_exit_code_6(
+    tune: Toxbench, tmp_path: Path, place: str
+) -> None:
+    """A file is where a folder has to be: that stops even root."""
+    results = tmp_path / "there" / "results"
+    if place == ".":
+        results.parent.write_text("a file", encoding="utf-8")
+    else:
+        assert tune("--quiet", "--trials", "1", "--results", str(results)).code == 0
+        folder = next(results.glob(place))
+        folder.rename(tmp_path / "aside")
+        folder.write_text("a file", encoding="utf-8")
+    done = tune("--trials", "1", "--results", str(results))
+    assert done.code == 6
+    assert str(results.parent) in done.error
+
+
+def test_a_results_folder_that_is_read_only_is_exit_code_6(tune: Toxbench, tmp_path: Path) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("root may write everywhere")
+    results = tmp_path / "results"
+    assert tune("--quiet").code == 0
+    folders = [results, *(path for path in results.rglob("*") if path.is_dir())]
+    for folder in folders:
+        folder.chmod(0o555)
+    try:
+        done = tune("--trials", "4")
+    finally:
+        for folder in folders:
+            folder.chmod(0o755)
+    assert done.code == 6
+    assert "results" in done.error
+
+
+def test_tuned_rows_that_were_never_searched_are_refused_with_the_command(
+    tune: Toxbench, toxbench: Toxbench, table: Path, tmp_path: Path
+) -> None:
+    assert tune("--quiet", "--trials", "1").code == 0
+    other = write_checkpoint(tmp_path / "other", "bert", seed=1)
+    done = toxbench("run", "--data", str(table), "--backbones", "bert", "--weights",
+                    f"bert={other}", "--tuned")  # fmt: skip
+    assert done.code == 2
+    assert "toxbench tune --backbones bert" in done.error

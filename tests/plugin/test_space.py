@@ -1,0 +1,86 @@
+"""What a plugin declares to be searched: fits the settings, and cannot be changed afterwards."""
+
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+
+from toxbench import Backbone, Choice, Range, Space, fine_tuning_space, stand_in_space
+from toxbench.plugin.registry import Registry
+from toxbench.settings import TrainSettings, layered
+
+SPACES = {"fine_tuning_space": fine_tuning_space, "stand_in_space": stand_in_space}
+BACKBONES = {name: entry.item for name, entry in Registry.discover().backbones.items()}
+
+
+def ends(dimension: Range | Choice) -> tuple[object, ...]:
+    return dimension.values if isinstance(dimension, Choice) else (dimension.low, dimension.high)
+
+
+@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
+def test_a_built_in_space_holds_only_legal_values(space: Space) -> None:
+    for name, dimension in space.items():
+        for value in ends(dimension):
+            assert getattr(layered(TrainSettings, {name: value}), name) == value
+
+
+@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
+def test_a_range_of_a_built_in_space_goes_upwards(space: Space) -> None:
+    for dimension in space.values():
+        if isinstance(dimension, Range):
+            assert dimension.low < dimension.high
+            assert dimension.low > 0 or not dimension.log
+
+
+@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
+def test_a_condition_of_a_built_in_space_can_hold(space: Space) -> None:
+    whole = {**fine_tuning_space, **space}  # a stand-in's dimensions replace some of these
+    for dimension in whole.values():
+        if dimension.when is not None:
+            setting, value = dimension.when
+            other = whole[setting]
+            assert isinstance(other, Choice)
+            assert value in other.values
+
+
+@pytest.mark.parametrize("backbone", BACKBONES.values(), ids=BACKBONES)
+def test_a_built_in_backbones_default_rates_lie_in_its_space(backbone: Backbone) -> None:
+    assert backbone.stand_in is not None
+    for defaults, space in (
+        (backbone.defaults.model_dump(), backbone.search_space),
+        (
+            backbone.defaults.model_dump() | dict(backbone.stand_in.defaults),
+            {**backbone.search_space, **backbone.stand_in.search_space},
+        ),
+    ):
+        for name in ("learning_rate", "head_learning_rate", "batch_size", "loss", "max_length"):
+            dimension = space[name]
+            if isinstance(dimension, Choice):
+                assert defaults[name] in dimension.values
+            else:
+                assert dimension.low <= defaults[name] <= dimension.high
+
+
+def test_a_backbone_of_a_plugin_is_searched_in_the_common_space_unless_it_says_otherwise() -> None:
+    own = {"epochs": Range(1, 2)}
+    assert Backbone(name="x", checkpoint="a/b").search_space is fine_tuning_space
+    assert Backbone(name="x", checkpoint="a/b", search_space=own).search_space == own
+
+
+@pytest.mark.parametrize("dimension", [Range(1, 2), Choice((1, 2))])
+def test_a_dimension_is_frozen_and_equal_by_value(dimension: Range | Choice) -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        dimension.when = ("loss", "focal")  # type: ignore[misc]
+    assert dataclasses.replace(dimension) == dimension
+    assert dataclasses.replace(dimension, when=("loss", "focal")) != dimension
+    assert hash(dataclasses.replace(dimension)) == hash(dimension)
+
+
+def test_a_plugin_declares_a_space_without_importing_optuna_or_torch() -> None:
+    code = (
+        "import sys, toxbench; toxbench.Range(1, 2), toxbench.Choice((1,)); "
+        "print({'optuna', 'torch', 'matplotlib'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

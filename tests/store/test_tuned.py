@@ -1,0 +1,257 @@
+"""Tuned settings on the disk: a TOML file that people read and edit, and that runs use."""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from toxbench.errors import StorageError
+from toxbench.records import TunedSettings, TuningRecord, WeightsRecord
+from toxbench.settings import TrainSettings
+from toxbench.store.tuned import FILE, TUNING, find_tuned, read_tuned, write_tuned
+
+PROTOCOL = "f" * 64
+WEIGHTS = WeightsRecord(source="stand-in", label="stand-in: all-MiniLM-L6-v2", identity="1/bert")
+TUNING_RECORD = TuningRecord(
+    study="bert-0123456789ab", trials=20, pruned=7, failed=1, finalists=3, average_precision=2 / 3,
+    default_average_precision=1 / 3,
+)  # fmt: skip
+
+
+def make_tuned(**changes: Any) -> TunedSettings:
+    fields: dict[str, Any] = {
+        "backbone": "bert",
+        "protocol": PROTOCOL,
+        "finished": "2026-01-02T03:04:05+00:00",
+        "weights": WEIGHTS,
+        "tuning": TUNING_RECORD,
+        "train": TrainSettings(learning_rate=1e-4 / 3, epochs=7, loss="focal", dropout=0.15),
+        "thresholds": {"0.5": (0.5,) * 3, "global": (1 / 3,) * 3, "per-label": (0.1, 1 / 7, 0.9)},
+    }
+    return TunedSettings(**(fields | changes))
+
+
+def write(
+    path: Path, tuned: TunedSettings | None = None, *remarks: str, **origins: str
+) -> TunedSettings:
+    tuned = tuned or make_tuned()
+    write_tuned(path, tuned, remarks, origins)
+    return tuned
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "study" / FILE
+
+
+# --- round trips
+
+
+def thresholds(labels: int) -> dict[str, tuple[float, ...]]:
+    return {rule: tuple((i + 1) / (labels + 1) for i in range(labels))
+            for rule in ("0.5", "global", "per-label")}  # fmt: skip
+
+
+ROUND_TRIPS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "default_failed": {
+        "tuning": TUNING_RECORD.model_copy(update={"default_average_precision": None})
+    },
+    "dropout_unset": {"train": TrainSettings(dropout=None)},
+    "all_defaults": {"train": TrainSettings()},
+    "one_label": {"thresholds": thresholds(1)},
+    "seven_labels": {"thresholds": thresholds(7)},
+    "many_labels": {"thresholds": thresholds(201)},
+    "half_alone": {"thresholds": {"0.5": (0.5, 0.5)}},
+    "tiny": {"train": TrainSettings(learning_rate=1e-300, weight_decay=0.0)},
+    "large": {"train": TrainSettings(learning_rate=1e300, max_length=2**40)},
+    "quotes": {"weights": WEIGHTS.model_copy(update={"label": 'folder "x"\\y\'z'})},
+    "accents": {"weights": WEIGHTS.model_copy(update={"label": "folder tóxico 毒 №"})},
+    "emoji": {"weights": WEIGHTS.model_copy(update={"label": "folder 🤬"})},
+    "control": {"weights": WEIGHTS.model_copy(update={"label": "a\x00\x1b[31m\x7f\r\n\tb\u2028"})},
+    "toml_inside": {"weights": WEIGHTS.model_copy(update={"label": 'x"\n[train]\nepochs = 99'})},
+}
+
+
+@pytest.mark.parametrize("changes", ROUND_TRIPS.values(), ids=ROUND_TRIPS)
+def test_tuned_settings_are_read_as_they_were_written(path: Path, changes: dict[str, Any]) -> None:
+    written = write(path, make_tuned(**changes), "a remark", epochs="an origin")
+    assert read_tuned(path) == written
+    assert read_tuned(path).model_dump_json() == written.model_dump_json()
+
+
+def test_equal_settings_give_equal_bytes(path: Path) -> None:
+    write(path, None, "a remark", epochs="searched 2:8; default 4")
+    once = path.read_bytes()
+    write(path, None, "a remark", epochs="searched 2:8; default 4")
+    assert path.read_bytes() == once
+
+
+# --- for people
+
+
+def test_the_file_is_toml_with_a_table_for_each_part(path: Path) -> None:
+    tuned = write(path)
+    content = tomllib.loads(path.read_text(encoding="utf-8"))
+    assert (content["backbone"], content["protocol"]) == ("bert", "f" * 64)
+    assert content["weights"] == WEIGHTS.model_dump()
+    assert content["train"] == tuned.train.model_dump()
+    assert content["thresholds"]["per-label"] == [0.1, 1 / 7, 0.9]
+
+
+def test_remarks_stand_at_the_top_and_origins_behind_their_settings(path: Path) -> None:
+    write(path, None, "Found by toxbench tune.", "Score: 0.5", epochs="searched 2:8; default 4")
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert lines[:2] == ["# Found by toxbench tune.", "# Score: 0.5"]
+    assert "epochs = 7  # searched 2:8; default 4" in lines
+    assert "batch_size = 16" in lines
+    assert [line for line in lines if line.startswith("epochs")] == [
+        "epochs = 7  # searched 2:8; default 4"
+    ]
+
+
+def test_an_origin_is_a_training_settings_and_of_no_other_table(path: Path) -> None:
+    write(path, None, trials="of the wrong table")
+    assert "wrong table" not in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("text", ['say "x"', "tóxico 毒", "[train]", "a # b", "x = 'y'"])
+def test_a_comment_may_hold_what_toml_minds_elsewhere(path: Path, text: str) -> None:
+    written = write(path, None, text, epochs=text)
+    assert read_tuned(path) == written
+
+
+@pytest.mark.parametrize("text", ["a\nepochs = 99", "a\r\nb", "\x00", "\x1b[31m", "\x7f"])
+def test_a_comment_cannot_break_out_of_its_line(path: Path, text: str) -> None:
+    written = write(path, None, text, epochs=text)
+    assert read_tuned(path) == written
+
+
+# --- edited by hand
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def test_a_value_that_was_edited_by_hand_counts(path: Path) -> None:
+    before = write(path, None, epochs="searched 2:8; default 4")
+    edit(path, "epochs = 7", "epochs = 5")
+    edit(path, 'loss = "focal"', "loss = 'bce'  # mine")
+    edit(path, "dropout = 0.15\n", "")
+    train = before.train.model_copy(update={"epochs": 5, "loss": "bce", "dropout": None})
+    assert read_tuned(path) == before.model_copy(update={"train": train})
+
+
+EDITS = {
+    "out_of_range": ("epochs = 7", "epochs = 0"),
+    "not_whole": ("epochs = 7", "epochs = 7.5"),
+    "no_such_loss": ('loss = "focal"', 'loss = "hinge"'),
+    "unknown_setting": ("epochs = 7", "epochs = 7\nseed = 1"),
+    "misspelled_table": ("[train]", "[training]"),
+    "not_a_number": ("average_precision = 0.6", "average_precision = nan #"),
+    "infinite": ("learning_rate = 3", "learning_rate = inf #"),
+    "twice": ("epochs = 7", "epochs = 7\nepochs = 8"),
+    "no_backbone": ('backbone = "bert"\n', ""),
+    "unclosed": ('"bert"', '"bert'),
+}
+
+
+@pytest.mark.parametrize(("old", "new"), EDITS.values(), ids=EDITS)
+def test_an_edit_that_makes_no_sense_is_refused_by_its_path(path: Path, old: str, new: str) -> None:
+    write(path)
+    edit(path, old, new)
+    with pytest.raises(StorageError, match=re.escape(str(path))) as caught:
+        read_tuned(path)
+    assert "\n" not in str(caught.value)
+
+
+# --- damage
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00" * 100, b"\xff\xfe", b"[train]", b"= 1"])
+def test_a_damaged_file_is_refused_by_its_path(path: Path, content: bytes) -> None:
+    path.parent.mkdir()
+    path.write_bytes(content)
+    with pytest.raises(StorageError, match=re.escape(str(path))) as caught:
+        read_tuned(path)
+    assert caught.value.exit_code == 6
+
+
+def test_a_file_that_is_cut_before_its_tables_end_is_refused(path: Path) -> None:
+    write(path)
+    whole = path.read_bytes()
+    last_table = whole.index(b"[thresholds]")
+    for kept in range(0, last_table, 37):
+        path.write_bytes(whole[:kept])
+        with pytest.raises(StorageError):
+            read_tuned(path)
+
+
+def test_a_missing_file_and_a_folder_are_storage_errors(path: Path) -> None:
+    with pytest.raises(StorageError):
+        read_tuned(path)
+    path.mkdir(parents=True)
+    with pytest.raises(StorageError):
+        read_tuned(path)
+
+
+def test_a_folder_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StorageError, match="cannot write"):
+        write(tmp_path / "file" / FILE)
+
+
+# --- finding
+
+
+def put(folder: Path, study: str, **changes: Any) -> TunedSettings:
+    return write(folder / TUNING / study / FILE, make_tuned(**changes))
+
+
+def test_nothing_is_found_where_nothing_was_tuned(tmp_path: Path) -> None:
+    assert find_tuned(tmp_path, PROTOCOL, "bert", WEIGHTS.identity) is None
+    (tmp_path / TUNING / "bert-1").mkdir(parents=True)
+    assert find_tuned(tmp_path, PROTOCOL, "bert", WEIGHTS.identity) is None
+
+
+def test_settings_are_found_by_backbone_and_weights(tmp_path: Path) -> None:
+    other = WEIGHTS.model_copy(update={"identity": "2/bert"})
+    bert = put(tmp_path, "bert-1")
+    larger = put(tmp_path, "bert-2", weights=other)
+    roberta = put(tmp_path, "roberta-1", backbone="roberta")
+    assert find_tuned(tmp_path, PROTOCOL, "bert", "1/bert") == bert
+    assert find_tuned(tmp_path, PROTOCOL, "bert", "2/bert") == larger
+    assert find_tuned(tmp_path, PROTOCOL, "roberta", "1/bert") == roberta
+    assert find_tuned(tmp_path, PROTOCOL, "roberta", "2/bert") is None
+    assert find_tuned(tmp_path, PROTOCOL, "distilbert", "1/bert") is None
+    assert find_tuned(tmp_path, PROTOCOL, "bert", "") is None
+    assert find_tuned(tmp_path, "e" * 64, "bert", "1/bert") is None
+
+
+@pytest.mark.parametrize("latest", ["a", "b", "c"])
+def test_the_latest_of_several_searches_is_taken(tmp_path: Path, latest: str) -> None:
+    for study in "abc":
+        day = 9 if study == latest else 2
+        put(tmp_path, study, finished=f"2026-01-{day:02}T03:04:05+00:00")
+    found = find_tuned(tmp_path, PROTOCOL, "bert", WEIGHTS.identity)
+    assert found is not None
+    assert found == read_tuned(tmp_path / TUNING / latest / FILE)
+
+
+def test_a_label_that_changed_does_not_matter(tmp_path: Path) -> None:
+    tuned = put(tmp_path, "a", weights=WEIGHTS.model_copy(update={"label": "folder moved"}))
+    assert find_tuned(tmp_path, PROTOCOL, "bert", WEIGHTS.identity) == tuned
+
+
+def test_a_damaged_file_among_others_is_an_error_and_not_passed_over(tmp_path: Path) -> None:
+    put(tmp_path, "a")
+    put(tmp_path, "b")
+    broken = tmp_path / TUNING / "b" / FILE
+    broken.write_bytes(b"epochs = ")
+    with pytest.raises(StorageError, match=re.escape(str(broken))):
+        find_tuned(tmp_path, PROTOCOL, "bert", WEIGHTS.identity)

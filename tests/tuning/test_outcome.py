@@ -1,0 +1,336 @@
+"""What a search leaves behind, from its records alone."""
+
+import csv
+import shutil
+import tomllib
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from optuna.distributions import (
+    BaseDistribution,
+    FloatDistribution,
+    IntDistribution,
+    distribution_to_json,
+)
+
+from toxbench import Backbone, Choice, Range, TrainSettings
+from toxbench.benchmark.candidate import BackboneCandidate
+from toxbench.data.table import Comments
+from toxbench.errors import StorageError
+from toxbench.plugin.space import Dimension
+from toxbench.records import TrialRecord, WeightsRecord
+from toxbench.settings import TuneSettings
+from toxbench.store.trials import TrialStore
+from toxbench.store.tuned import find_tuned, read_tuned
+from toxbench.training.device import choose_device
+from toxbench.training.weights import Weights
+from toxbench.tuning.definition import Definition
+from toxbench.tuning.inner import InnerData
+from toxbench.tuning.outcome import CSV_FILE, tuned_settings, write_outcome, write_study
+from toxbench.tuning.search import Found
+
+PLOTS = {"history.svg", "importance.svg", "parallel-coordinates.svg", "slices.svg"}
+SPACE: dict[str, Dimension] = {
+    "learning_rate": Range(1e-5, 1e-3, log=True),
+    "epochs": Range(2, 8),
+    "batch_size": Choice((8, 16)),
+    "focal_gamma": Range(0.5, 3.0, when=("loss", "focal")),
+}
+KINDS: dict[str, BaseDistribution] = {
+    "learning_rate": FloatDistribution(1e-5, 1e-3, log=True),
+    "epochs": IntDistribution(2, 8),
+}
+
+
+def make_definition(folder: Path, name: str = "comments.csv", label: str = "hub") -> Definition:
+    """Make a search below ``folder`` whose table and weights are called so."""
+    comments = Comments(
+        name=name, ids=("a", "b"), texts=("secret prose", "more prose"),
+        targets=np.eye(2, dtype=np.uint8), labels=("IsRude", "IsLong"), groups=None, ignored=(),
+        columns={},
+    )  # fmt: skip
+    record = WeightsRecord(source="local", label=label, identity="abc")
+    return Definition(
+        candidate=BackboneCandidate(
+            backbone=Backbone(name="bert", checkpoint="a/b"),
+            distribution="toxbench 0",
+            weights=Weights(record, None, {}),
+            settings=TrainSettings(selection="last"),
+        ),
+        device=choose_device("cpu", "fp32"),
+        space=SPACE,
+        data=InnerData(comments, ()),
+        settings=TuneSettings(trials=6, inner_folds=2),
+        tuning=folder / "tuning",
+        fingerprint="f" * 64,
+    )
+
+
+def make_trial(number: int, value: float | None = None, **changes: Any) -> TrialRecord:
+    rate, epochs = 1e-5 * 1.5**number, 2 + number % 7
+    settings = TrainSettings(selection="last", learning_rate=rate, epochs=epochs)
+    fields: dict[str, Any] = {
+        "study": "bert-1",
+        "uid": f"{number:040x}",
+        "number": number,
+        "state": "pruned" if value is None else "complete",
+        "reason": "too low after epoch 1" if value is None else "",
+        "default": number == 0,
+        "params": {"learning_rate": rate, "epochs": epochs},
+        "distributions": {name: distribution_to_json(kind) for name, kind in KINDS.items()},
+        "settings": settings,
+        "seed": 10_001,
+        "folds": (0, 1),
+        "value": value,
+        "scores": () if value is None else (value, value),
+        "epoch_scores": {1: 0.1},
+        "epochs": epochs,
+        "seconds": 1.23456,
+        "thresholds": {"0.5": (0.5, 0.5), "global": (0.25, 0.25)},
+        "finished": f"2026-01-02T03:04:{number:02}+00:00",
+    }
+    return TrialRecord(**(fields | changes))
+
+
+FAILED = make_trial(
+    3, state="failed", reason='ValueError: "a", b; \x1b[31mc', epoch_scores={}, thresholds={}
+)
+TRIALS = (make_trial(0, 0.5), make_trial(1, 0.6), make_trial(2), FAILED, make_trial(4, 0.8))
+BEST, SECOND = TRIALS[4].settings, TRIALS[1].settings
+WINNER = (
+    make_trial(
+        0, 0.75, settings=BEST, default=False, thresholds={"0.5": (0.5, 0.5), "global": (0.2, 0.2)}
+    ),
+    make_trial(2, 0.25, settings=BEST, thresholds={"0.5": (0.5, 0.5), "global": (0.6, 0.6)}),
+)
+RUNNER_UP = (make_trial(1, 0.4, settings=SECOND), make_trial(6, 0.3, settings=SECOND))
+FOUND = Found(TRIALS, (WINNER, RUNNER_UP))
+ONE = Found(TRIALS[:1], ((make_trial(0, 0.4, default=False),),))
+
+
+@pytest.fixture
+def definition(tmp_path: Path) -> Definition:
+    return make_definition(tmp_path)
+
+
+def commit(definition: Definition, found: Found = FOUND) -> None:
+    """Store the records of a search, as they are when its outcome is written."""
+    for record in found.trials:
+        TrialStore(definition.folder / "trials").write(record)
+    for group in found.finalists:
+        for record in group:
+            TrialStore(definition.folder / "finalists-0").write(record)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Definition:
+    """A search whose outcome was written."""
+    definition = make_definition(tmp_path_factory.mktemp("written"))
+    commit(definition)
+    write_outcome(definition, FOUND)
+    return definition
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def rows(definition: Definition) -> list[dict[str, str]]:
+    with (definition.folder / CSV_FILE).open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+# --- the settings
+
+
+def test_the_tuned_settings_are_the_winners_with_its_mean_score(definition: Definition) -> None:
+    tuned = tuned_settings(definition, FOUND)
+    assert tuned.train == BEST
+    assert (tuned.backbone, tuned.protocol) == ("bert", "f" * 64)
+    assert tuned.weights == definition.candidate.weights.record
+    record = tuned.tuning
+    assert record.study == definition.name
+    assert (record.trials, record.pruned, record.failed, record.finalists) == (5, 1, 1, 2)
+    assert record.average_precision == 0.5
+    assert record.default_average_precision == 0.5
+
+
+def test_the_default_score_is_the_default_trials_and_none_where_it_failed(
+    definition: Definition,
+) -> None:
+    def reference(trials: Sequence[TrialRecord]) -> float | None:
+        record = tuned_settings(definition, Found(trials, FOUND.finalists)).tuning
+        return record.default_average_precision
+
+    later = (make_trial(0, 0.9, default=False), make_trial(1, 0.3, default=True))
+    assert reference(later) == 0.3
+    assert reference((make_trial(0, state="failed", reason="x"), *TRIALS[1:])) is None
+
+
+def test_thresholds_are_averaged_over_the_winners_seeds(definition: Definition) -> None:
+    thresholds = tuned_settings(definition, FOUND).thresholds
+    assert thresholds == {"0.5": (0.5, 0.5), "global": pytest.approx((0.4, 0.4))}
+
+
+def test_a_thresholds_rule_that_one_seed_lacks_is_left_out(definition: Definition) -> None:
+    lacking = WINNER[1].model_copy(update={"thresholds": {"0.5": (0.5, 0.5)}})
+    for winner in ((WINNER[0], lacking), (lacking, WINNER[0])):
+        tuned = tuned_settings(definition, Found(TRIALS, (winner,)))
+        assert tuned.thresholds == {"0.5": (0.5, 0.5)}
+
+
+def test_the_same_records_give_the_same_settings_whenever_that_is(definition: Definition) -> None:
+    assert tuned_settings(definition, FOUND) == tuned_settings(definition, FOUND)
+    assert tuned_settings(definition, FOUND).finished == "2026-01-02T03:04:06+00:00"
+
+
+# --- tuned.toml
+
+
+def test_what_is_written_is_what_a_run_finds(written: Definition) -> None:
+    tuned = tuned_settings(written, FOUND)
+    assert read_tuned(written.folder / "tuned.toml") == tuned
+    assert find_tuned(written.tuning.parent, tuned.protocol, "bert", "abc") == tuned
+
+
+def test_writing_an_outcome_again_changes_nothing(written: Definition) -> None:
+    before = files(written.folder)
+    assert write_outcome(written, FOUND) == tuned_settings(written, FOUND)
+    assert files(written.folder) == before
+
+
+def test_tuned_settings_are_found_although_the_default_settings_failed(
+    definition: Definition, tmp_path: Path
+) -> None:
+    trials = (make_trial(0, state="failed", reason="diverged"), *TRIALS[1:])
+    found = Found(trials, FOUND.finalists)
+    commit(definition, found)
+    tuned = write_outcome(definition, found)
+    assert find_tuned(tmp_path, tuned.protocol, "bert", "abc") == tuned
+
+
+def test_the_remarks_say_where_the_settings_came_from(written: Definition) -> None:
+    text = (written.folder / "tuned.toml").read_text(encoding="utf-8")
+    head = "\n".join(line for line in text.splitlines() if line.startswith("#"))
+    for words in (
+        "Settings of bert from hub",
+        "protocol ffffffffffff (comments.csv)",
+        "5 trials (1 pruned, 1 failed), sampler tpe, pruner median",
+        "mean of 2 of 5 inner folds of the 2 rows that are not test rows",
+        "Best score of the search 0.8000; of the default settings 0.5000",
+        "The best 2 were trained again with fresh seeds on other inner folds: 0.5000, 0.3500",
+    ):
+        assert words in head
+
+
+def test_each_searched_setting_has_its_range_and_default_behind_it(
+    written: Definition,
+) -> None:
+    lines = (written.folder / "tuned.toml").read_text(encoding="utf-8").splitlines()
+    behind = {line.split(" = ")[0]: line.split("  # ")[1] for line in lines if "  # " in line}
+    assert behind == {
+        "learning_rate": "searched 1e-05:0.001:log; default 3e-05",
+        "epochs": "searched 2:8; default 4",
+        "batch_size": "searched 8,16; default 16",
+        "focal_gamma": "searched 0.5:3:loss=focal; default 2.0",
+    }
+
+
+@pytest.mark.parametrize("name", ['x"\ny = 1', "a\x1b[31m.csv", "毒.csv", "🤬", "\u2028", "\x7f"])
+@pytest.mark.parametrize("place", ["name", "label"])
+def test_a_hostile_name_does_not_break_the_file(tmp_path: Path, place: str, name: str) -> None:
+    definition = make_definition(tmp_path, **{place: name})
+    commit(definition, ONE)
+    tuned = write_outcome(definition, ONE)
+    assert read_tuned(definition.folder / "tuned.toml") == tuned
+    text = (definition.folder / "tuned.toml").read_text(encoding="utf-8")
+    assert "\x1b" not in text
+    assert tomllib.loads(text).keys() == tuned.model_dump().keys()
+
+
+# --- trials.csv
+
+
+def test_the_csv_has_a_line_for_each_trial_and_finalist(written: Definition) -> None:
+    table = rows(written)
+    assert [(row["phase"], row["number"]) for row in table] == [
+        *(("search", str(number)) for number in range(5)),
+        *(("finalist", number) for number in "0126"),
+    ]
+    assert [row["state"] for row in table[:5]] == [
+        "complete", "complete", "pruned", "failed", "complete",
+    ]  # fmt: skip
+    assert [row["score"] for row in table[:5]] == ["0.5", "0.6", "", "", "0.8"]
+    assert [row["default"] for row in table[:2]] == ["True", "False"]
+    assert [(row["folds"], row["seconds"]) for row in table[:1]] == [("0 1", "1.235")]
+
+
+def test_the_csv_has_every_setting_of_every_trial(written: Definition) -> None:
+    for row, trial in zip(rows(written), TRIALS, strict=False):
+        settings = trial.settings.model_dump()
+        assert {name: row[name] for name in settings} == {
+            name: "" if value is None else str(value) for name, value in settings.items()
+        }
+        assert (row["uid"], row["finished"]) == (trial.uid, trial.finished)
+
+
+def test_a_reason_with_quotes_and_commands_is_one_inert_field(written: Definition) -> None:
+    assert rows(written)[3]["reason"] == r'ValueError: "a", b; \x1b[31mc'
+    lines = (written.folder / CSV_FILE).read_bytes().splitlines()
+    assert len(lines) == 1 + 5 + 4
+
+
+# --- plots, and all of it again
+
+
+def test_plots_are_there_and_parse(written: Definition) -> None:
+    paths = list(written.folder.glob("*.svg"))
+    assert {path.name for path in paths} == PLOTS
+    for path in paths:
+        assert ET.parse(path).getroot().tag.endswith("svg")  # noqa: S314 - our own
+
+
+def test_everything_is_written_again_from_the_records_alone(
+    written: Definition, tmp_path: Path
+) -> None:
+    first = files(written.folder)
+    assert first.keys() == {"tuned.toml", CSV_FILE, *PLOTS}
+    for folder in ("trials", "finalists-0"):
+        shutil.copytree(written.folder / folder, tmp_path / folder)
+    paths = write_study(tmp_path)
+    assert {path.name for path in paths} == PLOTS
+    assert {path.parent for path in paths} == {tmp_path}
+    del first["tuned.toml"]
+    assert files(tmp_path) == first
+
+
+def test_no_comment_of_the_table_is_in_any_file(written: Definition) -> None:
+    assert not [name for name, data in files(written.folder).items() if b"prose" in data]
+
+
+def test_a_search_of_one_trial_has_a_history_and_nothing_more(definition: Definition) -> None:
+    commit(definition, ONE)
+    write_outcome(definition, ONE)
+    assert files(definition.folder).keys() == {"tuned.toml", CSV_FILE, "history.svg"}
+
+
+def test_an_easy_table_that_every_drawn_trial_solves_has_an_outcome(
+    definition: Definition,
+) -> None:
+    """All drawn scores are 1; the defaults lie outside the space, so they tell of nothing."""
+    lone = make_trial(0, 0.5, params={}, distributions={})
+    found = Found((lone, *(make_trial(n, 1.0) for n in range(1, 5))), (WINNER,))
+    commit(definition, found)
+    assert write_outcome(definition, found).train == BEST
+
+
+def test_a_damaged_record_is_a_storage_error(definition: Definition) -> None:
+    commit(definition)
+    path = next((definition.folder / "trials").iterdir())
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(StorageError, match="damaged"):
+        write_study(definition.folder)

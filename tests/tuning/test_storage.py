@@ -1,0 +1,186 @@
+"""Opening the database of studies: what is refused, what is mended, and what is never said."""
+
+import sqlite3
+from pathlib import Path
+
+import optuna
+import pytest
+
+from toxbench.errors import SettingsError, StorageError, ToxbenchError, TryAgainError
+from toxbench.tuning.storage import (
+    database_errors,
+    has_password,
+    open_storage,
+    shown_url,
+    sqlite_url,
+)
+
+SECRET = "hunter2x"  # noqa: S105
+
+
+def put_study(url: str, folder: Path, name: str = "one") -> None:
+    """Open a database as toxbench does, and leave a study there."""
+    storage, _ = open_storage(url, folder)
+    optuna.create_study(storage=storage, study_name=name)
+    storage.remove_session()
+    storage.engine.dispose()
+
+
+def names(url: str, folder: Path) -> list[str]:
+    storage, _ = open_storage(url, folder)
+    try:
+        return optuna.get_all_study_names(storage)
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "nonsense",
+        "://",
+        "http://localhost/studies",
+        f"nosuchbase://u:{SECRET}@localhost/db",
+        f"postgresql+nosuchdriver://u:{SECRET}@localhost/db",
+        f"mysql+pymysql://u:{SECRET}@localhost/db",
+        f"postgresql+psycopg://u:{SECRET}@localhost:port/db",
+        f"postgresql+psycopg://u:{SECRET}@[::1/db",
+    ],
+)
+def test_a_bad_url_is_refused_in_one_line_without_its_password(url: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError) as raised:
+        open_storage(url, tmp_path)
+    assert SECRET not in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert "--storage" in str(raised.value)
+
+
+def test_a_missing_driver_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="driver pymysql is not installed"):
+        open_storage("mysql+pymysql://u@localhost/db", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"postgresql+psycopg://u:{SECRET}@localhost/db",
+        f"postgresql+psycopg://u@localhost/db?password={SECRET}",
+        f"postgresql+psycopg://localhost/db?user=u&sslmode=disable&password={SECRET}",
+        f"postgresql+psycopg://u@localhost/db?sslpassword={SECRET}",
+    ],
+)
+def test_a_password_is_found_and_hidden_wherever_it_stands(url: str) -> None:
+    assert has_password(url)
+    shown = shown_url(url)
+    assert SECRET not in shown
+    assert "localhost" in shown
+
+
+@pytest.mark.parametrize(
+    "url", ["sqlite:///a.sqlite3", "postgresql+psycopg://u@localhost/db?host=/tmp/x"]
+)
+def test_a_url_without_a_password_has_none(url: str) -> None:
+    assert not has_password(url)
+    assert "***" not in shown_url(url)
+
+
+@pytest.mark.parametrize("place", ["u:{}@127.0.0.1:1/db", "u@127.0.0.1:1/db?password={}"])
+def test_a_server_that_is_not_there_is_to_be_tried_again(place: str, tmp_path: Path) -> None:
+    url = f"postgresql+psycopg://{place.format(SECRET)}"
+    with pytest.raises(TryAgainError) as raised:
+        open_storage(url, tmp_path)
+    assert "does not answer" in str(raised.value)
+    assert SECRET not in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_new_file_is_made_and_found_again(tmp_path: Path) -> None:
+    url = sqlite_url(tmp_path)
+    put_study(url, tmp_path)
+    assert names(url, tmp_path) == ["one"]
+    assert (tmp_path / "studies.sqlite3").is_file()
+
+
+def test_a_healthy_file_is_left_as_it_is(tmp_path: Path) -> None:
+    url = sqlite_url(tmp_path)
+    put_study(url, tmp_path)
+    storage, warning = open_storage(url, tmp_path)
+    storage.remove_session()
+    storage.engine.dispose()
+    assert warning is None
+    assert not list(tmp_path.glob("*.damaged-*"))
+
+
+@pytest.mark.parametrize("damage", ["garbage", "header", "cut", "middle"])
+def test_a_damaged_file_is_moved_aside_whole_and_a_new_one_made(
+    damage: str, tmp_path: Path
+) -> None:
+    url, path = sqlite_url(tmp_path), tmp_path / "studies.sqlite3"
+    put_study(url, tmp_path)
+    content = path.read_bytes()
+    size = len(content)
+    damaged = {
+        "garbage": b"no database " * 1000,
+        "header": bytes(100) + content[100:],
+        "cut": content[: size // 2 + 7],
+        "middle": content[: size // 4] + b"\xff" * (size // 2) + content[size // 4 * 3 :],
+    }[damage]
+    path.write_bytes(damaged)
+    (tmp_path / "studies.sqlite3-journal").write_bytes(b"of the old file")
+    storage, warning = open_storage(url, tmp_path)
+    storage.remove_session()
+    storage.engine.dispose()
+    assert warning is not None
+    assert "damaged" in warning
+    (aside,) = tmp_path.glob("studies.sqlite3.damaged-*")
+    assert aside.read_bytes() == damaged
+    assert names(url, tmp_path) == []
+
+
+def test_an_empty_file_is_a_new_database(tmp_path: Path) -> None:
+    (tmp_path / "studies.sqlite3").touch()
+    assert names(sqlite_url(tmp_path), tmp_path) == []
+
+
+def test_a_database_of_somebody_else_is_not_thrown_away(tmp_path: Path) -> None:
+    path = tmp_path / "studies.sqlite3"
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE mine (word TEXT)")
+    connection.execute("INSERT INTO mine VALUES ('kept')")
+    connection.commit()
+    connection.close()
+    put_study(sqlite_url(tmp_path), tmp_path)
+    connection = sqlite3.connect(path)
+    assert connection.execute("SELECT word FROM mine").fetchall() == [("kept",)]
+    connection.close()
+
+
+def test_folders_that_cannot_be_made_are_storage_errors(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder", encoding="utf-8")
+    folder = tmp_path / "file" / "tuning"
+    with pytest.raises(StorageError):
+        open_storage(sqlite_url(folder), folder)
+    folder = tmp_path / "file"
+    with pytest.raises(StorageError):
+        open_storage(sqlite_url(tmp_path), folder)
+
+
+@pytest.mark.parametrize("url", ["sqlite:////nowhere/at/all.sqlite3", "sqlite:///{}/folder"])
+def test_a_file_that_cannot_be_opened_is_no_case_for_trying_again(url: str, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises((StorageError, SettingsError)) as raised:
+        open_storage(url.format(tmp_path), tmp_path)
+    assert "\n" not in str(raised.value)
+
+
+def test_what_a_database_raises_later_is_told_in_one_line(tmp_path: Path) -> None:
+    url = sqlite_url(tmp_path)
+    storage, _ = open_storage(url, tmp_path)
+    (tmp_path / "studies.sqlite3").write_bytes(b"garbage" * 1000)
+    storage.engine.dispose()
+    with pytest.raises(ToxbenchError) as raised, database_errors(url):
+        optuna.create_study(storage=storage, study_name="one")
+    storage.remove_session()
+    storage.engine.dispose()
+    assert "\n" not in str(raised.value)

@@ -1,0 +1,238 @@
+"""Searches that are killed, and databases that are lost: nothing finished is lost or repeated."""
+
+import json
+import random
+import shutil
+import signal
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import optuna
+import pytest
+
+if TYPE_CHECKING:
+    from tuning.conftest import Search
+
+RunningTrials = Callable[[str], list[int]]
+SLOW = ("--space", "epochs=25:35", "--pruner", "none")  # epochs of a trial: time to meet it in
+
+
+def draws(search: "Search") -> dict[int, str]:
+    """Number -> what was drawn, of the search's trials."""
+    return {r.number: json.dumps(r.params, sort_keys=True) for r in search.trials}
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_search_that_is_killed_again_and_again_ends_as_if_it_was_not(
+    search: "Search", inputs: "Search", tmp_path: Path, seed: int
+) -> None:
+    """Kills at random moments, which the length of an undisturbed run spreads over all phases."""
+    rng = random.Random(seed)
+    undisturbed = inputs.copy(tmp_path / "undisturbed")
+    started = time.monotonic()
+    assert undisturbed.start().wait() == 0
+    length = time.monotonic() - started
+    for _ in range(4):
+        before = search.files
+        command = search.start()
+        time.sleep(rng.uniform(0, length))
+        command.kill()
+        assert before.items() <= search.files.items()
+    before = search.files
+    command = search.start()
+    assert command.wait() == 0, command.said
+    assert before.items() <= search.files.items()
+    search.check(trials=len(undisturbed.trials))
+
+
+def test_trials_and_finalists_that_were_met_are_taken_again(
+    search: "Search", running_trials: RunningTrials
+) -> None:
+    """Kills in the first trial, in a later one, and among the finalists."""
+    rng = random.Random(7)
+    for count in (0, 2):
+        command = search.start(*SLOW)
+        command.until(lambda n=count: len(search.trials) >= n and running_trials(search.url))
+        time.sleep(rng.uniform(0, 0.2))
+        command.kill()
+    command = search.start(*SLOW)
+    command.until(lambda: list(search.results.glob("*/tuning/*/finalists-*/*.json")))
+    command.kill()
+    before = search.files
+    assert len(search.trials) == 5
+    command = search.start(*SLOW)
+    assert command.wait() == 0, command.said
+    assert before.items() <= search.files.items()
+    search.check(trials=5)
+
+
+def test_a_grid_has_every_point_although_some_were_lost(
+    search: "Search", running_trials: RunningTrials
+) -> None:
+    words = ("--sampler", "grid", "--pruner", "none", "--trials", "50",
+             "--space", "epochs=20,21,22", "--space", "learning_rate=1e-4,1e-3")  # fmt: skip
+    for count in (1, 3):
+        command = search.start(*words)
+        command.until(lambda n=count: len(search.trials) >= n and running_trials(search.url))
+        command.kill()
+    command = search.start(*words)
+    assert command.wait() == 0, command.said
+    points = {(r.params["epochs"], r.params["learning_rate"]) for r in search.trials[1:]}
+    assert points == {(epochs, rate) for epochs in (20, 21, 22) for rate in (1e-4, 1e-3)}
+    search.check(trials=7)
+
+
+def test_an_interrupted_search_says_so_and_goes_on(
+    search: "Search", running_trials: RunningTrials
+) -> None:
+    command = search.start(*SLOW)
+    command.until(lambda: search.trials and running_trials(search.url))
+    command.signal(signal.SIGINT)
+    assert command.wait() == 130
+    assert "same command" in command.said
+    assert "Traceback" not in command.said
+    before = search.files
+    command = search.start(*SLOW)
+    assert command.wait() == 0, command.said
+    assert before.items() <= search.files.items()
+    search.check(trials=5)
+
+
+def test_two_workers_share_a_search_and_one_of_them_is_killed(
+    search: "Search", running_trials: RunningTrials
+) -> None:
+    words = (*SLOW, "--trials", "7")
+    one, two = search.start(*words), search.start(*words)
+    two.until(lambda: len(search.trials) >= 2 and len(running_trials(search.url)) == 2)
+    one.kill()
+    assert two.wait() == 0, two.said
+    search.check(trials=7)
+    assert len({record.worker for record in search.trials}) == 2
+
+
+def test_a_worker_whose_trial_was_given_to_another_one_goes_on(
+    search: "Search", running_trials: RunningTrials
+) -> None:
+    """As after a machine slept for longer than the others waited."""
+    command = search.start(*SLOW)
+    command.until(lambda: search.trials and running_trials(search.url))
+    study = optuna.load_study(study_name=search.study.name, storage=search.url)
+    (number,) = running_trials(search.url)
+    study.tell(number, state=optuna.trial.TrialState.FAIL)
+    assert command.wait() == 0, command.said
+    assert "bug" not in command.said
+    search.check(trials=5)
+    assert number not in {record.number for record in search.trials}
+
+
+# The database
+
+
+def make_nothing(path: Path) -> None:
+    path.unlink()
+
+
+def make_empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def make_short(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: random.Random(1).randrange(1000, len(content))])
+
+
+def make_garbage(path: Path) -> None:
+    path.write_bytes(random.Random(2).randbytes(50_000))
+
+
+def make_holes(path: Path) -> None:
+    content, rng = bytearray(path.read_bytes()), random.Random(3)
+    for _ in range(8):
+        start = rng.randrange(len(content))
+        content[start : start + 3000] = rng.randbytes(len(content[start : start + 3000]))
+    path.write_bytes(bytes(content))
+
+
+def drop_tables(path: Path) -> None:
+    connection = sqlite3.connect(path)
+    for table in ("trial_values", "trial_user_attributes", "trial_params"):
+        connection.execute(f"DROP TABLE {table}")
+    connection.commit()
+    connection.close()
+
+
+def delete_studies(path: Path) -> None:
+    url = f"sqlite:///{path}"
+    for name in optuna.get_all_study_names(url):
+        optuna.delete_study(study_name=name, storage=url)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [make_nothing, make_empty, make_short, make_garbage, make_holes, drop_tables, delete_studies],
+)
+def test_a_lost_database_is_made_again_from_the_records(
+    finished: "Search", damage: Callable[[Path], None]
+) -> None:
+    files, cells = finished.files, finished.cells
+    damage(finished.database)
+    finished.tune(tune={"trials": 7})
+    assert files.items() < finished.files.items()
+    finished.check(trials=7, finalists=len(finished.finalists))
+    trials = finished.trials
+    assert [record.number for record in trials] == list(range(7))
+    study = optuna.load_study(study_name=finished.study.name, storage=finished.url)
+    assert [t.value for t in study.trials if t.state.name == "COMPLETE"] == [
+        record.value for record in trials if record.state == "complete"
+    ]
+    assert cells.items() <= finished.cells.items()
+
+
+def test_records_that_were_deleted_come_back_from_the_database(finished: "Search") -> None:
+    files = finished.files
+    for path in sorted(finished.results.glob("*/tuning/*/*/trial-*.json"))[::2]:
+        path.unlink()
+    assert len(finished.files) < len(files)
+    finished.tune()
+    assert finished.files == files
+
+
+def test_what_is_lost_in_both_places_is_trained_again(finished: "Search") -> None:
+    lost = sorted(finished.study.glob("trials/trial-*.json"))[::2]
+    kept = {p: b for p, b in finished.files.items() if not any(p.endswith(n.name) for n in lost)}
+    known = draws(finished)
+    for path in lost:
+        path.unlink()
+    finished.database.unlink()
+    finished.tune()
+    assert kept.items() <= finished.files.items()
+    trials = finished.trials
+    assert len(trials) == 5
+    assert len({record.number for record in trials}) == 5
+    assert [record.default for record in trials].count(True) == 1
+    drawn = [draw for number, draw in draws(finished).items() if number in known]
+    assert len(set(drawn)) == len(drawn)
+
+
+def test_a_results_folder_that_was_moved_goes_on_elsewhere(
+    finished: "Search", tmp_path: Path
+) -> None:
+    moved = finished.copy(tmp_path / "elsewhere")
+    shutil.rmtree(finished.results)
+    files = moved.files
+    moved.tune(tune={"trials": 6})
+    assert files.items() < moved.files.items()
+    assert [record.number for record in moved.trials] == list(range(6))
+    assert not finished.results.exists()
+
+
+def test_numbers_and_draws_go_on_after_a_loss(finished: "Search", inputs: "Search") -> None:
+    """A database that was lost in the middle leaves no trace in what is drawn next."""
+    finished.database.unlink()
+    finished.tune(tune={"trials": 8, "sampler": "random"})
+    other = inputs.copy(finished.results.parent / "other")
+    other.tune(tune={"trials": 8, "sampler": "random"})
+    assert list(draws(finished).values())[5:] == list(draws(other).values())[5:]
