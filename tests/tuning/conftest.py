@@ -77,7 +77,7 @@ class Command:
     def is_alive(self) -> bool:
         return self._process.is_alive()
 
-    def wait(self, seconds: float = 120) -> int:
+    def wait(self, seconds: float = 300) -> int:
         """Wait for its end and return the exit code; one that hangs is killed and fails."""
         self._process.join(seconds)
         if self._process.is_alive():
@@ -97,7 +97,7 @@ class Command:
 
     def until(self, condition: Callable[[], object]) -> None:
         """Wait until something holds while the command runs."""
-        end = time.monotonic() + 60
+        end = time.monotonic() + 200
         while not condition():
             if not self.is_alive or time.monotonic() > end:
                 self.kill()
