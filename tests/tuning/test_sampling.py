@@ -7,7 +7,7 @@ from typing import Any
 
 import optuna
 import pytest
-from optuna.pruners import HyperbandPruner, NopPruner
+from optuna.pruners import HyperbandPruner, MedianPruner, NopPruner
 from optuna.study import Study
 from optuna.trial import TrialState
 
@@ -15,7 +15,6 @@ from toxbench import Choice, Range, Space, TrainSettings, fine_tuning_space
 from toxbench.settings import TuneSettings
 from toxbench.tuning.sampling import (
     PRUNING_STEPS,
-    AnyOf,
     Sampler,
     make_pruner,
     pruning_step,
@@ -242,7 +241,7 @@ def test_a_grid_in_a_database_goes_on_where_it_was() -> None:
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("median", AnyOf), ("hyperband", HyperbandPruner), ("none", NopPruner)],
+    [("median", MedianPruner), ("hyperband", HyperbandPruner), ("none", NopPruner)],
 )
 def test_the_pruner_is_the_one_that_was_asked_for(name: str, kind: type) -> None:
     assert isinstance(make_pruner(TuneSettings(pruner=name)), kind)  # type: ignore[arg-type]

@@ -54,13 +54,12 @@ fine_tuning_space: Space = {
 # enough to become sure of themselves. Chosen by scores inside the real table's train rows.
 stand_in_space: Space = {
     "learning_rate": Range(1.5e-4, 3e-4, log=True),
-    "head_learning_rate": Range(1.5e-3, 4e-3, log=True),
+    "head_learning_rate": Range(1e-3, 4e-3, log=True),
     "layer_decay": Range(0.8, 0.95),
-    "epochs": Range(7, 8),
-    "batch_size": Choice((16,)),
-    "warmup": Range(0.05, 0.15),
-    "dropout": Range(0.05, 0.15),
+    "epochs": Range(6, 8),
+    "batch_size": Choice((16, 32)),
+    "dropout": Range(0.05, 0.2),
     "loss": Choice(("bce", "weighted-bce")),
-    "pos_weight_cap": Range(2.0, 5.0, log=True, when=("loss", "weighted-bce")),
-    "max_length": Choice((96,)),
+    "pos_weight_cap": Range(1.5, 5.0, log=True, when=("loss", "weighted-bce")),
+    "max_length": Choice((96, 128)),
 }

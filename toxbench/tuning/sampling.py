@@ -13,7 +13,6 @@ from optuna.pruners import (
     HyperbandPruner,
     MedianPruner,
     NopPruner,
-    PercentilePruner,
 )
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.study import Study
@@ -124,26 +123,8 @@ def make_pruner(settings: TuneSettings) -> BasePruner:
     if settings.pruner == "hyperband":
         return HyperbandPruner(min_resource=1, max_resource=PRUNING_STEPS, reduction_factor=2)
     if settings.pruner == "median":
-        return AnyOf(
-            PercentilePruner(75.0, n_startup_trials=3),
-            MedianPruner(n_startup_trials=3, n_warmup_steps=PRUNING_STEPS // 2),
-        )
+        return MedianPruner(n_startup_trials=2)
     return NopPruner()
-
-
-class AnyOf(BasePruner):
-    """Ends a trial that one of several pruners would end.
-
-    The median of the complete trials is a hard test after a quarter, when slow starters still lie
-    below: there only the lowest quarter is ended.
-    """
-
-    def __init__(self, *pruners: BasePruner) -> None:
-        self._pruners = pruners
-
-    def prune(self, study: Study, trial: FrozenTrial) -> bool:
-        """Ask each."""
-        return any(pruner.prune(study, trial) for pruner in self._pruners)
 
 
 def pruning_step(epoch: int, epochs: int) -> int:
