@@ -29,25 +29,33 @@ def sqlite_url(folder: Path) -> str:
 
 
 def shown_url(url: str) -> str:
-    """Return a URL without its password."""
-    return make_url(url).render_as_string(hide_password=True)
+    """Return a URL without its passwords, wherever they stand."""
+    parsed = make_url(url)
+    hidden = {name: "***" if _is_secret(name) else value for name, value in parsed.query.items()}
+    return parsed.set(query=hidden).render_as_string(hide_password=True).replace("%2A", "*")
 
 
 def has_password(url: str) -> bool:
     """Whether a URL holds a password, which must not be written down."""
-    return bool(make_url(url).password)
+    parsed = make_url(url)
+    return bool(parsed.password) or any(map(_is_secret, parsed.query))
+
+
+def _is_secret(name: str) -> bool:
+    return any(word in name.lower() for word in ("password", "passwd", "secret", "token"))
 
 
 def check_url(url: str) -> URL:
     """Read a URL and find its driver.
 
     Raises:
-        SettingsError: it is no SQLAlchemy URL, or its driver is not installed.
+        SettingsError: it is no SQLAlchemy URL, its driver is not installed, or the folder of its
+            SQLite file is not there.
     """
     try:
         parsed = make_url(url)
         parsed.get_dialect().import_dbapi()
-    except (ArgumentError, NoSuchModuleError) as error:
+    except (ArgumentError, NoSuchModuleError, ValueError) as error:
         raise SettingsError(
             "--storage: not an SQLAlchemy URL; write for example "
             "postgresql+psycopg://USER@HOST/DATABASE or sqlite:///studies.sqlite3"
@@ -92,11 +100,22 @@ def open_storage(url: str, lock_folder: Path) -> tuple[RDBStorage, str | None]:
     """
     parsed = check_url(url)
     warning = None
-    lock_folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(lock_folder / ".opening.lock"), database_errors(url):
-        if parsed.get_backend_name() == "sqlite" and parsed.database:
-            warning = _move_aside_if_damaged(Path(parsed.database), url)
-        return _open(url, _engine_arguments(parsed)), warning
+    try:
+        lock_folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(lock_folder / ".opening.lock"), database_errors(url):
+            if parsed.get_backend_name() == "sqlite" and parsed.database:
+                path = Path(parsed.database)
+                _check_place(path)
+                warning = _move_aside_if_damaged(path, url)
+            return _open(url, _engine_arguments(parsed)), warning
+    except OSError as error:
+        raise StorageError(f"cannot write {lock_folder}: {error.strerror}") from error
+
+
+def _check_place(path: Path) -> None:
+    """Refuse a file that could never be made, before waiting for it."""
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise StorageError(f"{path}: a SQLite file needs a folder that is there, and a name in it")
 
 
 def _engine_arguments(url: URL) -> dict[str, Any]:
