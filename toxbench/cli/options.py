@@ -138,7 +138,9 @@ def settings_from(
         "split": SplitSettings,
     }
     tables = {name: used(kind, values) for name, kind in kinds.items()} | more
-    plain = {name: value for name, value in used(RunSettings, values).items() if value != ()}
+    plain = used(RunSettings, values)
+    if not plain["weights"]:  # an option that may be repeated is empty, not None, when unused
+        del plain["weights"]
     return run_settings(config, plain | {name: table for name, table in tables.items() if table})
 
 
