@@ -7,6 +7,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,11 @@ from typing import Any
 import optuna
 import pandas as pd
 import pytest
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
 from support import write_table
 
 import toxbench
@@ -49,8 +55,13 @@ _PROCESSES.set_forkserver_preload(
      "transformers.models.bert.tokenization_bert", "optuna.visualization.matplotlib",
      "matplotlib.backends.backend_svg", "alembic.config", "optuna.storages._rdb.storage"]
 )  # fmt: skip
+_TAKEN = """
+SELECT number FROM trials JOIN trial_user_attributes USING (trial_id)
+WHERE trials.state = 'RUNNING' AND trial_user_attributes.key = 'slot' ORDER BY number
+"""
 _COMMAND = """
-import os
+import os, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # the server's processes ignore it
 handle = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644)
 os.dup2(handle, 1)
 os.dup2(handle, 2)
@@ -202,18 +213,46 @@ class Search:
         assert len(set(drawn)) == len(drawn)
         assert len(self.finalists) == finalists
         assert {"tuned.toml", "trials.csv", "history.svg"} <= {p.name for p in self.study.iterdir()}
-        assert len(self.cells) == 1
+        assert self.cells
 
 
-def in_a_trial(url: str, study: str = "") -> list[int]:
-    """Return the numbers of the trials that a worker has taken, by what the database says."""
-    try:
-        names = [n for n in optuna.get_all_study_names(url) if "finalists" not in n and study in n]
-        trials = optuna.load_study(study_name=names[0], storage=url).trials if names else []
-    except Exception:  # noqa: BLE001 - the database is only being made
-        return []
-    taken = (t for t in trials if t.state == optuna.trial.TrialState.RUNNING)
-    return [trial.number for trial in taken if "slot" in trial.user_attrs]
+class Study:
+    """The study of a search as the database has it, read or changed behind toxbench's back."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    @property
+    def trials(self) -> list[FrozenTrial]:
+        """All trials, the finalists' apart; none before there is such a study."""
+        with self._opened() as study:
+            return study.trials if study else []
+
+    @property
+    def running(self) -> list[int]:
+        """Numbers of the trials that a worker has taken and not finished."""
+        engine = create_engine(self._url, poolclass=NullPool)
+        try:
+            with engine.connect() as connection:
+                return list(connection.execute(text(_TAKEN)).scalars())
+        except SQLAlchemyError:  # the database is only being made
+            return []
+
+    def lose(self, number: int) -> None:
+        """Fail a trial, as a worker does that takes another one for dead."""
+        with self._opened() as study:
+            assert study is not None
+            study.tell(number, state=TrialState.FAIL)
+
+    @contextmanager
+    def _opened(self) -> Iterator[optuna.Study | None]:
+        storage = RDBStorage(self._url)
+        try:
+            names = [n for n in optuna.get_all_study_names(storage) if "finalists" not in n]
+            yield optuna.load_study(study_name=names[0], storage=storage) if names else None
+        finally:
+            storage.remove_session()
+            storage.engine.dispose()
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -225,9 +264,9 @@ def _quiet_optuna() -> Iterator[None]:
 
 
 @pytest.fixture
-def running_trials() -> Callable[[str], list[int]]:
-    """Give the numbers of the trials that a worker has taken."""
-    return in_a_trial
+def study() -> type[Study]:
+    """Look into the database of a URL."""
+    return Study
 
 
 @pytest.fixture(scope="session")

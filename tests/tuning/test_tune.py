@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from tuning.conftest import Search
 
 VOLATILE = {"study", "uid", "worker", "seconds", "finished"}  # differs from run to run
+BAD_START = 0  # a seed whose first two draws are the hopeless rate
 HOPELESS = {"learning_rate": "1e29:1e31:log"}
 ONE = {"trials": 1, "finalists": 1}
 
@@ -142,26 +143,22 @@ def test_asking_again_trains_nothing(finished: "Search") -> None:
     assert {p: p.read_bytes() for p in finished.study.iterdir() if p.is_file()} == texts
 
 
-def test_more_trials_add_only_the_missing_ones(finished: "Search") -> None:
+def test_more_trials_add_only_the_missing_ones_and_fewer_none(finished: "Search") -> None:
     before = finished.files
-    finished.tune(tune={"trials": 8})
+    finished.tune(tune={"trials": 7})
     assert before.items() <= finished.files.items()
     trials = finished.trials
-    assert [record.number for record in trials] == list(range(8))
-    assert [record.slot for record in trials] == list(range(8))
-    assert [record.default for record in trials] == [True] + [False] * 7
-
-
-def test_fewer_trials_than_there_are_train_nothing(finished: "Search") -> None:
+    assert [record.number for record in trials] == list(range(7))
+    assert [record.slot for record in trials] == list(range(7))
+    assert [record.default for record in trials] == [True] + [False] * 6
     before = finished.files
     finished.tune(tune={"trials": 2})
     assert finished.files == before
 
 
-def test_another_space_or_seed_is_another_study(finished: "Search") -> None:
-    finished.tune(tune=ONE | {"tune_seed": 1})
-    finished.tune(tune=ONE | {"space": {"epochs": "1:3"}})
-    assert len(finished.studies) == 3
+def test_another_seed_and_space_are_another_study(finished: "Search") -> None:
+    finished.tune(tune=ONE | {"tune_seed": 1, "space": {"epochs": "1:3"}})
+    assert len(finished.studies) == 2
 
 
 # The budget
@@ -171,11 +168,11 @@ def test_each_backbone_gets_as_many_trials(search: "Search", tmp_path: Path) -> 
     other = write_checkpoint(tmp_path / "tiny-distilbert", "distilbert")
     weights = (f"bert={search.checkpoint}", f"distilbert={other}")
     board = search.tune(
-        backbones=["bert", "distilbert"], weights=weights, tune={"trials": 3, "finalists": 1}
+        backbones=["bert", "distilbert"], weights=weights, tune={"trials": 2, "finalists": 1}
     )
     assert set(board["candidate"][board["tuned"]]) == {"bert", "distilbert"}
     counts = {f.name.split("-")[0]: len(list(f.glob("trials/*.json"))) for f in search.studies}
-    assert counts == {"bert": 3, "distilbert": 3}
+    assert counts == {"bert": 2, "distilbert": 2}
 
 
 def test_a_spent_budget_ends_the_search_but_never_the_default_settings(search: "Search") -> None:
@@ -186,25 +183,22 @@ def test_a_spent_budget_ends_the_search_but_never_the_default_settings(search: "
     (default,) = search.trials
     assert (default.default, default.state, default.epochs) == (True, "complete", 4)
     assert tuned_toml(search)["train"]["learning_rate"] == 3e-5
-    path.write_text(config.replace("0.001s", "2s"), encoding="utf-8")
+    budget = default.seconds + 0.3
+    path.write_text(config.replace("0.001s", f"{budget}s"), encoding="utf-8")
     search.tune(config=path)
     seconds = [record.seconds for record in search.trials]
     assert len(seconds) > 1
-    assert math.fsum(seconds) >= 2 > math.fsum(seconds[:-1])
+    assert math.fsum(seconds) >= budget > math.fsum(seconds[:-1])
 
 
 def test_a_trial_that_meets_the_end_of_the_budget_is_ended_there(search: "Search") -> None:
-    tune = {"trials": 50, "budget": "1.5s", "pruner": "none", "space": {"epochs": "200:300"}}
+    space = {"epochs": "200:300"}
+    tune = {"trials": 50, "finalists": 1, "budget": "0.8s", "pruner": "none", "space": space}
     search.tune(tune=tune)
     last = search.trials[-1]
     assert (last.state, last.value) == ("pruned", None)
     assert "budget" in last.reason
     assert 0 < last.epochs < last.settings.epochs
-
-
-def test_the_number_of_trials_counts_although_the_budget_is_not_spent(search: "Search") -> None:
-    search.tune(tune={"trials": 2, "budget": "1h", "finalists": 1})
-    assert len(search.trials) == 2
 
 
 # What is searched
@@ -248,11 +242,6 @@ def test_what_makes_no_sense_is_refused_before_any_work(
     assert not search.results.exists()
 
 
-def test_hyperband_takes_the_default_settings_once(search: "Search") -> None:
-    search.tune(tune={"trials": 6, "pruner": "hyperband"})
-    search.check(trials=6)
-
-
 # What fails
 
 
@@ -275,9 +264,6 @@ def test_a_bad_start_does_not_end_the_search(search: "Search") -> None:
     assert states[:3] == ["failed"] * 3
     assert len(states) == 6
     assert "complete" in states
-
-
-BAD_START = 0
 
 
 def test_where_every_trial_fails_there_are_no_tuned_settings(search: "Search") -> None:
@@ -405,7 +391,7 @@ def test_no_trial_ever_sees_a_test_comment(search: "Search", plugin: list[str]) 
 
 @pytest.mark.parametrize("pruner", ["median", "hyperband"])
 def test_the_labels_of_the_test_rows_change_no_trial(search: "Search", pruner: str) -> None:
-    tune = {"trials": 6, "finalists": 1, "pruner": pruner, "space": {"epochs": "1:9"}}
+    tune = {"trials": 6, "finalists": 1, "pruner": pruner, "space": {"epochs": "1:6"}}
     search.tune(tune=tune)
     comments = read_comments(search.data)
     test = make_protocol(comments, SplitSettings()).folds[0].test
@@ -417,6 +403,7 @@ def test_the_labels_of_the_test_rows_change_no_trial(search: "Search", pruner: s
     other.tune(tune=tune)
     assert search.study.parent.parent.name != other.study.parent.parent.name
     assert comparable(other.trials) == comparable(search.trials)
+    assert [record.default for record in search.trials] == [True] + [False] * 5
     assert comparable(other.finalists) == comparable(search.finalists)
     winners = [tuned_toml(s)["train"] for s in (search, other)]
     assert winners[0] == winners[1]
@@ -472,10 +459,8 @@ def test_tuned_settings_of_another_table_or_split_are_not_used(
         finished.run_tuned(**options)
 
 
-@pytest.mark.parametrize("name", ["wörter 😀", "a\nb = 1", 'q"uote\\'])
-def test_weights_in_a_folder_of_any_name_can_be_used(
-    search: "Search", tmp_path: Path, name: str
-) -> None:
+def test_weights_in_a_folder_of_any_name_can_be_used(search: "Search", tmp_path: Path) -> None:
+    name = 'wörter 😀 "\\ a\nb = 1'
     weights = f"bert={shutil.copytree(search.checkpoint, tmp_path / name)}"
     search.tune(weights=weights, tune=ONE)
     board = search.run_tuned(weights=weights)

@@ -76,10 +76,8 @@ def tune(**values: Any) -> None:
         click.echo("The default settings in the same table: the same options with toxbench run "
                    "--tuned")  # fmt: skip
     if outcome.failures:
-        raise CellsFailedError(
-            f"{len(outcome.failures)} searches or cells failed and have no result; "
-            "the same command tries them again"
-        )
+        more = f" (and {len(outcome.failures) - 1} more)" if len(outcome.failures) > 1 else ""
+        raise CellsFailedError(f"no result: {outcome.failures[0]}{more}")
 
 
 def _settings(values: dict[str, Any]) -> RunSettings:

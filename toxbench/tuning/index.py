@@ -19,6 +19,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from pydantic import ValidationError
 
+from toxbench.atomic import make_folder
 from toxbench.errors import StorageError
 from toxbench.records import TrialRecord
 from toxbench.store.trials import TrialStore
@@ -110,7 +111,7 @@ class StudyIndex:
         it does not know, because it is new, are added; a trial whose worker died after committing
         it is finished.
         """
-        self.store.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.store.folder)
         with FileLock(self.store.folder / ".sync.lock"):
             records = {record.uid: record for record in self.store.records()}
             trials = self._study.get_trials(deepcopy=False)

@@ -7,7 +7,7 @@ from typing import Any
 from toxbench.atomic import write_atomically
 from toxbench.errors import SettingsError, StorageError
 from toxbench.settings import RunSettings
-from toxbench.tuning.storage import has_password
+from toxbench.tuning.storage import absolute_url, has_password
 
 _FILE = ".last-tune.json"
 
@@ -28,6 +28,8 @@ def write_request(settings: RunSettings) -> None:
     if storage is not None and has_password(storage):
         request["tune"] = {k: v for k, v in request["tune"].items() if k != "storage"}
         request["storage_had_password"] = True
+    elif storage is not None:
+        request["tune"] |= {"storage": absolute_url(storage)}
     text = json.dumps(request, indent=2)
     write_atomically(settings.results / _FILE, text.encode("utf-8"))
 
@@ -48,9 +50,10 @@ def read_request(results: Path, storage: str | None) -> dict[str, Any]:
         raise StorageError(f"{results} holds no search to resume; start with: toxbench tune")
     try:
         request: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        had_password = request.pop("storage_had_password", False)
-    except (OSError, ValueError, AttributeError) as error:
+        had_password = {**request}.get("storage_had_password", False)
+    except (OSError, ValueError, TypeError) as error:
         raise StorageError(f"{path} is damaged; give toxbench tune its options again") from error
+    request = {name: value for name, value in request.items() if name != "storage_had_password"}
     if had_password and storage is None:
         raise SettingsError("--resume: give --storage again; its password was not written down")
     return request

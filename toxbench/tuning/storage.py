@@ -16,6 +16,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, SQLAlchemyError
 
+from toxbench.atomic import make_folder
 from toxbench.errors import SettingsError, StorageError, TryAgainError
 
 HEARTBEAT_SECONDS = 5
@@ -65,7 +66,17 @@ def check_url(url: str) -> URL:
             f"--storage {shown_url(url)}: the driver {error.name} is not installed; "
             'pip install "toxbench[postgres]" for PostgreSQL'
         ) from error
+    if parsed.get_backend_name() == "sqlite" and parsed.database in {None, "", ":memory:"}:
+        raise SettingsError("--storage sqlite: name a file; one in memory is lost: sqlite:///FILE")
     return parsed
+
+
+def absolute_url(url: str) -> str:
+    """Return a URL that means the same database wherever toxbench is called."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite" and parsed.database:
+        parsed = parsed.set(database=str(Path(parsed.database).absolute()))
+    return parsed.render_as_string(hide_password=False)
 
 
 @contextmanager
@@ -100,8 +111,8 @@ def open_storage(url: str, lock_folder: Path) -> tuple[RDBStorage, str | None]:
     """
     parsed = check_url(url)
     warning = None
+    make_folder(lock_folder)
     try:
-        lock_folder.mkdir(parents=True, exist_ok=True)
         with FileLock(lock_folder / ".opening.lock"), database_errors(url):
             if parsed.get_backend_name() == "sqlite" and parsed.database:
                 path = Path(parsed.database)

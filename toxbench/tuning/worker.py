@@ -5,6 +5,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from toxbench.atomic import make_folder
+
 
 class Worker:
     """This process. While it lives it holds a lock that the kernel frees when it dies."""
@@ -12,7 +14,7 @@ class Worker:
     def __init__(self, folder: Path) -> None:
         self.uid = uuid.uuid4().hex
         self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         self._lock = FileLock(self._path(self.uid))
         self._lock.acquire(timeout=0)
 
