@@ -40,7 +40,7 @@ class Definition:
         """Name of the study: the backbone, and a digest of all that its scores depend on."""
         chosen = digest(
             [
-                self.fingerprint,
+                self.data.fingerprint,
                 self.candidate.weights.record.identity,
                 self.candidate.settings.model_dump(mode="json"),
                 sorted((name, repr(dimension)) for name, dimension in self.space.items()),

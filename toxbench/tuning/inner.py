@@ -18,6 +18,11 @@ class InnerData:
     comments: Comments
     folds: tuple[Split, ...]
 
+    @property
+    def fingerprint(self) -> str:
+        """Sha256 of these rows and folds: test rows, and their labels, do not change it."""
+        return Protocol(self.comments, self.folds, {}).fingerprint
+
 
 def inner_data(protocol: Protocol, seed: int) -> InnerData:
     """Copy the rows that are not test rows, and cut them into `INNER_FOLDS` random folds.

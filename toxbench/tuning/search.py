@@ -12,7 +12,7 @@ from optuna.trial import Trial
 
 from toxbench.errors import CellsFailedError
 from toxbench.records import TrialRecord
-from toxbench.settings import INNER_FOLDS, TrainSettings, digest, seconds
+from toxbench.settings import DEFAULT_TRIALS, INNER_FOLDS, TrainSettings, digest, seconds
 from toxbench.store.trials import TrialStore
 from toxbench.tuning.definition import UNLIMITED, Definition
 from toxbench.tuning.index import StudyIndex
@@ -92,7 +92,8 @@ class Search:
             return self._runner.run(trial, configuration, records)
 
         def enough(finished: Sequence[TrialRecord]) -> bool:
-            nothing_works = len(finished) >= 3 and all(r.state == "failed" for r in finished)
+            failed = [record for record in finished if record.state == "failed"]
+            nothing_works = len(failed) == len(finished) >= DEFAULT_TRIALS
             return nothing_works or _seconds(finished) >= budget
 
         for finished in index.work(definition.wanted, enough, job):
