@@ -143,7 +143,7 @@ def test_a_database_that_was_dropped_is_made_again_from_the_records(
 def test_a_server_that_goes_away_in_a_trial_is_one_line_and_nothing_is_lost(
     search: "Search", server: Server, database: str, storage: str, study: "type[Study]"
 ) -> None:
-    command = search.start(*SLOW, "--storage", storage)
+    command = search.start(*SLOW, "--space", "epochs=50:60", "--storage", storage)
     command.until(lambda: search.trials and study(storage).running)
     before = search.files
     server.execute(f"ALTER DATABASE {database} ALLOW_CONNECTIONS false")

@@ -98,7 +98,7 @@ def test_a_worker_whose_trial_was_given_to_another_one_goes_on(
     search: "Search", study: "type[Study]"
 ) -> None:
     """As after a machine slept for longer than the others waited."""
-    command = search.start(*SLOW)
+    command = search.start(*SLOW, "--space", "epochs=50:60")
     command.until(lambda: search.trials and study(search.url).running)
     (number,) = study(search.url).running
     study(search.url).lose(number)
@@ -191,7 +191,7 @@ def test_a_results_folder_that_was_moved_goes_on_elsewhere(
 def test_numbers_and_draws_go_on_after_a_loss(finished: "Search", inputs: "Search") -> None:
     """A database that was lost in the middle leaves no trace in what is drawn next."""
     finished.database.unlink()
-    finished.tune(tune={"trials": 8, "sampler": "random"})
+    finished.tune(tune={"trials": 7, "sampler": "random"})
     other = inputs.copy(finished.results.parent / "other")
-    other.tune(tune={"trials": 8, "sampler": "random"})
+    other.tune(tune={"trials": 7, "sampler": "random"})
     assert list(draws(finished).values())[5:] == list(draws(other).values())[5:]
