@@ -36,7 +36,7 @@ def test_a_range_of_a_built_in_space_goes_upwards(space: Space) -> None:
 @pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
 def test_a_condition_of_a_built_in_space_can_hold(space: Space) -> None:
     whole = {**fine_tuning_space, **space}  # a stand-in's dimensions replace some of these
-    for dimension in whole.values():
+    for dimension in space.values():  # what a stand-in leaves out of a choice drops what needs it
         if dimension.when is not None:
             setting, value = dimension.when
             other = whole[setting]

@@ -16,7 +16,7 @@ import optuna
 import pandas as pd
 import pytest
 from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
@@ -238,11 +238,15 @@ class Study:
         except SQLAlchemyError:  # the database is only being made
             return []
 
-    def lose(self, number: int) -> None:
-        """Fail a trial, as a worker does that takes another one for dead."""
-        with self._opened() as study:
-            assert study is not None
-            study.tell(number, state=TrialState.FAIL)
+    def lose(self) -> list[int]:
+        """Fail the running trials, as a worker does that takes the others for dead."""
+        engine = create_engine(self._url, poolclass=NullPool)
+        with engine.begin() as connection:
+            numbers = list(connection.execute(text(_TAKEN)).scalars())
+            if numbers:
+                statement = "UPDATE trials SET state = 'FAIL' WHERE state = 'RUNNING'"
+                connection.execute(text(statement))
+        return numbers
 
     @contextmanager
     def _opened(self) -> Iterator[optuna.Study | None]:

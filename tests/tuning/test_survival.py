@@ -99,13 +99,12 @@ def test_a_worker_whose_trial_was_given_to_another_one_goes_on(
 ) -> None:
     """As after a machine slept for longer than the others waited."""
     command = search.start(*SLOW, "--space", "epochs=50:60")
-    command.until(lambda: search.trials and study(search.url).running)
-    (number,) = study(search.url).running
-    study(search.url).lose(number)
+    command.until(lambda: search.trials)
+    lost: list[int] = []
+    command.until(lambda: lost.extend(study(search.url).lose()) or lost)
     assert command.wait() == 0, command.said
-    assert "bug" not in command.said
     search.check(trials=5)
-    assert number not in {record.number for record in search.trials}
+    assert not set(lost) & {record.number for record in search.trials}
 
 
 # The database
@@ -188,10 +187,12 @@ def test_a_results_folder_that_was_moved_goes_on_elsewhere(
     assert not finished.results.exists()
 
 
-def test_numbers_and_draws_go_on_after_a_loss(finished: "Search", inputs: "Search") -> None:
-    """A database that was lost in the middle leaves no trace in what is drawn next."""
+def test_what_is_drawn_next_does_not_depend_on_what_was_lost(
+    finished: "Search", tmp_path: Path
+) -> None:
+    other = finished.copy(tmp_path / "undisturbed")
     finished.database.unlink()
-    finished.tune(tune={"trials": 7, "sampler": "random"})
-    other = inputs.copy(finished.results.parent / "other")
-    other.tune(tune={"trials": 7, "sampler": "random"})
-    assert list(draws(finished).values())[5:] == list(draws(other).values())[5:]
+    for search in (finished, other):
+        search.tune(tune={"trials": 7})
+    assert draws(finished) == draws(other)
+    assert len(draws(other)) == 7
