@@ -76,7 +76,7 @@ def test_an_interrupted_search_says_so_and_leaves_its_trials(
     command = search.start(*SLOW)
     command.until(lambda: search.trials and study(search.url).running)
     command.signal(signal.SIGINT)
-    assert command.wait() == 130
+    assert command.wait() == 130, command.said
     assert "same command" in command.said
     assert "Traceback" not in command.said
     assert search.trials

@@ -139,6 +139,22 @@ class StudyIndex:
                 )
             except UpdateFinishedTrialError:
                 return  # it was taken for lost meanwhile, and another worker has it
+            except UnboundLocalError as error:
+                # Optuna's own, where Ctrl-C comes while it tells the database.
+                if not isinstance(error.__context__, KeyboardInterrupt):
+                    raise
+                self._leave()
+                raise KeyboardInterrupt from error
+
+    def _leave(self) -> None:
+        """End the running trials of this worker, so that nobody has to wait for them."""
+        for trial in self._running():
+            if trial.user_attrs.get(WORKER) == self.worker.uid:
+                text = trial.user_attrs.get(RECORD)
+                record = _record(text) if text else None
+                value = record.value if record else None
+                state = _STATES[record.state] if record else TrialState.FAIL
+                self._study.tell(trial.number, value, None if value is not None else state)
 
     def _objective(self, trial: Trial, wanted: int, job: Job) -> float:
         uid = f"{self.worker.uid}{trial.number:08x}"
