@@ -139,12 +139,16 @@ class StudyIndex:
                 )
             except UpdateFinishedTrialError:
                 return  # it was taken for lost meanwhile, and another worker has it
-            except UnboundLocalError as error:
-                # Optuna's own, where Ctrl-C comes while it tells the database.
-                if not isinstance(error.__context__, KeyboardInterrupt):
+            except (UnboundLocalError, ValueError) as error:
+                # Optuna's own, where its tell fails: what made it fail is what happened.
+                cause = error.__context__
+                if isinstance(cause, UpdateFinishedTrialError) or "Cannot tell a" in str(error):
+                    return
+                if isinstance(cause, KeyboardInterrupt):
+                    self._leave()
+                if cause is None:
                     raise
-                self._leave()
-                raise KeyboardInterrupt from error
+                raise cause from None
 
     def _leave(self) -> None:
         """End the running trials of this worker, so that nobody has to wait for them."""
