@@ -9,6 +9,7 @@ import pytest
 from toxbench import Backbone, Choice, Range, Space, fine_tuning_space, stand_in_space
 from toxbench.plugin.registry import Registry
 from toxbench.settings import TrainSettings, layered
+from toxbench.tuning.space import checked_space
 
 SPACES = {"fine_tuning_space": fine_tuning_space, "stand_in_space": stand_in_space}
 BACKBONES = {name: entry.item for name, entry in Registry.discover().backbones.items()}
@@ -33,15 +34,11 @@ def test_a_range_of_a_built_in_space_goes_upwards(space: Space) -> None:
             assert dimension.low > 0 or not dimension.log
 
 
-@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
-def test_a_condition_of_a_built_in_space_can_hold(space: Space) -> None:
-    whole = {**fine_tuning_space, **space}  # a stand-in's dimensions replace some of these
-    for dimension in space.values():  # what a stand-in leaves out of a choice drops what needs it
-        if dimension.when is not None:
-            setting, value = dimension.when
-            other = whole[setting]
-            assert isinstance(other, Choice)
-            assert value in other.values
+def test_only_the_parameter_of_a_loss_that_the_stand_ins_leave_out_is_dropped() -> None:
+    """A stand-in's dimensions replace the backbone's, and a condition may not hold any more."""
+    assert set(checked_space(fine_tuning_space, TrainSettings(), "")) == set(fine_tuning_space)
+    merged = {**fine_tuning_space, **stand_in_space}
+    assert set(merged) - set(checked_space(merged, TrainSettings(), "")) == {"focal_gamma"}
 
 
 @pytest.mark.parametrize("backbone", BACKBONES.values(), ids=BACKBONES)

@@ -79,8 +79,12 @@ def test_an_interrupted_search_says_so_and_leaves_its_trials(
     assert command.wait() == 130, command.said
     assert "same command" in command.said
     assert "Traceback" not in command.said
-    assert search.trials
-    assert study(search.url).running == []  # nobody has to wait for it
+    before = search.files
+    assert before
+    command = search.start(*SLOW)
+    assert command.wait() == 0, command.said
+    assert before.items() <= search.files.items()
+    search.check(trials=5)
 
 
 def test_two_workers_share_a_search_and_one_of_them_is_killed(
@@ -99,7 +103,7 @@ def test_a_worker_whose_trial_was_given_to_another_one_goes_on(
 ) -> None:
     """As after a machine slept for longer than the others waited."""
     command = search.start(*SLOW, "--space", "epochs=50:60")
-    command.until(lambda: search.trials)
+    command.until(lambda: study(search.url).running == [1])  # the default is told of, too
     lost: list[int] = []
     command.until(lambda: lost.extend(study(search.url).lose()) or lost)
     assert command.wait() == 0, command.said

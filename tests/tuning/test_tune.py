@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tuning.conftest import Search
 
 VOLATILE = {"study", "uid", "worker", "seconds", "finished"}  # differs from run to run
-BAD_START = 4  # a seed whose first draw is the hopeless rate
+BAD_START = 19  # a seed whose first two draws are the hopeless rate
 HOPELESS = {"learning_rate": "1e29:1e31:log"}
 ONE = {"trials": 1, "finalists": 1}
 
@@ -263,7 +263,7 @@ def test_a_bad_start_does_not_end_the_search(search: "Search") -> None:
     tune = {"trials": 6, "finalists": 1, "sampler": "random", "space": space}
     search.tune(train={"head_learning_rate": 1e30}, tune=tune | {"tune_seed": BAD_START})
     states = [record.state for record in search.trials]
-    assert states[:2] == ["failed"] * 2
+    assert states[:3] == ["failed"] * 3
     assert len(states) == 6
     assert "complete" in states
 

@@ -15,7 +15,7 @@ from optuna.distributions import json_to_distribution
 from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
-from optuna.storages import BaseStorage
+from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from pydantic import ValidationError
 
@@ -23,12 +23,13 @@ from toxbench.atomic import make_folder
 from toxbench.errors import StorageError
 from toxbench.records import TrialRecord
 from toxbench.store.trials import TrialStore
-from toxbench.tuning.storage import GRACE_SECONDS
+from toxbench.tuning.storage import beating
 from toxbench.tuning.worker import Worker
 
 # User attributes of a trial in the database.
 UID, WORKER, SLOT, RECORD = "uid", "worker", "slot", "record"
 _POLL_SECONDS = 0.5
+_UNSIGNED_SECONDS = 5.0
 _STATES = {
     "complete": TrialState.COMPLETE,
     "pruned": TrialState.PRUNED,
@@ -37,14 +38,6 @@ _STATES = {
 
 Job = Callable[[Trial, int], TrialRecord]
 Enough = Callable[[Sequence[TrialRecord]], bool]
-
-
-class WithdrawnError(Exception):
-    """Others are already at work on every trial that is wanted."""
-
-
-class FailedError(Exception):
-    """The trial was committed as failed."""
 
 
 @dataclass
@@ -61,7 +54,7 @@ class StudyIndex:
     """
 
     name: str
-    storage: BaseStorage
+    storage: RDBStorage
     store: TrialStore
     worker: Worker
     sampler: BaseSampler
@@ -129,58 +122,51 @@ class StudyIndex:
         return sorted(records.values(), key=lambda record: (record.number, record.uid))
 
     def _one(self, wanted: int, job: Job) -> None:
-        """Draw and run one trial."""
-        with _quiet_optuna():
-            try:
-                self._study.optimize(
-                    lambda trial: self._objective(trial, wanted, job),
-                    n_trials=1,
-                    catch=(WithdrawnError, FailedError),
-                )
-            except UpdateFinishedTrialError:
-                return  # it was taken for lost meanwhile, and another worker has it
-            except (UnboundLocalError, ValueError) as error:
-                # Optuna's own, where its tell fails: what made it fail is what happened.
-                cause = error.__context__
-                if isinstance(cause, UpdateFinishedTrialError) or "Cannot tell a" in str(error):
-                    return
-                if isinstance(cause, KeyboardInterrupt):
-                    self._leave()
-                if cause is None:
-                    raise
-                raise cause from None
+        """Draw and run one trial. What ends this worker leaves it running, for others to free."""
+        try:
+            trial = self._ask()
+            with beating(self.storage, trial._trial_id):
+                self._run(trial, wanted, job)
+        except UpdateFinishedTrialError:
+            return  # it was taken for lost meanwhile, and another worker has it
 
-    def _leave(self) -> None:
-        """End the running trials of this worker, so that nobody has to wait for them."""
-        for trial in self._running():
-            if trial.user_attrs.get(WORKER) == self.worker.uid:
-                text = trial.user_attrs.get(RECORD)
-                record = _record(text) if text else None
-                value = record.value if record else None
-                state = _STATES[record.state] if record else TrialState.FAIL
-                self._study.tell(trial.number, value, None if value is not None else state)
-
-    def _objective(self, trial: Trial, wanted: int, job: Job) -> float:
-        uid = f"{self.worker.uid}{trial.number:08x}"
+    def _ask(self) -> Trial:
+        """Draw a trial, and sign it."""
+        with _quiet_optuna(), warnings.catch_warnings():
+            # Optuna's own loop would beat, but cannot tell the errors of a trial from its own.
+            warnings.filterwarnings("ignore", message="Heartbeat of storage")
+            trial = self._study.ask()
         trial.set_user_attr(WORKER, self.worker.uid)
-        trial.set_user_attr(UID, uid)
+        trial.set_user_attr(UID, f"{self.worker.uid}{trial.number:08x}")
+        return trial
+
+    def _run(self, trial: Trial, wanted: int, job: Job) -> None:
+        """Find a trial's slot, do the job, and commit what came of it."""
         slot = self._free_slot(trial.number)
-        if slot >= wanted:
-            raise WithdrawnError
+        if slot >= wanted:  # others are at work on all that are wanted
+            self._study.tell(trial.number, state=TrialState.FAIL)
+            return
         trial.set_user_attr(SLOT, slot)
-        signed = {"uid": uid, "worker": self.worker.uid, "slot": slot}
-        record = job(trial, slot).model_copy(update=signed)
-        frozen = self._frozen(trial.number)
+        record = job(trial, slot)
+        frozen = self._study.get_trials(deepcopy=False)[trial.number]
         if frozen.state != TrialState.RUNNING:
             raise UpdateFinishedTrialError
-        record = record.model_copy(update={"attributes": _plain(frozen.system_attrs)})
+        signed = {
+            "uid": frozen.user_attrs[UID],
+            "worker": self.worker.uid,
+            "slot": slot,
+            "attributes": _plain(frozen.system_attrs),
+        }
+        record = record.model_copy(update=signed)
         self.store.write(record)  # from here on the trial has happened
-        trial.set_user_attr(RECORD, record.model_dump_json())
-        if record.state == "pruned":
-            raise optuna.TrialPruned(record.reason)
-        if record.value is None:
-            raise FailedError(record.reason)
-        return record.value
+        self._tell(frozen, record)
+
+    def _tell(self, trial: FrozenTrial, record: TrialRecord) -> None:
+        """Finish a running trial in the database as its record says."""
+        self.storage.set_trial_user_attr(trial._trial_id, RECORD, record.model_dump_json())
+        complete = record.value is not None
+        state = None if complete else _STATES[record.state]
+        self._study.tell(trial.number, record.value, state, skip_if_finished=True)
 
     def _free_slot(self, number: int) -> int:
         """Return the lowest slot that no earlier trial has, once all of those have chosen."""
@@ -197,22 +183,14 @@ class StudyIndex:
     def _running(self) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
-    def _frozen(self, number: int) -> FrozenTrial:
-        return self._study.get_trials(deepcopy=False)[number]
-
     def _finish_committed(
         self, records: dict[str, TrialRecord], known: dict[str, FrozenTrial]
     ) -> None:
         """Tell the database of trials whose worker died between committing and telling it."""
         for uid, trial in known.items():
             record = records.get(uid)
-            mine = trial.user_attrs.get(WORKER) == self.worker.uid
-            if record and trial.state == TrialState.RUNNING and not mine and self._is_dead(trial):
-                text = record.model_dump_json()
-                self.storage.set_trial_user_attr(trial._trial_id, RECORD, text)
-                state = _STATES[record.state]
-                complete = record.value is not None
-                self._study.tell(trial.number, record.value, None if complete else state)
+            if record and trial.state == TrialState.RUNNING and self._is_dead(trial):
+                self._tell(trial, record)
 
     def _add(self, missing: Sequence[TrialRecord], count: int) -> None:
         """Add trials that the database does not know, under their own numbers where it is empty."""
@@ -236,14 +214,14 @@ class StudyIndex:
     def _is_dead(self, trial: FrozenTrial) -> bool:
         """Whether a trial's worker is known to be gone.
 
-        One that died before it signed the trial has left no heartbeat either: such a trial is
-        given up when it stayed unsigned for the whole grace period.
+        A trial is signed as soon as it is there, so one that stays unsigned has nobody; a worker
+        that was only slow finds it taken for lost, and goes on with another.
         """
         worker = trial.user_attrs.get(WORKER)
         if worker is not None:
             return self.worker.is_dead(worker)
         first_seen = self._first_seen.setdefault(str(trial._trial_id), time.monotonic())
-        return time.monotonic() - first_seen > GRACE_SECONDS
+        return time.monotonic() - first_seen > _UNSIGNED_SECONDS
 
 
 def _record(text: str) -> TrialRecord:

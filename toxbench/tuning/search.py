@@ -7,7 +7,7 @@ from statistics import fmean
 
 from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler, RandomSampler
-from optuna.storages import BaseStorage
+from optuna.storages import RDBStorage
 from optuna.trial import Trial
 
 from toxbench.errors import CellsFailedError
@@ -46,7 +46,7 @@ class Search:
     """Runs one definition to its end, together with whoever else works on it."""
 
     def __init__(
-        self, definition: Definition, storage: BaseStorage, worker: Worker, feedback: SearchFeedback
+        self, definition: Definition, storage: RDBStorage, worker: Worker, feedback: SearchFeedback
     ) -> None:
         self._definition = definition
         self._settings = definition.settings

@@ -1,4 +1,4 @@
-"""Search spaces: what users write, checked, as Optuna's distributions, and drawn as settings."""
+"""Search spaces: what users write, checked, and drawn as settings."""
 
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -6,12 +6,6 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
 from optuna.trial import Trial
 
 from toxbench.errors import SettingsError, nearest
@@ -24,6 +18,7 @@ _MOST_POINTS = 10_000
 NEVER = {
     "selection": "the number of epochs is searched instead",
     "seed": "a seed is no hyperparameter",
+    "precision": "it is chosen for the machine; name one with --precision",
 }
 
 
@@ -92,15 +87,6 @@ def checked_space(space: Space, base: TrainSettings, origin: str) -> dict[str, D
     if not kept:
         raise SettingsError(f"{origin}: nothing to search; name a range: --space epochs=2:8")
     return kept
-
-
-def distribution(name: str, dimension: Dimension) -> BaseDistribution:
-    """Return Optuna's distribution of a checked dimension."""
-    if isinstance(dimension, Choice):
-        return CategoricalDistribution(dimension.values)
-    if _is_whole(name):
-        return IntDistribution(int(dimension.low), int(dimension.high), log=dimension.log)
-    return FloatDistribution(dimension.low, dimension.high, log=dimension.log)
 
 
 def draw(trial: Trial, space: Mapping[str, Dimension], base: TrainSettings) -> TrainSettings:

@@ -4,13 +4,14 @@ import os
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import optuna
 from filelock import FileLock
-from optuna.exceptions import ExperimentalWarning
+from optuna.exceptions import ExperimentalWarning, OptunaError
 from optuna.storages import RDBStorage
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL, make_url
@@ -94,6 +95,28 @@ def database_errors(url: str) -> Iterator[None]:
             f"storage {shown_url(url)} does not answer ({reason}); finished trials are stored: "
             "start the same command again when it is there"
         ) from error
+
+
+@contextmanager
+def beating(storage: RDBStorage, trial_id: int) -> Iterator[None]:
+    """Let the database know, every few seconds, that the worker of a trial still lives."""
+    storage.record_heartbeat(trial_id)
+    stop = Event()
+
+    def beat() -> None:
+        while not stop.wait(HEARTBEAT_SECONDS):
+            # Where the database is gone, the trial itself meets that too, and says so.
+            with suppress(SQLAlchemyError, OptunaError):
+                storage.record_heartbeat(trial_id)
+        storage.remove_session()
+
+    thread = Thread(target=beat, name="heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 def open_storage(url: str, lock_folder: Path) -> tuple[RDBStorage, str | None]:

@@ -136,12 +136,10 @@ def _workplace(planned: TunePlan, feedback: TuneFeedback) -> Iterator[tuple[RDBS
     storage, warning = open_storage(planned.url, folder)
     if warning:
         feedback.warn(warning)
-    worker = Worker(folder / ".workers")
     try:
-        with database_errors(planned.url):
+        with Worker(folder / ".workers") as worker, database_errors(planned.url):
             yield storage, worker
     finally:
-        worker.close()
         storage.remove_session()
         storage.engine.dispose()
 

@@ -18,10 +18,14 @@ class Worker:
         self._lock = FileLock(self._path(self.uid))
         self._lock.acquire(timeout=0)
 
-    def close(self) -> None:
-        """Let go."""
+    def __enter__(self) -> "Worker":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Let go; after an error the lock's file stays, so that others see this worker gone."""
         self._lock.release()
-        self._path(self.uid).unlink(missing_ok=True)
+        if kind is None:
+            self._path(self.uid).unlink(missing_ok=True)
 
     def is_dead(self, uid: str) -> bool:
         """Whether another worker on this folder is known to be gone.
