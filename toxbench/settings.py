@@ -10,9 +10,16 @@ import math
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+)
 
 from toxbench.errors import SettingsError, nearest
 
@@ -82,6 +89,11 @@ class ColumnSettings(Frozen):
     encoding: str = "utf-8"
 
 
+def _listed(value: object) -> object:
+    """Take a word for a list of one."""
+    return (value,) if isinstance(value, str) else value
+
+
 class RunSettings(Frozen):
     """Everything that one run is told. ``train`` and ``split`` hold only what the user set."""
 
@@ -90,7 +102,7 @@ class RunSettings(Frozen):
     backbones: tuple[str, ...] = ("bert", "distilbert")
     baselines: tuple[str, ...] | None = Field(None, description="none: every registered one")
     seeds: int = Field(1, ge=1, le=10_000, description="cells of each backbone: seeds 0, 1, ...")
-    weights: tuple[str, ...] = ("auto",)
+    weights: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ("auto",)
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
     results: Path = Path("results")
     preset: str | None = None

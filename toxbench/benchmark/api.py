@@ -84,7 +84,7 @@ def run(
         "backbones": backbones,
         "baselines": baselines,
         "seeds": seeds,
-        "weights": (weights,) if isinstance(weights, str) else weights,
+        "weights": weights,
         "device": device,
         "results": results,
         "preset": preset,

@@ -31,91 +31,84 @@ def comma_list(context: click.Context, option: click.Parameter, value: str | Non
     return tuple(word for word in words if word and word != "none")
 
 
-def column_options(command: Command) -> Command:
-    """Add the options that say which columns mean what."""
-    for option in reversed(
-        (
-            click.option("--text-column", metavar="NAME", help="Column of the comments."),
-            click.option("--id-column", metavar="NAME", help="Column of unique ids."),
-            click.option("--group-column", metavar="NAME", help="Column of groups, e.g. videos."),
-            click.option(
-                "--labels", metavar="A,B,C", callback=comma_list, help="Label columns (0/1)."
-            ),
-            click.option("--encoding", metavar="NAME", help="Of text files. [utf-8]"),
-        )
-    ):
+def _add(command: Command, *options: Callable[[Command], Command]) -> Command:
+    """Add options; help shows them in this order."""
+    for option in reversed(options):
         command = option(command)
     return command
+
+
+def column_options(command: Command) -> Command:
+    """Add the options that say which columns mean what."""
+    return _add(
+        command,
+        click.option("--text-column", metavar="NAME", help="Column of the comments."),
+        click.option("--id-column", metavar="NAME", help="Column of unique ids."),
+        click.option("--group-column", metavar="NAME", help="Column of groups, e.g. videos."),
+        click.option("--labels", metavar="A,B,C", callback=comma_list, help="Label columns (0/1)."),
+        click.option("--encoding", metavar="NAME", help="Of text files. [utf-8]"),
+    )
 
 
 def experiment_options(command: Command) -> Command:
     """Add what every command has that trains: what, on which table, from which weights, where."""
-    command = results_option(column_options(command))
-    for option in reversed(
-        (
-            click.option(
-                "--backbones",
-                metavar="A,B,C",
-                callback=comma_list,
-                help="What to compare; see: toxbench backbones. [bert,distilbert]",
-            ),
-            click.option(
-                "--baselines",
-                metavar="A,B,C",
-                callback=comma_list,
-                help="Cheap references, or none. [all that are registered]",
-            ),
-            click.option(
-                "--data",
-                type=click.Path(path_type=Path),
-                metavar="FILE",
-                help="CSV, TSV, Parquet or JSON lines. [a synthetic sample]",
-            ),
-            click.option(
-                "--seeds", type=int, metavar="N", help="Cells of each backbone: seeds 0 to N-1. [1]"
-            ),
-            click.option(
-                "--weights",
-                multiple=True,
-                metavar="SOURCE",
-                help="auto, hub, stand-in, or NAME=PATH for one backbone; may be repeated. [auto]",
-            ),
-            click.option(
-                "--preset",
-                metavar="|".join(PRESETS),
-                help="A whole recipe; notebook is the original study's.",
-            ),
-            click.option(
-                "--config",
-                type=click.Path(path_type=Path),
-                metavar="FILE",
-                help="TOML file with the same settings; flags win over it.",
-            ),
-            click.option(
-                "--device",
-                type=click.Choice(["auto", "cuda", "mps", "cpu"]),
-                help="Where to train. [auto]",
-            ),
-        )
-    ):
-        command = option(command)
-    return command
+    return _add(
+        results_option(column_options(command)),
+        click.option(
+            "--backbones",
+            metavar="A,B,C",
+            callback=comma_list,
+            help="What to compare; see: toxbench backbones. [bert,distilbert]",
+        ),
+        click.option(
+            "--baselines",
+            metavar="A,B,C",
+            callback=comma_list,
+            help="Cheap references, or none. [all that are registered]",
+        ),
+        click.option(
+            "--data",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="CSV, TSV, Parquet or JSON lines. [a synthetic sample]",
+        ),
+        click.option(
+            "--seeds", type=int, metavar="N", help="Cells of each backbone: seeds 0 to N-1. [1]"
+        ),
+        click.option(
+            "--weights",
+            multiple=True,
+            metavar="SOURCE",
+            help="auto, hub, stand-in, or NAME=PATH for one backbone; may be repeated. [auto]",
+        ),
+        click.option(
+            "--preset",
+            metavar="|".join(PRESETS),
+            help="A whole recipe; notebook is the original study's.",
+        ),
+        click.option(
+            "--config",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="TOML file with the same settings; flags win over it.",
+        ),
+        click.option(
+            "--device",
+            type=click.Choice(["auto", "cuda", "mps", "cpu"]),
+            help="Where to train. [auto]",
+        ),
+    )
 
 
 def output_options(command: Command) -> Command:
     """Add what every command has that ends with a leaderboard."""
-    for option in reversed(
-        (
-            click.option("--dry-run", is_flag=True, help="Print the plan and stop."),
-            click.option("--quiet", is_flag=True, help="Print the leaderboard and nothing else."),
-            click.option(
-                "--json", "as_json", is_flag=True, help="Print the leaderboard as JSON only."
-            ),
-            click.option("--debug", is_flag=True, help="Show a traceback with every error."),
-        )
-    ):
-        command = option(command)
-    return command
+    return _add(
+        command,
+        click.option("--dry-run", is_flag=True, help="Print the plan and stop."),
+        click.option("--quiet", is_flag=True, help="Print the leaderboard and nothing else."),
+        click.option("--json", "as_json", is_flag=True, help="Print the leaderboard as JSON only."),
+        click.option("--debug", is_flag=True, help="Show a traceback with every error."),
+    )
 
 
 def settings_from(

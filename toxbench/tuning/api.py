@@ -60,8 +60,6 @@ def tune(
     flags = {name: value for name, value in settings.items() if value is not None}
     flags |= {"data": data} if data is not None else {}
     flags |= {"tune": dict(tune)} if tune else {}
-    if isinstance(flags.get("weights"), str):
-        flags["weights"] = (flags["weights"],)
     below = read_config(Path(config)) if config is not None else {}
     asked = run_settings(with_tuning_seeds(below), flags)
     registry = Registry.discover()

@@ -118,6 +118,7 @@ def _remarks(definition: Definition, found: Found, tuned: TunedSettings) -> list
     default = tuning.default_average_precision
     searched = max(record.value for record in found.trials if record.value is not None)
     rows = len(definition.data.comments)
+    elsewhere = " on other inner folds" if 2 * settings.inner_folds <= INNER_FOLDS else ""
     return [
         f"Settings of {tuned.backbone} from {tuned.weights.label}, found by toxbench tune.",
         f"They hold for the protocol {definition.fingerprint[:12]} "
@@ -129,7 +130,7 @@ def _remarks(definition: Definition, found: Found, tuned: TunedSettings) -> list
         "test rows.",
         f"Best score of the search {searched:.4f}; of the default settings "
         f"{'none' if default is None else f'{default:.4f}'}.",
-        f"The best {tuning.finalists} were trained again with fresh seeds on other inner folds: "
+        f"The best {tuning.finalists} were trained again with fresh seeds{elsewhere}: "
         f"{', '.join(f'{fmean(r.value or 0 for r in g):.4f}' for g in found.finalists)}.",
     ]
 

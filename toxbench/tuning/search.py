@@ -102,7 +102,7 @@ class Search:
         return records
 
     def _finalists(self, configurations: Sequence[TrainSettings]) -> list[list[TrialRecord]]:
-        """Train each with fresh seeds on other inner folds than the search's; the best first."""
+        """Train each with fresh seeds, on other inner folds while there are any; best first."""
         definition, count = self._definition, self._settings.inner_folds
         key = digest([settings.model_dump(mode="json") for settings in configurations])
         name = f"finalists-{key}"
