@@ -71,7 +71,9 @@ class SplitSettings(Frozen):
     folds: int = Field(
         1, ge=1, le=100, description="with 2 or more, every row is tested once, in one of them"
     )
-    test_size: float = Field(0.2, gt=0, lt=1, description="fraction of all rows kept for test, with one fold")
+    test_size: float = Field(
+        0.2, gt=0, lt=1, description="fraction of all rows kept for test, with one fold"
+    )
     validation_size: float = Field(
         0.05, ge=0, lt=1, description="fraction of the train rows held out to choose epochs"
     )
