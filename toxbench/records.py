@@ -52,7 +52,7 @@ class TuningRecord(Frozen):
     finalists: int = Field(description="configurations that were trained again with fresh seeds")
     average_precision: float = Field(description="micro, of the winner, with fresh seeds")
     default_average_precision: float | None = Field(
-        description="micro, of the default settings in the search; None where they failed"
+        None, description="micro, of the default settings in the search; None where they failed"
     )
 
 
@@ -95,6 +95,9 @@ class TrialRecord(Frozen):
     value: float | None = Field(description="mean of the scores; None unless complete")
     scores: tuple[float, ...] = Field(description="micro average precision on each inner fold")
     epoch_scores: dict[int, float] = Field(description="epoch -> score on the first fold")
+    step_scores: dict[int, float] = Field(
+        {}, description="share of the training in quarters -> score that the pruner saw"
+    )
     epochs: int = Field(description="epochs trained, over all folds")
     seconds: float = Field(description="training and validation")
     thresholds: dict[str, tuple[float, ...]] = Field(

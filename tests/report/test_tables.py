@@ -37,6 +37,7 @@ def make_row(values: dict[str, Statistic | None] | None = None, **changes: Any) 
         cells=1,
         seeds=1,
         values=dict.fromkeys(COLUMNS, THIRD) | (values or {}),
+        tuning=None,
         label_f1=(0.5,) * len(PROTOCOL.labels),
         constant=False,
     )

@@ -79,7 +79,7 @@ def make_plan(settings: RunSettings, registry: Registry, download: bool = True) 
     backbones = _backbones(settings, registry, finder)
     candidates: tuple[Candidate, ...] = (
         *backbones,
-        *(_tuned(backbones, store) if settings.tuned else ()),
+        *(_tuned(backbones, store, protocol) if settings.tuned else ()),
         *_baselines(settings, registry),
     )
     plan = Plan(
@@ -136,10 +136,13 @@ def _backbones(
     return candidates
 
 
-def _tuned(candidates: list[BackboneCandidate], store: CellStore) -> Iterator[BackboneCandidate]:
+def _tuned(
+    candidates: list[BackboneCandidate], store: CellStore, protocol: Protocol
+) -> Iterator[BackboneCandidate]:
     """Yield each backbone again, with the settings that were found for it and its weights."""
     for candidate in candidates:
-        tuned = find_tuned(store.folder, candidate.name, candidate.weights.record.identity)
+        identity = candidate.weights.record.identity
+        tuned = find_tuned(store.folder, protocol.fingerprint, candidate.name, identity)
         if tuned is None:
             raise SettingsError(
                 f"no tuned settings of {candidate.name} for this table, split and weights; "

@@ -90,10 +90,7 @@ class Workbench:
         """The tokenizer, and what tells it from every other one."""
         with _quiet_transformers():
             tokenizer = self._backbone.tokenizer(self._folder)
-        files = sorted(
-            path for path in self._folder.iterdir()
-            if "token" in path.name or "vocab" in path.name or path.name == "merges.txt"
-        )  # fmt: skip
+        files = sorted(filter(_is_of_a_tokenizer, self._folder.iterdir()))
         return tokenizer, ":".join([type(tokenizer).__name__, *map(sha256_of, files)])
 
     def _module(self, seed: int) -> nn.Module:
@@ -108,6 +105,11 @@ class Workbench:
         if self._keep_module:
             self._kept = (seed, copy.deepcopy(module), torch.get_rng_state())
         return module
+
+
+def _is_of_a_tokenizer(path: Path) -> bool:
+    named = any(word in path.name for word in ("token", "vocab", "merges"))
+    return path.is_file() and (named or path.suffix == ".model")
 
 
 @contextmanager

@@ -50,12 +50,16 @@ fine_tuning_space: Space = {
     "max_length": Choice((64, 128)),
 }
 
-# For the small stand-in weights: they want higher rates, and lower layers that move less.
+# For the small stand-in weights: they want higher rates, lower layers that move less, and epochs
+# enough to become sure of themselves.
 stand_in_space: Space = {
-    "learning_rate": Range(1e-4, 4e-4, log=True),
-    "head_learning_rate": Range(1e-3, 5e-3, log=True),
-    "layer_decay": Range(0.75, 1.0),
-    "epochs": Range(4, 8),
+    "learning_rate": Range(1.5e-4, 3e-4, log=True),
+    "head_learning_rate": Range(1e-3, 4e-3, log=True),
+    "layer_decay": Range(0.8, 0.95),
+    "epochs": Range(6, 8),
     "batch_size": Choice((16, 32)),
-    "pos_weight_cap": Range(1.5, 6.0, log=True, when=("loss", "weighted-bce")),
+    "dropout": Range(0.05, 0.2),
+    "loss": Choice(("bce", "weighted-bce")),
+    "pos_weight_cap": Range(1.5, 5.0, log=True, when=("loss", "weighted-bce")),
+    "max_length": Choice((96, 128)),
 }

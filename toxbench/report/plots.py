@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from toxbench.records import TrialRecord
+from toxbench.report.words import printable
 
 if TYPE_CHECKING:
     import optuna
@@ -34,10 +35,12 @@ def importances(study: "optuna.Study") -> dict[str, float]:
     import optuna
 
     trials = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
-    if len({trial.value for trial in trials}) < 2:
+    drawn = [trial for trial in trials if "default" not in trial.user_attrs]
+    params = sorted(set.intersection(*(set(trial.params) for trial in drawn)) if drawn else ())
+    whole = [trial for trial in trials if trial.params.keys() >= set(params)]
+    varied = any(len({trial.params[name] for trial in whole}) > 1 for name in params)
+    if not varied or len({trial.value for trial in whole}) < 2:
         return {}
-    drawn = [trial for trial in trials if "default" not in trial.user_attrs] or trials
-    params = sorted(set.intersection(*(set(trial.params) for trial in drawn)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # experimental, and few trials
         evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
@@ -230,8 +233,8 @@ def _last_score(record: TrialRecord) -> float:
 
 
 def _plain(text: str) -> str:
-    """Keep matplotlib from reading a text as a formula."""
-    return text.replace("$", r"\$")
+    """Keep matplotlib from reading a text as a formula, and control characters out of it."""
+    return printable(text).replace("$", r"\$")
 
 
 def _svg(figure: "Figure") -> bytes:

@@ -185,7 +185,19 @@ def _differences(candidates: Sequence[Sequence[CellRecord]]) -> list[str]:
         same_name = [_settings(other[0]) for other in candidates if _comparable(other[0], cells[0])]
         telling = [name for name in own if any(other.get(name) != own[name] for other in same_name)]
         texts.append(" ".join(f"{name}={_short(own[name])}" for name in telling))
-    return texts
+    return _unlike(candidates, texts)
+
+
+def _unlike(candidates: Sequence[Sequence[CellRecord]], texts: Sequence[str]) -> list[str]:
+    """Mark rows that settings do not tell apart (but weights, say) with their digest."""
+    names = [
+        (cells[0].key.candidate, cells[0].kind, cells[0].tuning is None, text)
+        for cells, text in zip(candidates, texts, strict=True)
+    ]
+    return [
+        f"{text} #{cells[0].key.digest[:6]}".strip() if names.count(name) > 1 else text
+        for cells, name, text in zip(candidates, names, texts, strict=True)
+    ]
 
 
 def _comparable(one: CellRecord, other: CellRecord) -> bool:

@@ -5,8 +5,6 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from toxbench.atomic import write_atomically
 from toxbench.errors import StorageError
 from toxbench.records import TrialRecord
@@ -45,7 +43,7 @@ def _read(path: Path) -> TrialRecord:
         if content["sha256"] != _checksum(content["record"]):
             raise ValueError("the checksum differs")
         return TrialRecord.model_validate_json(content["record"])
-    except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise StorageError(
             f"{path} is damaged; remove the file and run the same command again"
         ) from error

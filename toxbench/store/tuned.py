@@ -30,13 +30,13 @@ def write_tuned(
     Raises:
         StorageError: the folder cannot be written.
     """
-    lines = [f"# {line}" for line in remarks]
+    lines = [f"# {_one_line(remark)}" for remark in remarks]
     content = tuned.model_dump(mode="json")
     tables = {name: value for name, value in content.items() if isinstance(value, dict)}
     lines += [f"{name} = {_toml(value)}" for name, value in content.items() if name not in tables]
     for table, values in tables.items():
         lines += ["", f"[{table}]", *_rows(values, origins if table == "train" else {})]
-    write_atomically(path, ("\n".join(lines) + "\n").encode("utf-8"))
+    write_atomically(path, ("\n".join(lines) + "\n").encode("utf-8", "replace"))
 
 
 def read_tuned(path: Path) -> TunedSettings:
@@ -53,11 +53,12 @@ def read_tuned(path: Path) -> TunedSettings:
         ) from error
 
 
-def find_tuned(folder: Path, backbone: str, weights: str) -> TunedSettings | None:
+def find_tuned(folder: Path, protocol: str, backbone: str, weights: str) -> TunedSettings | None:
     """Return the latest settings found for a backbone with these weights, or None.
 
     Args:
         folder: of the protocol.
+        protocol: its fingerprint; settings found on other rows are of no use.
         backbone: its name.
         weights: identity of what it starts from; settings for other weights are of no use.
 
@@ -65,14 +66,15 @@ def find_tuned(folder: Path, backbone: str, weights: str) -> TunedSettings | Non
         StorageError: a file is damaged.
     """
     found = map(read_tuned, sorted((folder / TUNING).glob(f"*/{FILE}")))
-    fitting = [t for t in found if t.backbone == backbone and t.weights.identity == weights]
+    wanted = (protocol, backbone, weights)
+    fitting = [t for t in found if (t.protocol, t.backbone, t.weights.identity) == wanted]
     return max(fitting, key=lambda tuned: tuned.finished, default=None)
 
 
 def _rows(values: Mapping[str, Any], origins: Mapping[str, str]) -> Iterator[str]:
     for name, value in values.items():
         if value is not None:  # TOML has no null: what is unset is left out
-            origin = f"  # {origins[name]}" if name in origins else ""
+            origin = f"  # {_one_line(origins[name])}" if name in origins else ""
             yield f"{_key(name)} = {_toml(value)}{origin}"
 
 
@@ -81,5 +83,10 @@ def _key(name: str) -> str:
 
 
 def _toml(value: object) -> str:
-    """Write a string, number, bool or list; for these TOML is JSON."""
-    return json.dumps(value, ensure_ascii=True)
+    """Write a string, number, bool or list; for these TOML is JSON, but for DEL."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _one_line(text: str) -> str:
+    """Keep a comment from ending early."""
+    return "".join(c if c.isprintable() else " " for c in text)

@@ -62,8 +62,9 @@ def set_dropout(module: nn.Module, probability: float | None) -> None:
 def _layers_below_top(module: nn.Module, head: tuple[str, ...], decay: float) -> dict[str, int]:
     """Return parameter name -> how many layers below the top it is; empty when none decays.
 
-    The layers are the longest ``nn.ModuleList`` of the body; what has to do with embeddings lies
-    below all of them, and the rest (a final normalisation, a pooler) counts as the top.
+    The layers are the longest ``nn.ModuleList`` of the body that is not part of another one. What
+    has to do with embeddings lies below all of them, and the rest (a final normalisation, a pooler)
+    counts as the top.
     """
     if decay == 1.0:
         return {}
@@ -88,4 +89,9 @@ def _layer_list(module: nn.Module, head: tuple[str, ...]) -> tuple[str, int]:
         raise PluginError(
             "layer_decay below 1 needs a body with an nn.ModuleList of layers; leave it at 1"
         )
-    return max(lists, key=lambda found: found[1])
+    outer = [
+        (name, length)
+        for name, length in lists
+        if not any(name.startswith(f"{other}.") for other, _ in lists)
+    ]
+    return max(outer, key=lambda found: found[1])

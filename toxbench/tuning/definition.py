@@ -1,16 +1,15 @@
 """What is searched, and where it is kept."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from toxbench.benchmark.candidate import BackboneCandidate
-from toxbench.plugin.space import Choice, Dimension
+from toxbench.plugin.space import Dimension
 from toxbench.settings import TuneSettings, digest
 from toxbench.training.device import Device
 from toxbench.tuning.inner import InnerData
-from toxbench.tuning.space import grid
+from toxbench.tuning.sampling import grid_points
 
 UNLIMITED = 10**6
 
@@ -58,20 +57,7 @@ class Definition:
 
     @property
     def wanted(self) -> int:
-        """Finished trials to reach; a grid may have fewer points."""
+        """Finished trials to reach; a grid may have fewer points, and the default settings."""
         trials = self.settings.limit or UNLIMITED
-        if self.settings.sampler != "grid":
-            return trials
-        points = math.prod(len(values) for values in grid(self.space).values())
-        return min(trials, points + 1)  # and the default
-
-    @property
-    def most_epochs(self) -> int:
-        """Epochs of the longest trial."""
-        dimension = self.space.get("epochs")
-        own = self.candidate.settings.epochs
-        if dimension is None:
-            return own
-        if isinstance(dimension, Choice):
-            return max(own, *(int(value) for value in dimension.values))
-        return max(own, int(dimension.high))
+        points = grid_points(self.settings, self.space, self.candidate.settings)
+        return min(trials, len(points) + 1) if points else trials

@@ -82,7 +82,7 @@ class StudyIndex:
         """Take part until ``wanted`` trials are finished, or ``enough`` of the finished ones.
 
         Each trial takes one of ``wanted`` slots, and a lost trial's slot is free again; a worker
-        that drew one too many gives it back. Yields the finished trials at first and after
+        that began one too many gives it back. Yields the finished trials at first and after
         whatever happened.
 
         Args:
@@ -251,7 +251,7 @@ def frozen_trial(record: TrialRecord) -> FrozenTrial:
             **({"default": True} if record.default else {}),
         },
         system_attrs=dict(record.attributes),
-        intermediate_values=dict(record.epoch_scores),
+        intermediate_values=dict(record.step_scores),
     )
 
 

@@ -1,6 +1,7 @@
 """Who draws the trials, and who ends the bad ones. Both are Optuna's."""
 
 import hashlib
+import random
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -8,41 +9,56 @@ from typing import Any
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
-from optuna.samplers import BaseSampler, GridSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial
 
 from toxbench.plugin.space import Dimension, Value
-from toxbench.settings import TuneSettings
-from toxbench.tuning.space import grid
+from toxbench.settings import TrainSettings, TuneSettings
+from toxbench.tuning.space import default_values, draw, grid
 
-DEFAULT = "default"  # user attribute of the trial that takes the default settings
+PRUNING_STEPS = 4
 
 
 class Sampler(BaseSampler):
     """Optuna's sampler of the settings, seeded anew for each trial by the trial's number.
 
-    So a restart never repeats the draws of the start-up, and two workers never draw alike. The
-    first trial takes the defaults, and so does the next one where that trial was lost:
-    ``is_default`` tells of the trial that began last.
+    So a restart never repeats the draws of the start-up, and two workers never draw alike.
     """
 
     def __init__(
-        self, settings: TuneSettings, space: Mapping[str, Dimension], defaults: Mapping[str, Value]
+        self, settings: TuneSettings, space: Mapping[str, Dimension], base: TrainSettings
     ) -> None:
+        """Draw nothing yet.
+
+        Args:
+            settings: of the search.
+            space: checked dimensions.
+            base: the default settings.
+        """
         self._settings = settings
         self._space = space
-        self._defaults = defaults
+        self._base = base
+        self._points = grid_points(settings, space, base)
+        self._fixed: Mapping[str, Value] | None = None
         self._inner: BaseSampler = RandomSampler()
-        self.is_default = False
+
+    def settings_for(self, trial: Trial, slot: int) -> TrainSettings:
+        """Return what a trial of the study that asks this sampler is to train.
+
+        Slot 0 has the default settings; those that lie inside the space become its parameters.
+        The others have the points of the grid, or what Optuna's sampler draws.
+        """
+        if slot == 0:
+            self._fixed = default_values(self._space, self._base)
+            draw(trial, {name: self._space[name] for name in self._fixed}, self._base)
+            return self._base
+        self._fixed = self._points[slot - 1] if self._points else None
+        return draw(trial, self._space, self._base)
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Seed the sampler for this trial."""
-        self.is_default = not any(_has_defaults(t) for t in study.get_trials(deepcopy=False)
-                                   if t.number < trial.number)  # fmt: skip
-        if self.is_default:
-            study._storage.set_trial_user_attr(trial._trial_id, DEFAULT, True)
-            return
+        self._fixed = None
         self._inner = self._make(trial.number)
         self._inner.before_trial(study, trial)
 
@@ -50,7 +66,7 @@ class Sampler(BaseSampler):
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
         """Ask Optuna's sampler."""
-        if self.is_default:
+        if self._fixed is not None:
             return {}
         return self._inner.infer_relative_search_space(study, trial)
 
@@ -58,27 +74,27 @@ class Sampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Ask Optuna's sampler."""
-        if self.is_default:
+        if self._fixed is not None:
             return {}
         return self._inner.sample_relative(study, trial, search_space)
 
     def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str,
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
         param_distribution: BaseDistribution,
-    ) -> Any:  # fmt: skip
-        """Return the default, or ask Optuna's sampler."""
-        if self.is_default:
-            return self._defaults[param_name]
+    ) -> Any:
+        """Return what is fixed, or ask Optuna's sampler."""
+        if self._fixed is not None:
+            return self._fixed[param_name]
         return self._inner.sample_independent(study, trial, param_name, param_distribution)
 
     def _make(self, number: int) -> BaseSampler:
         text = f"{self._settings.tune_seed}:{number}"
         seed = int.from_bytes(hashlib.sha256(text.encode("ascii")).digest()[:4], "little")
-        if self._settings.sampler == "random":
-            return RandomSampler(seed=seed)
-        if self._settings.sampler == "grid":
-            # One seed for all: every worker walks through the same grid.
-            return GridSampler(grid(self._space), seed=self._settings.tune_seed)
+        if self._settings.sampler != "tpe":
+            return RandomSampler(seed=seed)  # the points of a grid are fixed
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)  # group, for conditional spaces
             return TPESampler(
@@ -86,21 +102,35 @@ class Sampler(BaseSampler):
             )
 
 
-def make_pruner(settings: TuneSettings, most_epochs: int) -> BasePruner:
-    """Return the pruner; it compares the first inner fold's score, epoch by epoch."""
+def grid_points(
+    settings: TuneSettings, space: Mapping[str, Dimension], base: TrainSettings
+) -> list[dict[str, Value]]:
+    """Return the points of a grid in a random order; none where another sampler draws."""
+    if settings.sampler != "grid":
+        return []
+    points = grid(space, base)
+    random.Random(settings.tune_seed).shuffle(points)
+    return points
+
+
+def make_pruner(settings: TuneSettings) -> BasePruner:
+    """Return the pruner; its steps are those of `pruning_step`, on the first inner fold."""
     if settings.pruner == "hyperband":
-        return HyperbandPruner(min_resource=1, max_resource=most_epochs, reduction_factor=3)
+        return HyperbandPruner(min_resource=1, max_resource=PRUNING_STEPS, reduction_factor=2)
     if settings.pruner == "median":
-        return MedianPruner(n_startup_trials=2, n_warmup_steps=2)
+        return MedianPruner(n_startup_trials=2)
     return NopPruner()
+
+
+def pruning_step(epoch: int, epochs: int) -> int:
+    """Return how many quarters of a training are over after an epoch.
+
+    Trials are compared at equal shares of their own training: after the same number of epochs, a
+    short one has gone further down its learning rate's schedule, and would win too often.
+    """
+    return PRUNING_STEPS * epoch // epochs
 
 
 def _startup(settings: TuneSettings) -> int:
     """Return how many trials are drawn at random first: a third, at most Optuna's own ten."""
     return min(10, max(3, (settings.limit or 30) // 3))
-
-
-def _has_defaults(trial: FrozenTrial) -> bool:
-    """Whether a trial takes the default settings, and was not lost."""
-    lost = trial.state == TrialState.FAIL and "record" not in trial.user_attrs
-    return not lost and (trial.number == 0 or bool(trial.user_attrs.get(DEFAULT)))

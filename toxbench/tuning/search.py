@@ -18,7 +18,6 @@ from toxbench.tuning.definition import UNLIMITED, Definition
 from toxbench.tuning.index import StudyIndex
 from toxbench.tuning.progress import SearchFeedback, SearchProgress
 from toxbench.tuning.sampling import Sampler, make_pruner
-from toxbench.tuning.space import default_values, draw
 from toxbench.tuning.trial import Configuration, TrialRunner
 from toxbench.tuning.worker import Worker
 
@@ -75,22 +74,21 @@ class Search:
 
     def _search(self) -> list[TrialRecord]:
         definition = self._definition
-        base, space = definition.candidate.settings, definition.space
-        defaults = default_values(space, base)
-        sampler = Sampler(self._settings, space, defaults)
-        pruner = make_pruner(self._settings, definition.most_epochs)
+        sampler = Sampler(self._settings, definition.space, definition.candidate.settings)
+        pruner = make_pruner(self._settings)
         index = self._index(definition.name, "trials", sampler, pruner)
         budget = seconds(self._settings.budget) if self._settings.budget else math.inf
         folds = tuple(range(self._settings.inner_folds))
         records: list[TrialRecord] = []
 
         def job(trial: Trial, slot: int) -> TrialRecord:
-            if sampler.is_default:
-                draw(trial, {name: space[name] for name in defaults}, base)
-                configuration = Configuration(base, _FIRST_SEED, folds, default=True)
-            else:
-                drawn, left = draw(trial, space, base), budget - _seconds(records)
-                configuration = Configuration(drawn, _FIRST_SEED, folds, seconds_left=left)
+            configuration = Configuration(
+                settings=sampler.settings_for(trial, slot),
+                seed=_FIRST_SEED,
+                folds=folds,
+                default=slot == 0,
+                seconds_left=math.inf if slot == 0 else budget - _seconds(records),
+            )
             return self._runner.run(trial, configuration, records)
 
         def enough(finished: Sequence[TrialRecord]) -> bool:

@@ -2,6 +2,7 @@
 
 import tomllib
 from collections.abc import Iterable, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from toxbench.plugin.space import Choice, Dimension, Range, Space, Value
 from toxbench.settings import TrainSettings, layered
 
 _GRID_POINTS = 3
+_MOST_POINTS = 10_000
 # Not searched: an inner fold's last epoch is scored, so `epochs` does what `selection` would.
 NEVER = {
     "selection": "the number of epochs is searched instead",
@@ -34,11 +36,8 @@ def parse_options(values: Iterable[str]) -> dict[str, Any]:
     space: dict[str, Any] = {}
     for value in values:
         name, equals, text = value.partition("=")
-        if equals:
-            space[name.strip().replace("-", "_")] = text
-        else:
-            space |= _read(Path(value))
-    return space
+        space |= {name.strip(): text} if equals else _read(Path(value))
+    return {name.replace("-", "_"): value for name, value in space.items()}
 
 
 def parse_dimension(name: str, value: Any) -> Dimension:
@@ -68,7 +67,7 @@ def parse_dimension(name: str, value: Any) -> Dimension:
 
 
 def checked_space(space: Space, base: TrainSettings, origin: str) -> dict[str, Dimension]:
-    """Check every dimension against the settings; return them, those with conditions last.
+    """Check every dimension against the settings; return them, each after what it depends on.
 
     Args:
         space: setting name -> dimension.
@@ -80,8 +79,16 @@ def checked_space(space: Space, base: TrainSettings, origin: str) -> dict[str, D
     """
     for name, dimension in space.items():
         _check(name, dimension, base, origin)
-    ordered = sorted(space.items(), key=lambda item: item[1].when is not None)
-    kept = {name: dimension for name, dimension in ordered if _possible(dimension, space, base)}
+    depends = {name: [d.when[0]] if d.when else [] for name, d in space.items()}
+    try:
+        order = list(TopologicalSorter(depends).static_order())
+    except CycleError as error:
+        circle = " on ".join(error.args[1])
+        raise SettingsError(f"{origin}: conditions in a circle: {circle}") from error
+    kept: dict[str, Dimension] = {}
+    for name in order:
+        if name in space and _possible(space[name], kept, base):
+            kept[name] = space[name]
     if not kept:
         raise SettingsError(f"{origin}: nothing to search; name a range: --space epochs=2:8")
     return kept
@@ -100,7 +107,7 @@ def draw(trial: Trial, space: Mapping[str, Dimension], base: TrainSettings) -> T
     """Draw a value for every dimension whose condition holds, and return whole settings."""
     values = base.model_dump()
     for name, dimension in space.items():
-        if dimension.when is None or values[dimension.when[0]] == dimension.when[1]:
+        if _holds(dimension, values):
             values[name] = _suggest(trial, name, dimension)
     return TrainSettings(**values)
 
@@ -111,14 +118,35 @@ def default_values(space: Mapping[str, Dimension], base: TrainSettings) -> dict[
     return {
         name: values[name]
         for name, dimension in space.items()
-        if (dimension.when is None or values[dimension.when[0]] == dimension.when[1])
-        and _contains(dimension, values[name])
+        if _holds(dimension, values) and _contains(dimension, values[name])
     }
 
 
-def grid(space: Mapping[str, Dimension]) -> dict[str, list[Value]]:
-    """Return the points of a grid: all choices, and of each range three, evenly spaced."""
-    return {name: _points(name, dimension) for name, dimension in space.items()}
+def grid(space: Mapping[str, Dimension], base: TrainSettings) -> list[dict[str, Value]]:
+    """Return the different points of a grid: all choices, and three values of each range.
+
+    Raises:
+        SettingsError: they are more than anybody would train.
+    """
+    points: list[dict[str, Value]] = [{}]
+    values = base.model_dump()
+    for name, dimension in space.items():
+        # A point without the dimension stays as it is.
+        points = [
+            {**point, **addition}
+            for point in points
+            for addition in (
+                [{name: value} for value in _points(name, dimension)]
+                if _holds(dimension, {**values, **point})
+                else [{}]
+            )
+        ]
+        if len(points) > _MOST_POINTS:
+            raise SettingsError(
+                f"--sampler grid: more than {_MOST_POINTS} points; name a few values of few "
+                "settings with --space, and fix the others with their options"
+            )
+    return points
 
 
 def described(dimension: Dimension) -> str:
@@ -153,26 +181,56 @@ def _number(text: str) -> Value:
 def _check(name: str, dimension: Dimension, base: TrainSettings, origin: str) -> None:
     if name in NEVER:
         raise SettingsError(f"{origin}: {name} is not searched: {NEVER[name]}")
-    fields = TrainSettings.model_fields
-    for setting in (name, *([dimension.when[0]] if dimension.when else [])):
-        if setting not in fields:
-            raise SettingsError(f"{origin}: unknown setting {setting!r}{nearest(setting, fields)}")
+    if not isinstance(dimension, Range | Choice):
+        raise SettingsError(
+            f"{origin}: {name} is a {type(dimension).__name__}, not Range or Choice"
+        )
     if isinstance(dimension, Choice):
-        values: tuple[Value, ...] = dimension.values
-        if not values:
-            raise SettingsError(f"{origin}: {name} has no values to choose from")
+        _check_choice(name, dimension, origin)
+        values: tuple[Value, ...] = tuple(dimension.values)
     else:
+        _check_range(name, dimension, origin)
         values = (dimension.low, dimension.high)
-        if not dimension.low < dimension.high or (dimension.log and dimension.low <= 0):
-            raise SettingsError(
-                f"{origin}: {name}={described(dimension)}: the range must go upwards"
-                f"{', from above 0 on a logarithmic scale' if dimension.log else ''}"
-            )
-    for value in values:
+    known = [(name, value) for value in values] + ([dimension.when] if dimension.when else [])
+    for setting, value in known:
+        if setting not in TrainSettings.model_fields:
+            hint = nearest(setting, TrainSettings.model_fields)
+            raise SettingsError(f"{origin}: unknown setting {setting!r}{hint}")
+        if not _is_of_its_type(setting, value):
+            raise SettingsError(f"{origin}: {setting} cannot be {value!r}")
         try:
-            layered(TrainSettings, base.model_dump(), {name: value})
+            layered(TrainSettings, base.model_dump(), {setting: value})
         except SettingsError as error:
             raise SettingsError(f"{origin}: {error}") from error
+
+
+def _check_choice(name: str, choice: Choice, origin: str) -> None:
+    if not choice.values:
+        raise SettingsError(f"{origin}: {name} has no values to choose from")
+    if len(set(choice.values)) < len(choice.values):
+        raise SettingsError(f"{origin}: {name} names a value twice")
+
+
+def _check_range(name: str, span: Range, origin: str) -> None:
+    if not all(type(end) in {int, float} for end in (span.low, span.high)):
+        raise SettingsError(f"{origin}: {name}: both ends of a range are numbers")
+    if not span.low < span.high or (span.log and span.low <= 0):
+        above = ", from above 0 on a logarithmic scale" if span.log else ""
+        raise SettingsError(f"{origin}: {name}={described(span)}: the range must go upwards{above}")
+
+
+def _is_of_its_type(setting: str, value: object) -> bool:
+    """Whether a value is a whole number, a number or a word, as the setting is."""
+    if _is_whole(setting):
+        return type(value) is int or (type(value) is float and value.is_integer())
+    annotation = TrainSettings.model_fields[setting].annotation
+    if annotation in (float, float | None):
+        return type(value) in {int, float}
+    return isinstance(value, str)
+
+
+def _holds(dimension: Dimension, values: Mapping[str, Any]) -> bool:
+    return dimension.when is None or bool(values[dimension.when[0]] == dimension.when[1])
 
 
 def _possible(dimension: Dimension, space: Space, base: TrainSettings) -> bool:

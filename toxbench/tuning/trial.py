@@ -15,9 +15,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from toxbench.benchmark.workbench import Workbench
 from toxbench.errors import StorageError
 from toxbench.records import EpochRecord, TrialRecord
+from toxbench.report.words import printable
 from toxbench.settings import TrainSettings
 from toxbench.tuning.definition import Definition
 from toxbench.tuning.progress import SearchFeedback
+from toxbench.tuning.sampling import pruning_step
 from toxbench.tuning.training import Result, score_of, train_on_folds
 
 State = Literal["complete", "pruned", "failed"]
@@ -77,7 +79,7 @@ class TrialRunner:
         self._feedback.trial_started(name, trial.number, configuration.default, log.epochs_planned)
         same = _same(known, configuration)
         if same is not None:
-            log.scores = dict(same.epoch_scores)
+            log.scores, log.steps = dict(same.epoch_scores), dict(same.step_scores)
             result: Result | None = Result(same.scores, same.thresholds)
             state: State = "complete"
             reason = f"the same training as trial {same.number}"
@@ -102,7 +104,7 @@ class TrialRunner:
         except EndedError as ended:
             return None, "pruned", str(ended)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - recorded, and never the best
-            message = " ".join(str(error).split()) or "no message"
+            message = printable(" ".join(str(error).split())) or "no message"
             return None, "failed", f"{type(error).__name__}: {message}"
         return result, "complete", ""
 
@@ -129,6 +131,7 @@ class TrialRunner:
             value=fmean(result.scores) if result else None,
             scores=result.scores if result else (),
             epoch_scores=log.scores,
+            step_scores=log.steps,
             epochs=log.epochs,
             seconds=log.seconds,
             thresholds=result.thresholds if result else {},
@@ -143,6 +146,7 @@ class _Log:
         self, trial: Trial, configuration: Configuration, feedback: SearchFeedback
     ) -> None:
         self.scores: dict[int, float] = {}
+        self.steps: dict[int, float] = {}
         self.epochs = 0
         self.epochs_planned = configuration.settings.epochs * len(configuration.folds)
         self._trial = trial
@@ -158,15 +162,19 @@ class _Log:
     def hear(self, place: int, epoch: EpochRecord) -> None:
         """Note an epoch; raise `EndedError` where going on is not worth it."""
         self.epochs += 1
+        step = pruning_step(epoch.epoch, self._configuration.settings.epochs)
+        is_new = step > pruning_step(epoch.epoch - 1, self._configuration.settings.epochs)
         if place == 0:
             self.scores[epoch.epoch] = score_of(epoch.validation)
-            self._trial.report(self.scores[epoch.epoch], epoch.epoch)
+            if is_new:
+                self.steps[step] = self.scores[epoch.epoch]
+                self._trial.report(self.steps[step], step)
         self._feedback.trial_epoch(self._trial.number, epoch)
         if self._configuration.default or self.epochs == self.epochs_planned:
             return
         if self.seconds >= self._configuration.seconds_left:
             raise EndedError(f"the budget was spent after {self.epochs} epochs")
-        if place == 0 and self._trial.should_prune():
+        if place == 0 and is_new and self._trial.should_prune():
             raise EndedError(f"too low after epoch {epoch.epoch}")
 
 
