@@ -9,11 +9,8 @@ import pytest
 
 from toxbench.evaluation.bootstrap import (
     SCORES,
-    Bootstrap,
     Counts,
-    interval,
     row_counts,
-    two_sided_p,
 )
 
 pytestmark = pytest.mark.bench

@@ -71,9 +71,9 @@ def _with_validation(
 
 def _too_few(count: int, settings: SplitSettings) -> str:
     many = f"{settings.folds} folds" if settings.folds > 1 else f"test {settings.test_size:g}"
-    groups = " or groups" if settings.split == "grouped" else ""
+    groups = ", or their groups," if settings.split == "grouped" else ""
     return (
-        f"{count} rows are too few{groups} to split ({many}, validation "
+        f"{count} rows{groups} are too few to split ({many}, validation "
         f"{settings.validation_size:g} of the rest); bring more rows or change the fractions"
     )
 
