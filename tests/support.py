@@ -2,6 +2,10 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from toxbench.data.table import Comments
 
 REAL_TABLE_SHA256 = "a2408d78f4c8380a8acbc1b1a13b8f4d22868a74fa03c07a38ab00375b876eab"
 
@@ -49,3 +53,25 @@ def read_json(path: Path) -> dict[str, object]:
     """Read a JSON object."""
     content: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
     return content
+
+
+def make_comments(
+    rows: int, groups: list[str | None] | None = None, texts: list[str] | None = None, seed: int = 0
+) -> "Comments":
+    """Make a table in memory: four labels of shares 0.5, 0.2, 0.05 and 0."""
+    import numpy as np
+
+    from toxbench.data.table import Comments
+
+    shares = np.array([0.5, 0.2, 0.05, 0.0])
+    targets = (np.random.default_rng(seed).random((rows, 4)) < shares).astype(np.uint8)
+    return Comments(
+        name="made.csv",
+        ids=tuple(f"c{row}" for row in range(rows)),
+        texts=tuple(texts or (f"text {row}" for row in range(rows))),
+        targets=targets,
+        labels=("IsA", "IsB", "IsC", "IsNever"),
+        groups=None if groups is None else tuple(groups),
+        ignored=(),
+        columns={"text": "text", "id": "id", "group": None},
+    )

@@ -72,7 +72,15 @@ class TrainSettings(Frozen):
 class SplitSettings(Frozen):
     """Which rows are for training, choosing and testing."""
 
-    test_size: float = Field(0.2, gt=0, lt=1, description="fraction of all rows kept for test")
+    split: Literal["random", "stratified", "grouped"] = Field(
+        "random", description="how rows are drawn; grouped keeps a group on one side"
+    )
+    folds: int = Field(
+        1, ge=1, le=100, description="with 2 or more, every row is tested once, in one of them"
+    )
+    test_size: float = Field(
+        0.2, gt=0, lt=1, description="fraction of all rows kept for test, with one fold"
+    )
     validation_size: float = Field(
         0.05, ge=0, lt=1, description="fraction of the train rows held out to choose epochs"
     )

@@ -1,4 +1,4 @@
-"""The split of the original study, and the fingerprint of everything that defines the yardstick."""
+"""The fingerprint of everything that defines the yardstick."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,10 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from toxbench.data.split import Protocol, Split, default_split
+from toxbench.data.folds import draw_folds
+from toxbench.data.split import Protocol, Split
 from toxbench.data.table import Comments, read_comments
-from toxbench.errors import DataError
-from toxbench.settings import SplitSettings
 
 
 @pytest.fixture
@@ -22,68 +21,7 @@ def comments(table: Path) -> Comments:
 def protocol(comments: Comments, definitions: dict[str, str] | None = None) -> Protocol:
     if definitions is None:
         definitions = {"f1": "harmonic mean", "accuracy": "share"}
-    return Protocol(comments, (default_split(len(comments)),), definitions)
-
-
-def test_the_test_part_of_the_real_table_is_that_of_the_study(real_table: Path) -> None:
-    comments = read_comments(real_table)
-    test = comments.targets[default_split(len(comments)).test]
-    assert len(test) == 200
-    assert test.sum() == 321
-    assert test[:, comments.labels.index("IsToxic")].sum() == 107
-    assert np.mean(~test.any(axis=1)) == 0.465
-
-
-@pytest.mark.parametrize("validation_size", [0.0, 0.05, 0.25, 0.5])
-@pytest.mark.parametrize("split_seed", [0, 42])
-def test_test_rows_do_not_depend_on_the_validation_rows(
-    validation_size: float, split_seed: int
-) -> None:
-    usual = default_split(100, SplitSettings(split_seed=split_seed))
-    other = SplitSettings(validation_size=validation_size, split_seed=split_seed)
-    assert default_split(100, other).test.tolist() == usual.test.tolist()
-
-
-@pytest.mark.parametrize("row_count", [5, 6, 7, 99, 100, 1000])
-@pytest.mark.parametrize("test_size", [0.1, 0.2, 0.5])
-@pytest.mark.parametrize("validation_size", [0.0, 0.1, 0.3])
-def test_every_row_is_in_exactly_one_part(
-    row_count: int, test_size: float, validation_size: float
-) -> None:
-    settings = SplitSettings(test_size=test_size, validation_size=validation_size)
-    split = default_split(row_count, settings)
-    together = np.concatenate([split.train, split.validation, split.test])
-    assert sorted(together.tolist()) == list(range(row_count))
-    assert len(split.test) == int(np.ceil(test_size * row_count))
-    assert len(split.train) > 0
-    assert (len(split.validation) > 0) == (validation_size > 0)
-    assert {part.dtype for part in (split.train, split.validation, split.test)} == {np.dtype("i8")}
-
-
-def test_the_seed_of_the_split_moves_the_test_rows() -> None:
-    settings = [SplitSettings(split_seed=seed) for seed in (0, 1)]
-    first, second = (set(default_split(100, each).test.tolist()) for each in settings)
-    assert first != second
-
-
-def test_a_part_is_found_by_its_name() -> None:
-    split = default_split(50)
-    assert split.part("train") is split.train
-    assert split.part("validation") is split.validation
-    assert split.part("test") is split.test
-
-
-@pytest.mark.parametrize(
-    ("row_count", "test_size", "validation_size"),
-    [(0, 0.2, 0.1), (1, 0.2, 0.1), (2, 0.2, 0.1), (1, 0.2, 0.0), (3, 0.99, 0.0), (10, 0.2, 0.99)],
-)
-def test_too_few_rows_are_refused_with_the_numbers(
-    row_count: int, test_size: float, validation_size: float
-) -> None:
-    settings = SplitSettings(test_size=test_size, validation_size=validation_size)
-    with pytest.raises(DataError, match=f"^{row_count} rows are too few to split") as caught:
-        default_split(row_count, settings)
-    assert f"test {test_size:g}, validation {validation_size:g}" in str(caught.value)
+    return Protocol(comments, draw_folds(comments), definitions)
 
 
 def test_one_table_has_one_fingerprint_in_every_format(table: Path, tmp_path: Path) -> None:
@@ -156,7 +94,7 @@ def test_one_change_of_the_rows_changes_the_fingerprint_but_not_that_of_the_tabl
 
 
 def test_a_second_fold_changes_the_fingerprint(comments: Comments) -> None:
-    fold = default_split(len(comments))
+    (fold,) = draw_folds(comments)
     one, two = (Protocol(comments, folds, {}).fingerprint for folds in ((fold,), (fold, fold)))
     assert one != two
 

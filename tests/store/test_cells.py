@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from toxbench.data.split import Protocol, default_split
+from toxbench.data.folds import draw_folds
+from toxbench.data.split import Protocol
 from toxbench.data.table import Comments
 from toxbench.errors import StorageError, TryAgainError
 from toxbench.records import (
@@ -41,7 +42,7 @@ def make_protocol(name: str = "comments.csv", rows: int = 20) -> Protocol:
         ignored=(),
         columns={},
     )
-    return Protocol(comments, (default_split(rows),), {"metric micro_f1": "F1"})
+    return Protocol(comments, draw_folds(comments), {"metric micro_f1": "F1"})
 
 
 def make_cell(seed: int = 0) -> CellRecord:

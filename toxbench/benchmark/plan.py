@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 
 from toxbench.benchmark.candidate import BackboneCandidate, BaselineCandidate, Candidate
 from toxbench.benchmark.check import baseline_names, check_settings, split_settings
+from toxbench.data.folds import draw_folds, fold_warnings
 from toxbench.data.sample import sample_comments
-from toxbench.data.split import Protocol, default_split
+from toxbench.data.split import Protocol
 from toxbench.data.table import Comments, read_comments
 from toxbench.errors import SettingsError
 from toxbench.evaluation import metrics, thresholds
@@ -99,7 +100,7 @@ def make_protocol(comments: Comments, settings: SplitSettings) -> Protocol:
     """
     definitions = {f"metric {k}": v for k, v in metrics.DEFINITIONS.items()}
     definitions |= {f"threshold {k}": v for k, v in thresholds.DEFINITIONS.items()}
-    return Protocol(comments, (default_split(len(comments), settings),), definitions)
+    return Protocol(comments, draw_folds(comments, settings), definitions)
 
 
 def _comments(settings: RunSettings) -> Comments:
@@ -180,6 +181,7 @@ def _data_warnings(protocol: Protocol) -> list[str]:
     warnings = [f"no positive row, nothing to learn or score: {', '.join(none)}"] if none else []
     if comments.ignored:
         warnings.append(f"columns that are not used: {', '.join(map(ascii, comments.ignored))}")
+    warnings += fold_warnings(comments, protocol.folds)
     return warnings
 
 

@@ -177,7 +177,8 @@ def feedback_for(quiet: bool, debug: bool) -> Iterator[Quiet]:
 
 
 def _name(key: CellKey) -> str:
-    return f"{key.candidate} seed {key.seed}"
+    fold = f" fold {key.fold}" if key.fold else ""
+    return f"{key.candidate}{fold} seed {key.seed}"
 
 
 def _trial(backbone: str, record: TrialRecord) -> str:

@@ -11,6 +11,7 @@ from toxbench.cli.options import (
     settings_options,
 )
 from toxbench.errors import CellsFailedError
+from toxbench.records import PARTS
 from toxbench.report.words import duration
 from toxbench.settings import SplitSettings, TrainSettings
 
@@ -69,15 +70,19 @@ def run(**values: Any) -> None:
 
 def _plan_text(plan: "Plan") -> str:
     """Describe the plan in a few lines."""
+    import numpy as np
+
     from toxbench.benchmark.candidate import BackboneCandidate
     from toxbench.benchmark.expected import expected_seconds
 
-    comments, fold = plan.protocol.comments, plan.protocol.folds[0]
-    tested = comments.targets[fold.test]
+    comments, folds = plan.protocol.comments, plan.protocol.folds
+    tested = comments.targets[np.concatenate([fold.test for fold in folds])]
+    train, validation, test = ([len(fold.part(part)) for fold in folds] for part in PARTS)
     lines = [
         f"Table     {comments.name}: {len(comments)} comments, {len(comments.labels)} labels",
-        f"Split     {len(fold.train)} train, {len(fold.validation)} validation, "
-        f"{len(fold.test)} test rows; protocol {plan.protocol.fingerprint[:12]}",
+        f"Split     {_spread(train)} train, {_spread(validation)} validation, {_spread(test)} test "
+        f"rows{f' in each of {len(folds)} folds' if len(folds) > 1 else ''}; protocol "
+        f"{plan.protocol.fingerprint[:12]}",
         f"Test      {tested.sum()} positive entries; "
         f"{(~tested.any(axis=1)).mean():.1%} of the rows have no label",
     ]
@@ -103,6 +108,11 @@ def _plan_text(plan: "Plan") -> str:
     else:
         lines.append("Expected  nothing to train: every cell is stored")
     return "\n".join(lines)
+
+
+def _spread(counts: list[int]) -> str:
+    low, high = min(counts), max(counts)
+    return str(low) if low == high else f"{low} to {high}"
 
 
 def _cells(count: int) -> str:

@@ -1,4 +1,4 @@
-"""Which rows are for what, and the fingerprint of everything that defines the yardstick."""
+"""Rows by what they are for, and the fingerprint of everything that defines the yardstick."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -7,12 +7,9 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.model_selection import train_test_split
 
 from toxbench.data.table import Comments
-from toxbench.errors import DataError
 from toxbench.records import PARTS, Part
-from toxbench.settings import SplitSettings
 
 Rows = npt.NDArray[np.int64]
 
@@ -73,33 +70,6 @@ class Protocol:
                 digest.update(len(rows).to_bytes(8, "little") + rows.tobytes())
         _update(digest, "definitions", [f"{k}={v}" for k, v in sorted(self.definitions.items())])
         return digest.hexdigest()
-
-
-def default_split(row_count: int, settings: SplitSettings | None = None) -> Split:
-    """Split as the original study did: scikit-learn's ``train_test_split`` over row numbers.
-
-    Validation rows come out of the train rows by the same function, so the test rows do not
-    depend on how many are held out for validation.
-
-    Raises:
-        DataError: a part that must have rows would have none.
-    """
-    settings = settings or SplitSettings()
-    try:
-        train, test = train_test_split(
-            np.arange(row_count), test_size=settings.test_size, random_state=settings.split_seed
-        )
-        validation = train[:0]
-        if settings.validation_size > 0:
-            train, validation = train_test_split(
-                train, test_size=settings.validation_size, random_state=settings.split_seed
-            )
-    except ValueError as error:
-        raise DataError(
-            f"{row_count} rows are too few to split (test {settings.test_size:g}, validation "
-            f"{settings.validation_size:g} of the rest); bring more rows or change the fractions"
-        ) from error
-    return Split(*(part.astype(np.int64) for part in (train, validation, test)))
 
 
 def _update(digest: "hashlib._Hash", name: str, values: Iterable[str]) -> None:

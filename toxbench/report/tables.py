@@ -35,7 +35,7 @@ def terminal_tables(leaderboard: Leaderboard) -> list[Table]:
 
 def label_table(leaderboard: Leaderboard) -> Table:
     """Return the F1 of each label for each candidate, with the label's positive test rows."""
-    supports = leaderboard.protocol.test_supports[0]
+    supports = leaderboard.protocol.tested_supports
     records: list[dict[str, str | int | float | bool | None]] = []
     for i, (label, support) in enumerate(supports.items()):
         record: dict[str, str | int | float | bool | None] = {
@@ -154,16 +154,22 @@ def _statistic(statistic: Statistic | None, pattern: str) -> str:
 
 
 def _title(leaderboard: Leaderboard) -> str:
-    protocol = leaderboard.protocol
-    fold = protocol.folds[0]
+    protocol, first = leaderboard.protocol, leaderboard.protocol.folds[0]
+    fingerprint = protocol.fingerprint[:12]
+    if len(protocol.folds) > 1:
+        tested = sum(len(fold.test) for fold in protocol.folds)
+        return (
+            f"Leaderboard of {protocol.name}: {len(protocol.folds)} folds, {tested} rows tested "
+            f"once; protocol {fingerprint}"
+        )
     return (
-        f"Leaderboard of {protocol.name}: {len(fold.test)} test rows, {len(fold.train)} train, "
-        f"{len(fold.validation)} validation; protocol {protocol.fingerprint[:12]}"
+        f"Leaderboard of {protocol.name}: {len(first.test)} test rows, {len(first.train)} train, "
+        f"{len(first.validation)} validation; protocol {fingerprint}"
     )
 
 
 def _scored_labels(leaderboard: Leaderboard) -> int:
-    return sum(count > 0 for count in leaderboard.protocol.test_supports[0].values())
+    return sum(count > 0 for count in leaderboard.protocol.tested_supports.values())
 
 
 def _notes(leaderboard: Leaderboard) -> list[str]:
@@ -177,7 +183,7 @@ def _notes(leaderboard: Leaderboard) -> list[str]:
             "stand-in rows start from small substitute weights; they do not measure the "
             "checkpoint that gives the backbone its name."
         )
-    unscored = [name for name, count in protocol.test_supports[0].items() if count == 0]
+    unscored = [name for name, count in protocol.tested_supports.items() if count == 0]
     if unscored:
         notes.append(f"Without a positive test row, left out of macro: {', '.join(unscored)}.")
     if any(row.constant for row in rows):

@@ -52,6 +52,11 @@ class ProtocolRecord(Frozen):
     folds: tuple[FoldRows, ...]
     definitions: dict[str, str]
 
+    @property
+    def tested_supports(self) -> dict[str, int]:
+        """Positive test rows of each label, over all folds."""
+        return {label: sum(fold[label] for fold in self.test_supports) for label in self.labels}
+
 
 class CellDamagedError(StorageError):
     """A cell file does not hold what was written."""

@@ -159,8 +159,10 @@ def _row(cells: Sequence[CellRecord], difference: str) -> Row:
 
 
 def _label_f1(cells: Sequence[CellRecord]) -> tuple[float, ...]:
+    """Average over the cells whose fold has a positive row of the label."""
     by_label = zip(*(cell.per_label[HALF] for cell in cells), strict=True)
-    return tuple(fmean(scores.f1 for scores in label) for label in by_label)
+    scored = ([scores.f1 for scores in label if scores.support] for label in by_label)
+    return tuple(fmean(values) if values else 0.0 for values in scored)
 
 
 def _statistic(values: Sequence[float | None]) -> Statistic | None:

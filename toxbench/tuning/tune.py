@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from optuna.storages import RDBStorage
 
 from toxbench.benchmark.candidate import BackboneCandidate, BaselineCandidate
+from toxbench.benchmark.check import split_settings
 from toxbench.benchmark.plan import Plan, check_length, make_plan
 from toxbench.benchmark.run import Feedback, run_plan
 from toxbench.errors import CellsFailedError, SettingsError
@@ -74,7 +75,12 @@ def plan_tuning(settings: RunSettings, registry: Registry, download: bool = True
     """
     tuning = layered(TuneSettings, settings.tune)
     plan = make_plan(settings.model_copy(update={"tuned": False}), registry, download)
-    data = inner_data(plan.protocol, tuning.tune_seed)
+    if len(plan.protocol.folds) > 1:
+        raise SettingsError(
+            "tune needs one fold: with more, the rows that it chooses by would be test rows of "
+            "another fold; leave out --folds"
+        )
+    data = inner_data(plan.protocol, split_settings(settings), tuning.tune_seed)
     folder = plan.store.folder / TUNING
     candidates = [c for c in plan.candidates if isinstance(c, BackboneCandidate)]
     if not candidates:

@@ -1,0 +1,208 @@
+"""Folds: that of the original study, stratified ones, and groups that stay on one side."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support import make_comments
+
+from toxbench.data.folds import draw_folds, fold_warnings
+from toxbench.data.groups import row_groups
+from toxbench.data.split import Split
+from toxbench.data.table import Comments, read_comments
+from toxbench.errors import DataError
+from toxbench.settings import SplitSettings
+
+KINDS = ("random", "stratified", "grouped")
+
+
+def one_fold(row_count: int, settings: SplitSettings | None = None) -> Split:
+    (fold,) = draw_folds(make_comments(row_count), settings)
+    return fold
+
+
+def test_the_test_part_of_the_real_table_is_that_of_the_study(real_table: Path) -> None:
+    comments = read_comments(real_table)
+    (fold,) = draw_folds(comments)
+    test = comments.targets[fold.test]
+    assert len(test) == 200
+    assert test.sum() == 321
+    assert test[:, comments.labels.index("IsToxic")].sum() == 107
+    assert np.mean(~test.any(axis=1)) == 0.465
+
+
+@pytest.mark.parametrize("validation_size", [0.0, 0.05, 0.25, 0.5])
+@pytest.mark.parametrize("split_seed", [0, 42])
+def test_test_rows_do_not_depend_on_the_validation_rows(
+    validation_size: float, split_seed: int
+) -> None:
+    usual = one_fold(100, SplitSettings(split_seed=split_seed))
+    other = SplitSettings(validation_size=validation_size, split_seed=split_seed)
+    assert one_fold(100, other).test.tolist() == usual.test.tolist()
+
+
+@pytest.mark.parametrize("row_count", [5, 6, 7, 99, 100, 1000])
+@pytest.mark.parametrize("test_size", [0.1, 0.2, 0.5])
+@pytest.mark.parametrize("validation_size", [0.0, 0.1, 0.3])
+def test_every_row_is_in_exactly_one_part(
+    row_count: int, test_size: float, validation_size: float
+) -> None:
+    settings = SplitSettings(test_size=test_size, validation_size=validation_size)
+    split = one_fold(row_count, settings)
+    together = np.concatenate([split.train, split.validation, split.test])
+    assert sorted(together.tolist()) == list(range(row_count))
+    assert len(split.test) == int(np.ceil(test_size * row_count))
+    assert len(split.train) > 0
+    assert (len(split.validation) > 0) == (validation_size > 0)
+    assert {part.dtype for part in (split.train, split.validation, split.test)} == {np.dtype("i8")}
+
+
+def test_the_seed_of_the_split_moves_the_test_rows() -> None:
+    settings = [SplitSettings(split_seed=seed) for seed in (0, 1)]
+    first, second = (set(one_fold(100, each).test.tolist()) for each in settings)
+    assert first != second
+
+
+def test_a_part_is_found_by_its_name() -> None:
+    split = one_fold(50)
+    assert split.part("train") is split.train
+    assert split.part("validation") is split.validation
+    assert split.part("test") is split.test
+
+
+@pytest.mark.parametrize(
+    ("row_count", "test_size", "validation_size"),
+    [(0, 0.2, 0.1), (1, 0.2, 0.1), (2, 0.2, 0.1), (1, 0.2, 0.0), (3, 0.99, 0.0), (10, 0.2, 0.99)],
+)
+def test_too_few_rows_are_refused_with_the_numbers(
+    row_count: int, test_size: float, validation_size: float
+) -> None:
+    settings = SplitSettings(test_size=test_size, validation_size=validation_size)
+    with pytest.raises(DataError, match=f"^{row_count} rows are too few to split") as caught:
+        one_fold(row_count, settings)
+    assert f"test {test_size:g}, validation {validation_size:g}" in str(caught.value)
+
+
+# --- folds of every kind
+
+
+def grouped(rows: int, groups: int, seed: int = 0) -> Comments:
+    """Make rows in groups of very different size, a tenth of them in none."""
+    rng = np.random.default_rng(seed)
+    shares = rng.dirichlet(np.full(groups, 0.7))
+    drawn = rng.choice(groups, size=rows, p=shares)
+    names = [None if row % 10 == 9 else f"g{group}" for row, group in enumerate(drawn)]
+    return make_comments(rows, names, seed=seed)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("folds", [2, 3, 5])
+@pytest.mark.parametrize("validation_size", [0.0, 0.2])
+def test_every_row_is_tested_exactly_once(kind: str, folds: int, validation_size: float) -> None:
+    comments = grouped(200, 30)
+    drawn = draw_folds(
+        comments, SplitSettings(split=kind, folds=folds, validation_size=validation_size)
+    )  # type: ignore[arg-type]
+    assert len(drawn) == folds
+    assert sorted(np.concatenate([fold.test for fold in drawn]).tolist()) == list(range(200))
+    for fold in drawn:
+        parts = np.concatenate([fold.train, fold.validation, fold.test])
+        assert sorted(parts.tolist()) == list(range(200))
+        assert (len(fold.validation) > 0) == (validation_size > 0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("folds", [1, 4])
+def test_a_seed_gives_the_same_folds_again_and_another_one_others(kind: str, folds: int) -> None:
+    comments = grouped(120, 25)
+    one, again, other = (
+        [fold.test.tolist() for fold in draw_folds(comments, SplitSettings(
+            split=kind, folds=folds, split_seed=seed))]  # type: ignore[arg-type]
+        for seed in (0, 0, 1)
+    )  # fmt: skip
+    assert one == again
+    assert one != other
+
+
+@given(seed=st.integers(0, 10_000), folds=st.integers(1, 5), groups=st.integers(8, 40))
+@settings(deadline=None, max_examples=20)
+def test_no_group_is_on_two_sides(seed: int, folds: int, groups: int) -> None:
+    comments = grouped(100, groups, seed)
+    numbers = row_groups(comments)
+    for fold in draw_folds(comments, SplitSettings(split="grouped", folds=folds, split_seed=seed)):
+        parts = [set(numbers[fold.part(part)]) for part in ("train", "validation", "test")]
+        assert sum(map(len, parts)) == len(set.union(*parts))
+
+
+def test_grouped_folds_are_balanced_where_groups_allow_it() -> None:
+    comments = make_comments(600, [f"g{row // 6}" for row in range(600)])
+    for fold in draw_folds(comments, SplitSettings(split="grouped", folds=5)):
+        assert abs(len(fold.test) - 120) <= 6
+        shares = comments.targets[fold.test].mean(axis=0)
+        assert np.abs(shares - comments.targets.mean(axis=0)).max() < 0.03
+
+
+def test_stratified_folds_share_rare_labels_out() -> None:
+    comments = make_comments(400)
+    rare = comments.supports["IsC"]
+    counts = [
+        int(comments.targets[fold.test, 2].sum())
+        for fold in draw_folds(comments, SplitSettings(split="stratified", folds=5))
+    ]
+    assert sum(counts) == rare
+    assert max(counts) - min(counts) <= 1
+
+
+@pytest.mark.parametrize("folds", [1, 3])
+def test_fewer_groups_than_parts_are_refused(folds: int) -> None:
+    comments = make_comments(50, ["one"] * 50)
+    with pytest.raises(DataError, match="or their groups, are too few"):
+        draw_folds(comments, SplitSettings(split="grouped", folds=folds))
+
+
+def test_more_folds_than_rows_are_refused() -> None:
+    with pytest.raises(DataError, match="4 rows are too few"):
+        draw_folds(make_comments(4), SplitSettings(folds=5, validation_size=0.0))
+
+
+def test_labels_too_rare_for_the_folds_are_told() -> None:
+    comments = make_comments(100)
+    comments.targets[:, 2] = 0
+    comments.targets[:3, 2] = 1
+    comments.targets[:, 1] = 0
+    comments.targets[:6, 1] = 1
+    parts = np.array_split(np.arange(100), 5)
+    folds = [Split(np.setdiff1d(np.arange(100), part), part[:0], part) for part in parts]
+    assert fold_warnings(comments, folds) == [
+        "IsB has no positive test row in fold 1, 2, 3, 4",
+        "IsC has 3 positive rows, fewer than 5 folds",
+    ]
+    assert fold_warnings(comments, folds[:1]) == []
+
+
+# --- groups
+
+
+def test_groups_are_joined_by_column_and_by_text() -> None:
+    texts = ["One  text", "other", "ONE TEXT", "\uff4f\uff4e\uff45 text", "alone", "last"]
+    comments = make_comments(6, ["a", "a", None, "b", None, None], texts)
+    assert row_groups(comments).tolist() == [0, 0, 0, 0, 1, 2]
+
+
+def test_rows_without_groups_are_their_own() -> None:
+    assert row_groups(make_comments(5)).tolist() == [0, 1, 2, 3, 4]
+    assert row_groups(make_comments(3, [None, None, None])).tolist() == [0, 1, 2]
+
+
+def test_the_real_table_keeps_videos_together(real_table: Path) -> None:
+    comments = read_comments(real_table)
+    folds = draw_folds(comments, SplitSettings(split="grouped", folds=5))
+    assert comments.groups is not None
+    for fold in folds:
+        sides = [
+            {comments.groups[row] for row in rows} - {None} for rows in (fold.train, fold.test)
+        ]
+        assert not sides[0] & sides[1]
+        assert 100 < len(fold.test) < 300

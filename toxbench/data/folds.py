@@ -1,0 +1,167 @@
+"""Drawing folds: at random, stratified by labels, or with every group on one side."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from iterstrat.ml_stratifiers import MultilabelStratifiedKFold, MultilabelStratifiedShuffleSplit
+from sklearn.model_selection import KFold, train_test_split
+
+from toxbench.data.groups import row_groups
+from toxbench.data.split import Rows, Split
+from toxbench.data.table import Comments
+from toxbench.errors import DataError
+from toxbench.settings import SplitSettings
+
+_TRIES = 200  # assignments of groups to parts that are compared
+
+HoldOut = Callable[[Comments, Rows, float, int], tuple[Rows, Rows]]  # to what stays, what is held
+KFolds = Callable[[Comments, int, int], list[Rows]]
+
+
+def draw_folds(comments: Comments, settings: SplitSettings | None = None) -> tuple[Split, ...]:
+    """Split a table.
+
+    One fold tests ``test_size`` of the rows; with K folds every row is tested exactly once.
+    Validation rows come out of the train rows in the same way, so that the test rows do not depend
+    on how many are held out for validation.
+
+    Raises:
+        DataError: a part that must have rows would have none.
+    """
+    settings = settings or SplitSettings()
+    rows = np.arange(len(comments), dtype=np.int64)
+    hold_out, seed = _HOLD_OUT[settings.split], settings.split_seed
+    try:
+        if settings.folds == 1:
+            drawn = [hold_out(comments, rows, settings.test_size, seed)]
+        else:
+            tests = _K_FOLDS[settings.split](comments, settings.folds, seed)
+            drawn = [(np.setdiff1d(rows, test), test) for test in tests]
+        folds = [_with_validation(comments, *parts, settings, hold_out) for parts in drawn]
+    except ValueError as error:
+        raise DataError(_too_few(len(rows), settings)) from error
+    if any(len(fold.train) == 0 or len(fold.test) == 0 for fold in folds):
+        raise DataError(_too_few(len(rows), settings))
+    return tuple(folds)
+
+
+def fold_warnings(comments: Comments, folds: Sequence[Split]) -> list[str]:
+    """Say which labels are too rare for so many folds, one line each."""
+    warnings: list[str] = []
+    for i, (label, support) in enumerate(comments.supports.items()):
+        empty = [k for k, fold in enumerate(folds) if not comments.targets[fold.test, i].any()]
+        if len(folds) > 1 and 0 < support < len(folds):
+            warnings.append(f"{label} has {support} positive rows, fewer than {len(folds)} folds")
+        elif len(folds) > 1 and support and empty:
+            numbers = ", ".join(map(str, empty))
+            warnings.append(f"{label} has no positive test row in fold {numbers}")
+    return warnings
+
+
+def _with_validation(
+    comments: Comments, kept: Rows, test: Rows, settings: SplitSettings, hold_out: HoldOut
+) -> Split:
+    train, validation = kept, kept[:0]
+    if settings.validation_size > 0:
+        size, seed = settings.validation_size, settings.split_seed
+        train, validation = hold_out(comments, kept, size, seed)
+    return Split(*(part.astype(np.int64) for part in (train, validation, test)))
+
+
+def _too_few(count: int, settings: SplitSettings) -> str:
+    many = f"{settings.folds} folds" if settings.folds > 1 else f"test {settings.test_size:g}"
+    groups = ", or their groups," if settings.split == "grouped" else ""
+    return (
+        f"{count} rows{groups} are too few to split ({many}, validation "
+        f"{settings.validation_size:g} of the rest); bring more rows or change the fractions"
+    )
+
+
+def _random(comments: Comments, rows: Rows, size: float, seed: int) -> tuple[Rows, Rows]:
+    """Hold out as the original study did."""
+    kept, held = train_test_split(rows, test_size=size, random_state=seed)
+    return kept, held
+
+
+def _stratified(comments: Comments, rows: Rows, size: float, seed: int) -> tuple[Rows, Rows]:
+    """Hold out with every label's share kept (Sechidis et al. 2011)."""
+    splitter = MultilabelStratifiedShuffleSplit(n_splits=1, test_size=size, random_state=seed)
+    kept, held = next(splitter.split(rows, comments.targets[rows]))
+    return rows[kept], rows[held]
+
+
+def _grouped(comments: Comments, rows: Rows, size: float, seed: int) -> tuple[Rows, Rows]:
+    """Hold out whole groups; of many draws, the one nearest to the size and the labels' shares."""
+    held = _best_assignment(comments, rows, np.array([1 - size, size]), seed) == 1
+    return rows[~held], rows[held]
+
+
+def _random_folds(comments: Comments, folds: int, seed: int) -> list[Rows]:
+    splitter = KFold(folds, shuffle=True, random_state=seed)
+    return [test for _, test in splitter.split(comments.targets)]
+
+
+def _stratified_folds(comments: Comments, folds: int, seed: int) -> list[Rows]:
+    splitter = MultilabelStratifiedKFold(folds, shuffle=True, random_state=seed)
+    return [test for _, test in splitter.split(comments.targets, comments.targets)]
+
+
+def _grouped_folds(comments: Comments, folds: int, seed: int) -> list[Rows]:
+    rows = np.arange(len(comments), dtype=np.int64)
+    part = _best_assignment(comments, rows, np.full(folds, 1 / folds), seed)
+    return [rows[part == fold] for fold in range(folds)]
+
+
+def _best_assignment(
+    comments: Comments, rows: Rows, shares: npt.NDArray[np.float64], seed: int
+) -> npt.NDArray[np.int64]:
+    """Assign whole groups to parts; return each row's part, ``[row]``.
+
+    Groups go one after another, in a random order that favours large ones, to the part that is
+    then nearest to its share of rows and of every label. The best of many orders is taken.
+
+    Raises:
+        ValueError: fewer groups than parts.
+    """
+    numbers = np.unique(row_groups(comments)[rows], return_inverse=True)[1]
+    counted = np.column_stack([np.ones(len(rows)), comments.targets[rows]])
+    totals = np.zeros((numbers.max() + 1, counted.shape[1]))
+    np.add.at(totals, numbers, counted)
+    if len(totals) < len(shares):
+        raise ValueError("fewer groups than parts")
+    # Every column sums to 1, so that a rare label weighs as much as the rows do.
+    weights = totals / np.maximum(totals.sum(axis=0), 1)
+    rng = np.random.default_rng(seed)
+    draws = [_assign(weights, shares, rng) for _ in range(_TRIES)]
+    return min(draws, key=lambda draw: draw[0])[1][numbers]
+
+
+def _assign(
+    weights: npt.NDArray[np.float64], shares: npt.NDArray[np.float64], rng: np.random.Generator
+) -> tuple[float, npt.NDArray[np.int64]]:
+    """Return how far one draw is from the shares, and each group's part."""
+    filled = np.zeros((len(shares), weights.shape[1]))
+    parts = np.zeros(len(weights), dtype=np.int64)
+    noise = rng.exponential(size=len(weights))
+    for group in np.argsort(-(weights[:, 0] + weights.sum(axis=1)) * noise, kind="stable"):
+        after = filled + weights[group]
+        # What putting the group there does to the sum of squared relative distances.
+        change = np.square(after / shares[:, None] - 1) - np.square(filled / shares[:, None] - 1)
+        parts[group] = int(np.argmin((change * shares[:, None]).sum(axis=1)))
+        filled[parts[group]] += weights[group]
+    empty = np.bincount(parts, minlength=len(shares)).min() == 0
+    distance = float((np.square(filled / shares[:, None] - 1) * shares[:, None]).sum())
+    return (np.inf if empty else distance), parts
+
+
+_HOLD_OUT: Mapping[str, HoldOut] = {
+    "random": _random,
+    "stratified": _stratified,
+    "grouped": _grouped,
+}
+_K_FOLDS: Mapping[str, KFolds] = {
+    "random": _random_folds,
+    "stratified": _stratified_folds,
+    "grouped": _grouped_folds,
+}
