@@ -14,7 +14,7 @@ from toxbench.records import CellKey, CellRecord, EpochRecord
 from toxbench.report.tables import records
 from toxbench.settings import read_config, run_settings
 from toxbench.store.find import find_store
-from toxbench.store.leaderboard import load_leaderboard
+from toxbench.store.ranking import load_leaderboard
 
 
 class Silent:

@@ -14,7 +14,8 @@ from toxbench.plugin.registry import Problem, Registry
 from toxbench.records import CellKey, CellRecord, EpochRecord
 from toxbench.report.tables import label_table, leaderboard_table
 from toxbench.store.cells import CellStore
-from toxbench.store.leaderboard import Leaderboard, load_leaderboard
+from toxbench.store.leaderboard import Leaderboard
+from toxbench.store.ranking import load_leaderboard
 
 
 class Feedback(Interface):

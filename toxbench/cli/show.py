@@ -5,7 +5,7 @@ import click
 from toxbench.plugin.registry import Registry
 from toxbench.report.tables import label_table, leaderboard_table, terminal_tables
 from toxbench.store.cells import CellStore
-from toxbench.store.leaderboard import load_leaderboard
+from toxbench.store.ranking import load_leaderboard
 
 
 def print_labels(store: CellStore, registry: Registry, name: str | None) -> None:

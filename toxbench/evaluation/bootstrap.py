@@ -6,120 +6,149 @@ between seeds unbiased (Efron and Tibshirani 1993, section 6.5). All candidates 
 so differences are paired.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from toxbench.data.table import Targets
-from toxbench.evaluation.metrics import Predictions
+from toxbench.evaluation.counts import COUNTS, HEADLINES, SCORES, Counts, Floats
 
 RESAMPLES = 10_000
-FEWEST_GROUPS = 20  # below, groups are too few to be resampled
+MOST_UNITS = 5_000  # a larger table is resampled in blocks of rows
 _WEIGHTS_AT_ONCE = 20_000_000
 
-Floats = npt.NDArray[np.float64]
-Counts = npt.NDArray[np.float32]  # [..., row, count] of COUNTS
-COUNTS = ("true_positives", "false_positives", "false_negatives", "exact", "one")
+Key = TypeVar("Key", bound=Hashable)
+Units = npt.NDArray[np.int64]
 
 
-def row_counts(targets: Targets, predictions: Predictions) -> Counts:
-    """Count each row's entries, so that a score of any rows is a ratio of sums.
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What one candidate's predictions count to, in each seed.
+
+    Attributes:
+        test: float32 ``[seed, unit, count]``, of test rows.
+        train: the same units' train rows; they have some where folds take turns.
+        train_elsewhere: train rows that are never tested, in units of their own.
+    """
+
+    test: Counts
+    train: Counts | None = None
+    train_elsewhere: Counts | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Draws:
+    """Resampled scores of one candidate, each ``[resample]``.
+
+    Attributes:
+        scores: metric, or metric with ``_gap`` behind it for train minus test -> values.
+        rows_alone: the same metrics with every seed once, so that only rows vary.
+    """
+
+    scores: Mapping[str, Floats]
+    rows_alone: Mapping[str, Floats]
+
+
+def sampling_units(groups: Units, seed: int = 0) -> Units:
+    """Return what each row is resampled with, as numbers from 0: its group.
+
+    More than `MOST_UNITS` groups are dealt at random to that many blocks of them: sums over random
+    blocks vary as sums over groups do, at a fraction of the cost.
 
     Args:
-        targets: 0/1, ``[row, label]``.
-        predictions: 0/1, ``[row, label]``.
-
-    Returns:
-        float32 ``[row, 5]``: see `COUNTS`.
+        groups: a number for each row, ``[row]``.
+        seed: of the dealing.
     """
-    hits = (targets & predictions).sum(axis=1)
-    return np.column_stack(
-        [
-            hits,
-            predictions.sum(axis=1) - hits,
-            targets.sum(axis=1) - hits,
-            (targets == predictions).all(axis=1),
-            np.ones(len(targets)),
-        ]
-    ).astype(np.float32)
+    numbers: Units = np.unique(groups, return_inverse=True)[1].astype(np.int64)
+    count = int(numbers.max(initial=-1)) + 1
+    if count <= MOST_UNITS:
+        return numbers
+    places = np.random.default_rng(seed).permutation(count) % MOST_UNITS
+    return places[numbers]
 
 
-def _micro_f1(sums: Floats) -> Floats:
-    denominator = 2 * sums[..., 0] + sums[..., 1] + sums[..., 2]
-    return 2 * sums[..., 0] / np.maximum(denominator, 1)  # nothing to find, nothing found: 0
+def in_units(counts: Counts, units: Units) -> Counts:
+    """Add up the rows of each unit: ``[seed, row, count]`` to ``[seed, unit, count]``."""
+    size = int(units.max(initial=-1)) + 1
+    summed = np.zeros((len(counts), size, counts.shape[2]), dtype=np.float32)
+    for own, rows in zip(summed, counts, strict=True):
+        np.add.at(own, units, rows)
+    return summed
 
 
-def _subset_accuracy(sums: Floats) -> Floats:
-    return sums[..., 3] / np.maximum(sums[..., 4], 1)
+def bootstrap(
+    evidence: Mapping[Key, Evidence], resamples: int = RESAMPLES, seed: int = 0
+) -> dict[Key, Draws]:
+    """Score every resample of every candidate; all have the same units.
+
+    Args:
+        evidence: of each candidate; they may differ in seeds.
+        resamples: how many.
+        seed: of the draws.
+    """
+    parts: dict[Key, list[Draws]] = {key: [] for key in evidence}
+    shares = {key: _seed_shares(len(e.test), resamples, seed) for key, e in evidence.items()}
+    elsewhere = max((_units(e.train_elsewhere) for e in evidence.values()), default=0)
+    tested = max((_units(e.test) for e in evidence.values()), default=0)
+    for start, test_weights, other_weights in _weights(tested, elsewhere, resamples, seed):
+        for key, own in evidence.items():
+            share = shares[key][start : start + len(test_weights)]
+            parts[key].append(_draw(own, test_weights, other_weights, share))
+    return {key: _joined(pieces) for key, pieces in parts.items()}
 
 
-SCORES: Mapping[str, Callable[[Floats], Floats]] = {
-    "micro_f1": _micro_f1,
-    "subset_accuracy": _subset_accuracy,
-}
+def _draw(own: Evidence, tested: Counts, others: Counts, share: Floats) -> Draws:
+    test = _sums(tested, own.test)
+    values = {name: of(test) for name, of in SCORES.items()}  # [resample, seed]
+    if own.train is not None or own.train_elsewhere is not None:
+        train = np.zeros_like(test)
+        train += 0 if own.train is None else _sums(tested, own.train)
+        train += 0 if own.train_elsewhere is None else _sums(others, own.train_elsewhere)
+        values |= {f"{name}_gap": SCORES[name](train) - values[name] for name in HEADLINES}
+    return Draws(
+        scores={name: (value * share).sum(axis=1) for name, value in values.items()},
+        rows_alone={name: value.mean(axis=1) for name, value in values.items()},
+    )
 
 
-class Bootstrap:
-    """Draws of rows that every candidate shares."""
+def _sums(weights: Counts, counts: Counts) -> Floats:
+    """Weight units: ``[resample, unit]`` and ``[seed, unit, count]`` to ``[resample, seed, count]``."""
+    flat = counts.transpose(1, 0, 2).reshape(counts.shape[1], -1)
+    return (weights @ flat).reshape(len(weights), -1, len(COUNTS)).astype(np.float64)
 
-    def __init__(
-        self,
-        row_count: int,
-        groups: Sequence[int] | None = None,
-        resamples: int = RESAMPLES,
-        seed: int = 0,
-    ) -> None:
-        """Prepare draws.
 
-        Args:
-            row_count: rows that were scored.
-            groups: a number from 0 for each row, to resample whole groups; None: single rows.
-            resamples: how many.
-            seed: of the draws.
-        """
-        self._units = np.arange(row_count) if groups is None else np.asarray(groups)
-        self._resamples = resamples
-        self._seed = seed
+def _joined(pieces: list[Draws]) -> Draws:
+    return Draws(
+        scores={n: np.concatenate([p.scores[n] for p in pieces]) for n in pieces[0].scores},
+        rows_alone={n: np.concatenate([p.rows_alone[n] for p in pieces]) for n in pieces[0].scores},
+    )
 
-    def scores(self, counts: Mapping[str, Counts]) -> dict[str, dict[str, Floats]]:
-        """Score every resample.
 
-        Args:
-            counts: candidate -> float32 ``[seed, row, 5]``; candidates may differ in seeds.
+def _units(counts: Counts | None) -> int:
+    return 0 if counts is None else counts.shape[1]
 
-        Returns:
-            candidate -> score name -> mean over the drawn seeds, ``[resample]``.
-        """
-        seeds = {
-            name: _seed_shares(len(c), self._resamples, self._seed) for name, c in counts.items()
-        }
-        flat = {name: c.transpose(1, 0, 2).reshape(c.shape[1], -1) for name, c in counts.items()}
-        parts: dict[str, dict[str, list[Floats]]] = {
-            name: {score: [] for score in SCORES} for name in counts
-        }
-        for start, weights in self._weights():
-            for name, rows in flat.items():
-                sums = (weights @ rows).reshape(len(weights), -1, len(COUNTS)).astype(np.float64)
-                share = seeds[name][start : start + len(weights)]
-                for score, of in SCORES.items():
-                    parts[name][score].append((of(sums) * share).sum(axis=1))
-        return {
-            name: {score: np.concatenate(pieces) for score, pieces in scores.items()}
-            for name, scores in parts.items()
-        }
 
-    def _weights(self) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
-        """Yield the number of a first resample, and how often each row is in some resamples."""
-        rng = np.random.default_rng(self._seed)
-        units = int(self._units.max()) + 1
-        size = max(1, _WEIGHTS_AT_ONCE // len(self._units))
-        for start in range(0, self._resamples, size):
-            count = min(size, self._resamples - start)
-            drawn = rng.integers(0, units, size=(count, units))
-            flat = (drawn + units * np.arange(count)[:, None]).ravel()
-            times = np.bincount(flat, minlength=count * units).reshape(count, units)
-            yield start, times[:, self._units].astype(np.float32)
+def _weights(
+    tested: int, elsewhere: int, resamples: int, seed: int
+) -> Iterator[tuple[int, Counts, Counts]]:
+    """Yield the number of a first resample, and how often each unit is in some resamples."""
+    # Streams of their own: what is tested is drawn alike, whatever was trained on.
+    streams = [np.random.default_rng([seed, stream]) for stream in (0, 2)]
+    size = max(1, _WEIGHTS_AT_ONCE // max(1, tested + elsewhere))
+    for start in range(0, resamples, size):
+        count = min(size, resamples - start)
+        yield start, _times(tested, count, streams[0]), _times(elsewhere, count, streams[1])
+
+
+def _times(units: int, resamples: int, rng: np.random.Generator) -> Counts:
+    if units == 0:
+        return np.zeros((resamples, 0), dtype=np.float32)
+    drawn = rng.integers(0, units, size=(resamples, units))
+    flat = (drawn + units * np.arange(resamples)[:, None]).ravel()
+    times = np.bincount(flat, minlength=resamples * units).reshape(resamples, units)
+    return times.astype(np.float32)
 
 
 def _seed_shares(seeds: int, resamples: int, seed: int) -> Floats:
@@ -137,24 +166,3 @@ def interval(draws: Floats, level: float = 0.95) -> tuple[float, float]:
     """Return the percentile interval of resampled values."""
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
-
-
-def two_sided_p(draws: Floats, observed: float) -> float:
-    """Return the probability of a difference as far from 0 as the observed one, if there is none.
-
-    The resampled differences are moved to mean 0; +1 in both counts keeps p above 0 (Davison and
-    Hinkley 1997, section 4.2.3).
-    """
-    far = np.abs(draws - draws.mean()) >= abs(observed) - 1e-12
-    return float((far.sum() + 1) / (len(draws) + 1))
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjust p-values for their number (Holm 1979), in their own order."""
-    order = np.argsort(p_values, kind="stable")
-    adjusted = [0.0] * len(p_values)
-    highest = 0.0
-    for place, i in enumerate(order.tolist()):
-        highest = max(highest, min(1.0, (len(p_values) - place) * p_values[i]))
-        adjusted[i] = highest
-    return adjusted

@@ -4,8 +4,6 @@ A cell is a safetensors file: the probabilities of train, validation and test ro
 record as JSON in its header. One file, so that a cell is there whole or not at all; no pickle.
 """
 
-import hashlib
-import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,14 +14,14 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
 
 from toxbench.atomic import write_atomically
 from toxbench.data.split import Protocol
 from toxbench.errors import StorageError, TryAgainError
 from toxbench.records import PARTS, CellKey, CellRecord, Part
 from toxbench.settings import Frozen
+from toxbench.store.rows import FILE, StoredRows, read_rows, write_rows
+from toxbench.store.sealed import seal, unseal
 
 SUFFIX = ".safetensors"
 Probabilities = Mapping[Part, npt.NDArray[np.float32]]
@@ -80,7 +78,7 @@ class CellStore:
         return cls(folder)
 
     def prepare(self, protocol: Protocol, synthetic: bool) -> None:
-        """Make the folder and store the protocol, if it is not there yet.
+        """Make the folder and store the protocol and its rows, if they are not there yet.
 
         Raises:
             StorageError: the folder cannot be made or written.
@@ -88,6 +86,8 @@ class CellStore:
         if not self.protocol_path.is_file():
             content = protocol_record(protocol, synthetic).model_dump_json()
             write_atomically(self.protocol_path, content.encode("utf-8"))
+        if not (self.folder / FILE).is_file():
+            write_rows(self.folder, protocol.comments)
 
     @property
     def protocol_path(self) -> Path:
@@ -109,6 +109,10 @@ class CellStore:
         except ValidationError as error:
             raise StorageError(f"{self.protocol_path} is damaged; remove the folder") from error
 
+    def rows(self) -> StoredRows:
+        """Read ids, targets and groups; raises StorageError where they are missing or damaged."""
+        return read_rows(self.folder)
+
     def path(self, key: CellKey) -> Path:
         """Where a cell is, or will be."""
         return self.folder / "cells" / f"{key.stem}{SUFFIX}"
@@ -127,13 +131,9 @@ class CellStore:
         Raises:
             StorageError: the disk is full or the folder cannot be written.
         """
-        tensors: dict[str, npt.NDArray[np.float32]] = {
-            part: np.ascontiguousarray(probabilities[part]) for part in PARTS
-        }
-        text = record.model_dump_json()
-        header = json.dumps({"record": text, "sha256": _checksum(text, tensors)})
-        # One key: safetensors writes several in an order that changes from call to call.
-        write_atomically(self.path(record.key), save(tensors, metadata={"cell": header}))
+        tensors = {part: probabilities[part] for part in PARTS}
+        content = seal("cell", record.model_dump_json(), tensors)
+        write_atomically(self.path(record.key), content)
 
     def records(self) -> list[CellRecord]:
         """Read every stored record, in the order of file names.
@@ -141,8 +141,16 @@ class CellStore:
         Raises:
             CellDamagedError: a file is not as it was written.
         """
-        paths = sorted((self.folder / "cells").glob(f"*{SUFFIX}"))
-        return [read_cell(path)[0] for path in paths]
+        return [record for record, _ in self.cells()]
+
+    def cells(self) -> Iterator[tuple[CellRecord, dict[str, npt.NDArray[np.float32]]]]:
+        """Yield every stored record with its probabilities, in the order of file names.
+
+        Raises:
+            CellDamagedError: a file is not as it was written.
+        """
+        for path in sorted((self.folder / "cells").glob(f"*{SUFFIX}")):
+            yield read_cell(path)
 
     @contextmanager
     def lock(self, patience: float = 0) -> Iterator[None]:
@@ -177,14 +185,9 @@ def read_cell(path: Path) -> tuple[CellRecord, dict[str, npt.NDArray[np.float32]
         CellDamagedError: the file is not as it was written.
     """
     try:
-        data = path.read_bytes()
-        size = int.from_bytes(data[:8], "little")
-        header = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["cell"])
-        tensors = load(data)
-        if header["sha256"] != _checksum(header["record"], tensors):
-            raise ValueError("the checksum differs")
-        return CellRecord.model_validate_json(header["record"]), tensors
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        text, tensors = unseal("cell", path.read_bytes())
+        return CellRecord.model_validate_json(text), tensors
+    except (OSError, ValueError) as error:
         raise CellDamagedError(
             f"{path} is damaged; remove the file and run the same command again"
         ) from error
@@ -216,14 +219,6 @@ def protocol_record(protocol: Protocol, synthetic: bool) -> ProtocolRecord:
         ),
         definitions=dict(protocol.definitions),
     )
-
-
-def _checksum(text: str, tensors: Mapping[str, npt.NDArray[np.float32]]) -> str:
-    digest = hashlib.sha256(text.encode("utf-8"))
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"{name}{tensor.dtype}{tensor.shape}".encode("ascii") + tensor.tobytes())
-    return digest.hexdigest()
 
 
 def _tame(name: str) -> str:

@@ -1,19 +1,21 @@
 """Stored cells to ranked rows: a pure function, so that anybody gets the same leaderboard."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from typing import Literal
 
 from toxbench.errors import StorageError
+from toxbench.evaluation.comparison import Difference
 from toxbench.evaluation.thresholds import GLOBAL, HALF, PER_LABEL
+from toxbench.evaluation.uncertainty import Uncertainty
 from toxbench.records import CellRecord, Part, TuningRecord
-from toxbench.store.cells import CellStore, ProtocolRecord
+from toxbench.store.cells import ProtocolRecord
 
 
 @dataclass(frozen=True)
 class Statistic:
-    """Mean and sample standard deviation (n - 1) over a candidate's cells."""
+    """Mean and sample standard deviation (n - 1) over a candidate's seeds."""
 
     mean: float
     deviation: float | None
@@ -25,15 +27,19 @@ class Row:
 
     Attributes:
         candidate: backbone or baseline name.
+        digest: of everything else that was chosen.
         difference: settings that tell it from another row of the same name, else "".
         weights: what it started from, else "".
         values: column name -> statistic, None where a cell has no such value.
         tuning: where searched settings came from; None: they were not searched.
         label_f1: mean F1 of each label at threshold 0.5, in the protocol's order.
         constant: in every cell, the same prediction for every test row.
+        uncertainty: column name -> how sure its mean is, of those that can be resampled.
+        tier: from 1; candidates of one tier cannot be told apart. None: too few seeds for that.
     """
 
     candidate: str
+    digest: str
     kind: Literal["backbone", "baseline"]
     difference: str
     weights: str
@@ -45,14 +51,49 @@ class Row:
     tuning: TuningRecord | None
     label_f1: tuple[float, ...]
     constant: bool
+    uncertainty: Mapping[str, Uncertainty] = field(default_factory=dict)
+    tier: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What tells it from all other rows."""
+        tuned = " (tuned)" if self.tuning else ""
+        difference = f" [{self.difference}]" if self.difference else ""
+        return f"{self.candidate}{tuned}{difference}"
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What the intervals resample.
+
+    Attributes:
+        group_count: groups among the tested rows.
+        by_group: whole groups are resampled; otherwise they are too few, and single rows are.
+        has_groups: the table names groups; without, only equal texts belong together.
+    """
+
+    group_count: int
+    by_group: bool
+    has_groups: bool
 
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """All candidates of one protocol, the highest micro-F1 first."""
+    """All candidates of one protocol, the highest micro-F1 first.
+
+    Attributes:
+        protocol: that all were measured with.
+        rows: one for each candidate with a seed that has every fold.
+        unfinished: names of the candidates without.
+        differences: of every pair of rows, on each headline score.
+        sampling: what the intervals rest on; None where there are none.
+    """
 
     protocol: ProtocolRecord
     rows: tuple[Row, ...]
+    unfinished: tuple[str, ...] = ()
+    differences: tuple[Difference, ...] = ()
+    sampling: Sampling | None = None
 
 
 Value = Callable[[CellRecord], float | None]
@@ -109,15 +150,6 @@ COLUMNS: Mapping[str, Value] = {
 }
 
 
-def load_leaderboard(store: CellStore) -> Leaderboard:
-    """Build the leaderboard of a stored protocol.
-
-    Raises:
-        StorageError: the folder is none of toxbench's, or a file in it is damaged.
-    """
-    return build_leaderboard(store.protocol(), store.records())
-
-
 def build_leaderboard(protocol: ProtocolRecord, cells: Iterable[CellRecord]) -> Leaderboard:
     """Rank the candidates of one protocol; the order of ``cells`` does not matter.
 
@@ -132,18 +164,24 @@ def build_leaderboard(protocol: ProtocolRecord, cells: Iterable[CellRecord]) -> 
                 f"{protocol.fingerprint[:12]}: scores of two yardsticks are not compared"
             )
         candidates.setdefault((cell.key.candidate, cell.key.digest), []).append(cell)
-    differences = _differences(list(candidates.values()))
-    rows = [
-        _row(cells, difference)
-        for cells, difference in zip(candidates.values(), differences, strict=True)
-    ]
-    return Leaderboard(protocol, tuple(sorted(rows, key=_rank)))
+    whole = {key: _whole_seeds(cells, len(protocol.folds)) for key, cells in candidates.items()}
+    found = [cells for cells in whole.values() if cells]
+    rows = map(_row, found, _differences(found))
+    unfinished = tuple(sorted({name for (name, _), cells in whole.items() if not cells}))
+    return Leaderboard(protocol, tuple(sorted(rows, key=rank)), unfinished)
+
+
+def _whole_seeds(cells: Sequence[CellRecord], folds: int) -> list[CellRecord]:
+    """Leave out the seeds that lack a fold: theirs is a score of other rows."""
+    seeds = [cell.key.seed for cell in cells]
+    return [cell for cell in cells if seeds.count(cell.key.seed) == folds]
 
 
 def _row(cells: Sequence[CellRecord], difference: str) -> Row:
     first = cells[0]
     return Row(
         candidate=first.key.candidate,
+        digest=first.key.digest,
         kind=first.kind,
         difference=difference,
         weights=first.weights.label if first.weights else "",
@@ -151,7 +189,7 @@ def _row(cells: Sequence[CellRecord], difference: str) -> Row:
         parameters=first.parameters,
         cells=len(cells),
         seeds=len({cell.key.seed for cell in cells}),
-        values={name: _statistic([of(cell) for cell in cells]) for name, of in COLUMNS.items()},
+        values={name: _mean_over_folds(cells, of) for name, of in COLUMNS.items()},
         tuning=first.tuning,
         label_f1=_label_f1(cells),
         constant=all(cell.constant for cell in cells),
@@ -165,14 +203,23 @@ def _label_f1(cells: Sequence[CellRecord]) -> tuple[float, ...]:
     return tuple(fmean(values) if values else 0.0 for values in scored)
 
 
-def _statistic(values: Sequence[float | None]) -> Statistic | None:
-    known = [float(value) for value in values if value is not None]
-    if len(known) < len(values):
-        return None
-    return Statistic(fmean(known), stdev(known) if len(known) > 1 else None)
+def _mean_over_folds(cells: Sequence[CellRecord], of: Value) -> Statistic | None:
+    by_seed: dict[int, list[float]] = {}
+    for cell in cells:
+        value = of(cell)
+        if value is None:
+            return None
+        by_seed.setdefault(cell.key.seed, []).append(float(value))
+    return statistic([fmean(values) for values in by_seed.values()])
 
 
-def _rank(row: Row) -> tuple[float, str, str, str]:
+def statistic(values: Sequence[float]) -> Statistic:
+    """Describe one value of each seed."""
+    return Statistic(fmean(values), stdev(values) if len(values) > 1 else None)
+
+
+def rank(row: Row) -> tuple[float, str, str, str]:
+    """Sort key: the highest micro-F1 first."""
     f1 = row.values["micro_f1"]
     return (-f1.mean if f1 else 1.0, row.candidate, row.difference, row.weights)
 

@@ -1,0 +1,145 @@
+"""Every fold of a seed put together, so that each tested row counts once."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from toxbench.data.table import Targets
+from toxbench.evaluation.bootstrap import Evidence, in_units, sampling_units
+from toxbench.evaluation.counts import COUNTS, SCORES, Counts, Floats, row_counts
+from toxbench.evaluation.metrics import Probabilities, predict
+from toxbench.evaluation.thresholds import choose_thresholds
+from toxbench.records import CellRecord, Part
+from toxbench.store.cells import ProtocolRecord
+from toxbench.store.rows import StoredRows
+
+FEWEST_GROUPS = 20  # below, groups are too few to be resampled
+Cell = tuple[CellRecord, Mapping[Part, npt.NDArray[np.float32]]]
+Thresholds = dict[str, tuple[float, ...]]
+
+
+@dataclass(frozen=True, eq=False)
+class Pooled:
+    """What one candidate's predictions count to, for one thresholds rule.
+
+    Attributes:
+        evidence: by the units that are resampled.
+        test: score -> value over all tested rows, ``[seed]``.
+        train: the same over train rows.
+        folds: score -> value on each fold's test rows, ``[seed, fold]``.
+        groups: counts of each group's test rows, ``[seed, group, count]``; None where groups are
+            many enough to be resampled.
+    """
+
+    evidence: Evidence
+    test: Mapping[str, Floats]
+    train: Mapping[str, Floats]
+    folds: Mapping[str, Floats]
+    groups: Counts | None
+
+
+class Pool:
+    """Puts the cells of one protocol together."""
+
+    def __init__(self, protocol: ProtocolRecord, rows: StoredRows) -> None:
+        self._targets = rows.targets
+        self._tests = [np.array(fold.test, dtype=np.int64) for fold in protocol.folds]
+        self._trains = [np.array(fold.train, dtype=np.int64) for fold in protocol.folds]
+        self._validations = [np.array(fold.validation, dtype=np.int64) for fold in protocol.folds]
+        self._tested = np.concatenate(self._tests)
+        self._elsewhere = np.setdiff1d(np.concatenate(self._trains), self._tested)
+        groups = rows.groups[self._tested]
+        self.group_count = len(np.unique(groups))
+        self.has_groups = rows.has_groups
+        self.by_group = self.group_count >= FEWEST_GROUPS
+        self._groups = np.unique(groups, return_inverse=True)[1].astype(np.int64)
+        self._units = sampling_units(groups if self.by_group else self._tested)
+        others = rows.groups[self._elsewhere] if self.by_group else self._elsewhere
+        self._units_elsewhere = sampling_units(others)
+
+    @property
+    def tested_targets(self) -> Targets:
+        """Targets of every tested row, fold after fold: 0/1, ``[row, label]``."""
+        return self._targets[self._tested]
+
+    @property
+    def units(self) -> npt.NDArray[np.int64]:
+        """What each tested row is resampled with, ``[row]``."""
+        return self._units
+
+    def pool(self, cells: Sequence[Cell]) -> dict[str, Pooled]:
+        """Put one candidate's cells together.
+
+        Args:
+            cells: every fold of some seeds, at least one.
+
+        Returns:
+            thresholds rule -> counts; a rule that a cell has not is left out.
+        """
+        seeds = sorted({record.key.seed for record, _ in cells})
+        by_seed = [_of_seed(cells, seed) for seed in seeds]
+        chosen = [self.thresholds(folds) for folds in by_seed]
+        rules = [rule for rule in chosen[0][0] if all(rule in fold for s in chosen for fold in s)]
+        return {rule: self._pooled(by_seed, chosen, rule) for rule in rules}
+
+    def thresholds(self, folds: Sequence[Cell]) -> list[Thresholds]:
+        """Return each fold's thresholds of one seed.
+
+        One fold chooses on its own validation rows. Several choose on all their validation rows
+        together, each without the rows that it tests; searched settings bring theirs along.
+        """
+        if len(folds) == 1 or folds[0][0].tuning is not None:
+            return [record.thresholds for record, _ in folds]
+        rows = np.concatenate(self._validations)
+        probabilities = np.concatenate([tensors["validation"] for _, tensors in folds])
+        return [
+            choose_thresholds(self._targets[rows[kept]], probabilities[kept])
+            for kept in (~np.isin(rows, test) for test in self._tests)
+        ]
+
+    def _pooled(
+        self, by_seed: Sequence[Sequence[Cell]], chosen: Sequence[Sequence[Thresholds]], rule: str
+    ) -> Pooled:
+        test = np.zeros((len(by_seed), len(self._tested), len(COUNTS)), dtype=np.float32)
+        train = np.zeros((len(by_seed), len(self._targets), len(COUNTS)), dtype=np.float32)
+        ends = np.cumsum([len(rows) for rows in self._tests])
+        for seed, (folds, thresholds) in enumerate(zip(by_seed, chosen, strict=True)):
+            for fold, (_, tensors) in enumerate(folds):
+                count = self._counter(thresholds[fold][rule])
+                rows = self._tests[fold]
+                test[seed, ends[fold] - len(rows) : ends[fold]] = count(rows, tensors["test"])
+                train[seed, self._trains[fold]] += count(self._trains[fold], tensors["train"])
+        several = len(self._tests) > 1
+        return Pooled(
+            evidence=Evidence(
+                test=in_units(test, self._units),
+                train=in_units(train[:, self._tested], self._units) if several else None,
+                train_elsewhere=in_units(train[:, self._elsewhere], self._units_elsewhere),
+            ),
+            test=_scores(test),
+            train=_scores(train),
+            folds=_fold_scores(np.split(test, ends[:-1], axis=1)),
+            groups=None if self.by_group else in_units(test, self._groups),
+        )
+
+    def _counter(self, thresholds: Sequence[float]):  # type: ignore[no-untyped-def]
+        def count(rows: npt.NDArray[np.int64], probabilities: Probabilities) -> Counts:
+            return row_counts(self._targets[rows], predict(probabilities, thresholds))
+
+        return count
+
+
+def _of_seed(cells: Sequence[Cell], seed: int) -> list[Cell]:
+    return sorted((c for c in cells if c[0].key.seed == seed), key=lambda c: c[0].key.fold)
+
+
+def _scores(counts: Counts) -> dict[str, Floats]:
+    sums = counts.sum(axis=1, dtype=np.float64)
+    return {name: of(sums) for name, of in SCORES.items()}
+
+
+def _fold_scores(folds: Sequence[Counts]) -> dict[str, Floats]:
+    scores = [_scores(counts) for counts in folds]
+    return {name: np.stack([fold[name] for fold in scores], axis=1) for name in SCORES}

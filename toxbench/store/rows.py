@@ -1,0 +1,70 @@
+"""What is kept of the table beside the cells: ids, targets and groups, and no comment."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from toxbench.atomic import write_atomically
+from toxbench.data.groups import row_groups
+from toxbench.data.table import Comments, Targets
+from toxbench.errors import StorageError
+from toxbench.store.sealed import seal, unseal
+
+FILE = "rows.safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class StoredRows:
+    """The table without its texts, in its order.
+
+    Attributes:
+        ids: of the rows.
+        targets: 0/1, uint8 ``[row, label]``.
+        groups: rows that belong together, as numbers, int64 ``[row]``: `row_groups`.
+        has_groups: the table names groups; without, only equal texts belong together.
+    """
+
+    ids: tuple[str, ...]
+    targets: Targets
+    groups: npt.NDArray[np.int64]
+    has_groups: bool
+
+
+def write_rows(folder: Path, comments: Comments) -> None:
+    """Write what is kept of a table into a protocol's folder.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    tensors = {
+        "targets": np.ascontiguousarray(comments.targets, dtype=np.uint8),
+        "groups": row_groups(comments),
+    }
+    text = json.dumps({"ids": comments.ids, "has_groups": comments.groups is not None})
+    write_atomically(folder / FILE, seal("rows", text, tensors))
+
+
+def read_rows(folder: Path) -> StoredRows:
+    """Read what is kept of a table.
+
+    Raises:
+        StorageError: it is missing, or not as it was written.
+    """
+    path = folder / FILE
+    try:
+        text, tensors = unseal("rows", path.read_bytes())
+        known = json.loads(text)
+        return StoredRows(
+            tuple(known["ids"]), tensors["targets"], tensors["groups"], known["has_groups"]
+        )
+    except FileNotFoundError as error:
+        raise StorageError(
+            f"{path} is missing; the same toxbench run again writes it, without training"
+        ) from error
+    except (OSError, ValueError, KeyError) as error:
+        raise StorageError(
+            f"{path} is damaged; remove it and run the same command again, which does not train"
+        ) from error

@@ -1,0 +1,53 @@
+"""A file of tensors and a text with a checksum over both: safetensors, so no pickle."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+Tensors = Mapping[str, npt.NDArray[Any]]
+
+
+def seal(kind: str, text: str, tensors: Tensors) -> bytes:
+    """Return the content of a file that holds tensors and a text.
+
+    Args:
+        kind: of the file.
+        text: JSON.
+        tensors: by name.
+    """
+    whole = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    header = json.dumps({"record": text, "sha256": _checksum(text, whole)})
+    # One key: safetensors writes several in an order that changes from call to call.
+    return save(whole, metadata={kind: header})
+
+
+def unseal(kind: str, data: bytes) -> tuple[str, dict[str, npt.NDArray[Any]]]:
+    """Return the text and the tensors of a file's content.
+
+    Raises:
+        ValueError: it is not as `seal` made it.
+    """
+    try:
+        size = int.from_bytes(data[:8], "little")
+        header = json.loads(json.loads(data[8 : 8 + size])["__metadata__"][kind])
+        tensors = load(data)
+        text = header["record"]
+        if header["sha256"] != _checksum(text, tensors):
+            raise ValueError("the checksum differs")
+        return text, tensors
+    except (KeyError, TypeError, SafetensorError) as error:
+        raise ValueError("not as it was written") from error
+
+
+def _checksum(text: str, tensors: Tensors) -> str:
+    digest = hashlib.sha256(text.encode("utf-8"))
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name}{tensor.dtype}{tensor.shape}".encode("ascii") + tensor.tobytes())
+    return digest.hexdigest()
