@@ -3,52 +3,134 @@
 Run by hand: ``pytest tests/bench/test_intervals.py -m bench -s``
 """
 
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from toxbench.evaluation.bootstrap import (
-    SCORES,
-    Counts,
-    row_counts,
-)
+from toxbench.evaluation.bootstrap import Evidence, bootstrap, interval
+from toxbench.evaluation.comparison import compare_all
+from toxbench.evaluation.counts import HEADLINES, SCORES, row_counts
+from toxbench.evaluation.power import detectable_difference
+from toxbench.evaluation.simulation import ErrorModel
 
 pytestmark = pytest.mark.bench
 
-ROWS, LABELS, SEEDS, STUDIES, RESAMPLES = 200, 12, 5, 1000, 2000
-PREVALENCE = np.array([0.46, 0.35, 0.02, 0.16, 0.1, 0.14, 0.125, 0.008, 0.001, 0, 0.012, 0])
+ROWS, SEEDS, STUDIES, RESAMPLES = 200, 5, 2000, 2000
+# Shares of positive rows as in the real table; two labels are empty.
+SHARES = np.array([0.46, 0.38, 0.02, 0.17, 0.13, 0.15, 0.14, 0.012, 0, 0, 0.015, 0.004])
+MODEL = ErrorModel()
+Targets = npt.NDArray[np.uint8]
 
 
-class World:
-    """Rows like the real table's, and candidates whose errors depend on row and seed."""
+def make_rows(rng: np.random.Generator, count: int) -> Targets:
+    """Draw targets: one latent number a row makes labels go together, and half of the rows empty."""
+    cuts = np.array([np.quantile(_NORMALS, 1 - share) if share else np.inf for share in SHARES])
+    latent = rng.standard_normal((count, 1))
+    own = rng.standard_normal((count, len(SHARES)))
+    return (0.9 * latent + (1 - 0.81) ** 0.5 * own > cuts).astype(np.uint8)
 
-    def __init__(self, rng: np.random.Generator) -> None:
-        self.rng = rng
-        # One latent number a row makes labels go together, and half of the rows empty.
-        self.cuts = -np.quantile(rng.standard_normal(200_000), 1 - np.clip(PREVALENCE, 1e-9, 1))
 
-    def rows(self, count: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float64]]:
-        """Draw targets and how hard each row is."""
-        latent = self.rng.standard_normal(count)
-        noise = self.rng.standard_normal((count, LABELS))
-        mixed = 0.9 * latent[:, None] + np.sqrt(1 - 0.81) * noise
-        return (mixed > -self.cuts).astype(np.uint8), self.rng.standard_normal(count)
+_NORMALS = np.random.default_rng(0).standard_normal(400_000)
 
-    def predict(
-        self, targets: npt.NDArray[np.uint8], hard: npt.NDArray[np.float64], skill: float,
-        seed_shift: float,
-    ) -> npt.NDArray[np.uint8]:  # fmt: skip
-        """Predict with errors that rows share between seeds (hard) and that they do not."""
-        noise = self.rng.standard_normal(targets.shape)
-        signal = (2.0 * targets - 1) * (skill + seed_shift) + 0.35
-        return (signal + 0.8 * hard[:, None] * (1 - 2.0 * targets) + noise > 0.9).astype(np.uint8)
 
-    def counts(self, skill: float, targets, hard, shifts) -> Counts:  # type: ignore[no-untyped-def]
-        """Return the counts of some seeds, ``[seed, row, 5]``."""
-        return np.stack(
-            [row_counts(targets, self.predict(targets, hard, skill, shift)) for shift in shifts]
+def counts_of(targets: Targets, predictions: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    return np.stack([row_counts(targets, one) for one in predictions])
+
+
+def true_scores(skill: float) -> dict[str, float]:
+    """Mean over many seeds of the scores on very many rows."""
+    rng = np.random.default_rng(1)
+    found = []
+    for _ in range(60):
+        targets = make_rows(rng, 20_000)
+        (predictions,) = MODEL.predict(targets, [skill], 1, rng)
+        sums = counts_of(targets, predictions).sum(axis=1, dtype=np.float64)
+        found.append([SCORES[name](sums)[0] for name in HEADLINES])
+    return dict(zip(HEADLINES, np.mean(found, axis=0).tolist(), strict=True))
+
+
+def studies(
+    skills: tuple[float, float], count: int
+) -> Iterator[tuple[Targets, dict[str, Evidence]]]:
+    """Yield test rows and two candidates' counts on them, again and again."""
+    for study in range(count):
+        rng = np.random.default_rng([2, study])
+        targets = make_rows(rng, ROWS)
+        both = MODEL.predict(targets, skills, SEEDS, rng)
+        yield targets, dict(zip("ab", (Evidence(counts_of(targets, p)) for p in both), strict=True))
+
+
+def means(evidence: dict[str, Evidence], metric: str) -> dict[str, float]:
+    sums = {name: own.test.sum(axis=1, dtype=np.float64) for name, own in evidence.items()}
+    return {name: float(SCORES[metric](own).mean()) for name, own in sums.items()}
+
+
+def error(share: float, count: int) -> float:
+    """Monte Carlo standard error of a share."""
+    return (share * (1 - share) / count) ** 0.5
+
+
+def test_intervals_cover_and_equal_candidates_are_called_equal() -> None:
+    truth = true_scores(0.0)
+    covered = dict.fromkeys((*HEADLINES, *(f"{n} difference" for n in HEADLINES)), 0)
+    different = dict.fromkeys(HEADLINES, 0)
+    for study, (_, evidence) in enumerate(studies((0.0, 0.0), STUDIES)):
+        draws = bootstrap(evidence, RESAMPLES, seed=study)
+        for name in HEADLINES:
+            low, high = interval(draws["a"].scores[name])
+            covered[name] += low <= truth[name] <= high
+            (found,) = compare_all(draws, means(evidence, name), name)
+            covered[f"{name} difference"] += found.low <= 0 <= found.high
+            different[name] += found.is_clear
+    for name, count in covered.items():
+        share = count / STUDIES
+        print(
+            f"\n95 % intervals of {name} cover {share:.1%} +- {error(share, STUDIES):.1%}", end=""
         )
+    for name, count in different.items():
+        share = count / STUDIES
+        print(f"\nequal candidates differ in {name} in {share:.1%} +- {error(share, STUDIES):.1%}",
+              end="")  # fmt: skip
+    print()
+    assert all(0.93 <= count / STUDIES <= 0.97 for count in covered.values())
+    assert all(count / STUDIES <= 0.05 + 2 * error(0.05, STUDIES) for count in different.values())
 
 
-def scores(counts: Counts) -> dict[str, float]:
-    return {name: float(of(counts.sum(axis=1).astype(float)).mean()) for name, of in SCORES.items()}
+@pytest.mark.parametrize("metric", HEADLINES)
+def test_the_detectable_difference_is_detected_four_times_in_five(metric: str) -> None:
+    planned = np.mean(
+        [detectable_difference(make_rows(np.random.default_rng([3, i]), ROWS), SEEDS)[metric]
+         for i in range(20)]
+    )  # fmt: skip
+    base = true_scores(0.0)[metric]
+    skill = 0.3
+    for _ in range(4):  # the skill that is as much better as the difference to detect
+        skill *= planned / (true_scores(skill)[metric] - base)
+    count, found = STUDIES // 2, 0
+    for study, (_, evidence) in enumerate(studies((skill, 0.0), count)):
+        draws = bootstrap(evidence, RESAMPLES, seed=study)
+        (difference,) = compare_all(draws, means(evidence, metric), metric)
+        found += difference.is_clear
+    power = found / count
+    print(f"\nplanned detectable difference of {metric} {planned:.3f}; power there {power:.1%} "
+          f"+- {error(power, count):.1%}")  # fmt: skip
+    assert 0.75 <= power <= 0.85
+
+
+def test_ten_candidates_with_ten_seeds_take_less_than_five_seconds() -> None:
+    rng = np.random.default_rng(0)
+    targets = make_rows(rng, 1000)
+    predictions = replace(MODEL).predict(targets, [0.0] * 10, 10, rng)
+    evidence = {i: Evidence(counts_of(targets, own)) for i, own in enumerate(predictions)}
+    seconds = []
+    for _ in range(5):
+        started = time.perf_counter()
+        bootstrap(evidence)
+        seconds.append(time.perf_counter() - started)
+    print(f"\n10 candidates x 10 seeds x 1000 rows, 10,000 resamples: median "
+          f"{np.median(seconds):.2f} s ({min(seconds):.2f} to {max(seconds):.2f})")  # fmt: skip
+    assert np.median(seconds) < 5

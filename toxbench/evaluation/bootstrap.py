@@ -114,7 +114,7 @@ def _draw(own: Evidence, tested: Counts, others: Counts, share: Floats) -> Draws
 
 
 def _sums(weights: Counts, counts: Counts) -> Floats:
-    """Weight units: ``[resample, unit]`` and ``[seed, unit, count]`` to ``[resample, seed, count]``."""
+    """Weight ``[seed, unit, count]`` by ``[resample, unit]``: ``[resample, seed, count]``."""
     flat = counts.transpose(1, 0, 2).reshape(counts.shape[1], -1)
     return (weights @ flat).reshape(len(weights), -1, len(COUNTS)).astype(np.float64)
 

@@ -1,0 +1,71 @@
+"""How large a difference must be to be found on some test rows, said before anything is trained."""
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from toxbench.data.table import Targets
+from toxbench.evaluation.comparison import DETECTABLE
+from toxbench.evaluation.counts import HEADLINES, SCORES, Floats, row_counts
+from toxbench.evaluation.metrics import Predictions
+from toxbench.evaluation.simulation import ErrorModel
+
+_REPLICATES = 400
+_MOST_ROWS = 300  # of a replicate; the row part of the variance goes with 1 / rows
+
+
+def detectable_difference(
+    targets: Targets, seeds: int, model: ErrorModel | None = None
+) -> dict[str, float]:
+    """Return the difference of two candidates that would be found 80 times in 100.
+
+    At the 5 % level, two-sided, of a single pair, if candidates err as the model says.
+
+    Args:
+        targets: 0/1 of the test rows, ``[row, label]``.
+        seeds: of each candidate.
+        model: how candidates err.
+
+    Returns:
+        headline score -> difference.
+    """
+    model = model or ErrorModel()
+    rng = np.random.default_rng(0)
+    rows = min(len(targets), _MOST_ROWS)
+    alike = replace(model, shift=0.0)
+    differences = np.array(
+        [_difference(targets[_some(rng, len(targets), rows)], alike, seeds, rng)
+         for _ in range(_REPLICATES)]
+    )  # fmt: skip
+    from_rows = differences.var(axis=0) * rows / len(targets)
+    from_seeds = 2 * np.square(model.shift * _slope(targets, model, rng)) / seeds
+    errors = np.sqrt(from_rows + from_seeds)
+    return {name: float(DETECTABLE * e) for name, e in zip(HEADLINES, errors, strict=True)}
+
+
+def _difference(
+    targets: Targets, model: ErrorModel, seeds: int, rng: np.random.Generator
+) -> Floats:
+    one, other = model.predict(targets, [0.0, 0.0], seeds, rng)
+    return _scores(targets, one) - _scores(targets, other)
+
+
+def _slope(targets: Targets, model: ErrorModel, rng: np.random.Generator) -> Floats:
+    """Return how fast scores rise with skill, ``[score]``."""
+    step = 0.1
+    alike = replace(model, shift=0.0)
+    many = targets[_some(rng, len(targets), 20 * _MOST_ROWS)]
+    better, worse = alike.predict(many, [step, -step], 1, rng)
+    return (_scores(many, better) - _scores(many, worse)) / (2 * step)
+
+
+def _scores(targets: Targets, predictions: Predictions) -> Floats:
+    """Return the mean headline scores over seeds, ``[score]``."""
+    counts = np.stack([row_counts(targets, one) for one in predictions])
+    sums = counts.sum(axis=1, dtype=np.float64)
+    return np.array([SCORES[name](sums).mean() for name in HEADLINES])
+
+
+def _some(rng: np.random.Generator, count: int, wanted: int) -> npt.NDArray[np.int64]:
+    return rng.integers(0, count, size=wanted)
