@@ -1,9 +1,15 @@
-"""Resampling rows and seeds together: how far a score, a gap or a difference may be off.
+"""Resampling rows, and what seeds add: how far a score, a gap or a difference may be off.
 
-The rows are resampled with replacement, and so are the seeds, independently: the pigeonhole
-bootstrap (Owen 2007, doi:10.1214/07-AOAS122). Of S seeds, S - 1 are drawn, which makes the variance
-between seeds unbiased (Efron and Tibshirani 1993, section 6.5). All candidates see the same draws,
-so differences are paired.
+Rows are resampled with replacement, the same for every candidate and seed, so differences are
+paired. A mean over S seeds then varies as the rows and what each seed makes of them do. What whole
+seeds differ by is added: S - 1 of them are drawn, which makes their variance unbiased (Efron and
+Tibshirani 1993, section 6.5), and their deviations are shrunk by the part that is owed to the rows
+and already counted. A variance of few seeds is itself uncertain, so the draws are spread as
+Student's t is, with the degrees of freedom of Satterthwaite (1946, doi:10.2307/3002019).
+
+Drawing rows and seeds at once (the pigeonhole bootstrap, Owen 2007, doi:10.1214/07-AOAS122) counts
+the common part three times: its intervals of paired differences are far too wide where the
+candidates err on the same rows.
 """
 
 from collections.abc import Hashable, Iterator, Mapping
@@ -12,6 +18,7 @@ from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import ndtri, stdtrit
 
 from toxbench.evaluation.counts import COUNTS, HEADLINES, SCORES, Counts, Floats
 
@@ -40,15 +47,66 @@ class Evidence:
 
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """Resampled scores of one candidate, each ``[resample]``.
+    """Resampled scores of one candidate.
 
     Attributes:
-        scores: metric, or metric with ``_gap`` behind it for train minus test -> values.
-        rows_alone: the same metrics with every seed once, so that only rows vary.
+        values: metric, or metric with ``_gap`` behind it for train minus test -> scores of each
+            seed on resampled rows, ``[resample, seed]``.
+        observed: the same on the rows as they are, ``[seed]``.
+        shares: of each seed in each resample, ``[resample, seed]``.
     """
 
-    scores: Mapping[str, Floats]
-    rows_alone: Mapping[str, Floats]
+    values: Mapping[str, Floats]
+    observed: Mapping[str, Floats]
+    shares: Floats
+
+    def scores(self, metric: str) -> Floats:
+        """Return the mean score over resampled rows and seeds, ``[resample]``."""
+        return _with_seeds(self.values[metric], self.observed[metric], self.shares)
+
+    def rows_alone(self, metric: str) -> Floats:
+        """Return the mean score with every seed once, so that only rows vary, ``[resample]``."""
+        return np.asarray(self.values[metric].mean(axis=1))
+
+    def minus(self, other: "Draws", metric: str) -> Floats:
+        """Return resampled differences, ``[resample]``, of the same rows and, if possible, seeds."""
+        if self.shares.shape != other.shares.shape:
+            return self.scores(metric) - other.scores(metric)
+        return _with_seeds(
+            self.values[metric] - other.values[metric],
+            self.observed[metric] - other.observed[metric],
+            self.shares,
+        )
+
+
+def _with_seeds(values: Floats, observed: Floats, shares: Floats) -> Floats:
+    """Add to resampled means what whole seeds differ by.
+
+    The observed variance between seeds is that of whole seeds plus that of seed times rows; on
+    resampled rows the latter is there twice. So their difference is the variance of seed times
+    rows, which the resampled means have already.
+    """
+    rows, seeds = values.mean(axis=1), len(observed)
+    between = float(observed.var(ddof=1)) if seeds > 1 else 0.0
+    if between == 0:
+        return np.asarray(rows)
+    with_rows = max(0.0, float(values.var(axis=1, ddof=1).mean()) - between)
+    shrink = (max(0.0, between - with_rows) / between) ** 0.5
+    draws = rows + shrink * (shares @ observed - observed.mean())
+    stretch = t_stretch(float(draws.var()), between / seeds, seeds)
+    return np.asarray(draws.mean() + stretch * (draws - draws.mean()))
+
+
+def t_stretch(variance: float, from_seeds: float, seeds: int) -> float:
+    """Return how much wider than a normal interval one must be whose variance rests on few seeds.
+
+    Args:
+        variance: of the mean score.
+        from_seeds: the part of it that was estimated between seeds.
+        seeds: how many, at least 2.
+    """
+    freedom = max(1.0, (variance / from_seeds) ** 2) * (seeds - 1)
+    return float(stdtrit(freedom, 0.975) / ndtri(0.975))
 
 
 def sampling_units(groups: Units, seed: int = 0) -> Units:
@@ -88,29 +146,33 @@ def bootstrap(
         resamples: how many.
         seed: of the draws.
     """
-    parts: dict[Key, list[Draws]] = {key: [] for key in evidence}
-    shares = {key: _seed_shares(len(e.test), resamples, seed) for key, e in evidence.items()}
+    parts: dict[Key, list[Mapping[str, Floats]]] = {key: [] for key in evidence}
     elsewhere = max((_units(e.train_elsewhere) for e in evidence.values()), default=0)
     tested = max((_units(e.test) for e in evidence.values()), default=0)
-    for start, test_weights, other_weights in _weights(tested, elsewhere, resamples, seed):
+    for test_weights, other_weights in _weights(tested, elsewhere, resamples, seed):
         for key, own in evidence.items():
-            share = shares[key][start : start + len(test_weights)]
-            parts[key].append(_draw(own, test_weights, other_weights, share))
-    return {key: _joined(pieces) for key, pieces in parts.items()}
+            parts[key].append(_scores(own, test_weights, other_weights))
+    once = [np.ones((1, units), dtype=np.float32) for units in (tested, elsewhere)]
+    return {
+        key: Draws(
+            values={n: np.concatenate([p[n] for p in pieces]) for n in pieces[0]},
+            observed={n: values[0] for n, values in _scores(evidence[key], *once).items()},
+            shares=_seed_shares(len(evidence[key].test), resamples, seed),
+        )
+        for key, pieces in parts.items()
+    }
 
 
-def _draw(own: Evidence, tested: Counts, others: Counts, share: Floats) -> Draws:
+def _scores(own: Evidence, tested: Counts, others: Counts) -> dict[str, Floats]:
+    """Score weighted rows: metric -> ``[resample, seed]``."""
     test = _sums(tested, own.test)
-    values = {name: of(test) for name, of in SCORES.items()}  # [resample, seed]
+    values = {name: SCORES[name](test) for name in HEADLINES}
     if own.train is not None or own.train_elsewhere is not None:
         train = np.zeros_like(test)
         train += 0 if own.train is None else _sums(tested, own.train)
         train += 0 if own.train_elsewhere is None else _sums(others, own.train_elsewhere)
         values |= {f"{name}_gap": SCORES[name](train) - values[name] for name in HEADLINES}
-    return Draws(
-        scores={name: (value * share).sum(axis=1) for name, value in values.items()},
-        rows_alone={name: value.mean(axis=1) for name, value in values.items()},
-    )
+    return values
 
 
 def _sums(weights: Counts, counts: Counts) -> Floats:
@@ -119,27 +181,20 @@ def _sums(weights: Counts, counts: Counts) -> Floats:
     return (weights @ flat).reshape(len(weights), -1, len(COUNTS)).astype(np.float64)
 
 
-def _joined(pieces: list[Draws]) -> Draws:
-    return Draws(
-        scores={n: np.concatenate([p.scores[n] for p in pieces]) for n in pieces[0].scores},
-        rows_alone={n: np.concatenate([p.rows_alone[n] for p in pieces]) for n in pieces[0].scores},
-    )
-
-
 def _units(counts: Counts | None) -> int:
     return 0 if counts is None else counts.shape[1]
 
 
 def _weights(
     tested: int, elsewhere: int, resamples: int, seed: int
-) -> Iterator[tuple[int, Counts, Counts]]:
-    """Yield the number of a first resample, and how often each unit is in some resamples."""
+) -> Iterator[tuple[Counts, Counts]]:
+    """Yield how often each unit is in some resamples, tested units and others."""
     # Streams of their own: what is tested is drawn alike, whatever was trained on.
     streams = [np.random.default_rng([seed, stream]) for stream in (0, 2)]
     size = max(1, _WEIGHTS_AT_ONCE // max(1, tested + elsewhere))
     for start in range(0, resamples, size):
         count = min(size, resamples - start)
-        yield start, _times(tested, count, streams[0]), _times(elsewhere, count, streams[1])
+        yield _times(tested, count, streams[0]), _times(elsewhere, count, streams[1])
 
 
 def _times(units: int, resamples: int, rng: np.random.Generator) -> Counts:

@@ -12,8 +12,6 @@ from toxbench.evaluation.counts import Floats
 
 ALPHA = 0.05
 POWER = 0.8
-# A difference this many standard errors away from 0 is found with POWER at ALPHA, two-sided.
-DETECTABLE = NormalDist().inv_cdf(1 - ALPHA / 2) + NormalDist().inv_cdf(POWER)
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,7 @@ def compare_all(
     """
     found = []
     for one, other in combinations(draws, 2):
-        resampled = draws[one].scores[metric] - draws[other].scores[metric]
+        resampled = draws[one].minus(draws[other], metric)
         observed = means[one] - means[other]
         low, high = interval(resampled)
         found.append(
@@ -73,11 +71,22 @@ def compare_all(
                 p=two_sided_p(resampled, observed),
                 adjusted_p=1.0,
                 better=float((resampled > 0).mean() + (resampled == 0).mean() / 2),
-                detectable=float(DETECTABLE * resampled.std()),
+                detectable=detectable(float(resampled.std())),
             )
         )
     adjusted = holm([difference.p for difference in found])
     return [replace(pair, adjusted_p=p) for pair, p in zip(found, adjusted, strict=True)]
+
+
+def detectable(error: float, stretch: float = 1.0) -> float:
+    """Return the difference that is found with `POWER` at the level `ALPHA`, two-sided.
+
+    Args:
+        error: standard error of the difference.
+        stretch: by how much an interval of it is wider than a normal one.
+    """
+    normal = NormalDist()
+    return error * (stretch * normal.inv_cdf(1 - ALPHA / 2) + normal.inv_cdf(POWER))
 
 
 def two_sided_p(draws: Floats, observed: float) -> float:

@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from toxbench.data.table import Targets
-from toxbench.evaluation.comparison import DETECTABLE
+from toxbench.evaluation.bootstrap import t_stretch
+from toxbench.evaluation.comparison import detectable
 from toxbench.evaluation.counts import HEADLINES, SCORES, Floats, row_counts
 from toxbench.evaluation.metrics import Predictions
 from toxbench.evaluation.simulation import ErrorModel
@@ -34,19 +35,35 @@ def detectable_difference(
     rng = np.random.default_rng(0)
     rows = min(len(targets), _MOST_ROWS)
     alike = replace(model, shift=0.0)
-    differences = np.array(
-        [_difference(targets[_some(rng, len(targets), rows)], alike, seeds, rng)
-         for _ in range(_REPLICATES)]
-    )  # fmt: skip
-    from_rows = differences.var(axis=0) * rows / len(targets)
-    from_seeds = 2 * np.square(model.shift * _slope(targets, model, rng)) / seeds
-    errors = np.sqrt(from_rows + from_seeds)
-    return {name: float(DETECTABLE * e) for name, e in zip(HEADLINES, errors, strict=True)}
+    differences = np.stack(
+        [
+            _differences(targets[_some(rng, len(targets), rows)], alike, seeds, rng)
+            for _ in range(_REPLICATES)
+        ]
+    )  # [replicate, score, seed]
+    share = rows / len(targets)
+    from_rows = differences.mean(axis=2).var(axis=0) * share
+    of_seeds = 2 * np.square(model.shift * _slope(targets, model, rng)) / seeds
+    between = of_seeds
+    if seeds > 1:  # what is seen between seeds is also what they make of the rows
+        between = of_seeds + differences.var(axis=2, ddof=1).mean(axis=0) * share / seeds
+    return {
+        name: _detectable(float(from_rows[i] + of_seeds[i]), float(between[i]), seeds)
+        for i, name in enumerate(HEADLINES)
+    }
 
 
-def _difference(
+def _detectable(variance: float, between: float, seeds: int) -> float:
+    if variance == 0:
+        return 0.0
+    stretch = t_stretch(variance, between, seeds) if seeds > 1 and between > 0 else 1.0
+    return float(detectable(variance**0.5, stretch))
+
+
+def _differences(
     targets: Targets, model: ErrorModel, seeds: int, rng: np.random.Generator
 ) -> Floats:
+    """Draw two equal candidates; return their differences, ``[score, seed]``."""
     one, other = model.predict(targets, [0.0, 0.0], seeds, rng)
     return _scores(targets, one) - _scores(targets, other)
 
@@ -57,14 +74,14 @@ def _slope(targets: Targets, model: ErrorModel, rng: np.random.Generator) -> Flo
     alike = replace(model, shift=0.0)
     many = targets[_some(rng, len(targets), 20 * _MOST_ROWS)]
     better, worse = alike.predict(many, [step, -step], 1, rng)
-    return (_scores(many, better) - _scores(many, worse)) / (2 * step)
+    return np.asarray((_scores(many, better) - _scores(many, worse))[:, 0] / (2 * step))
 
 
 def _scores(targets: Targets, predictions: Predictions) -> Floats:
-    """Return the mean headline scores over seeds, ``[score]``."""
+    """Return the headline scores of each seed, ``[score, seed]``."""
     counts = np.stack([row_counts(targets, one) for one in predictions])
     sums = counts.sum(axis=1, dtype=np.float64)
-    return np.array([SCORES[name](sums).mean() for name in HEADLINES])
+    return np.array([SCORES[name](sums) for name in HEADLINES])
 
 
 def _some(rng: np.random.Generator, count: int, wanted: int) -> npt.NDArray[np.int64]:

@@ -99,16 +99,16 @@ def _sure(pooled: Pooled, draws: Draws, suffix: str) -> dict[str, Uncertainty]:
     sure = {}
     for name in HEADLINES:
         sure[f"{name}{suffix}"] = measure_uncertainty(
-            draws.scores[name],
-            draws.rows_alone[name],
+            draws.scores(name),
+            draws.rows_alone(name),
             pooled.test[name],
             pooled.folds[name],
             _without_groups(pooled, name),
         )
         if not suffix:
             sure[f"{name}_gap"] = measure_uncertainty(
-                draws.scores[f"{name}_gap"],
-                draws.rows_alone[f"{name}_gap"],
+                draws.scores(f"{name}_gap"),
+                draws.rows_alone(f"{name}_gap"),
                 pooled.train[name] - pooled.test[name],
             )
     return sure
