@@ -15,6 +15,7 @@ from sklearn.metrics import (
 )
 
 from toxbench.data.table import Targets
+from toxbench.evaluation.definitions import METRICS
 from toxbench.evaluation.metrics import (
     DEFINITIONS,
     Probabilities,
@@ -135,7 +136,7 @@ def test_a_small_table_scores_as_by_hand() -> None:
 
 
 def test_the_metrics_are_those_that_are_defined() -> None:
-    assert list(evaluate(*random_case())) == list(DEFINITIONS)
+    assert list(evaluate(*random_case())) == list(METRICS) == list(DEFINITIONS)
 
 
 def test_labels_without_positives_change_no_macro_score() -> None:
@@ -170,17 +171,22 @@ def test_the_right_answer_scores_one() -> None:
     targets, _, thresholds = random_case(labels=9)
     full = targets[targets.any(axis=1)]
     scores = evaluate(full, full.astype(np.float32), thresholds[:9])
-    assert scores.pop("hamming_loss") == 0
     assert scores.pop("scored_labels") == 9
-    assert list(scores.values()) == pytest.approx([1] * 17)
+    assert scores.pop("subset_accuracy_empty") is None  # there is no such row
+    assert scores.pop("micro_prevalence") == pytest.approx(full.mean())
+    assert scores.pop("label_ranking_floor") == pytest.approx(full.mean())
+    best = {name: METRICS[name].high if METRICS[name].direction == "higher" else 0.0
+            for name in scores}  # fmt: skip
+    assert scores == pytest.approx(best)
 
 
 @pytest.mark.parametrize(
     ("value", "undefined"),
     [
         (0, {"macro_f1", "macro_precision", "macro_recall", "micro_average_precision",
-             "macro_average_precision", "micro_roc_auc", "macro_roc_auc"}),
-        (1, {"micro_roc_auc", "macro_roc_auc"}),
+             "macro_average_precision", "micro_roc_auc", "macro_roc_auc", "macro_mcc",
+             "subset_accuracy_labelled"}),
+        (1, {"micro_roc_auc", "macro_roc_auc", "subset_accuracy_empty"}),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("shape", [(1, 1), (1, 3), (4, 1), (4, 3)])
