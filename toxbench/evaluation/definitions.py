@@ -13,7 +13,7 @@ class Metric:
     Attributes:
         direction: what is better; "-" for what describes the rows, not the candidate.
         low: lowest possible value.
-        high: highest possible value.
+        high: highest possible value; infinite where there is none.
         definition: in words.
     """
 
@@ -21,11 +21,6 @@ class Metric:
     low: float
     high: float
     definition: str
-
-    @property
-    def range(self) -> str:
-        """Lowest and highest possible value, for people."""
-        return f"{self.low:g} " + ("or more" if math.isinf(self.high) else f"to {self.high:g}")
 
 
 def _higher(definition: str, low: float = 0) -> Metric:

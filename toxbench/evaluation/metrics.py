@@ -165,13 +165,14 @@ def _ranking(targets: Targets, probabilities: Probabilities) -> Scores:
 
 
 def _label_ranking(targets: Targets, probabilities: Probabilities) -> Scores:
-    """Rank the labels of each row; rows without labels score 1, so a floor of the rows is given."""
-    constant = np.zeros_like(probabilities)
+    """Rank each row's labels; a row without any scores 1, so the floor is far above 0."""
+    # Constant probabilities: all labels are at least as probable, and a share of them is the row's.
+    shares = targets.mean(axis=1)
     return {
         "label_ranking_average_precision": float(
             label_ranking_average_precision_score(targets, probabilities)
         ),
-        "label_ranking_floor": float(label_ranking_average_precision_score(targets, constant)),
+        "label_ranking_floor": float(np.where(shares > 0, shares, 1).mean()),
     }
 
 
