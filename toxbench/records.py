@@ -140,6 +140,11 @@ class LabelScores(Frozen):
     f1: float
     average_precision: float | None
     roc_auc: float | None
+    # None in cells that were stored before these were computed.
+    prevalence: float | None = Field(None, description="share of positive test rows")
+    mcc: float | None = None
+    brier: float | None = None
+    expected_calibration_error: float | None = None
 
 
 class CellRecord(Frozen):

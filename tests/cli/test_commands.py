@@ -23,7 +23,11 @@ def error_of(done: subprocess.CompletedProcess[str]) -> str:
     return lines[0]
 
 
-@pytest.mark.parametrize("words", [["--help"], ["backbones"], ["run", "--help"], ["data", "-h"]])
+@pytest.mark.parametrize(
+    "words",
+    [["--help"], ["backbones"], ["run", "--help"], ["data", "-h"], ["metrics"],
+     ["leaderboard", "--help"]],
+)  # fmt: skip
 def test_light_commands_do_not_import_heavy_packages(words: list[str], tmp_path: Path) -> None:
     code = (
         "import sys\n"
@@ -44,6 +48,22 @@ def test_every_setting_is_an_option_with_help(cli: Cli) -> None:
         "--selection", "--precision", "--weights", "--dry-run",
     ):  # fmt: skip
         assert option in shown
+
+
+def test_help_shows_the_metrics_or_says_where_they_are(cli: Cli) -> None:
+    table = cli("metrics").stdout
+    assert "label_ranking_floor" in table
+    assert max(map(len, table.splitlines())) <= 100
+    assert cli("leaderboard", "--help").stdout.endswith(f"\n\n{table}")
+    assert "toxbench metrics" in cli("run", "--help").stdout
+
+
+def test_the_metrics_are_printed_in_every_format(cli: Cli) -> None:
+    for name in FORMATS:
+        assert "calibration" in cli("metrics", "--format", name).stdout
+    rows = json.loads(cli("metrics", "--format", "json").stdout)["rows"]
+    assert rows[0].keys() == {"metric", "better", "low", "high", "definition"}
+    assert "did you mean 'github'" in error_of(cli("metrics", "--format", "githb"))
 
 
 def test_data_show_prints_numbers_and_no_comment(cli: Cli, table: Path) -> None:
@@ -83,6 +103,11 @@ def test_a_run_is_printed_again_in_every_format(cli: Cli, table: Path, tmp_path:
         shown = cli("leaderboard", "--format", name)
         assert shown.returncode == 0, shown.stderr
         assert "tfidf-logreg" in shown.stdout
+    labels = cli("leaderboard", "--per-label").stdout
+    assert "F1 of each label" in labels
+    assert "Average precision of each label" in labels
+    shown = json.loads(cli("leaderboard", "--per-label", "--format", "json").stdout)["rows"]
+    assert {"prevalence", "tfidf-logreg F1", "tfidf-logreg average precision"} < shown[0].keys()
     assert "tfidf" in cli("leaderboard", str(next((tmp_path / "results").iterdir()))).stdout
     assert "did you mean 'github'" in error_of(cli("leaderboard", "--format", "githb"))
 

@@ -30,7 +30,7 @@ from toxbench.records import (
 )
 from toxbench.report.plots import importances, study_plots
 from toxbench.report.studies import importance_table, tuned_table
-from toxbench.report.tables import label_table, leaderboard_table, terminal_tables
+from toxbench.report.tables import label_table, label_tables, leaderboard_table, terminal_tables
 from toxbench.store.cells import FoldRows, ProtocolRecord
 from toxbench.store.leaderboard import Leaderboard, Row, build_leaderboard
 from toxbench.tuning.index import in_memory_study
@@ -407,7 +407,7 @@ def test_default_and_tuned_settings_are_two_rows_without_a_list_of_differences()
     assert names(leaderboard_table(TWO)) == ["bert (tuned)", "bert"]
     for table in terminal_tables(TWO):
         assert names(table) == ["bert (tuned)", "bert"]
-    assert label_table(TWO).headers == ("label", "test positives", "bert (tuned)", "bert")
+    assert label_tables(TWO)[0].headers == ("label", "test positives", "bert (tuned)", "bert")
 
 
 def test_optimism_is_validation_minus_test_and_only_tuned_rows_have_it() -> None:

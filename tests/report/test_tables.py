@@ -6,7 +6,13 @@ from typing import Any
 import pytest
 
 from toxbench import Table
-from toxbench.report.tables import label_table, leaderboard_table, records, terminal_tables
+from toxbench.report.tables import (
+    label_table,
+    label_tables,
+    leaderboard_table,
+    records,
+    terminal_tables,
+)
 from toxbench.report.words import millions
 from toxbench.store.cells import FoldRows, ProtocolRecord
 from toxbench.store.leaderboard import COLUMNS, Leaderboard, Row, Statistic
@@ -39,6 +45,7 @@ def make_row(values: dict[str, Statistic | None] | None = None, **changes: Any) 
         values=dict.fromkeys(COLUMNS, THIRD) | (values or {}),
         tuning=None,
         label_f1=(0.5,) * len(PROTOCOL.labels),
+        label_average_precision=(0.75,) * 2 + (None,),
         constant=False,
     )
     return replace(row, **changes)
@@ -166,16 +173,33 @@ def test_records_are_unrounded_and_flat() -> None:
     assert {*COLUMNS, *(f"{name}_sd" for name in COLUMNS)} <= first.keys()
 
 
-def test_the_label_table_has_no_number_for_a_label_without_support() -> None:
-    table = label_table(
-        make_leaderboard(make_row(label_f1=(1 / 3, *[0.5] * (len(PROTOCOL.labels) - 1))))
-    )
+def test_the_label_tables_have_no_number_for_a_label_without_support() -> None:
+    leaderboard = make_leaderboard(make_row(label_f1=(1 / 3, *[0.5] * (len(PROTOCOL.labels) - 1))))
+    table, precision = label_tables(leaderboard)
     supports = make_leaderboard().protocol.test_supports[0]
     assert [row[0] for row in table.rows] == list(supports)
     for row, record, support in zip(table.rows, table.records, supports.values(), strict=True):
         assert row[1] == str(support)
         assert (row[2] == "-") == (support == 0) == (record["bert"] is None)
     assert table.rows[0][2] == "0.333"
+    assert precision.headers == ("label", "prevalence", "bert")
+    assert precision.rows == (
+        ("IsRude", "0.333", "0.750"), ("IsLong", "0.667", "0.750"), ("IsNever", "0.000", "-"),
+    )  # fmt: skip
+    whole = label_table(leaderboard)
+    assert whole.rows[0] == ("IsRude", "1", "0.333", "0.333", "0.750")
+    assert whole.headers[2:] == ("bert F1", "prevalence", "bert average precision")
+    assert whole.records[2] == dict(zip(whole.headers, ("IsNever", 0, None, 0, None), strict=True))
+
+
+def test_the_floor_of_average_precision_is_of_the_folds_that_have_a_positive() -> None:
+    folds = (
+        FoldRows(train=(2, 3, 4, 5), validation=(), test=(0, 1)),
+        FoldRows(train=(0, 1), validation=(), test=(2, 3, 4, 5)),
+    )
+    supports = ({"IsRude": 1, "IsLong": 2, "IsNever": 0}, {"IsRude": 1, "IsLong": 0, "IsNever": 0})
+    _, precision = label_tables(make_leaderboard(folds=folds, test_supports=supports))
+    assert [row["prevalence"] for row in precision.records] == [3 / 8, 1, 0]
 
 
 @pytest.mark.parametrize(

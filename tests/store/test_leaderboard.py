@@ -9,7 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toxbench.errors import StorageError
-from toxbench.records import PARTS, CellKey, CellRecord, Cost, Environment, Scores, WeightsRecord
+from toxbench.records import (
+    PARTS,
+    CellKey,
+    CellRecord,
+    Cost,
+    Environment,
+    LabelScores,
+    Scores,
+    WeightsRecord,
+)
 from toxbench.settings import TrainSettings
 from toxbench.store.cells import FoldRows, ProtocolRecord
 from toxbench.store.leaderboard import Leaderboard, Row, Statistic, build_leaderboard
@@ -235,3 +244,22 @@ def test_a_baseline_with_a_backbones_name_is_a_row_of_its_own() -> None:
     baseline = make_cell("x", digest="1" * 12, settings=None, weights=None, kind="baseline")
     rows = rank(make_cell("x"), baseline).rows
     assert {(row.kind, row.difference) for row in rows} == {("backbone", ""), ("baseline", "")}
+
+
+def label_scores(f1: float, average_precision: float | None) -> LabelScores:
+    """Make the scores of a label as they were stored before there were more of them."""
+    support = 0 if average_precision is None else 3
+    return LabelScores(
+        label="IsRude", support=support, threshold=0.5, precision=0.5, recall=0.5, f1=f1,
+        average_precision=average_precision, roc_auc=None,
+    )  # fmt: skip
+
+
+def test_labels_are_averaged_over_the_cells_that_have_a_positive() -> None:
+    scores = [
+        (label_scores(0.5, 0.25), label_scores(0.0, None)),
+        (label_scores(0.25, 0.75), label_scores(0.0, None)),
+    ]
+    row = only_row(*(make_cell(seed=i, per_label={"0.5": own}) for i, own in enumerate(scores)))
+    assert row.label_f1 == (0.375, 0.0)
+    assert row.label_average_precision == (0.5, None)

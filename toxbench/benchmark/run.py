@@ -12,7 +12,7 @@ from toxbench.benchmark.plan import Plan
 from toxbench.errors import StorageError, TryAgainError
 from toxbench.plugin.registry import Problem, Registry
 from toxbench.records import CellKey, CellRecord, EpochRecord
-from toxbench.report.tables import label_table, leaderboard_table
+from toxbench.report.tables import label_tables, leaderboard_table
 from toxbench.store.cells import CellStore
 from toxbench.store.leaderboard import Leaderboard
 from toxbench.store.ranking import load_leaderboard
@@ -98,11 +98,11 @@ def _hold(store: CellStore, patience: float, held: ExitStack, feedback: Feedback
 def write_leaderboard(store: CellStore, registry: Registry) -> Leaderboard:
     """Write leaderboard.md (labels too), .csv and .json beside the cells, and return it."""
     leaderboard = load_leaderboard(store)
-    board, labels = leaderboard_table(leaderboard), label_table(leaderboard)
+    board, labels = leaderboard_table(leaderboard), label_tables(leaderboard)
     for suffix, name in (("md", "markdown"), ("csv", "csv"), ("json", "json")):
         render = registry.report_format(name).item.render
         texts = [
-            render(table).strip() for table in ([board, labels] if suffix == "md" else [board])
+            render(table).strip() for table in ([board, *labels] if suffix == "md" else [board])
         ]
         content = "\n\n".join(texts) + "\n"
         write_atomically(store.folder / f"leaderboard.{suffix}", content.encode("utf-8"))

@@ -10,6 +10,7 @@ import click
 from toxbench.cli.backbones import backbones
 from toxbench.cli.data import data
 from toxbench.cli.leaderboard import leaderboard
+from toxbench.cli.metrics import metrics
 from toxbench.cli.run import run
 from toxbench.cli.tune import tune
 from toxbench.errors import ToxbenchError
@@ -34,7 +35,7 @@ def cli(debug: bool) -> None:
     """
 
 
-for command in (run, tune, leaderboard, backbones, data):
+for command in (run, tune, leaderboard, metrics, backbones, data):
     cli.add_command(command)
 
 

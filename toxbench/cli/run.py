@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from toxbench.benchmark.plan import Plan
 
 
-@click.command()
+@click.command(epilog="What the numbers mean: toxbench metrics")
 @experiment_options
 @click.option(
     "--tuned", is_flag=True, default=None,

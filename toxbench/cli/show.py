@@ -3,15 +3,17 @@
 import click
 
 from toxbench.plugin.registry import Registry
-from toxbench.report.tables import label_table, leaderboard_table, terminal_tables
+from toxbench.report.tables import label_table, label_tables, leaderboard_table, terminal_tables
 from toxbench.store.cells import CellStore
 from toxbench.store.ranking import load_leaderboard
 
 
 def print_labels(store: CellStore, registry: Registry, name: str | None) -> None:
-    """Print the F1 of each label and candidate; raises as `print_leaderboard`."""
+    """Print the scores of each label and candidate; raises as `print_leaderboard`."""
     render = registry.report_format(name or "plain").item.render
-    click.echo(render(label_table(load_leaderboard(store))))
+    leaderboard = load_leaderboard(store)
+    tables = [label_table(leaderboard)] if name else label_tables(leaderboard)
+    click.echo("\n\n".join(render(table).strip() for table in tables))
 
 
 def print_leaderboard(store: CellStore, registry: Registry, name: str | None) -> None:

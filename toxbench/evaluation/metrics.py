@@ -1,4 +1,4 @@
-"""The shared multi-label metrics. All values come from scikit-learn; the rules are in one place.
+"""The shared multi-label metrics: scikit-learn's values, and the rules for them in one place.
 
 Zero support: a label that has no positive among the scored rows is left out of macro averages,
 macro average precision and macro ROC AUC, and the number of labels that were scored is a metric of
@@ -12,13 +12,17 @@ import numpy.typing as npt
 from sklearn.metrics import (
     accuracy_score,
     average_precision_score,
+    brier_score_loss,
     f1_score,
     hamming_loss,
+    label_ranking_average_precision_score,
+    matthews_corrcoef,
     precision_recall_fscore_support,
     roc_auc_score,
 )
 
 from toxbench.data.table import Targets
+from toxbench.evaluation.definitions import METRICS
 from toxbench.records import LabelScores, Scores
 
 Probabilities = npt.NDArray[np.floating]
@@ -26,34 +30,15 @@ Predictions = npt.NDArray[np.uint8]
 
 # Name -> definition. Part of the protocol's fingerprint: change a definition, and old cells are
 # no longer compared with new ones.
-DEFINITIONS: Mapping[str, str] = {
-    "micro_f1": "F1 over all (row, label) entries together",
-    "micro_precision": "precision over all entries together",
-    "micro_recall": "recall over all entries together",
-    "macro_f1": "mean of the labels' F1, over labels with a positive row",
-    "macro_precision": "mean of the labels' precision, over labels with a positive row",
-    "macro_recall": "mean of the labels' recall, over labels with a positive row",
-    "weighted_f1": "mean of the labels' F1, weighted by support",
-    "weighted_precision": "mean of the labels' precision, weighted by support",
-    "weighted_recall": "mean of the labels' recall, weighted by support",
-    "samples_f1": "mean of the rows' F1; a row without label and prediction scores 0",
-    "samples_precision": "mean of the rows' precision; a row without prediction scores 0",
-    "samples_recall": "mean of the rows' recall; a row without label scores 0",
-    "subset_accuracy": "share of rows with every label right",
-    "hamming_loss": "share of wrong entries",
-    "micro_average_precision": "average precision over all entries together",
-    "macro_average_precision": "mean of the labels' average precision, where a positive exists",
-    "micro_roc_auc": "ROC AUC over all entries together",
-    "macro_roc_auc": "mean of the labels' ROC AUC, where a positive and a negative exist",
-    "scored_labels": "labels with a positive row, which macro averages are over",
-}
+DEFINITIONS: Mapping[str, str] = {name: metric.definition for name, metric in METRICS.items()}
+CALIBRATION_BINS = 10
 _AVERAGES = ("micro", "macro", "weighted", "samples")
 
 
 def evaluate(
     targets: Targets, probabilities: Probabilities, thresholds: Sequence[float]
 ) -> dict[str, float | None]:
-    """Compute every metric of `DEFINITIONS`.
+    """Compute every metric of `METRICS`.
 
     Args:
         targets: 0/1, ``[row, label]``, at least one row.
@@ -61,19 +46,21 @@ def evaluate(
         thresholds: one for each label; a probability above it is a positive prediction.
 
     Returns:
-        metric name -> value, None where it is undefined.
+        metric name -> value in the order of `METRICS`, None where it is undefined.
     """
     predictions = predict(probabilities, thresholds)
     scored = targets.any(axis=0)
-    scores: Scores = {}
+    scores: Scores = {"scored_labels": float(scored.sum())}
     for average in _AVERAGES:
         columns = scored if average == "macro" else np.ones_like(scored)
         scores |= _averaged(targets[:, columns], predictions[:, columns], average)
-    scores["subset_accuracy"] = float(accuracy_score(targets, predictions))
-    scores["hamming_loss"] = float(hamming_loss(targets, predictions))
+    scores |= _mistakes(targets, predictions)
+    scores |= _correlation(targets, predictions)
     scores |= _ranking(targets, probabilities)
-    scores["scored_labels"] = float(scored.sum())
-    return {name: scores[name] for name in DEFINITIONS}
+    scores |= _label_ranking(targets, probabilities)
+    scores["brier"] = brier(targets, probabilities)
+    scores["expected_calibration_error"] = expected_calibration_error(targets, probabilities)
+    return {name: scores[name] for name in METRICS}
 
 
 def predict(probabilities: Probabilities, thresholds: Sequence[float]) -> Predictions:
@@ -102,6 +89,12 @@ def label_table(
             f1=float(f1[i]),
             average_precision=average_precision(targets[:, i], probabilities[:, i]),
             roc_auc=_roc_auc(targets[:, i], probabilities[:, i]),
+            prevalence=float(targets[:, i].mean()),
+            mcc=_mcc(targets[:, i], predictions[:, i]),
+            brier=brier(targets[:, i], probabilities[:, i]),
+            expected_calibration_error=expected_calibration_error(
+                targets[:, i], probabilities[:, i]
+            ),
         )
         for i, label in enumerate(labels)
     )
@@ -130,15 +123,56 @@ def _at_least_two(columns: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return np.repeat(columns, 2, axis=1) if columns.shape[1] == 1 else columns
 
 
+def _mistakes(targets: Targets, predictions: Predictions) -> Scores:
+    labelled = targets.any(axis=1)
+    return {
+        "subset_accuracy": _subset_accuracy(targets, predictions),
+        "subset_accuracy_empty": _subset_accuracy(targets[~labelled], predictions[~labelled]),
+        "subset_accuracy_labelled": _subset_accuracy(targets[labelled], predictions[labelled]),
+        "hamming_loss": float(hamming_loss(targets, predictions)),
+    }
+
+
+def _subset_accuracy(targets: Targets, predictions: Predictions) -> float | None:
+    return float(accuracy_score(targets, predictions)) if len(targets) else None
+
+
+def _correlation(targets: Targets, predictions: Predictions) -> Scores:
+    scored = np.flatnonzero(targets.any(axis=0))
+    return {
+        "micro_mcc": _mcc(targets.ravel(), predictions.ravel()),
+        "macro_mcc": _mean([_mcc(targets[:, i], predictions[:, i]) for i in scored]),
+    }
+
+
+def _mcc(targets: Targets, predictions: Predictions) -> float:
+    if is_constant(targets) or is_constant(predictions):
+        return 0.0  # scikit-learn's value, too, but it warns
+    return float(matthews_corrcoef(targets, predictions))
+
+
 def _ranking(targets: Targets, probabilities: Probabilities) -> Scores:
     columns = range(targets.shape[1])
     precisions = [average_precision(targets[:, i], probabilities[:, i]) for i in columns]
     areas = [_roc_auc(targets[:, i], probabilities[:, i]) for i in columns]
     return {
         "micro_average_precision": average_precision(targets, probabilities),
+        "micro_prevalence": float(targets.mean()),
         "macro_average_precision": _mean(precisions),
         "micro_roc_auc": _roc_auc(targets.ravel(), probabilities.ravel()),
         "macro_roc_auc": _mean(areas),
+    }
+
+
+def _label_ranking(targets: Targets, probabilities: Probabilities) -> Scores:
+    """Rank each row's labels; a row without any scores 1, so the floor is far above 0."""
+    # Constant probabilities: all labels are at least as probable, and a share of them is the row's.
+    shares = targets.mean(axis=1)
+    return {
+        "label_ranking_average_precision": float(
+            label_ranking_average_precision_score(targets, probabilities)
+        ),
+        "label_ranking_floor": float(np.where(shares > 0, shares, 1).mean()),
     }
 
 
@@ -155,6 +189,30 @@ def average_precision(targets: Targets, probabilities: Probabilities) -> float |
     if not targets.any():
         return None
     return float(average_precision_score(targets, probabilities))
+
+
+def brier(targets: Targets, probabilities: Probabilities) -> float:
+    """Mean squared difference of probability and target over all entries (Brier 1950)."""
+    # scikit-learn computes in the type of the probabilities; float32 would cost nine digits.
+    values = probabilities.ravel().astype(np.float64)
+    return float(brier_score_loss(targets.ravel(), values, pos_label=1))
+
+
+def expected_calibration_error(targets: Targets, probabilities: Probabilities) -> float:
+    """How far probabilities are from shares of positives (Naeini et al. 2015, AAAI).
+
+    ``sum_b n_b / n * |mean probability of bin b - share of positives of bin b|`` over 10 bins of
+    equal width, closed below and open above; the last holds 1 as well. scikit-learn has none.
+
+    Args:
+        targets: 0/1, of any shape: all entries count alike.
+        probabilities: in [0, 1], of the same shape.
+    """
+    values = probabilities.ravel().astype(np.float64)
+    bins = np.digitize(values, np.arange(1, CALIBRATION_BINS) / CALIBRATION_BINS)
+    # A bin's weight n_b / n and the denominators of its two means cancel out.
+    differences = np.bincount(bins, weights=values - targets.ravel())
+    return float(np.abs(differences).sum() / len(values))
 
 
 def _roc_auc(targets: Targets, probabilities: Probabilities) -> float | None:

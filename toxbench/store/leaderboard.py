@@ -33,6 +33,7 @@ class Row:
         values: column name -> statistic, None where a cell has no such value.
         tuning: where searched settings came from; None: they were not searched.
         label_f1: mean F1 of each label at threshold 0.5, in the protocol's order.
+        label_average_precision: mean of each label, None without a positive test row.
         constant: in every cell, the same prediction for every test row.
         uncertainty: column name -> how sure its mean is, of those that can be resampled.
         tier: from 1; candidates of one tier cannot be told apart. None: too few seeds for that.
@@ -50,6 +51,7 @@ class Row:
     values: Mapping[str, Statistic | None]
     tuning: TuningRecord | None
     label_f1: tuple[float, ...]
+    label_average_precision: tuple[float | None, ...]
     constant: bool
     uncertainty: Mapping[str, Uncertainty] = field(default_factory=dict)
     tier: int | None = None
@@ -192,8 +194,16 @@ def _row(cells: Sequence[CellRecord], difference: str) -> Row:
         values={name: _mean_over_folds(cells, of) for name, of in COLUMNS.items()},
         tuning=first.tuning,
         label_f1=_label_f1(cells),
+        label_average_precision=_label_average_precision(cells),
         constant=all(cell.constant for cell in cells),
     )
+
+
+def _label_average_precision(cells: Sequence[CellRecord]) -> tuple[float | None, ...]:
+    by_label = zip(*(cell.per_label[HALF] for cell in cells), strict=True)
+    values = ([scores.average_precision for scores in label] for label in by_label)
+    known = ([value for value in label if value is not None] for label in values)
+    return tuple(fmean(label) if label else None for label in known)
 
 
 def _label_f1(cells: Sequence[CellRecord]) -> tuple[float, ...]:

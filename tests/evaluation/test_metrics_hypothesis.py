@@ -1,0 +1,202 @@
+"""Every metric against scikit-learn, or a plain loop where it has none, to 1e-12."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    f1_score,
+    hamming_loss,
+    label_ranking_average_precision_score,
+    matthews_corrcoef,
+    mean_squared_error,
+    precision_score,
+    recall_score,
+    roc_auc_score,
+)
+
+from toxbench.data.table import Targets
+from toxbench.evaluation.definitions import METRICS
+from toxbench.evaluation.metrics import Probabilities, evaluate, headline, label_table
+from toxbench.records import Scores
+
+Case = tuple[Targets, Probabilities, list[float]]
+Score = Callable[..., float]
+SKLEARN: dict[str, Score] = {"f1": f1_score, "precision": precision_score, "recall": recall_score}
+GRID = [0.0, 0.1, 0.25, 0.3, 0.5, 0.7, 0.9, 1.0]  # ties, and edges of bins
+steady = settings(derandomize=True, deadline=None, max_examples=100, database=None)
+fewer = settings(steady, max_examples=40)
+
+
+def same(expected: Any) -> Any:
+    return pytest.approx(expected, abs=1e-12)  # without rel, which None and texts have not
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    """Draw tables of which many are degenerate: constant as a whole, or in every column."""
+    rows, labels = draw(st.integers(1, 30)), draw(st.integers(1, 6))
+    parts = st.sampled_from([(rows, labels), (rows, labels), (1, labels), (1, 1)])
+    kind, width = draw(st.sampled_from([(np.float32, 32), (np.float64, 64)]))
+    values = (st.sampled_from(GRID) | st.floats(0, 1, width=width)).map(kind)
+    targets = draw(arrays(np.uint8, draw(parts), elements=st.integers(0, 1)))
+    probabilities = draw(arrays(kind, draw(parts), elements=values))
+    thresholds = draw(st.lists(st.sampled_from(GRID), min_size=labels, max_size=labels))
+    return repeated(targets, (rows, labels)), repeated(probabilities, (rows, labels)), thresholds
+
+
+def repeated(values: npt.NDArray[Any], shape: tuple[int, int]) -> npt.NDArray[Any]:
+    return np.ascontiguousarray(np.broadcast_to(values, shape))
+
+
+def ordinary(rows: int = 200, labels: int = 6) -> Case:
+    """Make a table like the real one: rare labels, one without a positive, no ties."""
+    draw = np.random.default_rng(0)
+    targets = (draw.random((rows, labels)) < [0.46, 0.2, 0.1, 0.05, 0.02, 0.0]).astype(np.uint8)
+    probabilities = np.clip(0.3 * targets + draw.normal(0.3, 0.2, targets.shape), 0, 1)
+    return targets, probabilities.astype(np.float32), [0.5] * labels
+
+
+def mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def averaged(score: Score, targets: Targets, said: Targets, average: str) -> float:
+    if targets.shape[1] > 1:
+        return score(targets, said, average=average, zero_division=0)
+    if average == "samples":  # the score of a single entry: 1 for a hit, else 0
+        return float((targets & said).mean())
+    return score(targets[:, 0], said[:, 0], zero_division=0)
+
+
+def mcc(targets: Targets, said: Targets) -> float:
+    if (targets == targets[0]).all() and (said == targets[0]).all():
+        return 0.0  # the only case in which scikit-learn warns
+    return float(matthews_corrcoef(targets, said))
+
+
+def calibration_error(targets: Targets, probabilities: Probabilities) -> float:
+    total = 0.0
+    entries = list(zip(targets.ravel().tolist(), probabilities.ravel().tolist(), strict=True))
+    for k in range(10):
+        low, high = k / 10, (k + 1) / 10 if k < 9 else 1.1
+        inside = [entry for entry in entries if low <= entry[1] < high]
+        if inside:
+            share = sum(target for target, _ in inside) / len(inside)
+            expected = sum(value for _, value in inside) / len(inside)
+            total += len(inside) / len(entries) * abs(expected - share)
+    return total
+
+
+def of_rows(targets: Targets, said: Targets) -> Scores:
+    right: dict[bool, list[float]] = {False: [], True: []}
+    for truth, row in zip(targets.tolist(), said.tolist(), strict=True):
+        right[any(truth)].append(float(truth == row))
+    return {
+        "subset_accuracy": float(accuracy_score(targets, said)),
+        "subset_accuracy_empty": mean(right[False]),
+        "subset_accuracy_labelled": mean(right[True]),
+        "hamming_loss": float(hamming_loss(targets, said)),
+    }
+
+
+def of_labels(targets: Targets, probabilities: Probabilities, said: Targets) -> list[Scores]:
+    return [of_label(targets[:, i], probabilities[:, i], said[:, i]) for i in range(said.shape[1])]
+
+
+def of_label(targets: Targets, probabilities: Probabilities, said: Targets) -> Scores:
+    """Score entries as one label; all that a binary problem has."""
+    some, both = targets.any(), targets.any() and not targets.all()
+    return {
+        **{name: score(targets, said, zero_division=0) for name, score in SKLEARN.items()},
+        "support": float(targets.sum()),
+        "average_precision": average_precision_score(targets, probabilities) if some else None,
+        "roc_auc": roc_auc_score(targets, probabilities) if both else None,
+        "prevalence": sum(targets.tolist()) / len(targets),
+        "mcc": mcc(targets, said),
+        "brier": mean_squared_error(targets, probabilities.astype(np.float64)),
+        "expected_calibration_error": calibration_error(targets, probabilities),
+    }
+
+
+def reference(targets: Targets, probabilities: Probabilities, said: Targets) -> Scores:
+    each = of_labels(targets, probabilities, said)
+    scored = [label for label in each if label["support"]]
+    together = of_label(targets.ravel(), probabilities.ravel(), said.ravel())
+    scores: Scores = {"scored_labels": len(scored), **of_rows(targets, said)}
+    for name, score in SKLEARN.items():
+        for average in ("weighted", "samples"):
+            scores[f"{average}_{name}"] = averaged(score, targets, said, average)
+    for name in ("f1", "precision", "recall", "mcc", "average_precision", "roc_auc"):
+        scores[f"micro_{name}"] = together[name]
+        scores[f"macro_{name}"] = mean([s for row in scored if (s := row[name]) is not None])
+    scores["micro_prevalence"] = together["prevalence"]
+    for name in ("brier", "expected_calibration_error"):
+        scores[name] = together[name]
+    for name, values in (("average_precision", probabilities), ("floor", np.zeros(targets.shape))):
+        value = label_ranking_average_precision_score(targets, values)
+        scores[f"label_ranking_{name}"] = value
+    return scores
+
+
+@steady
+@given(cases())
+@example(ordinary())
+def test_every_metric_agrees_with_scikit_learn(case: Case) -> None:
+    targets, probabilities, thresholds = case
+    said = (probabilities > np.array(thresholds)).astype(np.uint8)
+    scores = evaluate(*case)
+    assert scores == same(reference(targets, probabilities, said))
+    for name, score in scores.items():
+        assert score is None or METRICS[name].low <= score <= METRICS[name].high + 1e-12
+
+
+@steady
+@given(cases())
+@example(ordinary())
+def test_every_label_agrees_with_scikit_learn(case: Case) -> None:
+    targets, probabilities, thresholds = case
+    said = (probabilities > np.array(thresholds)).astype(np.uint8)
+    labels = [f"label {i}" for i in range(len(thresholds))]
+    for i, row in enumerate(label_table(labels, *case)):
+        expected = of_label(targets[:, i], probabilities[:, i], said[:, i])
+        own = {"label": labels[i], "threshold": thresholds[i]}
+        assert row.model_dump() == same(expected | own)
+
+
+@steady
+@given(cases())
+def test_the_headline_is_that_of_two_metrics_at_half(case: Case) -> None:
+    targets, probabilities, _ = case
+    said = (probabilities > 0.5).astype(np.uint8)
+    f1 = f1_score(targets.ravel(), said.ravel(), zero_division=0)
+    exact = float((targets == said).all(axis=1).mean())
+    assert headline(targets, probabilities) == same((f1 + exact) / 2)
+
+
+@fewer
+@given(cases(), st.randoms(use_true_random=False))
+def test_the_order_of_rows_and_of_labels_does_not_matter(case: Case, random: Any) -> None:
+    targets, probabilities, thresholds = case
+    rows, labels = ([*range(size)] for size in targets.shape)
+    random.shuffle(rows)
+    random.shuffle(labels)
+    scores = same(evaluate(*case))
+    assert evaluate(targets[rows], probabilities[rows], thresholds) == scores
+    turned = [thresholds[i] for i in labels]
+    assert evaluate(targets[:, labels], probabilities[:, labels], turned) == scores
+
+
+@fewer
+@given(cases())
+def test_the_width_of_the_numbers_does_not_matter(case: Case) -> None:
+    targets, probabilities, thresholds = case
+    wide = probabilities.astype(np.float64)
+    assert evaluate(targets, wide, thresholds) == same(evaluate(*case))
