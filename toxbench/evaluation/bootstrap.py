@@ -69,7 +69,7 @@ class Draws:
         return np.asarray(self.values[metric].mean(axis=1))
 
     def minus(self, other: "Draws", metric: str) -> Floats:
-        """Return resampled differences, ``[resample]``, of the same rows and, if possible, seeds."""
+        """Return resampled differences of the same rows and, if possible, seeds, ``[resample]``."""
         if self.shares.shape != other.shares.shape:
             return self.scores(metric) - other.scores(metric)
         return _with_seeds(
