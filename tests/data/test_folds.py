@@ -13,6 +13,7 @@ from toxbench.data.groups import row_groups
 from toxbench.data.split import Split
 from toxbench.data.table import Comments, read_comments
 from toxbench.errors import DataError
+from toxbench.records import PARTS
 from toxbench.settings import SplitSettings
 
 KINDS = ("random", "stratified", "grouped")
@@ -176,10 +177,23 @@ def test_labels_too_rare_for_the_folds_are_told() -> None:
     parts = np.array_split(np.arange(100), 5)
     folds = [Split(np.setdiff1d(np.arange(100), part), part[:0], part) for part in parts]
     assert fold_warnings(comments, folds) == [
-        "IsB has no positive test row in fold 1, 2, 3, 4",
-        "IsC has 3 positive rows, fewer than 5 folds",
+        "fewer positive rows than the 5 folds: IsC (3)",
+        "no positive train row, nothing to learn: IsB (fold 0), IsC (fold 0)",
+        "no positive test row, not scored there: IsB (fold 1 2 3 4), IsC (fold 1 2 3 4)",
     ]
-    assert fold_warnings(comments, folds[:1]) == []
+    assert fold_warnings(comments, folds[1:2]) == [
+        "no positive test row, not scored there: IsB, IsC"
+    ]
+    assert fold_warnings(comments, [Split(*(np.arange(100),) * 3)]) == []
+
+
+def test_as_many_groups_as_parts_are_enough() -> None:
+    comments = make_comments(50, [f"g{row % 3}" for row in range(50)])
+    (fold,) = draw_folds(comments, SplitSettings(split="grouped"))
+    assert {len(set(row_groups(comments)[fold.part(part)])) for part in PARTS} == {1}
+    for folds in (2, 3):
+        settings = SplitSettings(split="grouped", folds=folds, validation_size=0.0)
+        assert all(len(fold.test) for fold in draw_folds(comments, settings))
 
 
 # --- groups
