@@ -18,6 +18,9 @@ from toxbench.settings import SplitSettings
 # and so few for many groups that drawing stays a matter of seconds.
 _MOST_TRIES, _FEWEST_TRIES, _PLACEMENTS = 200, 3, 40_000
 
+# What a label cannot do in a fold, if no row of the part has it.
+_WITHOUT_POSITIVES: Mapping[Part, str] = {"train": "nothing to learn", "test": "not scored there"}
+
 HoldOut = Callable[[Comments, Rows, float, int], tuple[Rows, Rows]]  # to what stays, what is held
 KFolds = Callable[[Comments, int, int], list[Rows]]
 
@@ -76,7 +79,7 @@ def fold_warnings(comments: Comments, folds: Sequence[Split]) -> list[str]:
     warnings = (
         [f"fewer positive rows than the {len(folds)} folds: {', '.join(rare)}"] if rare else []
     )
-    for part, result in (("train", "nothing to learn"), ("test", "not scored there")):
+    for part, result in _WITHOUT_POSITIVES.items():
         missing = [
             f"{label}{_in_folds(empty, folds)}"
             for label, empty in _without_positives(comments, folds, part).items()
