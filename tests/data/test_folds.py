@@ -205,6 +205,8 @@ def test_labels_too_rare_for_the_folds_are_told() -> None:
     assert fold_warnings(comments, folds[1:2]) == [
         "no positive test row, not scored there: IsB, IsC"
     ]
+    many = [*folds, *folds]
+    assert "IsC (8 of 10 folds)" in fold_warnings(comments, many)[-1]
     assert fold_warnings(comments, [Split(*(np.arange(100),) * 3)]) == []
 
 

@@ -191,6 +191,13 @@ def test_another_value_is_told_with_row_and_column(
     assert len(caught.value.problems) == 1
 
 
+def test_a_null_is_a_blank(frame: pd.DataFrame, tmp_path: Path) -> None:
+    frame["part"] = ["train", "test"] * 29 + [None, "test"]
+    for name in ("t.jsonl", "t.parquet"):
+        with pytest.raises(DataError, match="row 59, column 'part': the part is blank"):
+            opened(write(frame, tmp_path / name), split_column="part")
+
+
 @pytest.mark.parametrize("word", ["train", "test"])
 def test_a_part_that_must_have_rows(frame: pd.DataFrame, tmp_path: Path, word: str) -> None:
     frame["part"] = word

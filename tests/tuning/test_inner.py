@@ -5,15 +5,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from toxbench.benchmark.plan import make_protocol
 from toxbench.data.folds import draw_folds
+from toxbench.data.groups import row_groups
+from toxbench.data.source import open_source
 from toxbench.data.split import Protocol
 from toxbench.data.table import Comments, read_comments
 from toxbench.errors import DataError
-from toxbench.settings import INNER_FOLDS, SplitSettings
+from toxbench.plugin.registry import Registry
+from toxbench.settings import INNER_FOLDS, ColumnSettings, SplitSettings, run_settings
 from toxbench.tuning.inner import InnerData, inner_data
+from toxbench.tuning.tune import plan_tuning
 
 
 def make_comments(rows: int, positives: tuple[int, ...] | None = None) -> Comments:
@@ -155,6 +160,26 @@ def test_a_real_file_without_groups_is_taken_as_it_is(table: Path) -> None:
     inner = inner_data(make_protocol(comments, draw_folds(comments)), SplitSettings(), 0)
     assert inner.comments.groups is None
     assert len(inner.comments) == 48
+
+
+def test_a_search_tears_no_group_that_its_split_file_kept(
+    table: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    frame = pd.read_csv(table)
+    frame["video"] = [f"v{row % 20}" for row in range(60)]
+    frame.to_csv(table, index=False)
+    split = {"split_file": tmp_path / "split.json"}
+    grouped = SplitSettings(split="grouped", **split)
+    open_source(table, ColumnSettings(), grouped).write()
+    asked = {
+        "data": table, "backbones": ["bert"], "baselines": [], "weights": f"bert={checkpoint}",
+        "split": split, "results": tmp_path / "results",
+    }  # fmt: skip
+    planned = plan_tuning(run_settings({}, asked), Registry.discover())
+    data = planned.definitions[0].data
+    groups = row_groups(data.comments)
+    for fold in data.folds:
+        assert not set(groups[fold.train]) & set(groups[fold.validation])
 
 
 # --- Comments.take

@@ -18,6 +18,8 @@ from toxbench.settings import SplitSettings
 # and so few for many groups that drawing stays a matter of seconds.
 _MOST_TRIES, _FEWEST_TRIES, _PLACEMENTS = 200, 3, 40_000
 
+_FOLDS_NAMED = 4  # at most, in a warning
+
 # What a label cannot do in a fold, if no row of the part has it.
 _WITHOUT_POSITIVES: Mapping[Part, str] = {"train": "nothing to learn", "test": "not scored there"}
 
@@ -64,8 +66,8 @@ def hold_out_validation(
     if settings.validation_size > 0:
         hold_out = _HOLD_OUT[settings.split]
         train, validation = hold_out(comments, kept, settings.validation_size, settings.split_seed)
-        if len(validation) == 0:
-            raise ValueError("no row is left for validation")
+        if not (len(train) and len(validation)):
+            raise ValueError("one of the parts is empty")
     return Split(*(part.astype(np.int64) for part in (train, validation, test)))
 
 
@@ -99,7 +101,11 @@ def _without_positives(
 
 
 def _in_folds(numbers: Sequence[int], folds: Sequence[Split]) -> str:
-    return f" (fold {' '.join(map(str, numbers))})" if len(folds) > 1 else ""
+    if len(folds) == 1:
+        return ""
+    if len(numbers) > _FOLDS_NAMED:
+        return f" ({len(numbers)} of {len(folds)} folds)"
+    return f" (fold {' '.join(map(str, numbers))})"
 
 
 def _too_few(count: int, settings: SplitSettings) -> str:

@@ -126,7 +126,8 @@ def _shown(value: str) -> str:
 def _read_like(first: Comments, path: Path, columns: ColumnSettings) -> Comments:
     """Read a further file with the columns of the first one, which need not be in its order."""
     frame = read_strings(path, columns.encoding)
-    used = [name for name in (*first.columns.values(), *first.labels) if name is not None]
+    roles = dict.fromkeys((*first.columns.values(), *first.labels))
+    used = [name for name in roles if name is not None]
     _check_columns(frame, path, first, used, named=bool(columns.labels))
     same = ColumnSettings(
         text_column=first.columns["text"],
