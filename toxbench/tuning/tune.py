@@ -77,7 +77,7 @@ def plan_tuning(settings: RunSettings, registry: Registry, download: bool = True
     if len(plan.protocol.folds) > 1:
         raise SettingsError(
             "tune needs one fold: with more, the rows that it chooses by would be test rows of "
-            "another fold; leave out --folds"
+            "another fold; leave out --folds, or name a split file of one fold"
         )
     data = inner_data(plan.protocol, plan.source.settings, tuning.tune_seed)
     folder = plan.store.folder / TUNING
