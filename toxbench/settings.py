@@ -85,6 +85,21 @@ class SplitSettings(Frozen):
         0.05, ge=0, lt=1, description="fraction of the train rows held out to choose epochs"
     )
     split_seed: int = Field(42, ge=0, lt=2**32, description="random_state of the split")
+    split_file: Path | None = Field(
+        None, description="JSON of the rows in each part: read if it is there, else written"
+    )
+    test: Path | None = Field(
+        None, description="table of the official test rows; those of --data are for training"
+    )
+    valid: Path | None = Field(None, description="table of the official validation rows")
+    split_column: str | None = Field(
+        None, description="column that says train, validation or test of each row"
+    )
+
+
+# What of `SplitSettings` says how rows are drawn, and what names a file.
+DRAWING = ("split", "folds", "test_size", "validation_size", "split_seed")
+SPLIT_FILES = ("split_file", "test", "valid")
 
 
 class ColumnSettings(Frozen):

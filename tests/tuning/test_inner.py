@@ -5,14 +5,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from toxbench.benchmark.plan import make_protocol
+from toxbench.data.folds import draw_folds
+from toxbench.data.groups import row_groups
+from toxbench.data.source import open_source
 from toxbench.data.split import Protocol
 from toxbench.data.table import Comments, read_comments
 from toxbench.errors import DataError
-from toxbench.settings import INNER_FOLDS, SplitSettings
+from toxbench.plugin.registry import Registry
+from toxbench.settings import INNER_FOLDS, ColumnSettings, SplitSettings, run_settings
 from toxbench.tuning.inner import InnerData, inner_data
+from toxbench.tuning.tune import plan_tuning
 
 
 def make_comments(rows: int, positives: tuple[int, ...] | None = None) -> Comments:
@@ -32,8 +38,9 @@ def make_comments(rows: int, positives: tuple[int, ...] | None = None) -> Commen
 
 
 def make(rows: int = 50, seed: int = 0, **split: float) -> tuple[Protocol, InnerData]:
-    protocol = make_protocol(make_comments(rows), SplitSettings(**split))  # type: ignore[arg-type]
-    return protocol, inner_data(protocol, seed)
+    comments, settings = make_comments(rows), SplitSettings(**split)  # type: ignore[arg-type]
+    protocol = make_protocol(comments, draw_folds(comments, settings))
+    return protocol, inner_data(protocol, settings, seed)
 
 
 def beside_test(protocol: Protocol) -> list[int]:
@@ -70,7 +77,7 @@ def test_the_search_does_not_depend_on_the_test_rows() -> None:
     for row in protocol.folds[0].test.tolist():
         texts[row] = "spoiled"
     comments = replace(protocol.comments, targets=spoiled, texts=tuple(texts))
-    other = inner_data(replace(protocol, comments=comments), 0)
+    other = inner_data(replace(protocol, comments=comments), SplitSettings(), 0)
     assert other.comments.texts == inner.comments.texts
     assert other.comments.targets.tobytes() == inner.comments.targets.tobytes()
     for one, two in zip(inner.folds, other.folds, strict=True):
@@ -116,13 +123,14 @@ def test_folds_are_not_blocks_of_neighbouring_rows() -> None:
 @pytest.mark.parametrize(("rows", "enough"), [(11, False), (12, False), (13, True)])
 def test_two_rows_a_fold_are_needed(rows: int, enough: bool) -> None:
     comments = replace(make_comments(rows), targets=np.ones((rows, 2), dtype=np.uint8))
-    protocol = make_protocol(comments, SplitSettings(validation_size=0.0))  # a fifth is for test
+    folds = draw_folds(comments, SplitSettings(validation_size=0.0))  # a fifth is for test
+    protocol = make_protocol(comments, folds)
     assert (len(beside_test(protocol)) >= 2 * INNER_FOLDS) == enough
     if enough:
-        assert len(inner_data(protocol, 0).comments) == 10
+        assert len(inner_data(protocol, SplitSettings(), 0).comments) == 10
         return
     with pytest.raises(DataError, match="too few to tune on") as caught:
-        inner_data(protocol, 0)
+        inner_data(protocol, SplitSettings(), 0)
     assert len(caught.value.problems) == 1
 
 
@@ -132,9 +140,11 @@ def test_a_fold_without_a_positive_row_is_a_data_error() -> None:
     without = [rows[row] for row in inner.folds[3].train.tolist()]  # all positives elsewhere
     comments = make_comments(50, positives=tuple(without))
     with pytest.raises(DataError, match="too few positive rows to tune on"):
-        inner_data(replace(protocol, comments=comments), 0)
+        inner_data(replace(protocol, comments=comments), SplitSettings(), 0)
     one_more = (*without, rows[int(inner.folds[3].validation[0])])
-    enough = inner_data(replace(protocol, comments=make_comments(50, positives=one_more)), 0)
+    enough = inner_data(
+        replace(protocol, comments=make_comments(50, positives=one_more)), SplitSettings(), 0
+    )
     assert len(enough.folds) == INNER_FOLDS
 
 
@@ -142,13 +152,34 @@ def test_positives_in_the_test_rows_alone_are_not_enough() -> None:
     protocol, _ = make()
     positives = tuple(protocol.folds[0].test.tolist())
     with pytest.raises(DataError, match="positive"):
-        inner_data(replace(protocol, comments=make_comments(50, positives)), 0)
+        inner_data(replace(protocol, comments=make_comments(50, positives)), SplitSettings(), 0)
 
 
 def test_a_real_file_without_groups_is_taken_as_it_is(table: Path) -> None:
-    inner = inner_data(make_protocol(read_comments(table), SplitSettings()), 0)
+    comments = read_comments(table)
+    inner = inner_data(make_protocol(comments, draw_folds(comments)), SplitSettings(), 0)
     assert inner.comments.groups is None
     assert len(inner.comments) == 48
+
+
+def test_a_search_tears_no_group_that_its_split_file_kept(
+    table: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    frame = pd.read_csv(table)
+    frame["video"] = [f"v{row % 20}" for row in range(60)]
+    frame.to_csv(table, index=False)
+    split = {"split_file": tmp_path / "split.json"}
+    grouped = SplitSettings(split="grouped", **split)
+    open_source(table, ColumnSettings(), grouped).write()
+    asked = {
+        "data": table, "backbones": ["bert"], "baselines": [], "weights": f"bert={checkpoint}",
+        "split": split, "results": tmp_path / "results",
+    }  # fmt: skip
+    planned = plan_tuning(run_settings({}, asked), Registry.discover())
+    data = planned.definitions[0].data
+    groups = row_groups(data.comments)
+    for fold in data.folds:
+        assert not set(groups[fold.train]) & set(groups[fold.validation])
 
 
 # --- Comments.take

@@ -10,6 +10,7 @@ from sklearn.metrics import average_precision_score
 from toxbench import Backbone, EpochRecord, TrainSettings, first_token_classifier
 from toxbench.benchmark.plan import make_protocol
 from toxbench.benchmark.workbench import Workbench
+from toxbench.data.folds import draw_folds
 from toxbench.data.table import read_comments
 from toxbench.errors import CellsFailedError
 from toxbench.evaluation.thresholds import choose_thresholds
@@ -27,7 +28,8 @@ SETTINGS = TrainSettings(
 
 @pytest.fixture
 def data(table: Path) -> InnerData:
-    return inner_data(make_protocol(read_comments(table), SplitSettings()), 0)
+    comments = read_comments(table)
+    return inner_data(make_protocol(comments, draw_folds(comments)), SplitSettings(), 0)
 
 
 def make_bench(data: InnerData, checkpoint: Path) -> Workbench:

@@ -18,12 +18,12 @@ import pytest
 from support import write_checkpoint, write_table
 
 import toxbench
-from toxbench.benchmark.plan import make_protocol
+from toxbench.data.folds import draw_folds
 from toxbench.data.table import read_comments
 from toxbench.errors import CellsFailedError, DataError, SettingsError, StorageError
 from toxbench.plugin.registry import Registry
 from toxbench.records import CellKey, TrialRecord
-from toxbench.settings import SplitSettings, read_config, run_settings
+from toxbench.settings import read_config, run_settings
 from toxbench.store.cells import read_cell
 from toxbench.tuning.api import SilentSearch
 from toxbench.tuning.tune import plan_tuning, run_tuning
@@ -396,7 +396,7 @@ def test_the_labels_of_the_test_rows_change_no_trial(search: "Search", pruner: s
     tune = {"trials": 5, "finalists": 1, "pruner": pruner, "space": {"epochs": "1:6"}}
     search.tune(tune=tune)
     comments = read_comments(search.data)
-    test = make_protocol(comments, SplitSettings()).folds[0].test
+    test = draw_folds(comments)[0].test
     frame = pd.read_csv(search.data)
     frame.loc[test, list(comments.labels)] = 1 - frame.loc[test, list(comments.labels)]
     changed = search.results.parent / "changed.csv"

@@ -69,7 +69,8 @@ def run(
         config: TOML file with the same keys; what is passed here wins.
         columns: ``text_column``, ``id_column``, ``group_column``, ``labels``, ``encoding``.
         train: fields of `toxbench.TrainSettings` for all backbones.
-        split: ``test_size``, ``validation_size``, ``split_seed``.
+        split: fields of `toxbench.settings.SplitSettings`: ``split``, ``folds``, ``split_file``,
+            ``test``, ``valid``, ``split_column``, ``test_size`` and more.
         tuned: each backbone once more, with the settings that `toxbench.tune` found.
 
     Returns:

@@ -36,8 +36,37 @@ def check_settings(settings: RunSettings, registry: Registry) -> None:
 
 
 def split_settings(settings: RunSettings) -> SplitSettings:
-    """Layer the split's settings: preset, then the user's; raises `SettingsError`."""
-    return layered(SplitSettings, preset(settings.preset).split, settings.split)
+    """Layer the split's settings: preset, then the user's.
+
+    Raises:
+        SettingsError: an impossible value, or two that contradict each other.
+    """
+    split = layered(SplitSettings, preset(settings.preset).split, settings.split)
+    _refuse_contradictions(split, settings)
+    return split
+
+
+def _refuse_contradictions(split: SplitSettings, settings: RunSettings) -> None:
+    """An official split is used as it is: whatever would draw test rows says something else."""
+    files = [path for path in (settings.data, split.valid, split.test) if path is not None]
+    by_column = split.split_column is not None
+    given = "--test" if split.test else "--valid" if split.valid else "--split-column"
+    if not (split.test or split.valid or by_column):
+        return
+    if settings.data is None:
+        raise SettingsError(f"{given} needs --data FILE: the sample has no official split")
+    if split.test is None and split.valid is not None:
+        raise SettingsError("--valid needs --test FILE: a split is given as a whole, or drawn")
+    if split.test is not None and by_column:
+        raise SettingsError("--test and --split-column both say what is tested; leave one out")
+    if len({path.resolve() for path in files}) < len(files):
+        raise SettingsError("--data, --valid and --test must be different files")
+    clash = ["--folds"] if split.folds > 1 else []
+    clash += ["--test-size"] if "test_size" in settings.split else []
+    clash += ["--validation-size"] if split.valid and "validation_size" in settings.split else []
+    clash += ["--split-file"] if split.split_file is not None else []
+    if clash:
+        raise SettingsError(f"{given} gives the split as it is; leave out {', '.join(clash)}")
 
 
 def baseline_names(settings: RunSettings, registry: Registry) -> tuple[str, ...]:

@@ -5,15 +5,15 @@ from dataclasses import dataclass, replace
 
 from toxbench.benchmark.candidate import BackboneCandidate, BaselineCandidate, Candidate
 from toxbench.benchmark.check import baseline_names, check_settings, split_settings
-from toxbench.data.folds import draw_folds, fold_warnings
-from toxbench.data.sample import sample_comments
-from toxbench.data.split import Protocol
-from toxbench.data.table import Comments, read_comments
+from toxbench.data.folds import fold_warnings
+from toxbench.data.source import Source, open_source
+from toxbench.data.split import Protocol, Split
+from toxbench.data.table import Comments
 from toxbench.errors import SettingsError
 from toxbench.evaluation import metrics, thresholds
 from toxbench.plugin.registry import Registry
 from toxbench.records import CellKey
-from toxbench.settings import RunSettings, SplitSettings, TrainSettings, layered, preset
+from toxbench.settings import RunSettings, TrainSettings, layered, preset
 from toxbench.store.cells import CellStore
 from toxbench.store.tuned import find_tuned
 from toxbench.training.device import Device, choose_device
@@ -30,6 +30,7 @@ class Plan:
     """A checked run: which cells there will be and which of them are stored already.
 
     Attributes:
+        source: where the table and its folds come from.
         protocol: the table and its folds.
         synthetic: the table is the built-in sample.
         store: where cells are and go.
@@ -40,6 +41,7 @@ class Plan:
         missing: those that have to be computed.
     """
 
+    source: Source
     protocol: Protocol
     synthetic: bool
     store: CellStore
@@ -60,6 +62,15 @@ class Plan:
         missing = tuple((c, key) for c, key in cells if not self.store.has(key))
         return replace(self, candidates=candidates, cells=cells, missing=missing)
 
+    def prepare(self) -> None:
+        """Write down which rows are for what, before anything is trained on them.
+
+        Raises:
+            StorageError: the split file or the results folder cannot be written.
+        """
+        self.source.write()
+        self.store.prepare(self.protocol, self.synthetic)
+
 
 def make_plan(settings: RunSettings, registry: Registry, download: bool = True) -> Plan:
     """Check settings, read the table, find the weights; train and write nothing.
@@ -73,7 +84,9 @@ def make_plan(settings: RunSettings, registry: Registry, download: bool = True) 
         SettingsError, DataError, PluginError, StorageError, TryAgainError: before any work.
     """
     check_settings(settings, registry)
-    protocol = make_protocol(_comments(settings), split_settings(settings))
+    split, asked = split_settings(settings), frozenset(settings.split)
+    source = open_source(settings.data, settings.columns, split, asked)
+    protocol = make_protocol(source.comments, source.folds)
     finder = WeightsFinder(WeightsChoice.parse(settings.weights), download)
     store = CellStore.for_protocol(settings.results, protocol)
     backbones = _backbones(settings, registry, finder)
@@ -83,6 +96,7 @@ def make_plan(settings: RunSettings, registry: Registry, download: bool = True) 
         *_baselines(settings, registry),
     )
     plan = Plan(
+        source=source,
         protocol=protocol,
         synthetic=settings.data is None,
         store=store,
@@ -92,21 +106,11 @@ def make_plan(settings: RunSettings, registry: Registry, download: bool = True) 
     return plan.of(candidates, settings.seeds)
 
 
-def make_protocol(comments: Comments, settings: SplitSettings) -> Protocol:
-    """Split a table and fix the definitions of every metric and thresholds rule.
-
-    Raises:
-        DataError: too few rows.
-    """
+def make_protocol(comments: Comments, folds: tuple[Split, ...]) -> Protocol:
+    """Put a table, its folds and the definitions of every metric and thresholds rule together."""
     definitions = {f"metric {k}": v for k, v in metrics.DEFINITIONS.items()}
     definitions |= {f"threshold {k}": v for k, v in thresholds.DEFINITIONS.items()}
-    return Protocol(comments, draw_folds(comments, settings), definitions)
-
-
-def _comments(settings: RunSettings) -> Comments:
-    if settings.data is None:
-        return sample_comments()
-    return read_comments(settings.data, settings.columns)
+    return Protocol(comments, folds, definitions)
 
 
 def _backbones(

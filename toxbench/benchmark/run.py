@@ -67,7 +67,7 @@ def run_plan(
         TryAgainError: another run is writing to the same folder.
     """
     failures: list[Failure] = []
-    plan.store.prepare(plan.protocol, plan.synthetic)
+    plan.prepare()
     with ExitStack() as held:
         _hold(plan.store, patience, held, feedback)
         try:

@@ -182,5 +182,6 @@ def _click_type(field: FieldInfo) -> Any:
     if get_origin(field.annotation) is Literal:
         return click.Choice(get_args(field.annotation))
     if isinstance(field.annotation, UnionType):  # X | None: unset is a value of its own
-        return get_args(field.annotation)[0]
+        plain = get_args(field.annotation)[0]
+        return click.Path(path_type=Path) if plain is Path else plain
     return field.annotation

@@ -80,8 +80,9 @@ def _plan_text(plan: "Plan") -> str:
     train, validation, test = ([len(fold.part(part)) for fold in folds] for part in PARTS)
     lines = [
         f"Table     {comments.name}: {len(comments)} comments, {len(comments.labels)} labels",
-        f"Split     {_spread(train)} train, {_spread(validation)} validation, {_spread(test)} test "
-        f"rows{f' in each of {len(folds)} folds' if len(folds) > 1 else ''}; protocol "
+        f"Split     {plan.source.origin}: {_spread(train)} train, {_spread(validation)} "
+        f"validation, {_spread(test)} test rows"
+        f"{f' in each of {len(folds)} folds' if len(folds) > 1 else ''}; protocol "
         f"{plan.protocol.fingerprint[:12]}",
         f"Test      {tested.sum()} positive entries; "
         f"{(~tested.any(axis=1)).mean():.1%} of the rows have no label",

@@ -107,6 +107,7 @@ def _plan_text(planned: "TunePlan") -> str:
     lines = [
         f"Table     {comments.name}: {len(comments)} comments, {len(comments.labels)} labels; "
         f"protocol {plan.protocol.fingerprint[:12]}",
+        f"Split     {plan.source.origin}",
         f"Search    {' or '.join(limits)} for each backbone, {settings.sampler}, pruner "
         f"{settings.pruner}, on {settings.inner_folds} of {INNER_FOLDS} inner folds of {rows} "
         "rows; test rows are not among them",

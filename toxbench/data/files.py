@@ -45,10 +45,10 @@ def read_strings(path: Path, encoding: str = "utf-8") -> pd.DataFrame:
     return frame
 
 
-def shown(name: str) -> str:
-    """Quote a column's name for a message, unless it may be a comment in a file without header."""
+def shown(name: str, kind: str = "a name") -> str:
+    """Quote a column's name or an id for a message, unless it may be somebody's comment."""
     if len(name) > 32 or len(name.split()) > 3:
-        return f"a name of {len(name)} characters"
+        return f"{kind} of {len(name)} characters"
     return ascii(name)
 
 

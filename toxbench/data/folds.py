@@ -11,9 +11,17 @@ from toxbench.data.groups import row_groups
 from toxbench.data.split import Rows, Split
 from toxbench.data.table import Comments
 from toxbench.errors import DataError
+from toxbench.records import Part
 from toxbench.settings import SplitSettings
 
-_TRIES = 200  # assignments of groups to parts that are compared
+# Assignments of groups to parts that are compared: many for few groups, which are hard to balance,
+# and so few for many groups that drawing stays a matter of seconds.
+_MOST_TRIES, _FEWEST_TRIES, _PLACEMENTS = 200, 3, 40_000
+
+_FOLDS_NAMED = 4  # at most, in a warning
+
+# What a label cannot do in a fold, if no row of the part has it.
+_WITHOUT_POSITIVES: Mapping[Part, str] = {"train": "nothing to learn", "test": "not scored there"}
 
 HoldOut = Callable[[Comments, Rows, float, int], tuple[Rows, Rows]]  # to what stays, what is held
 KFolds = Callable[[Comments, int, int], list[Rows]]
@@ -38,35 +46,66 @@ def draw_folds(comments: Comments, settings: SplitSettings | None = None) -> tup
         else:
             tests = _K_FOLDS[settings.split](comments, settings.folds, seed)
             drawn = [(np.setdiff1d(rows, test), test) for test in tests]
-        folds = [_with_validation(comments, *parts, settings, hold_out) for parts in drawn]
+        folds = tuple(hold_out_validation(comments, *parts, settings) for parts in drawn)
     except ValueError as error:
         raise DataError(_too_few(len(rows), settings)) from error
-    if any(len(fold.train) == 0 or len(fold.test) == 0 for fold in folds):
+    if not all(len(fold.train) and len(fold.test) for fold in folds):
         raise DataError(_too_few(len(rows), settings))
-    return tuple(folds)
+    return folds
+
+
+def hold_out_validation(
+    comments: Comments, kept: Rows, test: Rows, settings: SplitSettings
+) -> Split:
+    """Draw validation rows out of those that are kept for training, by the rule of ``settings``.
+
+    Raises:
+        ValueError: too few rows or groups for both.
+    """
+    train, validation = kept, kept[:0]
+    if settings.validation_size > 0:
+        hold_out = _HOLD_OUT[settings.split]
+        train, validation = hold_out(comments, kept, settings.validation_size, settings.split_seed)
+        if not (len(train) and len(validation)):
+            raise ValueError("one of the parts is empty")
+    return Split(*(part.astype(np.int64) for part in (train, validation, test)))
 
 
 def fold_warnings(comments: Comments, folds: Sequence[Split]) -> list[str]:
-    """Say which labels are too rare for so many folds, one line each."""
-    warnings: list[str] = []
-    for i, (label, support) in enumerate(comments.supports.items()):
-        empty = [k for k, fold in enumerate(folds) if not comments.targets[fold.test, i].any()]
-        if len(folds) > 1 and 0 < support < len(folds):
-            warnings.append(f"{label} has {support} positive rows, fewer than {len(folds)} folds")
-        elif len(folds) > 1 and support and empty:
-            numbers = ", ".join(map(str, empty))
-            warnings.append(f"{label} has no positive test row in fold {numbers}")
+    """Say which labels are too rare for these folds, one line for each kind of problem.
+
+    Labels that nobody has are not among them.
+    """
+    supports = {label: count for label, count in comments.supports.items() if count}
+    rare = [f"{label} ({count})" for label, count in supports.items() if count < len(folds)]
+    warnings = (
+        [f"fewer positive rows than the {len(folds)} folds: {', '.join(rare)}"] if rare else []
+    )
+    for part, result in _WITHOUT_POSITIVES.items():
+        missing = [
+            f"{label}{_in_folds(empty, folds)}"
+            for label, empty in _without_positives(comments, folds, part).items()
+            if label in supports and empty
+        ]
+        if missing:
+            warnings.append(f"no positive {part} row, {result}: {', '.join(missing)}")
     return warnings
 
 
-def _with_validation(
-    comments: Comments, kept: Rows, test: Rows, settings: SplitSettings, hold_out: HoldOut
-) -> Split:
-    train, validation = kept, kept[:0]
-    if settings.validation_size > 0:
-        size, seed = settings.validation_size, settings.split_seed
-        train, validation = hold_out(comments, kept, size, seed)
-    return Split(*(part.astype(np.int64) for part in (train, validation, test)))
+def _without_positives(
+    comments: Comments, folds: Sequence[Split], part: Part
+) -> dict[str, list[int]]:
+    """Return label -> numbers of the folds in whose part no row has it."""
+    there = np.array([comments.targets[fold.part(part)].any(axis=0) for fold in folds])
+    return {label: np.flatnonzero(~there[:, i]).tolist() for i, label in enumerate(comments.labels)}
+
+
+def _in_folds(numbers: Sequence[int], folds: Sequence[Split]) -> str:
+    if len(folds) == 1:
+        return ""
+    if len(numbers) > _FOLDS_NAMED:
+        return f" ({len(numbers)} of {len(folds)} folds)"
+    return f" (fold {' '.join(map(str, numbers))})"
 
 
 def _too_few(count: int, settings: SplitSettings) -> str:
@@ -133,26 +172,33 @@ def _best_assignment(
     # Every column sums to 1, so that a rare label weighs as much as the rows do.
     weights = totals / np.maximum(totals.sum(axis=0), 1)
     rng = np.random.default_rng(seed)
-    draws = [_assign(weights, shares, rng) for _ in range(_TRIES)]
+    tries = max(_FEWEST_TRIES, min(_MOST_TRIES, _PLACEMENTS // len(weights)))
+    draws = [_assign(weights, shares, rng) for _ in range(tries)]
     return min(draws, key=lambda draw: draw[0])[1][numbers]
 
 
 def _assign(
     weights: npt.NDArray[np.float64], shares: npt.NDArray[np.float64], rng: np.random.Generator
 ) -> tuple[float, npt.NDArray[np.int64]]:
-    """Return how far one draw is from the shares, and each group's part."""
+    """Return how far one draw is from the shares, and each group's part; no part is empty."""
     filled = np.zeros((len(shares), weights.shape[1]))
     parts = np.zeros(len(weights), dtype=np.int64)
-    noise = rng.exponential(size=len(weights))
-    for group in np.argsort(-(weights[:, 0] + weights.sum(axis=1)) * noise, kind="stable"):
+    empty = np.ones(len(shares), dtype=bool)
+    order = np.argsort(
+        -(weights[:, 0] + weights.sum(axis=1)) * rng.exponential(size=len(weights)), kind="stable"
+    )
+    for left, group in zip(range(len(order), 0, -1), order, strict=True):
         after = filled + weights[group]
         # What putting the group there does to the sum of squared relative distances.
         change = np.square(after / shares[:, None] - 1) - np.square(filled / shares[:, None] - 1)
-        parts[group] = int(np.argmin((change * shares[:, None]).sum(axis=1)))
-        filled[parts[group]] += weights[group]
-    empty = np.bincount(parts, minlength=len(shares)).min() == 0
+        cost = (change * shares[:, None]).sum(axis=1)
+        if left == empty.sum():  # the last groups go where there is none yet
+            cost[~empty] = np.inf
+        part = int(np.argmin(cost))
+        parts[group], empty[part] = part, False
+        filled[part] += weights[group]
     distance = float((np.square(filled / shares[:, None] - 1) * shares[:, None]).sum())
-    return (np.inf if empty else distance), parts
+    return distance, parts
 
 
 _HOLD_OUT: Mapping[str, HoldOut] = {

@@ -108,7 +108,7 @@ def comments_from_frame(
     if problems:
         raise DataError(problems)
     if not targets.any():
-        raise DataError(f"{where}: no label has a positive row; there is nothing to learn")
+        raise DataError(f"{where}: no label has a positive row; there is nothing to learn or score")
     used = {text, row_id, group, *labels}
     return Comments(
         name=name,
@@ -166,7 +166,7 @@ def _label_columns(
         if clash is not None:
             raise DataError(f"{where}: column {clash!r} was named for two roles; name another")
         return list(dict.fromkeys(columns.labels))
-    labels = [c for c in frame.columns if c not in taken and _looks_like_label(frame[c])]
+    labels = [c for c in frame.columns if c not in taken and looks_like_label(frame[c])]
     if not labels:
         raise DataError(
             f"{where}: found no label column (values 0/1 or true/false); "
@@ -175,7 +175,7 @@ def _label_columns(
     return labels
 
 
-def _looks_like_label(column: "pd.Series[Any]") -> bool:
+def looks_like_label(column: "pd.Series[Any]") -> bool:
     """At least half of what is written there is a label, or was clearly meant as one."""
     values = column.str.strip().str.lower()
     written = values[values.notna() & (values != "")]

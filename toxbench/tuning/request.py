@@ -6,14 +6,14 @@ from typing import Any
 
 from toxbench.atomic import write_atomically
 from toxbench.errors import SettingsError, StorageError
-from toxbench.settings import RunSettings
+from toxbench.settings import SPLIT_FILES, RunSettings
 from toxbench.tuning.storage import absolute_url, has_password
 
 _FILE = ".last-tune.json"
 
 
 def write_request(settings: RunSettings) -> None:
-    """Note settings in the results folder, for this machine: the table's path is absolute.
+    """Note settings in the results folder, for this machine: the tables' paths are absolute.
 
     A storage URL that holds a password is not written down.
 
@@ -23,6 +23,11 @@ def write_request(settings: RunSettings) -> None:
     request = settings.model_dump(mode="json", exclude_unset=True, exclude={"results"})
     if settings.data is not None:
         request["data"] = str(settings.data.resolve())
+    if "split" in request:
+        request["split"] = {
+            name: str(Path(value).resolve()) if name in SPLIT_FILES and value else value
+            for name, value in request["split"].items()
+        }
     request["weights"] = [_absolute(source) for source in settings.weights]
     storage = request.get("tune", {}).get("storage")
     if storage is not None and has_password(storage):

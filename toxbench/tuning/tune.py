@@ -9,7 +9,6 @@ from typing import Any, Protocol
 from optuna.storages import RDBStorage
 
 from toxbench.benchmark.candidate import BackboneCandidate, BaselineCandidate
-from toxbench.benchmark.check import split_settings
 from toxbench.benchmark.plan import Plan, check_length, make_plan
 from toxbench.benchmark.run import Feedback, run_plan
 from toxbench.errors import CellsFailedError, SettingsError
@@ -78,9 +77,9 @@ def plan_tuning(settings: RunSettings, registry: Registry, download: bool = True
     if len(plan.protocol.folds) > 1:
         raise SettingsError(
             "tune needs one fold: with more, the rows that it chooses by would be test rows of "
-            "another fold; leave out --folds"
+            "another fold; leave out --folds, or name a split file of one fold"
         )
-    data = inner_data(plan.protocol, split_settings(settings), tuning.tune_seed)
+    data = inner_data(plan.protocol, plan.source.settings, tuning.tune_seed)
     folder = plan.store.folder / TUNING
     candidates = [c for c in plan.candidates if isinstance(c, BackboneCandidate)]
     if not candidates:
@@ -115,7 +114,7 @@ def run_tuning(planned: TunePlan, registry: Registry, feedback: TuneFeedback) ->
         TryAgainError: the database of studies cannot be reached.
     """
     plan = planned.plan
-    plan.store.prepare(plan.protocol, plan.synthetic)
+    plan.prepare()
     found: list[BackboneCandidate] = []
     failures: list[str] = []
     with _workplace(planned, feedback) as (storage, worker):

@@ -1,0 +1,195 @@
+"""A benchmark's own split: a file for each part, or a column that names the part of each row."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from toxbench.data.files import MAX_PROBLEMS, read_strings, shown
+from toxbench.data.folds import hold_out_validation
+from toxbench.data.split import Split
+from toxbench.data.table import (
+    Comments,
+    comments_from_frame,
+    looks_like_label,
+    read_comments,
+)
+from toxbench.errors import DataError, nearest
+from toxbench.records import PARTS
+from toxbench.settings import ColumnSettings, SplitSettings
+
+_WORDS = {
+    "train": "train", "validation": "validation", "valid": "validation", "val": "validation",
+    "dev": "validation", "test": "test",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Official:
+    """A table that came with its split; ``drawn``: its validation rows were not part of that."""
+
+    comments: Comments
+    fold: Split
+    drawn: bool
+
+
+def read_files(data: Path, columns: ColumnSettings, settings: SplitSettings) -> Official:
+    """Read a table whose parts are files: ``data`` for training, and those that settings name.
+
+    Rows are in the order train, validation, test. Without a file of validation rows they are
+    drawn out of the train rows.
+
+    Raises:
+        DataError: as `read_comments`; a file lacks a column of ``data`` or has a label more; two
+            rows have one id.
+    """
+    first = read_comments(data, columns)
+    named = [path for path in (settings.valid, settings.test) if path is not None]
+    tables = [first, *(_read_like(first, path, columns) for path in named)]
+    problems = list(islice(_repeated_ids([data, *named], tables), MAX_PROBLEMS))
+    if problems:
+        raise DataError(problems)
+    ends = np.cumsum([len(table) for table in tables])
+    parts = np.split(np.arange(ends[-1], dtype=np.int64), ends[:-1])
+    validation = parts[1] if settings.valid is not None else parts[0][:0]
+    return _official(_joined(tables), Split(parts[0], validation, parts[-1]), settings)
+
+
+def read_column(
+    data: Path, columns: ColumnSettings, name: str, settings: SplitSettings
+) -> Official:
+    """Read a table with a column that says train, validation (valid, val, dev) or test.
+
+    Without a row for validation they are drawn out of the train rows.
+
+    Raises:
+        DataError: as `read_comments`; the column is not there, is blank somewhere or says
+            something else; no row is for training or none for test.
+    """
+    frame = read_strings(data, columns.encoding)
+    if name not in frame.columns:
+        short = [column for column in frame.columns if ascii(column) == shown(column)]
+        raise DataError(f"{data}: no column is called {name!r}{nearest(name, short)}")
+    roles = (columns.text_column, columns.id_column, columns.group_column, *columns.labels)
+    if name in roles:
+        raise DataError(f"{data}: column {name!r} was named for two roles; name another")
+    comments = comments_from_frame(frame.drop(columns=[name]), data.name, str(data), columns)
+    words = frame[name].fillna("").str.strip().str.lower()
+    problems = list(islice(_bad_words(words, str(data), name), MAX_PROBLEMS))
+    if problems:
+        raise DataError(problems)
+    part = words.map(_WORDS).to_numpy()
+    fold = Split(*(np.flatnonzero(part == which).astype(np.int64) for which in PARTS))
+    for which, rows in (("train", fold.train), ("test", fold.test)):
+        if not len(rows):
+            raise DataError(f"{data}: column {name!r} says {which!r} of no row; it needs some")
+    return _official(comments, fold, settings)
+
+
+def _official(comments: Comments, fold: Split, settings: SplitSettings) -> Official:
+    """Take a split as it is, but for validation rows that it does not have."""
+    if len(fold.validation):
+        return Official(comments, fold, drawn=False)
+    try:
+        fold = hold_out_validation(comments, fold.train, fold.test, settings)
+    except ValueError as error:
+        groups = ", or their groups," if settings.split == "grouped" else ""
+        raise DataError(
+            f"{len(fold.train)} train rows{groups} are too few to hold out validation "
+            f"{settings.validation_size:g} of them; name validation rows, or change the fraction"
+        ) from error
+    return Official(comments, fold, drawn=len(fold.validation) > 0)
+
+
+def _bad_words(words: "pd.Series[Any]", where: str, name: str) -> Iterator[str]:
+    for row in np.flatnonzero(~words.isin(list(_WORDS)).to_numpy(dtype=bool)):
+        yield (
+            f"{where}: row {row + 1}, column {name!r}: {_shown(str(words.iloc[row]))}; "
+            "write train, validation or test"
+        )
+
+
+def _shown(value: str) -> str:
+    """Name a bad value without printing what might be somebody's comment."""
+    if not value:
+        return "the part is blank"
+    if len(value) > 12:
+        return f"a text of {len(value)} characters is no part"
+    return f"{value!a} is no part"
+
+
+def _read_like(first: Comments, path: Path, columns: ColumnSettings) -> Comments:
+    """Read a further file with the columns of the first one, which need not be in its order."""
+    frame = read_strings(path, columns.encoding)
+    roles = dict.fromkeys((*first.columns.values(), *first.labels))
+    used = [name for name in roles if name is not None]
+    _check_columns(frame, path, first, used, named=bool(columns.labels))
+    same = ColumnSettings(
+        text_column=first.columns["text"],
+        id_column=first.columns["id"],
+        group_column=first.columns["group"],
+        labels=first.labels,
+    )
+    comments = comments_from_frame(frame[used], path.name, str(path), same)
+    return replace(comments, ignored=tuple(name for name in frame.columns if name not in used))
+
+
+def _check_columns(
+    frame: pd.DataFrame, path: Path, first: Comments, used: Sequence[str], named: bool
+) -> None:
+    """Refuse another set of columns; labels that were named are all that is wanted."""
+    known = {*used, *first.ignored}
+    missing = [name for name in used if name not in frame.columns]
+    others = [] if named else [name for name in frame.columns if name not in known]
+    extra = [name for name in others if looks_like_label(frame[name])]
+    problems: list[str] = []
+    if missing:
+        names = ", ".join(map(shown, missing))
+        problems.append(f"{path}: columns of {first.name!r} are missing: {names}; add them")
+    if extra:
+        names = ", ".join(map(shown, extra))
+        problems.append(
+            f"{path}: label columns that {first.name!r} has not: {names}; remove them, or name "
+            "the labels with --labels"
+        )
+    if problems:
+        raise DataError(problems)
+
+
+def _repeated_ids(paths: Sequence[Path], tables: Sequence[Comments]) -> Iterator[str]:
+    """Yield ids that stand in two files; one file alone was checked already."""
+    column = tables[0].columns["id"]
+    if column is None:
+        return
+    seen: dict[str, tuple[Path, int]] = {}
+    for path, table in zip(paths, tables, strict=True):
+        for row, name in enumerate(table.ids, start=1):
+            other, at = seen.setdefault(name, (path, row))
+            if other is not path:
+                yield (
+                    f"{path}: row {row}, column {column!r}: the same id as in row {at} of {other}; "
+                    "a row belongs to one part, and an id to one row"
+                )
+
+
+def _joined(tables: Sequence[Comments]) -> Comments:
+    """Put tables below one another; ids that were made up are made up anew."""
+    first = tables[0]
+    ids = tuple(chain.from_iterable(table.ids for table in tables))
+    made_up = first.columns["id"] is None
+    targets: npt.NDArray[np.uint8] = np.concatenate([table.targets for table in tables])
+    return replace(
+        first,
+        ids=tuple(str(row) for row in range(1, len(ids) + 1)) if made_up else ids,
+        texts=tuple(chain.from_iterable(table.texts for table in tables)),
+        targets=targets,
+        groups=None
+        if first.groups is None
+        else tuple(chain.from_iterable(table.groups or () for table in tables)),
+        ignored=tuple(dict.fromkeys(chain.from_iterable(table.ignored for table in tables))),
+    )
