@@ -2,19 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 
 from toxbench.plugin.formats import Table
+from toxbench.report.notes import conclusions, notes, scored_labels, title
 from toxbench.report.words import millions, printable
-from toxbench.store.cells import ProtocolRecord
 from toxbench.store.leaderboard import Leaderboard, Row, Statistic
 
-LabelColumns = dict[str, Sequence[int | float | None]]  # title -> value of each label
-_NO_POSITIVE = "A label without a positive test row has no score."
-_PREVALENCE = (
-    "Prevalence, the share of positive test rows, is the average precision of constant "
-    "probabilities: the floor."
-)
+Record = dict[str, str | int | float | bool | None]
 
 
 @dataclass(frozen=True)
@@ -27,109 +21,65 @@ class Column:
 
 def leaderboard_table(leaderboard: Leaderboard) -> Table:
     """Return the whole leaderboard as one table with notes."""
-    columns = (*_score_columns(leaderboard), *_COST_COLUMNS[1:])
-    return _table(leaderboard, _title(leaderboard), columns, _notes(leaderboard))
+    columns = (
+        *_headline_columns(leaderboard),
+        *_score_columns(leaderboard),
+        *_GAP_COLUMNS,
+        *_error_columns(leaderboard),
+        *_COST_COLUMNS,
+    )
+    said = (*conclusions(leaderboard), *notes(leaderboard))
+    return _table(leaderboard, title(leaderboard), columns, said)
 
 
 def terminal_tables(leaderboard: Leaderboard) -> list[Table]:
-    """Return the same in three tables that fit a terminal: scores, overfitting, cost."""
-    name = _COST_COLUMNS[0]
-    scores = _score_columns(leaderboard)
-    return [
-        _table(leaderboard, _title(leaderboard), scores[:9], ()),
-        _table(leaderboard, "Overfitting (train minus test)", (name, *scores[9:]), ()),
-        _table(leaderboard, "Cost and origin", (name, *_COST_COLUMNS[1:]), _notes(leaderboard)),
-    ]
+    """Return the same in tables that fit a terminal, and what can be concluded below the first."""
+    said = conclusions(leaderboard)
+    errors = _error_columns(leaderboard)
+    tables = [
+        _table(leaderboard, title(leaderboard), _headline_columns(leaderboard), said),
+        _table(leaderboard, "More scores", (_NAME, *_score_columns(leaderboard)), ()),
+        _table(leaderboard, "Overfitting (train minus test)", (_NAME, *_GAP_COLUMNS), ()),
+        _table(leaderboard, "Where the uncertainty comes from (standard errors)",
+               (_NAME, *errors), ()),
+        _table(leaderboard, "Cost and origin", (_NAME, *_COST_COLUMNS), notes(leaderboard)),
+    ]  # fmt: skip
+    return [table for table in tables if len(table.headers) > 1]
 
 
-def label_table(leaderboard: Leaderboard) -> Table:
-    """Return F1 and average precision of each label for each candidate, with what to expect."""
-    protocol, rows = leaderboard.protocol, leaderboard.rows
-    columns: LabelColumns = {
-        "test positives": [*protocol.tested_supports.values()],
-        **{f"{_name(row)} F1": _label_f1(row, protocol) for row in rows},
-        "prevalence": _prevalences(protocol),
-        **{f"{_name(row)} average precision": row.label_average_precision for row in rows},
+def records(leaderboard: Leaderboard) -> tuple[Record, ...]:
+    """Return the rows as unrounded values, one column for each mean, deviation and error."""
+    return tuple(_record(leaderboard, rank, row) for rank, row in enumerate(leaderboard.rows, 1))
+
+
+def _record(leaderboard: Leaderboard, rank: int, row: Row) -> Record:
+    record: Record = {
+        "rank": rank,
+        "tier": row.tier,
+        "candidate": row.candidate,
+        "kind": row.kind,
+        "tuned": row.tuning is not None,
+        "settings": row.difference,
+        "weights": printable(row.weights),
+        "stand_in": row.stand_in,
+        "synthetic": leaderboard.protocol.synthetic,
+        "thresholds": leaderboard.rule,
+        "parameters": row.parameters,
+        "cells": row.cells,
+        "seeds": row.seeds,
+        "scored_labels": scored_labels(leaderboard),
+        "constant": row.constant,
     }
-    title = "Each label: F1 at threshold 0.5 and average precision, mean over seeds"
-    return _by_label(protocol, title, columns, (_NO_POSITIVE, _PREVALENCE))
-
-
-def label_tables(leaderboard: Leaderboard) -> list[Table]:
-    """Return the same in two tables that fit a terminal."""
-    protocol, rows = leaderboard.protocol, leaderboard.rows
-    f1: LabelColumns = {
-        "test positives": [*protocol.tested_supports.values()],
-        **{_name(row): _label_f1(row, protocol) for row in rows},
-    }
-    precision: LabelColumns = {
-        "prevalence": _prevalences(protocol),
-        **{_name(row): row.label_average_precision for row in rows},
-    }
-    titles = (
-        "F1 of each label at threshold 0.5, mean over seeds",
-        "Average precision of each label, mean over seeds",
-    )
-    return [
-        _by_label(protocol, titles[0], f1, (_NO_POSITIVE,)),
-        _by_label(protocol, titles[1], precision, (_PREVALENCE,)),
-    ]
-
-
-def _by_label(
-    protocol: ProtocolRecord, title: str, columns: LabelColumns, notes: tuple[str, ...]
-) -> Table:
-    labels = [printable(label) for label in protocol.labels]
-    values = list(zip(labels, *columns.values(), strict=True))
-    headers = ("label", *columns)
-    return Table(
-        title=title,
-        headers=headers,
-        rows=tuple(tuple(map(_cell, row)) for row in values),
-        notes=notes,
-        records=tuple(dict(zip(headers, row, strict=True)) for row in values),
-    )
-
-
-def _label_f1(row: Row, protocol: ProtocolRecord) -> list[float | None]:
-    supports = protocol.tested_supports.values()
-    return [f1 if support else None for f1, support in zip(row.label_f1, supports, strict=True)]
-
-
-def _prevalences(protocol: ProtocolRecord) -> list[float]:
-    """Return each label's share of positive test rows, mean over the folds that have one."""
-    folds = list(zip(protocol.test_supports, protocol.folds, strict=True))
-    shares = (
-        [supports[label] / len(fold.test) for supports, fold in folds if supports[label]]
-        for label in protocol.labels
-    )
-    return [fmean(values) if values else 0.0 for values in shares]
-
-
-def records(leaderboard: Leaderboard) -> tuple[dict[str, str | int | float | bool | None], ...]:
-    """Return the rows as unrounded values, one column for each mean and each deviation."""
-    flat: list[dict[str, str | int | float | bool | None]] = []
-    for rank, row in enumerate(leaderboard.rows, start=1):
-        record: dict[str, str | int | float | bool | None] = {
-            "rank": rank,
-            "candidate": row.candidate,
-            "kind": row.kind,
-            "tuned": row.tuning is not None,
-            "settings": row.difference,
-            "weights": printable(row.weights),
-            "stand_in": row.stand_in,
-            "synthetic": leaderboard.protocol.synthetic,
-            "parameters": row.parameters,
-            "cells": row.cells,
-            "seeds": row.seeds,
-            "scored_labels": _scored_labels(leaderboard),
-            "constant": row.constant,
-        }
-        for name, statistic in row.values.items():
-            record[name] = statistic.mean if statistic else None
-            record[f"{name}_sd"] = statistic.deviation if statistic else None
-        flat.append(record)
-    return tuple(flat)
+    for name, statistic in row.values.items():
+        record[name] = statistic.mean if statistic else None
+        record[f"{name}_sd"] = statistic.deviation if statistic else None
+    for name, sure in row.uncertainty.items():
+        record |= {f"{name}_low": sure.low, f"{name}_high": sure.high}
+        record |= {f"{name}_error_rows": sure.rows, f"{name}_error_seeds": sure.seeds}
+        record |= {f"{name}_error_folds": sure.folds}
+        low, high = sure.without_a_group or (None, None)
+        record |= {f"{name}_without_a_group_low": low, f"{name}_without_a_group_high": high}
+    return record
 
 
 def _table(
@@ -146,24 +96,71 @@ def _table(
     )
 
 
+def _headline_columns(leaderboard: Leaderboard) -> tuple[Column, ...]:
+    columns = (
+        _NAME,
+        Column("micro-F1", _with_interval("micro_f1")),
+        Column("subset accuracy", _with_interval("subset_accuracy")),
+        Column("micro-F1, global thr.", _with_interval("micro_f1_global")),
+        Column("accuracy, global thr.", _with_interval("subset_accuracy_global")),
+    )
+    tiers = any(row.tier is not None for row in leaderboard.rows)
+    return (Column("tier", lambda row: str(row.tier)), *columns) if tiers else columns
+
+
 def _score_columns(leaderboard: Leaderboard) -> tuple[Column, ...]:
-    labels = len(leaderboard.protocol.labels)
-    macro = f"macro-F1 ({_scored_labels(leaderboard)} of {labels} labels)"
+    macro = f"macro-F1 ({scored_labels(leaderboard)} of {len(leaderboard.protocol.labels)} labels)"
     return (
-        Column("backbone", _name),
-        Column("micro-F1", _score("micro_f1")),
         Column(macro, _score("macro_f1")),
-        Column("subset accuracy", _score("subset_accuracy")),
         Column("precision", _score("micro_precision")),
         Column("recall", _score("micro_recall")),
-        Column("micro-F1, global thr.", _score("micro_f1_global")),
-        Column("accuracy, global thr.", _score("subset_accuracy_global")),
+        Column("average precision", _score("micro_average_precision")),
         Column("micro-F1, per-label thr.", _score("micro_f1_per_label")),
-        Column("train micro-F1", _score("train_micro_f1")),
-        Column("train accuracy", _score("train_subset_accuracy")),
-        Column("F1 gap", _score("micro_f1_gap")),
-        Column("accuracy gap", _score("subset_accuracy_gap")),
     )
+
+
+def _error_columns(leaderboard: Leaderboard) -> tuple[Column, ...]:
+    """Return where the uncertainty comes from; nothing where it was not measured."""
+    known = [sure for row in leaderboard.rows for sure in row.uncertainty.values()]
+    columns: list[Column] = []
+    for name, short in (("micro_f1", "F1"), ("subset_accuracy", "accuracy")):
+        if known:
+            columns.append(Column(f"{short} from rows", _error(name, "rows")))
+        if any(sure.seeds is not None for sure in known):
+            columns.append(Column(f"{short} from seeds", _error(name, "seeds")))
+        if any(sure.folds is not None for sure in known):
+            columns.append(Column(f"{short} from folds", _error(name, "folds")))
+        if any(sure.without_a_group is not None for sure in known):
+            columns.append(Column(f"{short} without a group", _without_a_group(name)))
+    return tuple(columns)
+
+
+def _with_interval(name: str) -> Callable[[Row], str]:
+    def text(row: Row) -> str:
+        statistic, sure = row.values[name], row.uncertainty.get(name)
+        if statistic is None or sure is None:
+            return _statistic(statistic, "{:.3f}")
+        return f"{statistic.mean:.3f} [{sure.low:.3f}, {sure.high:.3f}]"
+
+    return text
+
+
+def _error(name: str, part: str) -> Callable[[Row], str]:
+    def text(row: Row) -> str:
+        sure = row.uncertainty.get(name)
+        value = getattr(sure, part) if sure else None
+        return "-" if value is None else f"{value:.3f}"
+
+    return text
+
+
+def _without_a_group(name: str) -> Callable[[Row], str]:
+    def text(row: Row) -> str:
+        sure = row.uncertainty.get(name)
+        ends = sure.without_a_group if sure else None
+        return "-" if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}"
+
+    return text
 
 
 def _score(name: str) -> Callable[[Row], str]:
@@ -178,15 +175,14 @@ def _scaled(name: str, factor: float, pattern: str) -> Callable[[Row], str]:
     return text
 
 
-def _name(row: Row) -> str:
-    flag = " (constant!)" if row.constant else ""
-    difference = f" [{row.difference}]" if row.difference else ""
-    tuned = " (tuned)" if row.tuning else ""
-    return f"{row.candidate}{tuned}{difference}{flag}"
-
-
+_NAME = Column("backbone", lambda row: row.title)
+_GAP_COLUMNS = (
+    Column("train micro-F1", _score("train_micro_f1")),
+    Column("train accuracy", _score("train_subset_accuracy")),
+    Column("F1 gap", _with_interval("micro_f1_gap")),
+    Column("accuracy gap", _with_interval("subset_accuracy_gap")),
+)
 _COST_COLUMNS = (
-    Column("backbone", _name),
     Column("weights", lambda row: row.weights or "-"),
     Column("parameters", lambda row: millions(row.parameters)),
     Column("seeds", lambda row: str(row.seeds)),
@@ -203,74 +199,3 @@ def _statistic(statistic: Statistic | None, pattern: str) -> str:
     if statistic.deviation is None:
         return mean
     return f"{mean} ± {pattern.format(statistic.deviation)}"
-
-
-def _title(leaderboard: Leaderboard) -> str:
-    protocol, first = leaderboard.protocol, leaderboard.protocol.folds[0]
-    fingerprint = protocol.fingerprint[:12]
-    if len(protocol.folds) > 1:
-        tested = sum(len(fold.test) for fold in protocol.folds)
-        return (
-            f"Leaderboard of {protocol.name}: {len(protocol.folds)} folds, {tested} rows tested "
-            f"once; protocol {fingerprint}"
-        )
-    return (
-        f"Leaderboard of {protocol.name}: {len(first.test)} test rows, {len(first.train)} train, "
-        f"{len(first.validation)} validation; protocol {fingerprint}"
-    )
-
-
-def _scored_labels(leaderboard: Leaderboard) -> int:
-    return sum(count > 0 for count in leaderboard.protocol.tested_supports.values())
-
-
-def _notes(leaderboard: Leaderboard) -> list[str]:
-    """Say what a reader must know before quoting a number."""
-    protocol, rows = leaderboard.protocol, leaderboard.rows
-    notes: list[str] = []
-    if protocol.synthetic:
-        notes.append("Synthetic sample: these scores say nothing about real comments.")
-    if any(row.stand_in for row in rows):
-        notes.append(
-            "stand-in rows start from small substitute weights; they do not measure the "
-            "checkpoint that gives the backbone its name."
-        )
-    unscored = [name for name, count in protocol.tested_supports.items() if count == 0]
-    if unscored:
-        notes.append(f"Without a positive test row, left out of macro: {', '.join(unscored)}.")
-    if any(row.constant for row in rows):
-        notes.append("(constant!) predicts the same for every test row.")
-    if any(row.cells > 1 for row in rows):
-        notes.append("± is the standard deviation over seeds, not an interval of confidence.")
-    notes.extend(_tuning_note(row) for row in rows if row.tuning)
-    cells = {row.cells for row in rows if row.kind == "backbone"}
-    if len(cells) > 1:
-        notes.append("Rows do not rest on the same number of seeds; compare them with care.")
-    notes.append(
-        "Scores are of the test rows at threshold 0.5 unless a column says otherwise; tuned "
-        "thresholds are chosen on validation rows. Seconds are for training one seed."
-    )
-    return notes
-
-
-def _tuning_note(row: Row) -> str:
-    """Say how settings were found, and how much the validation rows promised too much."""
-    tuning, test, optimism = (
-        row.tuning,
-        row.values["micro_average_precision"],
-        row.values["optimism"],
-    )
-    if tuning is None or test is None or optimism is None:
-        return f"{_name(row)}: average precision is undefined on these test rows."
-    return (
-        f"{_name(row)}: best of {tuning.trials} trials ({tuning.pruned} pruned, {tuning.failed} "
-        f"failed), thresholds from inner validation rows; micro average precision "
-        f"{tuning.average_precision:.3f} there with fresh seeds, {test.mean:.3f} on test rows: "
-        f"validation-to-test optimism {optimism.mean:+.3f}."
-    )
-
-
-def _cell(value: str | int | float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.3f}" if isinstance(value, float) else str(value)

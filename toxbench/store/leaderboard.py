@@ -32,7 +32,7 @@ class Row:
         weights: what it started from, else "".
         values: column name -> statistic, None where a cell has no such value.
         tuning: where searched settings came from; None: they were not searched.
-        label_f1: mean F1 of each label at threshold 0.5, in the protocol's order.
+        label_f1: mean F1 of each label, in the protocol's order.
         label_average_precision: mean of each label, None without a positive test row.
         constant: in every cell, the same prediction for every test row.
         uncertainty: column name -> how sure its mean is, of those that can be resampled.
@@ -40,7 +40,6 @@ class Row:
     """
 
     candidate: str
-    digest: str
     kind: Literal["backbone", "baseline"]
     difference: str
     weights: str
@@ -53,6 +52,7 @@ class Row:
     label_f1: tuple[float, ...]
     label_average_precision: tuple[float | None, ...]
     constant: bool
+    digest: str = ""
     uncertainty: Mapping[str, Uncertainty] = field(default_factory=dict)
     tier: int | None = None
 
@@ -62,6 +62,11 @@ class Row:
         tuned = " (tuned)" if self.tuning else ""
         difference = f" [{self.difference}]" if self.difference else ""
         return f"{self.candidate}{tuned}{difference}"
+
+    @property
+    def title(self) -> str:
+        """The name, with a warning where the candidate predicts nothing but a constant."""
+        return f"{self.name} (constant!)" if self.constant else self.name
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,7 @@ class Leaderboard:
         unfinished: names of the candidates without.
         differences: of every pair of rows, on each headline score.
         sampling: what the intervals rest on; None where there are none.
+        rule: of the thresholds that scores without a rule of their own are at.
     """
 
     protocol: ProtocolRecord
@@ -96,20 +102,21 @@ class Leaderboard:
     unfinished: tuple[str, ...] = ()
     differences: tuple[Difference, ...] = ()
     sampling: Sampling | None = None
+    rule: str = HALF
 
 
 Value = Callable[[CellRecord], float | None]
 
 
-def _metric(name: str, part: Part = "test", rule: str = HALF) -> Value:
+def _metric(name: str, rule: str, part: Part = "test") -> Value:
     return lambda cell: cell.metrics[rule][part][name] if rule in cell.metrics else None
 
 
-def _gap(name: str) -> Value:
+def _gap(name: str, rule: str) -> Value:
     """Train minus test: the same checkpoint, in eval mode, at the same thresholds."""
 
     def gap(cell: CellRecord) -> float | None:
-        train, test = _metric(name, "train")(cell), _metric(name)(cell)
+        train, test = _metric(name, rule, "train")(cell), _metric(name, rule)(cell)
         return None if train is None or test is None else train - test
 
     return gap
@@ -122,38 +129,50 @@ def _validation(cell: CellRecord) -> float | None:
 
 def _optimism(cell: CellRecord) -> float | None:
     """Validation minus test: what choosing by validation rows promised too much."""
-    validation, test = _validation(cell), _metric("micro_average_precision")(cell)
+    validation, test = _validation(cell), _metric("micro_average_precision", HALF)(cell)
     return None if validation is None or test is None else validation - test
 
 
-# Column -> what it is of one cell. Scores are of the test rows at threshold 0.5 unless they say so.
-COLUMNS: Mapping[str, Value] = {
-    "micro_f1": _metric("micro_f1"),
-    "micro_f1_global": _metric("micro_f1", rule=GLOBAL),
-    "micro_f1_per_label": _metric("micro_f1", rule=PER_LABEL),
-    "macro_f1": _metric("macro_f1"),
-    "subset_accuracy": _metric("subset_accuracy"),
-    "subset_accuracy_global": _metric("subset_accuracy", rule=GLOBAL),
-    "subset_accuracy_per_label": _metric("subset_accuracy", rule=PER_LABEL),
-    "micro_precision": _metric("micro_precision"),
-    "micro_recall": _metric("micro_recall"),
-    "micro_average_precision": _metric("micro_average_precision"),
-    "validation_average_precision": _validation,
-    "optimism": _optimism,
-    "train_micro_f1": _metric("micro_f1", "train"),
-    "train_subset_accuracy": _metric("subset_accuracy", "train"),
-    "micro_f1_gap": _gap("micro_f1"),
-    "subset_accuracy_gap": _gap("subset_accuracy"),
-    "best_epoch": lambda cell: cell.best_epoch,
-    "train_seconds": lambda cell: cell.cost.train_seconds,
-    "evaluation_seconds": lambda cell: cell.cost.evaluation_seconds,
-    "comments_per_second": lambda cell: cell.cost.comments_per_second,
-    "peak_memory_bytes": lambda cell: cell.cost.peak_memory_bytes,
-}
+def columns(rule: str) -> dict[str, Value]:
+    """Return column -> what it is of one cell; scores are of the test rows.
+
+    Args:
+        rule: of the thresholds, where a column does not name one.
+    """
+    return {
+        "micro_f1": _metric("micro_f1", rule),
+        "micro_f1_global": _metric("micro_f1", GLOBAL),
+        "micro_f1_per_label": _metric("micro_f1", PER_LABEL),
+        "macro_f1": _metric("macro_f1", rule),
+        "subset_accuracy": _metric("subset_accuracy", rule),
+        "subset_accuracy_global": _metric("subset_accuracy", GLOBAL),
+        "subset_accuracy_per_label": _metric("subset_accuracy", PER_LABEL),
+        "micro_precision": _metric("micro_precision", rule),
+        "micro_recall": _metric("micro_recall", rule),
+        "micro_average_precision": _metric("micro_average_precision", rule),
+        "validation_average_precision": _validation,
+        "optimism": _optimism,
+        "train_micro_f1": _metric("micro_f1", rule, "train"),
+        "train_subset_accuracy": _metric("subset_accuracy", rule, "train"),
+        "micro_f1_gap": _gap("micro_f1", rule),
+        "subset_accuracy_gap": _gap("subset_accuracy", rule),
+        "best_epoch": lambda cell: cell.best_epoch,
+        "train_seconds": lambda cell: cell.cost.train_seconds,
+        "evaluation_seconds": lambda cell: cell.cost.evaluation_seconds,
+        "comments_per_second": lambda cell: cell.cost.comments_per_second,
+        "peak_memory_bytes": lambda cell: cell.cost.peak_memory_bytes,
+    }
 
 
-def build_leaderboard(protocol: ProtocolRecord, cells: Iterable[CellRecord]) -> Leaderboard:
+def build_leaderboard(
+    protocol: ProtocolRecord, cells: Iterable[CellRecord], rule: str = HALF
+) -> Leaderboard:
     """Rank the candidates of one protocol; the order of ``cells`` does not matter.
+
+    Args:
+        protocol: that all cells were measured with.
+        cells: of any candidates, folds and seeds.
+        rule: of the thresholds.
 
     Raises:
         StorageError: a cell was measured with another protocol.
@@ -168,9 +187,9 @@ def build_leaderboard(protocol: ProtocolRecord, cells: Iterable[CellRecord]) -> 
         candidates.setdefault((cell.key.candidate, cell.key.digest), []).append(cell)
     whole = {key: _whole_seeds(cells, len(protocol.folds)) for key, cells in candidates.items()}
     found = [cells for cells in whole.values() if cells]
-    rows = map(_row, found, _differences(found))
+    rows = [_row(*each, rule) for each in zip(found, _differences(found), strict=True)]
     unfinished = tuple(sorted({name for (name, _), cells in whole.items() if not cells}))
-    return Leaderboard(protocol, tuple(sorted(rows, key=rank)), unfinished)
+    return Leaderboard(protocol, tuple(sorted(rows, key=rank)), unfinished, rule=rule)
 
 
 def _whole_seeds(cells: Sequence[CellRecord], folds: int) -> list[CellRecord]:
@@ -179,7 +198,7 @@ def _whole_seeds(cells: Sequence[CellRecord], folds: int) -> list[CellRecord]:
     return [cell for cell in cells if seeds.count(cell.key.seed) == folds]
 
 
-def _row(cells: Sequence[CellRecord], difference: str) -> Row:
+def _row(cells: Sequence[CellRecord], difference: str, rule: str) -> Row:
     first = cells[0]
     return Row(
         candidate=first.key.candidate,
@@ -191,9 +210,9 @@ def _row(cells: Sequence[CellRecord], difference: str) -> Row:
         parameters=first.parameters,
         cells=len(cells),
         seeds=len({cell.key.seed for cell in cells}),
-        values={name: _mean_over_folds(cells, of) for name, of in COLUMNS.items()},
+        values={name: _mean_over_folds(cells, of) for name, of in columns(rule).items()},
         tuning=first.tuning,
-        label_f1=_label_f1(cells),
+        label_f1=_label_f1(cells, rule),
         label_average_precision=_label_average_precision(cells),
         constant=all(cell.constant for cell in cells),
     )
@@ -206,9 +225,9 @@ def _label_average_precision(cells: Sequence[CellRecord]) -> tuple[float | None,
     return tuple(fmean(label) if label else None for label in known)
 
 
-def _label_f1(cells: Sequence[CellRecord]) -> tuple[float, ...]:
+def _label_f1(cells: Sequence[CellRecord], rule: str) -> tuple[float, ...]:
     """Average over the cells whose fold has a positive row of the label."""
-    by_label = zip(*(cell.per_label[HALF] for cell in cells), strict=True)
+    by_label = zip(*(cell.per_label[rule] for cell in cells), strict=True)
     scored = ([scores.f1 for scores in label if scores.support] for label in by_label)
     return tuple(fmean(values) if values else 0.0 for values in scored)
 

@@ -22,19 +22,34 @@ from toxbench.store.leaderboard import (
 )
 from toxbench.store.pooled import Cell, Pool, Pooled
 from toxbench.store.rows import StoredRows
+from toxbench.store.yardstick import refuse_another
 
 SEEDS_NEEDED = 5  # fewer are exploratory: nobody is ranked by them
-SUFFIXES = {HALF: "", GLOBAL: "_global", PER_LABEL: "_per_label"}
+SUFFIXES = {GLOBAL: "_global", PER_LABEL: "_per_label"}
 Pools = Mapping[str, Pooled]  # thresholds rule -> counts
 
 
-def load_leaderboard(store: CellStore) -> Leaderboard:
-    """Build the leaderboard of a stored protocol.
+def load_leaderboard(*stores: CellStore) -> Leaderboard:
+    """Build the leaderboard of a stored protocol, from the cells of one or several folders.
 
     Raises:
-        StorageError: the folder is none of toxbench's, or a file in it is damaged.
+        StorageError: a folder is none of toxbench's, a file in it is damaged, or the folders hold
+            results of different protocols.
     """
-    return make_leaderboard(store.protocol(), store.rows(), list(store.cells()))
+    return make_leaderboard(*load_cells(*stores))
+
+
+def load_cells(*stores: CellStore) -> tuple[ProtocolRecord, StoredRows, list[Cell]]:
+    """Read what a leaderboard is made of; a cell that several folders hold counts once.
+
+    Raises:
+        StorageError: as `load_leaderboard`.
+    """
+    protocol = stores[0].protocol()
+    for other in stores[1:]:
+        refuse_another(protocol, other.protocol(), other.folder)
+    cells = {record.key: (record, tensors) for s in stores for record, tensors in s.cells()}
+    return protocol, stores[0].rows(), list(cells.values())
 
 
 def make_leaderboard(protocol: ProtocolRecord, rows: StoredRows, cells: list[Cell]) -> Leaderboard:
@@ -44,26 +59,27 @@ def make_leaderboard(protocol: ProtocolRecord, rows: StoredRows, cells: list[Cel
         protocol: that all cells were measured with.
         rows: of the protocol's table.
         cells: records with their probabilities, in any order.
+        rule: of the thresholds.
 
     Raises:
         StorageError: a cell was measured with another protocol.
     """
-    board = build_leaderboard(protocol, (record for record, _ in cells))
+    board = build_leaderboard(protocol, (record for record, _ in cells), rule)
     if not board.rows:
         return board
     pool = Pool(protocol, rows)
     pooled = {row.name: pool.pool(_of_row(row, cells, len(protocol.folds))) for row in board.rows}
     evidence = {
-        (name, rule): pools[rule].evidence
+        (name, wanted): pools[wanted].evidence
         for name, pools in pooled.items()
-        for rule in (HALF, GLOBAL)
-        if rule in pools
+        for wanted in {rule, GLOBAL}
+        if wanted in pools
     }
     draws = bootstrap(evidence)
     ranked = sorted(
-        (_with_uncertainty(row, pooled[row.name], draws) for row in board.rows), key=rank
+        (_with_uncertainty(row, pooled[row.name], draws, rule) for row in board.rows), key=rank
     )
-    differences = _compare(ranked, draws)
+    differences = _compare(ranked, {name: own for (name, by), own in draws.items() if by == rule})
     return replace(
         board,
         rows=tuple(_with_tiers(ranked, differences)),
@@ -78,40 +94,44 @@ def _of_row(row: Row, cells: list[Cell], folds: int) -> list[Cell]:
     return [cell for cell in own if seeds.count(cell[0].key.seed) == folds]
 
 
-def _with_uncertainty(row: Row, pools: Pools, draws: Mapping[tuple[str, str], Draws]) -> Row:
-    values: dict[str, Statistic | None] = {}
-    sure: dict[str, Uncertainty] = {}
-    for rule, pooled in pools.items():
-        values |= {f"{n}{SUFFIXES[rule]}": _mean(pooled.test[n]) for n in HEADLINES}
-        if (row.name, rule) in draws:
-            sure |= _sure(pooled, draws[row.name, rule], SUFFIXES[rule])
-    half = pools[HALF]
-    values |= {name: _mean(scores) for name, scores in half.test.items()}
-    for name in HEADLINES:
-        values[f"train_{name}"] = _mean(half.train[name])
-        values[f"{name}_gap"] = _mean(half.train[name] - half.test[name])
-    known = {name: value for name, value in values.items() if name in row.values}
-    return replace(row, values={**row.values, **known}, uncertainty=sure)
+def _with_uncertainty(
+    row: Row, pools: Pools, draws: Mapping[tuple[str, str], Draws], rule: str
+) -> Row:
+    """Take the headline scores from all folds of a seed together, and say how sure they are."""
+    own = pools[rule]
+    values = {name: _mean(scores) for name, scores in own.test.items()}
+    values |= {f"train_{name}": _mean(own.train[name]) for name in HEADLINES}
+    values |= {f"{name}_gap": _mean(own.train[name] - own.test[name]) for name in HEADLINES}
+    sure = _sure(own, draws[row.name, rule]) | _sure_gaps(own, draws[row.name, rule])
+    for other, suffix in SUFFIXES.items():
+        if other in pools:
+            values |= {f"{name}{suffix}": _mean(pools[other].test[name]) for name in HEADLINES}
+        if (row.name, other) in draws:
+            sure |= _sure(pools[other], draws[row.name, other], suffix)
+    return replace(row, values={**row.values, **values}, uncertainty=sure)
 
 
-def _sure(pooled: Pooled, draws: Draws, suffix: str) -> dict[str, Uncertainty]:
-    """Measure how sure the headline scores are, and, at threshold 0.5, the gaps."""
-    sure = {}
-    for name in HEADLINES:
-        sure[f"{name}{suffix}"] = measure_uncertainty(
+def _sure(pooled: Pooled, draws: Draws, suffix: str = "") -> dict[str, Uncertainty]:
+    return {
+        f"{name}{suffix}": measure_uncertainty(
             draws.scores(name),
             draws.rows_alone(name),
             pooled.test[name],
             pooled.folds[name],
             _without_groups(pooled, name),
         )
-        if not suffix:
-            sure[f"{name}_gap"] = measure_uncertainty(
-                draws.scores(f"{name}_gap"),
-                draws.rows_alone(f"{name}_gap"),
-                pooled.train[name] - pooled.test[name],
-            )
-    return sure
+        for name in HEADLINES
+    }
+
+
+def _sure_gaps(pooled: Pooled, draws: Draws) -> dict[str, Uncertainty]:
+    return {
+        gap: measure_uncertainty(
+            draws.scores(gap), draws.rows_alone(gap), pooled.train[name] - pooled.test[name]
+        )
+        for name in HEADLINES
+        if (gap := f"{name}_gap")
+    }
 
 
 def _without_groups(pooled: Pooled, name: str) -> Floats | None:
@@ -123,8 +143,8 @@ def _without_groups(pooled: Pooled, name: str) -> Floats | None:
     return np.asarray(SCORES[name](rest).mean(axis=0))
 
 
-def _compare(rows: list[Row], draws: Mapping[tuple[str, str], Draws]) -> tuple[Difference, ...]:
-    own = {row.name: draws[row.name, HALF] for row in rows}
+def _compare(rows: list[Row], draws: Mapping[str, Draws]) -> tuple[Difference, ...]:
+    own = {row.name: draws[row.name] for row in rows}
     found: list[Difference] = []
     for metric in HEADLINES:
         means = {row.name: value.mean for row in rows if (value := row.values[metric])}

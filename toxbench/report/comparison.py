@@ -1,0 +1,74 @@
+"""Differences between candidates in one plain sentence, and as a table."""
+
+from collections.abc import Sequence
+
+from toxbench.evaluation.comparison import Difference
+from toxbench.plugin.formats import Table
+from toxbench.report.words import printable
+
+METRICS = {"micro_f1": "micro-F1", "subset_accuracy": "subset accuracy"}
+
+
+def verdict(difference: Difference) -> str:
+    """Say whether two candidates can be told apart, the better one first."""
+    d = difference if difference.difference >= 0 else turned(difference)
+    metric = METRICS[d.metric]
+    numbers = (
+        f"difference {d.difference:+.3f}, 95 % interval {d.low:+.3f} to {d.high:+.3f}, "
+        f"p = {_p(d.adjusted_p)} after Holm's correction"
+    )
+    if d.is_clear:
+        return f"{d.one} is better than {d.other} in {metric}: {numbers}."
+    return (
+        f"{d.one} and {d.other} cannot be told apart in {metric}: {numbers}; these test rows and "
+        f"seeds would show a difference of {d.detectable:.3f} four times in five."
+    )
+
+
+def turned(difference: Difference) -> Difference:
+    """Return the same difference the other way round."""
+    return Difference(
+        one=difference.other,
+        other=difference.one,
+        metric=difference.metric,
+        difference=-difference.difference,
+        low=-difference.high,
+        high=-difference.low,
+        p=difference.p,
+        adjusted_p=difference.adjusted_p,
+        better=1 - difference.better,
+        detectable=difference.detectable,
+    )
+
+
+def comparison_table(differences: Sequence[Difference], notes: Sequence[str]) -> Table:
+    """Return pairs of candidates, one row for each pair and metric."""
+    return Table(
+        title="Paired differences on the same test rows and seeds",
+        headers=(
+            "first", "second", "metric", "difference", "95 % interval", "p", "p (Holm)",
+            "P(first better)", "detectable",
+        ),
+        rows=tuple(
+            (
+                printable(d.one), printable(d.other), METRICS[d.metric], f"{d.difference:+.3f}",
+                f"{d.low:+.3f} to {d.high:+.3f}", _p(d.p), _p(d.adjusted_p), f"{d.better:.2f}",
+                f"{d.detectable:.3f}",
+            )
+            for d in differences
+        ),
+        notes=tuple(map(printable, notes)),
+        records=tuple(
+            {
+                "first": printable(d.one), "second": printable(d.other), "metric": d.metric,
+                "difference": d.difference, "low": d.low, "high": d.high, "p": d.p,
+                "p_holm": d.adjusted_p, "first_better": d.better, "detectable": d.detectable,
+                "clear": d.is_clear,
+            }
+            for d in differences
+        ),
+    )  # fmt: skip
+
+
+def _p(value: float) -> str:
+    return f"{value:.3f}" if value >= 0.001 else "<0.001"

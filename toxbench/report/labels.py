@@ -1,0 +1,86 @@
+"""The labels, one by one, as tables."""
+
+from collections.abc import Sequence
+from statistics import fmean
+
+from toxbench.plugin.formats import Table
+from toxbench.report.words import printable
+from toxbench.store.cells import ProtocolRecord
+from toxbench.store.leaderboard import Leaderboard, Row
+
+LabelColumns = dict[str, Sequence[int | float | None]]  # title -> value of each label
+_NO_POSITIVE = "A label without a positive test row has no score."
+_PREVALENCE = (
+    "Prevalence, the share of positive test rows, is the average precision of constant "
+    "probabilities: the floor."
+)
+
+
+def label_table(leaderboard: Leaderboard) -> Table:
+    """Return F1 and average precision of each label for each candidate, with what to expect."""
+    protocol, rows = leaderboard.protocol, leaderboard.rows
+    columns: LabelColumns = {
+        "test positives": [*protocol.tested_supports.values()],
+        **{f"{row.title} F1": _label_f1(row, protocol) for row in rows},
+        "prevalence": _prevalences(protocol),
+        **{f"{row.title} average precision": row.label_average_precision for row in rows},
+    }
+    title = "Each label: F1 at threshold 0.5 and average precision, mean over seeds"
+    return _by_label(protocol, title, columns, (_NO_POSITIVE, _PREVALENCE))
+
+
+def label_tables(leaderboard: Leaderboard) -> list[Table]:
+    """Return the same in two tables that fit a terminal."""
+    protocol, rows = leaderboard.protocol, leaderboard.rows
+    f1: LabelColumns = {
+        "test positives": [*protocol.tested_supports.values()],
+        **{row.title: _label_f1(row, protocol) for row in rows},
+    }
+    precision: LabelColumns = {
+        "prevalence": _prevalences(protocol),
+        **{row.title: row.label_average_precision for row in rows},
+    }
+    titles = (
+        "F1 of each label at threshold 0.5, mean over seeds",
+        "Average precision of each label, mean over seeds",
+    )
+    return [
+        _by_label(protocol, titles[0], f1, (_NO_POSITIVE,)),
+        _by_label(protocol, titles[1], precision, (_PREVALENCE,)),
+    ]
+
+
+def _by_label(
+    protocol: ProtocolRecord, title: str, columns: LabelColumns, notes: tuple[str, ...]
+) -> Table:
+    labels = [printable(label) for label in protocol.labels]
+    values = list(zip(labels, *columns.values(), strict=True))
+    headers = ("label", *columns)
+    return Table(
+        title=title,
+        headers=headers,
+        rows=tuple(tuple(map(_cell, row)) for row in values),
+        notes=notes,
+        records=tuple(dict(zip(headers, row, strict=True)) for row in values),
+    )
+
+
+def _label_f1(row: Row, protocol: ProtocolRecord) -> list[float | None]:
+    supports = protocol.tested_supports.values()
+    return [f1 if support else None for f1, support in zip(row.label_f1, supports, strict=True)]
+
+
+def _prevalences(protocol: ProtocolRecord) -> list[float]:
+    """Return each label's share of positive test rows, mean over the folds that have one."""
+    folds = list(zip(protocol.test_supports, protocol.folds, strict=True))
+    shares = (
+        [supports[label] / len(fold.test) for supports, fold in folds if supports[label]]
+        for label in protocol.labels
+    )
+    return [fmean(values) if values else 0.0 for values in shares]
+
+
+def _cell(value: str | int | float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,123 @@
+"""What a reader must know before quoting a number of a leaderboard."""
+
+from toxbench.evaluation.comparison import Difference
+from toxbench.evaluation.thresholds import HALF
+from toxbench.report.comparison import verdict
+from toxbench.store.leaderboard import Leaderboard, Row
+from toxbench.store.ranking import SEEDS_NEEDED
+
+
+def title(leaderboard: Leaderboard) -> str:
+    protocol, first = leaderboard.protocol, leaderboard.protocol.folds[0]
+    fingerprint = protocol.fingerprint[:12]
+    if len(protocol.folds) > 1:
+        tested = sum(len(fold.test) for fold in protocol.folds)
+        return (
+            f"Leaderboard of {protocol.name}: {len(protocol.folds)} folds, {tested} rows tested "
+            f"once; protocol {fingerprint}"
+        )
+    return (
+        f"Leaderboard of {protocol.name}: {len(first.test)} test rows, {len(first.train)} train, "
+        f"{len(first.validation)} validation; protocol {fingerprint}"
+    )
+
+
+def scored_labels(leaderboard: Leaderboard) -> int:
+    return sum(count > 0 for count in leaderboard.protocol.tested_supports.values())
+
+
+def notes(leaderboard: Leaderboard) -> list[str]:
+    """Say what a reader must know before quoting a number."""
+    protocol, rows = leaderboard.protocol, leaderboard.rows
+    unit = "seed on one fold" if len(protocol.folds) > 1 else "seed"
+    said: list[str] = []
+    if protocol.synthetic:
+        said.append("Synthetic sample: these scores say nothing about real comments.")
+    if any(row.stand_in for row in rows):
+        said.append(
+            "stand-in rows start from small substitute weights; they do not measure the "
+            "checkpoint that gives the backbone its name."
+        )
+    unscored = [name for name, count in protocol.tested_supports.items() if count == 0]
+    if unscored:
+        said.append(f"Without a positive test row, left out of macro: {', '.join(unscored)}.")
+    if any(row.constant for row in rows):
+        said.append("(constant!) predicts the same for every test row.")
+    if any(row.seeds > 1 for row in rows):
+        said.append("± is the standard deviation over seeds.")
+    said.extend(_sampling_notes(leaderboard))
+    said.extend(f"No seed of {name} has every fold yet." for name in leaderboard.unfinished)
+    said.extend(_tuning_note(row) for row in rows if row.tuning)
+    if len({row.seeds for row in rows if row.kind == "backbone"}) > 1:
+        said.append("Rows do not rest on the same number of seeds; compare them with care.")
+    said.append(
+        f"Scores are of the test rows at {_rule(leaderboard.rule)} unless a column says otherwise; "
+        f"tuned thresholds are chosen on validation rows. Seconds are for training one {unit}."
+    )
+    return said
+
+
+def _tuning_note(row: Row) -> str:
+    """Say how settings were found, and how much the validation rows promised too much."""
+    tuning, test, optimism = (
+        row.tuning,
+        row.values["micro_average_precision"],
+        row.values["optimism"],
+    )
+    if tuning is None or test is None or optimism is None:
+        return f"{row.title}: average precision is undefined on these test rows."
+    return (
+        f"{row.title}: best of {tuning.trials} trials ({tuning.pruned} pruned, {tuning.failed} "
+        f"failed), thresholds from inner validation rows; micro average precision "
+        f"{tuning.average_precision:.3f} there with fresh seeds, {test.mean:.3f} on test rows: "
+        f"validation-to-test optimism {optimism.mean:+.3f}."
+    )
+
+
+def _rule(rule: str) -> str:
+    return "threshold 0.5" if rule == HALF else f"{rule} thresholds"
+
+
+def conclusions(leaderboard: Leaderboard) -> list[str]:
+    """Say in plain sentences what can be concluded, and what cannot."""
+    rows, differences = leaderboard.rows, leaderboard.differences
+    if not differences:
+        return []
+    if any(row.tier is None for row in rows):
+        return [
+            f"Exploratory: a backbone has fewer than {SEEDS_NEEDED} seeds, so nothing here says "
+            f"which is better; go on with --seeds {SEEDS_NEEDED}."
+        ]
+    said = [_tiers(rows)]
+    best = rows[0].name
+    return said + [verdict(d) for d in differences if _is_about(d, best)]
+
+
+def _is_about(difference: Difference, best: str) -> bool:
+    return difference.metric == "micro_f1" and best in (difference.one, difference.other)
+
+
+def _tiers(rows: tuple[Row, ...]) -> str:
+    first = [row.name for row in rows if row.tier == 1]
+    if len(first) == 1:
+        return f"{first[0]} is alone in the first tier by micro-F1."
+    return (
+        f"The first tier by micro-F1 holds {len(first)} candidates, and none of them can be "
+        f"called the best: {', '.join(first)}."
+    )
+
+
+def _sampling_notes(leaderboard: Leaderboard) -> list[str]:
+    """Say what the intervals are, and where they are too narrow."""
+    sampling = leaderboard.sampling
+    if sampling is None:
+        return []
+    said = ["[low, high] is the 95 % interval over test rows and seeds."]
+    if not sampling.by_group:
+        said.append(
+            f"The test rows belong to {sampling.group_count} groups only, too few to resample: "
+            "intervals resample single rows and are too narrow for comments of other groups."
+        )
+    elif sampling.has_groups:
+        said.append(f"Intervals resample the {sampling.group_count} groups of test rows whole.")
+    return said
