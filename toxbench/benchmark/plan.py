@@ -76,7 +76,8 @@ def make_plan(settings: RunSettings, registry: Registry, download: bool = True) 
     protocol = make_protocol(_comments(settings), split_settings(settings))
     finder = WeightsFinder(WeightsChoice.parse(settings.weights), download)
     store = CellStore.for_protocol(settings.results, protocol)
-    backbones = _backbones(settings, registry, finder)
+    names = dict.fromkeys(settings.backbones)
+    backbones = [backbone_candidate(name, settings, registry, finder) for name in names]
     candidates: tuple[Candidate, ...] = (
         *backbones,
         *(_tuned(backbones, store, protocol) if settings.tuned else ()),
@@ -109,31 +110,31 @@ def _comments(settings: RunSettings) -> Comments:
     return read_comments(settings.data, settings.columns)
 
 
-def _backbones(
-    settings: RunSettings, registry: Registry, finder: WeightsFinder
-) -> list[BackboneCandidate]:
-    candidates: list[BackboneCandidate] = []
-    for name in dict.fromkeys(settings.backbones):
-        registered = registry.backbone(name)
-        weights = finder.find(registered.item)
-        chosen = layered(
-            TrainSettings,
-            registered.item.defaults.model_dump(exclude_unset=True),
-            weights.defaults,
-            preset(settings.preset).train,
-            settings.train,
-            settings.backbone.get(name, {}),
-        )
-        check_length(name, weights, chosen)
-        candidates.append(
-            BackboneCandidate(
-                backbone=registered.item,
-                distribution=registered.distribution,
-                weights=weights,
-                settings=chosen,
-            )
-        )
-    return candidates
+def backbone_candidate(
+    name: str, settings: RunSettings, registry: Registry, finder: WeightsFinder
+) -> BackboneCandidate:
+    """Find a backbone's weights and layer its settings.
+
+    Raises:
+        SettingsError, PluginError, StorageError, TryAgainError: it cannot be run like that.
+    """
+    registered = registry.backbone(name)
+    weights = finder.find(registered.item)
+    chosen = layered(
+        TrainSettings,
+        registered.item.defaults.model_dump(exclude_unset=True),
+        weights.defaults,
+        preset(settings.preset).train,
+        settings.train,
+        settings.backbone.get(name, {}),
+    )
+    check_length(name, weights, chosen)
+    return BackboneCandidate(
+        backbone=registered.item,
+        distribution=registered.distribution,
+        weights=weights,
+        settings=chosen,
+    )
 
 
 def _tuned(

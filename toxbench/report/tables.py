@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from toxbench.plugin.formats import Table
+from toxbench.report.leaks import leak_note
 from toxbench.report.words import millions, printable
 from toxbench.store.leaderboard import Leaderboard, Row, Statistic
 
@@ -178,6 +179,8 @@ def _notes(leaderboard: Leaderboard) -> list[str]:
     notes: list[str] = []
     if protocol.synthetic:
         notes.append("Synthetic sample: these scores say nothing about real comments.")
+    if protocol.audit is not None and protocol.audit.affected:
+        notes.append(leak_note(protocol.audit))
     if any(row.stand_in for row in rows):
         notes.append(
             "stand-in rows start from small substitute weights; they do not measure the "

@@ -20,9 +20,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from toxbench.atomic import write_atomically
+from toxbench.data.audit import audit
 from toxbench.data.split import Protocol
 from toxbench.errors import StorageError, TryAgainError
-from toxbench.records import PARTS, CellKey, CellRecord, Part
+from toxbench.records import PARTS, Audit, CellKey, CellRecord, Part
 from toxbench.settings import Frozen
 
 SUFFIX = ".safetensors"
@@ -51,6 +52,7 @@ class ProtocolRecord(Frozen):
     test_supports: tuple[dict[str, int], ...]
     folds: tuple[FoldRows, ...]
     definitions: dict[str, str]
+    audit: Audit | None = None  # folders of earlier versions have none
 
     @property
     def tested_supports(self) -> dict[str, int]:
@@ -215,6 +217,7 @@ def protocol_record(protocol: Protocol, synthetic: bool) -> ProtocolRecord:
             for f in protocol.folds
         ),
         definitions=dict(protocol.definitions),
+        audit=audit(comments, protocol.folds),
     )
 
 
