@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from toxbench import Table
+from toxbench.records import Audit
 from toxbench.report.tables import label_table, leaderboard_table, records, terminal_tables
 from toxbench.report.words import millions
 from toxbench.store.cells import FoldRows, ProtocolRecord
@@ -136,6 +137,17 @@ def test_a_note_stands_there_when_it_is_needed_and_only_then(
 ) -> None:
     assert words in notes(leaderboard)
     assert words not in notes(make_leaderboard())
+
+
+def test_a_split_that_leaks_is_told_and_only_such_a_split() -> None:
+    audit = Audit(
+        tested=3, affected=1, exact=((7, 0),), near=(), near_definition="", shared=None,
+        conflicts=(), implications=(), never=(), always=(),
+    )  # fmt: skip
+    whole = audit.model_copy(update={"exact": (), "affected": 0})
+    assert "The split leaks" in notes(make_leaderboard(audit=audit))
+    assert "The split leaks" not in notes(make_leaderboard(audit=whole))
+    assert "The split leaks" not in notes(make_leaderboard(audit=None))
 
 
 def test_labels_without_a_positive_test_row_are_named() -> None:

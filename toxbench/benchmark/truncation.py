@@ -54,7 +54,9 @@ def truncations(
             yield Unknown(name, str(error))
             continue
         if candidate.weights.folder is None:
-            yield Unknown(name, "its weights are not on this machine yet; toxbench run fetches them")
+            yield Unknown(
+                name, "its weights are not on this machine yet; toxbench run fetches them"
+            )
             continue
         device = choose_device("cpu", "fp32")  # tokenising needs none
         bench = Workbench(candidate.backbone, candidate.weights, comments, device)

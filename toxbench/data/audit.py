@@ -82,7 +82,7 @@ def _same(numbers: Numbers, test: Rows, kept: Rows) -> list[Pair]:
 def _shared(comments: Comments, groups: Numbers, rows: list[int]) -> SharedGroups | None:
     if comments.groups is None:
         return None
-    column = comments.columns["group"] or ""
+    column = comments.columns.get("group") or "group"
     return SharedGroups(column=column, groups=len(np.unique(groups[rows])), rows=tuple(rows))
 
 
@@ -112,6 +112,6 @@ def _implications(comments: Comments) -> list[Implication]:
         if i != j
         and supports[i] >= LEAST_POSITIVES
         and supports[j] < len(comments)  # every label implies one that every row has
-        and together[i, j] >= LEAST_SHARE * supports[i]
+        and together[i, j] / supports[i] >= LEAST_SHARE
     ]
     return sorted(found, key=lambda found: -found.share)
