@@ -24,6 +24,8 @@ _WORD = re.compile(r"\w+")
 # A pair at the threshold agrees in one of 25 bands of 5 hashes with a probability of 0.99995; with
 # longer bands pairs are missed, with shorter ones most of those proposed are no copies.
 _BANDS, _HASHES = 25, 5
+# Thousands of variants of one text would make millions of pairs: then the likeliest are compared.
+_COMPARED = 1000
 
 
 class NearCopies:
@@ -38,7 +40,8 @@ class NearCopies:
             if len(words) >= LEAST_WORDS:
                 self._number[row] = numbers.setdefault(words, len(numbers))
         self._words = list(numbers)
-        self._alike = _alike(self._words)
+        self._hashes = _hashes(self._words)
+        self._alike = _alike(self._hashes)
 
     def among(self, rows: Rows, kept: Rows) -> list[tuple[int, int]]:
         """Return each of ``rows`` that nearly copies one of ``kept``, and the first such one."""
@@ -49,12 +52,14 @@ class NearCopies:
         return [(row, other) for row, other in pairs if other is not None]
 
     def _first_near(self, number: int, first: Numbers) -> int | None:
-        proposed = {number}.union(*self._alike[number])
-        there = sorted((int(first[other]), other) for other in proposed if first[other] >= 0)
+        proposed = np.array(sorted({number}.union(*self._alike[number])), dtype=np.int64)
+        proposed = proposed[first[proposed] >= 0]
+        if len(proposed) > _COMPARED:
+            agreeing = (self._hashes[proposed] == self._hashes[number]).sum(axis=(1, 2))
+            proposed = proposed[np.argsort(-agreeing, kind="stable")[:_COMPARED]]
         own = self._words[number]
-        # The first is enough: thousands of variants of one text would make millions of pairs.
-        near = (row for row, other in there if _similarity(own, self._words[other]) >= SIMILARITY)
-        return next(near, None)
+        near = (n for n in proposed.tolist() if _similarity(own, self._words[n]) >= SIMILARITY)
+        return min((int(first[n]) for n in near), default=None)
 
 
 def first_rows(numbers: Numbers, rows: Rows) -> Numbers:
@@ -74,17 +79,24 @@ def first_rows(numbers: Numbers, rows: Rows) -> Numbers:
     return first
 
 
-def _alike(texts: Sequence[Words]) -> list[list[list[int]]]:
-    """Return for each text the buckets that it shares with others: lists of text numbers."""
-    hashes: Iterable[MinHash] = MinHash.generator(
+def _hashes(texts: Sequence[Words]) -> npt.NDArray[np.uint32]:
+    """Return ``[text, band, hash]``; two texts agree in a hash as often as they are similar."""
+    hashed: Iterable[MinHash] = MinHash.generator(
         ([word.encode("utf-8") for word in words] for words in texts), num_perm=_BANDS * _HASHES
     )
-    bands = [text.hashvalues.reshape(_BANDS, _HASHES) for text in hashes]
-    alike: list[list[list[int]]] = [[] for _ in texts]
+    hashes = np.empty((len(texts), _BANDS, _HASHES), dtype=np.uint32)
+    for number, one in enumerate(hashed):
+        hashes[number] = one.hashvalues.reshape(_BANDS, _HASHES)
+    return hashes
+
+
+def _alike(hashes: npt.NDArray[np.uint32]) -> list[list[list[int]]]:
+    """Return for each text the buckets that it shares with others: lists of text numbers."""
+    alike: list[list[list[int]]] = [[] for _ in hashes]
     for band in range(_BANDS):
         buckets: dict[bytes, list[int]] = defaultdict(list)
-        for number, own in enumerate(bands):
-            buckets[own[band].tobytes()].append(number)
+        for number, own in enumerate(hashes[:, band]):
+            buckets[own.tobytes()].append(number)
         for bucket in buckets.values():
             for number in bucket if len(bucket) > 1 else ():
                 alike[number].append(bucket)
