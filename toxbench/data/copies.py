@@ -3,6 +3,7 @@
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from itertools import chain, islice
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +25,8 @@ _WORD = re.compile(r"\w+")
 # A pair at the threshold agrees in one of 25 bands of 5 hashes with a probability of 0.99995; with
 # longer bands pairs are missed, with shorter ones most of those proposed are no copies.
 _BANDS, _HASHES = 25, 5
-# Thousands of variants of one text would make millions of pairs: then the likeliest are compared.
+# Thousands of variants of one text would make millions of pairs. Those in the smallest buckets are
+# compared, because what puts few texts together are the words that others do not have.
 _COMPARED = 1000
 
 
@@ -40,26 +42,22 @@ class NearCopies:
             if len(words) >= LEAST_WORDS:
                 self._number[row] = numbers.setdefault(words, len(numbers))
         self._words = list(numbers)
-        self._hashes = _hashes(self._words)
-        self._alike = _alike(self._hashes)
+        self._buckets = _buckets(self._words)
 
     def among(self, rows: Rows, kept: Rows) -> list[tuple[int, int]]:
         """Return each of ``rows`` that nearly copies one of ``kept``, and the first such one."""
-        first = first_rows(self._number, kept)
+        first = first_rows(self._number, kept).tolist()
         numbers = self._number[rows].tolist()
         copied = {n: self._first_near(n, first) for n in dict.fromkeys(numbers) if n >= 0}
         pairs = zip(rows.tolist(), (copied.get(n) for n in numbers), strict=True)
         return [(row, other) for row, other in pairs if other is not None]
 
-    def _first_near(self, number: int, first: Numbers) -> int | None:
-        proposed = np.array(sorted({number}.union(*self._alike[number])), dtype=np.int64)
-        proposed = proposed[first[proposed] >= 0]
-        if len(proposed) > _COMPARED:
-            agreeing = (self._hashes[proposed] == self._hashes[number]).sum(axis=(1, 2))
-            proposed = proposed[np.argsort(-agreeing, kind="stable")[:_COMPARED]]
+    def _first_near(self, number: int, first: list[int]) -> int | None:
+        smallest = chain((number,), *sorted(self._buckets[number], key=len))
+        proposed = set(islice((n for n in smallest if first[n] >= 0), _COMPARED))
         own = self._words[number]
-        near = (n for n in proposed.tolist() if _similarity(own, self._words[n]) >= SIMILARITY)
-        return min((int(first[n]) for n in near), default=None)
+        near = (n for n in proposed if _similarity(own, self._words[n]) >= SIMILARITY)
+        return min((first[n] for n in near), default=None)
 
 
 def first_rows(numbers: Numbers, rows: Rows) -> Numbers:
@@ -79,28 +77,21 @@ def first_rows(numbers: Numbers, rows: Rows) -> Numbers:
     return first
 
 
-def _hashes(texts: Sequence[Words]) -> npt.NDArray[np.uint32]:
-    """Return ``[text, band, hash]``; two texts agree in a hash as often as they are similar."""
-    hashed: Iterable[MinHash] = MinHash.generator(
+def _buckets(texts: Sequence[Words]) -> list[list[list[int]]]:
+    """Return for each text the buckets that it shares with others: lists of text numbers."""
+    hashes: Iterable[MinHash] = MinHash.generator(
         ([word.encode("utf-8") for word in words] for words in texts), num_perm=_BANDS * _HASHES
     )
-    hashes = np.empty((len(texts), _BANDS, _HASHES), dtype=np.uint32)
-    for number, one in enumerate(hashed):
-        hashes[number] = one.hashvalues.reshape(_BANDS, _HASHES)
-    return hashes
-
-
-def _alike(hashes: npt.NDArray[np.uint32]) -> list[list[list[int]]]:
-    """Return for each text the buckets that it shares with others: lists of text numbers."""
-    alike: list[list[list[int]]] = [[] for _ in hashes]
+    bands = [text.hashvalues.reshape(_BANDS, _HASHES) for text in hashes]
+    buckets: list[list[list[int]]] = [[] for _ in texts]
     for band in range(_BANDS):
-        buckets: dict[bytes, list[int]] = defaultdict(list)
-        for number, own in enumerate(hashes[:, band]):
-            buckets[own.tobytes()].append(number)
-        for bucket in buckets.values():
+        alike: dict[bytes, list[int]] = defaultdict(list)
+        for number, hashed in enumerate(bands):
+            alike[hashed[band].tobytes()].append(number)
+        for bucket in alike.values():
             for number in bucket if len(bucket) > 1 else ():
-                alike[number].append(bucket)
-    return alike
+                buckets[number].append(bucket)
+    return buckets
 
 
 def _similarity(words: Words, others: Words) -> float:
