@@ -107,6 +107,46 @@ class TrialRecord(Frozen):
     finished: str = Field(description="UTC, ISO 8601")
 
 
+class SharedGroups(Frozen):
+    """Test rows whose group has train or validation rows as well."""
+
+    column: str = Field(description="the table's column of groups")
+    groups: int = Field(description="different groups on both sides of a fold")
+    rows: tuple[int, ...] = Field(description="test rows in such a group")
+
+
+class Implication(Frozen):
+    """A label whose rows (nearly) all have another label as well."""
+
+    label: str
+    implied: str
+    positives: int = Field(description="rows with the first label")
+    share: float = Field(description="of those rows, how many have the implied label; 0 to 1")
+
+
+class Audit(Frozen):
+    """What a split leaks and what is odd about labels, over all folds. It holds no comment.
+
+    Rows are counted from 0 in the order of the table; a pair is a test row and the first row of
+    the same fold's train or validation part that it copies.
+    """
+
+    tested: int = Field(description="test rows")
+    affected: int = Field(description="test rows with a leak of any kind")
+    exact: tuple[tuple[int, int], ...] = Field(
+        description="pairs whose texts are equal apart from case, white space and Unicode form"
+    )
+    near: tuple[tuple[int, int], ...] = Field(description="pairs of other rows, nearly equal")
+    near_definition: str = Field(description="what nearly equal means, in words and numbers")
+    shared: SharedGroups | None = Field(description="None: the table has no column of groups")
+    conflicts: tuple[tuple[int, ...], ...] = Field(
+        description="all rows of each text that has rows with different labels"
+    )
+    implications: tuple[Implication, ...]
+    never: tuple[str, ...] = Field(description="labels that no row has")
+    always: tuple[str, ...] = Field(description="labels that every row has")
+
+
 class Environment(Frozen):
     """The machine and the code that made a cell."""
 

@@ -6,16 +6,13 @@ from typing import Any
 import pytest
 
 from toxbench import Table
-from toxbench.report.tables import (
-    label_table,
-    label_tables,
-    leaderboard_table,
-    records,
-    terminal_tables,
-)
+from toxbench.evaluation.thresholds import HALF
+from toxbench.records import Audit
+from toxbench.report.labels import label_table, label_tables
+from toxbench.report.tables import leaderboard_table, records, terminal_tables
 from toxbench.report.words import millions
 from toxbench.store.cells import FoldRows, ProtocolRecord
-from toxbench.store.leaderboard import COLUMNS, Leaderboard, Row, Statistic
+from toxbench.store.leaderboard import Leaderboard, Row, Statistic, columns
 
 PROTOCOL = ProtocolRecord(
     name="comments.csv",
@@ -42,7 +39,7 @@ def make_row(values: dict[str, Statistic | None] | None = None, **changes: Any) 
         parameters=109_490_000,
         cells=1,
         seeds=1,
-        values=dict.fromkeys(COLUMNS, THIRD) | (values or {}),
+        values=dict.fromkeys(columns(HALF), THIRD) | (values or {}),
         tuning=None,
         label_f1=(0.5,) * len(PROTOCOL.labels),
         label_average_precision=(0.75,) * 2 + (None,),
@@ -145,6 +142,17 @@ def test_a_note_stands_there_when_it_is_needed_and_only_then(
     assert words not in notes(make_leaderboard())
 
 
+def test_a_split_that_leaks_is_told_and_only_such_a_split() -> None:
+    audit = Audit(
+        tested=3, affected=1, exact=((7, 0),), near=(), near_definition="", shared=None,
+        conflicts=(), implications=(), never=(), always=(),
+    )  # fmt: skip
+    whole = audit.model_copy(update={"exact": (), "affected": 0})
+    assert "The split leaks" in notes(make_leaderboard(audit=audit))
+    assert "The split leaks" not in notes(make_leaderboard(audit=whole))
+    assert "The split leaks" not in notes(make_leaderboard(audit=None))
+
+
 def test_labels_without_a_positive_test_row_are_named() -> None:
     assert "left out of macro: IsNever." in notes(make_leaderboard())
     scored = ({"IsRude": 1, "IsLong": 2, "IsNever": 1},)
@@ -170,7 +178,7 @@ def test_records_are_unrounded_and_flat() -> None:
     assert (first["stand_in"], second["stand_in"]) == (True, False)
     assert first["scored_labels"] == 2
     assert first.keys() == second.keys()
-    assert {*COLUMNS, *(f"{name}_sd" for name in COLUMNS)} <= first.keys()
+    assert {*columns(HALF), *(f"{name}_sd" for name in columns(HALF))} <= first.keys()
 
 
 def test_the_label_tables_have_no_number_for_a_label_without_support() -> None:

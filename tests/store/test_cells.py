@@ -119,6 +119,22 @@ def test_the_same_cell_gives_the_same_bytes(store: CellStore) -> None:
     assert store.path(make_cell().key).read_bytes() == once
 
 
+def test_the_audit_is_stored_beside_the_fingerprint_and_not_in_it(store: CellStore) -> None:
+    stored = store.protocol()
+    assert stored.fingerprint == make_protocol().fingerprint
+    assert stored.audit is not None
+    assert (stored.audit.tested, stored.audit.never) == (4, ("IsNever",))
+    assert PROSE not in store.protocol_path.read_text(encoding="utf-8")
+
+
+def test_a_folder_from_before_audits_is_read_and_left_as_it_is(store: CellStore) -> None:
+    content = json.loads(store.protocol_path.read_text(encoding="utf-8"))
+    del content["audit"]
+    store.protocol_path.write_text(json.dumps(content), encoding="utf-8")
+    store.prepare(make_protocol(), synthetic=False)
+    assert store.protocol().audit is None
+
+
 def test_records_come_in_the_order_of_file_names(store: CellStore) -> None:
     for seed in (2, 0, 1):
         store.write(make_cell(seed), make_probabilities())

@@ -15,8 +15,8 @@ from toxbench.benchmark.workbench import Workbench
 from toxbench.data.split import Protocol, Split
 from toxbench.errors import PluginError
 from toxbench.evaluation.epochs import EpochChoice, epoch_scores
-from toxbench.evaluation.metrics import evaluate, is_constant, label_table, predict
-from toxbench.evaluation.thresholds import HALF, choose_thresholds
+from toxbench.evaluation.metrics import measure
+from toxbench.evaluation.thresholds import choose_thresholds
 from toxbench.plugin.baseline import Predict
 from toxbench.records import PARTS, CellKey, CellRecord, Cost, Environment, EpochRecord, Part
 from toxbench.training.device import Device, PeakMemory
@@ -136,19 +136,7 @@ class CellRunner:
             best_epoch=trained.best_epoch if trained else None,
             truncated=truncated,
             thresholds=thresholds,
-            metrics={
-                rule: {
-                    part: evaluate(targets[part], probabilities[part], chosen)
-                    for part in PARTS
-                    if len(targets[part])
-                }
-                for rule, chosen in thresholds.items()
-            },
-            per_label={
-                rule: label_table(comments.labels, targets["test"], probabilities["test"], chosen)
-                for rule, chosen in thresholds.items()
-            },
-            constant=is_constant(predict(probabilities["test"], thresholds[HALF])),
+            **measure(comments.labels, targets, probabilities, thresholds),
         )
 
 

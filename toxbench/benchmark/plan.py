@@ -89,7 +89,8 @@ def make_plan(settings: RunSettings, registry: Registry, download: bool = True) 
     protocol = make_protocol(source.comments, source.folds)
     finder = WeightsFinder(WeightsChoice.parse(settings.weights), download)
     store = CellStore.for_protocol(settings.results, protocol)
-    backbones = _backbones(settings, registry, finder)
+    names = dict.fromkeys(settings.backbones)
+    backbones = [backbone_candidate(name, settings, registry, finder) for name in names]
     candidates: tuple[Candidate, ...] = (
         *backbones,
         *(_tuned(backbones, store, protocol) if settings.tuned else ()),
@@ -113,31 +114,31 @@ def make_protocol(comments: Comments, folds: tuple[Split, ...]) -> Protocol:
     return Protocol(comments, folds, definitions)
 
 
-def _backbones(
-    settings: RunSettings, registry: Registry, finder: WeightsFinder
-) -> list[BackboneCandidate]:
-    candidates: list[BackboneCandidate] = []
-    for name in dict.fromkeys(settings.backbones):
-        registered = registry.backbone(name)
-        weights = finder.find(registered.item)
-        chosen = layered(
-            TrainSettings,
-            registered.item.defaults.model_dump(exclude_unset=True),
-            weights.defaults,
-            preset(settings.preset).train,
-            settings.train,
-            settings.backbone.get(name, {}),
-        )
-        check_length(name, weights, chosen)
-        candidates.append(
-            BackboneCandidate(
-                backbone=registered.item,
-                distribution=registered.distribution,
-                weights=weights,
-                settings=chosen,
-            )
-        )
-    return candidates
+def backbone_candidate(
+    name: str, settings: RunSettings, registry: Registry, finder: WeightsFinder
+) -> BackboneCandidate:
+    """Find a backbone's weights and layer its settings.
+
+    Raises:
+        SettingsError, PluginError, StorageError, TryAgainError: it cannot be run like that.
+    """
+    registered = registry.backbone(name)
+    weights = finder.find(registered.item)
+    chosen = layered(
+        TrainSettings,
+        registered.item.defaults.model_dump(exclude_unset=True),
+        weights.defaults,
+        preset(settings.preset).train,
+        settings.train,
+        settings.backbone.get(name, {}),
+    )
+    check_length(name, weights, chosen)
+    return BackboneCandidate(
+        backbone=registered.item,
+        distribution=registered.distribution,
+        weights=weights,
+        settings=chosen,
+    )
 
 
 def _tuned(

@@ -12,7 +12,8 @@ from toxbench.benchmark.plan import Plan
 from toxbench.errors import StorageError, TryAgainError
 from toxbench.plugin.registry import Problem, Registry
 from toxbench.records import CellKey, CellRecord, EpochRecord
-from toxbench.report.tables import label_tables, leaderboard_table
+from toxbench.report.labels import label_tables
+from toxbench.report.tables import leaderboard_table
 from toxbench.store.cells import CellStore
 from toxbench.store.leaderboard import Leaderboard
 from toxbench.store.ranking import load_leaderboard

@@ -1,14 +1,26 @@
-"""``toxbench data``: look at a table, write the sample, fetch the YouTube table."""
+"""``toxbench data``: look at a table, check it, write the sample, fetch the YouTube table."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from toxbench.cli.options import column_options, used
+from toxbench.cli.options import (
+    column_options,
+    comma_list,
+    settings_from,
+    settings_options,
+    used,
+)
+from toxbench.errors import SettingsError
+from toxbench.report.words import printable
+from toxbench.settings import RunSettings, SplitSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from toxbench.data.describe import Description
+    from toxbench.data.split import Split
     from toxbench.data.table import Comments
 
 
@@ -29,6 +41,49 @@ def show(file: Path, debug: bool, **values: Any) -> None:
 
     comments = read_comments(file, layered(ColumnSettings, used(ColumnSettings, values)))
     click.echo(_text(comments, describe(comments)))
+
+
+@data.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@column_options
+@click.option(
+    "--backbones",
+    metavar="A,B,C",
+    callback=comma_list,
+    help="Count the comments that these cut; see: toxbench backbones.",
+)
+@click.option(
+    "--weights",
+    multiple=True,
+    metavar="SOURCE",
+    help="Of --backbones: auto, hub, stand-in, or NAME=PATH; may be repeated. [auto]",
+)
+@settings_options(SplitSettings)
+@click.option("--debug", is_flag=True, help="Show a traceback with every error.")
+def check(file: Path, debug: bool, **values: Any) -> None:
+    """Look for what makes scores on FILE look better than they are; print no comment.
+
+    Texts and groups on both sides of the split, equal texts with different labels, labels that
+    imply others or never change, comments that are cut. Finding some is no error.
+    """
+    if values["weights"] and not values["backbones"]:
+        raise SettingsError("--weights is for --backbones; name some")
+    settings = settings_from({**values, "data": file, "config": None})
+    from toxbench.benchmark.check import split_settings
+    from toxbench.data.audit import audit
+    from toxbench.data.folds import draw_folds
+    from toxbench.data.table import read_comments
+    from toxbench.report.leaks import audit_lines
+
+    split = split_settings(settings)
+    comments = read_comments(file, settings.columns)
+    folds = draw_folds(comments, split)
+    click.echo(_headline(comments, split, folds))
+    for line in audit_lines(audit(comments, folds), lambda row: _row_name(comments, row)):
+        click.echo(line)
+    truncated = _truncation(settings, comments) if values["backbones"] else _TRUNCATION_HINT
+    for line in truncated:
+        click.echo(printable(line))
 
 
 @data.command()
@@ -56,6 +111,48 @@ def fetch(debug: bool) -> None:
     )  # fmt: skip
     click.echo(f"{fetched.path}")
     click.echo(f"{fetched.rows} comments, {fetched.labels} labels; {same}")
+
+
+_TRUNCATION_HINT = ("Cut comments: not counted; --backbones bert,distilbert counts them",)
+
+
+def _headline(comments: "Comments", split: SplitSettings, folds: "Sequence[Split]") -> str:
+    tested = sum(len(fold.test) for fold in folds)
+    many = f" in {len(folds)} folds" if len(folds) > 1 else ""
+    name = printable(comments.name)
+    return f"{name}: {len(comments)} rows, {tested} of them test rows{many}; --split {split.split}"
+
+
+def _row_name(comments: "Comments", row: int) -> str:
+    """Call a row by its id; by its number, counted from 1, where the id is none to be shown.
+
+    It may be long, or hold the comment: the text column can be named for both.
+    """
+    row_id = comments.ids[row]
+    if comments.columns["id"] is None or len(row_id) > 40 or comments.texts[row] in row_id:
+        return f"row {row + 1}"
+    return row_id
+
+
+def _truncation(settings: RunSettings, comments: "Comments") -> "Iterator[str]":
+    """Yield how many comments each backbone cuts, or why that is not known."""
+    from toxbench.benchmark.check import check_settings
+    from toxbench.plugin.registry import Registry
+
+    registry = Registry.discover()
+    check_settings(settings, registry)
+    # Only now: torch and transformers take seconds to import.
+    from toxbench.benchmark.truncation import Truncation, truncations
+
+    yield "Cut comments: what is beyond --max-length tokens, a backbone never sees"
+    for found in truncations(settings, comments, registry):
+        if isinstance(found, Truncation):
+            yield (
+                f"  {found.backbone} cuts {found.share:.1%} of {len(comments)} comments at "
+                f"{found.max_length} tokens ({found.weights})"
+            )
+        else:
+            yield f"  {found.backbone}: unknown, {found.reason}"
 
 
 def _text(comments: "Comments", facts: "Description") -> str:

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 import click
 
 from toxbench.cli.backbones import backbones
+from toxbench.cli.compare import compare
 from toxbench.cli.data import data
 from toxbench.cli.leaderboard import leaderboard
 from toxbench.cli.metrics import metrics
+from toxbench.cli.rescore import rescore
 from toxbench.cli.run import run
 from toxbench.cli.tune import tune
 from toxbench.errors import ToxbenchError
@@ -35,7 +37,7 @@ def cli(debug: bool) -> None:
     """
 
 
-for command in (run, tune, leaderboard, metrics, backbones, data):
+for command in (run, tune, leaderboard, compare, rescore, metrics, backbones, data):
     cli.add_command(command)
 
 

@@ -45,6 +45,7 @@ def run(**values: Any) -> None:
     from toxbench.benchmark.run import run_plan
     from toxbench.cli.feedback import feedback_for
     from toxbench.cli.show import print_leaderboard
+    from toxbench.store.ranking import load_leaderboard
 
     with feedback_for(
         quiet=values["quiet"] or values["as_json"], debug=values["debug"]
@@ -58,7 +59,7 @@ def run(**values: Any) -> None:
         if values["dry_run"]:
             return
         failures = run_plan(plan, registry, feedback)
-    print_leaderboard(plan.store, registry, "json" if values["as_json"] else None)
+    print_leaderboard(load_leaderboard(plan.store), registry, "json" if values["as_json"] else None)
     if not values["as_json"] and not values["quiet"]:
         click.echo(f"\nStored in {plan.store.folder}")
     if failures:
@@ -98,6 +99,7 @@ def _plan_text(plan: "Plan") -> str:
                 f"from {candidate.weights.record.label}"
             )
         lines.append(line)
+    lines += _detectable(plan)
     if plan.missing:
         seconds = expected_seconds(plan)
         about = (
@@ -114,6 +116,26 @@ def _plan_text(plan: "Plan") -> str:
 def _spread(counts: list[int]) -> str:
     low, high = min(counts), max(counts)
     return str(low) if low == high else f"{low} to {high}"
+
+
+def _detectable(plan: "Plan") -> list[str]:
+    """Say how large a difference the test rows can show, before anything is trained."""
+    import numpy as np
+
+    from toxbench.benchmark.candidate import BackboneCandidate
+    from toxbench.evaluation.power import detectable_difference
+    from toxbench.report.comparison import METRICS
+
+    seeds = {key.seed for c, key in plan.cells if isinstance(c, BackboneCandidate)}
+    if not seeds:
+        return []
+    tested = np.concatenate([fold.test for fold in plan.protocol.folds])
+    found = detectable_difference(plan.protocol.comments.targets[tested], len(seeds))
+    said = " or ".join(f"{size:.3f} in {METRICS[name]}" for name, size in found.items())
+    return [
+        f"Shows     a difference of {said} four times in five with {len(seeds)} "
+        f"seed{'s' if len(seeds) > 1 else ''}, if candidates err as two stand-ins did"
+    ]
 
 
 def _cells(count: int) -> str:

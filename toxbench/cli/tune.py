@@ -49,6 +49,7 @@ def tune(**values: Any) -> None:
     from toxbench.benchmark.check import check_settings
     from toxbench.cli.feedback import feedback_for
     from toxbench.cli.show import print_leaderboard
+    from toxbench.store.ranking import load_leaderboard
     from toxbench.tuning.request import write_request
     from toxbench.tuning.tune import plan_tuning, run_tuning
 
@@ -70,7 +71,7 @@ def tune(**values: Any) -> None:
     store = planned.plan.store
     if not values["as_json"] and not values["quiet"]:
         _print_tuned(planned, outcome, registry)
-    print_leaderboard(store, registry, "json" if values["as_json"] else None)
+    print_leaderboard(load_leaderboard(store), registry, "json" if values["as_json"] else None)
     if not values["as_json"] and not values["quiet"]:
         click.echo(f"\nStored in {store.folder}")
         click.echo("The default settings in the same table: the same options with toxbench run "

@@ -6,6 +6,7 @@ its own. A division by zero (nothing predicted, say) scores 0. What is undefined
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +24,7 @@ from sklearn.metrics import (
 
 from toxbench.data.table import Targets
 from toxbench.evaluation.definitions import METRICS
-from toxbench.records import LabelScores, Scores
+from toxbench.records import LabelScores, Part, Scores
 
 Probabilities = npt.NDArray[np.floating]
 Predictions = npt.NDArray[np.uint8]
@@ -98,6 +99,37 @@ def label_table(
         )
         for i, label in enumerate(labels)
     )
+
+
+def measure(
+    labels: Sequence[str],
+    targets: Mapping[Part, Targets],
+    probabilities: Mapping[Part, Probabilities],
+    thresholds: Mapping[str, Sequence[float]],
+) -> dict[str, Any]:
+    """Return every score of a cell's record: ``metrics``, ``per_label`` and ``constant``.
+
+    Args:
+        labels: names.
+        targets: part -> 0/1, ``[row, label]``.
+        probabilities: part -> in [0, 1], ``[row, label]``.
+        thresholds: rule -> one for each label; 0.5 is among them.
+    """
+    return {
+        "metrics": {
+            rule: {
+                part: evaluate(targets[part], probabilities[part], chosen)
+                for part in targets
+                if len(targets[part])
+            }
+            for rule, chosen in thresholds.items()
+        },
+        "per_label": {
+            rule: label_table(labels, targets["test"], probabilities["test"], chosen)
+            for rule, chosen in thresholds.items()
+        },
+        "constant": is_constant(predict(probabilities["test"], [0.5] * len(labels))),
+    }
 
 
 def is_constant(predictions: Predictions) -> bool:

@@ -1,8 +1,9 @@
 """What a reader must know before quoting a number of a leaderboard."""
 
-from toxbench.evaluation.comparison import Difference
+from toxbench.evaluation.counts import HEADLINES
 from toxbench.evaluation.thresholds import HALF
-from toxbench.report.comparison import verdict
+from toxbench.report.comparison import METRICS, verdict
+from toxbench.report.leaks import leak_note
 from toxbench.store.leaderboard import Leaderboard, Row
 from toxbench.store.ranking import SEEDS_NEEDED
 
@@ -33,6 +34,8 @@ def notes(leaderboard: Leaderboard) -> list[str]:
     said: list[str] = []
     if protocol.synthetic:
         said.append("Synthetic sample: these scores say nothing about real comments.")
+    if protocol.audit is not None and protocol.audit.affected:
+        said.append(leak_note(protocol.audit))
     if any(row.stand_in for row in rows):
         said.append(
             "stand-in rows start from small substitute weights; they do not measure the "
@@ -80,29 +83,46 @@ def _rule(rule: str) -> str:
 
 def conclusions(leaderboard: Leaderboard) -> list[str]:
     """Say in plain sentences what can be concluded, and what cannot."""
-    rows, differences = leaderboard.rows, leaderboard.differences
-    if not differences:
-        return []
-    if any(row.tier is None for row in rows):
-        return [
-            f"Exploratory: a backbone has fewer than {SEEDS_NEEDED} seeds, so nothing here says "
-            f"which is better; go on with --seeds {SEEDS_NEEDED}."
-        ]
-    said = [_tiers(rows)]
-    best = rows[0].name
-    return said + [verdict(d) for d in differences if _is_about(d, best)]
+    rows, metric = leaderboard.rows, leaderboard.metric
+    if metric not in HEADLINES:
+        return [f"Ranked by {metric}, which has no interval: who is first may be so by chance."]
+    if is_exploratory(leaderboard):
+        return [EXPLORATORY]
+    best = rows[0].name if rows else ""
+    pairs = [d for d in leaderboard.differences if d.metric == metric and best in (d.one, d.other)]
+    return [_tiers(rows, METRICS[metric]), *map(verdict, pairs)] if pairs else []
 
 
-def _is_about(difference: Difference, best: str) -> bool:
-    return difference.metric == "micro_f1" and best in (difference.one, difference.other)
+def caveats(leaderboard: Leaderboard) -> list[str]:
+    """Say what makes a comparison weaker than it looks."""
+    sampling = leaderboard.sampling
+    said = [EXPLORATORY] if is_exploratory(leaderboard) else []
+    if sampling is not None and not sampling.by_group:
+        said.append(_FEW_GROUPS.format(sampling.group_count))
+    return said
 
 
-def _tiers(rows: tuple[Row, ...]) -> str:
+def is_exploratory(leaderboard: Leaderboard) -> bool:
+    """Whether a backbone has too few seeds for any conclusion."""
+    return any(r.kind == "backbone" and r.seeds < SEEDS_NEEDED for r in leaderboard.rows)
+
+
+EXPLORATORY = (
+    f"Exploratory: a backbone has fewer than {SEEDS_NEEDED} seeds, so nothing here says which is "
+    f"better; go on with --seeds {SEEDS_NEEDED}."
+)
+_FEW_GROUPS = (
+    "The test rows belong to {} groups only, too few to resample: intervals and p-values resample "
+    "single rows and are too sure for comments of other groups."
+)
+
+
+def _tiers(rows: tuple[Row, ...], metric: str) -> str:
     first = [row.name for row in rows if row.tier == 1]
     if len(first) == 1:
-        return f"{first[0]} is alone in the first tier by micro-F1."
+        return f"{first[0]} is alone in the first tier by {metric}."
     return (
-        f"The first tier by micro-F1 holds {len(first)} candidates, and none of them can be "
+        f"The first tier by {metric} holds {len(first)} candidates, and none of them can be "
         f"called the best: {', '.join(first)}."
     )
 
@@ -114,10 +134,7 @@ def _sampling_notes(leaderboard: Leaderboard) -> list[str]:
         return []
     said = ["[low, high] is the 95 % interval over test rows and seeds."]
     if not sampling.by_group:
-        said.append(
-            f"The test rows belong to {sampling.group_count} groups only, too few to resample: "
-            "intervals resample single rows and are too narrow for comments of other groups."
-        )
+        said.append(_FEW_GROUPS.format(sampling.group_count))
     elif sampling.has_groups:
         said.append(f"Intervals resample the {sampling.group_count} groups of test rows whole.")
     return said

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from toxbench.evaluation.counts import HEADLINES
 from toxbench.plugin.formats import Table
 from toxbench.report.notes import conclusions, notes, scored_labels, title
 from toxbench.report.words import millions, printable
@@ -97,8 +98,10 @@ def _table(
 
 
 def _headline_columns(leaderboard: Leaderboard) -> tuple[Column, ...]:
+    metric = leaderboard.metric
     columns = (
         _NAME,
+        *([] if metric in HEADLINES else [Column(metric, _score(metric))]),
         Column("micro-F1", _with_interval("micro_f1")),
         Column("subset accuracy", _with_interval("subset_accuracy")),
         Column("micro-F1, global thr.", _with_interval("micro_f1_global")),

@@ -16,12 +16,13 @@ from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from toxbench.atomic import write_atomically
+from toxbench.data.audit import audit
 from toxbench.data.split import Protocol
 from toxbench.errors import StorageError, TryAgainError
-from toxbench.records import PARTS, CellKey, CellRecord, Part
+from toxbench.records import PARTS, Audit, CellKey, CellRecord, Part
 from toxbench.settings import Frozen
 from toxbench.store.rows import FILE, StoredRows, read_rows, write_rows
-from toxbench.store.sealed import seal, unseal
+from toxbench.store.sealed import Tensors, seal, unseal
 
 SUFFIX = ".safetensors"
 Probabilities = Mapping[Part, npt.NDArray[np.float32]]
@@ -49,6 +50,7 @@ class ProtocolRecord(Frozen):
     test_supports: tuple[dict[str, int], ...]
     folds: tuple[FoldRows, ...]
     definitions: dict[str, str]
+    audit: Audit | None = None  # folders of earlier versions have none
 
     @property
     def tested_supports(self) -> dict[str, int]:
@@ -131,7 +133,7 @@ class CellStore:
         Raises:
             StorageError: the disk is full or the folder cannot be written.
         """
-        tensors = {part: probabilities[part] for part in PARTS}
+        tensors: Tensors = {part: probabilities[part] for part in PARTS}
         content = seal("cell", record.model_dump_json(), tensors)
         write_atomically(self.path(record.key), content)
 
@@ -143,7 +145,7 @@ class CellStore:
         """
         return [record for record, _ in self.cells()]
 
-    def cells(self) -> Iterator[tuple[CellRecord, dict[str, npt.NDArray[np.float32]]]]:
+    def cells(self) -> Iterator[tuple[CellRecord, dict[Part, npt.NDArray[np.float32]]]]:
         """Yield every stored record with its probabilities, in the order of file names.
 
         Raises:
@@ -178,7 +180,7 @@ class CellStore:
             lock.release()
 
 
-def read_cell(path: Path) -> tuple[CellRecord, dict[str, npt.NDArray[np.float32]]]:
+def read_cell(path: Path) -> tuple[CellRecord, dict[Part, npt.NDArray[np.float32]]]:
     """Read a record and its probabilities.
 
     Raises:
@@ -186,8 +188,8 @@ def read_cell(path: Path) -> tuple[CellRecord, dict[str, npt.NDArray[np.float32]
     """
     try:
         text, tensors = unseal("cell", path.read_bytes())
-        return CellRecord.model_validate_json(text), tensors
-    except (OSError, ValueError) as error:
+        return CellRecord.model_validate_json(text), {part: tensors[part] for part in PARTS}
+    except (OSError, ValueError, KeyError) as error:
         raise CellDamagedError(
             f"{path} is damaged; remove the file and run the same command again"
         ) from error
@@ -218,6 +220,7 @@ def protocol_record(protocol: Protocol, synthetic: bool) -> ProtocolRecord:
             for f in protocol.folds
         ),
         definitions=dict(protocol.definitions),
+        audit=audit(comments, protocol.folds),
     )
 
 

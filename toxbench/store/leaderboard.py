@@ -1,5 +1,6 @@
 """Stored cells to ranked rows: a pure function, so that anybody gets the same leaderboard."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
@@ -7,6 +8,7 @@ from typing import Literal
 
 from toxbench.errors import StorageError
 from toxbench.evaluation.comparison import Difference
+from toxbench.evaluation.definitions import METRICS
 from toxbench.evaluation.thresholds import GLOBAL, HALF, PER_LABEL
 from toxbench.evaluation.uncertainty import Uncertainty
 from toxbench.records import CellRecord, Part, TuningRecord
@@ -95,6 +97,7 @@ class Leaderboard:
         differences: of every pair of rows, on each headline score.
         sampling: what the intervals rest on; None where there are none.
         rule: of the thresholds that scores without a rule of their own are at.
+        metric: that ranks.
     """
 
     protocol: ProtocolRecord
@@ -103,6 +106,7 @@ class Leaderboard:
     differences: tuple[Difference, ...] = ()
     sampling: Sampling | None = None
     rule: str = HALF
+    metric: str = "micro_f1"
 
 
 Value = Callable[[CellRecord], float | None]
@@ -133,13 +137,15 @@ def _optimism(cell: CellRecord) -> float | None:
     return None if validation is None or test is None else validation - test
 
 
-def columns(rule: str) -> dict[str, Value]:
+def columns(rule: str, metric: str = "micro_f1") -> dict[str, Value]:
     """Return column -> what it is of one cell; scores are of the test rows.
 
     Args:
         rule: of the thresholds, where a column does not name one.
+        metric: that ranks; it has a column in any case.
     """
     return {
+        metric: _metric(metric, rule),
         "micro_f1": _metric("micro_f1", rule),
         "micro_f1_global": _metric("micro_f1", GLOBAL),
         "micro_f1_per_label": _metric("micro_f1", PER_LABEL),
@@ -165,7 +171,10 @@ def columns(rule: str) -> dict[str, Value]:
 
 
 def build_leaderboard(
-    protocol: ProtocolRecord, cells: Iterable[CellRecord], rule: str = HALF
+    protocol: ProtocolRecord,
+    cells: Iterable[CellRecord],
+    rule: str = HALF,
+    metric: str = "micro_f1",
 ) -> Leaderboard:
     """Rank the candidates of one protocol; the order of ``cells`` does not matter.
 
@@ -173,6 +182,7 @@ def build_leaderboard(
         protocol: that all cells were measured with.
         cells: of any candidates, folds and seeds.
         rule: of the thresholds.
+        metric: to rank by.
 
     Raises:
         StorageError: a cell was measured with another protocol.
@@ -187,9 +197,10 @@ def build_leaderboard(
         candidates.setdefault((cell.key.candidate, cell.key.digest), []).append(cell)
     whole = {key: _whole_seeds(cells, len(protocol.folds)) for key, cells in candidates.items()}
     found = [cells for cells in whole.values() if cells]
-    rows = [_row(*each, rule) for each in zip(found, _differences(found), strict=True)]
+    wanted = columns(rule, metric)
+    rows = [_row(*each, rule, wanted) for each in zip(found, _differences(found), strict=True)]
     unfinished = tuple(sorted({name for (name, _), cells in whole.items() if not cells}))
-    return Leaderboard(protocol, tuple(sorted(rows, key=rank)), unfinished, rule=rule)
+    return Leaderboard(protocol, ranked(rows, metric), unfinished, rule=rule, metric=metric)
 
 
 def _whole_seeds(cells: Sequence[CellRecord], folds: int) -> list[CellRecord]:
@@ -198,7 +209,9 @@ def _whole_seeds(cells: Sequence[CellRecord], folds: int) -> list[CellRecord]:
     return [cell for cell in cells if seeds.count(cell.key.seed) == folds]
 
 
-def _row(cells: Sequence[CellRecord], difference: str, rule: str) -> Row:
+def _row(
+    cells: Sequence[CellRecord], difference: str, rule: str, wanted: Mapping[str, Value]
+) -> Row:
     first = cells[0]
     return Row(
         candidate=first.key.candidate,
@@ -210,7 +223,7 @@ def _row(cells: Sequence[CellRecord], difference: str, rule: str) -> Row:
         parameters=first.parameters,
         cells=len(cells),
         seeds=len({cell.key.seed for cell in cells}),
-        values={name: _mean_over_folds(cells, of) for name, of in columns(rule).items()},
+        values={name: _mean_over_folds(cells, of) for name, of in wanted.items()},
         tuning=first.tuning,
         label_f1=_label_f1(cells, rule),
         label_average_precision=_label_average_precision(cells),
@@ -247,10 +260,16 @@ def statistic(values: Sequence[float]) -> Statistic:
     return Statistic(fmean(values), stdev(values) if len(values) > 1 else None)
 
 
-def rank(row: Row) -> tuple[float, str, str, str]:
-    """Sort key: the highest micro-F1 first."""
-    f1 = row.values["micro_f1"]
-    return (-f1.mean if f1 else 1.0, row.candidate, row.difference, row.weights)
+def ranked(rows: Iterable[Row], metric: str) -> tuple[Row, ...]:
+    """Sort rows, the best of a metric first and those without a value last."""
+    sign = 1 if METRICS[metric].direction == "lower" else -1
+
+    def key(row: Row) -> tuple[float, str, str, str]:
+        value = row.values[metric]
+        place = sign * value.mean if value else math.inf
+        return (place, row.candidate, row.difference, row.weights)
+
+    return tuple(sorted(rows, key=key))
 
 
 def _differences(candidates: Sequence[Sequence[CellRecord]]) -> list[str]:

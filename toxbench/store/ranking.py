@@ -1,6 +1,6 @@
 """A stored protocol's leaderboard, with how sure its numbers are and who can be told apart."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +17,7 @@ from toxbench.store.leaderboard import (
     Sampling,
     Statistic,
     build_leaderboard,
-    rank,
+    ranked,
     statistic,
 )
 from toxbench.store.pooled import Cell, Pool, Pooled
@@ -52,7 +52,13 @@ def load_cells(*stores: CellStore) -> tuple[ProtocolRecord, StoredRows, list[Cel
     return protocol, stores[0].rows(), list(cells.values())
 
 
-def make_leaderboard(protocol: ProtocolRecord, rows: StoredRows, cells: list[Cell]) -> Leaderboard:
+def make_leaderboard(
+    protocol: ProtocolRecord,
+    rows: StoredRows,
+    cells: Sequence[Cell],
+    rule: str = HALF,
+    metric: str = "micro_f1",
+) -> Leaderboard:
     """Rank candidates by their cells, and say how sure that is.
 
     Args:
@@ -60,11 +66,12 @@ def make_leaderboard(protocol: ProtocolRecord, rows: StoredRows, cells: list[Cel
         rows: of the protocol's table.
         cells: records with their probabilities, in any order.
         rule: of the thresholds.
+        metric: to rank by.
 
     Raises:
         StorageError: a cell was measured with another protocol.
     """
-    board = build_leaderboard(protocol, (record for record, _ in cells), rule)
+    board = build_leaderboard(protocol, (record for record, _ in cells), rule, metric)
     if not board.rows:
         return board
     pool = Pool(protocol, rows)
@@ -76,19 +83,19 @@ def make_leaderboard(protocol: ProtocolRecord, rows: StoredRows, cells: list[Cel
         if wanted in pools
     }
     draws = bootstrap(evidence)
-    ranked = sorted(
-        (_with_uncertainty(row, pooled[row.name], draws, rule) for row in board.rows), key=rank
-    )
-    differences = _compare(ranked, {name: own for (name, by), own in draws.items() if by == rule})
+    at_rule = {name: own for (name, by), own in draws.items() if by == rule}
+    sure = [_with_uncertainty(row, pooled[row.name], draws, rule) for row in board.rows]
+    best_first = ranked(sure, metric)
+    differences = _compare(best_first, at_rule)
     return replace(
         board,
-        rows=tuple(_with_tiers(ranked, differences)),
+        rows=_with_tiers(best_first, differences, metric),
         differences=differences,
         sampling=Sampling(pool.group_count, pool.by_group, pool.has_groups),
     )
 
 
-def _of_row(row: Row, cells: list[Cell], folds: int) -> list[Cell]:
+def _of_row(row: Row, cells: Sequence[Cell], folds: int) -> list[Cell]:
     own = [c for c in cells if (c[0].key.candidate, c[0].key.digest) == (row.candidate, row.digest)]
     seeds = [record.key.seed for record, _ in own]
     return [cell for cell in own if seeds.count(cell[0].key.seed) == folds]
@@ -143,7 +150,7 @@ def _without_groups(pooled: Pooled, name: str) -> Floats | None:
     return np.asarray(SCORES[name](rest).mean(axis=0))
 
 
-def _compare(rows: list[Row], draws: Mapping[str, Draws]) -> tuple[Difference, ...]:
+def _compare(rows: Sequence[Row], draws: Mapping[str, Draws]) -> tuple[Difference, ...]:
     own = {row.name: draws[row.name] for row in rows}
     found: list[Difference] = []
     for metric in HEADLINES:
@@ -152,13 +159,16 @@ def _compare(rows: list[Row], draws: Mapping[str, Draws]) -> tuple[Difference, .
     return tuple(found)
 
 
-def _with_tiers(rows: list[Row], differences: tuple[Difference, ...]) -> list[Row]:
-    """Number the tiers by micro-F1, where every backbone has seeds enough."""
-    if any(row.kind == "backbone" and row.seeds < SEEDS_NEEDED for row in rows):
+def _with_tiers(
+    rows: tuple[Row, ...], differences: Sequence[Difference], metric: str
+) -> tuple[Row, ...]:
+    """Number the tiers, where every backbone has seeds enough and the metric can be resampled."""
+    exploratory = any(row.kind == "backbone" and row.seeds < SEEDS_NEEDED for row in rows)
+    if exploratory or metric not in HEADLINES:
         return rows
-    apart = {frozenset((d.one, d.other)): d.is_clear for d in differences if d.metric == "micro_f1"}
+    apart = {frozenset((d.one, d.other)): d.is_clear for d in differences if d.metric == metric}
     numbers = tiers([row.name for row in rows], lambda one, other: apart[frozenset((one, other))])
-    return [replace(row, tier=numbers[row.name]) for row in rows]
+    return tuple(replace(row, tier=numbers[row.name]) for row in rows)
 
 
 def _mean(by_seed: Floats) -> Statistic:

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from toxbench.errors import StorageError
-from toxbench.report.words import printable
 from toxbench.store.cells import ProtocolRecord
 
 
@@ -11,11 +10,11 @@ def what_differs(one: ProtocolRecord, other: ProtocolRecord) -> list[str]:
     """Name what makes two protocols different, in words."""
     found: list[str] = []
     if one.data_fingerprint != other.data_fingerprint:
-        tables = (f"{printable(p.name)} with {p.rows} rows" for p in (one, other))
+        tables = (f"{p.name} with {p.rows} rows" for p in (one, other))
         found.append(f"the table ({' and '.join(tables)})")
     if one.labels != other.labels:
         odd = sorted(set(one.labels) ^ set(other.labels))
-        found.append(f"the labels ({', '.join(map(printable, odd)) or 'their order'})")
+        found.append(f"the labels ({', '.join(odd) or 'their order'})")
     if one.folds != other.folds:
         found.append(f"the split ({' and '.join(_split(p) for p in (one, other))})")
     names = sorted({*one.definitions, *other.definitions})

@@ -1,0 +1,113 @@
+"""``toxbench data check`` in a process of its own: what a stranger reads about a table."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+PROSE = "nobody may ever read these seven words"
+
+
+def write(path: Path, ids: list[str], rows: int = 40) -> Path:
+    """Write a table in which every text stands twice, with an id for each row and two groups."""
+    frame = pd.DataFrame(
+        {
+            "id": ids,
+            "VideoId": [f"v{row % 2}" for row in range(rows)],
+            "text": [f"{PROSE} {row // 2}" for row in range(rows)],
+            "IsRude": [row % 3 % 2 for row in range(rows)],
+            "IsNever": 0,
+        }
+    )
+    frame.to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture
+def leaky(tmp_path: Path) -> Path:
+    return write(tmp_path / "leaky.csv", [f"c{row}" for row in range(40)])
+
+
+def test_leaks_are_printed_without_a_comment_and_are_no_error(cli: Cli, leaky: Path) -> None:
+    done = cli("data", "check", str(leaky))
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0] == "leaky.csv: 40 rows, 8 of them test rows; --split random"
+    assert "Shared groups: 8 of 8 test rows, from 2 groups" in lines
+    assert "Leaks in all: 8 of 8 test rows, each counted once" in lines
+    assert "IsNever has no positive row" in done.stdout
+    assert "Cut comments: not counted; --backbones bert,distilbert counts them" in lines
+    assert "nobody" not in done.stdout
+
+
+def test_the_split_is_the_one_that_was_asked_for(cli: Cli, leaky: Path) -> None:
+    done = cli("data", "check", str(leaky), "--folds", "4", "--validation-size", "0")
+    assert "40 of them test rows in 4 folds; --split random" in done.stdout
+    done = cli("data", "check", str(leaky), "--split", "grouped", "--group-column", "id",
+               "--labels", "IsRude")  # fmt: skip
+    assert "--split grouped" in done.stdout
+    assert "Exact copies: 0 of" in done.stdout
+    assert "Constant labels: 0" in done.stdout
+
+
+@pytest.mark.parametrize("column", ["text", "again"])
+def test_ids_that_are_comments_are_not_shown(cli: Cli, tmp_path: Path, column: str) -> None:
+    path = write(tmp_path / "t.csv", [f"c{row}" for row in range(40)])
+    frame = pd.read_csv(path)
+    frame["text"] = [f"lol {row}" for row in range(40)]
+    frame.loc[20:, "text"] = [f"LOL {row}" for row in range(20)]
+    frame["again"] = frame["text"]
+    frame.to_csv(path, index=False)
+    done = cli("data", "check", str(path), "--id-column", column)
+    assert done.returncode == 0
+    assert "row " in done.stdout
+    assert "lol" not in done.stdout.casefold()
+
+
+def test_hostile_ids_are_escaped(cli: Cli, tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", [f"\x1b[3{row}m\u202e" for row in range(40)])
+    done = cli("data", "check", str(path))
+    assert done.returncode == 0
+    assert "\\x1b[3" in done.stdout
+    assert "\x1b" not in done.stdout
+    assert "\u202e" not in done.stdout
+
+
+def test_truncation_is_counted_for_each_backbone(cli: Cli, table: Path, checkpoint: Path) -> None:
+    done = cli("data", "check", str(table), "--backbones", "bert,distilbert",
+               "--weights", "hub", "--weights", f"bert={checkpoint}",
+               HF_HUB_OFFLINE="1", HF_HOME=str(table.parent / "empty"))  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "bert cuts 0.0% of 60 comments at 128 tokens (folder tiny-bert@" in done.stdout
+    assert "distilbert: unknown, " in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "hint"),
+    [
+        (["--backbones", "brt"], 2, "did you mean 'bert'"),
+        (["--weights", "stand-in"], 2, "--backbones"),
+        (["--test-size", "2"], 2, "test_size"),
+        (["--labels", "IsRud"], 3, "did you mean 'IsRude'"),
+        (["--split", "grouped"], 3, "too few to split"),
+    ],
+)
+def test_errors_are_one_line(cli: Cli, leaky: Path, words: list[str], code: int, hint: str) -> None:
+    done = cli("data", "check", str(leaky), *words)
+    assert done.returncode == code
+    assert hint in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_leaderboard_of_a_leaky_split_says_so(cli: Cli, leaky: Path, tmp_path: Path) -> None:
+    done = cli("run", "--data", str(leaky), "--backbones", "none", "--quiet")
+    assert done.returncode == 0, done.stderr
+    assert "The split leaks: train or validation rows have the VideoId of 8" in done.stdout
+    (stored,) = (tmp_path / "results").glob("*/protocol.json")
+    audit = json.loads(stored.read_text(encoding="utf-8"))["audit"]
+    assert (audit["tested"], audit["affected"]) == (8, 8)
+    assert "nobody" not in stored.read_text(encoding="utf-8")

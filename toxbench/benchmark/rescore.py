@@ -1,0 +1,98 @@
+"""Stored probabilities scored anew: other thresholds, fewer labels, another metric; no training."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from toxbench.errors import SettingsError, nearest
+from toxbench.evaluation.definitions import METRICS
+from toxbench.evaluation.metrics import measure
+from toxbench.evaluation.thresholds import HALF, choose_thresholds
+from toxbench.records import PARTS, CellRecord, TuningRecord
+from toxbench.store.cells import CellStore, FoldRows, ProtocolRecord
+from toxbench.store.leaderboard import Leaderboard
+from toxbench.store.pooled import Cell
+from toxbench.store.ranking import load_cells, make_leaderboard
+from toxbench.store.rows import StoredRows
+
+
+def rescore(
+    store: CellStore, rule: str = HALF, without: Sequence[str] = (), metric: str = "micro_f1"
+) -> Leaderboard:
+    """Build a leaderboard of stored probabilities; nothing is written.
+
+    Args:
+        store: of the protocol.
+        rule: of the thresholds that scores are at.
+        without: labels that are left out of everything; thresholds are chosen without them.
+        metric: to rank by.
+
+    Raises:
+        SettingsError: there is no such label or metric, no label is left, or a candidate has no
+            validation rows to choose thresholds on.
+        StorageError: as `load_cells`.
+    """
+    if metric not in METRICS:
+        raise SettingsError(f"--metric {metric}: no such metric{nearest(metric, METRICS)}")
+    protocol, rows, cells = load_cells(store)
+    is_new = any(metric not in record.metrics[HALF]["test"] for record, _ in cells)
+    if without or is_new:  # a metric may be younger than the cells
+        kept = _kept(protocol, without)
+        cells = [_measured(cell, protocol, rows, kept) for cell in cells]
+        protocol, rows = _narrowed(protocol, rows, kept)
+    lacking = sorted({r.key.candidate for r, _ in cells if rule not in r.thresholds})
+    if lacking:
+        raise SettingsError(
+            f"--thresholds {rule}: there were no positive validation rows to choose them on for "
+            f"{', '.join(lacking)}"
+        )
+    return make_leaderboard(protocol, rows, cells, rule, metric)
+
+
+def _kept(protocol: ProtocolRecord, without: Sequence[str]) -> list[int]:
+    for label in without:
+        if label not in protocol.labels:
+            raise SettingsError(
+                f"--without {label}: no such label{nearest(label, protocol.labels)}"
+            )
+    kept = [i for i, label in enumerate(protocol.labels) if label not in without]
+    if not kept:
+        raise SettingsError("--without: no label is left")
+    return kept
+
+
+def _narrowed(
+    protocol: ProtocolRecord, rows: StoredRows, kept: list[int]
+) -> tuple[ProtocolRecord, StoredRows]:
+    labels = tuple(protocol.labels[i] for i in kept)
+    changes = {
+        "labels": labels,
+        "supports": {label: protocol.supports[label] for label in labels},
+        "test_supports": tuple(
+            {label: fold[label] for label in labels} for fold in protocol.test_supports
+        ),
+    }
+    fewer = StoredRows(rows.ids, rows.targets[:, kept], rows.groups, rows.has_groups)
+    return protocol.model_copy(update=changes), fewer
+
+
+def _measured(cell: Cell, protocol: ProtocolRecord, rows: StoredRows, kept: list[int]) -> Cell:
+    """Score a cell again on some labels."""
+    record, tensors = cell
+    fold: FoldRows = protocol.folds[record.key.fold]
+    probabilities = {part: np.ascontiguousarray(tensors[part][:, kept]) for part in PARTS}
+    targets = {part: rows.targets[np.array(getattr(fold, part), int)][:, kept] for part in PARTS}
+    thresholds = _thresholds(record, kept)
+    if thresholds is None:
+        thresholds = choose_thresholds(targets["validation"], probabilities["validation"])
+    labels = [protocol.labels[i] for i in kept]
+    changes = {"thresholds": thresholds, **measure(labels, targets, probabilities, thresholds)}
+    return record.model_copy(update=changes), probabilities
+
+
+def _thresholds(record: CellRecord, kept: list[int]) -> dict[str, tuple[float, ...]] | None:
+    """Return the thresholds that searched settings brought along, of some labels."""
+    tuning: TuningRecord | None = record.tuning
+    if tuning is None:
+        return None
+    return {rule: tuple(all_[i] for i in kept) for rule, all_ in record.thresholds.items()}

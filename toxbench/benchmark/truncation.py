@@ -1,0 +1,65 @@
+"""How many comments a backbone does not see to their end."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from toxbench.benchmark.plan import backbone_candidate
+from toxbench.benchmark.workbench import Workbench
+from toxbench.data.table import Comments
+from toxbench.errors import SettingsError, TryAgainError
+from toxbench.plugin.registry import Registry
+from toxbench.settings import RunSettings
+from toxbench.training.device import choose_device
+from toxbench.training.weights import WeightsChoice, WeightsFinder
+
+
+@dataclass(frozen=True)
+class Truncation:
+    """What one backbone's tokenizer cuts.
+
+    Attributes:
+        backbone: its name.
+        share: of all comments, how many are longer than ``max_length``.
+        max_length: tokens.
+        weights: which weights the tokenizer comes with.
+    """
+
+    backbone: str
+    share: float
+    max_length: int
+    weights: str
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """A backbone whose tokenizer is not on this machine, and why."""
+
+    backbone: str
+    reason: str
+
+
+def truncations(
+    settings: RunSettings, comments: Comments, registry: Registry
+) -> Iterator[Truncation | Unknown]:
+    """Yield the truncation of each backbone of the settings; nothing is downloaded.
+
+    Raises:
+        PluginError, StorageError: a backbone is unknown or broken, or its weights are damaged.
+    """
+    finder = WeightsFinder(WeightsChoice.parse(settings.weights), download=False)
+    for name in dict.fromkeys(settings.backbones):
+        try:
+            candidate = backbone_candidate(name, settings, registry, finder)
+        except (SettingsError, TryAgainError) as error:
+            yield Unknown(name, str(error))
+            continue
+        if candidate.weights.folder is None:
+            yield Unknown(
+                name, "its weights are not on this machine yet; toxbench run fetches them"
+            )
+            continue
+        device = choose_device("cpu", "fp32")  # tokenising needs none
+        bench = Workbench(candidate.backbone, candidate.weights, comments, device)
+        length = candidate.settings.max_length
+        share = float(bench.tokens(length).cut.mean())
+        yield Truncation(name, share, length, candidate.weights.record.label)

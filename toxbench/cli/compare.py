@@ -1,0 +1,28 @@
+"""``toxbench compare``: which candidates of a leaderboard can be told apart."""
+
+from pathlib import Path
+
+import click
+
+from toxbench.cli.options import results_option
+
+
+@click.command()
+@click.argument("names", metavar="[CANDIDATE]...", nargs=-1)
+@results_option
+@click.option("--format", "name", metavar="NAME", help="github, markdown, latex, csv, json, html.")
+@click.option("--debug", is_flag=True, help="Show a traceback with every error.")
+def compare(names: tuple[str, ...], results: Path | None, name: str | None, debug: bool) -> None:
+    """Compare candidates pair by pair, as the leaderboard names them; without names, all.
+
+    The same resampled test rows and seeds for both; p-values are two-sided, and Holm's correction
+    is over all pairs of the leaderboard, whichever are asked for.
+    """
+    from toxbench.benchmark.compare import comparison
+    from toxbench.cli.show import print_tables
+    from toxbench.plugin.registry import Registry
+    from toxbench.store.find import find_store
+    from toxbench.store.ranking import load_leaderboard
+
+    leaderboard = load_leaderboard(find_store(results or Path("results")))
+    print_tables([comparison(leaderboard, names)], Registry.discover(), name)

@@ -1,0 +1,47 @@
+"""``toxbench rescore``: other thresholds, labels or metric, from stored probabilities."""
+
+from pathlib import Path
+
+import click
+
+from toxbench.cli.metrics import WithMetrics
+from toxbench.cli.options import comma_list
+from toxbench.evaluation.thresholds import GLOBAL, HALF, PER_LABEL
+
+
+@click.command(cls=WithMetrics)
+@click.argument("folder", type=click.Path(path_type=Path), required=False)
+@click.option(
+    "--thresholds", "rule", type=click.Choice([HALF, GLOBAL, PER_LABEL]), default=HALF,
+    show_default=True, help="Where a probability counts as yes; chosen on validation rows.",
+)  # fmt: skip
+@click.option("--metric", default="micro_f1", show_default=True, help="What to rank by.")
+@click.option(
+    "--without", metavar="A,B", callback=comma_list, help="Labels to leave out of everything."
+)
+@click.option("--format", "name", metavar="NAME", help="github, markdown, latex, csv, json, html.")
+@click.option("--debug", is_flag=True, help="Show a traceback with every error.")
+def rescore(
+    folder: Path | None,
+    rule: str,
+    metric: str,
+    without: tuple[str, ...] | None,
+    name: str | None,
+    debug: bool,
+) -> None:
+    """Score the stored cells of FOLDER anew; nothing is trained, and nothing is written.
+
+    Without FOLDER, the newest in results/.
+    """
+    from toxbench.benchmark.rescore import rescore as score_again
+    from toxbench.cli.show import print_leaderboard
+    from toxbench.plugin.registry import Registry
+    from toxbench.report.words import printable
+    from toxbench.store.find import find_store
+
+    store = find_store(folder or Path("results"))
+    leaderboard = score_again(store, rule, without or (), metric.replace("-", "_"))
+    if name is None:
+        left_out = f" without {', '.join(map(printable, without))}" if without else ""
+        click.echo(f"Scored anew{left_out}; nothing is stored.\n")
+    print_leaderboard(leaderboard, Registry.discover(), name)

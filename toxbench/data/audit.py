@@ -1,0 +1,117 @@
+"""What makes a split flatter a model, and what is odd about its labels."""
+
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from toxbench.data.copies import DEFINITION, NearCopies, Numbers, first_rows
+from toxbench.data.groups import plain_text
+from toxbench.data.split import Rows, Split
+from toxbench.data.table import Comments
+from toxbench.records import Audit, Implication, SharedGroups
+
+LEAST_POSITIVES = 5  # an implication over fewer rows is an anecdote
+LEAST_SHARE = 0.8
+
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class _Leaks:
+    """What one fold leaks."""
+
+    exact: list[Pair]
+    near: list[Pair]
+    shared: list[int]
+
+    @property
+    def rows(self) -> set[int]:
+        """Test rows with a leak of any kind."""
+        return {*self.shared, *(row for row, _ in (*self.exact, *self.near))}
+
+
+def audit(comments: Comments, folds: Sequence[Split]) -> Audit:
+    """Look for test rows that training has seen in some form, and for odd labels.
+
+    A leak is between a fold's test part and its train or validation part. Counts are over all
+    folds; rows are counted from 0 in the order of the table. The result holds no text.
+    """
+    plain = [plain_text(text) for text in comments.texts]
+    texts, near = _numbered(plain), NearCopies(plain)
+    groups = _numbered(comments.groups or (None,) * len(comments))
+    leaks = [_leaks(fold, texts, near, groups) for fold in folds]
+    return Audit(
+        tested=sum(len(fold.test) for fold in folds),
+        affected=sum(len(fold.rows) for fold in leaks),
+        exact=tuple(pair for fold in leaks for pair in fold.exact),
+        near=tuple(pair for fold in leaks for pair in fold.near),
+        near_definition=DEFINITION,
+        shared=_shared(comments, groups, [row for fold in leaks for row in fold.shared]),
+        conflicts=tuple(_conflicts(comments, texts)),
+        implications=tuple(_implications(comments)),
+        never=tuple(label for label, n in comments.supports.items() if n == 0),
+        always=tuple(label for label, n in comments.supports.items() if n == len(comments)),
+    )
+
+
+def _leaks(fold: Split, texts: Numbers, near: NearCopies, groups: Numbers) -> _Leaks:
+    kept = np.concatenate([fold.train, fold.validation])
+    exact = _same(texts, fold.test, kept)
+    other = np.setdiff1d(fold.test, [row for row, _ in exact])
+    shared = [row for row, _ in _same(groups, fold.test, kept)]
+    return _Leaks(exact, near.among(other, kept), shared)
+
+
+def _numbered(values: Iterable[Hashable]) -> Numbers:
+    """Number equal values alike, from 0; None is -1."""
+    seen: dict[Hashable, int] = {}
+    numbers = [-1 if value is None else seen.setdefault(value, len(seen)) for value in values]
+    return np.array(numbers, dtype=np.int64)
+
+
+def _same(numbers: Numbers, test: Rows, kept: Rows) -> list[Pair]:
+    """Return each test row whose number a kept row has, and the first such row."""
+    numbered = np.sort(test[numbers[test] >= 0])
+    others = first_rows(numbers, kept)[numbers[numbered]]
+    pairs = zip(numbered.tolist(), others.tolist(), strict=True)
+    return [(row, other) for row, other in pairs if other >= 0]
+
+
+def _shared(comments: Comments, groups: Numbers, rows: list[int]) -> SharedGroups | None:
+    if comments.groups is None:
+        return None
+    column = comments.columns.get("group") or "group"
+    return SharedGroups(column=column, groups=len(np.unique(groups[rows])), rows=tuple(rows))
+
+
+def _conflicts(comments: Comments, texts: Numbers) -> Iterator[tuple[int, ...]]:
+    """Yield the rows of every text that has rows with different labels."""
+    rows_of: dict[int, list[int]] = defaultdict(list)
+    for row, text in enumerate(texts.tolist()):
+        rows_of[text].append(row)
+    for rows in rows_of.values():
+        if len(rows) > 1 and np.ptp(comments.targets[rows], axis=0).any():
+            yield tuple(rows)
+
+
+def _implications(comments: Comments) -> list[Implication]:
+    """Return which label (nearly) always comes with which other one, the surest first."""
+    targets = comments.targets.astype(np.int64)
+    together, supports = targets.T @ targets, targets.sum(axis=0)
+    found = [
+        Implication(
+            label=label,
+            implied=implied,
+            positives=int(supports[i]),
+            share=float(together[i, j] / supports[i]),
+        )
+        for i, label in enumerate(comments.labels)
+        for j, implied in enumerate(comments.labels)
+        if i != j
+        and supports[i] >= LEAST_POSITIVES
+        and supports[j] < len(comments)  # every label implies one that every row has
+        and together[i, j] / supports[i] >= LEAST_SHARE
+    ]
+    return sorted(found, key=lambda found: -found.share)
