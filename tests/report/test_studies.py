@@ -30,7 +30,8 @@ from toxbench.records import (
 )
 from toxbench.report.plots import importances, study_plots
 from toxbench.report.studies import importance_table, tuned_table
-from toxbench.report.tables import label_table, label_tables, leaderboard_table, terminal_tables
+from toxbench.report.labels import label_table, label_tables
+from toxbench.report.tables import leaderboard_table, terminal_tables
 from toxbench.store.cells import FoldRows, ProtocolRecord
 from toxbench.store.leaderboard import Leaderboard, Row, build_leaderboard
 from toxbench.tuning.index import in_memory_study
