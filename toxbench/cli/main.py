@@ -9,6 +9,7 @@ import click
 
 from toxbench.cli.backbones import backbones
 from toxbench.cli.data import data
+from toxbench.cli.errors import errors
 from toxbench.cli.leaderboard import leaderboard
 from toxbench.cli.metrics import metrics
 from toxbench.cli.run import run
@@ -35,7 +36,7 @@ def cli(debug: bool) -> None:
     """
 
 
-for command in (run, tune, leaderboard, metrics, backbones, data):
+for command in (run, tune, leaderboard, errors, metrics, backbones, data):
     cli.add_command(command)
 
 
