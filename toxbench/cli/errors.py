@@ -54,14 +54,14 @@ def errors(
     from toxbench.plugin.registry import Registry
     from toxbench.report.errors import TABLES, Shown
     from toxbench.store.find import find_store
-    from toxbench.store.tested import load_tested
+    from toxbench.store.predicted import load_predicted
 
     if name in _ONE_TABLE and which is None:
         raise SettingsError(f"{name} holds one table; choose with --table missed|disagree|labels")
     render = Registry.discover().report_format(name or "plain").item.render
-    tested = load_tested(find_store(folder or Path("results")))
-    shown = Shown(limit, _texts(tested.protocol, values))
-    tables = [make(tested, shown) for key, make in TABLES.items() if which in {None, key}]
+    predicted = load_predicted(find_store(folder or Path("results")))
+    shown = Shown(limit, _texts(predicted.protocol, values))
+    tables = [make(predicted, shown) for key, make in TABLES.items() if which in {None, key}]
     click.echo("\n\n".join(render(table).strip() for table in tables))
 
 

@@ -16,7 +16,7 @@ from toxbench.evaluation.errors import (
 )
 from toxbench.plugin.formats import Table
 from toxbench.report.words import printable
-from toxbench.store.tested import Tested
+from toxbench.store.predicted import Predicted
 
 _TEXT_LENGTH = 120  # characters of a comment
 _WIDTH = 44  # of a cell, so that most tables fit a terminal
@@ -36,10 +36,10 @@ class Shown:
     texts: Sequence[str] | None = None
 
 
-def missed_table(tested: Tested, shown: Shown) -> Table:
+def missed_table(predicted: Predicted, shown: Shown) -> Table:
     """Return the rows that every candidate gets wrong, the surest mistakes first."""
-    found = missed_by_all(tested.targets, tested.candidates)
-    labels, count = _labels(tested), len(tested.candidates)
+    found = missed_by_all(predicted.targets, predicted.candidates)
+    labels, count = _labels(predicted), len(predicted.candidates)
     rows: list[tuple[int, Record]] = [
         (
             missed.row,
@@ -52,7 +52,7 @@ def missed_table(tested: Tested, shown: Shown) -> Table:
         for missed in found
     ]
     return _table(
-        tested,
+        predicted,
         shown,
         "Rows that every candidate gets wrong",
         ("missed", "wrongly predicted", "loss"),
@@ -65,13 +65,13 @@ def missed_table(tested: Tested, shown: Shown) -> Table:
     )
 
 
-def disagreement_table(tested: Tested, shown: Shown) -> Table:
+def disagreement_table(predicted: Predicted, shown: Shown) -> Table:
     """Return the rows of which candidates predict different labels, the widest apart first."""
-    labels = _labels(tested)
-    said = {name: f"{printable(name)} says" for name in tested.candidates}
+    labels = _labels(predicted)
+    said = {name: f"{printable(name)} says" for name in predicted.candidates}
     rows: list[tuple[int, Record]] = []
-    for found in disagreements(tested.candidates):
-        record: Record = {"given": _listed(_given(tested, found.row), labels)}
+    for found in disagreements(predicted.candidates):
+        record: Record = {"given": _listed(_given(predicted, found.row), labels)}
         record |= {said[name]: _listed(own, labels) for name, own in found.said.items()}
         rows.append((found.row, record))
     meaning = (
@@ -80,7 +80,7 @@ def disagreement_table(tested: Tested, shown: Shown) -> Table:
     )
     alone = "There is one candidate, so nobody disagrees; it takes two."
     return _table(
-        tested,
+        predicted,
         shown,
         "Rows about which candidates disagree",
         ("given", *said.values()),
@@ -89,10 +89,10 @@ def disagreement_table(tested: Tested, shown: Shown) -> Table:
     )
 
 
-def suspect_table(tested: Tested, shown: Shown) -> Table:
+def suspect_table(predicted: Predicted, shown: Shown) -> Table:
     """Return the labels that candidates confidently contradict, the most suspect first."""
-    probabilities = mean_probabilities(tested.candidates)
-    labels = _labels(tested)
+    probabilities = mean_probabilities(predicted.candidates)
+    labels = _labels(predicted)
     rows: list[tuple[int, Record]] = [
         (
             found.row,
@@ -102,15 +102,15 @@ def suspect_table(tested: Tested, shown: Shown) -> Table:
                 "probability": found.probability,
             },
         )
-        for found in suspects(tested.targets, probabilities)
+        for found in suspects(predicted.targets, probabilities)
     ]
-    unjudged = np.flatnonzero(~is_judged(tested.targets, probabilities)).tolist()
+    unjudged = np.flatnonzero(~is_judged(predicted.targets, probabilities)).tolist()
     left_out = (
         f"Not judged, with fewer than {FEWEST} rows with or without it, or never or always "
         f"predicted: {_listed(unjudged, labels)}.",
     )
     return _table(
-        tested,
+        predicted,
         shown,
         "Labels that look wrong",
         ("label", "given", "probability"),
@@ -128,7 +128,7 @@ TABLES = {"missed": missed_table, "disagree": disagreement_table, "labels": susp
 
 
 def _table(
-    tested: Tested,
+    predicted: Predicted,
     shown: Shown,
     title: str,
     headers: tuple[str, ...],
@@ -138,36 +138,38 @@ def _table(
     """Put ids before the found rows, and comments behind them if they are shown."""
     records: list[Record] = []
     for row, record in found[: shown.limit]:
-        text = {} if shown.texts is None else {"text": _short(shown.texts[tested.rows[row]])}
-        records.append({"id": printable(tested.ids[row]), **record, **text})
+        text = {} if shown.texts is None else {"text": _short(shown.texts[predicted.rows[row]])}
+        records.append({"id": printable(predicted.ids[row]), **record, **text})
     more = f", the first {len(records)} shown" if len(records) < len(found) else ""
     return Table(
-        title=f"{title}: {len(found)}{more}; {len(tested.rows)} rows were tested",
+        title=f"{title}: {len(found)}{more}; {len(predicted.rows)} rows were tested",
         headers=("id", *headers, *(() if shown.texts is None else ("text",))),
         rows=tuple(tuple(_cell(name, value) for name, value in r.items()) for r in records),
-        notes=(*notes, _counted(tested)),
+        notes=(*notes, _counted(predicted)),
         records=tuple(records),
     )
 
 
-def _counted(tested: Tested) -> str:
+def _counted(predicted: Predicted) -> str:
     """Say whose predictions these are."""
-    seeds = {name: len(own) for name, own in tested.candidates.items()}
+    seeds = {name: len(own) for name, own in predicted.candidates.items()}
     counted = [f"{name} ({n} {'seed' if n == 1 else 'seeds'})" for name, n in seeds.items()]
-    without = f"; not counted: {', '.join(tested.left_out)}" if tested.left_out else ""
-    sample = " Synthetic sample: these are no real comments." if tested.protocol.synthetic else ""
+    without = f"; not counted: {', '.join(predicted.left_out)}" if predicted.left_out else ""
+    sample = (
+        " Synthetic sample: these are no real comments." if predicted.protocol.synthetic else ""
+    )
     return printable(
         f"Predictions at threshold 0.5, by the majority of seeds, of {', '.join(counted)}"
         f"{without}.{sample}"
     )
 
 
-def _labels(tested: Tested) -> list[str]:
-    return [printable(label) for label in tested.protocol.labels]
+def _labels(predicted: Predicted) -> list[str]:
+    return [printable(label) for label in predicted.protocol.labels]
 
 
-def _given(tested: Tested, row: int) -> list[int]:
-    labels: list[int] = np.flatnonzero(tested.targets[row]).tolist()
+def _given(predicted: Predicted, row: int) -> list[int]:
+    labels: list[int] = np.flatnonzero(predicted.targets[row]).tolist()
     return labels
 
 

@@ -16,7 +16,7 @@ Cell = tuple[CellRecord, Mapping[str, npt.NDArray[np.float32]]]
 
 
 @dataclass(frozen=True, eq=False)
-class Tested:
+class Predicted:
     """The test rows of all folds, fold after fold.
 
     Attributes:
@@ -36,7 +36,7 @@ class Tested:
     left_out: tuple[str, ...]
 
 
-def load_tested(store: CellStore) -> Tested:
+def load_predicted(store: CellStore) -> Predicted:
     """Read what the candidates that count said: backbones, or baselines where there are no others.
 
     One that predicts the same for every row is left out, too, unless all do.
@@ -53,7 +53,7 @@ def load_tested(store: CellStore) -> Tested:
         )
     counted = _that_count(board.rows)
     rows = np.concatenate([np.array(fold.test, dtype=np.int64) for fold in protocol.folds])
-    return Tested(
+    return Predicted(
         protocol=protocol,
         rows=rows,
         ids=tuple(stored.ids[row] for row in rows.tolist()),
