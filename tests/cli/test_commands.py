@@ -26,7 +26,7 @@ def error_of(done: subprocess.CompletedProcess[str]) -> str:
 @pytest.mark.parametrize(
     "words",
     [["--help"], ["backbones"], ["run", "--help"], ["data", "-h"], ["metrics"],
-     ["leaderboard", "--help"]],
+     ["leaderboard", "--help"], ["errors", "--help"]],
 )  # fmt: skip
 def test_light_commands_do_not_import_heavy_packages(words: list[str], tmp_path: Path) -> None:
     code = (

@@ -10,6 +10,7 @@ import click
 from toxbench.cli.backbones import backbones
 from toxbench.cli.compare import compare
 from toxbench.cli.data import data
+from toxbench.cli.errors import errors
 from toxbench.cli.leaderboard import leaderboard
 from toxbench.cli.metrics import metrics
 from toxbench.cli.rescore import rescore
@@ -37,7 +38,9 @@ def cli(debug: bool) -> None:
     """
 
 
-for command in (run, tune, leaderboard, compare, rescore, metrics, backbones, data):
+for command in (
+    run, tune, leaderboard, compare, rescore, errors, metrics, backbones, data,
+):  # fmt: skip
     cli.add_command(command)
 
 

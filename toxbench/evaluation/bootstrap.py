@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri, stdtrit
 
-from toxbench.evaluation.counts import COUNTS, HEADLINES, SCORES, Counts, Floats
+from toxbench.evaluation.counts import HEADLINES, SCORES, Counts, Floats
 
 RESAMPLES = 10_000
 MOST_UNITS = 5_000  # a larger table is resampled in blocks of rows
@@ -177,8 +177,9 @@ def _scores(own: Evidence, tested: Counts, others: Counts) -> dict[str, Floats]:
 
 def _sums(weights: Counts, counts: Counts) -> Floats:
     """Weight ``[seed, unit, count]`` by ``[resample, unit]``: ``[resample, seed, count]``."""
-    flat = counts.transpose(1, 0, 2).reshape(counts.shape[1], -1)
-    return (weights @ flat).reshape(len(weights), -1, len(COUNTS)).astype(np.float64)
+    seeds, units, kinds = counts.shape
+    flat = counts.transpose(1, 0, 2).reshape(units, seeds * kinds)  # there may be no unit
+    return (weights @ flat).reshape(len(weights), seeds, kinds).astype(np.float64)
 
 
 def _units(counts: Counts | None) -> int:

@@ -1,0 +1,152 @@
+"""`toxbench errors` through the real command, on real runs of baselines and a tiny backbone."""
+
+import csv
+import io
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from support import write_table
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+HOSTILE = "\x1b[31mfool\u202e|"
+CHEAP = ("--backbones", "none", "--quiet")
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table that was run in three folds; half its ids and all comments would paint a terminal."""
+    table = write_table(tmp_path_factory.mktemp("hostile") / "comments.csv")
+    frame = pd.read_csv(table)
+    frame["id"] = [f"c{r}" if r < 30 else f"\x1b[31mc{r}\u202e" for r in range(len(frame))]
+    frame["text"] = [f"{text} {HOSTILE} {'so ' * 60}" for text in frame["text"]]
+    frame.loc[frame.index % 7 == 0, "IsRude"] ^= 1
+    frame.to_csv(table, index=False)
+    command = [sys.executable, "-m", "toxbench", "run", "--data", table.name, "--folds", "3"]
+    subprocess.run([*command, *CHEAP], cwd=table.parent, check=True, timeout=300)
+    return table
+
+
+@pytest.fixture
+def results(hostile: Path) -> str:
+    return str(hostile.parent / "results")
+
+
+def error_of(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    return done.stderr
+
+
+def test_rows_are_named_by_id_and_no_comment_is_printed(cli: Cli, results: str) -> None:
+    done = cli("errors", results, "--limit", "200")
+    assert done.returncode == 0, done.stderr
+    for title in ("every candidate gets wrong", "candidates disagree", "Labels that look wrong"):
+        assert title in done.stdout
+    assert "60 rows were tested" in done.stdout
+    assert "tfidf-logreg (1 seed); not counted: always-negative" in done.stdout
+    assert "\\x1b[31mc" in done.stdout
+    for never in ("\x1b", "\u202e", "fool", "thank"):
+        assert never not in done.stdout + done.stderr
+
+
+def test_every_format_writes_one_table_or_all(cli: Cli, results: str) -> None:
+    for name in ("github", "latex", "html", "plain"):
+        assert "label" in cli("errors", results, "--format", name).stdout
+    rows = json.loads(cli("errors", results, "--format", "json", "--table", "missed").stdout)[
+        "rows"
+    ]
+    assert rows[0].keys() == {"id", "missed", "wrongly predicted", "loss"}
+    text = cli("errors", results, "--format", "csv", "--table", "labels", "--limit", "1").stdout
+    assert len(list(csv.DictReader(io.StringIO(text)))) == 1
+    done = cli("errors", results, "--format", "csv")
+    assert done.returncode == 2
+    assert "--table" in error_of(done)
+
+
+def test_comments_are_shown_escaped_and_short(cli: Cli, hostile: Path, results: str) -> None:
+    words = ("errors", results, "--table", "missed", "--format", "json", "--show-text")
+    done = cli(*words, "--data", str(hostile))
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)["rows"]
+    by_id = dict(pd.read_csv(hostile)[["id", "text"]].to_numpy().tolist())
+    plain = [row for row in rows if row["id"].startswith("c")]
+    assert plain
+    for row in plain:
+        assert by_id[row["id"]].startswith(row["text"][:9])  # the row's own comment
+    assert all(len(row["text"]) <= 120 for row in rows)
+    assert any("\\x1b[31mfool\\u202e|" in row["text"] for row in rows)
+    assert "\x1b" not in cli(*words[:4], "--show-text", "--data", str(hostile)).stdout
+
+
+def test_the_text_of_another_table_is_refused(
+    cli: Cli, hostile: Path, results: str, table: Path
+) -> None:
+    table = table.rename(table.with_name("other.csv"))
+    done = cli("errors", results, "--show-text", "--data", str(table))
+    assert done.returncode == 3
+    assert "'other.csv' is not the table of these results, which is 'comments.csv'" in error_of(
+        done
+    )
+    assert "--data FILE" in error_of(cli("errors", results, "--show-text"))
+    assert "--show-text" in error_of(cli("errors", results, "--data", str(hostile)))
+
+
+def test_the_parts_of_an_official_split_are_one_table(cli: Cli, table: Path) -> None:
+    frame = pd.read_csv(table)
+    frame[:40].to_csv(table.with_name("train.csv"), index=False)
+    frame[40:].to_csv(table.with_name("test.csv"), index=False)
+    files = ("--data", "train.csv", "--test", "test.csv")
+    assert cli("run", *files, *CHEAP).returncode == 0
+    done = cli("errors", "--show-text", *files)
+    assert done.returncode == 0, done.stderr
+    assert "20 rows were tested" in done.stdout
+
+
+def test_the_sample_needs_no_data_and_backbones_come_before_baselines(
+    cli: Cli, checkpoint: Path
+) -> None:
+    words = ("--weights", f"bert={checkpoint}", "--backbones", "bert", "--epochs", "1",
+             "--max-length", "16", "--seeds", "2", "--baselines", "always-negative")  # fmt: skip
+    assert cli("run", *words, "--quiet").returncode == 0
+    done = cli("errors", "--show-text", "--table", "missed")
+    assert done.returncode == 0, done.stderr
+    assert "bert (2 seeds); not counted: always-negative. Synthetic sample" in done.stdout
+    assert "text" in done.stdout
+
+
+def test_a_seed_that_lacks_a_fold_does_not_count(cli: Cli, results: str, tmp_path: Path) -> None:
+    shutil.copytree(results, tmp_path / "results")
+    for path in tmp_path.glob("results/*/cells/tfidf-logreg-*fold1*"):
+        path.unlink()
+    done = cli("errors")
+    assert "of always-negative (1 seed)." in done.stdout
+    for path in tmp_path.glob("results/*/cells/*fold0*"):
+        path.unlink()
+    done = cli("errors")
+    assert done.returncode == 6
+    assert "run the same command again" in error_of(done)
+
+
+def test_without_results_it_says_how_to_start(cli: Cli) -> None:
+    done = cli("errors")
+    assert done.returncode == 6
+    assert "toxbench run" in error_of(done)
+
+
+def test_nothing_that_trains_is_imported(results: str) -> None:
+    code = (
+        "import sys\n"
+        "from toxbench.cli.main import main\n"
+        "try:\n    main(['errors', sys.argv[1]])\n"
+        "except SystemExit as stop:\n    assert stop.code == 0\n"
+        "assert not {'torch', 'transformers', 'optuna'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, results], check=False,
+                          capture_output=True, text=True, timeout=60)  # fmt: skip
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,78 @@
+"""Every tested row with what each candidate said of it; comments are not among it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from toxbench.data.table import Targets
+from toxbench.errors import StorageError
+from toxbench.records import CellRecord
+from toxbench.store.cells import CellStore, ProtocolRecord
+from toxbench.store.leaderboard import Row, build_leaderboard
+
+Cell = tuple[CellRecord, Mapping[str, npt.NDArray[np.float32]]]
+
+
+@dataclass(frozen=True, eq=False)
+class Predicted:
+    """The test rows of all folds, fold after fold.
+
+    Attributes:
+        protocol: that split them off.
+        rows: their numbers in the table, counted from 0, int64 ``[row]``.
+        ids: of the rows.
+        targets: 0/1, ``[row, label]``.
+        candidates: name -> float32 ``[seed, row, label]``, of seeds that have every fold.
+        left_out: names of the candidates that are not counted.
+    """
+
+    protocol: ProtocolRecord
+    rows: npt.NDArray[np.int64]
+    ids: tuple[str, ...]
+    targets: Targets
+    candidates: Mapping[str, npt.NDArray[np.float32]]
+    left_out: tuple[str, ...]
+
+
+def load_predicted(store: CellStore) -> Predicted:
+    """Read what the candidates that count said: backbones, or baselines where there are no others.
+
+    One that predicts the same for every row is left out, too, unless all do.
+
+    Raises:
+        StorageError: the folder is none of toxbench's, a file in it is damaged, or no candidate
+            has a seed with every fold.
+    """
+    protocol, stored, cells = store.protocol(), store.rows(), list(store.cells())
+    board = build_leaderboard(protocol, (record for record, _ in cells))
+    if not board.rows:
+        raise StorageError(
+            f"{store.folder} has no candidate with every fold yet; run the same command again"
+        )
+    counted = _that_count(board.rows)
+    rows = np.concatenate([np.array(fold.test, dtype=np.int64) for fold in protocol.folds])
+    return Predicted(
+        protocol=protocol,
+        rows=rows,
+        ids=tuple(stored.ids[row] for row in rows.tolist()),
+        targets=stored.targets[rows],
+        candidates={row.name: _said(row, cells, len(protocol.folds)) for row in counted},
+        left_out=tuple(row.name for row in board.rows if row not in counted),
+    )
+
+
+def _that_count(rows: Sequence[Row]) -> list[Row]:
+    backbones = [row for row in rows if row.kind == "backbone"] or list(rows)
+    return [row for row in backbones if not row.constant] or backbones
+
+
+def _said(row: Row, cells: Sequence[Cell], folds: int) -> npt.NDArray[np.float32]:
+    """Put a candidate's probabilities of test rows together: ``[seed, row, label]``."""
+    by_seed: dict[int, list[Cell]] = {}
+    for cell in sorted(cells, key=lambda cell: (cell[0].key.seed, cell[0].key.fold)):
+        if (cell[0].key.candidate, cell[0].key.digest) == (row.candidate, row.digest):
+            by_seed.setdefault(cell[0].key.seed, []).append(cell)
+    whole = [own for own in by_seed.values() if len(own) == folds]
+    return np.stack([np.concatenate([tensors["test"] for _, tensors in own]) for own in whole])
