@@ -28,9 +28,9 @@ from toxbench.records import (
     TuningRecord,
     WeightsRecord,
 )
+from toxbench.report.labels import label_table, label_tables
 from toxbench.report.plots import importances, study_plots
 from toxbench.report.studies import importance_table, tuned_table
-from toxbench.report.labels import label_table, label_tables
 from toxbench.report.tables import leaderboard_table, terminal_tables
 from toxbench.store.cells import FoldRows, ProtocolRecord
 from toxbench.store.leaderboard import Leaderboard, Row, build_leaderboard
