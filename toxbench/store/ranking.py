@@ -79,7 +79,10 @@ def _of_row(row: Row, cells: list[Cell], folds: int) -> list[Cell]:
 
 
 def _with_uncertainty(row: Row, pools: Pools, draws: Mapping[tuple[str, str], Draws]) -> Row:
-    values: dict[str, Statistic | None] = {}
+    # A rule that cannot be pooled has no value: its cells' own mean would be of other thresholds.
+    values: dict[str, Statistic | None] = {
+        f"{n}{s}": None for n in HEADLINES for s in SUFFIXES.values()
+    }
     sure: dict[str, Uncertainty] = {}
     for rule, pooled in pools.items():
         values |= {f"{n}{SUFFIXES[rule]}": _mean(pooled.test[n]) for n in HEADLINES}
