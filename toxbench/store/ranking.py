@@ -102,7 +102,7 @@ def _sure(pooled: Pooled, draws: Draws, suffix: str) -> dict[str, Uncertainty]:
     sure = {}
     for name in HEADLINES:
         sure[f"{name}{suffix}"] = measure_uncertainty(
-            draws.scores(name),
+            draws.scores(name).clip(0, 1),  # few seeds may spread them further than they can be
             draws.rows_alone(name),
             pooled.test[name],
             pooled.folds[name],
@@ -110,7 +110,7 @@ def _sure(pooled: Pooled, draws: Draws, suffix: str) -> dict[str, Uncertainty]:
         )
         if not suffix:
             sure[f"{name}_gap"] = measure_uncertainty(
-                draws.scores(f"{name}_gap"),
+                draws.scores(f"{name}_gap").clip(-1, 1),
                 draws.rows_alone(f"{name}_gap"),
                 pooled.train[name] - pooled.test[name],
             )
