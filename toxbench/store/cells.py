@@ -21,7 +21,7 @@ from toxbench.errors import StorageError, TryAgainError
 from toxbench.records import PARTS, CellKey, CellRecord, Part
 from toxbench.settings import Frozen
 from toxbench.store.rows import FILE, StoredRows, read_rows, write_rows
-from toxbench.store.sealed import seal, unseal
+from toxbench.store.sealed import Tensors, seal, unseal
 
 SUFFIX = ".safetensors"
 Probabilities = Mapping[Part, npt.NDArray[np.float32]]
@@ -131,7 +131,7 @@ class CellStore:
         Raises:
             StorageError: the disk is full or the folder cannot be written.
         """
-        tensors = {part: probabilities[part] for part in PARTS}
+        tensors: Tensors = {part: probabilities[part] for part in PARTS}
         content = seal("cell", record.model_dump_json(), tensors)
         write_atomically(self.path(record.key), content)
 

@@ -11,7 +11,7 @@ from toxbench.atomic import write_atomically
 from toxbench.data.groups import row_groups
 from toxbench.data.table import Comments, Targets
 from toxbench.errors import StorageError
-from toxbench.store.sealed import seal, unseal
+from toxbench.store.sealed import Tensors, seal, unseal
 
 FILE = "rows.safetensors"
 
@@ -39,7 +39,7 @@ def write_rows(folder: Path, comments: Comments) -> None:
     Raises:
         StorageError: the folder cannot be written.
     """
-    tensors = {
+    tensors: Tensors = {
         "targets": np.ascontiguousarray(comments.targets, dtype=np.uint8),
         "groups": row_groups(comments),
     }
