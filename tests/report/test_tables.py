@@ -32,6 +32,7 @@ THIRD = Statistic(1 / 3, None)
 def make_row(values: dict[str, Statistic | None] | None = None, **changes: Any) -> Row:
     row = Row(
         candidate="bert",
+        digest="0" * 12,
         kind="backbone",
         difference="",
         weights="google-bert/bert-base-uncased@86b5e09",

@@ -141,10 +141,11 @@ def test_records_come_in_the_order_of_file_names(store: CellStore) -> None:
     assert [cell.key.seed for cell in store.records()] == [0, 1, 2]
 
 
-def test_only_the_cell_and_the_protocol_are_left_in_the_folder(store: CellStore) -> None:
+def test_only_the_cell_its_protocol_and_its_rows_are_left_in_the_folder(store: CellStore) -> None:
     store.write(make_cell(), make_probabilities())
     files = {str(f.relative_to(store.folder)) for f in store.folder.rglob("*") if f.is_file()}
-    assert files == {"protocol.json", "cells/bert-0123456789ab-fold0-seed0.safetensors"}
+    cell = "cells/bert-0123456789ab-fold0-seed0.safetensors"
+    assert files == {"protocol.json", "rows.safetensors", cell}
 
 
 @pytest.mark.parametrize("fraction", range(50))

@@ -227,7 +227,8 @@ def test_costs_are_of_one_cell() -> None:
 
 def test_folds_count_as_cells_but_not_as_seeds() -> None:
     keys = [CellKey(candidate="bert", digest="0" * 12, fold=fold, seed=7) for fold in range(3)]
-    row = only_row(*(make_cell(key=key) for key in keys))
+    protocol = PROTOCOL.model_copy(update={"folds": PROTOCOL.folds * 3})
+    (row,) = build_leaderboard(protocol, (make_cell(key=key) for key in keys)).rows
     assert (row.cells, row.seeds) == (3, 1)
 
 
@@ -243,7 +244,9 @@ def test_no_cells_are_an_empty_leaderboard() -> None:
 def test_a_baseline_with_a_backbones_name_is_a_row_of_its_own() -> None:
     baseline = make_cell("x", digest="1" * 12, settings=None, weights=None, kind="baseline")
     rows = rank(make_cell("x"), baseline).rows
-    assert {(row.kind, row.difference) for row in rows} == {("backbone", ""), ("baseline", "")}
+    assert {(row.kind, row.name) for row in rows} == {
+        ("backbone", "x [#000000]"), ("baseline", "x [#111111]"),
+    }  # fmt: skip
 
 
 def label_scores(f1: float, average_precision: float | None) -> LabelScores:

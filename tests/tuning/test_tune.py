@@ -407,8 +407,14 @@ def test_the_labels_of_the_test_rows_change_no_trial(search: "Search", pruner: s
     assert comparable(other.trials) == comparable(search.trials)
     assert [record.default for record in search.trials] == [True] + [False] * 4
     assert comparable(other.finalists) == comparable(search.finalists)
-    winners = [tuned_toml(s)["train"] for s in (search, other)]
-    assert winners[0] == winners[1]
+    one, twin = (tuned_toml(s) for s in (search, other))
+    for chosen in ("train", "thresholds"):
+        assert one[chosen] == twin[chosen]
+    (cell,), (twins,) = (list(s.results.glob("*/cells/*")) for s in (search, other))
+    (record, probabilities), (again, others) = read_cell(cell), read_cell(twins)
+    assert (record.best_epoch, record.thresholds) == (again.best_epoch, again.thresholds)
+    assert all(np.array_equal(probabilities[part], others[part]) for part in probabilities)
+    assert record.metrics["0.5"]["test"] != again.metrics["0.5"]["test"]
 
 
 # Using what was found

@@ -12,8 +12,8 @@ the common part three times: its intervals of paired differences are far too wid
 candidates err on the same rows.
 """
 
-from collections.abc import Hashable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -70,42 +70,79 @@ class Draws:
 
     def minus(self, other: "Draws", metric: str) -> Floats:
         """Return resampled differences of the same rows and, if possible, seeds, ``[resample]``."""
-        if self.shares.shape != other.shares.shape:
-            return self.scores(metric) - other.scores(metric)
-        return _with_seeds(
-            self.values[metric] - other.values[metric],
-            self.observed[metric] - other.observed[metric],
-            self.shares,
-        )
+        if self.shares.shape == other.shares.shape:
+            return _with_seeds(
+                self.values[metric] - other.values[metric],
+                self.observed[metric] - other.observed[metric],
+                self.shares,
+            )
+        # Seeds of unequal number are no pairs: each side adds its own, and the rows stay paired.
+        rows = self.rows_alone(metric) - other.rows_alone(metric)
+        theirs = other.seed_part(metric)
+        return _spread(rows, [self.seed_part(metric), replace(theirs, draws=-theirs.draws)])
+
+    def seed_part(self, metric: str) -> "SeedPart":
+        """Return what whole seeds add to the resampled means."""
+        return _seed_part(self.values[metric], self.observed[metric], self.shares)
+
+
+@dataclass(frozen=True, eq=False)
+class SeedPart:
+    """What whole seeds add to the resampled means of one candidate.
+
+    Attributes:
+        draws: around 0, ``[resample]``.
+        variance: of the mean score, as estimated between seeds: what they make of the rows, too.
+        seeds: how many there are.
+    """
+
+    draws: Floats
+    variance: float
+    seeds: int
 
 
 def _with_seeds(values: Floats, observed: Floats, shares: Floats) -> Floats:
-    """Add to resampled means what whole seeds differ by.
+    """Add to resampled means what whole seeds differ by."""
+    rows: Floats = np.asarray(values.mean(axis=1))
+    return _spread(rows, [_seed_part(values, observed, shares)])
+
+
+def _seed_part(values: Floats, observed: Floats, shares: Floats) -> SeedPart:
+    """Shrink the deviations of seeds by what is owed to the rows.
 
     The observed variance between seeds is that of whole seeds plus that of seed times rows; on
     resampled rows the latter is there twice. So their difference is the variance of seed times
     rows, which the resampled means have already.
     """
-    rows, seeds = values.mean(axis=1), len(observed)
+    seeds = len(observed)
     between = float(observed.var(ddof=1)) if seeds > 1 else 0.0
     if between == 0:
-        return np.asarray(rows)
+        return SeedPart(np.zeros(len(values)), 0.0, seeds)
     with_rows = max(0.0, float(values.var(axis=1, ddof=1).mean()) - between)
     shrink = (max(0.0, between - with_rows) / between) ** 0.5
-    draws = rows + shrink * (shares @ observed - observed.mean())
-    stretch = t_stretch(float(draws.var()), between / seeds, seeds)
+    return SeedPart(shrink * (shares @ observed - observed.mean()), between / seeds, seeds)
+
+
+def _spread(rows: Floats, parts: Sequence[SeedPart]) -> Floats:
+    """Add up independent parts, as wide as variances of few seeds demand."""
+    from_seeds = [(part.variance, part.seeds) for part in parts if part.variance > 0]
+    if not from_seeds:
+        return rows
+    draws = rows + sum(part.draws for part in parts)
+    stretch = t_stretch(float(draws.var()), from_seeds)
     return np.asarray(draws.mean() + stretch * (draws - draws.mean()))
 
 
-def t_stretch(variance: float, from_seeds: float, seeds: int) -> float:
+def t_stretch(variance: float, from_seeds: Sequence[tuple[float, int]]) -> float:
     """Return how much wider than a normal interval one must be whose variance rests on few seeds.
 
     Args:
-        variance: of the mean score.
-        from_seeds: the part of it that was estimated between seeds.
-        seeds: how many, at least 2.
+        variance: of the mean score, or of a difference.
+        from_seeds: each part of it that was estimated between seeds, above 0, and how many seeds
+            those were, at least 2.
     """
-    freedom = max(1.0, (variance / from_seeds) ** 2) * (seeds - 1)
+    whole = max(variance, sum(part for part, _ in from_seeds))
+    freedom = whole**2 / sum(part**2 / (seeds - 1) for part, seeds in from_seeds)
     return float(stdtrit(freedom, 0.975) / ndtri(0.975))
 
 
@@ -177,9 +214,10 @@ def _scores(own: Evidence, tested: Counts, others: Counts) -> dict[str, Floats]:
 
 def _sums(weights: Counts, counts: Counts) -> Floats:
     """Weight ``[seed, unit, count]`` by ``[resample, unit]``: ``[resample, seed, count]``."""
-    seeds, units, kinds = counts.shape
-    flat = counts.transpose(1, 0, 2).reshape(units, seeds * kinds)  # there may be no unit
-    return (weights @ flat).reshape(len(weights), seeds, kinds).astype(np.float64)
+    seeds, units, _ = counts.shape
+    # No -1 in the shapes: there may be no unit, as where every row is tested.
+    flat = counts.transpose(1, 0, 2).reshape(units, seeds * len(COUNTS))
+    return (weights @ flat).reshape(len(weights), seeds, len(COUNTS)).astype(np.float64)
 
 
 def _units(counts: Counts | None) -> int:

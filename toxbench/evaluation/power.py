@@ -56,7 +56,7 @@ def detectable_difference(
 def _detectable(variance: float, between: float, seeds: int) -> float:
     if variance == 0:
         return 0.0
-    stretch = t_stretch(variance, between, seeds) if seeds > 1 and between > 0 else 1.0
+    stretch = t_stretch(variance, [(between, seeds)]) if seeds > 1 and between > 0 else 1.0
     return float(detectable(variance**0.5, stretch))
 
 

@@ -284,9 +284,12 @@ def _differences(candidates: Sequence[Sequence[CellRecord]]) -> list[str]:
 
 
 def _unlike(candidates: Sequence[Sequence[CellRecord]], texts: Sequence[str]) -> list[str]:
-    """Mark rows that settings do not tell apart (but weights, say) with their digest."""
+    """Mark rows that settings do not tell apart (but weights, say) with their digest.
+
+    No two rows may be called the same: comparisons and intervals are found by name.
+    """
     names = [
-        (cells[0].key.candidate, cells[0].kind, cells[0].tuning is None, text)
+        (cells[0].key.candidate, cells[0].tuning is None, text)
         for cells, text in zip(candidates, texts, strict=True)
     ]
     return [

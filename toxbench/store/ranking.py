@@ -106,7 +106,11 @@ def _with_uncertainty(
 ) -> Row:
     """Take the headline scores from all folds of a seed together, and say how sure they are."""
     own = pools[rule]
-    values = {name: _mean(scores) for name, scores in own.test.items()}
+    # A rule that cannot be pooled has no value: its cells' own mean would be of other thresholds.
+    values: dict[str, Statistic | None] = {
+        f"{name}{suffix}": None for name in HEADLINES for suffix in SUFFIXES.values()
+    }
+    values |= {name: _mean(scores) for name, scores in own.test.items()}
     values |= {f"train_{name}": _mean(own.train[name]) for name in HEADLINES}
     values |= {f"{name}_gap": _mean(own.train[name] - own.test[name]) for name in HEADLINES}
     sure = _sure(own, draws[row.name, rule]) | _sure_gaps(own, draws[row.name, rule])
@@ -121,7 +125,7 @@ def _with_uncertainty(
 def _sure(pooled: Pooled, draws: Draws, suffix: str = "") -> dict[str, Uncertainty]:
     return {
         f"{name}{suffix}": measure_uncertainty(
-            draws.scores(name),
+            draws.scores(name).clip(0, 1),  # few seeds may spread them further than they can be
             draws.rows_alone(name),
             pooled.test[name],
             pooled.folds[name],
@@ -134,7 +138,9 @@ def _sure(pooled: Pooled, draws: Draws, suffix: str = "") -> dict[str, Uncertain
 def _sure_gaps(pooled: Pooled, draws: Draws) -> dict[str, Uncertainty]:
     return {
         gap: measure_uncertainty(
-            draws.scores(gap), draws.rows_alone(gap), pooled.train[name] - pooled.test[name]
+            draws.scores(gap).clip(-1, 1),
+            draws.rows_alone(gap),
+            pooled.train[name] - pooled.test[name],
         )
         for name in HEADLINES
         if (gap := f"{name}_gap")

@@ -1,0 +1,79 @@
+"""Scores from counts: those of scikit-learn, for any rows."""
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from toxbench.data.table import Targets
+from toxbench.evaluation.counts import COUNTS, HEADLINES, SCORES, row_counts
+from toxbench.evaluation.metrics import evaluate, predict
+
+
+def scores(targets: Targets, predictions: npt.NDArray[np.uint8]) -> dict[str, float]:
+    sums = row_counts(targets, predictions).sum(axis=0, dtype=np.float64)
+    return {name: float(of(sums)) for name, of in SCORES.items()}
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> tuple[Targets, npt.NDArray[np.float64]]:
+    shape = draw(st.tuples(st.integers(1, 12), st.integers(1, 5)))
+    targets = draw(hnp.arrays(np.uint8, shape, elements=st.integers(0, 1)))
+    return targets, draw(hnp.arrays(np.float64, shape, elements=st.sampled_from([0.2, 0.5, 0.8])))
+
+
+@settings(deadline=None, max_examples=60)
+@given(tables())
+def test_scores_are_those_of_the_whole_evaluation(
+    table: tuple[Targets, npt.NDArray[np.float64]],
+) -> None:
+    targets, probabilities = table
+    thresholds = [0.5] * targets.shape[1]
+    expected = evaluate(targets, probabilities, thresholds)
+    found = scores(targets, predict(probabilities, thresholds))
+    assert found == {name: pytest.approx(expected[name], abs=1e-12) for name in SCORES}
+
+
+@pytest.mark.parametrize("target", [0, 1])
+@pytest.mark.parametrize("prediction", [0, 1])
+@pytest.mark.parametrize("rows", [1, 7])
+def test_constant_tables_are_scored_as_by_scikit_learn(
+    target: int, prediction: int, rows: int
+) -> None:
+    targets = np.full((rows, 3), target, dtype=np.uint8)
+    predictions = np.full((rows, 3), prediction, dtype=np.uint8)
+    expected = evaluate(targets, predictions.astype(np.float64), [0.5] * 3)
+    assert scores(targets, predictions) == {name: expected[name] for name in SCORES}
+
+
+def test_a_row_is_counted_entry_by_entry() -> None:
+    targets = np.array([[1, 1, 0, 0], [0, 0, 0, 1]], dtype=np.uint8)
+    predictions = np.array([[1, 0, 1, 0], [0, 0, 0, 1]], dtype=np.uint8)
+    assert COUNTS == ("true_positives", "false_positives", "false_negatives", "exact", "one")
+    assert row_counts(targets, predictions).tolist() == [[1, 1, 1, 0, 1], [1, 0, 0, 1, 1]]
+
+
+def test_any_weighting_of_rows_is_scored_as_the_rows_repeated() -> None:
+    rng = np.random.default_rng(0)
+    targets, predictions = rng.integers(0, 2, (2, 30, 4), dtype=np.uint8)
+    drawn = rng.integers(0, 30, 50)
+    weights = np.bincount(drawn, minlength=30)
+    sums = weights @ row_counts(targets, predictions).astype(np.float64)
+    expected = scores(targets[drawn], predictions[drawn])
+    assert {name: float(of(sums)) for name, of in SCORES.items()} == expected
+
+
+def test_no_rows_score_nothing() -> None:
+    none = np.zeros((0, 3), dtype=np.uint8)
+    assert row_counts(none, none).shape == (0, len(COUNTS))
+    assert scores(none, none) == dict.fromkeys(SCORES, 0.0)
+
+
+def test_many_weightings_are_scored_at_once() -> None:
+    sums = np.random.default_rng(0).integers(0, 9, (3, 2, len(COUNTS))).astype(np.float64)
+    for name in HEADLINES:
+        values = SCORES[name](sums)
+        assert values.shape == (3, 2)
+        assert values[2, 1] == SCORES[name](sums[2, 1])

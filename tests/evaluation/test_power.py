@@ -1,0 +1,74 @@
+"""What can be found on some test rows, said beforehand."""
+
+import numpy as np
+import pytest
+
+from toxbench.data.table import Targets
+from toxbench.evaluation.counts import HEADLINES
+from toxbench.evaluation.power import detectable_difference
+from toxbench.evaluation.simulation import ErrorModel
+
+
+def table(rows: int) -> Targets:
+    draw = np.random.default_rng(0).random((rows, 4))
+    return (draw < [0.5, 0.3, 0.1, 0.0]).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def planned() -> dict[tuple[int, int], dict[str, float]]:
+    """(rows, seeds) -> detectable differences."""
+    sizes = [(100, 5), (400, 5), (6400, 5), (400, 2), (400, 10)]
+    return {(rows, seeds): detectable_difference(table(rows), seeds) for rows, seeds in sizes}
+
+
+@pytest.mark.parametrize("metric", HEADLINES)
+def test_it_falls_with_rows(planned: dict[tuple[int, int], dict[str, float]], metric: str) -> None:
+    few, more, many = (planned[rows, 5][metric] for rows in (100, 400, 6400))
+    assert 0.5 > few > 1.3 * more > 1.3 * many > 0
+
+
+@pytest.mark.parametrize("metric", HEADLINES)
+def test_it_falls_with_seeds(planned: dict[tuple[int, int], dict[str, float]], metric: str) -> None:
+    few, more, many = (planned[400, seeds][metric] for seeds in (2, 5, 10))
+    assert few > 1.2 * more > 1.2 * many > 0
+
+
+@pytest.mark.parametrize("metric", HEADLINES)
+def test_rows_alone_go_by_the_root(metric: str) -> None:
+    """Without a shift between seeds, 16 times the rows find a quarter of the difference."""
+    model = ErrorModel(shift=0.0)
+    few, many = (detectable_difference(table(rows), 1, model)[metric] for rows in (150, 2400))
+    assert few / many == pytest.approx(4, rel=0.2)
+
+
+def test_seeds_that_differ_more_hide_more() -> None:
+    calm, wild = (detectable_difference(table(200), 3, ErrorModel(shift=s)) for s in (0, 0.3))
+    assert all(wild[name] > 1.5 * calm[name] for name in HEADLINES)
+
+
+def test_the_same_rows_give_the_same_answer() -> None:
+    assert detectable_difference(table(50), 3) == detectable_difference(table(50), 3)
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 5])
+@pytest.mark.parametrize(
+    "targets",
+    [np.zeros((1, 3)), np.ones((1, 1)), np.zeros((40, 3)), np.ones((40, 3)), np.eye(3)],
+    ids=["one row, none", "one entry", "no positive", "all positive", "three rows"],
+)
+def test_odd_tables_have_an_answer(targets: Targets, seeds: int) -> None:
+    found = detectable_difference(targets.astype(np.uint8), seeds)
+    assert set(found) == set(HEADLINES)
+    assert all(np.isfinite(value) and value >= 0 for value in found.values())
+
+
+def test_the_model_errs_as_often_as_it_says() -> None:
+    model = ErrorModel(recall=0.7, false_positive_rate=0.1)
+    targets = table(20_000)
+    rng = np.random.default_rng(0)
+    usual, better = model.predict(targets, [0.0, 0.5], 2, rng)
+    assert usual.shape == (2, *targets.shape)
+    assert usual[:, targets == 1].mean() == pytest.approx(0.7, abs=0.02)
+    assert usual[:, targets == 0].mean() == pytest.approx(0.1, abs=0.02)
+    assert better[:, targets == 1].mean() > 0.8
+    assert better[:, targets == 0].mean() < 0.06

@@ -1,0 +1,130 @@
+"""Protocols and cells of made-up probabilities, scored as a run scores them."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.metrics import accuracy_score, precision_recall_fscore_support
+from support import make_comments
+
+from toxbench.benchmark.plan import make_protocol
+from toxbench.data.folds import draw_folds
+from toxbench.data.groups import row_groups
+from toxbench.data.table import Targets
+from toxbench.evaluation.metrics import Predictions, is_constant, predict
+from toxbench.evaluation.thresholds import HALF, choose_thresholds
+from toxbench.records import (
+    PARTS,
+    CellKey,
+    CellRecord,
+    Cost,
+    Environment,
+    Part,
+    Scores,
+    TuningRecord,
+)
+from toxbench.settings import SplitSettings
+from toxbench.store.cells import ProtocolRecord, protocol_record
+from toxbench.store.rows import StoredRows
+
+if TYPE_CHECKING:
+    from toxbench.store.pooled import Cell
+
+TUNING = TuningRecord(
+    study="s", trials=1, pruned=0, failed=0, finalists=1, average_precision=0.5,
+    default_average_precision=None,
+)  # fmt: skip
+
+
+def scores(targets: Targets, predictions: Predictions) -> Scores:
+    """Score with scikit-learn, and only what rows are made of: all of it takes seconds a table."""
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        targets, predictions, average="micro", zero_division=0
+    )
+    return {
+        "micro_f1": float(f1),
+        "macro_f1": None,
+        "subset_accuracy": float(accuracy_score(targets, predictions)),
+        "micro_precision": float(precision),
+        "micro_recall": float(recall),
+        "micro_average_precision": None,
+    }
+
+
+class Table:
+    """A table with its folds, and cells of candidates that guess its targets."""
+
+    def __init__(
+        self, rows: int = 60, groups: list[str | None] | None = None, **split: Any
+    ) -> None:
+        self.comments = make_comments(rows, groups)
+        protocol = make_protocol(self.comments, draw_folds(self.comments, SplitSettings(**split)))
+        self.protocol: ProtocolRecord = protocol_record(protocol, synthetic=False)
+        numbers = row_groups(self.comments)
+        self.rows = StoredRows(
+            self.comments.ids, self.comments.targets, numbers, self.comments.groups is not None
+        )
+
+    def cell(
+        self,
+        candidate: str = "bert",
+        seed: int = 0,
+        fold: int = 0,
+        skill: float = 0.3,
+        tuned: bool = False,
+        thresholds: dict[str, tuple[float, ...]] | None = None,
+        **changes: Any,
+    ) -> "Cell":
+        """Make a cell; a skill of 1 knows every target, one of 0 none."""
+        name = [seed, fold, *candidate.encode("ascii")]
+        noise = np.random.default_rng(name).random(self.comments.targets.shape)
+        guessed = (skill * self.comments.targets + (1 - skill) * noise).astype(np.float32)
+        own = self.protocol.folds[fold]
+        parts: dict[Part, tuple[int, ...]] = {
+            "train": own.train, "validation": own.validation, "test": own.test,
+        }  # fmt: skip
+        targets = {part: self.comments.targets[list(parts[part])] for part in PARTS}
+        tensors: dict[Part, npt.NDArray[np.float32]] = {
+            part: guessed[list(parts[part])] for part in PARTS
+        }
+        rules = thresholds or choose_thresholds(targets["validation"], tensors["validation"])
+        fields: dict[str, Any] = {
+            "key": CellKey(candidate=candidate, digest="0" * 12, fold=fold, seed=seed),
+            "kind": "backbone",
+            "distribution": "toxbench 0.1.0",
+            "fingerprint": self.protocol.fingerprint,
+            "weights": None,
+            "parameters": None,
+            "settings": None,
+            "tuning": TUNING if tuned else None,
+            "environment": Environment(
+                device="cpu", device_name="", precision="fp32", threads=1, versions={}, commit=None
+            ),
+            "cost": Cost(
+                train_seconds=1.0, evaluation_seconds=1.0, comments_per_second=None,
+                peak_memory_bytes=None,
+            ),
+            "epochs": (),
+            "best_epoch": None,
+            "truncated": None,
+            "thresholds": rules,
+            "metrics": {
+                rule: {
+                    part: scores(targets[part], predict(tensors[part], chosen))
+                    for part in PARTS
+                    if len(targets[part])
+                }
+                for rule, chosen in rules.items()
+            },
+            "per_label": {HALF: ()},
+            "constant": is_constant(predict(tensors["test"], rules[HALF])),
+        }  # fmt: skip
+        return CellRecord(**(fields | changes)), tensors
+
+    def cells(
+        self, candidate: str = "bert", seeds: Sequence[int] = (0,), **options: Any
+    ) -> "list[Cell]":
+        """Make every fold of some seeds."""
+        folds = range(len(self.protocol.folds))
+        return [self.cell(candidate, seed, fold, **options) for seed in seeds for fold in folds]
