@@ -6,7 +6,7 @@ import click
 
 from toxbench.cli.metrics import WithMetrics
 from toxbench.cli.options import comma_list
-from toxbench.evaluation.thresholds import GLOBAL, HALF, PER_LABEL
+from toxbench.evaluation.definitions import GLOBAL, HALF, PER_LABEL
 
 
 @click.command(cls=WithMetrics)

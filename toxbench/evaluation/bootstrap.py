@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri, stdtrit
 
-from toxbench.evaluation.counts import HEADLINES, SCORES, Counts, Floats
+from toxbench.evaluation.counts import COUNTS, HEADLINES, SCORES, Counts, Floats
 
 RESAMPLES = 10_000
 MOST_UNITS = 5_000  # a larger table is resampled in blocks of rows

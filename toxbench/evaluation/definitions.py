@@ -5,6 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+# Rules for thresholds; `toxbench.evaluation.thresholds` chooses them.
+HALF, GLOBAL, PER_LABEL = "0.5", "global", "per-label"
+
 
 @dataclass(frozen=True)
 class Metric:

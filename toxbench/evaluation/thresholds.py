@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from toxbench.data.table import Targets
+from toxbench.evaluation.definitions import GLOBAL, HALF, PER_LABEL
 from toxbench.evaluation.metrics import Probabilities
 
-HALF, GLOBAL, PER_LABEL = "0.5", "global", "per-label"
 POSITIVES_NEEDED = 10
 
 DEFINITIONS: Mapping[str, str] = {

@@ -1,7 +1,7 @@
 """What a reader must know before quoting a number of a leaderboard."""
 
 from toxbench.evaluation.counts import HEADLINES
-from toxbench.evaluation.thresholds import HALF
+from toxbench.evaluation.definitions import HALF
 from toxbench.report.comparison import METRICS, verdict
 from toxbench.report.leaks import leak_note
 from toxbench.store.leaderboard import Leaderboard, Row
@@ -9,6 +9,7 @@ from toxbench.store.ranking import SEEDS_NEEDED
 
 
 def title(leaderboard: Leaderboard) -> str:
+    """Say which table was split how, and the protocol's fingerprint."""
     protocol, first = leaderboard.protocol, leaderboard.protocol.folds[0]
     fingerprint = protocol.fingerprint[:12]
     if len(protocol.folds) > 1:
@@ -24,6 +25,7 @@ def title(leaderboard: Leaderboard) -> str:
 
 
 def scored_labels(leaderboard: Leaderboard) -> int:
+    """Count the labels with a positive test row, which macro averages are over."""
     return sum(count > 0 for count in leaderboard.protocol.tested_supports.values())
 
 

@@ -8,8 +8,7 @@ from typing import Literal
 
 from toxbench.errors import StorageError
 from toxbench.evaluation.comparison import Difference
-from toxbench.evaluation.definitions import METRICS
-from toxbench.evaluation.thresholds import GLOBAL, HALF, PER_LABEL
+from toxbench.evaluation.definitions import GLOBAL, HALF, METRICS, PER_LABEL
 from toxbench.evaluation.uncertainty import Uncertainty
 from toxbench.records import CellRecord, Part, TuningRecord
 from toxbench.store.cells import ProtocolRecord

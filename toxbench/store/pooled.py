@@ -11,12 +11,12 @@ from toxbench.evaluation.bootstrap import Evidence, in_units, sampling_units
 from toxbench.evaluation.counts import COUNTS, SCORES, Counts, Floats, row_counts
 from toxbench.evaluation.metrics import Probabilities, predict
 from toxbench.evaluation.thresholds import choose_thresholds
-from toxbench.records import CellRecord
+from toxbench.records import CellRecord, Part
 from toxbench.store.cells import ProtocolRecord
 from toxbench.store.rows import StoredRows
 
 FEWEST_GROUPS = 20  # below, groups are too few to be resampled
-Cell = tuple[CellRecord, Mapping[str, npt.NDArray[np.float32]]]
+Cell = tuple[CellRecord, Mapping[Part, npt.NDArray[np.float32]]]
 Thresholds = dict[str, tuple[float, ...]]
 
 

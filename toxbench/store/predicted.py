@@ -8,11 +8,10 @@ import numpy.typing as npt
 
 from toxbench.data.table import Targets
 from toxbench.errors import StorageError
-from toxbench.records import CellRecord
 from toxbench.store.cells import CellStore, ProtocolRecord
 from toxbench.store.leaderboard import Row, build_leaderboard
-
-Cell = tuple[CellRecord, Mapping[str, npt.NDArray[np.float32]]]
+from toxbench.store.pooled import Cell
+from toxbench.store.ranking import load_cells
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +44,7 @@ def load_predicted(store: CellStore) -> Predicted:
         StorageError: the folder is none of toxbench's, a file in it is damaged, or no candidate
             has a seed with every fold.
     """
-    protocol, stored, cells = store.protocol(), store.rows(), list(store.cells())
+    protocol, stored, cells = load_cells(store)
     board = build_leaderboard(protocol, (record for record, _ in cells))
     if not board.rows:
         raise StorageError(

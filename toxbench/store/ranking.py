@@ -8,7 +8,7 @@ import numpy as np
 from toxbench.evaluation.bootstrap import Draws, bootstrap
 from toxbench.evaluation.comparison import Difference, compare_all, tiers
 from toxbench.evaluation.counts import HEADLINES, SCORES, Floats
-from toxbench.evaluation.thresholds import GLOBAL, HALF, PER_LABEL
+from toxbench.evaluation.definitions import GLOBAL, HALF, PER_LABEL
 from toxbench.evaluation.uncertainty import Uncertainty, measure_uncertainty
 from toxbench.store.cells import CellStore, ProtocolRecord
 from toxbench.store.leaderboard import (
