@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from toxbench.errors import SettingsError, nearest
-from toxbench.evaluation.definitions import METRICS
+from toxbench.evaluation.definitions import HALF, METRICS
 from toxbench.evaluation.metrics import measure
-from toxbench.evaluation.thresholds import HALF, choose_thresholds
+from toxbench.evaluation.thresholds import choose_thresholds
 from toxbench.records import PARTS, CellRecord, TuningRecord
 from toxbench.store.cells import CellStore, FoldRows, ProtocolRecord
 from toxbench.store.leaderboard import Leaderboard
