@@ -1,6 +1,7 @@
 """toxbench: an honest comparison of fine-tuned backbones on a small multi-label table.
 
-Public names. `run` and `leaderboard` are what the command line calls; the rest is for plugins.
+Public names. `run`, `tune`, `leaderboard`, `compare` and `rescore` are what the command line calls;
+the rest is for plugins.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from toxbench.records import CellKey, CellRecord, EpochRecord
 from toxbench.settings import TrainSettings
 
 if TYPE_CHECKING:
-    from toxbench.benchmark.api import leaderboard, run
+    from toxbench.benchmark.api import compare, leaderboard, rescore, run
     from toxbench.tuning.api import tune
 
 __version__ = "0.1.0"
@@ -34,10 +35,12 @@ __all__ = [
     "Table",
     "Tensors",
     "TrainSettings",
+    "compare",
     "fine_tuning_space",
     "first_token_classifier",
     "hookimpl",
     "leaderboard",
+    "rescore",
     "run",
     "stand_in_space",
     "tune",
@@ -46,7 +49,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import the functions that need torch or pandas only when they are asked for."""
-    if name in {"leaderboard", "run"}:
+    if name in {"compare", "leaderboard", "rescore", "run"}:
         from toxbench.benchmark import api
 
         return getattr(api, name)

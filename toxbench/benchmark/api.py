@@ -6,9 +6,12 @@ from typing import Any
 
 import pandas as pd
 
+from toxbench.benchmark.compare import comparison
 from toxbench.benchmark.plan import make_plan
+from toxbench.benchmark.rescore import rescore as score_again
 from toxbench.benchmark.run import Failure, run_plan
 from toxbench.errors import CellsFailedError
+from toxbench.evaluation.definitions import HALF
 from toxbench.plugin.registry import Registry
 from toxbench.records import CellKey, CellRecord, EpochRecord
 from toxbench.report.tables import records
@@ -119,3 +122,49 @@ def leaderboard(path: Path | str) -> pd.DataFrame:
         toxbench.errors.StorageError: nothing is stored there, or it is damaged.
     """
     return pd.DataFrame(list(records(load_leaderboard(find_store(Path(path))))))
+
+
+def compare(path: Path | str, *candidates: str) -> pd.DataFrame:
+    """Return the paired differences of every pair of some candidates.
+
+    Args:
+        path: as `leaderboard`.
+        candidates: as the leaderboard names them; none: all.
+
+    Returns:
+        one row for each pair and metric (``micro_f1``, ``subset_accuracy``): ``first``,
+        ``second``, ``difference``, its 95 % interval ``low`` to ``high``, ``p`` and ``p_holm``,
+        ``first_better`` (a probability), ``detectable`` and ``clear``.
+
+    Raises:
+        toxbench.errors.SettingsError: there is no such candidate, or only one.
+        toxbench.errors.StorageError: as `leaderboard`.
+    """
+    board = load_leaderboard(find_store(Path(path)))
+    return pd.DataFrame(list(comparison(board, candidates).records))
+
+
+def rescore(
+    path: Path | str,
+    *,
+    thresholds: str = HALF,
+    metric: str = "micro_f1",
+    without: Sequence[str] = (),
+) -> pd.DataFrame:
+    """Return a leaderboard of stored probabilities with other thresholds, metric or labels.
+
+    Args:
+        path: as `leaderboard`.
+        thresholds: rule: ``0.5``, ``global`` or ``per-label``.
+        metric: to rank by; see ``toxbench metrics``.
+        without: labels to leave out.
+
+    Returns:
+        as `leaderboard`.
+
+    Raises:
+        toxbench.errors.SettingsError: there is no such rule, metric or label.
+        toxbench.errors.StorageError: as `leaderboard`.
+    """
+    board = score_again(find_store(Path(path)), thresholds, without, metric)
+    return pd.DataFrame(list(records(board)))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from toxbench.errors import SettingsError, nearest
-from toxbench.evaluation.definitions import HALF, METRICS
+from toxbench.evaluation.definitions import HALF, METRICS, RULES
 from toxbench.evaluation.metrics import measure
 from toxbench.evaluation.thresholds import choose_thresholds
 from toxbench.records import PARTS, CellRecord, TuningRecord
@@ -32,6 +32,8 @@ def rescore(
             validation rows to choose thresholds on.
         StorageError: as `load_cells`.
     """
+    if rule not in RULES:
+        raise SettingsError(f"thresholds {rule!r}: choose {', '.join(RULES)}")
     if metric not in METRICS:
         raise SettingsError(f"--metric {metric}: no such metric{nearest(metric, METRICS)}")
     protocol, rows, cells = load_cells(store)

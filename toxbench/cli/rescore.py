@@ -6,13 +6,13 @@ import click
 
 from toxbench.cli.metrics import WithMetrics
 from toxbench.cli.options import comma_list
-from toxbench.evaluation.definitions import GLOBAL, HALF, PER_LABEL
+from toxbench.evaluation.definitions import HALF, RULES
 
 
 @click.command(cls=WithMetrics)
 @click.argument("folder", type=click.Path(path_type=Path), required=False)
 @click.option(
-    "--thresholds", "rule", type=click.Choice([HALF, GLOBAL, PER_LABEL]), default=HALF,
+    "--thresholds", "rule", type=click.Choice(RULES), default=HALF,
     show_default=True, help="Where a probability counts as yes; chosen on validation rows.",
 )  # fmt: skip
 @click.option("--metric", default="micro_f1", show_default=True, help="What to rank by.")

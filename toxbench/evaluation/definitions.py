@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 # Rules for thresholds; `toxbench.evaluation.thresholds` chooses them.
-HALF, GLOBAL, PER_LABEL = "0.5", "global", "per-label"
+RULES = HALF, GLOBAL, PER_LABEL = "0.5", "global", "per-label"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,195 @@
+"""``compare``, ``rescore`` and ``leaderboard`` of several folders, as the real commands."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from support import write_table
+
+import toxbench
+from toxbench.errors import SettingsError
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+NOISY = 4  # every so many labels are wrong
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table that baselines were run on, in three folds."""
+    path = write_table(tmp_path_factory.mktemp("compared") / "comments.csv", rows=120)
+    frame = pd.read_csv(path)
+    frame.loc[frame.index % NOISY == 0, "IsRude"] ^= 1
+    frame.to_csv(path, index=False)
+    start(path, "results", "--folds", "3")
+    return path
+
+
+def start(table: Path, results: str, *words: str) -> None:
+    command = [sys.executable, "-m", "toxbench", "run", "--data", table.name, "--quiet"]
+    subprocess.run(
+        [*command, "--backbones", "none", "--results", results, *words], cwd=table.parent,
+        check=True, timeout=300, capture_output=True,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def results(table: Path) -> str:
+    return str(table.parent / "results")
+
+
+def rows_of(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
+    assert done.returncode == 0, done.stderr
+    found: list[dict[str, Any]] = json.loads(done.stdout)["rows"]
+    return found
+
+
+def error_of(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    return done.stderr
+
+
+def test_a_comparison_ends_in_a_plain_sentence(cli: Cli, results: str) -> None:
+    done = cli("compare", "tfidf-logreg", "always-negative", "--results", results)
+    assert done.returncode == 0, done.stderr
+    assert "tfidf-logreg is better than always-negative in micro-F1: difference +" in done.stdout
+    assert "after Holm's correction" in done.stdout
+
+
+def test_a_comparison_turns_with_the_order_of_its_names(cli: Cli, results: str) -> None:
+    names = ["tfidf-logreg", "always-negative"]
+    there = rows_of(cli("compare", *names, "--results", results, "--format", "json"))
+    back = rows_of(cli("compare", *names[::-1], "--results", results, "--format", "json"))
+    for one, other in zip(there, back, strict=True):
+        assert (one["first"], one["second"]) == (other["second"], other["first"])
+        assert one["difference"] == -other["difference"]
+        assert (one["low"], one["high"]) == (-other["high"], -other["low"])
+        assert one["p_holm"] == other["p_holm"]
+        assert one["low"] <= one["difference"] <= one["high"]
+    every = rows_of(cli("compare", "--results", results, "--format", "json"))
+    assert {row["metric"] for row in every} == {"micro_f1", "subset_accuracy"}
+
+
+def test_one_candidate_or_an_unknown_one_is_one_line(cli: Cli, results: str) -> None:
+    done = cli("compare", "tfidf-logreg", "--results", results)
+    assert done.returncode == 2
+    assert "two candidates" in error_of(done)
+    done = cli("compare", "tfidf", "always-negative", "--results", results)
+    assert done.returncode == 2
+    assert "tfidf-logreg" in error_of(done)
+
+
+def test_the_leaderboard_says_who_can_be_told_apart(cli: Cli, results: str) -> None:
+    done = cli("leaderboard", results)
+    assert "tfidf-logreg is alone in the first tier by micro-F1." in done.stdout
+    board = rows_of(cli("leaderboard", results, "--format", "json"))
+    assert [row["tier"] for row in board] == [1, 2]
+    for row in board:
+        assert row["micro_f1_low"] <= row["micro_f1"] <= row["micro_f1_high"]
+
+
+def test_rescoring_trains_nothing_and_writes_nothing(cli: Cli, table: Path, results: str) -> None:
+    files = {p: p.read_bytes() for p in table.parent.rglob("*") if p.is_file()}
+    board = rows_of(cli("leaderboard", results, "--format", "json"))
+    same = rows_of(cli("rescore", results, "--format", "json"))
+    assert same == board
+    anew = rows_of(cli("rescore", results, "--thresholds", "global", "--format", "json"))
+    for row, other in zip(anew, board, strict=True):
+        assert row["thresholds"] == "global"
+        assert row["micro_f1"] == other["micro_f1_global"]
+        assert row["micro_f1_low"] == other["micro_f1_global_low"]
+    assert {p: p.read_bytes() for p in table.parent.rglob("*") if p.is_file()} == files
+
+
+def test_a_label_is_left_out_as_if_it_had_never_been(cli: Cli, table: Path, results: str) -> None:
+    frame = pd.read_csv(table)
+    narrow = table.with_name("narrow.csv")
+    frame.drop(columns=["IsLong"]).to_csv(narrow, index=False)
+    start(narrow, "narrow", "--folds", "3", "--baselines", "always-negative")
+    expected = toxbench.leaderboard(table.parent / "narrow").set_index("candidate")
+    found = toxbench.rescore(results, without=["IsLong"]).set_index("candidate")
+    for name in ("subset_accuracy", "train_subset_accuracy", "subset_accuracy_low", "micro_f1_gap"):
+        assert found.loc["always-negative", name] == expected.loc["always-negative", name]
+    done = cli("rescore", results, "--without", "IsLong")
+    assert "without IsLong; nothing is stored" in done.stdout
+
+
+@pytest.mark.parametrize("metric", ["macro_f1", "brier", "subset-accuracy"])
+def test_another_metric_ranks(cli: Cli, results: str, metric: str) -> None:
+    board = rows_of(cli("rescore", results, "--metric", metric, "--format", "json"))
+    values = [row[metric.replace("-", "_")] for row in board]
+    assert values == sorted(values, reverse=metric != "brier")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--metric", "micro_f2"], "micro_f1"),
+        (["--without", "IsLnog"], "IsLong"),
+        (["--without", "IsRude,IsLong,IsNever"], "no label is left"),
+    ],
+)
+def test_what_cannot_be_rescored_is_one_line(
+    cli: Cli, results: str, words: list[str], said: str
+) -> None:
+    done = cli("rescore", results, *words)
+    assert done.returncode == 2
+    assert said in error_of(done)
+
+
+def test_thresholds_need_validation_rows(cli: Cli, table: Path) -> None:
+    start(table, "none", "--validation-size", "0")
+    done = cli("rescore", str(table.parent / "none"), "--thresholds", "per-label")
+    assert done.returncode == 2
+    assert "validation" in error_of(done)
+
+
+def test_folders_of_one_protocol_make_one_leaderboard(cli: Cli, table: Path, results: str) -> None:
+    (whole,) = Path(results).iterdir()
+    parts = [table.parent / "machine-a", table.parent / "machine-b"]
+    for part, lost in zip(parts, ("tfidf*", "always*"), strict=True):
+        shutil.copytree(whole, part)
+        for cell in (part / "cells").glob(lost):
+            cell.unlink()
+    together = rows_of(cli("leaderboard", *map(str, parts), "--format", "json"))
+    assert together == rows_of(cli("leaderboard", results, "--format", "json"))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["--folds", "4"], "the split (3 folds, 120 test rows and 4 folds, 120 test rows)"),
+     (["--labels", "IsRude"], "the labels (IsLong, IsNever)")],
+)  # fmt: skip
+def test_two_yardsticks_are_not_mixed_and_what_differs_is_named(
+    cli: Cli, table: Path, results: str, words: list[str], said: str
+) -> None:
+    other = f"other{words[1]}"
+    start(table, other, *words)
+    done = cli("leaderboard", results, str(table.parent / other))
+    assert done.returncode == 6
+    assert said in error_of(done)
+
+
+def test_the_api_gives_the_same_numbers(cli: Cli, results: str) -> None:
+    rows = rows_of(cli("compare", "--results", results, "--format", "json"))
+    assert toxbench.compare(results).to_dict("records") == rows
+    with pytest.raises(SettingsError, match=r"0\.5, global, per-label"):
+        toxbench.rescore(results, thresholds="best")
+
+
+def test_the_plan_says_what_the_test_rows_can_show(cli: Cli, tmp_path: Path) -> None:
+    small, large = (write_table(tmp_path / f"{rows}.csv", rows) for rows in (60, 600))
+    sizes = []
+    for table in (small, large):
+        words = ("run", "--data", str(table), "--weights", "stand-in", "--backbones", "bert")
+        done = cli(*words, "--seeds", "5", "--dry-run")
+        assert done.returncode == 0, done.stderr
+        (line,) = (line for line in done.stderr.splitlines() if line.startswith("Shows"))
+        sizes.append(float(line.split()[4]))
+    assert 0 < sizes[1] < sizes[0]
