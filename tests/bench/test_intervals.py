@@ -18,7 +18,7 @@ from toxbench.evaluation.simulation import ErrorModel
 
 pytestmark = pytest.mark.bench
 
-ROWS, SEEDS, STUDIES, RESAMPLES = 200, 5, 1000, 1000
+ROWS, SEEDS, STUDIES, RESAMPLES = 200, 5, 2000, 2000
 # Shares of positive rows as in the real table; two labels are empty.
 SHARES = np.array([0.46, 0.38, 0.02, 0.17, 0.13, 0.15, 0.14, 0.012, 0, 0, 0.015, 0.004])
 MODEL = ErrorModel()

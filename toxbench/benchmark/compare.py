@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from toxbench.errors import SettingsError, nearest
+from toxbench.errors import SettingsError
 from toxbench.evaluation.comparison import Difference
 from toxbench.plugin.formats import Table
 from toxbench.report.comparison import comparison_table, turned, verdict
@@ -31,8 +31,7 @@ def chosen_pairs(leaderboard: Leaderboard, names: Sequence[str]) -> list[Differe
     for name in wanted:
         if name not in known:
             raise SettingsError(
-                f"no candidate {name!r} on the leaderboard{nearest(name, known)}; it has: "
-                f"{', '.join(known) or 'none'}"
+                f"no candidate {name!r} on the leaderboard; it has: {', '.join(known) or 'none'}"
             )
     if len(wanted) < 2:
         raise SettingsError("a comparison needs two candidates that the leaderboard has")
