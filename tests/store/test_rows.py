@@ -61,6 +61,20 @@ def test_a_flipped_bit_is_noticed_wherever_it_is(tmp_path: Path, bit: int) -> No
     assert read_rows(tmp_path).ids == ("c0", "c1", "c2")
 
 
+def test_other_groups_of_the_same_table_take_the_place_of_the_first(tmp_path: Path) -> None:
+    write_rows(tmp_path, make_comments(4))
+    write_rows(tmp_path, make_comments(4, ["a", "a", "b", None]))
+    found = read_rows(tmp_path)
+    assert (found.groups.tolist(), found.has_groups) == ([0, 0, 1, 2], True)
+
+
+def test_what_is_there_already_is_not_written_again(tmp_path: Path) -> None:
+    write_rows(tmp_path, make_comments(4))
+    before = (tmp_path / FILE).stat()
+    write_rows(tmp_path, make_comments(4))
+    assert (tmp_path / FILE).stat().st_ino == before.st_ino
+
+
 @pytest.mark.parametrize("kept", [0, 7, 8, 100, -1])
 def test_a_file_that_was_cut_off_is_damaged(tmp_path: Path, kept: int) -> None:
     write_rows(tmp_path, make_comments(3))

@@ -21,7 +21,7 @@ from toxbench.data.split import Protocol
 from toxbench.errors import StorageError, TryAgainError
 from toxbench.records import PARTS, Audit, CellKey, CellRecord, Part
 from toxbench.settings import Frozen
-from toxbench.store.rows import FILE, StoredRows, read_rows, write_rows
+from toxbench.store.rows import StoredRows, read_rows, write_rows
 from toxbench.store.sealed import Tensors, seal, unseal
 
 SUFFIX = ".safetensors"
@@ -88,8 +88,7 @@ class CellStore:
         if not self.protocol_path.is_file():
             content = protocol_record(protocol, synthetic).model_dump_json()
             write_atomically(self.protocol_path, content.encode("utf-8"))
-        if not (self.folder / FILE).is_file():
-            write_rows(self.folder, protocol.comments)
+        write_rows(self.folder, protocol.comments)
 
     @property
     def protocol_path(self) -> Path:

@@ -34,7 +34,9 @@ class StoredRows:
 
 
 def write_rows(folder: Path, comments: Comments) -> None:
-    """Write what is kept of a table into a protocol's folder.
+    """Write what is kept of a table into a protocol's folder, unless the same is there.
+
+    Groups are none of the fingerprint's business, so another ``--group-column`` may change them.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -44,7 +46,13 @@ def write_rows(folder: Path, comments: Comments) -> None:
         "groups": row_groups(comments),
     }
     text = json.dumps({"ids": comments.ids, "has_groups": comments.groups is not None})
-    write_atomically(folder / FILE, seal("rows", text, tensors))
+    content, path = seal("rows", text, tensors), folder / FILE
+    try:
+        is_there = path.read_bytes() == content
+    except OSError:  # not there yet, or not for us to read: to be written in any case
+        is_there = False
+    if not is_there:
+        write_atomically(path, content)
 
 
 def read_rows(folder: Path) -> StoredRows:
