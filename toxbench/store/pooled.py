@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from toxbench.data.table import Targets
 from toxbench.evaluation.bootstrap import Evidence, in_units, sampling_units
 from toxbench.evaluation.counts import COUNTS, SCORES, Counts, Floats, row_counts
 from toxbench.evaluation.metrics import Probabilities, predict
@@ -60,11 +59,6 @@ class Pool:
         self._units_elsewhere = sampling_units(others)
 
     @property
-    def tested_targets(self) -> Targets:
-        """Targets of every tested row, fold after fold: 0/1, ``[row, label]``."""
-        return self._targets[self._tested]
-
-    @property
     def units(self) -> npt.NDArray[np.int64]:
         """What each tested row is resampled with, ``[row]``."""
         return self._units
@@ -107,10 +101,10 @@ class Pool:
         ends = np.cumsum([len(rows) for rows in self._tests])
         for seed, (folds, thresholds) in enumerate(zip(by_seed, chosen, strict=True)):
             for fold, (_, tensors) in enumerate(folds):
-                count = self._counter(thresholds[fold][rule])
-                rows = self._tests[fold]
-                test[seed, ends[fold] - len(rows) : ends[fold]] = count(rows, tensors["test"])
-                train[seed, self._trains[fold]] += count(self._trains[fold], tensors["train"])
+                cut, tested, trained = thresholds[fold][rule], self._tests[fold], self._trains[fold]
+                place = slice(ends[fold] - len(tested), ends[fold])
+                test[seed, place] = self._count(tested, tensors["test"], cut)
+                train[seed, trained] += self._count(trained, tensors["train"], cut)
         several = len(self._tests) > 1
         return Pooled(
             evidence=Evidence(
@@ -124,11 +118,13 @@ class Pool:
             groups=None if self.by_group else in_units(test, self._groups),
         )
 
-    def _counter(self, thresholds: Sequence[float]):  # type: ignore[no-untyped-def]
-        def count(rows: npt.NDArray[np.int64], probabilities: Probabilities) -> Counts:
-            return row_counts(self._targets[rows], predict(probabilities, thresholds))
-
-        return count
+    def _count(
+        self,
+        rows: npt.NDArray[np.int64],
+        probabilities: Probabilities,
+        thresholds: Sequence[float],
+    ) -> Counts:
+        return row_counts(self._targets[rows], predict(probabilities, thresholds))
 
 
 def _of_seed(cells: Sequence[Cell], seed: int) -> list[Cell]:
