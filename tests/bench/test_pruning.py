@@ -44,7 +44,8 @@ def test_pruning_saves_epochs_at_no_loss(tmp_path: Path) -> None:
         print(f"\nstudy {seed}: {trained} of {planned} epochs, {saved[-1]:.0%} saved; "
               f"score {score:.3f}, without pruning {unpruned:.3f}", end="")  # fmt: skip
     error = stdev(differences) / 3**0.5
-    print(f"\nmedian pruner: {fmean(saved):.0%} saved; score {fmean(differences):+.3f} +- {error:.3f}")
+    change = f"{fmean(differences):+.3f} +- {error:.3f}"
+    print(f"\nmedian pruner: {fmean(saved):.0%} saved; score {change}")
     print(f"saved in each study: {', '.join(f'{share:.0%}' for share in saved)}")
     assert fmean(saved) >= 0.4
     assert fmean(differences) + 2 * error >= 0
