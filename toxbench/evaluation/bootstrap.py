@@ -166,11 +166,10 @@ def sampling_units(groups: Units, seed: int = 0) -> Units:
 
 def in_units(counts: Counts, units: Units) -> Counts:
     """Add up the rows of each unit: ``[seed, row, count]`` to ``[seed, unit, count]``."""
-    size = int(units.max(initial=-1)) + 1
-    summed = np.zeros((len(counts), size, counts.shape[2]), dtype=np.float32)
-    for own, rows in zip(summed, counts, strict=True):
-        np.add.at(own, units, rows)
-    return summed
+    size, (seeds, rows, kinds) = int(units.max(initial=-1)) + 1, counts.shape
+    columns = counts.transpose(0, 2, 1).reshape(seeds * kinds, rows)
+    summed = np.array([np.bincount(units, weights=c, minlength=size) for c in columns])
+    return summed.astype(np.float32).reshape(seeds, kinds, size).transpose(0, 2, 1)
 
 
 def bootstrap(
