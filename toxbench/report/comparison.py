@@ -15,7 +15,7 @@ def verdict(difference: Difference) -> str:
     metric = METRICS[d.metric]
     numbers = (
         f"difference {d.difference:+.3f}, 95 % interval {d.low:+.3f} to {d.high:+.3f}, "
-        f"p = {_p(d.adjusted_p)} after Holm's correction"
+        f"p {'< 0.001' if d.adjusted_p < 0.001 else f'= {d.adjusted_p:.3f}'} after Holm's correction"
     )
     if d.is_clear:
         return f"{d.one} is better than {d.other} in {metric}: {numbers}."
