@@ -13,9 +13,10 @@ def verdict(difference: Difference) -> str:
     """Say whether two candidates can be told apart, the better one first."""
     d = difference if difference.difference >= 0 else turned(difference)
     metric = METRICS[d.metric]
+    p = "< 0.001" if d.adjusted_p < 0.001 else f"= {d.adjusted_p:.3f}"
     numbers = (
         f"difference {d.difference:+.3f}, 95 % interval {d.low:+.3f} to {d.high:+.3f}, "
-        f"p {'< 0.001' if d.adjusted_p < 0.001 else f'= {d.adjusted_p:.3f}'} after Holm's correction"
+        f"p {p} after Holm's correction"
     )
     if d.is_clear:
         return f"{d.one} is better than {d.other} in {metric}: {numbers}."
