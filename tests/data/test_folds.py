@@ -243,3 +243,12 @@ def test_the_real_table_keeps_videos_together(real_table: Path) -> None:
         ]
         assert not sides[0] & sides[1]
         assert 100 < len(fold.test) < 300
+
+
+def test_folds_of_very_different_size_are_said() -> None:
+    comments = make_comments(60, groups=["large"] * 40 + [f"g{row}" for row in range(20)])
+    uneven = draw_folds(comments, SplitSettings(split="grouped", folds=5, validation_size=0))
+    (line,) = (w for w in fold_warnings(comments, uneven) if "rows each" in w)
+    assert "to 40 rows each" in line
+    even = draw_folds(comments, SplitSettings(folds=5))
+    assert not any("rows each" in warning for warning in fold_warnings(comments, even))

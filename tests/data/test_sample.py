@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from toxbench.data.groups import row_groups
 from toxbench.data.sample import LABELS, SAMPLE_NAME, sample_comments, sample_frame
 from toxbench.data.split import Protocol
 from toxbench.data.table import Comments, read_comments
@@ -101,3 +102,8 @@ def test_the_lengths_of_the_sample_are_very_different(sample: Comments) -> None:
 
 def test_no_slot_of_the_templates_is_left_open(sample: Comments) -> None:
     assert not any("{" in text or "}" in text for text in sample.texts)
+
+
+def test_equal_texts_of_the_sample_stand_below_one_video(sample: Comments) -> None:
+    """Or grouped splits would find that all videos belong together."""
+    assert np.bincount(row_groups(sample)).max() < len(sample) / 4

@@ -18,6 +18,7 @@ from toxbench.settings import SplitSettings
 # and so few for many groups that drawing stays a matter of seconds.
 _MOST_TRIES, _FEWEST_TRIES, _PLACEMENTS = 200, 3, 40_000
 
+_UNEVEN = 3  # times the smallest fold's test rows
 _FOLDS_NAMED = 4  # at most, in a warning
 
 # What a label cannot do in a fold, if no row of the part has it.
@@ -72,7 +73,7 @@ def hold_out_validation(
 
 
 def fold_warnings(comments: Comments, folds: Sequence[Split]) -> list[str]:
-    """Say which labels are too rare for these folds, one line for each kind of problem.
+    """Say which labels are too rare for these folds, and whether the folds differ much in size.
 
     Labels that nobody has are not among them.
     """
@@ -89,6 +90,12 @@ def fold_warnings(comments: Comments, folds: Sequence[Split]) -> list[str]:
         ]
         if missing:
             warnings.append(f"no positive {part} row, {result}: {', '.join(missing)}")
+    sizes = [len(fold.test) for fold in folds]
+    if max(sizes) > _UNEVEN * min(sizes):
+        warnings.append(
+            f"the folds test {min(sizes)} to {max(sizes)} rows each, for some groups are large; "
+            "toxbench data check names what links rows"
+        )
     return warnings
 
 

@@ -17,6 +17,7 @@ from typing import TypeVar
 
 import pandas as pd
 
+from toxbench.data.groups import plain_text
 from toxbench.data.table import Comments, comments_from_frame
 from toxbench.settings import ColumnSettings
 
@@ -143,11 +144,13 @@ def sample_frame(rows: int = ROWS) -> pd.DataFrame:
     """
     draw = random.Random(_SEED)
     made: list[dict[str, str]] = []
+    videos: dict[str, str] = {}  # equal texts stand below one video, or all videos would be linked
     for row in range(rows):
         labels = _draw_labels(draw)
         repeat = made and draw.random() < 0.01
         text = _choose(draw, made)["Text"] if repeat else _write(draw, labels)
         video = _video(draw, row, rows)
+        video = videos[plain_text(text)] = videos.get(plain_text(text)) or video
         seen = {label for label in labels if draw.random() > 0.06}
         made.append(
             {"CommentId": f"sample-{row + 1:04d}", "VideoId": video, "Text": text}
