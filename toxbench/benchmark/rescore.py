@@ -8,8 +8,8 @@ from toxbench.errors import SettingsError, nearest
 from toxbench.evaluation.definitions import HALF, METRICS, RULES
 from toxbench.evaluation.metrics import measure
 from toxbench.evaluation.thresholds import choose_thresholds
-from toxbench.records import PARTS, CellRecord, TuningRecord
-from toxbench.store.cells import CellStore, FoldRows, ProtocolRecord
+from toxbench.records import PARTS
+from toxbench.store.cells import CellStore, ProtocolRecord
 from toxbench.store.leaderboard import Leaderboard
 from toxbench.store.pooled import Cell
 from toxbench.store.ranking import load_cells, make_leaderboard
@@ -81,20 +81,13 @@ def _narrowed(
 def _measured(cell: Cell, protocol: ProtocolRecord, rows: StoredRows, kept: list[int]) -> Cell:
     """Score a cell again on some labels."""
     record, tensors = cell
-    fold: FoldRows = protocol.folds[record.key.fold]
+    fold = protocol.folds[record.key.fold]
     probabilities = {part: np.ascontiguousarray(tensors[part][:, kept]) for part in PARTS}
     targets = {part: rows.targets[np.array(getattr(fold, part), int)][:, kept] for part in PARTS}
-    thresholds = _thresholds(record, kept)
-    if thresholds is None:
+    if record.tuning is None:
         thresholds = choose_thresholds(targets["validation"], probabilities["validation"])
+    else:  # searched settings brought theirs along
+        thresholds = {rule: tuple(t[i] for i in kept) for rule, t in record.thresholds.items()}
     labels = [protocol.labels[i] for i in kept]
     changes = {"thresholds": thresholds, **measure(labels, targets, probabilities, thresholds)}
     return record.model_copy(update=changes), probabilities
-
-
-def _thresholds(record: CellRecord, kept: list[int]) -> dict[str, tuple[float, ...]] | None:
-    """Return the thresholds that searched settings brought along, of some labels."""
-    tuning: TuningRecord | None = record.tuning
-    if tuning is None:
-        return None
-    return {rule: tuple(all_[i] for i in kept) for rule, all_ in record.thresholds.items()}

@@ -1,6 +1,7 @@
 """Differences between candidates in one plain sentence, and as a table."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from toxbench.evaluation.comparison import Difference
 from toxbench.plugin.formats import Table
@@ -28,17 +29,14 @@ def verdict(difference: Difference) -> str:
 
 def turned(difference: Difference) -> Difference:
     """Return the same difference the other way round."""
-    return Difference(
+    return replace(
+        difference,
         one=difference.other,
         other=difference.one,
-        metric=difference.metric,
         difference=-difference.difference,
         low=-difference.high,
         high=-difference.low,
-        p=difference.p,
-        adjusted_p=difference.adjusted_p,
         better=1 - difference.better,
-        detectable=difference.detectable,
     )
 
 

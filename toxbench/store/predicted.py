@@ -11,7 +11,7 @@ from toxbench.errors import StorageError
 from toxbench.store.cells import CellStore, ProtocolRecord
 from toxbench.store.leaderboard import Row, build_leaderboard
 from toxbench.store.pooled import Cell
-from toxbench.store.ranking import load_cells
+from toxbench.store.ranking import load_cells, of_row
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,9 +69,7 @@ def _that_count(rows: Sequence[Row]) -> list[Row]:
 
 def _said(row: Row, cells: Sequence[Cell], folds: int) -> npt.NDArray[np.float32]:
     """Put a candidate's probabilities of test rows together: ``[seed, row, label]``."""
-    by_seed: dict[int, list[Cell]] = {}
-    for cell in sorted(cells, key=lambda cell: (cell[0].key.seed, cell[0].key.fold)):
-        if (cell[0].key.candidate, cell[0].key.digest) == (row.candidate, row.digest):
-            by_seed.setdefault(cell[0].key.seed, []).append(cell)
-    whole = [own for own in by_seed.values() if len(own) == folds]
-    return np.stack([np.concatenate([tensors["test"] for _, tensors in own]) for own in whole])
+    by_seed: dict[int, list[npt.NDArray[np.float32]]] = {}
+    for record, tensors in sorted(of_row(row, cells, folds), key=lambda cell: cell[0].key.fold):
+        by_seed.setdefault(record.key.seed, []).append(tensors["test"])
+    return np.stack([np.concatenate(by_seed[seed]) for seed in sorted(by_seed)])

@@ -75,7 +75,7 @@ def make_leaderboard(
     if not board.rows:
         return board
     pool = Pool(protocol, rows)
-    pooled = {row.name: pool.pool(_of_row(row, cells, len(protocol.folds))) for row in board.rows}
+    pooled = {row.name: pool.pool(of_row(row, cells, len(protocol.folds))) for row in board.rows}
     evidence = {
         (name, wanted): pools[wanted].evidence
         for name, pools in pooled.items()
@@ -95,7 +95,8 @@ def make_leaderboard(
     )
 
 
-def _of_row(row: Row, cells: Sequence[Cell], folds: int) -> list[Cell]:
+def of_row(row: Row, cells: Sequence[Cell], folds: int) -> list[Cell]:
+    """Return a candidate's cells of the seeds that have every fold."""
     own = [c for c in cells if (c[0].key.candidate, c[0].key.digest) == (row.candidate, row.digest)]
     seeds = [record.key.seed for record, _ in own]
     return [cell for cell in own if seeds.count(cell[0].key.seed) == folds]
