@@ -7,6 +7,8 @@ import torch
 from toxbench.data.tokens import Tokens
 from toxbench.training.batching import Batcher, epoch_batches, sorted_batches
 
+TARGETS = np.eye(900, 3, dtype=np.uint8)
+
 
 @pytest.fixture
 def tokens() -> Tokens:
@@ -50,7 +52,11 @@ def test_epochs_differ_and_seeds_repeat(tokens: Tokens) -> None:
 
 def test_a_batch_holds_its_rows_tokens_and_nothing_else(tokens: Tokens) -> None:
     rows = np.array([7, 899, 0], dtype=np.int64)
-    ids, mask = Batcher(tokens, torch.device("cpu")).batch(rows)
+    batcher = Batcher(tokens, TARGETS, torch.device("cpu"))
+    first, second = batcher.batches([rows[:2], rows])
+    ids, mask = second.input_ids, second.attention_mask
+    assert len(first) == 2
+    assert second.targets.tolist() == TARGETS[rows].tolist()
     assert ids.shape == mask.shape == (3, int(tokens.lengths[rows].max()))
     for place, row in enumerate(rows):
         own = tokens.ids[tokens.offsets[row] : tokens.offsets[row + 1]]
@@ -59,9 +65,22 @@ def test_a_batch_holds_its_rows_tokens_and_nothing_else(tokens: Tokens) -> None:
 
 
 def test_padding_to_a_fixed_width(tokens: Tokens) -> None:
-    ids, mask = Batcher(tokens, torch.device("cpu"), pad_to=64).batch(np.array([3]))
-    assert ids.shape == (1, 64)
-    assert int(mask.sum()) == int(tokens.lengths[3])
+    (batch,) = Batcher(tokens, TARGETS, torch.device("cpu"), pad_to=64).batches([np.array([3])])
+    assert batch.input_ids.shape == (1, 64)
+    assert int(batch.attention_mask.sum()) == int(tokens.lengths[3])
+
+
+def test_widths_rounded_up_are_few(tokens: Tokens) -> None:
+    groups = epoch_batches(rows_of(tokens), tokens.lengths, 16, np.random.default_rng(0), True)
+    batcher = Batcher(tokens, TARGETS, torch.device("cpu"), multiple=8)
+    for rows, batch in zip(groups, batcher.batches(groups), strict=True):
+        longest = int(tokens.lengths[rows].max())
+        assert batch.input_ids.shape[1] % 8 == 0
+        assert longest <= batch.input_ids.shape[1] < longest + 8
+
+
+def test_no_rows_are_no_batches(tokens: Tokens) -> None:
+    assert list(Batcher(tokens, TARGETS, torch.device("cpu")).batches([])) == []
 
 
 def test_evaluation_batches_are_bounded_and_complete(tokens: Tokens) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from toxbench.plugin.space import Space, fine_tuning_space
 from toxbench.settings import TrainSettings
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedTokenizerBase
 
+# Of these, Hugging Face's classifier looks at nothing but the first token's last hidden state.
+_READ_THE_FIRST_TOKEN = {"bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta"}
 Tensors: TypeAlias = "dict[str, npt.NDArray[np.float32]]"
 
 
@@ -88,7 +90,9 @@ class Backbone:
         """
         from transformers import AutoModelForSequenceClassification
 
-        model: nn.Module = AutoModelForSequenceClassification.from_pretrained(
+        from toxbench.plugin.heads import finish_first_token_only
+
+        model = AutoModelForSequenceClassification.from_pretrained(
             weights,
             num_labels=label_count,
             problem_type="multi_label_classification",
@@ -96,7 +100,9 @@ class Backbone:
             use_safetensors=True,
             trust_remote_code=False,
         )
-        return model
+        if model.config.model_type in _READ_THE_FIRST_TOKEN:
+            finish_first_token_only(model.base_model)
+        return cast("nn.Module", model)
 
     def tokenizer(self, weights: Path) -> "PreTrainedTokenizerBase":
         """Return the tokenizer that belongs to the weights in a local folder."""

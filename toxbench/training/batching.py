@@ -1,44 +1,91 @@
 """Rows to batches: like lengths together, nothing padded further than its batch needs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from toxbench.data.split import Rows
+from toxbench.data.table import Targets
 from toxbench.data.tokens import Tokens
 
 _BATCHES_IN_A_BUCKET = 50
 
 
-class Batcher:
-    """Token ids on the device once; batches are gathered there without waiting for it."""
+@dataclass(frozen=True)
+class Batch:
+    """Some rows on the device.
 
-    def __init__(self, tokens: Tokens, device: torch.device, pad_to: int | None = None) -> None:
-        """Move the tokens to the device.
+    Attributes:
+        input_ids: int64 ``[batch, token]``.
+        attention_mask: int64 ``[batch, token]``, 1 where a token is.
+        targets: float32 0/1, ``[batch, label]``.
+    """
+
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    targets: torch.Tensor
+
+    def __len__(self) -> int:
+        """Count the rows."""
+        return len(self.input_ids)
+
+
+class Batcher:
+    """Token ids and targets on the device once; batches are gathered there."""
+
+    def __init__(
+        self,
+        tokens: Tokens,
+        targets: Targets,
+        device: torch.device,
+        pad_to: int | None = None,
+        multiple: int = 1,
+    ) -> None:
+        """Move tokens and targets to the device.
 
         Args:
             tokens: of all rows.
+            targets: 0/1, ``[row, label]``, of all rows.
             device: where batches are needed.
             pad_to: tokens in every batch; None: as many as its longest row has.
+            multiple: what that is rounded up to a multiple of, for fewer shapes.
         """
         self.lengths = tokens.lengths
         self._pad_id = tokens.pad_id
         self._pad_to = pad_to
+        self._multiple = multiple
         self._device = device
         self._ids = torch.from_numpy(tokens.ids).to(device)
         self._offsets = torch.from_numpy(tokens.offsets).to(device)
+        self._targets = torch.from_numpy(targets).to(device, torch.float32)
 
-    def batch(self, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return ``input_ids`` and ``attention_mask``, both int64 ``[batch, token]``."""
-        width = self._pad_to or int(self.lengths[rows].max())
-        index = torch.from_numpy(rows).to(self._device)
+    def every_id(self) -> torch.Tensor:
+        """Return all ids that batches can hold, padding included, in no order."""
+        return torch.cat([self._ids, self._ids.new_tensor([self._pad_id])])
+
+    def batches(self, groups: Sequence[Rows]) -> Iterator[Batch]:
+        """Yield one batch for each group of rows.
+
+        Which rows they are goes to the device once for all groups, and nothing is read back: the
+        host runs ahead of a GPU.
+        """
+        ends = np.cumsum([0, *map(len, groups)])
+        everything = torch.from_numpy(np.concatenate([*groups, np.empty(0, np.int64)]))
+        everything = everything.to(self._device)
+        for rows, end in zip(groups, ends[1:], strict=True):
+            longest = int(self.lengths[rows].max())
+            width = self._pad_to or -(-longest // self._multiple) * self._multiple
+            yield self._batch(everything[end - len(rows) : end], width)
+
+    def _batch(self, index: torch.Tensor, width: int) -> Batch:
         starts, ends = self._offsets[index], self._offsets[index + 1]
         places = starts[:, None] + torch.arange(width, device=self._device)
         mask = places < ends[:, None]
         ids = self._ids[places.clamp_(max=len(self._ids) - 1)].long()
-        return ids.masked_fill_(~mask, self._pad_id), mask.long()
+        return Batch(ids.masked_fill_(~mask, self._pad_id), mask.long(), self._targets[index])
 
 
 def epoch_batches(

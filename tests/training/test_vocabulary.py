@@ -1,0 +1,150 @@
+"""Training only the used rows of a token embedding learns what training all of them learns."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from support import write_checkpoint
+from torch import nn
+from transformers import AutoModel
+
+from toxbench import TrainSettings, first_token_classifier
+from toxbench.data.split import Split
+from toxbench.data.tokens import Tokens
+from toxbench.evaluation.epochs import epoch_scores
+from toxbench.training.device import choose_device, seeded
+from toxbench.training.loop import Trainer
+from toxbench.training.tricks import PLAIN, Tricks
+from toxbench.training.vocabulary import UsedRows, used_rows_only
+
+ROWS, LABELS = 24, 3
+PARTS = np.split(np.arange(ROWS), [16, 20])
+SPLIT = Split(*PARTS)
+USED = [0, 5, 6, 9]  # with the padding
+
+
+@pytest.fixture
+def tokens() -> Tokens:
+    ids = np.resize(np.array([5, 9, 6, 6, 5], dtype=np.int32), ROWS * 4)
+    return Tokens(ids, np.arange(ROWS + 1) * 4, 0, np.zeros(ROWS, dtype=bool))
+
+
+def trained(folder: Path, tokens: Tokens, tricks: Tricks, **settings: Any) -> nn.Module:
+    torch.manual_seed(0)
+    module = first_token_classifier(folder, LABELS)
+    targets = np.random.default_rng(0).integers(0, 2, size=(ROWS, LABELS)).astype(np.uint8)
+    flags = {
+        "epochs": 2,
+        "batch_size": 4,
+        "precision": "fp32",
+        "dropout": 0.0,
+        "learning_rate": 1e-3,
+    }
+    chosen = TrainSettings(**(flags | settings))
+    device = choose_device("cpu", "fp32")
+    with seeded(0, device):
+        trainer = Trainer(module, ("classifier",), tokens, targets, chosen, device, tricks)
+        trainer.train(SPLIT, 0, epoch_scores, lambda scores: True, lambda epoch: None)
+    return module
+
+
+@pytest.mark.parametrize("selection", ["last", "best"])
+@pytest.mark.parametrize("model_type", ["bert", "roberta"])
+def test_every_weight_that_is_used_learns_the_same(
+    tmp_path: Path, tokens: Tokens, model_type: str, selection: Any
+) -> None:
+    folder = write_checkpoint(tmp_path / "tiny", model_type)
+    plain = trained(folder, tokens, PLAIN, selection=selection).state_dict()
+    part = trained(folder, tokens, Tricks(), selection=selection).state_dict()
+    assert plain.keys() == part.keys()
+    before = AutoModel.from_pretrained(folder).get_input_embeddings().weight.detach()
+    for name, value in plain.items():
+        if name.endswith("word_embeddings.weight"):
+            torch.testing.assert_close(part[name][USED], value[USED], rtol=1e-4, atol=1e-6)
+            others = np.setdiff1d(np.arange(len(before)), USED)
+            assert torch.equal(part[name][others], before[others])
+            assert not torch.equal(part[name][5], before[5])
+        else:
+            torch.testing.assert_close(part[name], value, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_the_optimizer_and_the_clipped_norm_see_few_rows(checkpoint: Path) -> None:
+    module = first_token_classifier(checkpoint, LABELS)
+    whole = module.encoder.get_input_embeddings()
+    ids = torch.tensor(USED)
+    with used_rows_only(module, ids, lambda: module(ids[None], torch.ones(1, 4))):
+        inside = module.encoder.get_input_embeddings()
+        assert isinstance(inside, UsedRows)
+        assert inside.weight.shape[0] == len(USED)
+        assert torch.equal(inside(ids), whole(ids))
+    assert module.encoder.get_input_embeddings() is whole
+
+
+class Prompted(nn.Module):
+    """Puts a token of its own before each comment."""
+
+    def __init__(self, folder: Path, own: int) -> None:
+        super().__init__()
+        self.encoder = AutoModel.from_pretrained(folder, add_pooling_layer=False)
+        self.classifier = nn.Linear(self.encoder.config.hidden_size, LABELS)
+        self.own = own
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        prompt = torch.full_like(input_ids[:, :1], self.own)
+        ids = torch.cat([prompt, input_ids], dim=1)
+        mask = torch.cat([torch.ones_like(prompt), attention_mask], dim=1)
+        logits: torch.Tensor = self.classifier(self.encoder(ids, mask).last_hidden_state[:, 0])
+        return logits
+
+
+def test_a_token_that_the_module_adds_is_trained_too(checkpoint: Path, tokens: Tokens) -> None:
+    module = Prompted(checkpoint, own=17)
+    embedding = module.encoder.get_input_embeddings()
+    before = embedding.weight.detach().clone()
+    device = choose_device("cpu", "fp32")
+    chosen = TrainSettings(epochs=1, batch_size=4, precision="fp32")
+    targets = np.eye(ROWS, LABELS, dtype=np.uint8)
+    trainer = Trainer(module, ("classifier",), tokens, targets, chosen, device)
+    trainer.train(SPLIT, 0, epoch_scores, lambda scores: True, lambda epoch: None)
+    changed = (embedding.weight != before).any(dim=1).nonzero()[:, 0].tolist()
+    assert {5, 17} <= set(changed) <= {*USED, 17}
+
+
+class Tied(nn.Module):
+    """Uses the embedding's weight a second time."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.encoder = AutoModel.from_pretrained(folder, add_pooling_layer=False)
+        self.decoder = nn.Linear(1, 1, bias=False)
+        self.decoder.weight = self.encoder.get_input_embeddings().weight
+
+
+def test_embeddings_that_cannot_be_cut_are_left_alone(checkpoint: Path) -> None:
+    tied = Tied(checkpoint)
+    frozen = first_token_classifier(checkpoint, LABELS)
+    frozen.encoder.get_input_embeddings().requires_grad_(requires_grad=False)
+    own = nn.Sequential(nn.Embedding(50, 4), nn.Linear(4, LABELS))
+    for module in (tied, frozen, own):
+        with used_rows_only(module, torch.tensor(USED), lambda: None):
+            assert not any(isinstance(child, UsedRows) for child in module.modules())
+
+
+def test_a_vocabulary_that_is_mostly_used_is_left_alone(checkpoint: Path) -> None:
+    module = first_token_classifier(checkpoint, LABELS)
+    count = module.encoder.config.vocab_size
+    with used_rows_only(module, torch.arange(count // 2 + 1), lambda: None):
+        assert not any(isinstance(child, UsedRows) for child in module.modules())
+
+
+def test_the_whole_embedding_is_back_after_an_error(checkpoint: Path, tokens: Tokens) -> None:
+    module = first_token_classifier(checkpoint, LABELS)
+    whole = module.encoder.get_input_embeddings()
+    with (
+        pytest.raises(ZeroDivisionError),
+        used_rows_only(module, torch.tensor(USED), lambda: None),
+    ):
+        raise ZeroDivisionError
+    assert module.encoder.get_input_embeddings() is whole
