@@ -118,6 +118,10 @@ class CellStore:
         """Where a cell is, or will be."""
         return self.folder / "cells" / f"{key.stem}{SUFFIX}"
 
+    def paths(self) -> list[Path]:
+        """Where all stored cells are, in the order of file names."""
+        return sorted((self.folder / "cells").glob(f"*{SUFFIX}"))
+
     def has(self, key: CellKey) -> bool:
         """Whether the cell was stored."""
         return self.path(key).is_file()
@@ -150,7 +154,7 @@ class CellStore:
         Raises:
             CellDamagedError: a file is not as it was written.
         """
-        for path in sorted((self.folder / "cells").glob(f"*{SUFFIX}")):
+        for path in self.paths():
             yield read_cell(path)
 
     @contextmanager

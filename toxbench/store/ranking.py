@@ -11,6 +11,7 @@ from toxbench.evaluation.counts import HEADLINES, SCORES, Floats
 from toxbench.evaluation.definitions import GLOBAL, HALF, PER_LABEL
 from toxbench.evaluation.uncertainty import Uncertainty, measure_uncertainty
 from toxbench.store.cells import CellStore, ProtocolRecord
+from toxbench.store.kept import keep, made_of, read_kept
 from toxbench.store.leaderboard import (
     Leaderboard,
     Row,
@@ -29,14 +30,33 @@ SUFFIXES = {GLOBAL: "_global", PER_LABEL: "_per_label"}
 Pools = Mapping[str, Pooled]  # thresholds rule -> counts
 
 
-def load_leaderboard(*stores: CellStore) -> Leaderboard:
-    """Build the leaderboard of a stored protocol, from the cells of one or several folders.
+def load_leaderboard(
+    *stores: CellStore, rule: str = HALF, metric: str = "micro_f1"
+) -> Leaderboard:
+    """Return the leaderboard of a stored protocol, from the cells of one or several folders.
+
+    That of one folder is computed once and then kept beside its cells (`toxbench.store.kept`).
+
+    Args:
+        stores: of one protocol.
+        rule: of the thresholds.
+        metric: to rank by.
 
     Raises:
         StorageError: a folder is none of toxbench's, a file in it is damaged, or the folders hold
             results of different protocols.
     """
-    return make_leaderboard(*load_cells(*stores))
+    if len(stores) > 1:  # no folder's own
+        return make_leaderboard(*load_cells(*stores), rule, metric)
+    digest = made_of(stores[0], rule, metric)
+    kept = read_kept(stores[0].folder, digest) if digest else None
+    if kept is not None:
+        return kept
+    leaderboard = make_leaderboard(*load_cells(*stores), rule, metric)
+    # A run may have stored a cell in between: then it is unknown which cells these are.
+    if digest is not None and made_of(stores[0], rule, metric) == digest:
+        keep(stores[0].folder, digest, leaderboard)
+    return leaderboard
 
 
 def load_cells(*stores: CellStore) -> tuple[ProtocolRecord, StoredRows, list[Cell]]:
