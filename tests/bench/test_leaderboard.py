@@ -1,4 +1,4 @@
-"""How long 1,000 stored cells take to print: ``pytest tests/bench/test_leaderboard.py -m bench -s``.
+"""How long 1,000 stored cells take to print: ``pytest tests/bench -m bench -s -k thousand``.
 
 Whole processes, imports included. The first print computes, the next ones do not.
 """

@@ -16,7 +16,6 @@ from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from toxbench.atomic import write_atomically
-from toxbench.data.audit import audit
 from toxbench.data.split import Protocol
 from toxbench.errors import StorageError, TryAgainError
 from toxbench.records import PARTS, Audit, CellKey, CellRecord, Part
@@ -200,6 +199,8 @@ def read_cell(path: Path) -> tuple[CellRecord, dict[Part, npt.NDArray[np.float32
 
 def protocol_record(protocol: Protocol, synthetic: bool) -> ProtocolRecord:
     """Describe a protocol without any comment."""
+    from toxbench.data.audit import audit  # imports datasketch, which reading has no need of
+
     comments = protocol.comments
     labels = comments.labels
     return ProtocolRecord(

@@ -30,9 +30,7 @@ SUFFIXES = {GLOBAL: "_global", PER_LABEL: "_per_label"}
 Pools = Mapping[str, Pooled]  # thresholds rule -> counts
 
 
-def load_leaderboard(
-    *stores: CellStore, rule: str = HALF, metric: str = "micro_f1"
-) -> Leaderboard:
+def load_leaderboard(*stores: CellStore, rule: str = HALF, metric: str = "micro_f1") -> Leaderboard:
     """Return the leaderboard of a stored protocol, from the cells of one or several folders.
 
     That of one folder is computed once and then kept beside its cells (`toxbench.store.kept`).
