@@ -15,6 +15,7 @@ import pytest
 
 from toxbench.benchmark.plan import make_protocol
 from toxbench.data.folds import draw_folds
+from toxbench.data.split import Protocol
 from toxbench.data.table import Comments
 from toxbench.evaluation.metrics import measure
 from toxbench.evaluation.thresholds import choose_thresholds
@@ -51,34 +52,36 @@ def fill(folder: Path, candidates: int, seeds: int) -> None:
     protocol = make_protocol(comments, draw_folds(comments, SplitSettings()))
     store = CellStore(folder)
     store.prepare(protocol, synthetic=True)
+    scored: CellRecord | None = None
     for candidate in range(candidates):
         learnt = TrainSettings(epochs=8, learning_rate=1e-5 * (candidate + 1))
-        scored: CellRecord | None = None
         for seed in range(seeds):
-            tensors = guess(comments, protocol.folds[0], candidate / candidates, candidate, seed)
-            # All metrics of all rules take a second: measured for one seed of a candidate.
+            tensors = guess(protocol, candidate / candidates, candidate, seed)
+            # All metrics of all rules take a second: measured once, which is as much to read.
             scored = scored or record(protocol, tensors, learnt)
             key = CellKey(candidate="bert", digest=f"{candidate:012x}", seed=seed)
-            store.write(scored.model_copy(update={"key": key}), tensors)
+            changes = {"key": key, "settings": learnt}
+            store.write(scored.model_copy(update=changes), tensors)
 
 
 def guess(
-    comments: Comments, fold: object, skill: float, candidate: int, seed: int
+    protocol: Protocol, skill: float, candidate: int, seed: int
 ) -> dict[Part, npt.NDArray[np.float32]]:
     """Mix targets and noise, of each candidate and of each seed: part -> ``[row, label]``."""
-    shape = comments.targets.shape
+    targets, fold = protocol.comments.targets, protocol.folds[0]
+    shape = targets.shape
     own = np.random.default_rng([1, candidate]).random(shape)
     noise = (own + np.random.default_rng([2, candidate, seed]).random(shape)) / 2
-    known = (0.3 + 0.1 * skill) * comments.targets + (0.7 - 0.1 * skill) * noise
-    return {part: known[getattr(fold, part)].astype(np.float32) for part in PARTS}
+    known = (0.3 + 0.1 * skill) * targets + (0.7 - 0.1 * skill) * noise
+    return {part: known[fold.part(part)].astype(np.float32) for part in PARTS}
 
 
 def record(
-    protocol: object, tensors: dict[Part, npt.NDArray[np.float32]], settings: TrainSettings
+    protocol: Protocol, tensors: dict[Part, npt.NDArray[np.float32]], settings: TrainSettings
 ) -> CellRecord:
     """Score a cell as a run does."""
     comments, fold = protocol.comments, protocol.folds[0]
-    targets = {part: comments.targets[getattr(fold, part)] for part in PARTS}
+    targets = {part: comments.targets[fold.part(part)] for part in PARTS}
     thresholds = choose_thresholds(targets["validation"], tensors["validation"])
     scores = {"micro_f1": 0.5, "subset_accuracy": 0.5, "micro_average_precision": 0.5}
     return CellRecord(
