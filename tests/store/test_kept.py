@@ -1,5 +1,6 @@
 """A kept leaderboard is the computed one, and never hides what happened to the cells."""
 
+import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,6 +11,7 @@ from measured import Table
 
 from toxbench.evaluation.definitions import GLOBAL, HALF
 from toxbench.plugin.registry import Registry
+from toxbench.records import LabelScores
 from toxbench.report.labels import label_table
 from toxbench.report.tables import leaderboard_table
 from toxbench.store import ranking
@@ -19,6 +21,14 @@ from toxbench.store.leaderboard import Leaderboard, Statistic
 from toxbench.store.ranking import load_cells, load_leaderboard, make_leaderboard
 from toxbench.store.rows import write_rows
 
+LABELS = tuple(
+    LabelScores(
+        label=label, support=1, threshold=0.5, precision=0.1, recall=0.7, f1=1 / 3,
+        average_precision=known, roc_auc=None,
+    )
+    for label, known in (("IsA", 0.3), ("IsB", 0.1 + 0.2), ("IsC", None), ("IsNever", None))
+)  # fmt: skip
+PER_LABEL = {HALF: LABELS, GLOBAL: LABELS}
 FORMATS = ("plain", "github", "markdown", "latex", "html", "csv", "json")
 
 
@@ -29,8 +39,11 @@ def store(tmp_path: Path) -> CellStore:
     store = CellStore(tmp_path)
     store.protocol_path.write_text(table.protocol.model_dump_json(), encoding="utf-8")
     write_rows(tmp_path, table.comments)
-    cells = table.cells("a", range(5)) + table.cells("b", range(5), skill=0.4, tuned=True)
-    for record, tensors in [*cells, table.cell("c")]:
+    for record, tensors in [
+        *table.cells("a", range(5), per_label=PER_LABEL),
+        *table.cells("b", range(5), skill=0.4, tuned=True, per_label=PER_LABEL),
+        table.cell("c"),
+    ]:
         store.write(record, tensors)
     return store
 
@@ -96,7 +109,7 @@ def add_a_cell(store: CellStore) -> None:
 
 
 def change_a_cell(store: CellStore) -> None:
-    store.write(*Table(folds=2).cell("a", skill=0.9))
+    store.write(*Table(folds=2).cell("a", skill=0.9, per_label=PER_LABEL))
 
 
 @pytest.mark.parametrize("change", [remove_a_cell, add_a_cell, change_a_cell])
@@ -155,8 +168,6 @@ def test_a_file_of_something_else_is_made_anew(store: CellStore, content: bytes)
 
 def test_a_whole_file_of_another_shape_is_no_leaderboard(store: CellStore) -> None:
     load_leaderboard(store)
-    import hashlib
-
     content = b'[{"rows": []}]'
     sealed = b"\n".join([b"f" * 64, hashlib.sha256(content).hexdigest().encode(), content])
     (store.folder / FILE).write_bytes(sealed)
