@@ -193,3 +193,58 @@ def test_the_plan_says_what_the_test_rows_can_show(cli: Cli, tmp_path: Path) -> 
         (line,) = (line for line in done.stderr.splitlines() if line.startswith("Shows"))
         sizes.append(float(line.split()[4]))
     assert 0 < sizes[1] < sizes[0]
+
+
+@pytest.fixture
+def copied(results: str, tmp_path: Path) -> Path:
+    """A copy of the results that nothing was kept in; a run keeps its leaderboard as well."""
+    shutil.copytree(results, tmp_path / "copied")
+    (kept,) = (tmp_path / "copied").glob("*/.leaderboard.cache")
+    kept.unlink()
+    return kept
+
+
+@pytest.mark.parametrize("words", [[], ["--per-label"], ["--format", "json"], ["--format", "csv"]])
+def test_a_leaderboard_is_printed_again_byte_for_byte(
+    cli: Cli, copied: Path, words: list[str]
+) -> None:
+    first = cli("leaderboard", "copied", *words)
+    assert copied.is_file()
+    again = cli("leaderboard", "copied", *words)
+    assert (first.returncode, first.stderr) == (0, "")
+    assert (again.stdout, again.stderr) == (first.stdout, first.stderr)
+
+
+def test_rescored_and_kept_leaderboards_are_not_mixed_up(cli: Cli, copied: Path) -> None:
+    first = cli("leaderboard", "copied").stdout
+    rescored = cli("rescore", "copied", "--metric", "subset_accuracy", "--thresholds", "global")
+    assert rescored.stdout != first
+    assert cli("leaderboard", "copied").stdout == first
+    again = cli("rescore", "copied", "--metric", "subset_accuracy", "--thresholds", "global")
+    assert again.stdout == rescored.stdout
+
+
+def test_a_cell_that_is_damaged_after_printing_is_exit_code_6(cli: Cli, copied: Path) -> None:
+    assert cli("leaderboard", "copied").returncode == 0
+    cell = sorted((copied.parent / "cells").iterdir())[0]
+    data = bytearray(cell.read_bytes())
+    data[-1] ^= 1
+    cell.write_bytes(bytes(data))
+    done = cli("leaderboard", "copied")
+    assert (done.returncode, done.stdout) == (6, "")
+    assert f"{cell.name} is damaged; remove the file" in done.stderr
+
+
+def test_printing_again_loads_nothing_heavy(cli: Cli, copied: Path, tmp_path: Path) -> None:
+    assert cli("leaderboard", "copied").returncode == 0
+    code = (
+        "import sys\n"
+        "from toxbench.cli.main import main\n"
+        "try:\n    main(['leaderboard', 'copied'])\n"
+        "except SystemExit as stop:\n    assert stop.code == 0\n"
+        "heavy = {'torch', 'transformers', 'pandas', 'sklearn', 'scipy', 'optuna', 'matplotlib'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False,
+                          capture_output=True, text=True, timeout=60)  # fmt: skip
+    assert done.returncode == 0, done.stderr

@@ -9,17 +9,18 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from toxbench.errors import DataError
+
+if TYPE_CHECKING:  # as in toxbench.data.table
+    import pandas as pd
 
 MAX_PROBLEMS = 10
 _JSON_ROWS_AT_ONCE = 50_000
 
 
-def read_strings(path: Path, encoding: str = "utf-8") -> pd.DataFrame:
+def read_strings(path: Path, encoding: str = "utf-8") -> "pd.DataFrame":
     """Read a table as text, one string column for each column of the file.
 
     Args:
@@ -58,16 +59,18 @@ def _check_unique(path: Path, names: Sequence[str]) -> None:
         raise DataError(f"{path}: column {shown(repeated)} stands twice in the header; rename one")
 
 
-def _read_csv(path: Path, encoding: str) -> pd.DataFrame:
+def _read_csv(path: Path, encoding: str) -> "pd.DataFrame":
     return _read_delimited(path, encoding, ",")
 
 
-def _read_tsv(path: Path, encoding: str) -> pd.DataFrame:
+def _read_tsv(path: Path, encoding: str) -> "pd.DataFrame":
     return _read_delimited(path, encoding, "\t")
 
 
-def _read_delimited(path: Path, encoding: str, delimiter: str) -> pd.DataFrame:
+def _read_delimited(path: Path, encoding: str, delimiter: str) -> "pd.DataFrame":
     """Read with the header as an ordinary first row, so that pandas renames no repeated column."""
+    import pandas as pd
+
     encoding = _checked_encoding(path, encoding)
     _check_widths(path, encoding, delimiter)
     try:
@@ -146,7 +149,8 @@ def _encoding_message(path: Path, encoding: str, at: int) -> str:
     )
 
 
-def _read_parquet(path: Path, encoding: str) -> pd.DataFrame:
+def _read_parquet(path: Path, encoding: str) -> "pd.DataFrame":
+    import pandas as pd
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -172,7 +176,9 @@ def _as_text(column: Any) -> "pd.Series[Any]":
     return series
 
 
-def _read_json_lines(path: Path, encoding: str) -> pd.DataFrame:
+def _read_json_lines(path: Path, encoding: str) -> "pd.DataFrame":
+    import pandas as pd
+
     encoding = _checked_encoding(path, encoding)
     frames: list[pd.DataFrame] = []
     rows: list[Mapping[str, str | None]] = []
@@ -213,7 +219,7 @@ def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-_READERS: Mapping[str, Callable[[Path, str], pd.DataFrame]] = {
+_READERS: Mapping[str, Callable[[Path, str], "pd.DataFrame"]] = {
     ".csv": _read_csv,
     ".tsv": _read_tsv,
     ".parquet": _read_parquet,

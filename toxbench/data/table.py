@@ -4,15 +4,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from toxbench.data.files import MAX_PROBLEMS, read_strings, shown
 from toxbench.errors import DataError, nearest
 from toxbench.settings import ColumnSettings
+
+if TYPE_CHECKING:  # a stored leaderboard is printed without pandas, in a third of the time
+    import pandas as pd
 
 Targets = npt.NDArray[np.uint8]
 
@@ -94,7 +96,7 @@ def read_comments(path: Path | str, columns: ColumnSettings | None = None) -> Co
 
 
 def comments_from_frame(
-    frame: pd.DataFrame, name: str, where: str, columns: ColumnSettings
+    frame: "pd.DataFrame", name: str, where: str, columns: ColumnSettings
 ) -> Comments:
     """Validate a table of strings; ``where`` is how messages call it.
 
@@ -123,7 +125,7 @@ def comments_from_frame(
 
 
 def _roles(
-    frame: pd.DataFrame, where: str, columns: ColumnSettings
+    frame: "pd.DataFrame", where: str, columns: ColumnSettings
 ) -> tuple[str, str | None, str | None]:
     free = [column for column in frame.columns if column not in columns.labels]
     text = _named(frame, where, columns.text_column) or _found(free, _TEXT_NAMES)
@@ -139,7 +141,7 @@ def _roles(
     return text, row_id, group
 
 
-def _named(frame: pd.DataFrame, where: str, name: str | None) -> str | None:
+def _named(frame: "pd.DataFrame", where: str, name: str | None) -> str | None:
     if name is not None and name not in frame.columns:
         short = [column for column in frame.columns if ascii(column) == shown(column)]
         raise DataError(f"{where}: no column is called {name!r}{nearest(name, short)}")
@@ -157,7 +159,7 @@ def _plain(name: str) -> str:
 
 
 def _label_columns(
-    frame: pd.DataFrame, where: str, columns: ColumnSettings, taken: set[str | None]
+    frame: "pd.DataFrame", where: str, columns: ColumnSettings, taken: set[str | None]
 ) -> list[str]:
     if columns.labels:
         for name in columns.labels:
@@ -184,7 +186,7 @@ def looks_like_label(column: "pd.Series[Any]") -> bool:
 
 
 def _problems(
-    frame: pd.DataFrame,
+    frame: "pd.DataFrame",
     where: str,
     text: str,
     row_id: str | None,
@@ -223,6 +225,8 @@ def _blank(column: "pd.Series[Any]") -> npt.NDArray[np.bool_]:
 
 def _parse_label(column: "pd.Series[Any]", where: str, name: str, target: Targets) -> Iterator[str]:
     """Write 0/1 into ``target`` (a view of one column); yield the values that are neither."""
+    import pandas as pd
+
     codes, values = pd.factorize(column.fillna(""))
     plain = [str(value).strip().lower() for value in values]
     # One entry for each distinct value: 0, 1, or 2 for "not a label".
@@ -252,13 +256,13 @@ def _fix(value: str) -> str:
     return "write 0 or 1, or name the label columns with --labels"
 
 
-def _ids(frame: pd.DataFrame, row_id: str | None) -> tuple[str, ...]:
+def _ids(frame: "pd.DataFrame", row_id: str | None) -> tuple[str, ...]:
     if row_id is None:
         return tuple(str(row) for row in range(1, len(frame) + 1))
     return tuple(frame[row_id].tolist())
 
 
-def _groups(frame: pd.DataFrame, group: str | None) -> tuple[str | None, ...] | None:
+def _groups(frame: "pd.DataFrame", group: str | None) -> tuple[str | None, ...] | None:
     if group is None:
         return None
     return tuple(value if value.strip() else None for value in frame[group].fillna("").tolist())

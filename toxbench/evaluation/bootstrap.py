@@ -14,11 +14,11 @@ candidates err on the same rows.
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtri, stdtrit
 
 from toxbench.evaluation.counts import COUNTS, HEADLINES, SCORES, Counts, Floats
 
@@ -70,20 +70,54 @@ class Draws:
 
     def minus(self, other: "Draws", metric: str) -> Floats:
         """Return resampled differences of the same rows and, if possible, seeds, ``[resample]``."""
-        if self.shares.shape == other.shares.shape:
-            return _with_seeds(
-                self.values[metric] - other.values[metric],
-                self.observed[metric] - other.observed[metric],
-                self.shares,
-            )
-        # Seeds of unequal number are no pairs: each side adds its own, and the rows stay paired.
-        rows = self.rows_alone(metric) - other.rows_alone(metric)
-        theirs = other.seed_part(metric)
-        return _spread(rows, [self.seed_part(metric), replace(theirs, draws=-theirs.draws)])
+        return self.side(metric).minus(other.side(metric))
 
-    def seed_part(self, metric: str) -> "SeedPart":
-        """Return what whole seeds add to the resampled means."""
-        return _seed_part(self.values[metric], self.observed[metric], self.shares)
+    def side(self, metric: str) -> "Side":
+        """Take the scores apart for comparisons with many others."""
+        rows, observed = self.rows_alone(metric), self.observed[metric]
+        apart = self.values[metric] - rows[:, None]
+        return Side(rows, apart, _drawn(observed, self.shares), observed)
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """One candidate's resampled scores, in parts that are subtracted faster than scores.
+
+    Candidates are compared in pairs, of which there are many more: what one side can compute once
+    is here, and a pair costs a few operations on ``[resample]``.
+
+    Attributes:
+        rows: mean over seeds, so that only rows vary, ``[resample]``.
+        apart: what each seed is above that mean, ``[resample, seed]``.
+        drawn: what a draw of whole seeds is above all of them, ``[resample]``.
+        observed: scores on the rows as they are, ``[seed]``.
+    """
+
+    rows: Floats
+    apart: Floats
+    drawn: Floats
+    observed: Floats
+
+    def minus(self, other: "Side") -> Floats:
+        """Return resampled differences of the same rows and, if possible, seeds, ``[resample]``."""
+        rows = self.rows - other.rows
+        if len(self.observed) != len(other.observed):
+            # No pairs of seeds: each side adds its own, and the rows stay paired.
+            theirs = other.seed_part
+            return _spread(rows, [self.seed_part, replace(theirs, draws=-theirs.draws)])
+        # The variance of a difference, without computing the difference of every seed.
+        within = self._within + other._within - 2 * _covariance(self.apart, other.apart)
+        drawn, observed = self.drawn - other.drawn, self.observed - other.observed
+        return _spread(rows, [_seed_part(drawn, observed, within)])
+
+    @cached_property
+    def seed_part(self) -> "SeedPart":
+        """What whole seeds add to the resampled means."""
+        return _seed_part(self.drawn, self.observed, self._within)
+
+    @cached_property
+    def _within(self) -> float:
+        return _covariance(self.apart, self.apart)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,23 +138,39 @@ class SeedPart:
 def _with_seeds(values: Floats, observed: Floats, shares: Floats) -> Floats:
     """Add to resampled means what whole seeds differ by."""
     rows: Floats = np.asarray(values.mean(axis=1))
-    return _spread(rows, [_seed_part(values, observed, shares)])
+    within = float(values.var(axis=1, ddof=1).mean()) if len(observed) > 1 else 0.0
+    return _spread(rows, [_seed_part(_drawn(observed, shares), observed, within)])
 
 
-def _seed_part(values: Floats, observed: Floats, shares: Floats) -> SeedPart:
+def _drawn(observed: Floats, shares: Floats) -> Floats:
+    return np.asarray(shares @ observed - observed.mean())
+
+
+def _covariance(one: Floats, other: Floats) -> float:
+    """Return the covariance over seeds of what is centred there, mean over resamples."""
+    resamples, seeds = one.shape
+    return float(np.vdot(one, other) / (resamples * max(1, seeds - 1)))
+
+
+def _seed_part(drawn: Floats, observed: Floats, within: float) -> SeedPart:
     """Shrink the deviations of seeds by what is owed to the rows.
 
     The observed variance between seeds is that of whole seeds plus that of seed times rows; on
     resampled rows the latter is there twice. So their difference is the variance of seed times
     rows, which the resampled means have already.
+
+    Args:
+        drawn: what a draw of whole seeds is above all of them, ``[resample]``.
+        observed: on the rows as they are, ``[seed]``.
+        within: variance between seeds on resampled rows, mean over resamples.
     """
     seeds = len(observed)
     between = float(observed.var(ddof=1)) if seeds > 1 else 0.0
     if between == 0:
-        return SeedPart(np.zeros(len(values)), 0.0, seeds)
-    with_rows = max(0.0, float(values.var(axis=1, ddof=1).mean()) - between)
+        return SeedPart(np.zeros(len(drawn)), 0.0, seeds)
+    with_rows = max(0.0, within - between)
     shrink = (max(0.0, between - with_rows) / between) ** 0.5
-    return SeedPart(shrink * (shares @ observed - observed.mean()), between / seeds, seeds)
+    return SeedPart(shrink * drawn, between / seeds, seeds)
 
 
 def _spread(rows: Floats, parts: Sequence[SeedPart]) -> Floats:
@@ -141,6 +191,8 @@ def t_stretch(variance: float, from_seeds: Sequence[tuple[float, int]]) -> float
         from_seeds: each part of it that was estimated between seeds, above 0, and how many seeds
             those were, at least 2.
     """
+    from scipy.special import ndtri, stdtrit  # a kept leaderboard is printed without
+
     whole = max(variance, sum(part for part, _ in from_seeds))
     freedom = whole**2 / sum(part**2 / (seeds - 1) for part, seeds in from_seeds)
     return float(stdtrit(freedom, 0.975) / ndtri(0.975))
@@ -188,12 +240,13 @@ def bootstrap(
     for test_weights, other_weights in _weights(tested, elsewhere, resamples, seed):
         for key, own in evidence.items():
             parts[key].append(_scores(own, test_weights, other_weights))
+    shares = {n: _seed_shares(n, resamples, seed) for n in {len(e.test) for e in evidence.values()}}
     once = [np.ones((1, units), dtype=np.float32) for units in (tested, elsewhere)]
     return {
         key: Draws(
             values={n: np.concatenate([p[n] for p in pieces]) for n in pieces[0]},
             observed={n: values[0] for n, values in _scores(evidence[key], *once).items()},
-            shares=_seed_shares(len(evidence[key].test), resamples, seed),
+            shares=shares[len(evidence[key].test)],
         )
         for key, pieces in parts.items()
     }

@@ -56,8 +56,9 @@ def compare_all(
         metric: of the draws.
     """
     found = []
+    sides = {name: own.side(metric) for name, own in draws.items()}
     for one, other in combinations(draws, 2):
-        resampled = draws[one].minus(draws[other], metric)
+        resampled = sides[one].minus(sides[other])
         observed = means[one] - means[other]
         low, high = interval(resampled)
         found.append(

@@ -3,7 +3,8 @@
 import numpy as np
 
 from toxbench.data.table import Targets
-from toxbench.evaluation.metrics import Probabilities, evaluate, headline
+from toxbench.evaluation.metrics import evaluate, headline
+from toxbench.evaluation.predictions import Probabilities
 from toxbench.evaluation.uncertainty import jackknife_error
 from toxbench.records import Scores
 

@@ -24,10 +24,8 @@ from sklearn.metrics import (
 
 from toxbench.data.table import Targets
 from toxbench.evaluation.definitions import METRICS
+from toxbench.evaluation.predictions import Predictions, Probabilities, predict
 from toxbench.records import LabelScores, Part, Scores
-
-Probabilities = npt.NDArray[np.floating]
-Predictions = npt.NDArray[np.uint8]
 
 # Name -> definition. Part of the protocol's fingerprint: change a definition, and old cells are
 # no longer compared with new ones.
@@ -62,11 +60,6 @@ def evaluate(
     scores["brier"] = brier(targets, probabilities)
     scores["expected_calibration_error"] = expected_calibration_error(targets, probabilities)
     return {name: scores[name] for name in METRICS}
-
-
-def predict(probabilities: Probabilities, thresholds: Sequence[float]) -> Predictions:
-    """Return 0/1 predictions ``[row, label]``: 1 where the probability is above the threshold."""
-    return (probabilities > np.asarray(thresholds)).astype(np.uint8)
 
 
 def label_table(

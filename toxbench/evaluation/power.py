@@ -9,7 +9,7 @@ from toxbench.data.table import Targets
 from toxbench.evaluation.bootstrap import t_stretch
 from toxbench.evaluation.comparison import detectable
 from toxbench.evaluation.counts import HEADLINES, SCORES, Floats, row_counts
-from toxbench.evaluation.metrics import Predictions
+from toxbench.evaluation.predictions import Predictions
 from toxbench.evaluation.simulation import ErrorModel
 
 _REPLICATES = 400

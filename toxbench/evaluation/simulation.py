@@ -7,7 +7,7 @@ from statistics import NormalDist
 import numpy as np
 
 from toxbench.data.table import Targets
-from toxbench.evaluation.metrics import Predictions
+from toxbench.evaluation.predictions import Predictions
 
 
 @dataclass(frozen=True)

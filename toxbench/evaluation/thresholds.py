@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from toxbench.data.table import Targets
 from toxbench.evaluation.definitions import GLOBAL, HALF, PER_LABEL
-from toxbench.evaluation.metrics import Probabilities
+from toxbench.evaluation.predictions import Probabilities
 
 POSITIVES_NEEDED = 10
 

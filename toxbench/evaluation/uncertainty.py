@@ -8,7 +8,7 @@ import numpy as np
 from toxbench.data.table import Targets
 from toxbench.evaluation.bootstrap import interval
 from toxbench.evaluation.counts import Floats
-from toxbench.evaluation.metrics import Probabilities
+from toxbench.evaluation.predictions import Probabilities
 
 _BLOCKS = 20
 

@@ -16,7 +16,6 @@ from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from toxbench.atomic import write_atomically
-from toxbench.data.audit import audit
 from toxbench.data.split import Protocol
 from toxbench.errors import StorageError, TryAgainError
 from toxbench.records import PARTS, Audit, CellKey, CellRecord, Part
@@ -118,6 +117,10 @@ class CellStore:
         """Where a cell is, or will be."""
         return self.folder / "cells" / f"{key.stem}{SUFFIX}"
 
+    def paths(self) -> list[Path]:
+        """Where all stored cells are, in the order of file names."""
+        return sorted((self.folder / "cells").glob(f"*{SUFFIX}"))
+
     def has(self, key: CellKey) -> bool:
         """Whether the cell was stored."""
         return self.path(key).is_file()
@@ -150,7 +153,7 @@ class CellStore:
         Raises:
             CellDamagedError: a file is not as it was written.
         """
-        for path in sorted((self.folder / "cells").glob(f"*{SUFFIX}")):
+        for path in self.paths():
             yield read_cell(path)
 
     @contextmanager
@@ -196,6 +199,8 @@ def read_cell(path: Path) -> tuple[CellRecord, dict[Part, npt.NDArray[np.float32
 
 def protocol_record(protocol: Protocol, synthetic: bool) -> ProtocolRecord:
     """Describe a protocol without any comment."""
+    from toxbench.data.audit import audit  # imports datasketch, which reading has no need of
+
     comments = protocol.comments
     labels = comments.labels
     return ProtocolRecord(

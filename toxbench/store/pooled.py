@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from toxbench.evaluation.bootstrap import Evidence, in_units, sampling_units
 from toxbench.evaluation.counts import COUNTS, SCORES, Counts, Floats, row_counts
-from toxbench.evaluation.metrics import Probabilities, predict
+from toxbench.evaluation.predictions import Probabilities, predict
 from toxbench.evaluation.thresholds import choose_thresholds
 from toxbench.records import CellRecord, Part
 from toxbench.store.cells import ProtocolRecord

@@ -5,12 +5,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from toxbench.evaluation.bootstrap import Draws, bootstrap
+from toxbench.evaluation.bootstrap import Draws, Evidence, bootstrap
 from toxbench.evaluation.comparison import Difference, compare_all, tiers
 from toxbench.evaluation.counts import HEADLINES, SCORES, Floats
 from toxbench.evaluation.definitions import GLOBAL, HALF, PER_LABEL
 from toxbench.evaluation.uncertainty import Uncertainty, measure_uncertainty
 from toxbench.store.cells import CellStore, ProtocolRecord
+from toxbench.store.kept import keep, made_of, read_kept
 from toxbench.store.leaderboard import (
     Leaderboard,
     Row,
@@ -29,14 +30,31 @@ SUFFIXES = {GLOBAL: "_global", PER_LABEL: "_per_label"}
 Pools = Mapping[str, Pooled]  # thresholds rule -> counts
 
 
-def load_leaderboard(*stores: CellStore) -> Leaderboard:
-    """Build the leaderboard of a stored protocol, from the cells of one or several folders.
+def load_leaderboard(*stores: CellStore, rule: str = HALF, metric: str = "micro_f1") -> Leaderboard:
+    """Return the leaderboard of a stored protocol, from the cells of one or several folders.
+
+    That of one folder is computed once and then kept beside its cells (`toxbench.store.kept`).
+
+    Args:
+        stores: of one protocol.
+        rule: of the thresholds.
+        metric: to rank by.
 
     Raises:
         StorageError: a folder is none of toxbench's, a file in it is damaged, or the folders hold
             results of different protocols.
     """
-    return make_leaderboard(*load_cells(*stores))
+    if len(stores) > 1:  # no folder's own
+        return make_leaderboard(*load_cells(*stores), rule, metric)
+    digest = made_of(stores[0], rule, metric)
+    kept = read_kept(stores[0].folder, digest) if digest else None
+    if kept is not None:
+        return kept
+    leaderboard = make_leaderboard(*load_cells(*stores), rule, metric)
+    # A run may have stored a cell in between: then it is unknown which cells these are.
+    if digest is not None and made_of(stores[0], rule, metric) == digest:
+        keep(stores[0].folder, digest, leaderboard)
+    return leaderboard
 
 
 def load_cells(*stores: CellStore) -> tuple[ProtocolRecord, StoredRows, list[Cell]]:
@@ -75,14 +93,16 @@ def make_leaderboard(
     if not board.rows:
         return board
     pool = Pool(protocol, rows)
-    pooled = {row.name: pool.pool(of_row(row, cells, len(protocol.folds))) for row in board.rows}
-    evidence = {
-        (name, wanted): pools[wanted].evidence
-        for name, pools in pooled.items()
-        for wanted in {rule, GLOBAL}
-        if wanted in pools
+    # Each candidate's own first: every row would have to look through all cells otherwise.
+    own: dict[tuple[str, str], list[Cell]] = {}
+    for cell in cells:
+        own.setdefault((cell[0].key.candidate, cell[0].key.digest), []).append(cell)
+    folds = len(protocol.folds)
+    pooled = {
+        row.name: pool.pool(of_row(row, own[row.candidate, row.digest], folds))
+        for row in board.rows
     }
-    draws = bootstrap(evidence)
+    draws = bootstrap(_evidence(pooled, rule))
     at_rule = {name: own for (name, by), own in draws.items() if by == rule}
     sure = [_with_uncertainty(row, pooled[row.name], draws, rule) for row in board.rows]
     best_first = ranked(sure, metric)
@@ -93,6 +113,17 @@ def make_leaderboard(
         differences=differences,
         sampling=Sampling(pool.group_count, pool.by_group, pool.has_groups),
     )
+
+
+def _evidence(pooled: Mapping[str, Pools], rule: str) -> dict[tuple[str, str], Evidence]:
+    """Return candidate and thresholds rule -> what is resampled; gaps are shown at one rule."""
+    at_rule = {(name, rule): pools[rule].evidence for name, pools in pooled.items()}
+    others = {
+        (name, GLOBAL): Evidence(pools[GLOBAL].evidence.test)
+        for name, pools in pooled.items()
+        if rule != GLOBAL and GLOBAL in pools
+    }
+    return at_rule | others
 
 
 def of_row(row: Row, cells: Sequence[Cell], folds: int) -> list[Cell]:

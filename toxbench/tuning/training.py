@@ -7,7 +7,8 @@ import numpy as np
 
 from toxbench.benchmark.workbench import Workbench
 from toxbench.data.table import Targets
-from toxbench.evaluation.metrics import Probabilities, average_precision
+from toxbench.evaluation.metrics import average_precision
+from toxbench.evaluation.predictions import Probabilities
 from toxbench.evaluation.thresholds import choose_thresholds
 from toxbench.records import EpochRecord, Scores
 from toxbench.settings import TrainSettings
