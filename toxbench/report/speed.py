@@ -85,6 +85,8 @@ def _notes(records: Sequence[SpeedRecord]) -> Iterator[str]:
     )
     yield from (note for record in records if (note := _weights(record)))
     yield from (note for record in records if (note := _extrapolation(record)))
+    if any(record.times_slower for record in records):
+        yield "Peers train what AutoModelForSequenceClassification makes of the same weights."
     yield from _peaks(records)
     if first.device != "cuda":
         yield "Memory is the whole process's at its peak, with everything that is imported."
