@@ -31,8 +31,9 @@ ALLOWED: dict[str, set[str]] = {
     "report": {"base", "plugin", "store", "evaluation"},
     "benchmark": LIBRARY,
     "tuning": LIBRARY,
+    "speed": LIBRARY,
     "testing": {*LIBRARY, "tuning", "toxbench"},
-    "cli": {*LIBRARY, "tuning", "toxbench"},
+    "cli": {*LIBRARY, "tuning", "speed", "toxbench"},
     "__main__": {"cli"},
     "toxbench": {"base", "plugin", "benchmark", "tuning"},
 }

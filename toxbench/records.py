@@ -1,5 +1,7 @@
 """What is stored of a trained cell: plain, frozen records that outlive the code that made them."""
 
+from collections.abc import Sequence
+from statistics import median
 from typing import Any, Literal
 
 from pydantic import Field
@@ -208,3 +210,82 @@ class CellRecord(Frozen):
     metrics: dict[str, dict[Part, Scores]] = Field(description="rule -> part -> metric -> value")
     per_label: dict[str, tuple[LabelScores, ...]] = Field(description="rule -> labels, on test")
     constant: bool = Field(description="the same prediction for every test row, at 0.5")
+
+
+class Spread(Frozen):
+    """What repeated measurements gave."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Spread":
+        """Sum up at least one value."""
+        return cls(median=median(values), low=min(values), high=max(values))
+
+
+class SpeedRecord(Frozen):
+    """How fast one backbone is trained in one way, on one device. It holds no comment."""
+
+    backbone: str
+    by: str = Field(description="toxbench, or the peer that trained")
+    weights: str = Field(description="for people")
+    source: Literal["hub", "local", "stand-in", "random"]
+    body_parameters: int = Field(description="without embeddings and new head")
+    device: str
+    device_name: str
+    precision: Literal["bf16", "fp32"]
+    threads: int
+    versions: dict[str, str]
+    measured: str = Field(description="UTC, ISO 8601")
+    data: str = Field(description="the table's name")
+    batch_size: int
+    max_length: int
+    epochs: int = Field(description="in each timed run of toxbench and of a peer in full")
+    repeats: int
+    rows: int = Field(description="train rows, which are an epoch")
+    tokens: int = Field(description="of the train rows, padding not counted")
+    comments_timed: int = Field(description="trained on in one timed run")
+    seconds_an_epoch: Spread = Field(description="a timed run's seconds / its comments x rows")
+    comments_per_second: Spread
+    tokens_per_second: Spread = Field(description="tokens / seconds_an_epoch")
+    peak_operations_per_second: float = Field(description="of a matrix product in the precision")
+    share_of_peak: Spread = Field(description="6 x body_parameters x tokens_per_second / the peak")
+    peak_memory_bytes: int = Field(
+        description="highest while training: of the GPU's tensors, else of the process"
+    )
+    times_slower: Spread | None = Field(
+        description="its seconds / toxbench's of the same round; None: it is toxbench"
+    )
+    # of toxbench alone
+    startup_seconds: dict[str, Spread] | None = Field(
+        description="stage -> seconds, in a process of its own"
+    )
+    evaluation_comments_per_second: Spread | None = Field(description="probabilities of all rows")
+
+    @property
+    def extrapolated(self) -> bool:
+        """Whether less than an epoch was timed."""
+        return self.comments_timed < self.rows
+
+
+class RememberedSpeed(Frozen):
+    """What share of a device's peak was reached, kept to estimate later runs."""
+
+    device_name: str
+    precision: Literal["bf16", "fp32"]
+    threads: int
+    version: str = Field(description="of toxbench")
+    measured: str = Field(description="UTC, ISO 8601")
+    body_parameters: int = Field(gt=0)
+    batch_size: int = Field(gt=0)
+    comments_per_second: float = Field(gt=0)
+    share_of_peak: float = Field(gt=0)
+
+
+class RememberedSpeeds(Frozen):
+    """All of them, as they are stored in the cache folder."""
+
+    schema_version: Literal[1] = 1
+    speeds: tuple[RememberedSpeed, ...] = ()

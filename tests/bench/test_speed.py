@@ -14,7 +14,10 @@ from toxbench.benchmark.plan import Plan, make_plan
 from toxbench.benchmark.workbench import Workbench
 from toxbench.data.table import read_comments
 from toxbench.plugin.registry import Registry
+from toxbench.report.speed import terminal_tables
 from toxbench.settings import run_settings
+from toxbench.speed.measure import measure
+from toxbench.speed.request import Shape, SpeedRequest
 from toxbench.training.device import choose_device
 from toxbench.training.loop import Trainer, make_optimizer, make_scheduler
 from toxbench.training.losses import LOSSES
@@ -86,6 +89,32 @@ def test_what_each_trick_of_the_loop_saves(plan: Plan) -> None:
     plain = medians["plain"]
     print("\nof plain:", {name: round(value / plain, 3) for name, value in medians.items()})
     assert medians["cheap dropout, first token only"] < plain
+
+
+@pytest.mark.parametrize(
+    ("shape", "peers", "least"),
+    [
+        (None, ("trainer", "trainer-default", "notebook"),
+         {"trainer": 1.6, "trainer-default": 5, "notebook": 15}),
+        (Shape(hidden=768, layers=12, heads=12), ("trainer", "notebook"),
+         {"trainer": 1.4, "notebook": 15}),
+    ],
+    ids=["MiniLM", "bert-base"],
+)  # fmt: skip
+def test_how_much_faster_than_what_a_user_would_take_instead(
+    real_table: Path, shape: Shape | None, peers: tuple[str, ...], least: dict[str, float]
+) -> None:
+    """The same code, settings and rows as: toxbench speed --backbones bert --against ..."""
+    pytest.importorskip("accelerate")
+    flags = {"data": real_table, "weights": ("stand-in",), "backbones": ("bert",),
+             "train": {"epochs": 3}, "split": {"validation_size": 0.0}}  # fmt: skip
+    registry = Registry.discover()
+    request = SpeedRequest(peers=peers, shape=shape)
+    records = list(measure(run_settings({}, flags), request, registry, print))
+    render = registry.report_format("plain").item.render
+    print("\n\n".join(map(render, terminal_tables(records))))
+    found = {r.by: r.times_slower.median for r in records if r.times_slower is not None}
+    assert {by: times for by, times in found.items() if times < least[by]} == {}
 
 
 def test_a_million_rows_are_validated_within_a_minute(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """How long a run will take, roughly: floating-point operations over what this device manages."""
 
-import time
 from pathlib import Path
 
 import torch
@@ -8,6 +7,8 @@ import torch
 from toxbench.benchmark.candidate import BackboneCandidate
 from toxbench.benchmark.plan import Plan
 from toxbench.training.device import Device
+from toxbench.training.peak import matrix_peak
+from toxbench.training.remembered import Remembered
 from toxbench.training.weights import parameter_counts
 
 _SECONDS_TO_BUILD = 3.0
@@ -15,11 +16,12 @@ _CHARACTERS_A_TOKEN = 4.5
 _SHARE_OF_PEAK = 0.4  # what a training step of a small batch reaches of a large matrix product
 
 
-def expected_seconds(plan: Plan) -> float | None:
+def expected_seconds(plan: Plan, remembered: Remembered) -> float | None:
     """Estimate the seconds of all missing cells; None where a size is not known yet.
 
     Training costs 6 operations a parameter and token, scoring 2, embedding tables left out
-    (Kaplan et al. 2020, arXiv:2001.08361, section 2.1).
+    (Kaplan et al. 2020, arXiv:2001.08361, section 2.1). What share of a large matrix product's
+    speed is reached was measured by ``toxbench speed``, or is guessed.
     """
     rates: dict[Device, float] = {}
     total = 0.0
@@ -31,10 +33,13 @@ def expected_seconds(plan: Plan) -> float | None:
             return None
         device = plan.devices[candidate.title]
         if device not in rates:
-            rates[device] = _operations_a_second(device)
-        parameters = _body_parameters(candidate.weights.folder)
+            rates[device] = matrix_peak(device)
+        parameters = body_parameters(candidate.weights.folder)
         operations = parameters * _operations(plan, candidate, key.fold)
-        total += _SECONDS_TO_BUILD + operations / (rates[device] * _SHARE_OF_PEAK)
+        share = remembered.share_of_peak(
+            device, torch.get_num_threads(), parameters, candidate.settings.batch_size
+        )
+        total += _SECONDS_TO_BUILD + operations / (rates[device] * (share or _SHARE_OF_PEAK))
     return total
 
 
@@ -53,19 +58,7 @@ def _operations(plan: Plan, candidate: BackboneCandidate, fold: int) -> float:
     return a_row * (6 * trained + 2 * scored)
 
 
-def _body_parameters(folder: Path) -> int:
+def body_parameters(folder: Path) -> int:
+    """Count a checkpoint's parameters without embedding tables; raises `StorageError`."""
     counts = parameter_counts(folder)
     return sum(count for name, count in counts.items() if "embeddings" not in name)
-
-
-def _operations_a_second(device: Device) -> float:
-    """Time a matrix product in the device's precision."""
-    size = 1024 if device.kind == "cpu" else 4096
-    dtype = torch.bfloat16 if device.precision == "bf16" else torch.float32
-    matrix = torch.ones(size, size, dtype=dtype, device=device.torch)
-    fastest = float("inf")
-    for _ in range(4):
-        started = time.perf_counter()
-        float((matrix @ matrix)[0, 0])  # reading a value waits for the device
-        fastest = min(fastest, time.perf_counter() - started)
-    return 2 * size**3 / fastest

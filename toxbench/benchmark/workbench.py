@@ -88,7 +88,7 @@ class Workbench:
     @cached_property
     def _tokenizer(self) -> "tuple[PreTrainedTokenizerBase, str]":
         """The tokenizer, and what tells it from every other one."""
-        with _quiet_transformers():
+        with quiet_transformers():
             tokenizer = self._backbone.tokenizer(self._folder)
         files = sorted(filter(_is_of_a_tokenizer, self._folder.iterdir()))
         return tokenizer, ":".join([type(tokenizer).__name__, *map(sha256_of, files)])
@@ -100,7 +100,7 @@ class Workbench:
             torch.set_rng_state(state)  # as building it left the generator
             return copy.deepcopy(module)
         build = self._weights.build or self._backbone.build
-        with _quiet_transformers():
+        with quiet_transformers():
             module = build(self._folder, len(self._comments.labels))
         if self._keep_module:
             self._kept = (seed, copy.deepcopy(module), torch.get_rng_state())
@@ -113,7 +113,7 @@ def _is_of_a_tokenizer(path: Path) -> bool:
 
 
 @contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Keep transformers' load reports and bars off the terminal; a new head is no news here."""
     from transformers.utils import logging
 

@@ -15,6 +15,7 @@ from toxbench.cli.leaderboard import leaderboard
 from toxbench.cli.metrics import metrics
 from toxbench.cli.rescore import rescore
 from toxbench.cli.run import run
+from toxbench.cli.speed import speed
 from toxbench.cli.tune import tune
 from toxbench.errors import ToxbenchError
 from toxbench.report.words import printable
@@ -39,7 +40,7 @@ def cli(debug: bool) -> None:
 
 
 for command in (
-    run, tune, leaderboard, compare, rescore, errors, metrics, backbones, data,
+    run, tune, leaderboard, compare, rescore, errors, metrics, backbones, data, speed,
 ):  # fmt: skip
     cli.add_command(command)
 

@@ -50,37 +50,52 @@ def column_options(command: Command) -> Command:
     )
 
 
+_BACKBONES = click.option(
+    "--backbones",
+    metavar="A,B,C",
+    callback=comma_list,
+    help="What to compare; see: toxbench backbones. [bert,distilbert]",
+)
+_DATA = click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="CSV, TSV, Parquet or JSON lines. [a synthetic sample]",
+)
+_WEIGHTS = click.option(
+    "--weights",
+    multiple=True,
+    metavar="SOURCE",
+    help="auto, hub, stand-in, or NAME=PATH for one backbone; may be repeated. [auto]",
+)
+_DEVICE = click.option(
+    "--device",
+    type=click.Choice(["auto", "cuda", "mps", "cpu"]),
+    help="Where to train. [auto]",
+)
+
+
+def training_options(command: Command) -> Command:
+    """Add what is trained, on which table, from which weights, where."""
+    return _add(command, _BACKBONES, _DATA, _WEIGHTS, _DEVICE)
+
+
 def experiment_options(command: Command) -> Command:
-    """Add what every command has that trains: what, on which table, from which weights, where."""
+    """Add what every command has that makes cells: the same, and what is compared how often."""
     return _add(
         results_option(column_options(command)),
-        click.option(
-            "--backbones",
-            metavar="A,B,C",
-            callback=comma_list,
-            help="What to compare; see: toxbench backbones. [bert,distilbert]",
-        ),
+        _BACKBONES,
         click.option(
             "--baselines",
             metavar="A,B,C",
             callback=comma_list,
             help="Cheap references, or none. [all that are registered]",
         ),
-        click.option(
-            "--data",
-            type=click.Path(path_type=Path),
-            metavar="FILE",
-            help="CSV, TSV, Parquet or JSON lines. [a synthetic sample]",
-        ),
+        _DATA,
         click.option(
             "--seeds", type=int, metavar="N", help="Cells of each backbone: seeds 0 to N-1. [1]"
         ),
-        click.option(
-            "--weights",
-            multiple=True,
-            metavar="SOURCE",
-            help="auto, hub, stand-in, or NAME=PATH for one backbone; may be repeated. [auto]",
-        ),
+        _WEIGHTS,
         click.option(
             "--preset",
             metavar="|".join(PRESETS),
@@ -92,11 +107,7 @@ def experiment_options(command: Command) -> Command:
             metavar="FILE",
             help="TOML file with the same settings; flags win over it.",
         ),
-        click.option(
-            "--device",
-            type=click.Choice(["auto", "cuda", "mps", "cpu"]),
-            help="Where to train. [auto]",
-        ),
+        _DEVICE,
     )
 
 

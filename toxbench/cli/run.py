@@ -17,6 +17,7 @@ from toxbench.settings import SplitSettings, TrainSettings
 
 if TYPE_CHECKING:
     from toxbench.benchmark.plan import Plan
+    from toxbench.training.remembered import Remembered
 
 
 @click.command(epilog="What the numbers mean: toxbench metrics")
@@ -46,6 +47,7 @@ def run(**values: Any) -> None:
     from toxbench.cli.feedback import feedback_for
     from toxbench.cli.show import print_leaderboard
     from toxbench.store.ranking import load_leaderboard
+    from toxbench.training.remembered import recall
 
     with feedback_for(
         quiet=values["quiet"] or values["as_json"], debug=values["debug"]
@@ -55,7 +57,10 @@ def run(**values: Any) -> None:
         plan = make_plan(settings, registry, download=not values["dry_run"])
         for warning in plan.warnings:
             feedback.warn(warning)
-        feedback.say(_plan_text(plan))
+        remembered = recall()
+        if remembered.problem is not None:
+            feedback.warn(remembered.problem)
+        feedback.say(_plan_text(plan, remembered))
         if values["dry_run"]:
             return
         failures = run_plan(plan, registry, feedback)
@@ -69,7 +74,7 @@ def run(**values: Any) -> None:
         )
 
 
-def _plan_text(plan: "Plan") -> str:
+def _plan_text(plan: "Plan", remembered: "Remembered") -> str:
     """Describe the plan in a few lines."""
     import numpy as np
 
@@ -101,7 +106,7 @@ def _plan_text(plan: "Plan") -> str:
         lines.append(line)
     lines += _detectable(plan)
     if plan.missing:
-        seconds = expected_seconds(plan)
+        seconds = expected_seconds(plan, remembered)
         about = (
             "unknown until the weights are here"
             if seconds is None
