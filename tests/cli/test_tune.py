@@ -136,7 +136,7 @@ def test_default_settings_that_win_are_said_to(tune: Toxbench) -> None:
     done = tune("--trials", "1")
     assert done.code == 0, done.err
     assert "The default settings won: no other finalist scored higher." in done.out
-    assert "bert (tuned): the default settings, which nothing else of 1 trials" in done.out
+    assert ": the default settings, not beaten in 1 trials" in done.out
 
 
 def test_json_is_the_leaderboard_and_nothing_else(tune: Toxbench) -> None:

@@ -465,9 +465,7 @@ def test_the_note_gives_the_default_score_only_where_it_is_of_fresh_seeds_too() 
         default_won=False
     )
     assert "0.750 there with fresh seeds, 0.625" in note()  # stored before that was known
-    assert "bert (tuned): the default settings, which nothing else of 20 trials" in note(
-        default_won=True
-    )
+    assert "bert (tuned): the default settings, not beaten in 20 trials" in note(default_won=True)
 
 
 def test_pessimism_has_a_minus() -> None:

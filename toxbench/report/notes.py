@@ -83,7 +83,7 @@ def _won(tuning: TuningRecord) -> str:
     """Say which configuration of how many it is."""
     trials = f"{tuning.trials} trials ({tuning.pruned} pruned, {tuning.failed} failed)"
     if tuning.default_won:
-        return f"the default settings, which nothing else of {trials} beat"
+        return f"the default settings, not beaten in {trials}"
     return f"best of {trials}"
 
 
