@@ -54,7 +54,12 @@ class TuningRecord(Frozen):
     finalists: int = Field(description="configurations that were trained again with fresh seeds")
     average_precision: float = Field(description="micro, of the winner, with fresh seeds")
     default_average_precision: float | None = Field(
-        None, description="micro, of the default settings in the search; None where they failed"
+        None,
+        description="micro, of the default settings with the same fresh seeds on the same folds; "
+        "None where they failed. In records without default_won it is their score in the search",
+    )
+    default_won: bool | None = Field(
+        None, description="no other finalist scored higher: the settings are the default ones"
     )
 
 

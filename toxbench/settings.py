@@ -156,7 +156,9 @@ class TuneSettings(Frozen):
     inner_folds: int = Field(
         1, ge=1, le=INNER_FOLDS, description="inner folds that a trial's score is the mean of"
     )
-    finalists: int = Field(3, ge=1, description="best trials that are trained again")
+    finalists: int = Field(
+        3, ge=1, description="best trials that are trained again, beside the default settings"
+    )
     finalist_seeds: int = Field(1, ge=1, description="fresh seeds for each of them")
     tune_seed: int = Field(0, ge=0, lt=2**31, description="seed of the sampler and of all trials")
     storage: str | None = Field(

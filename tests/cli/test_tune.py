@@ -116,7 +116,8 @@ def test_a_search_prints_settings_and_a_leaderboard_and_is_found_by_run(
     assert "tuned.toml" in done.out
     assert "test rows are not among them" in done.err
     assert "[bert trial 0 (default settings)]" in done.err
-    assert done.err.count("[bert trial ") == 3 + 1
+    finalists = tmp_path.glob("results/*/tuning/*/finalists-*/trial-*.json")
+    assert done.err.count("[bert trial ") == 3 + len(list(finalists))
     cells = {p.name: p.read_bytes() for p in tmp_path.glob("results/*/cells/*")}
     both = toxbench("run", *source, *KEPT, "--tuned", "--json", "--epochs", "1")
     assert both.code == 0
@@ -129,6 +130,13 @@ def test_a_search_prints_settings_and_a_leaderboard_and_is_found_by_run(
     again = tune()
     assert again.code == 0
     assert "[bert trial " not in again.err
+
+
+def test_default_settings_that_win_are_said_to(tune: Toxbench) -> None:
+    done = tune("--trials", "1")
+    assert done.code == 0, done.err
+    assert "The default settings won: no other finalist scored higher." in done.out
+    assert ": the default settings, not beaten in 1 trials" in done.out
 
 
 def test_json_is_the_leaderboard_and_nothing_else(tune: Toxbench) -> None:

@@ -301,8 +301,19 @@ def test_only_the_settings_that_changed_are_in_the_table() -> None:
 
 
 def test_the_note_of_tuned_settings_has_both_scores() -> None:
-    assert re.search(r"0\.667 .*default settings.*: 0\.333", tuned_table_note(make_tuned()))
+    assert re.search(r"0\.667; default settings.*: 0\.333", tuned_table_note(make_tuned()))
     assert "failed" in tuned_table_note(make_tuned(None))
+
+
+def test_where_the_default_settings_won_a_note_says_so() -> None:
+    tuning = make_tuning(1 / 3, default_won=True)
+    won = make_tuned().model_copy(update={"tuning": tuning})
+    table = tuned_table(won, TrainSettings())
+    assert table.rows == ()
+    assert table.notes[1].startswith("The default settings won")
+    assert "The default settings won" in Registry.discover().report_format("plain").item.render(
+        table
+    )
 
 
 def tuned_table_note(tuned: TunedSettings) -> str:
@@ -442,6 +453,19 @@ def test_a_note_says_how_settings_were_found_and_what_they_promised_too_much() -
     assert note.startswith("bert (tuned): best of 20 trials (7 pruned, 1 failed)")
     assert "0.750 there with fresh seeds, 0.625 on test rows" in note
     assert note.endswith("validation-to-test optimism +0.125.")
+
+
+def test_the_note_gives_the_default_score_only_where_it_is_of_fresh_seeds_too() -> None:
+    def note(**more: Any) -> str:
+        cell = make_cell("1", make_tuning(0.75, 0.5, **more), test=0.625)
+        (said,) = [n for n in leaderboard_table(board(cell)).notes if "optimism" in n]
+        return said
+
+    assert "0.750 there with fresh seeds (0.500 with the default settings), 0.625" in note(
+        default_won=False
+    )
+    assert "0.750 there with fresh seeds, 0.625" in note()  # stored before that was known
+    assert "bert (tuned): the default settings, not beaten in 20 trials" in note(default_won=True)
 
 
 def test_pessimism_has_a_minus() -> None:

@@ -24,6 +24,7 @@ from support import write_table
 
 import toxbench
 from toxbench.records import TrialRecord
+from toxbench.settings import TrainSettings
 from toxbench.store.trials import TrialStore
 
 # Everything is kept but the rate and the epochs: few dimensions make small plots.
@@ -201,7 +202,16 @@ class Search:
             "results": self.results,
         }
 
-    def check(self, trials: int, finalists: int = 2) -> None:
+    @property
+    def expected(self) -> list[TrainSettings]:
+        """What the finalists have to be: the two best trials, and the default settings."""
+        complete = [record for record in self.trials if record.value is not None]
+        ranked = sorted(complete, key=lambda record: -(record.value or 0.0))
+        best = [record.settings for record in ranked[:2]]
+        default = [record.settings for record in complete if record.default]
+        return best + [settings for settings in default if settings not in best]
+
+    def check(self, trials: int, finalists: int | None = None) -> None:
         """Assert what holds of every search that came to its end, whatever befell it."""
         records = self.trials
         assert len(records) == trials
@@ -211,7 +221,8 @@ class Search:
         assert any(record.default for record in records)
         drawn = [json.dumps(r.params, sort_keys=True) for r in records if not r.default]
         assert len(set(drawn)) == len(drawn)
-        assert len(self.finalists) == finalists
+        assert len(self.finalists) == (finalists or len(self.expected))
+        assert any(record.default for record in self.finalists)
         assert {"tuned.toml", "trials.csv", "history.svg"} <= {p.name for p in self.study.iterdir()}
         assert self.cells
 

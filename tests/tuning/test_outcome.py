@@ -108,7 +108,11 @@ WINNER = (
     make_trial(2, 0.25, settings=BEST, thresholds={"0.5": (0.5, 0.5), "global": (0.6, 0.6)}),
 )
 RUNNER_UP = (make_trial(1, 0.4, settings=SECOND), make_trial(6, 0.3, settings=SECOND))
-FOUND = Found(TRIALS, (WINNER, RUNNER_UP))
+AGAIN = (  # the default settings
+    make_trial(3, 0.2, settings=TRIALS[0].settings, default=True),
+    make_trial(4, 0.4, settings=TRIALS[0].settings, default=True),
+)
+FOUND = Found(TRIALS, (WINNER, RUNNER_UP, AGAIN))
 ONE = Found(TRIALS[:1], ((make_trial(0, 0.4, default=False),),))
 
 
@@ -154,21 +158,22 @@ def test_the_tuned_settings_are_the_winners_with_its_mean_score(definition: Defi
     assert tuned.weights == definition.candidate.weights.record
     record = tuned.tuning
     assert record.study == definition.name
-    assert (record.trials, record.pruned, record.failed, record.finalists) == (5, 1, 1, 2)
+    assert (record.trials, record.pruned, record.failed, record.finalists) == (5, 1, 1, 3)
     assert record.average_precision == 0.5
-    assert record.default_average_precision == 0.5
+    assert record.default_average_precision == pytest.approx(0.3)
+    assert record.default_won is False
 
 
-def test_the_default_score_is_the_default_trials_and_none_where_it_failed(
+def test_the_default_score_is_of_fresh_seeds_and_none_where_it_failed(
     definition: Definition,
 ) -> None:
-    def reference(trials: Sequence[TrialRecord]) -> float | None:
-        record = tuned_settings(definition, Found(trials, FOUND.finalists)).tuning
-        return record.default_average_precision
+    def reference(*finalists: Sequence[TrialRecord]) -> tuple[float | None, bool | None]:
+        record = tuned_settings(definition, Found(TRIALS, finalists)).tuning
+        return record.default_average_precision, record.default_won
 
-    later = (make_trial(0, 0.9, default=False), make_trial(1, 0.3, default=True))
-    assert reference(later) == 0.3
-    assert reference((make_trial(0, state="failed", reason="x"), *TRIALS[1:])) is None
+    assert reference(WINNER, AGAIN, RUNNER_UP) == (pytest.approx(0.3), False)
+    assert reference(AGAIN, RUNNER_UP) == (pytest.approx(0.3), True)
+    assert reference(WINNER, RUNNER_UP) == (None, False)
 
 
 def test_thresholds_are_averaged_over_the_winners_seeds(definition: Definition) -> None:
@@ -222,9 +227,26 @@ def test_the_remarks_say_where_the_settings_came_from(written: Definition) -> No
         "5 trials (1 pruned, 1 failed), sampler tpe, pruner median",
         "mean of 2 of 5 inner folds of the 2 rows that are not test rows",
         "Best score of the search 0.8000; of the default settings 0.5000",
-        "The best 2 were trained again with fresh seeds on other inner folds: 0.5000, 0.3500",
+        "trained again with fresh seeds on other inner folds: 0.5000, 0.3500, "
+        "0.3000 (default settings).",
     ):
         assert words in head
+    assert "won" not in head
+
+
+@pytest.mark.parametrize(
+    ("finalists", "words"),
+    [
+        ((AGAIN, RUNNER_UP), "0.3000 (default settings), 0.3500.\n# The default settings won"),
+        ((WINNER, RUNNER_UP), "0.5000, 0.3500; the default settings failed."),
+    ],
+)
+def test_the_remarks_say_that_the_default_settings_won_or_failed(
+    definition: Definition, finalists: tuple[Sequence[TrialRecord], ...], words: str
+) -> None:
+    commit(definition, Found(TRIALS, finalists))
+    write_outcome(definition, Found(TRIALS, finalists))
+    assert words in (definition.folder / "tuned.toml").read_text(encoding="utf-8")
 
 
 def test_each_searched_setting_has_its_range_and_default_behind_it(
@@ -259,7 +281,7 @@ def test_the_csv_has_a_line_for_each_trial_and_finalist(written: Definition) -> 
     table = rows(written)
     assert [(row["phase"], row["number"]) for row in table] == [
         *(("search", str(number)) for number in range(5)),
-        *(("finalist", number) for number in "0126"),
+        *(("finalist", number) for number in "012346"),
     ]
     assert [row["state"] for row in table[:5]] == [
         "complete", "complete", "pruned", "failed", "complete",
@@ -281,7 +303,7 @@ def test_the_csv_has_every_setting_of_every_trial(written: Definition) -> None:
 def test_a_reason_with_quotes_and_commands_is_one_inert_field(written: Definition) -> None:
     assert rows(written)[3]["reason"] == r'ValueError: "a", b; \x1b[31mc'
     lines = (written.folder / CSV_FILE).read_bytes().splitlines()
-    assert len(lines) == 1 + 5 + 4
+    assert len(lines) == 1 + 5 + 6
 
 
 # --- plots, and all of it again

@@ -62,12 +62,14 @@ def test_a_search_leaves_settings_trials_plots_and_a_tuned_row(finished: "Search
 def test_the_csv_holds_every_trial_and_every_finalist(finished: "Search") -> None:
     with (finished.study / "trials.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert [row["phase"] for row in rows] == ["search"] * 5 + ["finalist"] * 2
+    finalists = ["finalist"] * len(finished.finalists)
+    assert [row["phase"] for row in rows] == ["search"] * 5 + finalists
     for row, record in zip(rows, finished.trials + finished.finalists, strict=True):
         assert int(row["number"]) == record.number
         assert row["score"] == ("" if record.value is None else str(record.value))
         assert float(row["learning_rate"]) == record.settings.learning_rate
         assert row["uid"] == record.uid
+        assert row["default"] == str(record.default)
 
 
 def test_trial_0_takes_the_default_settings(finished: "Search") -> None:
@@ -83,10 +85,7 @@ def test_trial_0_takes_the_default_settings(finished: "Search") -> None:
 
 def test_the_best_are_trained_again_with_fresh_seeds_on_other_folds(finished: "Search") -> None:
     trials, finalists = finished.trials, finished.finalists
-    best = sorted((t for t in trials if t.value is not None), key=lambda t: -(t.value or 0))[:2]
-    assert [f.settings for f in sorted(finalists, key=lambda f: f.slot)] == [
-        t.settings for t in best
-    ]
+    assert [f.settings for f in sorted(finalists, key=lambda f: f.slot)] == finished.expected
     assert not {f.seed for f in finalists} & {t.seed for t in trials}
     assert not {fold for f in finalists for fold in f.folds} & {n for t in trials for n in t.folds}
 
@@ -96,8 +95,11 @@ def test_the_finalist_with_the_highest_fresh_score_wins(finished: "Search") -> N
     tuned = tuned_toml(finished)
     assert tuned["train"]["learning_rate"] == winner.settings.learning_rate
     assert tuned["tuning"]["average_precision"] == winner.value
-    assert tuned["tuning"]["default_average_precision"] == finished.trials[0].value
-    assert (tuned["tuning"]["trials"], tuned["tuning"]["finalists"]) == (5, 2)
+    (default,) = [record for record in finished.finalists if record.default]
+    assert tuned["tuning"]["default_average_precision"] == default.value
+    assert tuned["tuning"]["default_won"] == (winner == default)
+    assert tuned["tuning"]["trials"] == 5
+    assert tuned["tuning"]["finalists"] == len(finished.finalists)
     path = next(finished.results.glob("*/cells/*"))
     record, _ = read_cell(path)
     assert record.settings == winner.settings
@@ -109,7 +111,8 @@ def test_several_finalist_seeds_are_averaged(search: "Search") -> None:
     by_settings: dict[str, list[TrialRecord]] = {}
     for record in search.finalists:
         by_settings.setdefault(record.settings.model_dump_json(), []).append(record)
-    assert [len({r.seed for r in group}) for group in by_settings.values()] == [2, 2]
+    assert {len({r.seed for r in group}) for group in by_settings.values()} == {2}
+    assert len(by_settings) == len(search.expected)
     means = [fmean(r.value or 0 for r in group) for group in by_settings.values()]
     assert tuned_toml(search)["tuning"]["average_precision"] == max(means)
 
@@ -120,7 +123,7 @@ def test_scores_are_means_over_the_inner_folds_that_were_asked_for(search: "Sear
         assert record.folds == (0, 1)
         assert len(record.scores) == 2
         assert record.value == fmean(record.scores)
-    assert [record.folds for record in search.finalists] == [(2, 3)]
+    assert {record.folds for record in search.finalists} == {(2, 3)}
 
 
 def test_the_same_search_elsewhere_gives_the_same_trials(

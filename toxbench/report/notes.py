@@ -2,6 +2,7 @@
 
 from toxbench.evaluation.counts import HEADLINES
 from toxbench.evaluation.definitions import HALF
+from toxbench.records import TuningRecord
 from toxbench.report.comparison import METRICS, verdict
 from toxbench.report.leaks import leak_note
 from toxbench.store.leaderboard import Leaderboard, Row
@@ -72,11 +73,25 @@ def _tuning_note(row: Row) -> str:
     if tuning is None or test is None or optimism is None:
         return f"{row.title}: average precision is undefined on these test rows."
     return (
-        f"{row.title}: best of {tuning.trials} trials ({tuning.pruned} pruned, {tuning.failed} "
-        f"failed), thresholds from inner validation rows; micro average precision "
-        f"{tuning.average_precision:.3f} there with fresh seeds, {test.mean:.3f} on test rows: "
-        f"validation-to-test optimism {optimism.mean:+.3f}."
+        f"{row.title}: {_won(tuning)}, thresholds from inner validation rows; micro average "
+        f"precision {tuning.average_precision:.3f} there with fresh seeds{_reference(tuning)}, "
+        f"{test.mean:.3f} on test rows: validation-to-test optimism {optimism.mean:+.3f}."
     )
+
+
+def _won(tuning: TuningRecord) -> str:
+    """Say which configuration of how many it is."""
+    trials = f"{tuning.trials} trials ({tuning.pruned} pruned, {tuning.failed} failed)"
+    if tuning.default_won:
+        return f"the default settings, not beaten in {trials}"
+    return f"best of {trials}"
+
+
+def _reference(tuning: TuningRecord) -> str:
+    """Give the default settings' score where it is of the same seeds and rows, and another's."""
+    if tuning.default_won is not False or tuning.default_average_precision is None:
+        return ""
+    return f" ({tuning.default_average_precision:.3f} with the default settings)"
 
 
 def _rule(rule: str) -> str:

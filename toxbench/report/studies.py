@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from toxbench.plugin.formats import Table
-from toxbench.records import TunedSettings
+from toxbench.records import TunedSettings, TuningRecord
 from toxbench.report.words import printable
 from toxbench.settings import TrainSettings
 
@@ -13,7 +13,6 @@ def tuned_table(tuned: TunedSettings, default: TrainSettings) -> Table:
     found, before = tuned.train.model_dump(), default.model_dump()
     changed = [name for name in found if found[name] != before[name]]
     tuning = tuned.tuning
-    reference = tuning.default_average_precision
     return Table(
         title=(
             f"Settings found for {tuned.backbone}: {tuning.trials} trials, {tuning.pruned} pruned, "
@@ -21,15 +20,23 @@ def tuned_table(tuned: TunedSettings, default: TrainSettings) -> Table:
         ),
         headers=("setting", "default", "tuned"),
         rows=tuple((name, _text(before[name]), _text(found[name])) for name in changed),
-        notes=(
-            f"Micro average precision on inner validation rows: {tuning.average_precision:.3f} "
-            "with fresh seeds on other folds; default settings in the search: "
-            f"{'failed' if reference is None else f'{reference:.3f}'}.",
-        ),
+        notes=_scores(tuning),
         records=tuple(
             {"setting": name, "default": before[name], "tuned": found[name]} for name in changed
         ),
     )
+
+
+def _scores(tuning: TuningRecord) -> tuple[str, ...]:
+    """Say what was reached, and by the default settings under the same conditions."""
+    reference = tuning.default_average_precision
+    note = (
+        "Micro average precision on inner validation rows, with fresh seeds: "
+        f"{tuning.average_precision:.3f}; default settings, same seeds and rows: "
+        f"{'failed' if reference is None else f'{reference:.3f}'}."
+    )
+    won = "The default settings won: no other finalist scored higher."
+    return (note, won) if tuning.default_won else (note,)
 
 
 def importance_table(study: str, trials: int, shares: Mapping[str, float]) -> Table:

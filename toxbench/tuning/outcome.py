@@ -36,8 +36,7 @@ def write_outcome(definition: Definition, found: Found) -> TunedSettings:
 
 def tuned_settings(definition: Definition, found: Found) -> TunedSettings:
     """Sum up a search; the same records give the same settings."""
-    winner = found.finalists[0]
-    default = next((record for record in found.trials if record.default), None)
+    winner, place = found.finalists[0], found.default_place
     return TunedSettings(
         backbone=definition.candidate.name,
         protocol=definition.fingerprint,
@@ -49,8 +48,9 @@ def tuned_settings(definition: Definition, found: Found) -> TunedSettings:
             pruned=sum(record.state == "pruned" for record in found.trials),
             failed=sum(record.state == "failed" for record in found.trials),
             finalists=len(found.finalists),
-            average_precision=found.score,
-            default_average_precision=default.value if default else None,
+            average_precision=found.scores[0],
+            default_average_precision=None if place is None else found.scores[place],
+            default_won=place == 0,
         ),
         train=winner[0].settings,
         thresholds=_mean_thresholds([record.thresholds for record in winner]),
@@ -115,10 +115,11 @@ def _mean_thresholds(
 
 def _remarks(definition: Definition, found: Found, tuned: TunedSettings) -> list[str]:
     tuning, settings = tuned.tuning, definition.settings
-    default = tuning.default_average_precision
     searched = max(record.value for record in found.trials if record.value is not None)
+    default = next((record.value for record in found.trials if record.default), None)
     rows = len(definition.data.comments)
     elsewhere = " on other inner folds" if 2 * settings.inner_folds <= INNER_FOLDS else ""
+    won = ["The default settings won: no other finalist scored higher."]
     return [
         f"Settings of {tuned.backbone} from {tuned.weights.label}, found by toxbench tune.",
         f"They hold for the protocol {definition.fingerprint[:12]} "
@@ -130,9 +131,18 @@ def _remarks(definition: Definition, found: Found, tuned: TunedSettings) -> list
         "test rows.",
         f"Best score of the search {searched:.4f}; of the default settings "
         f"{'none' if default is None else f'{default:.4f}'}.",
-        f"The best {tuning.finalists} were trained again with fresh seeds{elsewhere}: "
-        f"{', '.join(f'{fmean(r.value or 0 for r in g):.4f}' for g in found.finalists)}.",
+        f"Finalists, trained again with fresh seeds{elsewhere}: {_fresh_scores(found)}.",
+        *(won if tuning.default_won else []),
     ]
+
+
+def _fresh_scores(found: Found) -> str:
+    """List the finalists' scores, the winner's first, and say which one is the default's."""
+    place, scores = found.default_place, [f"{score:.4f}" for score in found.scores]
+    if place is None:
+        return f"{', '.join(scores)}; the default settings failed"
+    scores[place] += " (default settings)"
+    return ", ".join(scores)
 
 
 def _origins(definition: Definition) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The search for one backbone: trials, then the best of them again with fresh seeds."""
+"""The search for one backbone: trials, then the best and the default again with fresh seeds."""
 
 import math
 from collections.abc import Sequence
@@ -37,9 +37,16 @@ class Found:
     finalists: Sequence[Sequence[TrialRecord]]
 
     @property
-    def score(self) -> float:
-        """Mean score of the winner with fresh seeds."""
-        return _mean(self.finalists[0])
+    def scores(self) -> list[float]:
+        """Mean score of each finalist with fresh seeds."""
+        return [_mean(group) for group in self.finalists]
+
+    @property
+    def default_place(self) -> int | None:
+        """Which finalist has the default settings, from 0; None where they failed."""
+        default = [record.settings for record in self.trials if record.default]
+        places = [n for n, group in enumerate(self.finalists) if group[0].settings in default]
+        return places[0] if places else None
 
 
 class Search:
@@ -56,7 +63,7 @@ class Search:
         self._runner = TrialRunner(definition, feedback)
 
     def run(self) -> Found:
-        """Search, train the best again, and return both.
+        """Search, train the best and the default settings again, and return all of it.
 
         Raises:
             CellsFailedError: no trial, or no finalist, has a score.
@@ -64,10 +71,10 @@ class Search:
         """
         name = self._definition.candidate.name
         trials = self._search()
-        best = _best(trials, self._settings.finalists)
-        if not best:
+        configurations = _configurations(trials, self._settings.finalists)
+        if not configurations:
             raise CellsFailedError(f"every trial of {name} failed; the last: {trials[-1].reason}")
-        finalists = self._finalists([record.settings for record in best])
+        finalists = self._finalists(configurations)
         if not finalists:
             raise CellsFailedError(f"every finalist of {name} failed; lower the learning rates")
         return Found(trials, finalists)
@@ -114,7 +121,9 @@ class Search:
 
         def job(trial: Trial, slot: int) -> TrialRecord:
             seed, place = divmod(slot, len(configurations))
-            fresh = Configuration(configurations[place], _FIRST_SEED + 1 + seed, folds)
+            settings = configurations[place]
+            default = settings == definition.candidate.settings
+            fresh = Configuration(settings, _FIRST_SEED + 1 + seed, folds, default)
             return self._runner.run(trial, fresh, known)
 
         records: list[TrialRecord] = []
@@ -154,12 +163,17 @@ class Search:
         )
 
 
-def _best(records: Sequence[TrialRecord], count: int) -> list[TrialRecord]:
-    """Return the complete trials of the highest values, of equal settings only the first."""
+def _configurations(records: Sequence[TrialRecord], count: int) -> list[TrainSettings]:
+    """Return the settings of the complete trials of the highest values, each only once.
+
+    The default settings are always among them, behind the best if need be, unless they failed:
+    so what wins is compared with them under the same seeds and folds.
+    """
     complete = [record for record in records if record.value is not None]
     ranked = sorted(complete, key=lambda record: (-(record.value or 0.0), record.number))
-    first = {record.settings.model_dump_json(): record.uid for record in reversed(ranked)}
-    return [r for r in ranked if first[r.settings.model_dump_json()] == r.uid][:count]
+    different = list(dict.fromkeys(record.settings for record in ranked))
+    default = [record.settings for record in ranked if record.default]
+    return different[:count] + [settings for settings in different[count:] if settings in default]
 
 
 def _mean(group: Sequence[TrialRecord]) -> float:
