@@ -1,94 +1,19 @@
 """Measurements, run by hand: ``pytest tests/bench -m bench -s``. Ratios of one run, interleaved."""
 
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from toxbench.benchmark.candidate import BackboneCandidate
-from toxbench.benchmark.plan import Plan, make_plan
-from toxbench.benchmark.workbench import Workbench
 from toxbench.data.table import read_comments
 from toxbench.plugin.registry import Registry
 from toxbench.report.speed import terminal_tables
 from toxbench.settings import run_settings
 from toxbench.speed.measure import measure
 from toxbench.speed.request import Shape, SpeedRequest
-from toxbench.training.device import choose_device
-from toxbench.training.loop import Trainer, make_optimizer, make_scheduler
-from toxbench.training.losses import LOSSES
 
 pytestmark = pytest.mark.bench
-
-
-def compare(variants: dict[str, Callable[[], None]], repeats: int = 5) -> dict[str, float]:
-    """Time variants in turn; print median and spread; return medians in seconds."""
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
-    for variant in variants.values():
-        variant()  # warm up
-    for _ in range(repeats):
-        for name, variant in variants.items():
-            started = time.perf_counter()
-            variant()
-            seconds[name].append(time.perf_counter() - started)
-    for name, values in seconds.items():
-        low, median, high = np.min(values), np.median(values), np.max(values)
-        print(f"\n{name}: median {median:.2f} s, {low:.2f} to {high:.2f} s", end="")
-    return {name: float(np.median(values)) for name, values in seconds.items()}
-
-
-@pytest.fixture(scope="module")
-def plan(real_table: Path, tmp_path_factory: pytest.TempPathFactory) -> Plan:
-    flags = {"data": real_table, "weights": ("stand-in",), "backbones": ("bert",),
-             "results": tmp_path_factory.mktemp("results")}  # fmt: skip
-    return make_plan(run_settings({}, flags), Registry.discover())
-
-
-def epoch_of(plan: Plan, cheap_dropout: bool, first_token_only: bool) -> Callable[[], None]:
-    """Return a function that trains the bert stand-in for one epoch on the real train rows."""
-    candidate = plan.candidates[0]
-    assert isinstance(candidate, BackboneCandidate)
-    assert candidate.weights.folder is not None
-    assert candidate.weights.build is not None
-    module = candidate.weights.build(candidate.weights.folder, 12)
-    if not first_token_only:
-        module.encoder.encoder.layer[-1].attention.output._forward_pre_hooks.clear()
-    targets, settings = plan.protocol.comments.targets, candidate.settings
-    device = choose_device("auto")
-    bench = Workbench(candidate.backbone, candidate.weights, plan.protocol.comments, device)
-    tokens = bench.tokens(settings.max_length)
-    trainer = Trainer(module, candidate.backbone.head, tokens, targets, settings, device)
-    if not cheap_dropout:
-        trainer._dropout = nullcontext  # type: ignore[method-assign]
-    rows = plan.protocol.folds[0].train
-    loss = LOSSES["bce"](targets[rows], settings)
-    optimizer = make_optimizer(trainer._groups, settings, device)
-    scheduler = make_scheduler(optimizer, settings, len(rows) * 100)
-    rng = np.random.default_rng(0)
-
-    def epoch() -> None:
-        trainer._epoch(rows, rng, loss, optimizer, scheduler)
-        if device.kind == "cuda":
-            torch.cuda.synchronize()
-
-    return epoch
-
-
-def test_what_each_trick_of_the_loop_saves(plan: Plan) -> None:
-    medians = compare(
-        {
-            "plain": epoch_of(plan, cheap_dropout=False, first_token_only=False),
-            "cheap dropout": epoch_of(plan, cheap_dropout=True, first_token_only=False),
-            "cheap dropout, first token only": epoch_of(plan, True, True),
-        }
-    )
-    plain = medians["plain"]
-    print("\nof plain:", {name: round(value / plain, 3) for name, value in medians.items()})
-    assert medians["cheap dropout, first token only"] < plain
 
 
 @pytest.mark.parametrize(

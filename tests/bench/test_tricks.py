@@ -1,0 +1,85 @@
+"""What each trick of the training loop saves, by hand: ``pytest tests/bench -m bench -s -k trick``."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from torch import nn
+
+from toxbench.benchmark.candidate import BackboneCandidate
+from toxbench.benchmark.plan import Plan, make_plan
+from toxbench.benchmark.workbench import Workbench
+from toxbench.data.split import Split
+from toxbench.evaluation.epochs import epoch_scores
+from toxbench.plugin.registry import Registry
+from toxbench.settings import run_settings
+from toxbench.training.device import choose_device, seeded
+from toxbench.training.loop import Trainer
+from toxbench.training.tricks import ALL, PLAIN, Tricks
+
+pytestmark = pytest.mark.bench
+ROUNDS = 5
+
+
+def whole_last_layer(module: nn.Module) -> nn.Module:
+    """Take the hooks away that cut the last layer to its first token."""
+    for child in module.modules():
+        child._forward_pre_hooks.clear()
+    return module
+
+
+def make_course(
+    plan: Plan, tricks: Tricks, change: Callable[[nn.Module], nn.Module]
+) -> Callable[[], float]:
+    """Return a function that trains a backbone's stand-in for one epoch and returns its seconds."""
+    (candidate,) = plan.candidates
+    assert isinstance(candidate, BackboneCandidate)
+    assert candidate.weights.folder is not None
+    build = candidate.weights.build or candidate.backbone.build
+    comments, settings = plan.protocol.comments, candidate.settings.model_copy(update={"epochs": 1})
+    device = choose_device("auto")
+    bench = Workbench(candidate.backbone, candidate.weights, comments, device)
+    tokens = bench.tokens(settings.max_length)
+    module = change(build(candidate.weights.folder, len(comments.labels)))
+    head = candidate.backbone.head
+    trainer = Trainer(module, head, tokens, comments.targets, settings, device, tricks)
+    rows = plan.protocol.folds[0].train
+    split = Split(rows, rows[:0], rows[:0])
+
+    def epoch() -> float:
+        with seeded(0, device):
+            trained = trainer.train(split, 0, epoch_scores, lambda s: True, lambda e: None)
+        return trained.train_seconds
+
+    return epoch
+
+
+@pytest.mark.parametrize("name", ["bert", "distilbert"])
+def test_what_each_trick_of_the_loop_saves(real_table: Path, tmp_path: Path, name: str) -> None:
+    flags = {"data": real_table, "weights": ("stand-in",), "backbones": (name,),
+             "baselines": (), "results": tmp_path}  # fmt: skip
+    plan = make_plan(run_settings({}, flags), Registry.discover())
+    courses = {
+        "all": make_course(plan, ALL, lambda module: module),
+        "without cheap dropout": make_course(plan, replace(ALL, cheap_dropout=False), lambda m: m),
+        "without used rows": make_course(plan, replace(ALL, used_rows=False), lambda m: m),
+        "whole last layer": make_course(plan, ALL, whole_last_layer),
+        "plain": make_course(plan, PLAIN, whole_last_layer),
+    }
+    seconds: dict[str, list[float]] = {kind: [] for kind in courses}
+    for number in range(ROUNDS + 1):
+        for kind, course in courses.items():
+            taken = course()
+            if number:  # the first round warms up
+                seconds[kind].append(taken)
+    for kind, values in seconds.items():
+        of_plain = np.array(values) / np.array(seconds["plain"])
+        print(
+            f"\n{name}, {kind}: median {np.median(values):.2f} s, {min(values):.2f} to "
+            f"{max(values):.2f} s; of plain {np.median(of_plain):.2f}, {of_plain.min():.2f} to "
+            f"{of_plain.max():.2f}",
+            end="",
+        )
+    assert np.median(seconds["all"]) < np.median(seconds["plain"])
