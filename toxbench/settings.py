@@ -127,6 +127,9 @@ class RunSettings(Frozen):
     seeds: int = Field(1, ge=1, le=10_000, description="cells of each backbone: seeds 0, 1, ...")
     weights: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ("auto",)
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    workers: int | None = Field(
+        None, ge=1, le=1000, description="cells computed at once, in processes; none: what pays"
+    )
     results: Path = Path("results")
     preset: str | None = None
     train: dict[str, Any] = {}

@@ -51,8 +51,8 @@ def search(results: Path, pruner: str, seed: int) -> Searched:
         weights="stand-in",
         seeds=1,
         results=results / pruner,
-        # Short comments and trainings, the default settings' too: six searches are trained.
-        train={"max_length": 16, "epochs": 4},
+        train={"max_length": 32},
+        # Short trainings: the sample is easy, and six searches are trained.
         tune={"trials": TRIALS, "pruner": pruner, "tune_seed": seed, "space": {"epochs": "4:6"}},
     )
     (tuned,) = (results / pruner).glob("*/tuning/*/tuned.toml")

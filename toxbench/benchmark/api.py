@@ -7,9 +7,10 @@ from typing import Any
 import pandas as pd
 
 from toxbench.benchmark.compare import comparison
+from toxbench.benchmark.execution import Failure
 from toxbench.benchmark.plan import make_plan
 from toxbench.benchmark.rescore import rescore as score_again
-from toxbench.benchmark.run import Failure, run_plan
+from toxbench.benchmark.run import run_plan
 from toxbench.errors import CellsFailedError
 from toxbench.evaluation.definitions import HALF
 from toxbench.plugin.registry import Registry

@@ -1,11 +1,13 @@
 """How long a run will take, roughly: floating-point operations over what this device manages."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 
 from toxbench.benchmark.candidate import BackboneCandidate
 from toxbench.benchmark.plan import Plan
+from toxbench.records import CellKey
 from toxbench.training.device import Device
 from toxbench.training.peak import matrix_peak
 from toxbench.training.remembered import Remembered
@@ -17,7 +19,7 @@ _SHARE_OF_PEAK = 0.4  # what a training step of a small batch reaches of a large
 
 
 def expected_seconds(plan: Plan, remembered: Remembered) -> float | None:
-    """Estimate the seconds of all missing cells; None where a size is not known yet.
+    """Estimate the seconds of all missing cells, one after the other; None: a size is not known.
 
     Training costs 6 operations a parameter and token, scoring 2, embedding tables left out
     (Kaplan et al. 2020, arXiv:2001.08361, section 2.1). What share of a large matrix product's
@@ -34,16 +36,27 @@ def expected_seconds(plan: Plan, remembered: Remembered) -> float | None:
         device = plan.devices[candidate.title]
         if device not in rates:
             rates[device] = matrix_peak(device)
-        parameters = body_parameters(candidate.weights.folder)
-        operations = parameters * _operations(plan, candidate, key.fold)
         share = remembered.share_of_peak(
-            device, torch.get_num_threads(), parameters, candidate.settings.batch_size
+            device,
+            torch.get_num_threads(),
+            body_parameters(candidate.weights.folder),
+            candidate.settings.batch_size,
         )
-        total += _SECONDS_TO_BUILD + operations / (rates[device] * (share or _SHARE_OF_PEAK))
+        speed = rates[device] * (share or _SHARE_OF_PEAK)
+        total += _SECONDS_TO_BUILD + operations(plan, [(candidate, key)]) / speed
     return total
 
 
-def _operations(plan: Plan, candidate: BackboneCandidate, fold: int) -> float:
+def operations(plan: Plan, cells: Iterable[tuple[BackboneCandidate, CellKey]]) -> float:
+    """Count the floating-point operations of some cells; weights that are not here count 0."""
+    return sum(
+        body_parameters(candidate.weights.folder) * _for_a_parameter(plan, candidate, key.fold)
+        for candidate, key in cells
+        if candidate.weights.folder is not None
+    )
+
+
+def _for_a_parameter(plan: Plan, candidate: BackboneCandidate, fold: int) -> float:
     """Count the operations of one cell for each parameter."""
     settings = candidate.settings
     split = plan.protocol.folds[fold]

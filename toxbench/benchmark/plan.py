@@ -39,6 +39,7 @@ class Plan:
         candidates: backbones in the order asked for, then tuned ones, then baselines.
         cells: every cell, candidate by candidate.
         missing: those that have to be computed.
+        workers: processes that compute cells; None: as many as pay.
     """
 
     source: Source
@@ -50,6 +51,7 @@ class Plan:
     candidates: tuple[Candidate, ...] = ()
     cells: tuple[tuple[Candidate, CellKey], ...] = ()
     missing: tuple[tuple[Candidate, CellKey], ...] = ()
+    workers: int | None = None
 
     def of(self, candidates: tuple[Candidate, ...], seeds: int) -> "Plan":
         """Return the plan of these candidates; each backbone has cells of that many seeds."""
@@ -103,6 +105,7 @@ def make_plan(settings: RunSettings, registry: Registry, download: bool = True) 
         store=store,
         devices={candidate.title: _device(candidate, settings) for candidate in candidates},
         warnings=(*_data_warnings(protocol), *_weight_warnings(candidates)),
+        workers=settings.workers,
     )
     return plan.of(candidates, settings.seeds)
 

@@ -1,15 +1,18 @@
 """All cells of a run: what is missing is computed and stored, what fails harms only itself."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Protocol as Interface
 
 from toxbench.atomic import write_atomically
 from toxbench.benchmark.candidate import Candidate
-from toxbench.benchmark.cell import CellRunner
+from toxbench.benchmark.cell import Probabilities
+from toxbench.benchmark.execution import Failure, Station, Task, compute_here
+from toxbench.benchmark.jobs import Setup
 from toxbench.benchmark.plan import Plan
-from toxbench.errors import StorageError, TryAgainError
+from toxbench.benchmark.pool import compute_side_by_side
+from toxbench.benchmark.share import threads_of_a_worker, worker_count
+from toxbench.errors import TryAgainError
 from toxbench.plugin.registry import Problem, Registry
 from toxbench.records import CellKey, CellRecord, EpochRecord
 from toxbench.report.labels import label_tables
@@ -31,24 +34,11 @@ class Feedback(Interface):
     def cell_finished(self, record: CellRecord) -> None:
         """A cell was stored."""
 
-    def cell_failed(self, failure: "Failure") -> None:
+    def cell_failed(self, failure: Failure) -> None:
         """A cell has no result; the run goes on."""
 
     def warn(self, message: str) -> None:
         """Something that a user should know."""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A cell that has no result, and why in one line."""
-
-    key: CellKey
-    error: BaseException
-
-    def __str__(self) -> str:
-        reason = " ".join(str(self.error).split()) or "no message"
-        kind = type(self.error).__name__
-        return f"cell {self.key.candidate} seed {self.key.seed} failed: {kind}: {reason}"
 
 
 def run_plan(
@@ -67,22 +57,60 @@ def run_plan(
         StorageError: results cannot be written.
         TryAgainError: another run is writing to the same folder.
     """
-    failures: list[Failure] = []
     plan.prepare()
     with ExitStack() as held:
         _hold(plan.store, patience, held, feedback)
+        keeper = _Keeper(plan, registry, feedback)
+        tasks = [(candidate, key) for candidate, key in plan.missing if not plan.store.has(key)]
         try:
-            for number, (candidate, key, runner) in enumerate(_runners(plan), start=1):
-                settings = getattr(candidate, "settings", None)
-                epochs = settings.epochs if settings else None
-                feedback.cell_started(key, number, len(plan.missing), epochs)
-                failure = _run_cell(plan, key, runner, registry, feedback)
-                if failure is not None:
-                    feedback.cell_failed(failure)
-                    failures.append(failure)
+            _compute(plan, tasks, keeper)
         finally:
             write_leaderboard(plan.store, registry)
-    return failures
+    return keeper.failures
+
+
+def _compute(plan: Plan, tasks: Sequence[Task], keeper: "_Keeper") -> None:
+    workers = worker_count(plan)
+    if workers == 1:
+        compute_here(Station(plan.protocol, plan.devices), tasks, keeper)
+    else:
+        setup = Setup(plan.protocol, plan.devices, threads_of_a_worker(workers))
+        compute_side_by_side(setup, tasks, workers, keeper)
+
+
+class _Keeper:
+    """Stores results as they come, and passes on what is heard."""
+
+    def __init__(self, plan: Plan, registry: Registry, feedback: Feedback) -> None:
+        self.failures: list[Failure] = []
+        self._plan = plan
+        self._registry = registry
+        self._feedback = feedback
+        self._number = 0
+
+    def started(self, candidate: Candidate, key: CellKey) -> None:
+        self._number += 1
+        settings = getattr(candidate, "settings", None)
+        epochs = settings.epochs if settings else None
+        self._feedback.cell_started(key, self._number, len(self._plan.missing), epochs)
+
+    def epoch(self, key: CellKey, record: EpochRecord) -> None:
+        comments = len(self._plan.protocol.folds[key.fold].train)
+        self._feedback.epoch_finished(key, record, comments)
+        self._warn(self._registry.tell("toxbench_epoch_finished", cell=key, epoch=record))
+
+    def done(self, record: CellRecord, probabilities: Probabilities) -> None:
+        self._plan.store.write(record, probabilities)
+        self._feedback.cell_finished(record)
+        self._warn(self._registry.tell("toxbench_cell_finished", result=record))
+
+    def failed(self, failure: Failure) -> None:
+        self.failures.append(failure)
+        self._feedback.cell_failed(failure)
+
+    def _warn(self, problems: Iterable[Problem]) -> None:
+        for problem in problems:
+            self._feedback.warn(str(problem))
 
 
 def _hold(store: CellStore, patience: float, held: ExitStack, feedback: Feedback) -> None:
@@ -108,42 +136,3 @@ def write_leaderboard(store: CellStore, registry: Registry) -> Leaderboard:
         content = "\n\n".join(texts) + "\n"
         write_atomically(store.folder / f"leaderboard.{suffix}", content.encode("utf-8"))
     return leaderboard
-
-
-def _runners(plan: Plan) -> Iterable[tuple[Candidate, CellKey, CellRunner]]:
-    """Yield missing cells with one runner for each candidate, which keeps what they share."""
-    runner: CellRunner | None = None
-    current: Candidate | None = None
-    for candidate, key in plan.missing:
-        if plan.store.has(key):
-            continue
-        if runner is None or candidate is not current:
-            runner = CellRunner(candidate, plan.protocol, plan.devices[candidate.title])
-            current = candidate
-        yield candidate, key, runner
-
-
-def _run_cell(
-    plan: Plan, key: CellKey, runner: CellRunner, registry: Registry, feedback: Feedback
-) -> Failure | None:
-    comments = len(plan.protocol.folds[key.fold].train)
-
-    def on_epoch(epoch: EpochRecord) -> None:
-        feedback.epoch_finished(key, epoch, comments)
-        _warn(registry.tell("toxbench_epoch_finished", cell=key, epoch=epoch), feedback)
-
-    try:
-        record, probabilities = runner.run(key, on_epoch)
-    except StorageError:
-        raise  # the disk fails every cell alike
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - reported, counted, exit code 5
-        return Failure(key, error)
-    plan.store.write(record, probabilities)
-    feedback.cell_finished(record)
-    _warn(registry.tell("toxbench_cell_finished", result=record), feedback)
-    return None
-
-
-def _warn(problems: Iterable[Problem], feedback: Feedback) -> None:
-    for problem in problems:
-        feedback.warn(str(problem))

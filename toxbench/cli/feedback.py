@@ -1,7 +1,6 @@
 """How a run is followed: a live display on a terminal, plain lines elsewhere, or nothing."""
 
 import sys
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,12 +11,13 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     SpinnerColumn,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
-from toxbench.benchmark.run import Failure
+from toxbench.benchmark.execution import Failure
 from toxbench.records import CellKey, CellRecord, EpochRecord, TrialRecord
 from toxbench.report.words import duration, printable
 from toxbench.tuning.progress import SearchProgress
@@ -47,7 +47,7 @@ class Quiet:
     def cell_failed(self, failure: Failure) -> None:
         """Write one line, and the traceback if it was asked for."""
         if self._debug:
-            traceback.print_exception(failure.error)
+            click.echo(failure.trace, err=True, nl=False)
         self._write(f"toxbench: error: {failure}")
 
     def trial_started(self, backbone: str, number: int, default: bool, epochs: int) -> None:
@@ -107,33 +107,44 @@ class Plain(Quiet):
 
 
 class Live(Plain):
-    """A progress display with one bar over all cells and one over the epochs of a cell."""
+    """A progress display with one bar over all cells and one over the epochs of each at work."""
 
     def __init__(self, progress: Progress, debug: bool = False) -> None:
         super().__init__(debug)
         self._progress = progress
         self._cells = progress.add_task("cells", total=None)
         self._epochs = progress.add_task("", total=None, visible=False)
+        self._at_work: dict[CellKey, TaskID] = {}
 
     def _write(self, line: str) -> None:
         # markup and highlighting off: names and messages are shown as they are
         self._progress.console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
     def cell_started(self, key: CellKey, number: int, total: int, epochs: int | None) -> None:
-        """Move the upper bar and start the lower one again."""
-        self._progress.update(self._cells, completed=number - 1, total=total)
-        self._progress.reset(self._epochs, total=epochs, visible=epochs is not None)
-        self._progress.update(self._epochs, description=_name(key))
+        """Show a bar of its own, if it has epochs."""
+        self._progress.update(self._cells, total=total)
+        if epochs is not None:
+            self._at_work[key] = self._progress.add_task(_name(key), total=epochs)
 
     def epoch_finished(self, key: CellKey, epoch: EpochRecord, comments: int) -> None:
-        """Move the lower bar; show loss and speed."""
+        """Move the cell's bar; show loss and speed."""
         text = f"{_name(key)}  loss {epoch.train_loss:.4f}  {_speed(epoch, comments)}"
-        self._progress.update(self._epochs, advance=1, description=text)
+        self._progress.update(self._at_work[key], advance=1, description=text)
 
     def cell_finished(self, record: CellRecord) -> None:
         """Move the upper bar and leave one line above it."""
-        self._progress.update(self._cells, advance=1)
+        self._over(record.key)
         self._write(f"{_name(record.key)}: {_result(record)}")
+
+    def cell_failed(self, failure: Failure) -> None:
+        """Move the upper bar and say why."""
+        self._over(failure.key)
+        super().cell_failed(failure)
+
+    def _over(self, key: CellKey) -> None:
+        self._progress.update(self._cells, advance=1)
+        if key in self._at_work:
+            self._progress.remove_task(self._at_work.pop(key))
 
     def trial_started(self, backbone: str, number: int, default: bool, epochs: int) -> None:
         """Start the lower bar again."""

@@ -108,6 +108,12 @@ def experiment_options(command: Command) -> Command:
             help="TOML file with the same settings; flags win over it.",
         ),
         _DEVICE,
+        click.option(
+            "--workers",
+            type=int,
+            metavar="N",
+            help="Cells computed at once, in processes that share the cores. [what pays]",
+        ),
     )
 
 

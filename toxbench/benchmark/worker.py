@@ -1,0 +1,65 @@
+"""The process of a worker: computes what it is sent, one cell at a time, and reports."""
+
+import os
+import signal
+import sys
+import threading
+from multiprocessing.connection import Connection
+
+import torch
+
+from toxbench.benchmark.candidate import Candidate
+from toxbench.benchmark.execution import Failure, Station
+from toxbench.benchmark.jobs import Broken, Job, Ready, Setup, candidate_of
+from toxbench.errors import StorageError, ToxbenchError
+from toxbench.plugin.registry import Registry
+
+
+def main(descriptor: int) -> None:
+    """Serve the process at the other end of a socket until it closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; that one decides
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    with Connection(descriptor) as connection:
+        connection.send(Ready())
+        setup: Setup = connection.recv()
+        torch.set_num_threads(setup.threads)
+        worker = _Worker(connection, Station(setup.protocol, setup.devices))
+        while True:
+            try:
+                job: Job = connection.recv()
+            except EOFError:
+                return
+            worker.serve(job)
+
+
+class _Worker:
+    def __init__(self, connection: Connection, station: Station) -> None:
+        self._connection = connection
+        self._station = station
+        self._registry = Registry.discover()
+        self._candidates: dict[tuple[str, str], Candidate] = {}
+
+    def serve(self, job: Job) -> None:
+        """Compute a cell and report how it went."""
+        try:
+            candidate = self._candidate(job)
+            found = self._station.compute(candidate, job.key, self._connection.send)
+        except StorageError as error:
+            self._connection.send(Broken(str(error)))
+        except ToxbenchError as error:
+            self._connection.send(Failure.of(job.key, error))
+        else:
+            self._connection.send(found)
+
+    def _candidate(self, job: Job) -> Candidate:
+        """Return the same object for the same candidate, so that its cells share their bench."""
+        name = job.key.candidate, job.key.digest
+        if name not in self._candidates:
+            self._candidates[name] = candidate_of(job, self._registry)
+        return self._candidates[name]
+
+
+def _leave_with_parent() -> None:
+    """End this process when the one that started it is gone, even if it was killed."""
+    sys.stdin.buffer.read()
+    os._exit(1)
