@@ -1,4 +1,4 @@
-"""What each trick of the training loop saves, by hand: ``pytest tests/bench -m bench -s -k trick``."""
+"""What each trick of the training loop saves: ``pytest tests/bench -m bench -s -k trick``."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -55,6 +55,7 @@ def run(
     train: Mapping[str, Any] | None = None,
     split: Mapping[str, Any] | None = None,
     tuned: bool | None = None,
+    workers: int | None = None,
 ) -> pd.DataFrame:
     """Compare backbones on a table and return the leaderboard.
 
@@ -76,6 +77,7 @@ def run(
         split: fields of `toxbench.settings.SplitSettings`: ``split``, ``folds``, ``split_file``,
             ``test``, ``valid``, ``split_column``, ``test_size`` and more.
         tuned: each backbone once more, with the settings that `toxbench.tune` found.
+        workers: cells computed at once, in processes; default what pays.
 
     Returns:
         one row for each candidate, the highest mean test micro-F1 first; see `leaderboard`.
@@ -97,6 +99,7 @@ def run(
         "train": train,
         "split": split,
         "tuned": tuned,
+        "workers": workers,
     }
     flags = {name: value for name, value in given.items() if value is not None}
     settings = run_settings(read_config(Path(config)) if config is not None else {}, flags)
