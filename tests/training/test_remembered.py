@@ -90,8 +90,8 @@ def test_the_expected_time_is_that_of_the_measured_share(
         "device_name": choose_device("cpu", "fp32").name, "threads": torch.get_num_threads(),
         "body_parameters": 5_000,
     }  # fmt: skip
-    guessed = expected_seconds(plan, Remembered())
-    slow = expected_seconds(plan, Remembered((speed(**same, share_of_peak=1e-9),)))
+    guessed = expected_seconds(plan, Remembered(), 1)
+    slow = expected_seconds(plan, Remembered((speed(**same, share_of_peak=1e-9),)), 1)
     assert guessed is not None
     assert slow is not None
     assert slow > 100 * guessed

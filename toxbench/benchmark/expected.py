@@ -15,11 +15,12 @@ from toxbench.training.weights import parameter_counts
 
 _SECONDS_TO_BUILD = 3.0
 _CHARACTERS_A_TOKEN = 4.5
+_SIDE_BY_SIDE = 0.8  # of the time of the same cells one after the other (results/README.md)
 _SHARE_OF_PEAK = 0.4  # what a training step of a small batch reaches of a large matrix product
 
 
-def expected_seconds(plan: Plan, remembered: Remembered) -> float | None:
-    """Estimate the seconds of all missing cells, one after the other; None: a size is not known.
+def expected_seconds(plan: Plan, remembered: Remembered, workers: int) -> float | None:
+    """Estimate the seconds of all missing cells; None where a size is not known.
 
     Training costs 6 operations a parameter and token, scoring 2, embedding tables left out
     (Kaplan et al. 2020, arXiv:2001.08361, section 2.1). What share of a large matrix product's
@@ -44,7 +45,7 @@ def expected_seconds(plan: Plan, remembered: Remembered) -> float | None:
         )
         speed = rates[device] * (share or _SHARE_OF_PEAK)
         total += _SECONDS_TO_BUILD + operations(plan, [(candidate, key)]) / speed
-    return total
+    return total * (_SIDE_BY_SIDE if workers > 1 else 1.0)
 
 
 def operations(plan: Plan, cells: Iterable[tuple[BackboneCandidate, CellKey]]) -> float:

@@ -80,6 +80,7 @@ def _plan_text(plan: "Plan", remembered: "Remembered") -> str:
 
     from toxbench.benchmark.candidate import BackboneCandidate
     from toxbench.benchmark.expected import expected_seconds
+    from toxbench.benchmark.share import worker_count
 
     comments, folds = plan.protocol.comments, plan.protocol.folds
     tested = comments.targets[np.concatenate([fold.test for fold in folds])]
@@ -106,13 +107,15 @@ def _plan_text(plan: "Plan", remembered: "Remembered") -> str:
         lines.append(line)
     lines += _detectable(plan)
     if plan.missing:
-        seconds = expected_seconds(plan, remembered)
+        workers = min(worker_count(plan), len(plan.missing))
+        seconds = expected_seconds(plan, remembered, workers)
         about = (
             "unknown until the weights are here"
             if seconds is None
             else f"about {duration(seconds)}"
         )
-        lines.append(f"Expected  {about} for {_cells(len(plan.missing))}")
+        at_once = f", {workers} at once" if workers > 1 else ""
+        lines.append(f"Expected  {about} for {_cells(len(plan.missing))}{at_once}")
     else:
         lines.append("Expected  nothing to train: every cell is stored")
     return "\n".join(lines)

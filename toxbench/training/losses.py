@@ -29,9 +29,9 @@ def weighted_bce(targets: TrainTargets, settings: TrainSettings) -> Loss:
     pos_weight = torch.from_numpy(weight.astype(np.float32))
 
     def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        return functional.binary_cross_entropy_with_logits(
-            logits, targets, pos_weight=pos_weight.to(logits.device)
-        )
+        nonlocal pos_weight
+        pos_weight = pos_weight.to(logits.device)  # copied once: a GPU would wait for each copy
+        return functional.binary_cross_entropy_with_logits(logits, targets, pos_weight=pos_weight)
 
     return loss
 

@@ -1,0 +1,68 @@
+"""How many processes compute cells: what pays, the same for a run and for what is left of it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support import write_table
+
+from toxbench.benchmark.plan import Plan, make_plan
+from toxbench.benchmark.share import threads_of_a_worker, worker_count
+from toxbench.plugin.registry import Registry
+from toxbench.settings import run_settings
+
+LONG = 10**7  # epochs: nothing is trained here
+
+
+@pytest.fixture(autouse=True)
+def _four_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
+def plan(tmp_path: Path, checkpoint: Path, epochs: int, seeds: int, **flags: Any) -> Plan:
+    given = {
+        "data": write_table(tmp_path / "table.csv"),
+        "backbones": ("bert",),
+        "weights": (f"bert={checkpoint}",),
+        "results": tmp_path / "results",
+        "device": "cpu",
+        "seeds": seeds,
+        "train": {"epochs": epochs},
+    }
+    return make_plan(run_settings({}, given | flags), Registry.discover())
+
+
+@pytest.mark.parametrize(("seeds", "workers"), [(1, 1), (2, 2), (3, 3), (9, 4)])
+def test_a_large_run_has_a_worker_for_each_cell_and_thread(
+    tmp_path: Path, checkpoint: Path, seeds: int, workers: int
+) -> None:
+    assert worker_count(plan(tmp_path, checkpoint, LONG, seeds)) == workers
+
+
+def test_a_small_run_starts_no_process(tmp_path: Path, checkpoint: Path) -> None:
+    assert worker_count(plan(tmp_path, checkpoint, 2, 9)) == 1
+
+
+def test_who_asks_for_workers_gets_them(tmp_path: Path, checkpoint: Path) -> None:
+    assert worker_count(plan(tmp_path, checkpoint, 2, 3, workers=2)) == 2
+    assert worker_count(plan(tmp_path, checkpoint, LONG, 3, workers=1)) == 1
+
+
+def test_what_is_left_of_a_run_has_as_many(tmp_path: Path, checkpoint: Path) -> None:
+    whole = plan(tmp_path, checkpoint, LONG, 3)
+    for _, key in whole.cells[:2]:
+        path = whole.store.path(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    left = plan(tmp_path, checkpoint, LONG, 3)
+    assert len(left.missing) == len(whole.missing) - 2
+    assert worker_count(left) == worker_count(whole)
+
+
+def test_threads_are_shared_out() -> None:
+    assert [threads_of_a_worker(count) for count in (1, 2, 3, 8)] == [4, 2, 1, 1]
