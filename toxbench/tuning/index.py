@@ -38,6 +38,7 @@ _STATES = {
 
 Job = Callable[[Trial, int], TrialRecord]
 Enough = Callable[[Sequence[TrialRecord]], bool]
+Committed = Callable[[TrialRecord], None]
 
 
 @dataclass
@@ -72,7 +73,9 @@ class StudyIndex:
             )
         self._first_seen: dict[str, float] = {}
 
-    def work(self, wanted: int, enough: Enough, job: Job) -> Iterator[list[TrialRecord]]:
+    def work(
+        self, wanted: int, enough: Enough, job: Job, committed: Committed
+    ) -> Iterator[list[TrialRecord]]:
         """Take part until ``wanted`` trials are finished, or ``enough`` of the finished ones.
 
         Each trial takes one of ``wanted`` slots, and a lost trial's slot is free again; a worker
@@ -83,6 +86,7 @@ class StudyIndex:
             wanted: finished trials, by all workers together.
             enough: whether to begin no further trial, by what is finished.
             job: trains a trial, given its slot, counted from 0.
+            committed: told of each record of this worker, once it is written.
 
         Raises:
             StorageError: a record cannot be read or written.
@@ -93,7 +97,7 @@ class StudyIndex:
             if len(records) + len(self._running()) >= wanted:
                 time.sleep(_POLL_SECONDS)  # for the last ones of other workers, or their end
             else:
-                self._one(wanted, job)
+                self._one(wanted, job, committed)
             records = self.sync()
             yield records
 
@@ -121,12 +125,12 @@ class StudyIndex:
             self._free_lost()
         return sorted(records.values(), key=lambda record: (record.number, record.uid))
 
-    def _one(self, wanted: int, job: Job) -> None:
+    def _one(self, wanted: int, job: Job, committed: Committed) -> None:
         """Draw and run one trial. What ends this worker leaves it running, for others to free."""
         try:
             trial = self._ask()
             with beating(self.storage, trial._trial_id):
-                self._run(trial, wanted, job)
+                self._run(trial, wanted, job, committed)
         except UpdateFinishedTrialError:
             return  # it was taken for lost meanwhile, and another worker has it
 
@@ -140,7 +144,7 @@ class StudyIndex:
         trial.set_user_attr(UID, f"{self.worker.uid}{trial.number:08x}")
         return trial
 
-    def _run(self, trial: Trial, wanted: int, job: Job) -> None:
+    def _run(self, trial: Trial, wanted: int, job: Job, committed: Committed) -> None:
         """Find a trial's slot, do the job, and commit what came of it."""
         slot = self._free_slot(trial.number)
         if slot >= wanted:  # others are at work on all that are wanted
@@ -159,6 +163,7 @@ class StudyIndex:
         }
         record = record.model_copy(update=signed)
         self.store.write(record)  # from here on the trial has happened
+        committed(record)
         self._tell(frozen, record)
 
     def _tell(self, trial: FrozenTrial, record: TrialRecord) -> None:

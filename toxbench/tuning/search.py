@@ -103,7 +103,7 @@ class Search:
             nothing_works = len(failed) == len(finished) >= DEFAULT_TRIALS
             return nothing_works or _seconds(finished) >= budget
 
-        for finished in index.work(definition.wanted, enough, job):
+        for finished in index.work(definition.wanted, enough, job, self._committed):
             records[:] = finished
             self._tell(records, "search", definition.wanted, budget)
         return records
@@ -127,7 +127,7 @@ class Search:
             return self._runner.run(trial, fresh, known)
 
         records: list[TrialRecord] = []
-        for finished in index.work(wanted, lambda _: False, job):
+        for finished in index.work(wanted, lambda _: False, job, self._committed):
             records[:] = finished
             self._tell(records, "finalists", wanted, math.inf)
         groups = [
@@ -136,6 +136,9 @@ class Search:
         ]
         whole = [group for group in groups if all(r.value is not None for r in group)]
         return sorted(whole, key=_mean, reverse=True)
+
+    def _committed(self, record: TrialRecord) -> None:
+        self._feedback.trial_finished(self._definition.candidate.name, record)
 
     def _index(
         self, name: str, folder: str, sampler: BaseSampler, pruner: BasePruner

@@ -85,9 +85,7 @@ class TrialRunner:
             reason = f"the same training as trial {same.number}"
         else:
             result, state, reason = self._train(configuration, log)
-        record = self._record(trial, configuration, log, result, state, reason)
-        self._feedback.trial_finished(name, record)
-        return record
+        return self._record(trial, configuration, log, result, state, reason)
 
     def _train(self, configuration: Configuration, log: "_Log") -> tuple[Result | None, State, str]:
         try:
