@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = cli.main(words, prog_name="toxbench", standalone_mode=False) or 0
         sys.stdout.flush()
     except (click.exceptions.Abort, KeyboardInterrupt):
-        _say("interrupted; cells and trials that were finished are stored: the same command goes on")
+        _say("interrupted; finished cells and trials are stored: the same command goes on")
         code = 130
     except BrokenPipeError:
         # The reader of our output has left (| head). Python would complain again while closing.
