@@ -38,6 +38,19 @@ def test_a_seed_repeats_the_masks_and_another_does_not() -> None:
     assert not torch.equal(mask(5), mask(6))
 
 
+def test_masks_of_layers_and_of_batches_are_independent() -> None:
+    torch.manual_seed(3)
+    cheap, inputs = CheapDropout(), torch.ones(300_000)
+    masks = []
+    for _ in range(3):  # batches
+        with cheap:
+            masks += [functional.dropout(inputs, 0.5) == 0 for _ in range(3)]  # layers
+    for number, one in enumerate(masks):
+        for other in masks[:number]:
+            both = (one & other).float().mean().item()
+            assert both == pytest.approx(0.25, abs=0.006)  # seven standard errors
+
+
 @pytest.mark.parametrize("p", [0.0, 1.0])
 def test_the_ends_are_exact(p: float) -> None:
     with CheapDropout():

@@ -9,14 +9,15 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 _LEVELS = 1 << 16
-_POOL = 1 << 21
+_POOL = 1 << 22
+_USES = 8
 
 
 class CheapDropout(TorchFunctionMode):
     """While it is active, dropout takes its masks from one pool of random bits.
 
-    Every mask is a slice at a random place of about two million elements of noise, 16 bits each,
-    which are drawn once for each time that this is entered: once a batch. The probability is
+    Every mask is a slice at a random place of four million elements of noise, 16 bits each, which
+    are drawn anew each eighth time that this is entered, which is once a batch. The probability is
     rounded to 1/65536; the bits come from torch's own seeded generator. It covers ``nn.Dropout``,
     ``functional.dropout`` and the dropout inside scaled dot-product attention, whatever module
     they are called from. What it saves: tests/bench/test_tricks.py.
@@ -25,6 +26,15 @@ class CheapDropout(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self._pools: dict[tuple[int, torch.dtype], torch.Tensor] = {}
+        self._entered = 0
+
+    def __enter__(self) -> "CheapDropout":
+        """Begin a batch."""
+        if self._entered % _USES == 0:
+            self._pools.clear()
+        self._entered += 1
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
 
     def __torch_function__(
         self,

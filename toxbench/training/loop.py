@@ -176,6 +176,7 @@ class Trainer:
 
     def _course(self, rows: Rows, seed: int) -> "_Course":
         settings = self._settings
+        cheap = self._tricks.cheap_dropout and self._device.kind == "cpu"
         optimizer = make_optimizer(
             parameter_groups(self._module, self._head, settings), settings, self._device
         )
@@ -185,6 +186,7 @@ class Trainer:
             loss=LOSSES[settings.loss](self._targets[rows], settings),
             optimizer=optimizer,
             scheduler=make_scheduler(optimizer, settings, len(rows)),
+            dropout=CheapDropout() if cheap else nullcontext(),
         )
 
     def _epoch(self, course: "_Course") -> float:
@@ -198,7 +200,7 @@ class Trainer:
             step = groups[start : start + self._settings.accumulation]
             comments = sum(map(len, step))
             for batch in islice(batches, len(step)):
-                with self._device.autocast(), self._dropout():
+                with self._device.autocast(), course.dropout:
                     logits = self._logits(batch)
                 value = course.loss(logits, batch.targets)
                 (value * (len(batch) / comments)).backward()  # type: ignore[no-untyped-call]
@@ -233,10 +235,6 @@ class Trainer:
         for batch in self._batcher.batches([rows[:1]]):
             self._logits(batch)
 
-    def _dropout(self) -> AbstractContextManager[object]:
-        is_cheap = self._tricks.cheap_dropout and self._device.kind == "cpu"
-        return CheapDropout() if is_cheap else nullcontext()
-
     def _validate(self, rows: Rows, validate: Validate) -> Scores:
         return validate(self._targets[rows], self.predict(rows)) if len(rows) else {}
 
@@ -248,6 +246,7 @@ class _Course:
     Attributes:
         rows: to train on.
         rng: draws the batches of each epoch.
+        dropout: entered for each forward pass.
     """
 
     rows: Rows
@@ -255,6 +254,7 @@ class _Course:
     loss: Loss
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
+    dropout: AbstractContextManager[object]
 
 
 def checked_logits(output: Any, row_count: int, label_count: int) -> torch.Tensor:
