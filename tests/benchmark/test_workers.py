@@ -109,18 +109,21 @@ def plugin(tmp_path: Path) -> dict[str, str]:
     return {**ENVIRONMENT, "PYTHONPATH": path, "MARK": str(mark)}
 
 
+def plugged(tmp_path: Path, checkpoint: Path, backbone: str, *more: str) -> list[str]:
+    """Return the command that runs a backbone of the plugin in two workers."""
+    table = write_table(tmp_path / "table.csv")
+    return [
+        sys.executable, "-m", "toxbench", "run", "--data", str(table), "--backbones", backbone,
+        "--weights", f"{backbone}={checkpoint}", "--results", str(tmp_path / "results"),
+        "--workers", "2", "--baselines", "none", *more,
+    ]  # fmt: skip
+
+
 def test_a_worker_that_is_killed_loses_its_cell_only(
     tmp_path: Path, checkpoint: Path, plugin: dict[str, str]
 ) -> None:
-    table = write_table(tmp_path / "table.csv")
-    done = subprocess.run(
-        [
-            sys.executable, "-m", "toxbench", "run", "--data", str(table), "--backbones", "deadly",
-            "--weights", f"deadly={checkpoint}", "--results", str(tmp_path / "results"),
-            "--epochs", "1", "--seeds", "4", "--workers", "2", "--baselines", "none",
-        ],
-        capture_output=True, text=True, env=plugin, check=False,
-    )  # fmt: skip
+    words = plugged(tmp_path, checkpoint, "deadly", "--epochs", "1", "--seeds", "4")
+    done = subprocess.run(words, capture_output=True, text=True, env=plugin, check=False)
     assert done.returncode == 5, done.stderr
     assert "cell deadly seed 1 failed: WorkerDied: its process was ended by SIGKILL" in done.stderr
     seeds = {record.key.seed for record in store(tmp_path / "results").records()}
@@ -130,15 +133,9 @@ def test_a_worker_that_is_killed_loses_its_cell_only(
 def test_workers_end_with_the_process_that_started_them(
     tmp_path: Path, checkpoint: Path, plugin: dict[str, str]
 ) -> None:
-    table = write_table(tmp_path / "table.csv")
-    process = subprocess.Popen(
-        [
-            sys.executable, "-m", "toxbench", "run", "--data", str(table), "--backbones", "slow",
-            "--weights", f"slow={checkpoint}", "--results", str(tmp_path / "results"),
-            "--seeds", "2", "--workers", "2", "--baselines", "none",
-        ],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=plugin,
-    )  # fmt: skip
+    words = plugged(tmp_path, checkpoint, "slow", "--seeds", "2")
+    silent = subprocess.DEVNULL
+    process = subprocess.Popen(words, stdout=silent, stderr=silent, env=plugin)
     mark = Path(plugin["MARK"])
     wait_until(lambda: len(list(mark.iterdir())) == 2)
     process.send_signal(signal.SIGKILL)

@@ -20,7 +20,7 @@ _CGROUP = Path("/sys/fs/cgroup/memory.max")
 def worker_count(plan: Plan) -> int:
     """Return how many processes compute cells; 1 means this one, with all threads.
 
-    One thread for each cell, side by side, is faster than all threads for one cell: 1.25 times on
+    One thread for each cell, side by side, is faster than all threads for one cell: 1.3 times on
     two cores (results/README.md). What decides is the whole plan, and not what is missing of it:
     a run that is taken up again goes on with as many threads a cell, and so to the same bytes.
     """

@@ -6,6 +6,10 @@ import torch
 from torch import nn
 from transformers import AutoModel
 
+# Name of the list of layers -> what follows attention in a layer; its inputs are all that the rest
+# of the layer sees.
+_LAYERS = (("encoder.layer", "attention.output"), ("transformer.layer", "sa_layer_norm"))
+
 
 class FirstTokenClassifier(nn.Module):
     """The last hidden state of the first token, dropout, one linear layer; no pooler."""
@@ -46,11 +50,6 @@ def finish_first_token_only(encoder: nn.Module) -> None:
             last = _submodule(found[-1], after_attention)
             if last is not None:
                 last.register_forward_pre_hook(_first_token)
-
-
-# Name of the list of layers -> what follows attention in a layer; its inputs are all that the rest
-# of the layer sees.
-_LAYERS = (("encoder.layer", "attention.output"), ("transformer.layer", "sa_layer_norm"))
 
 
 def _submodule(module: nn.Module, path: str) -> nn.Module | None:

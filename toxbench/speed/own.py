@@ -8,29 +8,15 @@ import numpy as np
 from toxbench.data.split import Split
 from toxbench.evaluation.epochs import EpochChoice, epoch_scores
 from toxbench.records import EpochRecord
-from toxbench.speed.task import WARM_UP_BATCHES, Task, Timed, timed
-from toxbench.training.device import Device
+from toxbench.speed.task import WARM_UP_BATCHES, Timed, WholeEpochs, timed
 from toxbench.training.loop import Trainer
 from toxbench.training.peak import wait
 
 
-class OwnLoop:
+class OwnLoop(WholeEpochs):
     """Trains all epochs on all train rows, then predicts all rows of the table."""
 
     name = "toxbench"
-
-    def __init__(self, task: Task) -> None:
-        self._task = task
-
-    @property
-    def device(self) -> Device:
-        """The task's."""
-        return self._task.device
-
-    @property
-    def comments(self) -> int:
-        """All train rows, each epoch counted."""
-        return len(self._task.rows) * self._task.settings.epochs
 
     def warm_up(self) -> None:
         """Train on a few batches for one epoch, and predict them."""

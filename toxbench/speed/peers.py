@@ -19,7 +19,7 @@ from toxbench.errors import PluginError
 from toxbench.plugin.backbone import Backbone
 from toxbench.settings import PRESETS
 from toxbench.speed.request import NOTEBOOK, TRAINER, TRAINER_DEFAULT
-from toxbench.speed.task import WARM_UP_BATCHES, Task, Timed, Variant, timed
+from toxbench.speed.task import WARM_UP_BATCHES, Task, Timed, Variant, WholeEpochs, timed
 from toxbench.training.device import Device, seeded
 
 # What is slow is timed on some comments, drawn at random, and its epoch is extrapolated.
@@ -27,23 +27,10 @@ _BATCHES_OF_DEFAULT_TRAINER = 10
 _COMMENTS_OF_NOTEBOOK = 40
 
 
-class TrainerPeer:
+class TrainerPeer(WholeEpochs):
     """transformers' Trainer over all epochs, with the options that make it fast."""
 
     name = TRAINER
-
-    def __init__(self, task: Task) -> None:
-        self._task = task
-
-    @property
-    def device(self) -> Device:
-        """The task's: bf16 where toxbench trains in bf16."""
-        return self._task.device
-
-    @property
-    def comments(self) -> int:
-        """All train rows, each epoch counted."""
-        return len(self._task.rows) * self._task.settings.epochs
 
     def warm_up(self) -> None:
         """Train on a few batches for one epoch."""

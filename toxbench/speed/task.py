@@ -114,6 +114,23 @@ class Variant(Protocol):
         """Train, and say what it took."""
 
 
+class WholeEpochs:
+    """What variants share that train on all train rows, epoch by epoch, on the task's device."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+
+    @property
+    def device(self) -> Device:
+        """The task's: bf16 where toxbench trains in bf16."""
+        return self._task.device
+
+    @property
+    def comments(self) -> int:
+        """All train rows, each epoch counted."""
+        return len(self._task.rows) * self._task.settings.epochs
+
+
 def timed(device: Device, train: Callable[[], object]) -> Timed:
     """Time a training and watch its memory."""
     memory = PeakMemory(device)
