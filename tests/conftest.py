@@ -8,6 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+# The hooks that print the matrix of faults.
+from fault_matrix import pytest_runtest_makereport, pytest_terminal_summary  # noqa: F401
 from support import REAL_TABLE_SHA256, write_checkpoint, write_table
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test but those of the Hub may ask for anything

@@ -278,3 +278,16 @@ def test_a_distribution_with_unreadable_entry_points_is_named(
     registry = Registry.discover()
     assert registry.backbone("bert")
     assert [p.distribution for p in registry.problems] == ["scrambled"]
+
+
+def test_plugins_of_others_load_only_if_named(install: Install) -> None:
+    install("outside", mine=offers("mine"))
+    install("elsewhere", theirs=offers("theirs"))
+    registry = Registry.discover(["mine"])
+    assert {"mine", "bert"} <= set(registry.backbones)
+    assert "theirs" not in registry.backbones
+    assert not registry.backbones["mine"].is_own
+    assert registry.backbones["bert"].is_own
+    assert "mine" not in Registry.discover([]).backbones
+    with pytest.raises(SettingsError, match=r"'mines'.*did you mean 'mine'"):
+        Registry.discover(["mines"])

@@ -5,7 +5,7 @@ name silently replace the first.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, distributions
 from typing import Any, Generic, TypeVar
@@ -19,6 +19,7 @@ from toxbench.plugin.baseline import Baseline
 from toxbench.plugin.formats import ReportFormat
 
 GROUP = "toxbench"
+_OWN = "toxbench"  # the distribution whose plugins always load
 _WORDS = {"Backbone": "backbone", "Baseline": "baseline", "ReportFormat": "format"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -45,6 +46,11 @@ class Registered(Generic[Item]):
     plugin: str
     distribution: str
 
+    @property
+    def is_own(self) -> bool:
+        """Whether toxbench itself brought it."""
+        return self.distribution.split()[0] == _OWN
+
 
 class Registry:
     """What all installed plugins offer. Make one with `Registry.discover`."""
@@ -62,9 +68,26 @@ class Registry:
         self.formats = self._collect("toxbench_report_formats", ReportFormat)
 
     @classmethod
-    def discover(cls) -> "Registry":
-        """Load every installed plugin; what fails is in ``problems``, and harms nobody else."""
-        return cls(*_installed())
+    def discover(cls, only: Collection[str] | None = None) -> "Registry":
+        """Load installed plugins; what fails is in ``problems``, and harms nobody else.
+
+        Args:
+            only: plugins of other distributions that may load, by the name of their entry point;
+                None: all of them. Those of toxbench itself always do.
+
+        Raises:
+            SettingsError: no installed plugin has such a name.
+        """
+        entries, problems = _installed()
+        if only is None:
+            return cls(entries, problems)
+        names = {entry.name for entry in entries}
+        for name in only:
+            if name not in names:
+                raise SettingsError(
+                    f"no plugin is called {name!r}{nearest(name, names)}; see: toxbench backbones"
+                )
+        return cls([entry for entry in entries if _is_own(entry) or entry.name in only], problems)
 
     def backbone(self, name: str) -> Registered[Backbone]:
         """Return the backbone of that name.
@@ -177,6 +200,10 @@ def _by_name(entries: Iterable[EntryPoint]) -> dict[str, list[EntryPoint]]:
     for entry in sorted(entries, key=lambda entry: entry.name):
         names.setdefault(entry.name, {}).setdefault((_distribution(entry), entry.value), entry)
     return {name: list(same.values()) for name, same in names.items()}
+
+
+def _is_own(entry: EntryPoint) -> bool:
+    return entry.dist is not None and entry.dist.name == _OWN
 
 
 def _distribution(entry: EntryPoint) -> str:

@@ -1,0 +1,118 @@
+"""The matrix of faults: what can go wrong, what toxbench answers, and which tests really do it.
+
+A test says with ``@pytest.mark.faults(14)`` which rows it is about; ``pytest -m faults`` prints the
+table. A row counts when at least one of its tests ran and none of them failed.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+from tabulate import tabulate
+
+
+@dataclass(frozen=True)
+class Row:
+    """One fault.
+
+    Attributes:
+        area: where it comes from.
+        fault: what goes wrong.
+        answer: the exit code, and what is done.
+    """
+
+    area: str
+    fault: str
+    answer: str
+
+
+MATRIX = {
+    1: Row("data", "file missing, empty or header only", "3"),
+    2: Row("data", "not UTF-8", "3, with the byte offset and --encoding"),
+    3: Row("data", "wrong delimiter", "3, shows the columns found"),
+    4: Row("data", "a column name stands twice", "3"),
+    5: Row("data", "a label column is missing", "3, with the nearest name"),
+    6: Row("data", "every row has a field too many", "3"),
+    7: Row("data", "a short row, an unclosed quote", "3, with the line"),
+    8: Row("data", "a blank label", "3, never filled in"),
+    9: Row("data", "yes, 2 or 1.5 as a label", "3, unless mapped by --true-values"),
+    10: Row("data", "the comments NA, null, None; empty texts", "texts; 3, or --drop-empty"),
+    11: Row("data", "NUL, control, bidi, 1 MB, emoji, half surrogates", "accepted or 3, never 1"),
+    12: Row("data", "an id stands twice", "3"),
+    13: Row("data", "a label without positives; none at all", "warning, not in macro; 3"),
+    14: Row("data", "the table changed since the run", "3 with both hashes; a new run: own folder"),
+    15: Row("data", "one row, two rows, fewer rows than folds", "3"),
+    16: Row("command line", "unknown option, key or backbone", "2, with the nearest name"),
+    17: Row("command line", "impossible rates and fractions", "2 before any work"),
+    18: Row("command line", "--device cuda without one", "2, never the CPU instead"),
+    19: Row("command line", "| head", "no traceback"),
+    20: Row("command line", "Ctrl-C", "130, and the command that resumes; twice: at once"),
+    21: Row("command line", "SIGTERM", "143, and the command that resumes; twice: at once"),
+    22: Row("plugins", "import error", "5, only its own cells"),
+    23: Row("plugins", "two of one name", "5, only their own cells"),
+    24: Row("plugins", "misspelled hook", "5, only its own cells"),
+    25: Row("plugins", "logits of wrong shape or type, or NaN", "5, only its own cells"),
+    26: Row("plugins", "SystemExit, segmentation fault, hang", "5, only its own cells"),
+    27: Row("plugins", "changes random state, labels, torch defaults", "no other cell's bytes"),
+    28: Row("training", "out of memory", "micro-batch halved, recorded; failed at 1"),
+    29: Row("training", "the loss is NaN", "5, counted on the leaderboard as diverged"),
+    30: Row("training", "constant predictions", "kept and flagged"),
+    31: Row(
+        "training", "Hub down, slow, 401, 404, file cut off or changed", "cache, stand-in or 75"
+    ),
+    32: Row("training", "the worker is killed", "5, the run goes on"),
+    33: Row("store", "SIGKILL at any moment", "resuming gives the same leaderboard"),
+    34: Row("store", "disk full", "6, nothing half written, old cells intact"),
+    35: Row("store", "a cell cut short or with flipped bits", "moved aside, said, computed again"),
+    36: Row("store", "two runs on one folder", "75, says who holds it; readers never wait"),
+    37: Row("store", "read-only folder", "6 before training"),
+    38: Row("store", "newer schema; older schema", "6, untouched; read"),
+    39: Row("security", "names that leave the results folder; links", "2; refused"),
+    40: Row("security", "hostile comments, ids and names", "inert wherever they are shown"),
+    41: Row("security", "pickled weights, remote code", "never loaded"),
+    42: Row("security", "a stand-in with another hash", "6"),
+    43: Row("security", "plugins run code", "--plugins limits, the manifest lists"),
+    44: Row("security", "token, home path, user name", "in no stored file"),
+}
+
+_outcomes: pytest.StashKey[dict[int, list[str]]] = pytest.StashKey()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> "Iterator[None]":
+    """Note under each row of a test how it ended."""
+    report = yield
+    outcomes = item.config.stash.setdefault(_outcomes, defaultdict(list))
+    if report.when == "call" or report.outcome != "passed":
+        for mark in item.iter_markers("faults"):
+            for number in mark.args:
+                outcomes[number].append(report.outcome)
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the matrix, when it was asked for."""
+    config = terminalreporter.config
+    if config.option.markexpr != "faults":
+        return
+    outcomes = config.stash.get(_outcomes, {})
+    rows = [(n, r.area, r.fault, r.answer, _seen(outcomes.get(n, []))) for n, r in MATRIX.items()]
+    held = sum(row[-1] == "holds" for row in rows)
+    terminalreporter.section("faults")
+    terminalreporter.write_line(tabulate(rows, ("", "area", "fault", "answer", "seen")))
+    terminalreporter.write_line(f"{held} of {len(MATRIX)}")
+
+
+def _seen(outcomes: list[str]) -> str:
+    if "failed" in outcomes:
+        return "FAILED"
+    return "holds" if "passed" in outcomes else "not run"
+
+
+def as_markdown() -> str:
+    """Return the table that the README shows."""
+    rows = [(n, row.area, row.fault, row.answer) for n, row in MATRIX.items()]
+    return tabulate(rows, ("", "area", "what goes wrong", "what toxbench answers"), "github")
