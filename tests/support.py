@@ -75,3 +75,17 @@ def make_comments(
         ignored=(),
         columns={"text": "text", "id": "id", "group": None},
     )
+
+
+def install_plugin(site: Path, distribution: str, **sources: str) -> dict[str, str]:
+    """Write a distribution with plugins, name -> source; return the modules' names."""
+    info = site / f"{distribution}-1.0.dist-info"
+    info.mkdir(parents=True)
+    modules = {name: f"{distribution.replace('-', '_')}_{name}" for name in sources}
+    for name, source in sources.items():
+        (site / f"{modules[name]}.py").write_text(source, encoding="utf-8")
+    metadata = f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n"
+    (info / "METADATA").write_text(metadata, encoding="utf-8")
+    lines = ["[toxbench]", *(f"{name} = {module}" for name, module in modules.items())]
+    (info / "entry_points.txt").write_text("\n".join(lines), encoding="utf-8")
+    return modules

@@ -211,6 +211,11 @@ class CellRecord(Frozen):
     epochs: tuple[EpochRecord, ...]
     best_epoch: int | None = Field(description="the epoch whose weights were scored")
     truncated: float | None = Field(description="share of all comments cut at max_length")
+    micro_batch: int | None = Field(
+        None,
+        description="comments in a forward pass, where memory did not allow batch_size; "
+        "more passes made the same step",
+    )
     thresholds: dict[str, tuple[float, ...]] = Field(description="rule -> threshold per label")
     metrics: dict[str, dict[Part, Scores]] = Field(description="rule -> part -> metric -> value")
     per_label: dict[str, tuple[LabelScores, ...]] = Field(description="rule -> labels, on test")

@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -130,6 +130,9 @@ class RunSettings(Frozen):
     workers: int | None = Field(
         None, ge=1, le=1000, description="cells computed at once, in processes; none: what pays"
     )
+    cell_timeout: str | None = Field(
+        None, description="time that a cell may take, such as 90s, 30m or 2h; none: any"
+    )
     results: Path = Path("results")
     preset: str | None = None
     train: dict[str, Any] = {}
@@ -139,6 +142,11 @@ class RunSettings(Frozen):
     )
     tuned: bool = Field(False, description="each backbone once more, with the settings found")
     tune: dict[str, Any] = Field({}, description="fields of TuneSettings; only tune reads them")
+
+    @field_validator("cell_timeout")
+    @classmethod
+    def _is_a_time(cls, value: str | None) -> str | None:
+        return _time(value)
 
 
 class TuneSettings(Frozen):
@@ -179,9 +187,7 @@ class TuneSettings(Frozen):
     @field_validator("budget")
     @classmethod
     def _is_a_time(cls, value: str | None) -> str | None:
-        if value is not None:
-            seconds(value)
-        return value
+        return _time(value)
 
 
 class Preset(Frozen):
@@ -294,9 +300,19 @@ def _one_line(error: ValidationError, kind: type[BaseModel]) -> str:
     first = error.errors()[0]
     name = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        hint = nearest(name, kind.model_fields) if len(first["loc"]) == 1 else ""
-        return f"unknown setting {name!r}{hint}"
+        *tables, key = map(str, first["loc"])
+        return f"unknown setting {name!r}{nearest(key, _fields(kind, tables))}"
     return f"setting {name} = {first['input']!r}: {first['msg'].lower()}"
+
+
+def _fields(kind: type[BaseModel], tables: Sequence[str]) -> Iterable[str]:
+    """Return the names that a table of some settings has."""
+    for table in tables:
+        inner = kind.model_fields[table].annotation
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return ()
+        kind = inner
+    return kind.model_fields
 
 
 def seconds(text: str) -> float:
@@ -312,6 +328,13 @@ def seconds(text: str) -> float:
         value = math.nan
     if not 0 < value < math.inf:
         raise ValueError("a time is a number with s, m or h behind it, such as 30m")
+    return value
+
+
+def _time(value: str | None) -> str | None:
+    """Return it as it is, if it is a time or unset; raises ValueError."""
+    if value is not None:
+        seconds(value)
     return value
 
 

@@ -1,15 +1,14 @@
 """How many processes compute cells: what pays, the same for a run and for what is left of it."""
 
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from support import write_table
 
 from toxbench.benchmark.plan import Plan, make_plan
-from toxbench.benchmark.share import threads_of_a_worker, worker_count
+from toxbench.benchmark.share import cores, environ_of_a_worker, in_this_process, worker_count
 from toxbench.plugin.registry import Registry
 from toxbench.settings import run_settings
 
@@ -17,11 +16,8 @@ LONG = 10**7  # epochs: nothing is trained here
 
 
 @pytest.fixture(autouse=True)
-def _four_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(4)
-    yield
-    torch.set_num_threads(before)
+def _four_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
 
 
 def plan(tmp_path: Path, checkpoint: Path, epochs: int, seeds: int, **flags: Any) -> Plan:
@@ -41,11 +37,26 @@ def plan(tmp_path: Path, checkpoint: Path, epochs: int, seeds: int, **flags: Any
 def test_a_large_run_has_a_worker_for_each_cell_and_thread(
     tmp_path: Path, checkpoint: Path, seeds: int, workers: int
 ) -> None:
-    assert worker_count(plan(tmp_path, checkpoint, LONG, seeds)) == workers
+    large = plan(tmp_path, checkpoint, LONG, seeds)
+    assert worker_count(large) == workers
+    assert not in_this_process(large)  # not even one cell: its worker may die
 
 
 def test_a_small_run_starts_no_process(tmp_path: Path, checkpoint: Path) -> None:
-    assert worker_count(plan(tmp_path, checkpoint, 2, 9)) == 1
+    assert in_this_process(plan(tmp_path, checkpoint, 2, 9))
+
+
+@pytest.mark.parametrize("asked", [{"workers": 1}, {"cell_timeout": "1h"}])
+def test_unless_it_was_asked_for(tmp_path: Path, checkpoint: Path, asked: dict[str, Any]) -> None:
+    small = plan(tmp_path, checkpoint, 2, 9, **asked)
+    assert not in_this_process(small)
+    assert worker_count(small) == 1
+
+
+def test_the_code_of_others_gets_a_process(tmp_path: Path, checkpoint: Path) -> None:
+    small = replace(plan(tmp_path, checkpoint, 2, 9), has_foreign=True)
+    assert not in_this_process(small)
+    assert worker_count(small) == 1
 
 
 def test_who_asks_for_workers_gets_them(tmp_path: Path, checkpoint: Path) -> None:
@@ -65,4 +76,8 @@ def test_what_is_left_of_a_run_has_as_many(tmp_path: Path, checkpoint: Path) -> 
 
 
 def test_threads_are_shared_out() -> None:
-    assert [threads_of_a_worker(count) for count in (1, 2, 3, 8)] == [4, 2, 1, 1]
+    four = {"OMP_NUM_THREADS": "4", "A": "b"}
+    shares = [environ_of_a_worker(four, count)["OMP_NUM_THREADS"] for count in (1, 2, 3, 8)]
+    assert shares == ["4", "2", "1", "1"]
+    assert environ_of_a_worker({"A": "b"}, 1) == {"A": "b"}
+    assert cores({"OMP_NUM_THREADS": "4,2"}) == cores({}) >= 1

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import write_table
+from support import install_plugin, write_table
 
 import toxbench
 from toxbench.store.cells import CellStore
@@ -98,11 +98,7 @@ def toxbench_backbones():
 def plugin(tmp_path: Path) -> dict[str, str]:
     """Install a plugin beside the tests; return the environment that finds it."""
     site = tmp_path / "site"
-    info = site / "deadly-1.0.dist-info"
-    info.mkdir(parents=True)
-    (site / "deadly_plugin.py").write_text(PLUGIN.format(seed=1), encoding="utf-8")
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: deadly\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[toxbench]\ndeadly = deadly_plugin\n")
+    install_plugin(site, "deadly", deadly=PLUGIN.format(seed=1))
     mark = tmp_path / "mark"
     mark.mkdir()
     path = os.pathsep.join([str(site), ENVIRONMENT.get("PYTHONPATH", "")])
@@ -119,6 +115,7 @@ def plugged(tmp_path: Path, checkpoint: Path, backbone: str, *more: str) -> list
     ]  # fmt: skip
 
 
+@pytest.mark.faults(32)
 def test_a_worker_that_is_killed_loses_its_cell_only(
     tmp_path: Path, checkpoint: Path, plugin: dict[str, str]
 ) -> None:
@@ -126,6 +123,7 @@ def test_a_worker_that_is_killed_loses_its_cell_only(
     done = subprocess.run(words, capture_output=True, text=True, env=plugin, check=False)
     assert done.returncode == 5, done.stderr
     assert "cell deadly seed 1 failed: WorkerDied: its process was ended by SIGKILL" in done.stderr
+    assert "memory" in done.stderr
     seeds = {record.key.seed for record in store(tmp_path / "results").records()}
     assert seeds == {0, 2, 3}
 

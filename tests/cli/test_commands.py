@@ -1,7 +1,6 @@
 """The real command in processes of its own: what is printed where, and with which exit code."""
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -176,34 +175,3 @@ def test_results_that_cannot_be_written_are_exit_code_6(
     done = cli("run", "--data", str(table), "--backbones", "none")
     assert done.returncode == 6
     assert "results" in error_of(done)
-
-
-def test_a_reader_that_leaves_early_is_no_error(table: Path, tmp_path: Path) -> None:
-    command = f"{sys.executable} -m toxbench data show {table} | head -n 1"
-    done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True,  # noqa: S602
-                          timeout=60, check=False, env=dict(os.environ))  # fmt: skip
-    assert done.stdout.startswith("comments.csv: 60 rows")
-    assert done.stderr == ""
-
-
-def test_interrupting_keeps_what_was_finished(
-    cli: Cli, table: Path, checkpoint: Path, tmp_path: Path
-) -> None:
-    import signal
-
-    words = ["run", "--data", str(table), "--backbones", "bert", "--weights", f"bert={checkpoint}",
-             "--epochs", "1", "--seeds", "500", "--baselines", "none"]  # fmt: skip
-    process = subprocess.Popen(
-        [sys.executable, "-m", "toxbench", *words], cwd=tmp_path, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("[3/500]"):
-            process.send_signal(signal.SIGINT)
-            break
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "same command" in stderr
-    board = json.loads(cli("leaderboard", "--format", "json").stdout)
-    assert board["rows"][0]["seeds"] >= 2

@@ -56,6 +56,7 @@ def run(
     split: Mapping[str, Any] | None = None,
     tuned: bool | None = None,
     workers: int | None = None,
+    cell_timeout: str | None = None,
 ) -> pd.DataFrame:
     """Compare backbones on a table and return the leaderboard.
 
@@ -78,6 +79,7 @@ def run(
             ``test``, ``valid``, ``split_column``, ``test_size`` and more.
         tuned: each backbone once more, with the settings that `toxbench.tune` found.
         workers: cells computed at once, in processes; default what pays.
+        cell_timeout: what a cell may take, such as ``30m``; default any time.
 
     Returns:
         one row for each candidate, the highest mean test micro-F1 first; see `leaderboard`.
@@ -100,14 +102,15 @@ def run(
         "split": split,
         "tuned": tuned,
         "workers": workers,
+        "cell_timeout": cell_timeout,
     }
     flags = {name: value for name, value in given.items() if value is not None}
     settings = run_settings(read_config(Path(config)) if config is not None else {}, flags)
     registry = Registry.discover()
     plan = make_plan(settings, registry)
     failures = run_plan(plan, registry, Silent())
-    if failures:
-        raise CellsFailedError("; ".join(map(str, failures)))
+    if failures or plan.lost:
+        raise CellsFailedError("; ".join([*plan.lost, *map(str, failures)]))
     return leaderboard(plan.store.folder)
 
 

@@ -15,6 +15,7 @@ class BackboneCandidate:
 
     backbone: Backbone
     distribution: str
+    plugin: str | None = None  # that must be loaded for it; None: toxbench's own
     weights: Weights
     settings: TrainSettings
     tuned: TunedSettings | None = None
@@ -43,6 +44,7 @@ class BaselineCandidate:
 
     baseline: Baseline
     distribution: str
+    plugin: str | None = None
 
     @property
     def name(self) -> str:

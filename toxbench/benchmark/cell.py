@@ -4,6 +4,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
@@ -20,11 +21,21 @@ from toxbench.evaluation.thresholds import choose_thresholds
 from toxbench.plugin.baseline import Predict
 from toxbench.records import PARTS, CellKey, CellRecord, Cost, Environment, EpochRecord, Part
 from toxbench.training.device import Device, PeakMemory
-from toxbench.training.loop import Trained
+from toxbench.training.loop import Trained, Trainer
 
 OnEpoch = Callable[[EpochRecord], None]
 Probabilities = dict[Part, npt.NDArray[np.float32]]
 _PACKAGES = ("toxbench", "torch", "transformers", "scikit-learn", "numpy", "pandas")
+
+
+@dataclass(frozen=True)
+class _Done:
+    """What came of a training."""
+
+    trained: Trained
+    probabilities: Probabilities
+    evaluation_seconds: float
+    parameters: int
 
 
 class CellRunner:
@@ -59,21 +70,32 @@ class CellRunner:
         on_epoch: OnEpoch,
     ) -> tuple[CellRecord, Probabilities]:
         bench = self._workbench(candidate)
-        with bench.trainer(candidate.settings, key.seed) as trainer:
+
+        def work(trainer: Trainer) -> _Done:
             trained = trainer.train(split, key.seed, epoch_scores, EpochChoice().keep, on_epoch)
             started = time.perf_counter()
             probabilities: Probabilities = {p: trainer.predict(split.part(p)) for p in PARTS}
-            parameters = trainer.parameter_count
-        comments_trained = len(split.train) * len(trained.epochs)
+            seconds = time.perf_counter() - started
+            return _Done(trained, probabilities, seconds, trainer.parameter_count)
+
+        done, micro_batch = bench.with_trainer(candidate.settings, key.seed, work)
+        comments_trained = len(split.train) * len(done.trained.epochs)
         cost = Cost(
-            train_seconds=trained.train_seconds,
-            evaluation_seconds=time.perf_counter() - started,
-            comments_per_second=comments_trained / trained.train_seconds,
+            train_seconds=done.trained.train_seconds,
+            evaluation_seconds=done.evaluation_seconds,
+            comments_per_second=comments_trained / done.trained.train_seconds,
             peak_memory_bytes=memory.read(),
         )
-        truncated = float(bench.tokens(candidate.settings.max_length).cut.mean())
-        record = self._record(key, split, probabilities, cost, trained, parameters, truncated)
-        return record, probabilities
+        record = self._record(key, split, done.probabilities, cost).model_copy(
+            update={
+                "parameters": done.parameters,
+                "epochs": done.trained.epochs,
+                "best_epoch": done.trained.best_epoch,
+                "truncated": float(bench.tokens(candidate.settings.max_length).cut.mean()),
+                "micro_batch": micro_batch if micro_batch < candidate.settings.batch_size else None,
+            }
+        )
+        return record, done.probabilities
 
     def _workbench(self, candidate: BackboneCandidate) -> Workbench:
         if self._bench is None:
@@ -101,18 +123,12 @@ class CellRunner:
             comments_per_second=len(split.train) / seconds if seconds > 1e-3 else None,
             peak_memory_bytes=memory.read(),
         )
-        return self._record(key, split, probabilities, cost, None, None, None), probabilities
+        return self._record(key, split, probabilities, cost), probabilities
 
     def _record(
-        self,
-        key: CellKey,
-        split: Split,
-        probabilities: Probabilities,
-        cost: Cost,
-        trained: Trained | None,
-        parameters: int | None,
-        truncated: float | None,
+        self, key: CellKey, split: Split, probabilities: Probabilities, cost: Cost
     ) -> CellRecord:
+        """Score the probabilities; what only a training knows is left out."""
         comments, candidate = self._protocol.comments, self._candidate
         targets = {part: comments.targets[split.part(part)] for part in PARTS}
         is_backbone = isinstance(candidate, BackboneCandidate)
@@ -127,14 +143,14 @@ class CellRunner:
             distribution=candidate.distribution,
             fingerprint=self._protocol.fingerprint,
             weights=candidate.weights.record if isinstance(candidate, BackboneCandidate) else None,
-            parameters=parameters,
+            parameters=None,
             settings=candidate.settings if isinstance(candidate, BackboneCandidate) else None,
             tuning=tuned.tuning if tuned else None,
             environment=environment(self._device),
             cost=cost,
-            epochs=trained.epochs if trained else (),
-            best_epoch=trained.best_epoch if trained else None,
-            truncated=truncated,
+            epochs=(),
+            best_epoch=None,
+            truncated=None,
             thresholds=thresholds,
             **measure(comments.labels, targets, probabilities, thresholds),
         )

@@ -1,9 +1,55 @@
 """What can be refused at once, before anything heavy is imported or read."""
 
-from toxbench.errors import SettingsError, nearest
-from toxbench.plugin.registry import Registry
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from toxbench.errors import PluginError, SettingsError, nearest
+from toxbench.plugin.backbone import Backbone
+from toxbench.plugin.baseline import Baseline
+from toxbench.plugin.registry import Item, Registered, Registry
 from toxbench.settings import RunSettings, SplitSettings, TrainSettings, layered, preset
 from toxbench.training.weights import WeightsChoice
+
+
+@dataclass(frozen=True)
+class AskedFor:
+    """What is to be compared.
+
+    Attributes:
+        lost: what a broken plugin keeps from being run, one line each.
+    """
+
+    backbones: tuple[Registered[Backbone], ...]
+    baselines: tuple[Registered[Baseline], ...]
+    lost: tuple[str, ...]
+
+
+def asked_for(settings: RunSettings, registry: Registry) -> AskedFor:
+    """Find what is to be compared. A broken plugin harms its own candidates, not the others.
+
+    Raises:
+        SettingsError: nobody offers a name.
+        PluginError: of the backbones, or without any the baselines, nothing is left.
+    """
+    lost: list[str] = []
+    backbones = _usable(settings.backbones, registry.backbone, lost)
+    baselines = _usable(baseline_names(settings, registry), registry.baseline, lost)
+    if lost and not (backbones if settings.backbones else baselines):
+        raise PluginError("\n".join(lost))
+    return AskedFor(backbones, baselines, tuple(lost))
+
+
+def _usable(
+    names: Iterable[str], find: Callable[[str], Registered[Item]], lost: list[str]
+) -> tuple[Registered[Item], ...]:
+    """Find each once; note in ``lost`` why one cannot be had."""
+    found: list[Registered[Item]] = []
+    for name in dict.fromkeys(names):
+        try:
+            found.append(find(name))
+        except PluginError as error:
+            lost.append(f"{name} cannot be run: {error}")
+    return tuple(found)
 
 
 def check_settings(settings: RunSettings, registry: Registry) -> None:
@@ -11,16 +57,13 @@ def check_settings(settings: RunSettings, registry: Registry) -> None:
 
     Raises:
         SettingsError: an unknown name, an impossible value, or settings for nobody.
-        PluginError: a plugin that was asked for is broken or ambiguous.
+        PluginError: as `asked_for`.
     """
     split_settings(settings)
     layered(TrainSettings, preset(settings.preset).train, settings.train)
     for own in settings.backbone.values():
         layered(TrainSettings, own)
-    for name in settings.backbones:
-        registry.backbone(name)
-    for name in settings.baselines or ():
-        registry.baseline(name)
+    asked_for(settings, registry)
     both = set(settings.backbones) & set(baseline_names(settings, registry))
     if both:
         raise SettingsError(

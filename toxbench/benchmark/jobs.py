@@ -23,12 +23,12 @@ class Setup:
     Attributes:
         protocol: the table and its folds.
         devices: candidate title -> where it computes.
-        threads: of the CPU that are its own.
+        plugin: of another distribution that the worker loads; None: toxbench's own alone.
     """
 
     protocol: Protocol
     devices: Mapping[str, Device]
-    threads: int
+    plugin: str | None = None
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Job:
 
     key: CellKey
     distribution: str
+    plugin: str | None
     trained: "Trained | None"
 
 
@@ -68,10 +69,10 @@ Report = Ready | EpochRecord | tuple[CellRecord, Probabilities] | Failure | Brok
 def job_of(candidate: Candidate, key: CellKey) -> Job:
     """Describe a cell to a worker."""
     if isinstance(candidate, BaselineCandidate):
-        return Job(key, candidate.distribution, None)
+        return Job(key, candidate.distribution, candidate.plugin, None)
     weights = candidate.weights
     trained = Trained(weights.record, weights.folder, candidate.settings, candidate.tuned)
-    return Job(key, candidate.distribution, trained)
+    return Job(key, candidate.distribution, candidate.plugin, trained)
 
 
 def candidate_of(job: Job, registry: Registry) -> Candidate:
@@ -83,7 +84,9 @@ def candidate_of(job: Job, registry: Registry) -> Candidate:
     name, trained = job.key.candidate, job.trained
     if trained is None:
         baseline = registry.baseline(name).item
-        return BaselineCandidate(baseline=baseline, distribution=job.distribution)
+        return BaselineCandidate(
+            baseline=baseline, distribution=job.distribution, plugin=job.plugin
+        )
     backbone = registry.backbone(name).item
     build = None
     if trained.record.source == "stand-in":
@@ -93,6 +96,7 @@ def candidate_of(job: Job, registry: Registry) -> Candidate:
     return BackboneCandidate(
         backbone=backbone,
         distribution=job.distribution,
+        plugin=job.plugin,
         weights=Weights(trained.record, trained.folder, {}, build=build),
         settings=trained.settings,
         tuned=trained.tuned,

@@ -1,19 +1,21 @@
 """What a run will do, decided and checked before anything is trained."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from toxbench.benchmark.candidate import BackboneCandidate, BaselineCandidate, Candidate
-from toxbench.benchmark.check import baseline_names, check_settings, split_settings
+from toxbench.benchmark.check import asked_for, check_settings, split_settings
 from toxbench.data.folds import fold_warnings
 from toxbench.data.source import Source, open_source
 from toxbench.data.split import Protocol, Split
 from toxbench.data.table import Comments
 from toxbench.errors import SettingsError
 from toxbench.evaluation import metrics, thresholds
-from toxbench.plugin.registry import Registry
+from toxbench.plugin.backbone import Backbone
+from toxbench.plugin.registry import Registered, Registry
 from toxbench.records import CellKey
-from toxbench.settings import RunSettings, TrainSettings, layered, preset
+from toxbench.settings import RunSettings, TrainSettings, layered, preset, seconds
 from toxbench.store.cells import CellStore
 from toxbench.store.tuned import find_tuned
 from toxbench.training.device import Device, choose_device
@@ -39,7 +41,11 @@ class Plan:
         candidates: backbones in the order asked for, then tuned ones, then baselines.
         cells: every cell, candidate by candidate.
         missing: those that have to be computed.
+        lost: what was asked for and a broken plugin keeps from being run, one line each.
         workers: processes that compute cells; None: as many as pay.
+        cell_seconds: what a cell may take; None: any time.
+        has_foreign: plugins of others were loaded into this process.
+        environ: of this process before any plugin was loaded.
     """
 
     source: Source
@@ -51,7 +57,11 @@ class Plan:
     candidates: tuple[Candidate, ...] = ()
     cells: tuple[tuple[Candidate, CellKey], ...] = ()
     missing: tuple[tuple[Candidate, CellKey], ...] = ()
+    lost: tuple[str, ...] = ()
     workers: int | None = None
+    cell_seconds: float | None = None
+    has_foreign: bool = False
+    environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
     def of(self, candidates: tuple[Candidate, ...], seeds: int) -> "Plan":
         """Return the plan of these candidates; each backbone has cells of that many seeds."""
@@ -86,17 +96,22 @@ def make_plan(settings: RunSettings, registry: Registry, download: bool = True) 
         SettingsError, DataError, PluginError, StorageError, TryAgainError: before any work.
     """
     check_settings(settings, registry)
-    split, asked = split_settings(settings), frozenset(settings.split)
-    source = open_source(settings.data, settings.columns, split, asked)
+    split = split_settings(settings)
+    source = open_source(settings.data, settings.columns, split, frozenset(settings.split))
     protocol = make_protocol(source.comments, source.folds)
     finder = WeightsFinder(WeightsChoice.parse(settings.weights), download)
     store = CellStore.for_protocol(settings.results, protocol)
-    names = dict.fromkeys(settings.backbones)
-    backbones = [backbone_candidate(name, settings, registry, finder) for name in names]
+    asked = asked_for(settings, registry)
+    backbones = [backbone_candidate(found, settings, finder) for found in asked.backbones]
     candidates: tuple[Candidate, ...] = (
         *backbones,
         *(_tuned(backbones, store, protocol) if settings.tuned else ()),
-        *_baselines(settings, registry),
+        *(
+            BaselineCandidate(
+                baseline=found.item, distribution=found.distribution, plugin=found.foreign
+            )
+            for found in asked.baselines
+        ),
     )
     plan = Plan(
         source=source,
@@ -105,7 +120,11 @@ def make_plan(settings: RunSettings, registry: Registry, download: bool = True) 
         store=store,
         devices={candidate.title: _device(candidate, settings) for candidate in candidates},
         warnings=(*_data_warnings(protocol), *_weight_warnings(candidates)),
+        lost=asked.lost,
         workers=settings.workers,
+        cell_seconds=seconds(settings.cell_timeout) if settings.cell_timeout else None,
+        has_foreign=registry.has_foreign,
+        environ=registry.environ,
     )
     return plan.of(candidates, settings.seeds)
 
@@ -118,14 +137,14 @@ def make_protocol(comments: Comments, folds: tuple[Split, ...]) -> Protocol:
 
 
 def backbone_candidate(
-    name: str, settings: RunSettings, registry: Registry, finder: WeightsFinder
+    registered: Registered[Backbone], settings: RunSettings, finder: WeightsFinder
 ) -> BackboneCandidate:
     """Find a backbone's weights and layer its settings.
 
     Raises:
-        SettingsError, PluginError, StorageError, TryAgainError: it cannot be run like that.
+        SettingsError, StorageError, TryAgainError: it cannot be run like that.
     """
-    registered = registry.backbone(name)
+    name = registered.item.name
     weights = finder.find(registered.item)
     chosen = layered(
         TrainSettings,
@@ -139,6 +158,7 @@ def backbone_candidate(
     return BackboneCandidate(
         backbone=registered.item,
         distribution=registered.distribution,
+        plugin=registered.foreign,
         weights=weights,
         settings=chosen,
     )
@@ -166,15 +186,6 @@ def check_length(name: str, weights: Weights, settings: TrainSettings) -> None:
         raise SettingsError(
             f"max_length = {settings.max_length} is more than the {positions} positions of {name}"
         )
-
-
-def _baselines(settings: RunSettings, registry: Registry) -> list[BaselineCandidate]:
-    names = dict.fromkeys(baseline_names(settings, registry))
-    registered = [registry.baseline(name) for name in names]
-    return [
-        BaselineCandidate(baseline=entry.item, distribution=entry.distribution)
-        for entry in registered
-    ]
 
 
 def _device(candidate: Candidate, settings: RunSettings) -> Device:

@@ -1,40 +1,61 @@
 """Cells side by side in worker processes, each with its share of the threads."""
 
 import json
-import os
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
-from typing import cast
 
 from toxbench.benchmark.execution import Failure, Listener, Task
 from toxbench.benchmark.jobs import Broken, Ready, Report, Setup, job_of
 from toxbench.errors import StorageError
 from toxbench.records import EpochRecord
+from toxbench.report.words import duration
 
-# The worker imports what this process would, wherever it was started from.
+# The worker imports what this process would, wherever it was started from. Ctrl-C and SIGTERM may
+# reach the whole group; what becomes of a worker is for the process that started it to say.
 _START = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "import json, signal, sys; "
+    "signal.signal(signal.SIGINT, signal.SIG_IGN); signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+    "sys.path[:] = json.loads(sys.argv[1]); "
     "from toxbench.benchmark.worker import main; main(int(sys.argv[2]))"
 )
 
 
+@dataclass(frozen=True)
+class Terms:
+    """How workers are kept.
+
+    Attributes:
+        count: at most so many at once.
+        environ: of each of them.
+        cell_seconds: what one cell may take; None: any time.
+    """
+
+    count: int
+    environ: Mapping[str, str]
+    cell_seconds: float | None = None
+
+
 def compute_side_by_side(
-    setup: Setup, tasks: Iterable[Task], count: int, listener: Listener
+    setup: Setup, tasks: Iterable[Task], terms: Terms, listener: Listener
 ) -> None:
     """Compute cells in worker processes; everything is heard, and stored, in this one.
 
-    A worker that dies loses the cell that it was at, and another takes its place.
+    A worker that dies, or takes too long, loses the cell that it was at, and another takes its
+    place. No worker computes cells of two plugins: what one of them does to its process cannot
+    reach the numbers of another.
 
     Args:
         setup: what every worker gets.
         tasks: cells, in the order in which they are begun.
-        count: workers, at most.
+        terms: how many workers there are, and of which kind.
         listener: hears of every cell, in the order of what happens.
 
     Raises:
@@ -44,16 +65,15 @@ def compute_side_by_side(
     workers: dict[Connection, _Worker] = {}
     with ExitStack() as running:
         while waiting or workers:
-            while waiting and len(workers) < count:
-                worker = _Worker(setup, waiting.popleft())
+            while waiting and len(workers) < terms.count:
+                worker = _Worker(setup, terms, waiting.popleft())
                 running.callback(worker.end)
                 workers[worker.connection] = worker
                 listener.started(*worker.task)
-            for connection in wait(list(workers)):
-                worker = workers[cast(Connection, connection)]
+            for worker in _heard_of(workers):
                 if not worker.hear(listener):
                     continue
-                if waiting and not worker.is_dead:
+                if waiting and worker.can_take(waiting[0]):
                     worker.take(waiting.popleft())
                     listener.started(*worker.task)
                 else:
@@ -61,10 +81,20 @@ def compute_side_by_side(
                     del workers[worker.connection]
 
 
+def _heard_of(workers: Mapping[Connection, "_Worker"]) -> Iterator["_Worker"]:
+    """Wait; yield the workers that have something to say or ran out of time."""
+    now = time.monotonic()
+    first = min(worker.deadline for worker in workers.values())
+    ready = wait(list(workers), None if first == float("inf") else max(0.0, first - now))
+    for worker in list(workers.values()):
+        if worker.connection in ready or worker.is_late:
+            yield worker
+
+
 class _Worker:
     """A worker process, as seen from here."""
 
-    def __init__(self, setup: Setup, task: Task) -> None:
+    def __init__(self, setup: Setup, terms: Terms, task: Task) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
@@ -72,16 +102,29 @@ class _Worker:
                 stdin=subprocess.PIPE,  # its end tells the worker that this process is gone
                 stdout=2,  # what a plugin prints is no result of ours
                 pass_fds=[theirs.fileno()],
-                env=os.environ | {"OMP_NUM_THREADS": str(setup.threads)},
+                env=dict(terms.environ),
             )
         self.connection = Connection(ours.detach())
-        self._setup = setup
+        self._setup = replace(setup, plugin=task[0].plugin)
+        self._seconds = terms.cell_seconds
         self.task = task
-        self.is_dead = False
+        self.deadline = float("inf")  # of its cell; importing torch and toxbench does not count
+        self._is_dead = False
+
+    @property
+    def is_late(self) -> bool:
+        """Whether its cell takes longer than it may."""
+        return time.monotonic() >= self.deadline
+
+    def can_take(self, task: Task) -> bool:
+        """Whether it lives, and loaded what the cell needs and nothing else."""
+        return not self._is_dead and task[0].plugin == self._setup.plugin
 
     def take(self, task: Task) -> None:
         """Give it another cell to compute."""
         self.task = task
+        if self._seconds is not None:
+            self.deadline = time.monotonic() + self._seconds
         self._send(job_of(*task))
 
     def hear(self, listener: Listener) -> bool:
@@ -91,16 +134,12 @@ class _Worker:
             StorageError: the worker cannot go on, and no other could.
         """
         key = self.task[1]
-        try:
-            report: Report = self.connection.recv()
-        except (EOFError, ConnectionResetError):
-            self.is_dead = True
-            report = Failure(key, "WorkerDied", self._death())
+        report = self._report()
         if isinstance(report, Broken):
             raise StorageError(report.message)
         if isinstance(report, Ready):
             self._send(self._setup)
-            self._send(job_of(*self.task))
+            self.take(self.task)
         elif isinstance(report, EpochRecord):
             listener.epoch(key, report)
         elif isinstance(report, Failure):
@@ -117,6 +156,19 @@ class _Worker:
         if self._process.stdin is not None:
             self._process.stdin.close()
 
+    def _report(self) -> Report:
+        key = self.task[1]
+        try:
+            if self.connection.poll():
+                report: Report = self.connection.recv()
+                return report
+        except (EOFError, ConnectionResetError):
+            self._is_dead = True
+            return Failure(key, "WorkerDied", self._death())
+        self._is_dead = True  # it is late: nothing was heard, and nothing will be
+        allowed = duration(self._seconds or 0)
+        return Failure(key, "CellTimeout", f"not done within {allowed} (--cell-timeout)")
+
     def _send(self, value: object) -> None:
         # A worker that has died is heard of when its report is read: the connection is at its end.
         with suppress(BrokenPipeError):
@@ -124,6 +176,11 @@ class _Worker:
 
     def _death(self) -> str:
         code = self._process.wait()
+        if code == -signal.SIGKILL:
+            return (
+                "its process was ended by SIGKILL; so does a system without memory left: "
+                "use fewer --workers or a smaller --batch-size"
+            )
         if code < 0:
             return f"its process was ended by {signal.Signals(-code).name}"
         return f"its process ended with exit code {code}"

@@ -10,8 +10,8 @@ from toxbench.benchmark.cell import Probabilities
 from toxbench.benchmark.execution import Failure, Station, Task, compute_here
 from toxbench.benchmark.jobs import Setup
 from toxbench.benchmark.plan import Plan
-from toxbench.benchmark.pool import compute_side_by_side
-from toxbench.benchmark.share import threads_of_a_worker, worker_count
+from toxbench.benchmark.pool import Terms, compute_side_by_side
+from toxbench.benchmark.share import environ_of_a_worker, in_this_process, worker_count
 from toxbench.errors import TryAgainError
 from toxbench.plugin.registry import Problem, Registry
 from toxbench.records import CellKey, CellRecord, EpochRecord
@@ -70,12 +70,12 @@ def run_plan(
 
 
 def _compute(plan: Plan, tasks: Sequence[Task], keeper: "_Keeper") -> None:
-    workers = worker_count(plan)
-    if workers == 1:
+    if in_this_process(plan):
         compute_here(Station(plan.protocol, plan.devices), tasks, keeper)
-    else:
-        setup = Setup(plan.protocol, plan.devices, threads_of_a_worker(workers))
-        compute_side_by_side(setup, tasks, workers, keeper)
+        return
+    workers = worker_count(plan)
+    terms = Terms(workers, environ_of_a_worker(plan.environ, workers), plan.cell_seconds)
+    compute_side_by_side(Setup(plan.protocol, plan.devices), tasks, terms, keeper)
 
 
 class _Keeper:

@@ -49,7 +49,7 @@ def truncations(
     finder = WeightsFinder(WeightsChoice.parse(settings.weights), download=False)
     for name in dict.fromkeys(settings.backbones):
         try:
-            candidate = backbone_candidate(name, settings, registry, finder)
+            candidate = backbone_candidate(registry.backbone(name), settings, finder)
         except (SettingsError, TryAgainError) as error:
             yield Unknown(name, str(error))
             continue

@@ -1,11 +1,11 @@
 """What all trainings of one backbone share: tokenizer, tokens and pretrained weights."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import nn
@@ -19,10 +19,13 @@ from toxbench.settings import TrainSettings
 from toxbench.training.device import Device, seeded
 from toxbench.training.hub import sha256_of
 from toxbench.training.loop import Trainer
+from toxbench.training.memory import retried
 from toxbench.training.weights import Weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+Result = TypeVar("Result")
 
 
 class Workbench:
@@ -63,8 +66,32 @@ class Workbench:
             self._tokens[max_length] = tokenise(tokenizer, identity, texts, max_length, cache)
         return self._tokens[max_length]
 
+    def with_trainer(
+        self, settings: TrainSettings, seed: int, work: Callable[[Trainer], Result]
+    ) -> tuple[Result, int]:
+        """Do something with a trainer of a fresh module.
+
+        Where memory runs out, it is done again from the start with half as many comments in a
+        forward pass, and twice as many passes a step.
+
+        Returns:
+            what ``work`` returned, and the comments in a forward pass.
+
+        Raises:
+            PluginError: as `trainer`.
+            OutOfMemoryError: one comment at a time is too much.
+        """
+
+        def attempt(micro_batch: int) -> Result:
+            with self.trainer(settings, seed, micro_batch) as trainer:
+                return work(trainer)
+
+        return retried(attempt, settings.batch_size, smallest=1)
+
     @contextmanager
-    def trainer(self, settings: TrainSettings, seed: int) -> Iterator[Trainer]:
+    def trainer(
+        self, settings: TrainSettings, seed: int, micro_batch: int | None = None
+    ) -> Iterator[Trainer]:
         """Yield a trainer of a fresh module; torch is seeded until the context ends.
 
         Raises:
@@ -74,7 +101,13 @@ class Workbench:
         with seeded(seed, self._device):
             module = self._module(seed)
             yield Trainer(
-                module, self._backbone.head, tokens, self._comments.targets, settings, self._device
+                module,
+                self._backbone.head,
+                tokens,
+                self._comments.targets,
+                settings,
+                self._device,
+                micro_batch=micro_batch,
             )
 
     @property

@@ -1,12 +1,10 @@
 """The process of a worker: computes what it is sent, one cell at a time, and reports."""
 
 import os
-import signal
 import sys
 import threading
+from functools import cached_property
 from multiprocessing.connection import Connection
-
-import torch
 
 from toxbench.benchmark.candidate import Candidate
 from toxbench.benchmark.execution import Failure, Station
@@ -17,13 +15,11 @@ from toxbench.plugin.registry import Registry
 
 def main(descriptor: int) -> None:
     """Serve the process at the other end of a socket until it closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; that one decides
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     with Connection(descriptor) as connection:
         connection.send(Ready())
         setup: Setup = connection.recv()
-        torch.set_num_threads(setup.threads)
-        worker = _Worker(connection, Station(setup.protocol, setup.devices))
+        worker = _Worker(connection, setup)
         while True:
             try:
                 job: Job = connection.recv()
@@ -33,10 +29,10 @@ def main(descriptor: int) -> None:
 
 
 class _Worker:
-    def __init__(self, connection: Connection, station: Station) -> None:
+    def __init__(self, connection: Connection, setup: Setup) -> None:
         self._connection = connection
-        self._station = station
-        self._registry = Registry.discover()
+        self._plugin = setup.plugin
+        self._station = Station(setup.protocol, setup.devices)
         self._candidates: dict[tuple[str, str], Candidate] = {}
 
     def serve(self, job: Job) -> None:
@@ -50,6 +46,11 @@ class _Worker:
             self._connection.send(Failure.of(job.key, error))
         else:
             self._connection.send(found)
+
+    @cached_property
+    def _registry(self) -> Registry:
+        """What toxbench brings, and the one plugin whose cells are computed here."""
+        return Registry.discover([] if self._plugin is None else [self._plugin])
 
     def _candidate(self, job: Job) -> Candidate:
         """Return the same object for the same candidate, so that its cells share their bench."""

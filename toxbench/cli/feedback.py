@@ -225,7 +225,8 @@ def _epoch(epoch: EpochRecord, comments: int) -> str:
 def _result(record: CellRecord) -> str:
     scores = record.metrics["0.5"]["test"]
     constant = "; predicts the same for every row" if record.constant else ""
+    small = f"; memory ran out, trained by {record.micro_batch}" if record.micro_batch else ""
     return (
         f"micro-F1 {scores['micro_f1']:.3f}, subset accuracy {scores['subset_accuracy']:.3f} "
-        f"in {record.cost.train_seconds:.1f} s{constant}"
+        f"in {record.cost.train_seconds:.1f} s{constant}{small}"
     )

@@ -1,6 +1,7 @@
 """The command line: one file a command, and one place where errors become exit codes."""
 
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from toxbench.cli.leaderboard import leaderboard
 from toxbench.cli.metrics import metrics
 from toxbench.cli.rescore import rescore
 from toxbench.cli.run import run
+from toxbench.cli.signals import Ended, ending_in_order
 from toxbench.cli.speed import speed
 from toxbench.cli.tune import tune
 from toxbench.errors import ToxbenchError
@@ -22,7 +24,7 @@ from toxbench.report.words import printable
 
 EXIT_CODES = (
     "Exit codes: 0 ok, 1 bug, 2 usage or settings, 3 data, 4 plugin, 5 some cells failed, "
-    "6 storage, 75 try again later, 130 interrupted."
+    "6 storage, 75 try again later, 130 interrupted, 143 terminated."
 )
 
 
@@ -48,12 +50,20 @@ for command in (
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with a documented code; errors are one line on stderr."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    with ending_in_order():
+        code = _code_of(words)
+    sys.exit(code)
+
+
+def _code_of(words: list[str]) -> int:
+    """Run a command; say what went wrong and return the exit code."""
+    code: int
     try:
         code = cli.main(words, prog_name="toxbench", standalone_mode=False) or 0
         sys.stdout.flush()
-    except (click.exceptions.Abort, KeyboardInterrupt):
-        _say("interrupted; finished cells and trials are stored: the same command goes on")
-        code = 130
+    except Ended as ended:
+        _say(f"{ended}{_how_to_go_on(words)}")
+        code = ended.exit_code
     except BrokenPipeError:
         # The reader of our output has left (| head). Python would complain again while closing.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -73,7 +83,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "run again with toxbench --debug ... and report it"
         )
         code = 1
-    sys.exit(code)
+    return code
+
+
+def _how_to_go_on(words: Sequence[str]) -> str:
+    """Give the command that takes up what was begun, where there is something to take up."""
+    command = next((word for word in words if not word.startswith("-")), "")
+    if command not in {"run", "tune"}:
+        return ""
+    return f"; what was finished is stored. To go on: toxbench {shlex.join(words)}"
 
 
 def _debug(words: Sequence[str]) -> None:

@@ -114,6 +114,11 @@ def experiment_options(command: Command) -> Command:
             metavar="N",
             help="Cells computed at once, in processes that share the cores. [what pays]",
         ),
+        click.option(
+            "--cell-timeout",
+            metavar="TIME",
+            help="What a cell may take, such as 90s, 30m or 2h; then it has failed. [any time]",
+        ),
     )
 
 

@@ -67,11 +67,14 @@ def run(**values: Any) -> None:
     print_leaderboard(load_leaderboard(plan.store), registry, "json" if values["as_json"] else None)
     if not values["as_json"] and not values["quiet"]:
         click.echo(f"\nStored in {plan.store.folder}")
+    lines = list(plan.lost)
     if failures:
-        raise CellsFailedError(
+        lines.append(
             f"{len(failures)} of {_cells(len(plan.cells))} failed and have no result; "
             "the same command tries them again"
         )
+    if lines:
+        raise CellsFailedError("\n".join(lines))
 
 
 def _plan_text(plan: "Plan", remembered: "Remembered") -> str:

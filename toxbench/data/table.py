@@ -57,6 +57,13 @@ class Comments:
     ignored: tuple[str, ...]
     columns: dict[str, str | None]
 
+    def __post_init__(self) -> None:
+        self.targets.setflags(write=False)  # what is scored is what was read
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.__post_init__()  # the array of a copy, or of another process, could be written again
+
     def __len__(self) -> int:
         return len(self.ids)
 

@@ -4,6 +4,8 @@ pluggy's own loader is not used: it lets one broken plugin stop all, and a secon
 name silently replace the first.
 """
 
+import copy
+import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -47,15 +49,16 @@ class Registered(Generic[Item]):
     distribution: str
 
     @property
-    def is_own(self) -> bool:
-        """Whether toxbench itself brought it."""
-        return self.distribution.split()[0] == _OWN
+    def foreign(self) -> str | None:
+        """The plugin that brought it, unless that is one of toxbench's own."""
+        return None if _is_own_name(self.distribution) else self.plugin
 
 
 class Registry:
     """What all installed plugins offer. Make one with `Registry.discover`."""
 
     def __init__(self, entries: Iterable[EntryPoint], problems: Iterable[Problem] = ()) -> None:
+        self.environ = dict(os.environ)  # as it is before any plugin was loaded
         self.problems: list[Problem] = list(problems)
         self._manager = pluggy.PluginManager(GROUP)
         self._manager.add_hookspecs(hookspecs)
@@ -93,7 +96,7 @@ class Registry:
         """Return the backbone of that name.
 
         Raises:
-            PluginError: its plugin is broken, or two plugins claim the name.
+            PluginError: its plugin is broken, or may be, or two plugins claim the name.
             SettingsError: nobody offers it.
         """
         return self._asked_for("Backbone", name, self.backbones)
@@ -106,8 +109,16 @@ class Registry:
         """Return the report format of that name; raises as `backbone`."""
         return self._asked_for("ReportFormat", name, self.formats)
 
+    @property
+    def has_foreign(self) -> bool:
+        """Whether code of other distributions was loaded, or tried to load."""
+        return any(not _is_own_name(who) for who in self._distributions.values())
+
     def tell(self, hook: str, **arguments: object) -> list[Problem]:
-        """Call an event hook of every plugin; return what they raised instead of raising it."""
+        """Call an event hook of every plugin; return what they raised instead of raising it.
+
+        Each gets copies: what a plugin changes in them is changed for nobody else.
+        """
         _, problems = self._call(hook, arguments)
         return problems
 
@@ -145,7 +156,7 @@ class Registry:
             try:
                 if implementation.wrapper or implementation.hookwrapper:
                     raise TypeError(f"{hook} cannot be a wrapper around other plugins")
-                value = call(*(arguments[name] for name in implementation.argnames))
+                value = call(*(copy.deepcopy(arguments[n]) for n in implementation.argnames))
                 results.append((implementation.plugin_name, value))
             except (Exception, SystemExit) as error:  # noqa: BLE001 - reported by the caller
                 problems.append(self._problem(implementation.plugin_name, error))
@@ -187,11 +198,12 @@ class Registry:
         if broken is not None:
             raise PluginError(str(broken))
         hint = nearest(name, known)
+        missing = f"no {_WORDS[kind]} is called {name!r}"
         if self.problems and not hint:
-            hint = f"; it may belong to one that failed to load: {self.problems[0]}"
-        raise SettingsError(
-            f"no {_WORDS[kind]} is called {name!r}{hint}; there are {', '.join(sorted(known))}"
-        )
+            raise PluginError(
+                f"{missing}; it may belong to one that failed to load: {self.problems[0]}"
+            )
+        raise SettingsError(f"{missing}{hint}; there are {', '.join(sorted(known))}")
 
 
 def _by_name(entries: Iterable[EntryPoint]) -> dict[str, list[EntryPoint]]:
@@ -203,7 +215,11 @@ def _by_name(entries: Iterable[EntryPoint]) -> dict[str, list[EntryPoint]]:
 
 
 def _is_own(entry: EntryPoint) -> bool:
-    return entry.dist is not None and entry.dist.name == _OWN
+    return _is_own_name(_distribution(entry))
+
+
+def _is_own_name(distribution: str) -> bool:
+    return distribution.split()[0] == _OWN
 
 
 def _distribution(entry: EntryPoint) -> str:

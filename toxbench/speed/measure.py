@@ -103,7 +103,7 @@ def _chosen(
     shape: Shape | None,
 ) -> Iterator[_Chosen]:
     """Yield a candidate from its weights, or from random ones that are gone afterwards."""
-    candidate = backbone_candidate(name, settings, registry, finder)
+    candidate = backbone_candidate(registry.backbone(name), settings, finder)
     folder, source = candidate.weights.folder, candidate.weights.record.source
     if shape is None or folder is None:
         words = f"{name}={folder}" if source == "local" else source
@@ -112,7 +112,7 @@ def _chosen(
     with random_checkpoint(folder, shape) as made:
         own = _only(settings, name, f"{name}={made}")
         found = WeightsFinder(WeightsChoice(folders={name: made}))
-        candidate = backbone_candidate(name, own, registry, found)
+        candidate = backbone_candidate(registry.backbone(name), own, found)
         record = candidate.weights.record.model_copy(update={"label": f"random weights: {shape}"})
         weights = replace(candidate.weights, record=record)
         yield _Chosen(replace(candidate, weights=weights), own)

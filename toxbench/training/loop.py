@@ -1,7 +1,7 @@
 """The one training loop, for every backbone on every device."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
@@ -22,6 +22,7 @@ from toxbench.training.batching import Batch, Batcher, epoch_batches, sorted_bat
 from toxbench.training.device import Device
 from toxbench.training.dropout import CheapDropout
 from toxbench.training.losses import LOSSES, Loss
+from toxbench.training.memory import retried
 from toxbench.training.parameters import parameter_groups, set_dropout
 from toxbench.training.tricks import ALL, Tricks
 from toxbench.training.vocabulary import used_rows_only
@@ -60,6 +61,7 @@ class Trainer:
         settings: TrainSettings,
         device: Device,
         tricks: Tricks = ALL,
+        micro_batch: int | None = None,
     ) -> None:
         """Move the module and the tokens to the device.
 
@@ -71,6 +73,8 @@ class Trainer:
             settings: how to train.
             device: where.
             tricks: what to do to be fast.
+            micro_batch: comments in one forward pass, where memory does not allow ``batch_size``;
+                gradients of more passes then make the same step.
 
         Raises:
             PluginError: no parameter belongs to the head, or the settings ask for what the module
@@ -83,6 +87,8 @@ class Trainer:
         self._targets = targets
         self._tricks = tricks
         self._head = head
+        self._micro_batch = micro_batch or settings.batch_size
+        self._evaluated_at_once = _EVALUATED_AT_ONCE[device.kind]
         self._batcher = Batcher(
             tokens,
             targets,
@@ -158,20 +164,31 @@ class Trainer:
     def predict(self, rows: Rows) -> Probabilities:
         """Return probabilities float32 ``[row, label]`` in eval mode, in the order of ``rows``.
 
+        Where memory runs out, fewer comments are looked at at once, from then on.
+
         Raises:
             PluginError: the module's logits break the contract or are not finite.
         """
+        probabilities, at_once = retried(
+            lambda at_once: self._predict(rows, at_once),
+            self._evaluated_at_once,
+            self._settings.max_length,
+        )
+        self._evaluated_at_once = at_once
+        if not np.isfinite(probabilities).all():
+            raise PluginError("the backbone's logits are NaN in eval mode")
+        return probabilities
+
+    def _predict(self, rows: Rows, at_once: int) -> Probabilities:
+        """Predict batches of at most so many tokens."""
         probabilities = np.empty((len(rows), self._targets.shape[1]), dtype=np.float32)
         self._module.eval()
-        at_once = _EVALUATED_AT_ONCE[self._device.kind]
         places = list(sorted_batches(rows, self._batcher.lengths, at_once))
         with torch.inference_mode(), self._device.autocast():
             batches = self._batcher.batches([rows[some] for some in places])
             found = [self._logits(batch).sigmoid() for batch in batches]
         for some, values in zip(places, found, strict=True):
             probabilities[some] = values.cpu().numpy()
-        if not np.isfinite(probabilities).all():
-            raise PluginError("the backbone's logits are NaN in eval mode")
         return probabilities
 
     def _course(self, rows: Rows, seed: int) -> "_Course":
@@ -194,10 +211,9 @@ class Trainer:
         self._module.train()
         # Summed on the device: reading it each step would make the host wait for each step.
         total = torch.zeros((), device=self._device.torch)
-        groups = self._batches(course)
-        batches = self._batcher.batches(groups)
-        for start in range(0, len(groups), self._settings.accumulation):
-            step = groups[start : start + self._settings.accumulation]
+        steps = list(self._steps(course))
+        batches = self._batcher.batches([rows for step in steps for rows in step])
+        for step in steps:
             comments = sum(map(len, step))
             for batch in islice(batches, len(step)):
                 with self._device.autocast(), course.dropout:
@@ -212,12 +228,15 @@ class Trainer:
             course.optimizer.zero_grad(set_to_none=True)
         return float(total) / len(course.rows)
 
-    def _batches(self, course: "_Course") -> list[Rows]:
-        """Draw one epoch's batches."""
-        settings = self._settings
+    def _steps(self, course: "_Course") -> Iterator[list[Rows]]:
+        """Draw one epoch's batches; yield, for each step, the rows of its forward passes."""
+        settings, micro = self._settings, self._micro_batch
         bucket = settings.padding == "bucket"
         lengths = self._batcher.lengths
-        return epoch_batches(course.rows, lengths, settings.batch_size, course.rng, bucket)
+        drawn = epoch_batches(course.rows, lengths, settings.batch_size, course.rng, bucket)
+        for start in range(0, len(drawn), settings.accumulation):
+            batches = drawn[start : start + settings.accumulation]
+            yield [rows[i : i + micro] for rows in batches for i in range(0, len(rows), micro)]
 
     def _logits(self, batch: Batch) -> torch.Tensor:
         """Run the module on some rows; return float32 logits ``[batch, label]``."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -59,8 +60,8 @@ def train_on_folds(
     targets: list[Targets] = []
     probabilities: list[Probabilities] = []
     for place, fold in enumerate(folds):
-        with bench.trainer(settings, seed) as trainer:
-            last, predicted = _train(trainer, data, fold, seed, place, on_epoch)
+        work = partial(_train, data, fold, seed, place, on_epoch)
+        (last, predicted), _ = bench.with_trainer(settings, seed, work)
         scores.append(last)
         targets.append(data.comments.targets[data.folds[fold].validation])
         probabilities.append(predicted)
@@ -75,7 +76,7 @@ def score_of(scores: Scores) -> float:
 
 
 def _train(
-    trainer: Trainer, data: InnerData, fold: int, seed: int, place: int, on_epoch: OnEpoch
+    data: InnerData, fold: int, seed: int, place: int, on_epoch: OnEpoch, trainer: Trainer
 ) -> tuple[float, Probabilities]:
     """Train on one fold; return score and validation probabilities of the last epoch."""
     last: list[Probabilities] = []

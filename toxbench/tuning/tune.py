@@ -131,7 +131,7 @@ def run_tuning(planned: TunePlan, registry: Registry, feedback: TuneFeedback) ->
     baselines = (c for c in plan.candidates if isinstance(c, BaselineCandidate))
     final = replace(plan, devices=plan.devices | devices).of((*found, *baselines), planned.seeds)
     cells = run_plan(final, registry, feedback, patience=math.inf)
-    return Outcome(tuple(found), (*failures, *map(str, cells)))
+    return Outcome(tuple(found), (*plan.lost, *failures, *map(str, cells)))
 
 
 @contextmanager

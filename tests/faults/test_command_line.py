@@ -1,0 +1,122 @@
+"""Mistakes on the command line are told before any work, with what was probably meant."""
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from toxbench.cli.main import main
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def answer(capsys: pytest.CaptureFixture[str], *words: str, folder: Path, code: int = 2) -> str:
+    """Call the command; return the one line that it says, having made no results."""
+    with pytest.raises(SystemExit) as stop:
+        main([*words, "--results", str(folder / "results")])
+    out, err = capsys.readouterr()
+    assert stop.value.code == code, err
+    assert out == ""
+    (line,) = err.splitlines()
+    assert line.startswith("toxbench: error: ")
+    assert not (folder / "results").exists()
+    return line
+
+
+@pytest.mark.faults(16)
+@pytest.mark.parametrize("command", ["run", "tune"])
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["--epocs", "3"], "--epochs"),
+        (["--backbones", "distilbart"], "distilbert"),
+        (["--baselines", "tfidf-logref"], "tfidf-logreg"),
+        (["--weights", "standin"], "stand-in"),
+        (["--preset", "notebok"], "notebook"),
+        (["--weights", "brt=here"], "bert"),
+        (["--loss", "focl"], "focal"),
+    ],
+)
+def test_an_unknown_name_is_told_with_the_nearest(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, command: str, words: list[str], meant: str
+) -> None:
+    assert meant in answer(capsys, command, *words, folder=tmp_path)
+
+
+@pytest.mark.faults(16)
+@pytest.mark.parametrize(
+    ("toml", "meant"),
+    [
+        ("seed = 3", "seeds"),
+        ("[train]\nepoch = 3", "epochs"),
+        ("[split]\nfold = 3", "folds"),
+        ("[columns]\ntext_colum = 'a'", "text_column"),
+        ("[backbone.brt]\nepochs = 3", "bert"),
+    ],
+)
+def test_so_is_a_key_of_the_config_file(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, toml: str, meant: str
+) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text(toml)
+    assert f"did you mean '{meant}'" in answer(
+        capsys, "run", "--config", str(config), folder=tmp_path
+    )
+
+
+@pytest.mark.faults(17)
+@pytest.mark.parametrize("command", ["run", "tune"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--learning-rate", "0"],
+        ["--learning-rate", "-1e-4"],
+        ["--learning-rate", "nan"],
+        ["--head-learning-rate", "inf"],
+        ["--test-size", "1"],
+        ["--test-size", "0"],
+        ["--validation-size", "1"],
+        ["--validation-size", "-0.1"],
+        ["--warmup", "1"],
+        ["--epochs", "0"],
+        ["--batch-size", "0"],
+        ["--max-length", "1000"],
+        ["--seeds", "0"],
+        ["--workers", "0"],
+        ["--cell-timeout", "soon"],
+        ["--cell-timeout", "0s"],
+    ],
+)
+def test_what_cannot_be_is_refused_before_any_work(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    checkpoint: Path,
+    command: str,
+    words: list[str],
+) -> None:
+    weights = ("--backbones", "bert", "--weights", f"bert={checkpoint}")
+    line = answer(capsys, command, *weights, *words, folder=tmp_path)
+    assert words[0].strip("-").replace("-", "_") in line.replace("-", "_")
+
+
+@pytest.mark.faults(18)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+@pytest.mark.parametrize("command", ["run", "tune"])
+def test_a_device_that_is_not_here_is_never_replaced(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, checkpoint: Path, command: str
+) -> None:
+    words = (command, "--device", "cuda", "--backbones", "bert", "--weights", f"bert={checkpoint}")
+    assert "--device cuda: there is none here" in answer(capsys, *words, folder=tmp_path)
+
+
+@pytest.mark.faults(19)
+def test_a_reader_that_leaves_early_is_no_error(cli: Cli, table: Path, tmp_path: Path) -> None:
+    assert cli("run", "--data", str(table), "--backbones", "none", "--quiet").returncode == 0
+    for words in ("leaderboard --per-label", "backbones", f"data show {table}", "metrics"):
+        command = f"set -o pipefail; python -m toxbench {words} | head -n 1 >/dev/null"
+        done = subprocess.run(
+            ["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stderr) == (0, ""), words

@@ -1,0 +1,234 @@
+"""Plugins that fail in every way, in one run: each harms its own cells, and nothing else."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+from support import install_plugin, write_table
+
+from toxbench.records import CellRecord
+from toxbench.store.cells import CellStore
+
+HEAD = """
+import torch
+from toxbench import Backbone, hookimpl
+
+class Words(torch.nn.Module):
+    def __init__(self, label_count):
+        super().__init__()
+        self.words = torch.nn.EmbeddingBag(1000, 8)
+        self.fc = torch.nn.Linear(8, label_count)
+    def forward(self, input_ids, attention_mask):
+        return self.changed(self.fc(self.words(input_ids)))
+    def changed(self, logits):
+        return logits
+
+class WordBackbone(Backbone):
+    def build(self, weights, label_count):
+        self.before()
+        return Module(label_count)
+    def before(self):
+        pass
+
+Module, Kind = Words, WordBackbone
+
+@hookimpl
+def toxbench_backbones():
+    return [Kind(name=__name__.rpartition("_")[2], checkpoint="nobody/nothing", head=("fc",))]
+"""
+
+
+def module(body: str) -> str:
+    """Write a plugin whose module changes its logits in some way."""
+    return f"{HEAD}\nclass Module(Words):\n    def changed(self, logits):\n        {body}\n"
+
+
+def build(body: str) -> str:
+    """Write a plugin that does something before it builds its module."""
+    return f"{HEAD}\nclass Kind(WordBackbone):\n    def before(self):\n        {body}\n"
+
+
+MEDDLES = HEAD + dedent("""
+    import gc, os, random
+    import numpy as np, sklearn.metrics
+
+    def meddle():
+        random.seed(1); np.random.seed(1); torch.manual_seed(1)
+        torch.set_default_dtype(torch.float64)
+        torch.set_num_threads(7)
+        torch.set_grad_enabled(False)
+        os.environ["OMP_NUM_THREADS"] = "7"
+        sklearn.metrics.f1_score = lambda *a, **k: 1.0
+        np.seterr(all="raise")
+        for found in gc.get_objects():
+            if type(found).__name__ == "Comments":
+                try:
+                    found.targets[:] = 1
+                except ValueError:
+                    pass
+
+    meddle()
+
+    class Kind(WordBackbone):
+        def before(self):
+            meddle()
+            torch.set_grad_enabled(True)
+
+    @hookimpl
+    def toxbench_epoch_finished(cell, epoch):
+        meddle()
+        epoch.validation.clear()
+    """)
+FAULTS = {
+    "imports": "import a_module_that_is_not_there\n",
+    "misspelt": HEAD + "\n@hookimpl\ndef toxbench_bakbones():\n    return []\n",
+    "shape": module("return logits[:, :1]"),
+    "type": module("return logits.long()"),
+    "nan": module("return logits if self.training else logits * float('nan')"),
+    "exits": build("raise SystemExit('bye')"),
+    "crashes": build("import ctypes; ctypes.string_at(0)"),
+    "hangs": build("import time; time.sleep(1e6)"),
+    "hungry": module(
+        "if self.training and len(logits) > 4: raise torch.OutOfMemoryError('no memory')\n"
+        "        return logits"
+    ),
+    "starves": module("raise torch.OutOfMemoryError('no memory')"),
+    "meddles": MEDDLES,
+}
+ASKED = ["meddles", *FAULTS, "twice", "same", "bert"]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    site = tmp_path_factory.mktemp("site")
+    for name, source in FAULTS.items():
+        install_plugin(site, f"faulty-{name}", **{name: source})
+    for distribution in ("one", "other"):
+        install_plugin(site, distribution, twice=HEAD)
+        install_plugin(site, f"{distribution}-more", **{f"{distribution}_same": HEAD})
+    return site
+
+
+def run(
+    folder: Path, checkpoint: Path, backbones: list[str], site: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run backbones on a small table; with a site folder, in workers with ten seconds a cell."""
+    table = write_table(folder / "table.csv")
+    folders = ",".join(f"{name}={checkpoint}" for name in backbones)
+    words = [
+        sys.executable, "-m", "toxbench", "run", "--data", str(table), "--weights", folders,
+        "--backbones", ",".join(backbones), "--results", str(folder / "results"),
+        "--epochs", "2", "--max-length", "32", "--precision", "fp32",
+    ]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    if site is not None:
+        words += ["--cell-timeout", "30s"]
+        path = [str(site), environment.get("PYTHONPATH", "")]
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
+    return subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
+
+
+@pytest.fixture(scope="module")
+def done(
+    tmp_path_factory: pytest.TempPathFactory, checkpoint: Path, site: Path
+) -> tuple[subprocess.CompletedProcess[str], Path]:
+    folder = tmp_path_factory.mktemp("faulty")
+    return run(folder, checkpoint, list(dict.fromkeys(ASKED)), site), folder
+
+
+@pytest.fixture
+def said(done: tuple[subprocess.CompletedProcess[str], Path]) -> str:
+    process, _ = done
+    assert process.returncode == 5, process.stderr
+    assert "Traceback" not in process.stderr
+    return process.stderr
+
+
+def records(folder: Path) -> dict[str, CellRecord]:
+    (store,) = map(CellStore, (folder / "results").iterdir())
+    return {record.key.candidate: record for record in store.records()}
+
+
+@pytest.mark.faults(22)
+def test_an_import_error_keeps_the_others_running(said: str) -> None:
+    assert "error: imports cannot be run: plugin 'imports' of faulty-imports 1.0" in said
+    assert "a_module_that_is_not_there" in said
+
+
+@pytest.mark.faults(23)
+def test_so_does_a_name_that_two_plugins_claim(said: str) -> None:
+    assert "error: twice cannot be run: plugin 'twice': the name is claimed by one 1.0" in said
+    assert "error: same cannot be run: 'same' is claimed by plugin 'one_same'" in said
+
+
+@pytest.mark.faults(24)
+def test_so_does_a_misspelt_hook(said: str) -> None:
+    assert "error: misspelt cannot be run: plugin 'misspelt' of faulty-misspelt 1.0" in said
+    assert "toxbench_bakbones" in said
+
+
+@pytest.mark.faults(25)
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("shape", "expected [16, 3]"), ("type", "torch.int64"), ("nan", "NaN in eval mode")],
+)
+def test_wrong_logits_fail_the_cell(said: str, name: str, reason: str) -> None:
+    (line,) = [line for line in said.splitlines() if f"cell {name} " in line]
+    assert reason in line
+
+
+@pytest.mark.faults(26)
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("exits", "SystemExit: bye"),
+        ("crashes", "ended by SIGSEGV"),
+        ("hangs", "CellTimeout: not done within 30 s (--cell-timeout)"),
+    ],
+)
+def test_a_process_that_ends_or_hangs_fails_the_cell(said: str, name: str, reason: str) -> None:
+    (line,) = [line for line in said.splitlines() if f"cell {name} " in line]
+    assert reason in line
+
+
+@pytest.mark.faults(22, 23, 24, 25, 26, 27)
+def test_the_other_cells_have_the_bytes_of_a_run_without_plugins(
+    done: tuple[subprocess.CompletedProcess[str], Path], checkpoint: Path, tmp_path: Path
+) -> None:
+    alone = run(tmp_path, checkpoint, ["bert"])
+    assert alone.returncode == 0, alone.stderr
+    (folder,), (faulty,) = (tmp_path / "results").iterdir(), (done[1] / "results").iterdir()
+    clean = {record.key: (record, tensors) for record, tensors in CellStore(folder).cells()}
+    beside = {record.key: (record, tensors) for record, tensors in CellStore(faulty).cells()}
+    assert len(clean) == 3
+    for key, (record, tensors) in clean.items():
+        other, others = beside[key]
+        assert (other.metrics, other.per_label) == (record.metrics, record.per_label)
+        for part, values in tensors.items():
+            assert others[part].tobytes() == values.tobytes(), (key, part)
+
+
+@pytest.mark.faults(27)
+def test_a_meddler_cannot_change_what_is_stored_of_it(
+    done: tuple[subprocess.CompletedProcess[str], Path],
+) -> None:
+    meddled = records(done[1])["meddles"]
+    assert all(epoch.validation for epoch in meddled.epochs)
+    assert {scores.label: scores.support for scores in meddled.per_label["0.5"]} == {
+        scores.label: scores.support for scores in records(done[1])["bert"].per_label["0.5"]
+    }
+
+
+@pytest.mark.faults(28)
+def test_out_of_memory_halves_the_micro_batch(
+    done: tuple[subprocess.CompletedProcess[str], Path], said: str
+) -> None:
+    hungry = records(done[1])["hungry"]
+    assert hungry.settings is not None
+    assert (hungry.settings.batch_size, hungry.micro_batch) == (16, 4)
+    assert records(done[1])["bert"].micro_batch is None
+    assert "memory ran out, trained by 4" in said
+    assert "cell starves seed 0 failed: OutOfMemoryError: memory ran out" in said

@@ -1,0 +1,104 @@
+"""Ctrl-C and SIGTERM, sent to real commands, alone and to a whole group with workers."""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support import install_plugin, read_json
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+CODES = {signal.SIGINT: (130, "interrupted"), signal.SIGTERM: (143, "terminated")}
+ROWS = [
+    pytest.param(signal.SIGINT, marks=pytest.mark.faults(20)),
+    pytest.param(signal.SIGTERM, marks=pytest.mark.faults(21)),
+]
+
+
+def started(folder: Path, words: list[str], **environment: str) -> subprocess.Popen[str]:
+    """Start a command as the leader of a group of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "toxbench", *words], cwd=folder, text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, **environment},
+    )  # fmt: skip
+
+
+def read_until(process: subprocess.Popen[str], beginning: str) -> None:
+    """Read what the command says until a line begins like this."""
+    assert process.stderr is not None
+    assert any(line.startswith(beginning) for line in process.stderr)
+
+
+@pytest.mark.parametrize("number", ROWS)
+@pytest.mark.parametrize("workers", [[], ["--workers", "2"]], ids=["here", "workers"])
+def test_the_command_that_resumes_is_printed_and_works(
+    cli: Cli, table: Path, checkpoint: Path, tmp_path: Path, number: int, workers: list[str]
+) -> None:
+    words = ["run", "--data", str(table), "--backbones", "bert", "--weights", f"bert={checkpoint}",
+             "--epochs", "1", "--baselines", "none", *workers]  # fmt: skip
+    process = started(tmp_path, [*words, "--seeds", "500"])
+    read_until(process, "[3/500]")
+    os.killpg(process.pid, number)
+    _, stderr = process.communicate(timeout=60)
+    code, said = CODES[signal.Signals(number)]
+    assert process.returncode == code
+    assert "Traceback" not in stderr
+    last = stderr.splitlines()[-1]
+    assert last.startswith(f"toxbench: error: {said}; what was finished is stored. To go on: ")
+    again = shlex.split(last.partition("To go on: ")[2])
+    assert again == ["toxbench", *words, "--seeds", "500"]
+    (board,) = (tmp_path / "results").glob("*/leaderboard.json")
+    (row,) = read_json(board)["rows"]  # type: ignore[misc]
+    stored = len(list(board.parent.glob("cells/*")))
+    assert stored == row["seeds"] >= 1
+    done = cli(*again[1:], "--dry-run")
+    assert done.returncode == 0
+    assert f"500 cells, {stored} stored already" in done.stderr
+
+
+STUBBORN = """
+import time
+from toxbench import hookimpl
+
+@hookimpl
+def toxbench_cell_finished(result):
+    try:
+        print("working", flush=True)
+        time.sleep(100)
+    finally:
+        print("cleaning up", flush=True)
+        time.sleep(100)
+"""
+
+
+@pytest.mark.parametrize("number", ROWS)
+def test_twice_ends_at_once(table: Path, tmp_path: Path, number: int) -> None:
+    install_plugin(tmp_path / "site", "stubborn", stubborn=STUBBORN)
+    path = os.pathsep.join([str(tmp_path / "site"), os.environ.get("PYTHONPATH", "")])
+    words = ["run", "--data", str(table), "--backbones", "none", "--baselines", "always-negative"]
+    process = started(tmp_path, words, PYTHONPATH=path)
+    assert process.stdout is not None
+    for expected in ("working\n", "cleaning up\n"):
+        assert process.stdout.readline() == expected
+        process.send_signal(number)
+    _, stderr = process.communicate(timeout=20)
+    assert process.returncode == CODES[signal.Signals(number)][0]
+    assert "Traceback" not in stderr
+
+
+@pytest.mark.faults(20)
+def test_what_was_told_to_ignore_ctrl_c_still_does(table: Path, tmp_path: Path) -> None:
+    """As nohup and a shell's & do for a process in the background."""
+    words = ["run", "--data", str(table), "--backbones", "none", "--folds", "5"]
+    command = ["sh", "-c", f"trap '' INT; exec {shlex.join([sys.executable, '-m', 'toxbench'])} "
+               + shlex.join(words)]  # fmt: skip
+    process = subprocess.Popen(command, cwd=tmp_path, text=True, stderr=subprocess.PIPE,
+                               stdout=subprocess.DEVNULL)  # fmt: skip
+    read_until(process, "Table")
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=120)
+    assert process.returncode == 0

@@ -1,0 +1,46 @@
+"""Ctrl-C and SIGTERM: once, to end in order; twice, to end at once."""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+ENDING = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+_SHOW_CURSOR = b"\x1b[?25h"  # a live display had hidden it
+
+
+class Ended(BaseException):
+    """A signal asked this process to end. Whatever is open is closed on the way out."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(ENDING[signal.Signals(number)])
+        self.exit_code = 128 + number
+
+
+@contextmanager
+def ending_in_order() -> Iterator[None]:
+    """Raise `Ended` at the first of these signals; the second ends the process where it stands."""
+    if threading.current_thread() is not threading.main_thread():  # only that one may set handlers
+        yield
+        return
+    asked: list[int] = []
+
+    def end(number: int, frame: FrameType | None) -> None:
+        if asked:
+            if sys.stderr.isatty():
+                os.write(sys.stderr.fileno(), _SHOW_CURSOR)
+            os._exit(128 + number)
+        asked.append(number)
+        raise Ended(number)
+
+    # What was ignored when this process began (nohup) stays so.
+    heard = [number for number in ENDING if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, end) for number in heard}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
