@@ -40,8 +40,8 @@ def test_the_command_that_resumes_is_printed_and_works(
 ) -> None:
     words = ["run", "--data", str(table), "--backbones", "bert", "--weights", f"bert={checkpoint}",
              "--epochs", "1", "--baselines", "none", *workers]  # fmt: skip
-    process = started(tmp_path, [*words, "--seeds", "500"])
-    read_until(process, "[3/500]")
+    process = started(tmp_path, [*words, "--seeds", "40"])
+    read_until(process, "[3/40]")
     os.killpg(process.pid, number)
     _, stderr = process.communicate(timeout=60)
     code, said = CODES[signal.Signals(number)]
@@ -50,14 +50,14 @@ def test_the_command_that_resumes_is_printed_and_works(
     last = stderr.splitlines()[-1]
     assert last.startswith(f"toxbench: error: {said}; what was finished is stored. To go on: ")
     again = shlex.split(last.partition("To go on: ")[2])
-    assert again == ["toxbench", *words, "--seeds", "500"]
+    assert again == ["toxbench", *words, "--seeds", "40"]
     (board,) = (tmp_path / "results").glob("*/leaderboard.json")
     (row,) = read_json(board)["rows"]  # type: ignore[misc]
     stored = len(list(board.parent.glob("cells/*")))
     assert stored == row["seeds"] >= 1
     done = cli(*again[1:], "--dry-run")
     assert done.returncode == 0
-    assert f"500 cells, {stored} stored already" in done.stderr
+    assert f"40 cells, {stored} stored already" in done.stderr
 
 
 STUBBORN = """

@@ -60,7 +60,7 @@ class Batcher:
         self._device = device
         self._ids = torch.from_numpy(tokens.ids).to(device)
         self._offsets = torch.from_numpy(tokens.offsets).to(device)
-        self._targets = torch.from_numpy(targets).to(device, torch.float32)
+        self._targets = torch.tensor(targets, dtype=torch.float32, device=device)
 
     def every_id(self) -> torch.Tensor:
         """Return all ids that batches can hold, padding included, in no order."""
