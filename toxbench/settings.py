@@ -127,6 +127,9 @@ class RunSettings(Frozen):
     seeds: int = Field(1, ge=1, le=10_000, description="cells of each backbone: seeds 0, 1, ...")
     weights: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ("auto",)
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    plugins: tuple[str, ...] | None = Field(
+        None, description="plugins of others that may load; none: every installed one"
+    )
     workers: int | None = Field(
         None, ge=1, le=1000, description="cells computed at once, in processes; none: what pays"
     )

@@ -56,6 +56,7 @@ def run(
     split: Mapping[str, Any] | None = None,
     tuned: bool | None = None,
     workers: int | None = None,
+    plugins: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """Compare backbones on a table and return the leaderboard.
 
@@ -78,6 +79,8 @@ def run(
             ``test``, ``valid``, ``split_column``, ``test_size`` and more.
         tuned: each backbone once more, with the settings that `toxbench.tune` found.
         workers: cells computed at once, in processes; default what pays.
+        plugins: of other distributions that may load, by the names of their entry points;
+            default all that are installed.
 
     Returns:
         one row for each candidate, the highest mean test micro-F1 first; see `leaderboard`.
@@ -100,10 +103,11 @@ def run(
         "split": split,
         "tuned": tuned,
         "workers": workers,
+        "plugins": plugins,
     }
     flags = {name: value for name, value in given.items() if value is not None}
     settings = run_settings(read_config(Path(config)) if config is not None else {}, flags)
-    registry = Registry.discover()
+    registry = Registry.discover(settings.plugins)
     plan = make_plan(settings, registry)
     failures = run_plan(plan, registry, Silent())
     if failures:

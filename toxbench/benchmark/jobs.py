@@ -24,11 +24,13 @@ class Setup:
         protocol: the table and its folds.
         devices: candidate title -> where it computes.
         threads: of the CPU that are its own.
+        plugins: those of others that may load; None: all of them.
     """
 
     protocol: Protocol
     devices: Mapping[str, Device]
     threads: int
+    plugins: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Protocol as Interface
 from toxbench.atomic import write_atomically
 from toxbench.benchmark.candidate import Candidate
 from toxbench.benchmark.cell import Probabilities
+from toxbench.benchmark.code import code_of
 from toxbench.benchmark.execution import Failure, Station, Task, compute_here
 from toxbench.benchmark.jobs import Setup
 from toxbench.benchmark.plan import Plan
@@ -19,6 +20,7 @@ from toxbench.report.labels import label_tables
 from toxbench.report.tables import leaderboard_table
 from toxbench.store.cells import CellStore
 from toxbench.store.leaderboard import Leaderboard
+from toxbench.store.manifest import note_code
 from toxbench.store.ranking import load_leaderboard
 
 
@@ -60,21 +62,24 @@ def run_plan(
     plan.prepare()
     with ExitStack() as held:
         _hold(plan.store, patience, held, feedback)
+        note_code(plan.store.folder, code_of(registry))
         keeper = _Keeper(plan, registry, feedback)
         tasks = [(candidate, key) for candidate, key in plan.missing if not plan.store.has(key)]
         try:
-            _compute(plan, tasks, keeper)
+            _compute(plan, tasks, keeper, registry.only)
         finally:
             write_leaderboard(plan.store, registry)
     return keeper.failures
 
 
-def _compute(plan: Plan, tasks: Sequence[Task], keeper: "_Keeper") -> None:
+def _compute(
+    plan: Plan, tasks: Sequence[Task], keeper: "_Keeper", plugins: tuple[str, ...] | None
+) -> None:
     workers = worker_count(plan)
     if workers == 1:
         compute_here(Station(plan.protocol, plan.devices), tasks, keeper)
     else:
-        setup = Setup(plan.protocol, plan.devices, threads_of_a_worker(workers))
+        setup = Setup(plan.protocol, plan.devices, threads_of_a_worker(workers), plugins)
         compute_side_by_side(setup, tasks, workers, keeper)
 
 

@@ -23,7 +23,11 @@ def main(descriptor: int) -> None:
         connection.send(Ready())
         setup: Setup = connection.recv()
         torch.set_num_threads(setup.threads)
-        worker = _Worker(connection, Station(setup.protocol, setup.devices))
+        worker = _Worker(
+            connection,
+            Station(setup.protocol, setup.devices),
+            Registry.discover(setup.plugins),
+        )
         while True:
             try:
                 job: Job = connection.recv()
@@ -33,10 +37,10 @@ def main(descriptor: int) -> None:
 
 
 class _Worker:
-    def __init__(self, connection: Connection, station: Station) -> None:
+    def __init__(self, connection: Connection, station: Station, registry: Registry) -> None:
         self._connection = connection
         self._station = station
-        self._registry = Registry.discover()
+        self._registry = registry
         self._candidates: dict[tuple[str, str], Candidate] = {}
 
     def serve(self, job: Job) -> None:

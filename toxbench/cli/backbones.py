@@ -2,10 +2,13 @@
 
 import click
 
+from toxbench.cli.options import plugins_option
+
 
 @click.command()
+@plugins_option
 @click.option("--debug", is_flag=True, help="Show a traceback with every error.")
-def backbones(debug: bool) -> None:
+def backbones(plugins: tuple[str, ...] | None, debug: bool) -> None:
     """List backbones: where they come from, and what weights there are on this machine."""
     from tabulate import tabulate
 
@@ -13,7 +16,7 @@ def backbones(debug: bool) -> None:
     from toxbench.report.words import millions
     from toxbench.training.weights import parameters_here
 
-    registry = Registry.discover()
+    registry = Registry.discover(plugins)
     rows = []
     for name, registered in registry.backbones.items():
         source, parameters = parameters_here(registered.item)

@@ -8,6 +8,7 @@ import click
 from toxbench.cli.options import (
     column_options,
     comma_list,
+    plugins_option,
     settings_from,
     settings_options,
     used,
@@ -58,6 +59,7 @@ def show(file: Path, debug: bool, **values: Any) -> None:
     metavar="SOURCE",
     help="Of --backbones: auto, hub, stand-in, or NAME=PATH; may be repeated. [auto]",
 )
+@plugins_option
 @settings_options(SplitSettings)
 @click.option("--debug", is_flag=True, help="Show a traceback with every error.")
 def check(file: Path, debug: bool, **values: Any) -> None:
@@ -66,8 +68,9 @@ def check(file: Path, debug: bool, **values: Any) -> None:
     Texts and groups on both sides of the split, equal texts with different labels, labels that
     imply others or never change, comments that are cut. Finding some is no error.
     """
-    if values["weights"] and not values["backbones"]:
-        raise SettingsError("--weights is for --backbones; name some")
+    for name in ("weights", "plugins"):
+        if values[name] not in {None, ()} and not values["backbones"]:
+            raise SettingsError(f"--{name} is for --backbones; name some")
     settings = settings_from({**values, "data": file, "config": None})
     from toxbench.benchmark.check import split_settings
     from toxbench.data.audit import audit
@@ -139,7 +142,7 @@ def _truncation(settings: RunSettings, comments: "Comments") -> "Iterator[str]":
     from toxbench.benchmark.check import check_settings
     from toxbench.plugin.registry import Registry
 
-    registry = Registry.discover()
+    registry = Registry.discover(settings.plugins)
     check_settings(settings, registry)
     # Only now: torch and transformers take seconds to import.
     from toxbench.benchmark.truncation import Truncation, truncations

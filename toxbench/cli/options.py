@@ -50,6 +50,24 @@ def column_options(command: Command) -> Command:
     )
 
 
+def plugins_option(command: Command) -> Command:
+    """Add ``--plugins``, which every command has that discovers some."""
+    return click.option(
+        "--plugins",
+        metavar="A,B,C",
+        callback=comma_list,
+        help="Plugins of others that may load, by the names of their entry points, or none; "
+        "toxbench's own always do. [all that are installed]",
+    )(command)
+
+
+def format_option(command: Command) -> Command:
+    """Add ``--format``."""
+    return click.option(
+        "--format", "name", metavar="NAME", help="github, markdown, latex, csv, json, html."
+    )(command)
+
+
 _BACKBONES = click.option(
     "--backbones",
     metavar="A,B,C",
@@ -77,7 +95,7 @@ _DEVICE = click.option(
 
 def training_options(command: Command) -> Command:
     """Add what is trained, on which table, from which weights, where."""
-    return _add(command, _BACKBONES, _DATA, _WEIGHTS, _DEVICE)
+    return _add(command, _BACKBONES, _DATA, _WEIGHTS, _DEVICE, plugins_option)
 
 
 def experiment_options(command: Command) -> Command:
@@ -114,6 +132,7 @@ def experiment_options(command: Command) -> Command:
             metavar="N",
             help="Cells computed at once, in processes that share the cores. [what pays]",
         ),
+        plugins_option,
     )
 
 

@@ -39,7 +39,7 @@ def run(**values: Any) -> None:
     from toxbench.plugin.registry import Registry
 
     settings = settings_from(values)
-    registry = Registry.discover()
+    registry = Registry.discover(settings.plugins)
     check_settings(settings, registry)
     # Only now: torch and transformers take seconds to import.
     from toxbench.benchmark.plan import make_plan

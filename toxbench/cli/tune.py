@@ -41,8 +41,8 @@ def tune(**values: Any) -> None:
     """
     from toxbench.plugin.registry import Registry
 
-    registry = Registry.discover()
     if values["importance"]:
+        registry = Registry.discover(values["plugins"])
         _print_importance(values["results"] or Path("results"), registry)
         return
     # Only now: torch and optuna take seconds to import.
@@ -54,6 +54,7 @@ def tune(**values: Any) -> None:
     from toxbench.tuning.tune import plan_tuning, run_tuning
 
     settings = _settings(values)
+    registry = Registry.discover(settings.plugins)
     check_settings(settings, registry)
     with feedback_for(
         quiet=values["quiet"] or values["as_json"], debug=values["debug"]

@@ -55,7 +55,13 @@ class Registered(Generic[Item]):
 class Registry:
     """What all installed plugins offer. Make one with `Registry.discover`."""
 
-    def __init__(self, entries: Iterable[EntryPoint], problems: Iterable[Problem] = ()) -> None:
+    def __init__(
+        self,
+        entries: Iterable[EntryPoint],
+        problems: Iterable[Problem] = (),
+        only: Collection[str] | None = None,
+    ) -> None:
+        self.only = None if only is None else tuple(only)  # as `discover` was told
         self.problems: list[Problem] = list(problems)
         self._manager = pluggy.PluginManager(GROUP)
         self._manager.add_hookspecs(hookspecs)
@@ -87,7 +93,13 @@ class Registry:
                 raise SettingsError(
                     f"no plugin is called {name!r}{nearest(name, names)}; see: toxbench backbones"
                 )
-        return cls([entry for entry in entries if _is_own(entry) or entry.name in only], problems)
+        allowed = [entry for entry in entries if _is_own(entry) or entry.name in only]
+        return cls(allowed, problems, only)
+
+    @property
+    def imported(self) -> dict[str, str]:
+        """Plugins whose code has run, also of those that then failed: name -> distribution."""
+        return dict(self._distributions)
 
     def backbone(self, name: str) -> Registered[Backbone]:
         """Return the backbone of that name.
