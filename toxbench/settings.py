@@ -7,12 +7,14 @@ the same name, so a new setting is one new field here beside the code that uses 
 import hashlib
 import json
 import math
+import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -26,7 +28,28 @@ from toxbench.errors import SettingsError, nearest
 Settings = TypeVar("Settings", bound=BaseModel)
 INNER_FOLDS = 5
 DEFAULT_TRIALS = 20
+_LONGEST_NAME, _LONGEST_PATH = 255, 4000  # bytes; Linux takes 4095 in all, with what we add
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def possible_path(path: Path) -> Path:
+    """Return a path that a file may have.
+
+    Raises:
+        ValueError: it holds a character, or is of a length, that no file system takes.
+    """
+    try:
+        longest = max((len(os.fsencode(part)) for part in path.parts), default=0)
+    except UnicodeEncodeError as error:
+        raise ValueError("half of a surrogate pair is in the path") from error
+    if "\0" in str(path):
+        raise ValueError("a NUL character is in the path")
+    if longest > _LONGEST_NAME or len(os.fsencode(path)) > _LONGEST_PATH:
+        raise ValueError(f"a name in a path has at most {_LONGEST_NAME} bytes; use a shorter one")
+    return path
+
+
+UserPath = Annotated[Path, AfterValidator(possible_path)]
 
 
 class Frozen(BaseModel):
@@ -85,13 +108,13 @@ class SplitSettings(Frozen):
         0.05, ge=0, lt=1, description="fraction of the train rows held out to choose epochs"
     )
     split_seed: int = Field(42, ge=0, lt=2**32, description="random_state of the split")
-    split_file: Path | None = Field(
+    split_file: UserPath | None = Field(
         None, description="JSON of the rows in each part: read if it is there, else written"
     )
-    test: Path | None = Field(
+    test: UserPath | None = Field(
         None, description="table of the official test rows; those of --data are for training"
     )
-    valid: Path | None = Field(None, description="table of the official validation rows")
+    valid: UserPath | None = Field(None, description="table of the official validation rows")
     split_column: str | None = Field(
         None, description="column that says train, validation or test of each row"
     )
@@ -120,7 +143,7 @@ def _listed(value: object) -> object:
 class RunSettings(Frozen):
     """Everything that one run is told. ``train`` and ``split`` hold only what the user set."""
 
-    data: Path | None = Field(None, description="table of comments; none: the synthetic sample")
+    data: UserPath | None = Field(None, description="table of comments; none: the synthetic sample")
     columns: ColumnSettings = ColumnSettings()
     backbones: tuple[str, ...] = ("bert", "distilbert")
     baselines: tuple[str, ...] | None = Field(None, description="none: every registered one")
@@ -133,7 +156,7 @@ class RunSettings(Frozen):
     workers: int | None = Field(
         None, ge=1, le=1000, description="cells computed at once, in processes; none: what pays"
     )
-    results: Path = Path("results")
+    results: UserPath = Path("results")
     preset: str | None = None
     train: dict[str, Any] = {}
     split: dict[str, Any] = {}
@@ -242,11 +265,13 @@ def read_config(path: Path) -> dict[str, Any]:
         SettingsError: the file cannot be read or is not TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(possible_path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(f"--config {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"--config {path}: not TOML: {error}") from error
+    except ValueError as error:
+        raise SettingsError(f"--config: {error}") from error
 
 
 def run_settings(config: Mapping[str, Any], flags: Mapping[str, Any]) -> RunSettings:

@@ -3,6 +3,7 @@
 import click
 
 from toxbench.cli.options import plugins_option
+from toxbench.cli.output import say
 
 
 @click.command()
@@ -13,7 +14,7 @@ def backbones(plugins: tuple[str, ...] | None, debug: bool) -> None:
     from tabulate import tabulate
 
     from toxbench.plugin.registry import Registry
-    from toxbench.report.words import millions
+    from toxbench.report.words import millions, printable
     from toxbench.training.weights import parameters_here
 
     registry = Registry.discover(plugins)
@@ -23,12 +24,18 @@ def backbones(plugins: tuple[str, ...] | None, debug: bool) -> None:
         stand_in = registered.item.stand_in
         here = f"stand-in: {stand_in.note}" if source == "stand-in" and stand_in else source
         rows.append(
-            (name, registered.item.checkpoint, here, millions(parameters), registered.distribution)
+            (
+                name,
+                printable(registered.item.checkpoint),
+                printable(here),
+                millions(parameters),
+                printable(registered.distribution),
+            )
         )
     headers = ("backbone", "checkpoint", "weights here", "parameters", "from")
-    click.echo(tabulate(rows, headers=headers, disable_numparse=True))
+    say(tabulate(rows, headers=headers, disable_numparse=True))
     baselines = [f"{name} ({entry.distribution})" for name, entry in registry.baselines.items()]
-    click.echo(f"\nBaselines: {', '.join(baselines) or 'none'}")
-    click.echo("Parameters are those of the pretrained weights here, without a new head.")
+    say(f"\nBaselines: {', '.join(baselines) or 'none'}")
+    say("Parameters are those of the pretrained weights here, without a new head.")
     for problem in registry.problems:
-        click.echo(f"toxbench: warning: {problem}", err=True)
+        say(f"toxbench: warning: {printable(str(problem))}", err=True)

@@ -5,19 +5,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toxbench.cli.options import column_options, format_option, plugins_option, used
+from toxbench.cli.options import FilePath, column_options, format_option, plugins_option, used
+from toxbench.cli.output import say
 from toxbench.errors import DataError, SettingsError
 
 if TYPE_CHECKING:
     from toxbench.data.table import Comments
     from toxbench.store.cells import ProtocolRecord
 
-_FILE = click.Path(path_type=Path)
+_FILE = FilePath()
 _ONE_TABLE = ("csv", "json")  # formats that hold one table a file
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path), required=False)
+@click.argument("folder", type=FilePath(), required=False)
 @click.option(
     "--table",
     "which",
@@ -68,7 +69,7 @@ def errors(
     predicted = load_predicted(find_store(folder or Path("results")))
     shown = Shown(limit, _texts(predicted.protocol, values))
     tables = [make(predicted, shown) for key, make in TABLES.items() if which in {None, key}]
-    click.echo("\n\n".join(render(table).strip() for table in tables))
+    say("\n\n".join(render(table).strip() for table in tables))
 
 
 def _texts(protocol: "ProtocolRecord", values: dict[str, Any]) -> tuple[str, ...] | None:

@@ -5,11 +5,11 @@ from pathlib import Path
 import click
 
 from toxbench.cli.metrics import WithMetrics
-from toxbench.cli.options import format_option, plugins_option
+from toxbench.cli.options import FilePath, format_option, plugins_option
 
 
 @click.command(cls=WithMetrics)
-@click.argument("folders", metavar="[FOLDER]...", type=click.Path(path_type=Path), nargs=-1)
+@click.argument("folders", metavar="[FOLDER]...", type=FilePath(), nargs=-1)
 @format_option
 @plugins_option
 @click.option("--per-label", is_flag=True, help="Print the scores of each label instead.")

@@ -3,6 +3,7 @@
 import click
 
 from toxbench.cli.options import format_option, plugins_option
+from toxbench.cli.output import say
 
 
 @click.command()
@@ -11,7 +12,7 @@ from toxbench.cli.options import format_option, plugins_option
 @click.option("--debug", is_flag=True, help="Show a traceback with every error.")
 def metrics(name: str | None, plugins: tuple[str, ...] | None, debug: bool) -> None:
     """Print every metric with its direction, range and definition."""
-    click.echo(metrics_text(name or "plain", plugins))
+    say(metrics_text(name or "plain", plugins))
 
 
 class WithMetrics(click.Command):

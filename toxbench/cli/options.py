@@ -16,11 +16,27 @@ from toxbench.settings import (
     RunSettings,
     SplitSettings,
     TrainSettings,
+    possible_path,
     read_config,
     run_settings,
 )
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class FilePath(click.Path):
+    """A path as `pathlib.Path`, refused at once where no file could have it."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(path_type=Path, **options)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Check the words before the file system sees them."""
+        try:
+            possible_path(Path(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        return super().convert(value, param, ctx)
 
 
 def comma_list(context: click.Context, option: click.Parameter, value: str | None) -> Any:
@@ -76,7 +92,7 @@ _BACKBONES = click.option(
 )
 _DATA = click.option(
     "--data",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     metavar="FILE",
     help="CSV, TSV, Parquet or JSON lines. [a synthetic sample]",
 )
@@ -121,7 +137,7 @@ def experiment_options(command: Command) -> Command:
         ),
         click.option(
             "--config",
-            type=click.Path(path_type=Path),
+            type=FilePath(),
             metavar="FILE",
             help="TOML file with the same settings; flags win over it.",
         ),
@@ -204,7 +220,7 @@ def results_option(command: Command) -> Command:
     """Add ``--results``."""
     return click.option(
         "--results",
-        type=click.Path(path_type=Path, file_okay=False),
+        type=FilePath(file_okay=False),
         metavar="FOLDER",
         help="Where results are kept. [results]",
     )(command)
@@ -219,5 +235,5 @@ def _click_type(field: FieldInfo) -> Any:
         return click.Choice(get_args(field.annotation))
     if isinstance(field.annotation, UnionType):  # X | None: unset is a value of its own
         plain = get_args(field.annotation)[0]
-        return click.Path(path_type=Path) if plain is Path else plain
+        return FilePath() if plain is Path else plain
     return field.annotation

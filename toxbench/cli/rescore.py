@@ -5,12 +5,13 @@ from pathlib import Path
 import click
 
 from toxbench.cli.metrics import WithMetrics
-from toxbench.cli.options import comma_list, format_option, plugins_option
+from toxbench.cli.options import FilePath, comma_list, format_option, plugins_option
+from toxbench.cli.output import say
 from toxbench.evaluation.definitions import HALF, RULES
 
 
 @click.command(cls=WithMetrics)
-@click.argument("folder", type=click.Path(path_type=Path), required=False)
+@click.argument("folder", type=FilePath(), required=False)
 @click.option(
     "--thresholds", "rule", type=click.Choice(RULES), default=HALF,
     show_default=True, help="Where a probability counts as yes; chosen on validation rows.",
@@ -46,5 +47,5 @@ def rescore(
     leaderboard = score_again(store, rule, without or (), metric.replace("-", "_"))
     if name is None:
         left_out = f" without {', '.join(map(printable, without))}" if without else ""
-        click.echo(f"Scored anew{left_out}; nothing is stored.\n")
+        say(f"Scored anew{left_out}; nothing is stored.\n")
     print_leaderboard(leaderboard, registry, name)

@@ -10,6 +10,7 @@ from toxbench.cli.options import (
     settings_from,
     settings_options,
 )
+from toxbench.cli.output import say
 from toxbench.errors import CellsFailedError
 from toxbench.records import PARTS
 from toxbench.report.words import duration
@@ -66,7 +67,7 @@ def run(**values: Any) -> None:
         failures = run_plan(plan, registry, feedback)
     print_leaderboard(load_leaderboard(plan.store), registry, "json" if values["as_json"] else None)
     if not values["as_json"] and not values["quiet"]:
-        click.echo(f"\nStored in {plan.store.folder}")
+        say(f"\nStored in {plan.store.folder}")
     if failures:
         raise CellsFailedError(
             f"{len(failures)} of {_cells(len(plan.cells))} failed and have no result; "

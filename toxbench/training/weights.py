@@ -17,7 +17,7 @@ from toxbench.errors import SettingsError, StorageError, TryAgainError, nearest
 from toxbench.plugin.backbone import Backbone, StandIn, Tensors
 from toxbench.plugin.space import Space
 from toxbench.records import WeightsRecord
-from toxbench.settings import digest
+from toxbench.settings import digest, possible_path
 from toxbench.training.hub import (
     Hub,
     HubError,
@@ -62,7 +62,7 @@ class WeightsChoice:
         for word in (w.strip() for value in values for w in value.split(",")):
             name, equals, path = word.partition("=")
             if equals and name and path:
-                folders[name] = Path(path)
+                folders[name] = _folder(name, path)
             elif word in MODES:
                 modes.append(word)
             else:
@@ -73,6 +73,13 @@ class WeightsChoice:
         if len(set(modes)) > 1:
             raise SettingsError(f"--weights: choose one of {' and '.join(modes)}")
         return cls(modes[0] if modes else "auto", folders)
+
+
+def _folder(name: str, path: str) -> Path:
+    try:
+        return possible_path(Path(path))
+    except ValueError as error:
+        raise SettingsError(f"--weights {name}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -234,8 +241,8 @@ def _local(name: str, folder: Path) -> Weights:
 
 def _pickled(folder: Path) -> str:
     """Say what to do with weights that could run code while they are loaded."""
-    found = (path.name for kind in _PICKLED for path in folder.glob(f"*{kind}"))
-    name = next(found, None) if os.path.isdir(folder) else None
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    name = next((name for name in sorted(names) if name.endswith(_PICKLED)), None)
     if name is None:
         return ""
     return f"; {name} is a pickle, which may run code and is never loaded: save it as safetensors"

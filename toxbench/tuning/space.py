@@ -146,13 +146,15 @@ def described(dimension: Dimension) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(possible_path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(
             f"--space {path}: neither NAME=RANGE nor a TOML file that can be read"
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"--space {path}: not TOML: {error}") from error
+    except ValueError as error:
+        raise SettingsError(f"--space: {error}") from error
 
 
 def _number(text: str) -> Value:
