@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -47,9 +46,6 @@ def possible_path(path: Path) -> Path:
     if longest > _LONGEST_NAME or len(os.fsencode(path)) > _LONGEST_PATH:
         raise ValueError(f"a name in a path has at most {_LONGEST_NAME} bytes; use a shorter one")
     return path
-
-
-UserPath = Annotated[Path, AfterValidator(possible_path)]
 
 
 class Frozen(BaseModel):
@@ -108,16 +104,21 @@ class SplitSettings(Frozen):
         0.05, ge=0, lt=1, description="fraction of the train rows held out to choose epochs"
     )
     split_seed: int = Field(42, ge=0, lt=2**32, description="random_state of the split")
-    split_file: UserPath | None = Field(
+    split_file: Path | None = Field(
         None, description="JSON of the rows in each part: read if it is there, else written"
     )
-    test: UserPath | None = Field(
+    test: Path | None = Field(
         None, description="table of the official test rows; those of --data are for training"
     )
-    valid: UserPath | None = Field(None, description="table of the official validation rows")
+    valid: Path | None = Field(None, description="table of the official validation rows")
     split_column: str | None = Field(
         None, description="column that says train, validation or test of each row"
     )
+
+    @field_validator("split_file", "test", "valid")
+    @classmethod
+    def _is_possible(cls, value: Path | None) -> Path | None:
+        return None if value is None else possible_path(value)
 
 
 # What of `SplitSettings` says how rows are drawn, and what names a file.
@@ -143,7 +144,7 @@ def _listed(value: object) -> object:
 class RunSettings(Frozen):
     """Everything that one run is told. ``train`` and ``split`` hold only what the user set."""
 
-    data: UserPath | None = Field(None, description="table of comments; none: the synthetic sample")
+    data: Path | None = Field(None, description="table of comments; none: the synthetic sample")
     columns: ColumnSettings = ColumnSettings()
     backbones: tuple[str, ...] = ("bert", "distilbert")
     baselines: tuple[str, ...] | None = Field(None, description="none: every registered one")
@@ -156,7 +157,7 @@ class RunSettings(Frozen):
     workers: int | None = Field(
         None, ge=1, le=1000, description="cells computed at once, in processes; none: what pays"
     )
-    results: UserPath = Path("results")
+    results: Path = Path("results")
     preset: str | None = None
     train: dict[str, Any] = {}
     split: dict[str, Any] = {}
@@ -165,6 +166,11 @@ class RunSettings(Frozen):
     )
     tuned: bool = Field(False, description="each backbone once more, with the settings found")
     tune: dict[str, Any] = Field({}, description="fields of TuneSettings; only tune reads them")
+
+    @field_validator("data", "results")
+    @classmethod
+    def _is_possible(cls, value: Path | None) -> Path | None:
+        return None if value is None else possible_path(value)
 
 
 class TuneSettings(Frozen):
