@@ -7,7 +7,6 @@ the same name, so a new setting is one new field here beside the code that uses 
 import hashlib
 import json
 import math
-import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,12 +37,14 @@ def possible_path(path: Path) -> Path:
         ValueError: it holds a character, or is of a length, that no file system takes.
     """
     try:
-        longest = max((len(os.fsencode(part)) for part in path.parts), default=0)
+        sizes = [len(part.encode("utf-8")) for part in (str(path), *path.parts)]
     except UnicodeEncodeError as error:
-        raise ValueError("half of a surrogate pair is in the path") from error
+        raise ValueError(
+            "the path is not UTF-8, which results are written in; rename it"
+        ) from error
     if "\0" in str(path):
         raise ValueError("a NUL character is in the path")
-    if longest > _LONGEST_NAME or len(os.fsencode(path)) > _LONGEST_PATH:
+    if sizes[0] > _LONGEST_PATH or max(sizes[1:], default=0) > _LONGEST_NAME:
         raise ValueError(f"a name in a path has at most {_LONGEST_NAME} bytes; use a shorter one")
     return path
 

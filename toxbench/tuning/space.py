@@ -10,7 +10,7 @@ from optuna.trial import Trial
 
 from toxbench.errors import SettingsError, nearest
 from toxbench.plugin.space import Choice, Dimension, Range, Space, Value
-from toxbench.settings import TrainSettings, layered
+from toxbench.settings import TrainSettings, layered, possible_path
 
 _GRID_POINTS = 3
 _MOST_POINTS = 10_000
