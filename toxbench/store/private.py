@@ -15,13 +15,13 @@ def scrubbed(text: str) -> str:
     Secrets are the values of environment variables whose names say so, the Hub's tokens, and
     passwords in URLs.
     """
+    text = _KNOWN.sub("***", text)
     secrets = {v for k, v in os.environ.items() if any(word in k.upper() for word in _SECRETS)}
     for value in sorted(secrets, key=len, reverse=True):
         if len(value) >= _SHORTEST:
             text = text.replace(value, "***")
-    text = _KNOWN.sub("***", text)
     for home in _homes():
-        text = text.replace(home, "~")
+        text = re.sub(rf"{re.escape(home)}(?![\w-])", "~", text)
     users = {os.environ.get(name, "") for name in ("USER", "LOGNAME", "USERNAME")} - {""}
     for user in users:
         text = re.sub(rf"(?<!\w){re.escape(user)}(?!\w)", "USER", text)

@@ -71,7 +71,8 @@ def _with_paths(request: Mapping[str, Any], change: Callable[[str], str]) -> dic
             name: change(value) if name in SPLIT_FILES and value else value
             for name, value in changed["split"].items()
         }
-    changed["weights"] = [_with_folder(source, change) for source in changed.get("weights", [])]
+    sources = [source for joined in changed.get("weights", []) for source in joined.split(",")]
+    changed["weights"] = [_with_folder(source.strip(), change) for source in sources]
     tune = changed.get("tune", {})
     if "storage" in tune:
         changed["tune"] = tune | {"storage": with_file(tune["storage"], change)}
