@@ -14,7 +14,8 @@ from toxbench import ReportFormat, Table, hookimpl
 def markdown(table: Table) -> str:
     """Write a GitHub table with title and notes; markup inside cells is inert."""
     inert = [[_inert_markdown(cell) for cell in row] for row in table.rows]
-    body = tabulate(inert, headers=table.headers, tablefmt="github", disable_numparse=True)
+    headers = [_inert_markdown(header) for header in table.headers]
+    body = tabulate(inert, headers=headers, tablefmt="github", disable_numparse=True)
     notes = "".join(f"\n- {_inert_markdown(note)}" for note in table.notes)
     return f"### {_inert_markdown(table.title)}\n\n{body}\n{notes}\n"
 
@@ -22,7 +23,8 @@ def markdown(table: Table) -> str:
 def latex(table: Table) -> str:
     """Write a tabular, the notes as comments; tabulate escapes what LaTeX takes as a command."""
     body = tabulate(table.rows, headers=table.headers, tablefmt="latex", disable_numparse=True)
-    return "\n".join([*(f"% {note}" for note in (table.title, *table.notes)), body])
+    notes = (" ".join(note.splitlines()) for note in (table.title, *table.notes))
+    return "\n".join([*(f"% {note}" for note in notes), body])
 
 
 def html_table(table: Table) -> str:
@@ -36,7 +38,8 @@ def csv_rows(table: Table) -> str:
     """Write unrounded values; a text that a spreadsheet would run as a formula is quoted."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(table.records[0].keys() if table.records else table.headers)
+    names = table.records[0].keys() if table.records else table.headers
+    writer.writerow([_inert_csv(name) for name in names])
     for record in table.records:
         writer.writerow([_inert_csv(value) for value in record.values()])
     return buffer.getvalue().rstrip("\n")
@@ -59,7 +62,7 @@ def _tabulated(style: str) -> Callable[[Table], str]:
 def _inert_markdown(text: str) -> str:
     for character in "\\|`*_[]~":
         text = text.replace(character, f"\\{character}")
-    return html.escape(text, quote=False).replace("\n", " ")
+    return html.escape(" ".join(text.splitlines()), quote=False)
 
 
 def _inert_csv(value: object) -> object:

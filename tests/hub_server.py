@@ -4,7 +4,7 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,7 +18,9 @@ class FakeHub:
     """One repository; ``faults`` are switched on by a test.
 
     Faults: ``cut`` sends half of the weights and hangs up, ``flip`` sends other bytes than
-    announced, ``slow`` answers after 20 s, a number is sent as HTTP status.
+    announced, ``flip small`` the same in small files, ``drip`` sends the weights byte by byte,
+    ``hang`` sends half of them and no more, ``slow`` answers after 20 s, a number is sent as HTTP
+    status.
     """
 
     repository: str
@@ -31,7 +33,10 @@ class FakeHub:
         """Answer of ``/api/models/REPOSITORY?blobs=true``."""
         siblings = []
         for name, data in self.files.items():
-            entry: dict[str, object] = {"rfilename": name, "size": len(data)}
+            blob = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False)
+            entry: dict[str, object] = {
+                "rfilename": name, "size": len(data), "blobId": blob.hexdigest()
+            }  # fmt: skip
             if name.endswith(".safetensors"):
                 digest = hashlib.sha256(data).hexdigest()
                 entry["lfs"] = {"sha256": digest, "size": len(data), "pointerSize": 130}
@@ -76,22 +81,40 @@ def fake_hub(repository: str, folder: Path) -> Iterator[FakeHub]:
             etag = hashlib.sha256(data).hexdigest()
             headers = {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
             weights = name.endswith(".safetensors")
-            if weights and "flip" in hub.faults:
-                data = bytes([data[0] ^ 1]) + data[1:]
-            self._send(data, headers, body, cut=weights and "cut" in hub.faults)
+            if ("flip" if weights else "flip small") in hub.faults:
+                data = data[:-1] + bytes([data[-1] ^ 1])
+            self._send(data, headers, body, hub.faults if weights else set())
 
         def _send(
-            self, data: bytes, headers: dict[str, str], body: bool, cut: bool = False
+            self,
+            data: bytes,
+            headers: dict[str, str],
+            body: bool,
+            faults: Collection[str | int] = (),
         ) -> None:
             self.send_response(200)
             for name, value in headers.items():
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
-            if body:
-                self.wfile.write(data[: len(data) // 2] if cut else data)
-            if cut:
+            if not body:
+                return
+            half = {"cut", "hang"} & set(faults)
+            for piece in self._pieces(data[: len(data) // 2] if half else data, faults):
+                self.wfile.write(piece)
+                self.wfile.flush()
+            if "hang" in faults:
+                time.sleep(60)
+            if half:
                 self.close_connection = True
+
+        def _pieces(self, data: bytes, faults: Collection[str | int]) -> Iterator[bytes]:
+            if "drip" not in faults:
+                yield data
+                return
+            for byte in data:
+                yield bytes([byte])
+                time.sleep(0.3)
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True

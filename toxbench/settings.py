@@ -26,7 +26,27 @@ from toxbench.errors import SettingsError, nearest
 Settings = TypeVar("Settings", bound=BaseModel)
 INNER_FOLDS = 5
 DEFAULT_TRIALS = 20
+_LONGEST_NAME, _LONGEST_PATH = 255, 4000  # bytes; Linux takes 4095 in all, with what we add
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def possible_path(path: Path) -> Path:
+    """Return a path that a file may have.
+
+    Raises:
+        ValueError: it holds a character, or is of a length, that no file system takes.
+    """
+    try:
+        sizes = [len(part.encode("utf-8")) for part in (str(path), *path.parts)]
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            "the path is not UTF-8, which results are written in; rename it"
+        ) from error
+    if "\0" in str(path):
+        raise ValueError("a NUL character is in the path")
+    if sizes[0] > _LONGEST_PATH or max(sizes[1:], default=0) > _LONGEST_NAME:
+        raise ValueError(f"a name in a path has at most {_LONGEST_NAME} bytes; use a shorter one")
+    return path
 
 
 class Frozen(BaseModel):
@@ -96,6 +116,11 @@ class SplitSettings(Frozen):
         None, description="column that says train, validation or test of each row"
     )
 
+    @field_validator("split_file", "test", "valid")
+    @classmethod
+    def _is_possible(cls, value: Path | None) -> Path | None:
+        return None if value is None else possible_path(value)
+
 
 # What of `SplitSettings` says how rows are drawn, and what names a file.
 DRAWING = ("split", "folds", "test_size", "validation_size", "split_seed")
@@ -127,6 +152,9 @@ class RunSettings(Frozen):
     seeds: int = Field(1, ge=1, le=10_000, description="cells of each backbone: seeds 0, 1, ...")
     weights: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ("auto",)
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    plugins: tuple[str, ...] | None = Field(
+        None, description="plugins of others that may load; none: every installed one"
+    )
     workers: int | None = Field(
         None, ge=1, le=1000, description="cells computed at once, in processes; none: what pays"
     )
@@ -147,6 +175,11 @@ class RunSettings(Frozen):
     @classmethod
     def _is_a_time(cls, value: str | None) -> str | None:
         return _time(value)
+
+    @field_validator("data", "results")
+    @classmethod
+    def _is_possible(cls, value: Path | None) -> Path | None:
+        return None if value is None else possible_path(value)
 
 
 class TuneSettings(Frozen):
@@ -245,11 +278,13 @@ def read_config(path: Path) -> dict[str, Any]:
         SettingsError: the file cannot be read or is not TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(possible_path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(f"--config {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"--config {path}: not TOML: {error}") from error
+    except ValueError as error:
+        raise SettingsError(f"--config: {error}") from error
 
 
 def run_settings(config: Mapping[str, Any], flags: Mapping[str, Any]) -> RunSettings:

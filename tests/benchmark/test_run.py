@@ -28,7 +28,7 @@ def test_a_run_stores_cells_and_writes_the_leaderboard(run: Run, tmp_path: Path)
     folder = find_store(tmp_path / "results").folder
     assert {p.name for p in folder.iterdir() if not p.name.startswith(".")} == {
         "protocol.json", "rows.safetensors", "cells",
-        "leaderboard.md", "leaderboard.csv", "leaderboard.json",
+        "leaderboard.md", "leaderboard.csv", "leaderboard.json", "manifest.json",
     }  # fmt: skip
     assert len(cells(tmp_path / "results")) == 3
     pd.testing.assert_frame_equal(toxbench.leaderboard(folder), board)

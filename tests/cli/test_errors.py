@@ -43,6 +43,7 @@ def error_of(done: subprocess.CompletedProcess[str]) -> str:
     return done.stderr
 
 
+@pytest.mark.faults(40)
 def test_rows_are_named_by_id_and_no_comment_is_printed(cli: Cli, results: str) -> None:
     done = cli("errors", results, "--limit", "200")
     assert done.returncode == 0, done.stderr
@@ -69,6 +70,7 @@ def test_every_format_writes_one_table_or_all(cli: Cli, results: str) -> None:
     assert "--table" in error_of(done)
 
 
+@pytest.mark.faults(40)
 def test_comments_are_shown_escaped_and_short(cli: Cli, hostile: Path, results: str) -> None:
     words = ("errors", results, "--table", "missed", "--format", "json", "--show-text")
     done = cli(*words, "--data", str(hostile))

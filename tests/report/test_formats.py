@@ -5,6 +5,7 @@ import io
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pandas as pd
@@ -143,6 +144,7 @@ HOSTILE = {
 hostile = pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
 
 
+@pytest.mark.faults(40)
 @hostile
 def test_markdown_makes_markup_inert(render: Render, text: str) -> None:
     page = render("markdown", make_table(title=text, weights=text))
@@ -158,6 +160,7 @@ def test_markdown_makes_markup_inert(render: Render, text: str) -> None:
         assert plain == text.replace("\n", " ")
 
 
+@pytest.mark.faults(40)
 @hostile
 def test_html_shows_the_text_and_has_no_tag_of_its_own(render: Render, text: str) -> None:
     page = Elements(render("html", make_table(title=text, weights=text)))
@@ -166,6 +169,7 @@ def test_html_shows_the_text_and_has_no_tag_of_its_own(render: Render, text: str
     assert [cell.strip() for cell in page.texts[4:]] == ["bert", text, "0.333 ± 0.100"]
 
 
+@pytest.mark.faults(40)
 @hostile
 def test_csv_keeps_a_text_in_its_cell(render: Render, text: str) -> None:
     page = render("csv", make_table(title=text, weights=text, rows=2))
@@ -175,6 +179,7 @@ def test_csv_keeps_a_text_in_its_cell(render: Render, text: str) -> None:
     assert {row["micro_f1"] for row in rows} == {repr(1 / 3)}
 
 
+@pytest.mark.faults(40)
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
 def test_csv_quotes_what_a_spreadsheet_would_run(render: Render, start: str) -> None:
     page = render("csv", make_table(weights=f"{start}cmd()"))
@@ -182,6 +187,7 @@ def test_csv_quotes_what_a_spreadsheet_would_run(render: Render, start: str) -> 
     assert f",{start}cmd()" not in page
 
 
+@pytest.mark.faults(40)
 @pytest.mark.parametrize("text", ["a_b", "50 %", "a & b", "#1", "$x$", "{a}", "a\\input{b}"])
 def test_latex_escapes_what_it_would_obey(render: Render, text: str) -> None:
     page = render("latex", make_table(weights=text))
@@ -190,3 +196,30 @@ def test_latex_escapes_what_it_would_obey(render: Render, text: str) -> None:
     assert len(cells) == 3
     without = re.sub(r"\\[&%$#_{}]|\\textbackslash\{\}", "", cells[1])
     assert not set(without) & set("\\&%$#_{}")
+
+
+@hostile
+@pytest.mark.faults(40)
+@pytest.mark.parametrize("name", ["markdown", "html", "csv", "latex"])
+def test_headers_and_notes_are_inert_too(render: Render, name: str, text: str) -> None:
+    plain = make_table()
+    table = replace(
+        plain,
+        headers=(text, *plain.headers[1:]),
+        notes=(f"{text}\n{text}",),
+        records=({text: 1, "weights": "hub"},),
+    )
+    page = render(name, table)
+    if name == "markdown":
+        assert len(cells_of(table_lines(page)[0])) == 3
+        assert not {"<", ">"} & set(page)
+    elif name == "html":
+        assert Elements(page).tags == {"table", "caption", "thead", "tbody", "tr", "th", "td"}
+    elif name == "csv":
+        (header, row) = csv.reader(io.StringIO(page, newline=""))
+        assert header[0].removeprefix("'") == text
+        assert not header[0].startswith("=")
+        assert row == ["1", "hub"]
+    else:
+        before = page[: page.index("\\begin{tabular}")]
+        assert all(line.startswith("%") for line in before.splitlines())

@@ -21,8 +21,9 @@ from toxbench.training.weights import WeightsChoice, WeightsFinder, parameter_co
 
 REPOSITORY = "somebody/tiny-bert"
 _FIND = """
-import json, sys, time
+import json, os, sys, time
 from toxbench import Backbone
+from toxbench.training import hub
 from toxbench.errors import ToxbenchError
 from toxbench.plugin.registry import Registry
 from toxbench.training.weights import WeightsChoice, WeightsFinder
@@ -30,6 +31,7 @@ from dataclasses import replace
 mode, checkpoint = sys.argv[1:]
 stand_in = Registry.discover().backbone("bert").item.stand_in
 backbone = Backbone(name="bert", checkpoint=checkpoint, stand_in=stand_in)
+hub.PATIENCE = float(os.environ.get("PATIENCE", hub.PATIENCE))
 started = time.perf_counter()
 try:
     weights = WeightsFinder(WeightsChoice(mode)).find(backbone)
@@ -87,6 +89,7 @@ def test_the_hub_is_asked_once_and_its_files_are_checked(hub: FakeHub, find: Fin
     assert sum("/api/models/" in request for request in hub.requests) == 1
 
 
+@pytest.mark.faults(31)
 def test_a_second_run_takes_the_cache_without_a_request(hub: FakeHub, find: Find) -> None:
     folder = find("hub", hub.url)["folder"]
     hub.requests.clear()
@@ -95,7 +98,8 @@ def test_a_second_run_takes_the_cache_without_a_request(hub: FakeHub, find: Find
     assert hub.requests == []
 
 
-@pytest.mark.parametrize("fault", ["cut", "flip", 404, 401, 503])
+@pytest.mark.faults(31)
+@pytest.mark.parametrize("fault", ["cut", "flip", "flip small", 404, 401, 503])
 def test_what_the_hub_does_not_deliver_whole_is_not_used(
     hub: FakeHub, find: Find, fault: str | int, tmp_path: Path
 ) -> None:
@@ -110,6 +114,25 @@ def test_what_the_hub_does_not_deliver_whole_is_not_used(
     assert find("hub", hub.url)["source"] == "hub", "nothing damaged may stay in the cache"
 
 
+@pytest.mark.faults(31)
+@pytest.mark.parametrize("fault", ["drip", "hang"])
+def test_a_download_that_never_ends_is_given_up(hub: FakeHub, find: Find, fault: str) -> None:
+    hub.faults.add(fault)
+    failed = find("hub", hub.url, PATIENCE="3")
+    assert failed["code"] == 75
+    assert "model.safetensors of somebody/tiny-bert did not arrive: no answer within 3" in str(
+        failed["error"]
+    )
+    assert float(str(failed["seconds"])) < 8
+    assert find("auto", hub.url, PATIENCE="3")["source"] == "stand-in"
+    hub.faults.clear()
+    found = find("hub", hub.url)
+    assert found["source"] == "hub"
+    weights = Path(str(found["folder"])) / "model.safetensors"
+    assert weights.read_bytes() == hub.files["model.safetensors"]
+
+
+@pytest.mark.faults(31)
 @pytest.mark.parametrize("kind", ["refused", "slow", "no such name", "offline"])
 def test_without_a_network_auto_decides_within_three_seconds(
     hub: FakeHub, find: Find, kind: str
@@ -136,6 +159,7 @@ def test_a_named_folder_is_used_and_known_by_its_content(checkpoint: Path) -> No
     assert str(checkpoint.parent) not in record.model_dump_json()
 
 
+@pytest.mark.faults(41)
 def test_a_folder_without_safetensors_is_refused(tmp_path: Path, checkpoint: Path) -> None:
     for file in checkpoint.iterdir():
         if file.suffix != ".safetensors":

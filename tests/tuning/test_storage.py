@@ -9,7 +9,7 @@ import pytest
 from toxbench.errors import SettingsError, StorageError, ToxbenchError, TryAgainError
 from toxbench.tuning.storage import (
     database_errors,
-    has_password,
+    is_private,
     open_storage,
     shown_url,
     sqlite_url,
@@ -71,7 +71,7 @@ def test_a_missing_driver_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_a_password_is_found_and_hidden_wherever_it_stands(url: str) -> None:
-    assert has_password(url)
+    assert is_private(url)
     shown = shown_url(url)
     assert SECRET not in shown
     assert "localhost" in shown
@@ -81,7 +81,7 @@ def test_a_password_is_found_and_hidden_wherever_it_stands(url: str) -> None:
     "url", ["sqlite:///a.sqlite3", "postgresql+psycopg://u@localhost/db?host=/tmp/x"]
 )
 def test_a_url_without_a_password_has_none(url: str) -> None:
-    assert not has_password(url)
+    assert not is_private(url)
     assert "***" not in shown_url(url)
 
 

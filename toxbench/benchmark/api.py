@@ -57,6 +57,7 @@ def run(
     tuned: bool | None = None,
     workers: int | None = None,
     cell_timeout: str | None = None,
+    plugins: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """Compare backbones on a table and return the leaderboard.
 
@@ -80,6 +81,8 @@ def run(
         tuned: each backbone once more, with the settings that `toxbench.tune` found.
         workers: cells computed at once, in processes; default what pays.
         cell_timeout: what a cell may take, such as ``30m``; default any time.
+        plugins: of other distributions that may load, by the names of their entry points;
+            default all that are installed.
 
     Returns:
         one row for each candidate, the highest mean test micro-F1 first; see `leaderboard`.
@@ -103,10 +106,11 @@ def run(
         "tuned": tuned,
         "workers": workers,
         "cell_timeout": cell_timeout,
+        "plugins": plugins,
     }
     flags = {name: value for name, value in given.items() if value is not None}
     settings = run_settings(read_config(Path(config)) if config is not None else {}, flags)
-    registry = Registry.discover()
+    registry = Registry.discover(settings.plugins)
     plan = make_plan(settings, registry)
     failures = run_plan(plan, registry, Silent())
     if failures or plan.lost:

@@ -163,9 +163,14 @@ def environment(device: Device) -> Environment:
         device_name=device.name,
         precision=device.precision,
         threads=torch.get_num_threads(),
-        versions={"python": platform.python_version()} | dict(map(_version, _PACKAGES)),
+        versions=package_versions(),
         commit=_git_commit(),
     )
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that scores may depend on."""
+    return {"python": platform.python_version()} | dict(map(_version, _PACKAGES))
 
 
 def _predicted(predict: Predict, texts: Sequence[str], label_count: int) -> npt.NDArray[np.float32]:

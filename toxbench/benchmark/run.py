@@ -7,6 +7,7 @@ from typing import Protocol as Interface
 from toxbench.atomic import write_atomically
 from toxbench.benchmark.candidate import Candidate
 from toxbench.benchmark.cell import Probabilities
+from toxbench.benchmark.code import code_of
 from toxbench.benchmark.execution import Failure, Station, Task, compute_here
 from toxbench.benchmark.jobs import Setup
 from toxbench.benchmark.plan import Plan
@@ -19,6 +20,7 @@ from toxbench.report.labels import label_tables
 from toxbench.report.tables import leaderboard_table
 from toxbench.store.cells import CellStore
 from toxbench.store.leaderboard import Leaderboard
+from toxbench.store.manifest import note_code
 from toxbench.store.ranking import load_leaderboard
 
 
@@ -60,6 +62,7 @@ def run_plan(
     plan.prepare()
     with ExitStack() as held:
         _hold(plan.store, patience, held, feedback)
+        note_code(plan.store.folder, code_of(registry))
         keeper = _Keeper(plan, registry, feedback)
         tasks = [(candidate, key) for candidate, key in plan.missing if not plan.store.has(key)]
         try:

@@ -2,30 +2,40 @@
 
 import click
 
+from toxbench.cli.options import plugins_option
+from toxbench.cli.output import say
+
 
 @click.command()
+@plugins_option
 @click.option("--debug", is_flag=True, help="Show a traceback with every error.")
-def backbones(debug: bool) -> None:
+def backbones(plugins: tuple[str, ...] | None, debug: bool) -> None:
     """List backbones: where they come from, and what weights there are on this machine."""
     from tabulate import tabulate
 
     from toxbench.plugin.registry import Registry
-    from toxbench.report.words import millions
+    from toxbench.report.words import millions, printable
     from toxbench.training.weights import parameters_here
 
-    registry = Registry.discover()
+    registry = Registry.discover(plugins)
     rows = []
     for name, registered in registry.backbones.items():
         source, parameters = parameters_here(registered.item)
         stand_in = registered.item.stand_in
         here = f"stand-in: {stand_in.note}" if source == "stand-in" and stand_in else source
         rows.append(
-            (name, registered.item.checkpoint, here, millions(parameters), registered.distribution)
+            (
+                name,
+                printable(registered.item.checkpoint),
+                printable(here),
+                millions(parameters),
+                printable(registered.distribution),
+            )
         )
     headers = ("backbone", "checkpoint", "weights here", "parameters", "from")
-    click.echo(tabulate(rows, headers=headers, disable_numparse=True))
+    say(tabulate(rows, headers=headers, disable_numparse=True))
     baselines = [f"{name} ({entry.distribution})" for name, entry in registry.baselines.items()]
-    click.echo(f"\nBaselines: {', '.join(baselines) or 'none'}")
-    click.echo("Parameters are those of the pretrained weights here, without a new head.")
+    say(f"\nBaselines: {', '.join(baselines) or 'none'}")
+    say("Parameters are those of the pretrained weights here, without a new head.")
     for problem in registry.problems:
-        click.echo(f"toxbench: warning: {problem}", err=True)
+        say(f"toxbench: warning: {printable(str(problem))}", err=True)

@@ -4,15 +4,22 @@ from pathlib import Path
 
 import click
 
-from toxbench.cli.options import results_option
+from toxbench.cli.options import format_option, plugins_option, results_option
 
 
 @click.command()
 @click.argument("names", metavar="[CANDIDATE]...", nargs=-1)
 @results_option
-@click.option("--format", "name", metavar="NAME", help="github, markdown, latex, csv, json, html.")
+@format_option
+@plugins_option
 @click.option("--debug", is_flag=True, help="Show a traceback with every error.")
-def compare(names: tuple[str, ...], results: Path | None, name: str | None, debug: bool) -> None:
+def compare(
+    names: tuple[str, ...],
+    results: Path | None,
+    name: str | None,
+    plugins: tuple[str, ...] | None,
+    debug: bool,
+) -> None:
     """Compare candidates pair by pair, as the leaderboard names them; without names, all.
 
     The same resampled test rows and seeds for both; p-values are two-sided, and Holm's correction
@@ -24,5 +31,6 @@ def compare(names: tuple[str, ...], results: Path | None, name: str | None, debu
     from toxbench.store.find import find_store
     from toxbench.store.ranking import load_leaderboard
 
+    registry = Registry.discover(plugins)
     leaderboard = load_leaderboard(find_store(results or Path("results")))
-    print_tables([comparison(leaderboard, names)], Registry.discover(), name)
+    print_tables([comparison(leaderboard, names)], registry, name)

@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toxbench.cli.options import (
+    FilePath,
     column_options,
     comma_list,
+    plugins_option,
     settings_from,
     settings_options,
     used,
 )
+from toxbench.cli.output import say
 from toxbench.errors import SettingsError
 from toxbench.report.words import printable
 from toxbench.settings import RunSettings, SplitSettings
@@ -30,7 +33,7 @@ def data() -> None:
 
 
 @data.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=FilePath())
 @column_options
 @click.option("--debug", is_flag=True, help="Show a traceback with every error.")
 def show(file: Path, debug: bool, **values: Any) -> None:
@@ -40,11 +43,11 @@ def show(file: Path, debug: bool, **values: Any) -> None:
     from toxbench.settings import ColumnSettings, layered
 
     comments = read_comments(file, layered(ColumnSettings, used(ColumnSettings, values)))
-    click.echo(_text(comments, describe(comments)))
+    say(_text(comments, describe(comments)))
 
 
 @data.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=FilePath())
 @column_options
 @click.option(
     "--backbones",
@@ -58,6 +61,7 @@ def show(file: Path, debug: bool, **values: Any) -> None:
     metavar="SOURCE",
     help="Of --backbones: auto, hub, stand-in, or NAME=PATH; may be repeated. [auto]",
 )
+@plugins_option
 @settings_options(SplitSettings)
 @click.option("--debug", is_flag=True, help="Show a traceback with every error.")
 def check(file: Path, debug: bool, **values: Any) -> None:
@@ -66,8 +70,9 @@ def check(file: Path, debug: bool, **values: Any) -> None:
     Texts and groups on both sides of the split, equal texts with different labels, labels that
     imply others or never change, comments that are cut. Finding some is no error.
     """
-    if values["weights"] and not values["backbones"]:
-        raise SettingsError("--weights is for --backbones; name some")
+    for name in ("weights", "plugins"):
+        if values[name] not in {None, ()} and not values["backbones"]:
+            raise SettingsError(f"--{name} is for --backbones; name some")
     settings = settings_from({**values, "data": file, "config": None})
     from toxbench.benchmark.check import split_settings
     from toxbench.data.audit import audit
@@ -78,16 +83,16 @@ def check(file: Path, debug: bool, **values: Any) -> None:
     split = split_settings(settings)
     comments = read_comments(file, settings.columns)
     folds = draw_folds(comments, split)
-    click.echo(_headline(comments, split, folds))
+    say(_headline(comments, split, folds))
     for line in audit_lines(audit(comments, folds), lambda row: _row_name(comments, row)):
-        click.echo(line)
+        say(line)
     truncated = _truncation(settings, comments) if values["backbones"] else _TRUNCATION_HINT
     for line in truncated:
-        click.echo(printable(line))
+        say(printable(line))
 
 
 @data.command()
-@click.argument("file", metavar="OUT.csv", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("file", metavar="OUT.csv", type=FilePath(dir_okay=False))
 @click.option("--debug", is_flag=True, help="Show a traceback with every error.")
 def sample(file: Path, debug: bool) -> None:
     """Write the built-in synthetic sample to OUT.csv."""
@@ -96,7 +101,7 @@ def sample(file: Path, debug: bool) -> None:
 
     frame = sample_frame()
     write_atomically(file, frame.to_csv(index=False, lineterminator="\n").encode("utf-8"))
-    click.echo(f"{file}: {len(frame)} synthetic comments; scores on them say nothing of real ones")
+    say(f"{file}: {len(frame)} synthetic comments; scores on them say nothing of real ones")
 
 
 @data.command()
@@ -109,8 +114,8 @@ def fetch(debug: bool) -> None:
     same = "the version that toxbench was measured on" if fetched.known else (
         "NOT the version that toxbench was measured on: its sha256 differs"
     )  # fmt: skip
-    click.echo(f"{fetched.path}")
-    click.echo(f"{fetched.rows} comments, {fetched.labels} labels; {same}")
+    say(f"{fetched.path}")
+    say(f"{fetched.rows} comments, {fetched.labels} labels; {same}")
 
 
 _TRUNCATION_HINT = ("Cut comments: not counted; --backbones bert,distilbert counts them",)
@@ -139,7 +144,7 @@ def _truncation(settings: RunSettings, comments: "Comments") -> "Iterator[str]":
     from toxbench.benchmark.check import check_settings
     from toxbench.plugin.registry import Registry
 
-    registry = Registry.discover()
+    registry = Registry.discover(settings.plugins)
     check_settings(settings, registry)
     # Only now: torch and transformers take seconds to import.
     from toxbench.benchmark.truncation import Truncation, truncations
@@ -157,11 +162,13 @@ def _truncation(settings: RunSettings, comments: "Comments") -> "Iterator[str]":
 
 def _text(comments: "Comments", facts: "Description") -> str:
     """Lay out a description for a terminal."""
-    roles = ", ".join(f"{role}: {column or 'none'}" for role, column in comments.columns.items())
+    roles = ", ".join(
+        f"{role}: {printable(column or 'none')}" for role, column in comments.columns.items()
+    )
     shortest, median, mean, high, longest = facts.characters
     per_row = ", ".join(f"{count}: {rows}" for count, rows in facts.labels_a_row.items())
     lines = [
-        f"{comments.name}: {len(comments)} rows, {len(comments.labels)} labels",
+        f"{printable(comments.name)}: {len(comments)} rows, {len(comments.labels)} labels",
         f"Columns      {roles}",
         f"Characters   shortest {shortest:.0f}, median {median:.0f}, mean {mean:.0f}, "
         f"95 % below {high:.0f}, longest {longest:.0f}",
@@ -174,7 +181,7 @@ def _text(comments: "Comments", facts: "Description") -> str:
             f"Groups       {count}, the largest with {largest} rows; {without} rows without one"
         )
     lines += ["", _label_table(comments, facts)]
-    lines += ["", *(f"Note: {problem}" for problem in facts.problems)]
+    lines += ["", *(f"Note: {printable(problem)}" for problem in facts.problems)]
     return "\n".join(lines).rstrip()
 
 
@@ -186,7 +193,7 @@ def _label_table(comments: "Comments", facts: "Description") -> str:
     rows = [
         (
             number,
-            label,
+            printable(label),
             facts.supports[label],
             f"{facts.supports[label] / len(comments):.1%}",
             *("." if i == j else count for j, count in enumerate(facts.together[i].tolist())),
@@ -194,4 +201,4 @@ def _label_table(comments: "Comments", facts: "Description") -> str:
         for i, (number, label) in enumerate(zip(numbers, comments.labels, strict=True))
     ]
     headers = ("#", "label", "positives", "share", *(f"with {n}" for n in numbers))
-    return tabulate(rows, headers=headers, disable_numparse=False)
+    return tabulate(rows, headers=headers, disable_numparse=[1])

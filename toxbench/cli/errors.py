@@ -5,19 +5,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toxbench.cli.options import column_options, used
+from toxbench.cli.options import FilePath, column_options, format_option, plugins_option, used
+from toxbench.cli.output import say
 from toxbench.errors import DataError, SettingsError
 
 if TYPE_CHECKING:
     from toxbench.data.table import Comments
     from toxbench.store.cells import ProtocolRecord
 
-_FILE = click.Path(path_type=Path)
+_FILE = FilePath()
 _ONE_TABLE = ("csv", "json")  # formats that hold one table a file
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path), required=False)
+@click.argument("folder", type=FilePath(), required=False)
 @click.option(
     "--table",
     "which",
@@ -32,7 +33,8 @@ _ONE_TABLE = ("csv", "json")  # formats that hold one table a file
     metavar="N",
     help="Rows of each table, in every format.",
 )
-@click.option("--format", "name", metavar="NAME", help="github, markdown, latex, csv, json, html.")
+@format_option
+@plugins_option
 @click.option(
     "--show-text",
     is_flag=True,
@@ -44,7 +46,12 @@ _ONE_TABLE = ("csv", "json")  # formats that hold one table a file
 @column_options
 @click.option("--debug", is_flag=True, help="Show a traceback with every error.")
 def errors(
-    folder: Path | None, which: str | None, limit: int, name: str | None, **values: Any
+    folder: Path | None,
+    which: str | None,
+    limit: int,
+    name: str | None,
+    plugins: tuple[str, ...] | None,
+    **values: Any,
 ) -> None:
     """Print rows to look at, by id, from the results in FOLDER; without one, the newest.
 
@@ -58,11 +65,11 @@ def errors(
 
     if name in _ONE_TABLE and which is None:
         raise SettingsError(f"{name} holds one table; choose with --table missed|disagree|labels")
-    render = Registry.discover().report_format(name or "plain").item.render
+    render = Registry.discover(plugins).report_format(name or "plain").item.render
     predicted = load_predicted(find_store(folder or Path("results")))
     shown = Shown(limit, _texts(predicted.protocol, values))
     tables = [make(predicted, shown) for key, make in TABLES.items() if which in {None, key}]
-    click.echo("\n\n".join(render(table).strip() for table in tables))
+    say("\n\n".join(render(table).strip() for table in tables))
 
 
 def _texts(protocol: "ProtocolRecord", values: dict[str, Any]) -> tuple[str, ...] | None:

@@ -4,7 +4,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import click
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -18,6 +17,7 @@ from rich.progress import (
 )
 
 from toxbench.benchmark.execution import Failure
+from toxbench.cli.output import say
 from toxbench.records import CellKey, CellRecord, EpochRecord, TrialRecord
 from toxbench.report.words import duration, printable
 from toxbench.tuning.progress import SearchProgress
@@ -47,7 +47,7 @@ class Quiet:
     def cell_failed(self, failure: Failure) -> None:
         """Write one line, and the traceback if it was asked for."""
         if self._debug:
-            click.echo(failure.trace, err=True, nl=False)
+            say(failure.trace.rstrip("\n"), err=True)
         self._write(f"toxbench: error: {failure}")
 
     def trial_started(self, backbone: str, number: int, default: bool, epochs: int) -> None:
@@ -63,7 +63,7 @@ class Quiet:
         """Say nothing."""
 
     def _write(self, line: str) -> None:
-        click.echo(printable(line), err=True)
+        say(printable(line), err=True)
 
 
 class Plain(Quiet):
@@ -118,7 +118,9 @@ class Live(Plain):
 
     def _write(self, line: str) -> None:
         # markup and highlighting off: names and messages are shown as they are
-        self._progress.console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
+        self._progress.console.print(
+            printable(line), markup=False, emoji=False, highlight=False, soft_wrap=True
+        )
 
     def cell_started(self, key: CellKey, number: int, total: int, epochs: int | None) -> None:
         """Show a bar of its own, if it has epochs."""

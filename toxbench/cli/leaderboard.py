@@ -5,14 +5,22 @@ from pathlib import Path
 import click
 
 from toxbench.cli.metrics import WithMetrics
+from toxbench.cli.options import FilePath, format_option, plugins_option
 
 
 @click.command(cls=WithMetrics)
-@click.argument("folders", metavar="[FOLDER]...", type=click.Path(path_type=Path), nargs=-1)
-@click.option("--format", "name", metavar="NAME", help="github, markdown, latex, csv, json, html.")
+@click.argument("folders", metavar="[FOLDER]...", type=FilePath(), nargs=-1)
+@format_option
+@plugins_option
 @click.option("--per-label", is_flag=True, help="Print the scores of each label instead.")
 @click.option("--debug", is_flag=True, help="Show a traceback with every error.")
-def leaderboard(folders: tuple[Path, ...], name: str | None, per_label: bool, debug: bool) -> None:
+def leaderboard(
+    folders: tuple[Path, ...],
+    name: str | None,
+    plugins: tuple[str, ...] | None,
+    per_label: bool,
+    debug: bool,
+) -> None:
     """Print the stored leaderboard of FOLDER; without one, the newest in results/.
 
     Several folders, from several machines say, make one leaderboard if they hold results of the
@@ -23,6 +31,7 @@ def leaderboard(folders: tuple[Path, ...], name: str | None, per_label: bool, de
     from toxbench.store.find import find_store
     from toxbench.store.ranking import load_leaderboard
 
+    registry = Registry.discover(plugins)
     stores = [find_store(folder) for folder in folders or (Path("results"),)]
     show = print_labels if per_label else print_leaderboard
-    show(load_leaderboard(*stores), Registry.discover(), name)
+    show(load_leaderboard(*stores), registry, name)

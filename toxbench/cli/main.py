@@ -14,12 +14,13 @@ from toxbench.cli.data import data
 from toxbench.cli.errors import errors
 from toxbench.cli.leaderboard import leaderboard
 from toxbench.cli.metrics import metrics
+from toxbench.cli.output import say
 from toxbench.cli.rescore import rescore
 from toxbench.cli.run import run
 from toxbench.cli.signals import Ended, ending_in_order
 from toxbench.cli.speed import speed
 from toxbench.cli.tune import tune
-from toxbench.errors import ToxbenchError
+from toxbench.errors import DataError, StorageError, ToxbenchError
 from toxbench.report.words import printable
 
 EXIT_CODES = (
@@ -71,10 +72,15 @@ def _code_of(words: list[str]) -> int:
     except click.ClickException as error:
         _say(error.format_message())
         code = 2
+    except OSError as error:
+        # A file or folder that cannot be used, wherever that was noticed.
+        _debug(words)
+        _say(f"{error.filename or type(error).__name__}: {error.strerror or error}")
+        code = StorageError.exit_code
     except ToxbenchError as error:
         _debug(words)
-        for line in str(error).splitlines():
-            _say(line)
+        for problem in error.problems if isinstance(error, DataError) else [str(error)]:
+            _say(problem)
         code = error.exit_code
     except Exception as error:  # noqa: BLE001 - the last resort: a bug is told as one
         _debug(words)
@@ -96,9 +102,9 @@ def _how_to_go_on(words: Sequence[str]) -> str:
 
 def _debug(words: Sequence[str]) -> None:
     if "--debug" in words:
-        traceback.print_exc()
+        say(traceback.format_exc().rstrip("\n"), err=True)
 
 
 def _say(message: str) -> None:
     """Write one line that no terminal takes as a command."""
-    click.echo(f"toxbench: error: {printable(message)}", err=True)
+    say(f"toxbench: error: {printable(message)}", err=True)

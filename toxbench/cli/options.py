@@ -16,11 +16,27 @@ from toxbench.settings import (
     RunSettings,
     SplitSettings,
     TrainSettings,
+    possible_path,
     read_config,
     run_settings,
 )
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class FilePath(click.Path):
+    """A path as `pathlib.Path`, refused at once where no file could have it."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(path_type=Path, **options)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Check the words before the file system sees them."""
+        try:
+            possible_path(Path(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        return super().convert(value, param, ctx)
 
 
 def comma_list(context: click.Context, option: click.Parameter, value: str | None) -> Any:
@@ -50,6 +66,24 @@ def column_options(command: Command) -> Command:
     )
 
 
+def plugins_option(command: Command) -> Command:
+    """Add ``--plugins``, which every command has that discovers some."""
+    return click.option(
+        "--plugins",
+        metavar="A,B,C",
+        callback=comma_list,
+        help="Plugins of others that may load, by the names of their entry points, or none; "
+        "toxbench's own always do. [all that are installed]",
+    )(command)
+
+
+def format_option(command: Command) -> Command:
+    """Add ``--format``."""
+    return click.option(
+        "--format", "name", metavar="NAME", help="github, markdown, latex, csv, json, html."
+    )(command)
+
+
 _BACKBONES = click.option(
     "--backbones",
     metavar="A,B,C",
@@ -58,7 +92,7 @@ _BACKBONES = click.option(
 )
 _DATA = click.option(
     "--data",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     metavar="FILE",
     help="CSV, TSV, Parquet or JSON lines. [a synthetic sample]",
 )
@@ -77,7 +111,7 @@ _DEVICE = click.option(
 
 def training_options(command: Command) -> Command:
     """Add what is trained, on which table, from which weights, where."""
-    return _add(command, _BACKBONES, _DATA, _WEIGHTS, _DEVICE)
+    return _add(command, _BACKBONES, _DATA, _WEIGHTS, _DEVICE, plugins_option)
 
 
 def experiment_options(command: Command) -> Command:
@@ -103,7 +137,7 @@ def experiment_options(command: Command) -> Command:
         ),
         click.option(
             "--config",
-            type=click.Path(path_type=Path),
+            type=FilePath(),
             metavar="FILE",
             help="TOML file with the same settings; flags win over it.",
         ),
@@ -119,6 +153,7 @@ def experiment_options(command: Command) -> Command:
             metavar="TIME",
             help="What a cell may take, such as 90s, 30m or 2h; then it has failed. [any time]",
         ),
+        plugins_option,
     )
 
 
@@ -190,7 +225,7 @@ def results_option(command: Command) -> Command:
     """Add ``--results``."""
     return click.option(
         "--results",
-        type=click.Path(path_type=Path, file_okay=False),
+        type=FilePath(file_okay=False),
         metavar="FOLDER",
         help="Where results are kept. [results]",
     )(command)
@@ -205,5 +240,5 @@ def _click_type(field: FieldInfo) -> Any:
         return click.Choice(get_args(field.annotation))
     if isinstance(field.annotation, UnionType):  # X | None: unset is a value of its own
         plain = get_args(field.annotation)[0]
-        return click.Path(path_type=Path) if plain is Path else plain
+        return FilePath() if plain is Path else plain
     return field.annotation

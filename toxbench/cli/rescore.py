@@ -5,12 +5,13 @@ from pathlib import Path
 import click
 
 from toxbench.cli.metrics import WithMetrics
-from toxbench.cli.options import comma_list
+from toxbench.cli.options import FilePath, comma_list, format_option, plugins_option
+from toxbench.cli.output import say
 from toxbench.evaluation.definitions import HALF, RULES
 
 
 @click.command(cls=WithMetrics)
-@click.argument("folder", type=click.Path(path_type=Path), required=False)
+@click.argument("folder", type=FilePath(), required=False)
 @click.option(
     "--thresholds", "rule", type=click.Choice(RULES), default=HALF,
     show_default=True, help="Where a probability counts as yes; chosen on validation rows.",
@@ -19,7 +20,8 @@ from toxbench.evaluation.definitions import HALF, RULES
 @click.option(
     "--without", metavar="A,B", callback=comma_list, help="Labels to leave out of everything."
 )
-@click.option("--format", "name", metavar="NAME", help="github, markdown, latex, csv, json, html.")
+@format_option
+@plugins_option
 @click.option("--debug", is_flag=True, help="Show a traceback with every error.")
 def rescore(
     folder: Path | None,
@@ -27,6 +29,7 @@ def rescore(
     metric: str,
     without: tuple[str, ...] | None,
     name: str | None,
+    plugins: tuple[str, ...] | None,
     debug: bool,
 ) -> None:
     """Score the stored cells of FOLDER anew; nothing is trained, and nothing is written.
@@ -39,9 +42,10 @@ def rescore(
     from toxbench.report.words import printable
     from toxbench.store.find import find_store
 
+    registry = Registry.discover(plugins)
     store = find_store(folder or Path("results"))
     leaderboard = score_again(store, rule, without or (), metric.replace("-", "_"))
     if name is None:
         left_out = f" without {', '.join(map(printable, without))}" if without else ""
-        click.echo(f"Scored anew{left_out}; nothing is stored.\n")
-    print_leaderboard(leaderboard, Registry.discover(), name)
+        say(f"Scored anew{left_out}; nothing is stored.\n")
+    print_leaderboard(leaderboard, registry, name)

@@ -10,6 +10,7 @@ from toxbench.cli.options import (
     settings_from,
     settings_options,
 )
+from toxbench.cli.output import say
 from toxbench.errors import CellsFailedError
 from toxbench.records import PARTS
 from toxbench.report.words import duration
@@ -39,7 +40,7 @@ def run(**values: Any) -> None:
     from toxbench.plugin.registry import Registry
 
     settings = settings_from(values)
-    registry = Registry.discover()
+    registry = Registry.discover(settings.plugins)
     check_settings(settings, registry)
     # Only now: torch and transformers take seconds to import.
     from toxbench.benchmark.plan import make_plan
@@ -66,7 +67,7 @@ def run(**values: Any) -> None:
         failures = run_plan(plan, registry, feedback)
     print_leaderboard(load_leaderboard(plan.store), registry, "json" if values["as_json"] else None)
     if not values["as_json"] and not values["quiet"]:
-        click.echo(f"\nStored in {plan.store.folder}")
+        say(f"\nStored in {plan.store.folder}")
     lines = list(plan.lost)
     if failures:
         lines.append(

@@ -1,7 +1,6 @@
 """Printing leaderboards."""
 
-import click
-
+from toxbench.cli.output import say
 from toxbench.plugin.formats import Table
 from toxbench.plugin.registry import Registry
 from toxbench.report.labels import label_table, label_tables
@@ -32,4 +31,4 @@ def print_tables(tables: list[Table], registry: Registry, name: str | None) -> N
         SettingsError: there is no such format.
     """
     render = registry.report_format(name or "plain").item.render
-    click.echo("\n\n".join(render(table).strip() for table in tables))
+    say("\n\n".join(render(table).strip() for table in tables))

@@ -7,6 +7,7 @@ import click
 from toxbench.cli.options import (
     column_options,
     comma_list,
+    format_option,
     settings_from,
     settings_options,
     training_options,
@@ -36,7 +37,7 @@ _EPOCHS = 3
     help="Random weights with hidden size H, L layers and A heads; bert-base is 768,12,12.",
 )
 @settings_options(TrainSettings, without=tuple({*TrainSettings.model_fields} - {*_OFFERED}))
-@click.option("--format", "name", metavar="NAME", help="github, markdown, latex, csv, json, html.")
+@format_option
 @click.option("--json", "as_json", is_flag=True, help="As --format json, and nothing on stderr.")
 @click.option("--quiet", is_flag=True, help="Print the tables and nothing else.")
 @click.option("--debug", is_flag=True, help="Show a traceback with every error.")
@@ -55,7 +56,7 @@ def speed(**values: Any) -> None:
     # No validation rows: they are no part of training.
     chosen = {**values, "epochs": values["epochs"] or _EPOCHS, "validation_size": 0.0}
     settings = settings_from({**chosen, "config": None})
-    registry = Registry.discover()
+    registry = Registry.discover(settings.plugins)
     name = "json" if values["as_json"] else values["name"]
     registry.report_format(name or "plain")  # refused now, not after minutes
     check_settings(settings, registry)

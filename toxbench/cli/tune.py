@@ -12,6 +12,7 @@ from toxbench.cli.options import (
     settings_options,
     used,
 )
+from toxbench.cli.output import say
 from toxbench.errors import CellsFailedError, StorageError
 from toxbench.settings import RunSettings, SplitSettings, TrainSettings, TuneSettings
 
@@ -41,8 +42,8 @@ def tune(**values: Any) -> None:
     """
     from toxbench.plugin.registry import Registry
 
-    registry = Registry.discover()
     if values["importance"]:
+        registry = Registry.discover(values["plugins"])
         _print_importance(values["results"] or Path("results"), registry)
         return
     # Only now: torch and optuna take seconds to import.
@@ -54,6 +55,7 @@ def tune(**values: Any) -> None:
     from toxbench.tuning.tune import plan_tuning, run_tuning
 
     settings = _settings(values)
+    registry = Registry.discover(settings.plugins)
     check_settings(settings, registry)
     with feedback_for(
         quiet=values["quiet"] or values["as_json"], debug=values["debug"]
@@ -73,8 +75,8 @@ def tune(**values: Any) -> None:
         _print_tuned(planned, outcome, registry)
     print_leaderboard(load_leaderboard(store), registry, "json" if values["as_json"] else None)
     if not values["as_json"] and not values["quiet"]:
-        click.echo(f"\nStored in {store.folder}")
-        click.echo("The default settings in the same table: the same options with toxbench run "
+        say(f"\nStored in {store.folder}")
+        say("The default settings in the same table: the same options with toxbench run "
                    "--tuned")  # fmt: skip
     if outcome.failures:
         more = f" (and {len(outcome.failures) - 1} more)" if len(outcome.failures) > 1 else ""
@@ -131,8 +133,8 @@ def _print_tuned(planned: "TunePlan", outcome: "Outcome", registry: "Registry") 
         definition = definitions[candidate.name]
         if candidate.tuned is not None:
             table = tuned_table(candidate.tuned, definition.candidate.settings)
-            click.echo(render(table).strip())
-            click.echo(f"In {definition.folder / FILE}; beside it trials.csv and plots\n")
+            say(render(table).strip())
+            say(f"In {definition.folder / FILE}; beside it trials.csv and plots\n")
 
 
 def _print_importance(results: Path, registry: "Registry") -> None:
@@ -154,7 +156,7 @@ def _print_importance(results: Path, registry: "Registry") -> None:
         trials = TrialStore(folder / "trials").records()
         complete = sum(record.state == "complete" for record in trials)
         shares = importances(in_memory_study(trials))
-        click.echo(render(importance_table(folder.name, complete, shares)).strip())
+        say(render(importance_table(folder.name, complete, shares)).strip())
         for plot in write_study(folder):
-            click.echo(f"  {plot}")
-        click.echo("")
+            say(f"  {plot}")
+        say("")

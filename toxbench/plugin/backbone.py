@@ -90,8 +90,9 @@ class Backbone:
         """
         from transformers import AutoModelForSequenceClassification
 
-        from toxbench.plugin.heads import finish_first_token_only
+        from toxbench.plugin.heads import finish_first_token_only, refuse_own_code
 
+        refuse_own_code(weights)
         model = AutoModelForSequenceClassification.from_pretrained(
             weights,
             num_labels=label_count,

@@ -1,10 +1,13 @@
 """Classification heads for encoders whose own head is of no use. Imports torch."""
 
+import json
 from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import AutoModel
+from transformers import CONFIG_MAPPING, AutoModel
+
+from toxbench.errors import PluginError
 
 # Name of the list of layers -> what follows attention in a layer; its inputs are all that the rest
 # of the layer sees.
@@ -16,6 +19,7 @@ class FirstTokenClassifier(nn.Module):
 
     def __init__(self, weights: Path, label_count: int, dropout: float = 0.1) -> None:
         super().__init__()
+        refuse_own_code(weights)
         self.encoder = AutoModel.from_pretrained(
             weights,
             local_files_only=True,
@@ -34,6 +38,23 @@ class FirstTokenClassifier(nn.Module):
         encoded = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
         logits: torch.Tensor = self.classifier(self.dropout(encoded.last_hidden_state[:, 0]))
         return logits
+
+
+def refuse_own_code(weights: Path) -> None:
+    """Refuse a checkpoint whose architecture is Python code beside its weights.
+
+    Code that comes with weights is never run; transformers itself would advise to allow it.
+
+    Raises:
+        PluginError: saying so.
+    """
+    config = json.loads((weights / "config.json").read_text(encoding="utf-8"))
+    if "auto_map" in config and config.get("model_type") not in CONFIG_MAPPING:
+        raise PluginError(
+            "the checkpoint needs Python code of its own (auto_map in config.json), and code that "
+            "comes with weights is never run; take an architecture that transformers has, or "
+            "write a plugin whose build makes it"
+        )
 
 
 def finish_first_token_only(encoder: nn.Module) -> None:

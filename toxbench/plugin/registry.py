@@ -92,6 +92,11 @@ class Registry:
                 )
         return cls([entry for entry in entries if _is_own(entry) or entry.name in only], problems)
 
+    @property
+    def imported(self) -> dict[str, str]:
+        """Plugins whose code has run, also of those that then failed: name -> distribution."""
+        return dict(self._distributions)
+
     def backbone(self, name: str) -> Registered[Backbone]:
         """Return the backbone of that name.
 

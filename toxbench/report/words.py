@@ -12,6 +12,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in one_line)
 
 
+def inert(text: str) -> str:
+    """Replace what a terminal would obey by its escape; line ends and tabs stay as they are."""
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
+
+
 def duration(seconds: float) -> str:
     """Write a time in the unit that suits it: ``40 s``, ``12 min``, ``3.5 h``."""
     if seconds < 90:

@@ -12,6 +12,7 @@ from toxbench.benchmark.check import split_settings
 from toxbench.benchmark.plan import backbone_candidate
 from toxbench.data.source import open_source
 from toxbench.data.split import Split
+from toxbench.errors import SettingsError
 from toxbench.plugin.registry import Registry
 from toxbench.records import RememberedSpeed, SpeedRecord, Spread
 from toxbench.settings import RunSettings
@@ -63,6 +64,8 @@ def measure(
         SettingsError, DataError, PluginError, StorageError, TryAgainError: as a run would.
         CellsFailedError: a training diverged.
     """
+    if not settings.backbones:
+        raise SettingsError("no backbone to measure; name some: --backbones bert,distilbert")
     source = open_source(settings.data, settings.columns, split_settings(settings))
     finder = WeightsFinder(WeightsChoice.parse(settings.weights))
     for name in dict.fromkeys(settings.backbones):

@@ -33,11 +33,13 @@ def random_checkpoint(like: Path, shape: Shape) -> Iterator[Path]:
             if file.is_file() and file.suffix in {".json", ".txt", ".model"}:
                 shutil.copyfile(file, folder / file.name)
         try:
-            config = AutoConfig.from_pretrained(like, local_files_only=True)
+            config = AutoConfig.from_pretrained(
+                like, local_files_only=True, trust_remote_code=False
+            )
             _reshape(config, shape)
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
-                model = AutoModel.from_config(config)  # type: ignore[no-untyped-call]
+                model = AutoModel.from_config(config, trust_remote_code=False)  # type: ignore[no-untyped-call]
                 model.save_pretrained(folder)
         except (ValueError, AttributeError) as error:
             reason = " ".join(str(error).split())

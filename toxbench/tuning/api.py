@@ -62,7 +62,7 @@ def tune(
     flags |= {"tune": dict(tune)} if tune else {}
     below = read_config(Path(config)) if config is not None else {}
     asked = run_settings(with_tuning_seeds(below), flags)
-    registry = Registry.discover()
+    registry = Registry.discover(asked.plugins)
     planned = plan_tuning(asked, registry)
     outcome = run_tuning(planned, registry, SilentSearch())
     if outcome.failures:

@@ -10,7 +10,7 @@ from optuna.trial import Trial
 
 from toxbench.errors import SettingsError, nearest
 from toxbench.plugin.space import Choice, Dimension, Range, Space, Value
-from toxbench.settings import TrainSettings, layered
+from toxbench.settings import TrainSettings, layered, possible_path
 
 _GRID_POINTS = 3
 _MOST_POINTS = 10_000
@@ -146,13 +146,15 @@ def described(dimension: Dimension) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(possible_path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(
             f"--space {path}: neither NAME=RANGE nor a TOML file that can be read"
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"--space {path}: not TOML: {error}") from error
+    except ValueError as error:
+        raise SettingsError(f"--space: {error}") from error
 
 
 def _number(text: str) -> Value:

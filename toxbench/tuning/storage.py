@@ -3,7 +3,7 @@
 import os
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event, Thread
@@ -19,6 +19,7 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, SQLA
 
 from toxbench.atomic import make_folder
 from toxbench.errors import SettingsError, StorageError, TryAgainError
+from toxbench.store.private import scrubbed
 
 HEARTBEAT_SECONDS = 5
 GRACE_SECONDS = 30  # a worker that is silent for so long is taken for dead
@@ -37,10 +38,12 @@ def shown_url(url: str) -> str:
     return parsed.set(query=hidden).render_as_string(hide_password=True).replace("%2A", "*")
 
 
-def has_password(url: str) -> bool:
-    """Whether a URL holds a password, which must not be written down."""
+def is_private(url: str) -> bool:
+    """Whether a URL holds a password or the user's name, which must not be written down."""
     parsed = make_url(url)
-    return bool(parsed.password) or any(map(_is_secret, parsed.query))
+    if bool(parsed.password) or any(map(_is_secret, parsed.query)):
+        return True
+    return parsed.get_backend_name() != "sqlite" and scrubbed(url) != url
 
 
 def _is_secret(name: str) -> bool:
@@ -72,11 +75,11 @@ def check_url(url: str) -> URL:
     return parsed
 
 
-def absolute_url(url: str) -> str:
-    """Return a URL that means the same database wherever toxbench is called."""
+def with_file(url: str, change: Callable[[str], str]) -> str:
+    """Return a URL with the path of its file changed, if its database is a file."""
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite" and parsed.database:
-        parsed = parsed.set(database=str(Path(parsed.database).absolute()))
+        parsed = parsed.set(database=change(parsed.database))
     return parsed.render_as_string(hide_password=False)
 
 

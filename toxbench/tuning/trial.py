@@ -17,6 +17,7 @@ from toxbench.errors import StorageError
 from toxbench.records import EpochRecord, TrialRecord
 from toxbench.report.words import printable
 from toxbench.settings import TrainSettings
+from toxbench.store.private import scrubbed
 from toxbench.tuning.definition import Definition
 from toxbench.tuning.progress import SearchFeedback
 from toxbench.tuning.sampling import pruning_step
@@ -102,7 +103,7 @@ class TrialRunner:
         except EndedError as ended:
             return None, "pruned", str(ended)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - recorded, and never the best
-            message = printable(" ".join(str(error).split())) or "no message"
+            message = printable(scrubbed(" ".join(str(error).split()))) or "no message"
             return None, "failed", f"{type(error).__name__}: {message}"
         return result, "complete", ""
 

@@ -9,12 +9,14 @@ from typing import Any, Protocol
 from optuna.storages import RDBStorage
 
 from toxbench.benchmark.candidate import BackboneCandidate, BaselineCandidate
+from toxbench.benchmark.code import code_of
 from toxbench.benchmark.plan import Plan, check_length, make_plan
 from toxbench.benchmark.run import Feedback, run_plan
 from toxbench.errors import CellsFailedError, SettingsError
 from toxbench.plugin.registry import Registry
 from toxbench.plugin.space import Choice, Dimension
 from toxbench.settings import RunSettings, TrainSettings, TuneSettings, layered, preset
+from toxbench.store.manifest import note_code
 from toxbench.store.tuned import TUNING
 from toxbench.tuning.definition import Definition
 from toxbench.tuning.inner import inner_data
@@ -115,6 +117,7 @@ def run_tuning(planned: TunePlan, registry: Registry, feedback: TuneFeedback) ->
     """
     plan = planned.plan
     plan.prepare()
+    note_code(plan.store.folder, code_of(registry))
     found: list[BackboneCandidate] = []
     failures: list[str] = []
     with _workplace(planned, feedback) as (storage, worker):

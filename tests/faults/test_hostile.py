@@ -1,0 +1,309 @@
+"""Comments, ids, names and messages that would be commands are inert wherever they are shown."""
+
+import csv
+import io
+import json
+import os
+import pty
+import re
+import select
+import shutil
+import subprocess
+import sys
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from plugin_site import write_plugin
+
+import toxbench
+from toxbench.cli.main import main
+
+pytestmark = pytest.mark.faults(40)
+MARK = "whispered"  # stands in every comment
+PAINT = "\x1b]0;pwned\x07\x1b[31m\u202e\x9b2J\r\x08"
+LABELS = ("=cmd()", "<script>alert(1)</script>", "[red]x[/red]", "a|b", f"{PAINT}l", "-2+3", "1e5")
+COMMENTS = (
+    f"{MARK} {PAINT}", f"=cmd('{MARK}')", f"| {MARK} | x |\n|---|", f"[link={MARK}]a[/]",
+    f"<img src=x onerror={MARK}>", f"@{MARK}", f"+{MARK}", f"%s{{}}{MARK}\\x1b",
+)  # fmt: skip
+IDS = ("=id{}", "\x1b[2Jid{}", "<b>id{}", "@id{}", "id{}|", "-id{}", "id\t{}", ":smile:{}")
+FORMATS = ("plain", "github", "markdown", "latex", "html", "csv", "json")
+TAGS = {"table", "caption", "thead", "tbody", "tr", "th", "td"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table of which nothing is harmless, and the results of a run on it in three folds."""
+    folder = tmp_path_factory.mktemp("hostile")
+    frame = pd.DataFrame({
+        f"id{PAINT}": [IDS[row % 8].format(row) for row in range(80)],
+        f"text{PAINT}": [f"{COMMENTS[row % 8]} {row}" for row in range(80)],
+        f"{PAINT}=group": [f"=g{row % 9}{PAINT}" for row in range(80)],
+        f"unused{PAINT}": [f"{MARK} {PAINT} x"] * 80,
+    })  # fmt: skip
+    for number, label in enumerate(LABELS):
+        frame[label] = [int((row + number) % (number + 2) == 0) for row in range(80)]
+    frame.to_csv(folder / f"t{PAINT}=.csv", index=False, quoting=csv.QUOTE_ALL)
+    toxbench.run(
+        folder / f"t{PAINT}=.csv", backbones=[], results=folder / "results",
+        columns={"text_column": f"text{PAINT}", "id_column": f"id{PAINT}",
+                 "group_column": f"{PAINT}=group"},
+        split={"folds": 2}, plugins=[],
+    )  # fmt: skip
+    return folder
+
+
+@pytest.fixture
+def columns() -> tuple[str, ...]:
+    return ("--text-column", f"text{PAINT}", "--id-column", f"id{PAINT}", "--group-column",
+            f"{PAINT}=group")  # fmt: skip
+
+
+@pytest.fixture
+def data(folder: Path) -> str:
+    return str(folder / f"t{PAINT}=.csv")
+
+
+def call(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> str:
+    """Run a command; return what it prints, after checking that it is inert."""
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    said = capsys.readouterr()
+    assert int(str(stop.value.code)) == code, said.err
+    check_inert(said.out)
+    check_inert(said.err)
+    if "--show-text" not in words:
+        assert MARK not in said.out + said.err
+    return said.out
+
+
+def check_inert(text: str) -> None:
+    assert {c for c in text if not c.isprintable()} <= {"\n"}
+
+
+@pytest.mark.parametrize("words", [("show",), ("check",), ("check", "--split", "grouped")])
+def test_looking_at_the_table(
+    capsys: pytest.CaptureFixture[str], data: str, columns: tuple[str, ...], words: tuple[str, ...]
+) -> None:
+    said = call(capsys, "data", words[0], data, *words[1:], *columns)
+    assert "\\x1b]0;pwned\\x07" in said
+
+
+def test_a_message_about_what_was_asked(
+    capsys: pytest.CaptureFixture[str], data: str, folder: Path
+) -> None:
+    call(capsys, "data", "show", data, "--text-column", f"none{PAINT}", code=3)
+    call(capsys, "data", "show", data, "--labels", f"unused{PAINT}", code=3)
+    call(capsys, "data", "show", data, "--encoding", f"x{PAINT}", code=3)
+    call(capsys, "data", "show", f"{data}\nx.csv", code=3)
+    call(capsys, "leaderboard", str(folder / "results"), "--format", f"x{PAINT}[red]", code=2)
+
+
+COMMANDS = [
+    ("leaderboard",), ("leaderboard", "--per-label"), ("rescore", "--without", "a|b"),
+    *(("errors", "--table", table) for table in ("missed", "labels")),
+    *(("errors", "--show-text", "--table", table) for table in ("missed", "labels")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_stored_results_in_every_format(
+    capsys: pytest.CaptureFixture[str],
+    folder: Path,
+    data: str,
+    columns: tuple[str, ...],
+    words: tuple[str, ...],
+    name: str,
+) -> None:
+    texts = ("--data", data, *columns) if "--show-text" in words else ()
+    page = call(capsys, *words, str(folder / "results"), *texts, "--format", name)
+    check_page(name, page)
+
+
+def check_page(name: str, page: str) -> None:
+    """Check that what reads the format finds a table, and no command in it."""
+    if name == "html":
+        assert tags_of(page) <= TAGS
+    elif name == "json":
+        assert json.loads(page)["rows"]
+    elif name == "csv":
+        check_csv(page)
+    elif name in {"github", "markdown"}:
+        check_markdown(page)
+    elif name == "latex":
+        for line in page.splitlines():
+            assert line.startswith("%") or not re.search(r"(?<!\\)[#$%^](?!\{)", line), line
+
+
+def tags_of(page: str) -> set[str]:
+    tags: set[str] = set()
+
+    class Parser(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            tags.add(tag)
+
+    Parser().feed(page)
+    return tags
+
+
+def check_csv(page: str) -> None:
+    header, *rows = csv.reader(io.StringIO(page))
+    assert rows
+    for row in (header, *rows):
+        assert len(row) == len(header)
+        for cell in row:
+            is_number = re.fullmatch(r"-?\d+(\.\d+)?(e-?\d+)?", cell)
+            assert is_number or not cell.startswith(("=", "+", "-", "@", "\t", "\r")), cell
+
+
+def check_markdown(page: str) -> None:
+    table = [line for line in page.splitlines() if line.startswith("|")]
+    widths = {len(re.findall(r"(?<!\\)\|", line)) for line in table}
+    assert len(widths) == 1
+    bare = re.sub(r"\\.|&(lt|gt|amp);", "", page)
+    assert not set(bare) & set("<>[]`*")
+
+
+def test_what_is_written_beside_the_results(folder: Path) -> None:
+    (results,) = (folder / "results").iterdir()
+    for name, suffix in (("markdown", "md"), ("csv", "csv"), ("json", "json")):
+        content = (results / f"leaderboard.{suffix}").read_text(encoding="utf-8")
+        check_inert(content)
+        assert MARK not in content
+        if name != "markdown":  # that one holds several tables
+            check_page(name, content)
+    for path in results.rglob("*"):
+        assert not path.is_file() or MARK.encode() not in path.read_bytes(), path
+
+
+def test_numbers_stay_numbers(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = call(capsys, "leaderboard", str(folder / "results"), "--format", "csv")
+    frame = pd.read_csv(io.StringIO(page))
+    stored = toxbench.leaderboard(folder / "results")
+    for name in ("micro_f1", "micro_f1_gap", "train_seconds", "seeds"):
+        assert frame[name].tolist() == stored[name].tolist()
+    assert (frame.select_dtypes("number") < 0).any(axis=None)  # a negative number is no formula
+
+
+# Baselines that quote a comment; each stage of a plugin may fail so.
+LOUD = """
+import warnings
+
+def fit(texts, targets):
+    raise ValueError(texts[0] + "\\x1b]0;pwned\\x07[red]=cmd()\\n\\x9b2J\\r")
+
+@hookimpl
+def toxbench_baselines():
+    return [Baseline(name="loud", fit=fit)]
+
+@hookimpl
+def toxbench_cell_finished(result):
+    raise ValueError("\\x1b]0;pwned\\x07 heard\\nof it")
+"""
+RUN = ("run", "--backbones", "none", "--baselines", "always-negative,loud")
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    site = tmp_path / "site"
+    write_plugin(site, "loud", LOUD)
+    write_plugin(site, "rude", "raise RuntimeError('\\x1b]0;pwned\\x07\\n\\x9b2J')\n")
+    return site
+
+
+def on_a_terminal(words: list[str], folder: Path, site: Path) -> tuple[int, str]:
+    """Run the real command on a pseudo-terminal; return its exit code and all that it wrote."""
+    ours, theirs = pty.openpty()
+    path = os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])
+    with subprocess.Popen(
+        [sys.executable, "-m", "toxbench", *words], cwd=folder, stdin=theirs, stdout=theirs,
+        stderr=theirs, env={**os.environ, "PYTHONPATH": path, "TERM": "xterm", "COLUMNS": "150"},
+    ) as process:  # fmt: skip
+        os.close(theirs)
+        written, deadline = b"", time.monotonic() + 120
+        while time.monotonic() < deadline:
+            if not select.select([ours], [], [], 1)[0]:
+                continue
+            try:
+                piece = os.read(ours, 1 << 16)
+            except OSError:  # the other end is closed
+                break
+            if not piece:
+                break
+            written += piece
+    os.close(ours)
+    return process.returncode, written.decode("utf-8")
+
+
+def test_a_live_display(
+    folder: Path, data: str, columns: tuple[str, ...], site: Path, tmp_path: Path
+) -> None:
+    shutil.copy(data, tmp_path / "x.csv")
+    words = [*RUN, "--data", "x.csv", *columns, "--debug"]
+    code, screen = on_a_terminal(words, tmp_path, site)
+    assert code == 5, screen
+    assert "ValueError" in screen
+    assert "\\x1b]0;pwned\\x07" in screen
+    assert "[red]=cmd()" in screen  # markup is shown as it is
+    for command in ("\x1b]", "\x07", "\x9b", "\u202e", "\x08"):
+        assert command not in screen
+
+
+def test_a_log(
+    folder: Path, data: str, columns: tuple[str, ...], site: Path, tmp_path: Path
+) -> None:
+    shutil.copy(data, tmp_path / "x.csv")
+    path = os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])
+    for workers in ("1", "2"):
+        done = subprocess.run(
+            [sys.executable, "-m", "toxbench", *RUN, "--data", "x.csv", *columns, "--folds", "2",
+             "--workers", workers, "--results", workers],
+            cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, capture_output=True, timeout=120,
+            check=False,
+        )  # fmt: skip
+        said = done.stderr.decode("utf-8")
+        assert done.returncode == 5, said
+        check_inert(said)
+        check_inert(done.stdout.decode("utf-8"))
+        assert "plugin 'rude' of dist-rude 1.0: RuntimeError: \\x1b]0;pwned\\x07" in said
+        assert "plugin 'loud' of dist-loud 1.0: ValueError: \\x1b]0;pwned\\x07 heard of it" in said
+        assert all(line.startswith(("toxbench:", "[", "Table", "Split", "Test", "Candidate",
+                                    "Expected")) for line in said.splitlines())  # fmt: skip
+
+
+def test_a_plugin_that_describes_itself(
+    site: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_plugin(site, "vain", (
+        "@hookimpl\ndef toxbench_backbones():\n"
+        "    return [Backbone(name='vain', checkpoint='a/\\x1b]0;pwned\\x07\\n')]\n"
+    ), version="1.0+\x1b[2J")  # fmt: skip
+    monkeypatch.syspath_prepend(site)
+    for name in ("loud", "rude", "vain"):
+        monkeypatch.delitem(sys.modules, f"module_of_{name}", raising=False)
+    assert "a/\\x1b]0;pwned\\x07" in call(capsys, "backbones")
+
+
+def test_a_checkpoint_folder_with_a_name_that_paints(
+    checkpoint: Path, tmp_path: Path, table: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    painted = tmp_path / f"tiny{PAINT}[red]|<b>"
+    shutil.copytree(checkpoint, painted)
+    words = ("--data", str(table), "--backbones", "bert", "--weights", f"bert={painted}",
+             "--epochs", "1", "--max-length", "16", "--baselines", "none", "--plugins", "none",
+             "--results", str(tmp_path / "results"))  # fmt: skip
+    assert "folder tiny\\x1b]0;pwned" in call(capsys, "run", *words, "--quiet")
+    for name in FORMATS:
+        page = call(capsys, "leaderboard", str(tmp_path / "results"), "--format", name)
+        check_page(name, page)
+
+
+def test_there_is_one_door_to_the_terminal() -> None:
+    sources = Path(toxbench.__file__).parent.rglob("*.py")
+    printing = re.compile(r"\b(click\.s?echo|print_exc|(?<!\.)print|sys\.stdout\.write)\(")
+    found = {path.name for path in sources if printing.search(path.read_text(encoding="utf-8"))}
+    assert found == {"output.py", "startup.py"}  # the latter answers its parent process in JSON

@@ -1,0 +1,177 @@
+"""Plugins run code: what may load can be said, and what loaded is written down."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from plugin_site import write_plugin
+
+import toxbench
+from toxbench.cli.main import cli as root
+from toxbench.cli.main import main
+from toxbench.errors import SettingsError, StorageError
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+_TRACE = """
+import pathlib
+pathlib.Path({marker!r}).write_text("imported")
+
+@hookimpl
+def toxbench_baselines():
+    import numpy as np
+    return [Baseline(name={name!r}, fit=lambda texts, targets:
+                     lambda rows: np.full((len(rows), targets.shape[1]), 0.5))]
+"""
+RUN = ("run", "--backbones", "none", "--quiet")
+# Every command that discovers plugins, with words that let it get that far.
+DISCOVERING: dict[tuple[str, ...], tuple[str, ...]] = {
+    ("run",): ("--backbones", "none"),
+    ("tune",): (),
+    ("speed",): (),
+    ("leaderboard",): (),
+    ("compare",): (),
+    ("rescore",): (),
+    ("errors",): (),
+    ("metrics",): (),
+    ("backbones",): (),
+    ("data", "check"): ("comments.csv", "--backbones", "bert"),
+}
+pytestmark = pytest.mark.faults(43)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    """Two plugins that write a file when they are imported."""
+    site = tmp_path / "site"
+    for name in ("mine", "theirs"):
+        write_plugin(site, name, _TRACE.format(marker=str(tmp_path / f"{name}.ran"), name=name))
+    return site
+
+
+@pytest.fixture
+def installed(site: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same in this process."""
+    for name in ("mine", "theirs"):
+        monkeypatch.delitem(sys.modules, f"module_of_{name}", raising=False)
+    monkeypatch.syspath_prepend(site)
+    return site.parent
+
+
+def imported(folder: Path) -> set[str]:
+    return {path.stem for path in folder.glob("*.ran")}
+
+
+def manifest(results: Path) -> list[dict[str, Any]]:
+    (path,) = results.glob("*/manifest.json")
+    runs: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["runs"]
+    return runs
+
+
+def call(*words: str) -> int:
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    return int(str(stop.value.code))
+
+
+def test_what_is_not_named_is_not_even_imported(cli: Cli, site: Path, tmp_path: Path) -> None:
+    path = os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])
+    done = cli(*RUN, "--workers", "2", "--seeds", "2", "--plugins", "mine", PYTHONPATH=path)
+    assert done.returncode == 0, done.stderr
+    assert imported(tmp_path) == {"mine"}
+    assert "mine" in done.stdout
+    (run,) = manifest(tmp_path / "results")
+    assert {"name": "mine", "distribution": "dist-mine 1.0"} in run["plugins"]
+
+
+def test_every_command_that_loads_plugins_can_limit_them(
+    installed: Path,
+    table: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(installed)
+    for command, words in DISCOVERING.items():
+        call(*command, *words, "--plugins", "none", *_stop(command))
+        assert imported(installed) == set(), command
+        capsys.readouterr()
+        assert call(*command, *words, "--plugins", "mines") == 2, command
+        error = capsys.readouterr().err
+        assert "no plugin is called 'mines'; did you mean 'mine'?" in error, (command, error)
+        assert imported(installed) == set(), command
+
+
+def _stop(command: tuple[str, ...]) -> tuple[str, ...]:
+    """Keep the command from working long; it has found its plugins by then."""
+    stops = {"run": ("--dry-run",), "tune": ("--dry-run", "--weights", "bert=none"),
+             "speed": ("--weights", "bert=none"), "check": ("--weights", "bert=none")}  # fmt: skip
+    return stops.get(command[-1], ())
+
+
+def test_no_command_that_finds_plugins_was_forgotten() -> None:
+    having = {
+        (*path, name)
+        for path, group in (((), root), (("data",), root.commands["data"]))
+        if isinstance(group, click.Group)
+        for name, command in group.commands.items()
+        if any("--plugins" in option.opts for option in command.params)
+    }
+    assert having == set(DISCOVERING)
+    sources = Path(toxbench.__file__).parent
+    bare = [p for p in sources.rglob("*.py") if "discover()" in p.read_text(encoding="utf-8")]
+    assert bare == []
+
+
+@pytest.mark.parametrize("command", ["leaderboard", "rescore"])
+def test_help_runs_no_foreign_code(installed: Path, command: str) -> None:
+    assert call(command, "--help") == 0
+    assert imported(installed) == set()
+
+
+def test_the_api_and_a_config_limit_them_too(installed: Path) -> None:
+    config = installed / "toxbench.toml"
+    config.write_text('plugins = ["theirs"]\nbackbones = []\n', encoding="utf-8")
+    board = toxbench.run(results=installed / "one", config=config)
+    assert "theirs" in set(board["candidate"])
+    assert imported(installed) == {"theirs"}
+    board = toxbench.run(results=installed / "two", config=config, plugins=[])
+    assert set(board["candidate"]) == {"always-negative", "tfidf-logreg"}
+    with pytest.raises(SettingsError, match="did you mean 'mine'"):
+        toxbench.tune(plugins=["mime"])
+
+
+def test_the_manifest_keeps_every_code_that_ran_once(installed: Path) -> None:
+    results = installed / "results"
+    names = []
+    for plugins in ([], ["mine"], ["mine"], []):
+        toxbench.run(backbones=[], results=results, plugins=plugins)
+        names.append([len(run["plugins"]) for run in manifest(results)])
+    own = names[0][0]
+    assert names == [[own], [own, own + 1], [own, own + 1], [own, own + 1]]
+    (path,) = results.glob("*/manifest.json")
+    before = path.read_bytes()
+    toxbench.run(backbones=[], results=results, plugins=["mine"])
+    assert path.read_bytes() == before
+    (first, _) = manifest(results)
+    assert {"python", "toxbench", "torch", "transformers"} <= set(first["versions"])
+
+
+def test_a_plugin_that_failed_is_in_the_manifest_for_its_code_ran(installed: Path) -> None:
+    write_plugin(installed / "site", "rotten", "raise RuntimeError('no')\n")
+    toxbench.run(backbones=[], results=installed / "results")
+    (run,) = manifest(installed / "results")
+    assert {"name": "rotten", "distribution": "dist-rotten 1.0"} in run["plugins"]
+
+
+def test_a_damaged_manifest_is_a_storage_error(installed: Path) -> None:
+    toxbench.run(backbones=[], results=installed, plugins=[])
+    (path,) = installed.glob("*/manifest.json")
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(StorageError, match=r"manifest\.json cannot be read.*move it away"):
+        toxbench.run(backbones=[], results=installed, plugins=[])

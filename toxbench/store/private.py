@@ -1,0 +1,50 @@
+"""What is nobody else's business, and is therefore in no stored file."""
+
+import os
+import re
+from pathlib import Path
+
+_SECRETS = ("TOKEN", "_KEY", "PASSWORD", "PASSWD", "SECRET")  # in names of environment variables
+_SHORTEST = 4  # characters of a secret; less would blot out words
+_KNOWN = re.compile(r"\bhf_\w{8,}|(?<=://)[^/\s@]+:[^/\s@]+(?=@)")  # tokens; user:password of URLs
+
+
+def scrubbed(text: str) -> str:
+    """Take secrets, the home folder and the user's name out of a message.
+
+    Secrets are the values of environment variables whose names say so, the Hub's tokens, and
+    passwords in URLs.
+    """
+    text = _KNOWN.sub("***", text)
+    secrets = {v for k, v in os.environ.items() if any(word in k.upper() for word in _SECRETS)}
+    for value in sorted(secrets, key=len, reverse=True):
+        if len(value) >= _SHORTEST:
+            text = text.replace(value, "***")
+    for home in _homes():
+        text = re.sub(rf"{re.escape(home)}(?![\w-])", "~", text)
+    users = {os.environ.get(name, "") for name in ("USER", "LOGNAME", "USERNAME")} - {""}
+    for user in users:
+        text = re.sub(rf"(?<!\w){re.escape(user)}(?!\w)", "USER", text)
+    return text.encode("utf-8", "replace").decode("utf-8")  # half surrogates cannot be stored
+
+
+def portable(path: Path | str, base: Path) -> str:
+    """Write a path for a file that is kept in ``base``: from the home folder, else from there."""
+    whole = os.path.abspath(path)
+    for home in _homes():
+        if whole.startswith(f"{home}/"):
+            return f"~{whole.removeprefix(home)}"
+    return os.path.relpath(whole, os.path.abspath(base))
+
+
+def from_portable(text: str, base: Path) -> str:
+    """Return the absolute path of what `portable` wrote."""
+    named = os.path.expanduser(text) if text.startswith("~/") else text
+    return os.path.abspath(base / named)
+
+
+def _homes() -> list[str]:
+    """Return the home folder by all its names, the longest first; none where it is the root."""
+    home = os.path.expanduser("~").rstrip("/")
+    names = {home, os.path.realpath(home)} if home not in {"", "~"} else set()
+    return sorted(names, key=len, reverse=True)
