@@ -2,9 +2,12 @@
 
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from toxbench.errors import StorageError
+
+TEMPORARY = ".tmp"  # what names of files end with that are being written
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -18,7 +21,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:40]}-", dir=path.parent)
+        handle, temporary = tempfile.mkstemp(TEMPORARY, f".{path.name[:40]}-", path.parent)
     except OSError as error:
         raise StorageError(f"cannot write {path}: {error.strerror}") from error
     try:
@@ -30,7 +33,8 @@ def write_atomically(path: Path, data: bytes) -> None:
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
+        with suppress(OSError):
+            Path(temporary).unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise StorageError(f"cannot write {path}: {error.strerror}") from error
         raise

@@ -44,6 +44,10 @@ class StorageError(ToxbenchError):
     exit_code = 6
 
 
+class NewerError(StorageError):
+    """A newer toxbench wrote it: it is left as it is."""
+
+
 class TryAgainError(ToxbenchError):
     """Something outside is not there just now: the network, a lock that another run holds."""
 

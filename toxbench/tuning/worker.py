@@ -6,6 +6,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from toxbench.atomic import make_folder
+from toxbench.errors import StorageError
 
 
 class Worker:
@@ -16,7 +17,10 @@ class Worker:
         self._folder = folder
         make_folder(folder)
         self._lock = FileLock(self._path(self.uid))
-        self._lock.acquire(timeout=0)
+        try:
+            self._lock.acquire(timeout=0)
+        except OSError as error:
+            raise StorageError(f"cannot write {folder}: {error.strerror}") from error
 
     def __enter__(self) -> "Worker":
         return self
