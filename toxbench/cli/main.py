@@ -1,9 +1,11 @@
 """The command line: one file a command, and one place where errors become exit codes."""
 
+import errno
 import os
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import NoReturn
 
 import click
 
@@ -17,13 +19,16 @@ from toxbench.cli.rescore import rescore
 from toxbench.cli.run import run
 from toxbench.cli.speed import speed
 from toxbench.cli.tune import tune
-from toxbench.errors import ToxbenchError
+from toxbench.errors import StorageError, ToxbenchError
 from toxbench.report.words import printable
 
 EXIT_CODES = (
     "Exit codes: 0 ok, 1 bug, 2 usage or settings, 3 data, 4 plugin, 5 some cells failed, "
     "6 storage, 75 try again later, 130 interrupted."
 )
+
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
 @click.group(
@@ -68,12 +73,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = error.exit_code
     except Exception as error:  # noqa: BLE001 - the last resort: a bug is told as one
         _debug(words)
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            _no_room(error)
         _say(
             f"this is a bug in toxbench: {type(error).__name__}: {' '.join(str(error).split())}; "
             "run again with toxbench --debug ... and report it"
         )
         code = 1
     sys.exit(code)
+
+
+def _no_room(error: OSError) -> NoReturn:
+    """Leave because something outside the results folder cannot be written: stdout, a temporary."""
+    what = error.filename or "the output"
+    _say(f"cannot write {what}: {error.strerror}; make room and start the same command again")
+    # What is still buffered cannot be written either; Python would complain again while closing.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(StorageError.exit_code)
 
 
 def _debug(words: Sequence[str]) -> None:

@@ -68,11 +68,9 @@ def notes(leaderboard: Leaderboard) -> list[str]:
 def _failure_note(leaderboard: Leaderboard, failed: FailedCells) -> str:
     """Say how many of a candidate's cells have no score, and why."""
     ranked = {(row.candidate, row.digest): row.name for row in leaderboard.rows}
-    twins = [other.name for other in leaderboard.failures] + [row.name for row in leaderboard.rows]
-    unranked = (
-        f"{failed.name} #{failed.digest[:6]}" if twins.count(failed.name) > 1 else failed.name
-    )
-    name = ranked.get((failed.name, failed.digest), unranked)
+    names = [own.name for own in leaderboard.failures] + [row.name for row in leaderboard.rows]
+    told_apart = f" #{failed.digest[:6]}" if names.count(failed.name) > 1 else ""
+    name = ranked.get((failed.name, failed.digest), f"{failed.name}{told_apart}")
     why = ", ".join(failed.kinds)
     if failed.failed == failed.cells:
         cells = "its only cell" if failed.cells == 1 else f"all of its {failed.cells} cells"

@@ -43,7 +43,8 @@ def terminal_tables(leaderboard: Leaderboard) -> list[Table]:
         _table(leaderboard, "Overfitting (train minus test)", (_NAME, *_GAP_COLUMNS), ()),
         _table(leaderboard, "Where the uncertainty comes from (standard errors)",
                (_NAME, *errors), ()),
-        _table(leaderboard, "Cost and origin", (_NAME, *_cost_columns(leaderboard)), notes(leaderboard)),
+        _table(leaderboard, "Cost and origin", (_NAME, *_cost_columns(leaderboard)),
+               notes(leaderboard)),
     ]  # fmt: skip
     return [table for table in tables if len(table.headers) > 1]
 

@@ -275,6 +275,7 @@ def _is_as_written(folder: Path) -> bool:
 
 def _write_stand_in(stand_in: StandIn, folder: Path) -> None:
     """Make a checkpoint folder of the backbone's architecture; it appears whole or not at all."""
+    from safetensors import SafetensorError
     from safetensors.numpy import load_file, save_file
 
     source = _package_folder()
@@ -297,9 +298,10 @@ def _write_stand_in(stand_in: StandIn, folder: Path) -> None:
         (made / "sha256").write_text(sha256_of(made / "model.safetensors"), encoding="ascii")
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(made, folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # the latter where the disk is full
         # Another process may have made the same folder in between: then it is as good as ours.
         if not _is_as_written(folder):
-            raise StorageError(f"cannot write {folder}: {error.strerror}") from error
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise StorageError(f"cannot write {folder}: {reason}") from error
     finally:
         shutil.rmtree(made, ignore_errors=True)
