@@ -6,6 +6,7 @@ than it needs (file size, another user), and may be told to kill itself at a nam
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,11 +15,12 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 
-NOBODY = 65534
+_OVERRIDING = 0b1110  # capabilities by which root passes over permission bits
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class Forks:
         environment: dict[str, str] | None = None,
         point: tuple[str, int, str] | None = None,
         bytes_a_file: int | None = None,
-        user: int | None = None,
+        bound: bool = False,
         api: dict[str, Any] | None = None,
     ) -> Running:
         """Start ``toxbench`` with some words, or ``toxbench.run``.
@@ -89,14 +91,14 @@ class Forks:
             environment: variables besides those of the tests.
             point: file name's start, which time it is written, and moment: see `MOMENTS`.
             bytes_a_file: no file gets larger, as if the disk were full.
-            user: to be from the start.
+            bound: permission bits bind it, even if it is root.
         """
         folder = self._folder / f"command-{self._count}"
         folder.mkdir()
         self._count += 1
         asked = {
             "words": words, "folder": str(folder), "environment": environment or {},
-            "point": point, "bytes_a_file": bytes_a_file, "user": user, "api": api,
+            "point": point, "bytes_a_file": bytes_a_file, "bound": bound, "api": api,
         }  # fmt: skip
         assert self._server.stdin is not None
         self._server.stdin.write(json.dumps(asked) + "\n")
@@ -154,25 +156,41 @@ def serve() -> None:
 
     answer(ready=True)
     for line in sys.stdin:
+        asked = json.loads(line)
+        # Pipes: their readers need no room where a command has none.
+        pipes = {name: os.pipe() for name in ("out", "err")}
         pid = os.fork()
         if not pid:
             answers.close()
-            _command(json.loads(line))
+            _command(asked, pipes["out"][1], pipes["err"][1])
         answer(pid=pid)
-        answer(status=os.waitpid(pid, 0)[1])
+        heard = [Thread(target=_drain, args=(*pipes[n], Path(asked["folder"], n))) for n in pipes]
+        for thread in heard:
+            thread.start()
+        status = os.waitpid(pid, 0)[1]
+        for thread in heard:
+            thread.join()
+        answer(status=status)
 
 
-def _command(asked: dict[str, Any]) -> None:
+def _drain(source: int, other_end: int, path: Path) -> None:
+    """Write what is heard to a file until everybody at the other end is gone."""
+    os.close(other_end)
+    with open(source, "rb") as heard, path.open("wb") as file:
+        shutil.copyfileobj(heard, file)
+
+
+def _command(asked: dict[str, Any], out: int, err: int) -> None:
     """Be the command; this process ends here."""
     code = 99
     try:
-        folder = Path(asked["folder"])
-        for name, descriptor in (("out", 1), ("err", 2)):
-            os.dup2(os.open(folder / name, os.O_CREAT | os.O_WRONLY | os.O_APPEND), descriptor)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(out, 1)
+        os.dup2(err, 2)
         os.environ.update(asked["environment"])
-        os.chdir(folder)
-        _limit(asked["bytes_a_file"], asked["user"])
+        sys.path[:0] = asked["environment"].get("PYTHONPATH", "").split(os.pathsep)
+        os.chdir(asked["folder"])
+        _limit(asked["bytes_a_file"], asked["bound"])
         if asked["point"]:
             _kill_at(*asked["point"])
         if asked["api"]:
@@ -194,16 +212,22 @@ def _command(asked: dict[str, Any]) -> None:
         os._exit(code)
 
 
-def _limit(bytes_a_file: int | None, user: int | None) -> None:
+def _limit(bytes_a_file: int | None, bound: bool) -> None:
     if bytes_a_file is not None:
         import resource
 
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write fails, as on a full disk
         resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_a_file, bytes_a_file))
-    if user is not None:
-        os.setgroups([])
-        os.setgid(user)
-        os.setuid(user)
+    if bound and os.getuid() == 0:
+        import ctypes
+
+        libc = ctypes.CDLL(None, use_errno=True)
+        header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # version 3, this process
+        data = (ctypes.c_uint32 * 6)()  # effective, permitted and inheritable, in two halves
+        assert libc.capget(header, data) == 0
+        data[0] &= ~_OVERRIDING
+        data[1] &= ~_OVERRIDING
+        assert libc.capset(header, data) == 0
 
 
 def _kill_at(name: str, time_of_it: int, moment: str) -> None:

@@ -5,6 +5,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NoReturn
 
 import click
@@ -99,4 +100,5 @@ def _debug(words: Sequence[str]) -> None:
 
 def _say(message: str) -> None:
     """Write one line that no terminal takes as a command."""
-    click.echo(f"toxbench: error: {printable(message)}", err=True)
+    with suppress(OSError):  # a log on a full disk: the exit code is left to tell
+        click.echo(f"toxbench: error: {printable(message)}", err=True)

@@ -102,6 +102,8 @@ class CellStore:
         refuse_links(self.folder)
         check_writable(self.folder)
         check_writable(self.folder / "cells")
+        if self.failures.folder.is_dir():
+            check_writable(self.failures.folder)
         known = _described(protocol, synthetic)
 
         def check(path: Path) -> None:
