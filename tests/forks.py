@@ -80,12 +80,14 @@ class Forks:
         point: tuple[str, int, str] | None = None,
         bytes_a_file: int | None = None,
         bound: bool = False,
+        out: str | None = None,
         api: dict[str, Any] | None = None,
     ) -> Running:
         """Start ``toxbench`` with some words, or ``toxbench.run``.
 
         Args:
             words: of the command line.
+            out: file that stdout is.
             api: keywords of ``toxbench.run``, which is called instead: it does not measure first
                 how fast the machine is.
             environment: variables besides those of the tests.
@@ -99,6 +101,7 @@ class Forks:
         asked = {
             "words": words, "folder": str(folder), "environment": environment or {},
             "point": point, "bytes_a_file": bytes_a_file, "bound": bound, "api": api,
+            "out": out,
         }  # fmt: skip
         assert self._server.stdin is not None
         self._server.stdin.write(json.dumps(asked) + "\n")
@@ -185,7 +188,7 @@ def _command(asked: dict[str, Any], out: int, err: int) -> None:
     code = 99
     try:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.dup2(out, 1)
+        os.dup2(os.open(asked["out"], os.O_WRONLY) if asked["out"] else out, 1)
         os.dup2(err, 2)
         os.environ.update(asked["environment"])
         sys.path[:0] = asked["environment"].get("PYTHONPATH", "").split(os.pathsep)

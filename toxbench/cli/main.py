@@ -1,6 +1,5 @@
 """The command line: one file a command, and one place where errors become exit codes."""
 
-import errno
 import os
 import sys
 import traceback
@@ -10,6 +9,7 @@ from typing import NoReturn
 
 import click
 
+from toxbench.atomic import NO_ROOM
 from toxbench.cli.backbones import backbones
 from toxbench.cli.compare import compare
 from toxbench.cli.data import data
@@ -27,9 +27,6 @@ EXIT_CODES = (
     "Exit codes: 0 ok, 1 bug, 2 usage or settings, 3 data, 4 plugin, 5 some cells failed, "
     "6 storage, 75 try again later, 130 interrupted."
 )
-
-
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
 @click.group(
@@ -74,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = error.exit_code
     except Exception as error:  # noqa: BLE001 - the last resort: a bug is told as one
         _debug(words)
-        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
             _no_room(error)
         _say(
             f"this is a bug in toxbench: {type(error).__name__}: {' '.join(str(error).split())}; "

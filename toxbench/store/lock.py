@@ -11,8 +11,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
-from toxbench.atomic import write_atomically
-from toxbench.errors import StorageError, TryAgainError
+from toxbench.atomic import unwritable, write_atomically
+from toxbench.errors import TryAgainError
 from toxbench.settings import Frozen
 
 
@@ -43,9 +43,8 @@ def locked(path: Path, patience: float = math.inf) -> Iterator[None]:
             f"another run{_known_holder(path)} is writing to {path.parent}; wait for it, or use "
             "another --results"
         ) from error
-    except (OSError, NotImplementedError) as error:
-        reason = getattr(error, "strerror", None) or "its file system has no locks"
-        raise StorageError(f"cannot write {path.parent}: {reason}") from error
+    except OSError as error:
+        raise unwritable(path.parent, error) from error
     try:
         yield
     finally:

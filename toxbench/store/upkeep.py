@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from toxbench.atomic import TEMPORARY, make_folder
+from toxbench.atomic import TEMPORARY, make_folder, unwritable
 from toxbench.errors import StorageError
 
 
@@ -40,10 +40,7 @@ def check_writable(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             return
     except OSError as error:
-        raise StorageError(
-            f"cannot write {folder}: {error.strerror}; nothing was computed: make it writable, or "
-            "use another --results"
-        ) from error
+        raise unwritable(folder, error) from error
 
 
 def remove_temporaries(folder: Path) -> None:

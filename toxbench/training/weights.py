@@ -1,5 +1,6 @@
 """Where a backbone's weights come from. Every source ends as one local checkpoint folder."""
 
+import errno
 import json
 import math
 import os
@@ -12,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toxbench.atomic import cache_folder
+from toxbench.atomic import cache_folder, unwritable
 from toxbench.errors import SettingsError, StorageError, TryAgainError, nearest
 from toxbench.plugin.backbone import Backbone, StandIn, Tensors
 from toxbench.plugin.space import Space
@@ -243,6 +244,11 @@ def _stand_in(backbone: Backbone) -> Weights:
     )
 
 
+def _of_the_disk(error: OSError | Exception) -> OSError:
+    """Return a disk's error as Python names it; safetensors tells it in words of its own."""
+    return error if isinstance(error, OSError) else OSError(errno.ENOSPC, str(error))
+
+
 def _no_stand_in(backbone: Backbone) -> str:
     if backbone.stand_in is None:
         return "its plugin brings none; use --weights hub"
@@ -288,7 +294,7 @@ def _write_stand_in(stand_in: StandIn, folder: Path) -> None:
         folder.parent.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(prefix=".making-", dir=folder.parent))
     except OSError as error:
-        raise StorageError(f"cannot write {folder.parent}: {error.strerror}") from error
+        raise unwritable(folder.parent, error) from error
     try:
         save_file(stand_in.convert(load_file(source / "model.safetensors")),
                   made / "model.safetensors", metadata={"format": "pt"})  # fmt: skip
@@ -301,7 +307,6 @@ def _write_stand_in(stand_in: StandIn, folder: Path) -> None:
     except (OSError, SafetensorError) as error:  # the latter where the disk is full
         # Another process may have made the same folder in between: then it is as good as ours.
         if not _is_as_written(folder):
-            reason = error.strerror if isinstance(error, OSError) else error
-            raise StorageError(f"cannot write {folder}: {reason}") from error
+            raise unwritable(folder, _of_the_disk(error)) from error
     finally:
         shutil.rmtree(made, ignore_errors=True)

@@ -16,7 +16,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, SQLAlchemyError
 
-from toxbench.atomic import make_folder
+from toxbench.atomic import make_folder, unwritable
 from toxbench.errors import SettingsError, StorageError, TryAgainError
 from toxbench.store.lock import locked
 
@@ -158,7 +158,7 @@ def open_storage(url: str, lock_folder: Path) -> tuple[RDBStorage, str | None]:
                 warning = _move_aside_if_damaged(path, url)
             return _open(url, _engine_arguments(parsed)), warning
     except OSError as error:
-        raise StorageError(f"cannot write {lock_folder}: {error.strerror}") from error
+        raise unwritable(lock_folder, error) from error
 
 
 def _check_place(path: Path) -> None:

@@ -5,8 +5,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from toxbench.atomic import make_folder
-from toxbench.errors import StorageError
+from toxbench.atomic import make_folder, unwritable
 
 
 class Worker:
@@ -20,7 +19,7 @@ class Worker:
         try:
             self._lock.acquire(timeout=0)
         except OSError as error:
-            raise StorageError(f"cannot write {folder}: {error.strerror}") from error
+            raise unwritable(folder, error) from error
 
     def __enter__(self) -> "Worker":
         return self
