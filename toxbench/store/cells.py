@@ -240,7 +240,10 @@ def read_cell(path: Path) -> tuple[CellRecord, dict[Part, npt.NDArray[np.float32
     """
     try:
         text, tensors = unseal("cell", path.read_bytes())
-        return CellRecord.read(text, path), {part: tensors[part] for part in PARTS}
+        record, probabilities = CellRecord.read(text, path), {part: tensors[part] for part in PARTS}
+        if any(values.dtype != np.float32 or values.ndim != 2 for values in probabilities.values()):
+            raise ValueError("probabilities are float32 [row, label]")
+        return record, probabilities
     except OSError as error:
         raise StorageError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, KeyError) as error:
