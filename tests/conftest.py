@@ -11,6 +11,7 @@ import pytest
 
 # The hooks that print the matrix of faults.
 from fault_matrix import pytest_runtest_makereport, pytest_terminal_summary  # noqa: F401
+from forks import forks  # noqa: F401 - a fixture
 from support import REAL_TABLE_SHA256, write_checkpoint, write_table
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test but those of the Hub may ask for anything

@@ -1,10 +1,15 @@
 """Files that are there whole or not at all."""
 
+import errno
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from toxbench.errors import StorageError
+
+TEMPORARY = ".tmp"  # what names of files end with that are being written
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -18,9 +23,9 @@ def write_atomically(path: Path, data: bytes) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:40]}-", dir=path.parent)
+        handle, temporary = tempfile.mkstemp(TEMPORARY, f".{path.name[:40]}-", path.parent)
     except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror}") from error
+        raise unwritable(path, error) from error
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -30,9 +35,10 @@ def write_atomically(path: Path, data: bytes) -> None:
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
+        with suppress(OSError):
+            Path(temporary).unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise StorageError(f"cannot write {path}: {error.strerror}") from error
+            raise unwritable(path, error) from error
         raise
 
 
@@ -45,7 +51,15 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StorageError(f"cannot make {path}: {error.strerror}") from error
+        raise unwritable(path, error) from error
+
+
+def unwritable(path: Path, error: OSError) -> StorageError:
+    """Return the error that says what the operating system has against writing, and what to do."""
+    remedy = "make room" if error.errno in NO_ROOM else "make it writable or write elsewhere"
+    return StorageError(
+        f"cannot write {path}: {error.strerror}; {remedy} and start the same command again"
+    )
 
 
 def _sync_folder(folder: Path) -> None:

@@ -5,9 +5,13 @@ from collections.abc import Iterable, Sequence
 
 
 class ToxbenchError(Exception):
-    """Something a user can mend. ``str(error)`` is one line: what is wrong, where, what to do."""
+    """Something a user can mend. ``problems`` holds a line for each: what, where, what to do."""
 
     exit_code = 1
+
+    def __init__(self, problems: str | Sequence[str]) -> None:
+        self.problems = [problems] if isinstance(problems, str) else list(problems)
+        super().__init__("\n".join(self.problems))
 
 
 class SettingsError(ToxbenchError):
@@ -17,13 +21,9 @@ class SettingsError(ToxbenchError):
 
 
 class DataError(ToxbenchError):
-    """The table cannot be used as it is. ``problems`` holds one line for each problem found."""
+    """The table cannot be used as it is."""
 
     exit_code = 3
-
-    def __init__(self, problems: str | Sequence[str]) -> None:
-        self.problems = [problems] if isinstance(problems, str) else list(problems)
-        super().__init__("\n".join(self.problems))
 
 
 class PluginError(ToxbenchError):
@@ -42,6 +42,10 @@ class StorageError(ToxbenchError):
     """The results folder cannot be read or written."""
 
     exit_code = 6
+
+
+class NewerError(StorageError):
+    """A newer toxbench wrote it: it is left as it is."""
 
 
 class TryAgainError(ToxbenchError):

@@ -1,16 +1,80 @@
 """What is stored of a trained cell: plain, frozen records that outlive the code that made them."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from statistics import median
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, ValidationError, field_validator
+from pydantic_core import from_json
 
+from toxbench.errors import NewerError
 from toxbench.settings import Frozen, TrainSettings
 
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
 Scores = dict[str, float | None]  # metric name -> value; None where it is undefined
+
+
+class Stored(Frozen):
+    """Base of what has a file of its own, and says in it which schema it is of.
+
+    A new field has a default, so that older files are read. What older code would misread raises
+    the default of ``schema_version`` in its class.
+    """
+
+    schema_version: int = Field(1, ge=0)
+
+    @field_validator("schema_version")
+    @classmethod
+    def _is_known(cls, version: int) -> int:
+        if version > cls._known():
+            raise ValueError(f"schema {version} is newer than {cls._known()}")
+        return version
+
+    @classmethod
+    def read(cls, text: str | bytes, where: object) -> Self:
+        """Read what was stored as JSON.
+
+        Args:
+            text: of this version or an older one.
+            where: the file, for the message.
+
+        Raises:
+            NewerError: a newer toxbench wrote it.
+            ValueError: it is not as it was written.
+        """
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError:
+            with suppress(ValueError):  # what is no JSON is of no version
+                refuse_newer(from_json(text), where, cls._known())
+            raise
+
+    @classmethod
+    def take(cls, content: object, where: object) -> Self:
+        """Read what was stored in another way than JSON; otherwise as `read`."""
+        refuse_newer(content, where, cls._known())
+        return cls.model_validate(content)
+
+    @classmethod
+    def _known(cls) -> int:
+        known: int = cls.model_fields["schema_version"].default
+        return known
+
+
+def refuse_newer(content: object, where: object, known: int = 1) -> None:
+    """Refuse content whose ``schema_version`` is above the known one, and nothing else.
+
+    Raises:
+        NewerError: saying what to do.
+    """
+    found = content.get("schema_version") if isinstance(content, dict) else None
+    if isinstance(found, int) and found > known:
+        raise NewerError(
+            f"{where} was written by a newer toxbench (schema {found}, this one reads {known}) and "
+            "is left as it is; upgrade: pip install --upgrade toxbench"
+        )
 
 
 class CellKey(Frozen):
@@ -63,7 +127,7 @@ class TuningRecord(Frozen):
     )
 
 
-class TunedSettings(Frozen):
+class TunedSettings(Stored):
     """What a search found for one backbone, and what it holds for."""
 
     backbone: str
@@ -77,13 +141,12 @@ class TunedSettings(Frozen):
     )
 
 
-class TrialRecord(Frozen):
+class TrialRecord(Stored):
     """One trial of a study: trained once, committed once, never changed.
 
     It holds all that is needed to build the study's database again.
     """
 
-    schema_version: Literal[1] = 1
     study: str
     uid: str = ""
     number: int = Field(description="counted from 0, in the order in which trials began")
@@ -194,10 +257,9 @@ class LabelScores(Frozen):
     expected_calibration_error: float | None = None
 
 
-class CellRecord(Frozen):
+class CellRecord(Stored):
     """One candidate x fold x seed: trained once, stored once, never changed."""
 
-    schema_version: Literal[1] = 1
     key: CellKey
     kind: Literal["backbone", "baseline"]
     distribution: str = Field(description="name and version of the plugin's distribution")
@@ -220,6 +282,15 @@ class CellRecord(Frozen):
     metrics: dict[str, dict[Part, Scores]] = Field(description="rule -> part -> metric -> value")
     per_label: dict[str, tuple[LabelScores, ...]] = Field(description="rule -> labels, on test")
     constant: bool = Field(description="the same prediction for every test row, at 0.5")
+
+
+class FailureRecord(Stored):
+    """A cell that has no result, kept until it has one."""
+
+    key: CellKey
+    kind: str = Field(description="diverged, or the name of the error's class")
+    reason: str = Field(description="one line, without local names and secrets")
+    finished: str = Field(description="UTC, ISO 8601")
 
 
 class Spread(Frozen):
@@ -294,8 +365,7 @@ class RememberedSpeed(Frozen):
     share_of_peak: float = Field(gt=0)
 
 
-class RememberedSpeeds(Frozen):
+class RememberedSpeeds(Stored):
     """All of them, as they are stored in the cache folder."""
 
-    schema_version: Literal[1] = 1
     speeds: tuple[RememberedSpeed, ...] = ()

@@ -55,7 +55,7 @@ def test_a_flipped_bit_is_noticed_wherever_it_is(tmp_path: Path, bit: int) -> No
         damaged = bytearray(whole)
         damaged[place] ^= 1 << bit
         path.write_bytes(damaged)
-        with pytest.raises(StorageError, match=r"rows\.safetensors is damaged; remove it"):
+        with pytest.raises(StorageError, match=r"rows\.safetensors is damaged; the same"):
             read_rows(tmp_path)
     path.write_bytes(whole)
     assert read_rows(tmp_path).ids == ("c0", "c1", "c2")

@@ -1,5 +1,6 @@
 """Searches that are killed, and databases that are lost: nothing finished is lost or repeated."""
 
+import hashlib
 import json
 import random
 import shutil
@@ -10,6 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from toxbench.errors import NewerError, StorageError
+from toxbench.store.tuned import read_tuned
 
 if TYPE_CHECKING:
     from tuning.conftest import Search, Study
@@ -200,3 +204,72 @@ def test_what_is_drawn_next_does_not_depend_on_what_was_lost(
         search.tune(tune={"trials": 7})
     assert draws(finished) == draws(other)
     assert len(draws(other)) == 7
+
+
+# Damaged and newer records
+
+
+@pytest.mark.faults(35)
+def test_damaged_trials_are_moved_aside_and_come_back(finished: "Search") -> None:
+    first, second, *_ = sorted(finished.study.glob("trials/trial-*.json"))
+    tuned, whole = finished.study / "tuned.toml", finished.files
+    damaged = {path: path.read_bytes()[:-7] for path in (first, second, tuned)}
+    for path, content in damaged.items():
+        path.write_bytes(content)
+    finished.tune()
+    for path, content in damaged.items():
+        assert path.with_name(f"{path.name}.corrupt").read_bytes() == content
+    assert read_tuned(tuned).backbone == "bert"
+    assert finished.files == whole  # the database knew them
+    finished.check(trials=5, finalists=len(finished.finalists))
+
+
+def newer_trial(study: Path) -> Path:
+    path = min(study.glob("trials/trial-*.json"))
+    record = json.loads(json.loads(path.read_bytes())["record"])
+    text = json.dumps(record | {"schema_version": 2, "new": 1})
+    signed = {"sha256": hashlib.sha256(text.encode("utf-8")).hexdigest(), "record": text}
+    path.write_text(json.dumps(signed), encoding="utf-8")
+    return path
+
+
+def newer_tuned(study: Path) -> Path:
+    path = study / "tuned.toml"
+    text = path.read_text(encoding="utf-8").replace("schema_version = 1", "schema_version = 2")
+    path.write_text(f"{text}\n[new]\n", encoding="utf-8")
+    return path
+
+
+@pytest.mark.faults(38)
+@pytest.mark.parametrize("make", [newer_trial, newer_tuned])
+def test_what_a_newer_toxbench_wrote_is_left_alone(
+    finished: "Search", make: Callable[[Path], Path]
+) -> None:
+    path = make(finished.study)
+    content = path.read_bytes()
+    with pytest.raises(NewerError, match=f"{path.name} was written by a newer toxbench"):
+        finished.tune(tune={"trials": 6})
+    assert path.read_bytes() == content
+    assert list(finished.results.rglob("*.corrupt*")) == []
+
+
+@pytest.mark.faults(38)
+def test_tuned_settings_from_before_they_had_a_schema_are_read(finished: "Search") -> None:
+    path = finished.study / "tuned.toml"
+    now = read_tuned(path)
+    text = path.read_text(encoding="utf-8")
+    assert "schema_version = 1\n" in text
+    path.write_text(text.replace("schema_version = 1\n", ""), encoding="utf-8")
+    assert read_tuned(path) == now
+
+
+@pytest.mark.faults(39)
+@pytest.mark.parametrize("name", ["", "trials"])
+def test_nothing_is_written_through_a_link(finished: "Search", tmp_path: Path, name: str) -> None:
+    link, elsewhere = finished.study / name, tmp_path / "elsewhere"
+    shutil.move(link, elsewhere)
+    link.symlink_to(elsewhere)
+    there = {path: path.stat().st_mtime_ns for path in elsewhere.rglob("*")}
+    with pytest.raises(StorageError, match=f"{link.name} is a symbolic link"):
+        finished.tune(tune={"trials": 6})
+    assert {path: path.stat().st_mtime_ns for path in elsewhere.rglob("*")} == there

@@ -35,7 +35,7 @@ def asked_for(settings: RunSettings, registry: Registry) -> AskedFor:
     backbones = _usable(settings.backbones, registry.backbone, lost)
     baselines = _usable(baseline_names(settings, registry), registry.baseline, lost)
     if lost and not (backbones if settings.backbones else baselines):
-        raise PluginError("\n".join(lost))
+        raise PluginError(lost)
     return AskedFor(backbones, baselines, tuple(lost))
 
 

@@ -74,14 +74,17 @@ class Plan:
         missing = tuple((c, key) for c, key in cells if not self.store.has(key))
         return replace(self, candidates=candidates, cells=cells, missing=missing)
 
-    def prepare(self) -> None:
+    def prepare(self) -> list[str]:
         """Write down which rows are for what, before anything is trained on them.
+
+        Returns:
+            warnings, one line each.
 
         Raises:
             StorageError: the split file or the results folder cannot be written.
         """
         self.source.write()
-        self.store.prepare(self.protocol, self.synthetic)
+        return self.store.prepare(self.protocol, self.synthetic)
 
 
 def make_plan(settings: RunSettings, registry: Registry, download: bool = True) -> Plan:

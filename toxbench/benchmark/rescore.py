@@ -12,7 +12,7 @@ from toxbench.records import PARTS
 from toxbench.store.cells import CellStore, ProtocolRecord
 from toxbench.store.leaderboard import Leaderboard
 from toxbench.store.pooled import Cell
-from toxbench.store.ranking import load_cells, make_leaderboard
+from toxbench.store.ranking import load_cells, load_failures, make_leaderboard
 from toxbench.store.rows import StoredRows
 
 
@@ -36,6 +36,7 @@ def rescore(
         raise SettingsError(f"thresholds {rule!r}: choose {', '.join(RULES)}")
     if metric not in METRICS:
         raise SettingsError(f"--metric {metric}: no such metric{nearest(metric, METRICS)}")
+    failures = load_failures(store)
     protocol, rows, cells = load_cells(store)
     is_new = any(metric not in record.metrics[HALF]["test"] for record, _ in cells)
     if without or is_new:  # a metric may be younger than the cells
@@ -48,7 +49,7 @@ def rescore(
             f"--thresholds {rule}: there were no positive validation rows to choose them on for "
             f"{', '.join(lacking)}"
         )
-    return make_leaderboard(protocol, rows, cells, rule, metric)
+    return make_leaderboard(protocol, rows, cells, rule, metric, failures)
 
 
 def _kept(protocol: ProtocolRecord, without: Sequence[str]) -> list[int]:

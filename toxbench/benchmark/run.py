@@ -22,6 +22,9 @@ from toxbench.store.cells import CellStore
 from toxbench.store.leaderboard import Leaderboard
 from toxbench.store.manifest import note_code
 from toxbench.store.ranking import load_leaderboard
+from toxbench.training.loop import DivergedError
+
+_KINDS = {DivergedError.__name__: "diverged"}  # as the leaderboard names it
 
 
 class Feedback(Interface):
@@ -59,9 +62,10 @@ def run_plan(
         StorageError: results cannot be written.
         TryAgainError: another run is writing to the same folder.
     """
-    plan.prepare()
     with ExitStack() as held:
         _hold(plan.store, patience, held, feedback)
+        for line in (*plan.prepare(), *plan.store.mend()):
+            feedback.warn(line)
         note_code(plan.store.folder, code_of(registry))
         keeper = _Keeper(plan, registry, feedback)
         tasks = [(candidate, key) for candidate, key in plan.missing if not plan.store.has(key)]
@@ -104,11 +108,14 @@ class _Keeper:
 
     def done(self, record: CellRecord, probabilities: Probabilities) -> None:
         self._plan.store.write(record, probabilities)
+        self._plan.store.failures.remove(record.key)
         self._feedback.cell_finished(record)
         self._warn(self._registry.tell("toxbench_cell_finished", result=record))
 
     def failed(self, failure: Failure) -> None:
         self.failures.append(failure)
+        kind = _KINDS.get(failure.kind, failure.kind)
+        self._plan.store.failures.write(failure.key, kind, failure.reason)
         self._feedback.cell_failed(failure)
 
     def _warn(self, problems: Iterable[Problem]) -> None:
@@ -120,10 +127,10 @@ def _hold(store: CellStore, patience: float, held: ExitStack, feedback: Feedback
     """Lock the folder; say so where that means to wait."""
     try:
         held.enter_context(store.lock())
-    except TryAgainError:
+    except TryAgainError as error:
         if not patience:
             raise
-        feedback.warn(f"another run is writing to {store.folder}; waiting for it")
+        feedback.warn(f"{str(error).partition(';')[0]}; waiting for it")
         held.enter_context(store.lock(patience))
 
 

@@ -5,9 +5,11 @@ import shlex
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 
 import click
 
+from toxbench.atomic import NO_ROOM
 from toxbench.cli.backbones import backbones
 from toxbench.cli.compare import compare
 from toxbench.cli.data import data
@@ -20,7 +22,7 @@ from toxbench.cli.run import run
 from toxbench.cli.signals import Ended, ending_in_order
 from toxbench.cli.speed import speed
 from toxbench.cli.tune import tune
-from toxbench.errors import DataError, StorageError, ToxbenchError
+from toxbench.errors import StorageError, ToxbenchError
 from toxbench.report.words import printable
 
 EXIT_CODES = (
@@ -75,11 +77,10 @@ def _code_of(words: list[str]) -> int:
     except OSError as error:
         # A file or folder that cannot be used, wherever that was noticed.
         _debug(words)
-        _say(f"{error.filename or type(error).__name__}: {error.strerror or error}")
-        code = StorageError.exit_code
+        code = _unusable(error)
     except ToxbenchError as error:
         _debug(words)
-        for problem in error.problems if isinstance(error, DataError) else [str(error)]:
+        for problem in error.problems:
             _say(problem)
         code = error.exit_code
     except Exception as error:  # noqa: BLE001 - the last resort: a bug is told as one
@@ -100,6 +101,18 @@ def _how_to_go_on(words: Sequence[str]) -> str:
     return f"; what was finished is stored. To go on: toxbench {shlex.join(words)}"
 
 
+def _unusable(error: OSError) -> int:
+    """Say which file or folder cannot be used; return the exit code."""
+    if error.errno in NO_ROOM:  # outside the results folder: stdout, a temporary
+        what = error.filename or "the output"
+        _say(f"cannot write {what}: {error.strerror}; make room and start the same command again")
+        # What is still buffered cannot be written either; Python would complain again at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    else:
+        _say(f"{error.filename or type(error).__name__}: {error.strerror or error}")
+    return StorageError.exit_code
+
+
 def _debug(words: Sequence[str]) -> None:
     if "--debug" in words:
         say(traceback.format_exc().rstrip("\n"), err=True)
@@ -107,4 +120,5 @@ def _debug(words: Sequence[str]) -> None:
 
 def _say(message: str) -> None:
     """Write one line that no terminal takes as a command."""
-    say(f"toxbench: error: {printable(message)}", err=True)
+    with suppress(OSError):  # a log on a full disk: the exit code is left to tell
+        say(f"toxbench: error: {printable(message)}", err=True)

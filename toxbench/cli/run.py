@@ -75,7 +75,7 @@ def run(**values: Any) -> None:
             "the same command tries them again"
         )
     if lines:
-        raise CellsFailedError("\n".join(lines))
+        raise CellsFailedError(lines)
 
 
 def _plan_text(plan: "Plan", remembered: "Remembered") -> str:

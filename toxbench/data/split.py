@@ -63,13 +63,27 @@ class Protocol:
         Lengths come before contents and integers are little-endian, so that the same table gives
         the same fingerprint on any machine, from any file format.
         """
-        digest = hashlib.sha256(self.data_fingerprint.encode("ascii"))
-        for fold in self.folds:
-            for part in PARTS:
-                rows = fold.part(part).astype("<i8")
-                digest.update(len(rows).to_bytes(8, "little") + rows.tobytes())
-        _update(digest, "definitions", [f"{k}={v}" for k, v in sorted(self.definitions.items())])
-        return digest.hexdigest()
+        folds = ([fold.part(part) for part in PARTS] for fold in self.folds)
+        return fingerprint(self.data_fingerprint, folds, self.definitions)
+
+
+def fingerprint(
+    data: str, folds: Iterable[Iterable[npt.ArrayLike]], definitions: Mapping[str, str]
+) -> str:
+    """Return the fingerprint of a protocol.
+
+    Args:
+        data: fingerprint of the table.
+        folds: row indices of each part of each fold, in the order of `PARTS`.
+        definitions: as in `Protocol`.
+    """
+    digest = hashlib.sha256(data.encode("ascii"))
+    for parts in folds:
+        for part in parts:
+            rows = np.asarray(part, dtype="<i8")
+            digest.update(len(rows).to_bytes(8, "little") + rows.tobytes())
+    _update(digest, "definitions", [f"{k}={v}" for k, v in sorted(definitions.items())])
+    return digest.hexdigest()
 
 
 def _update(digest: "hashlib._Hash", name: str, values: Iterable[str]) -> None:

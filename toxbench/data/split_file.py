@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from pydantic import Field, ValidationError
@@ -13,7 +12,7 @@ from toxbench.data.files import shown
 from toxbench.data.split import Protocol, Split
 from toxbench.data.table import Comments
 from toxbench.errors import DataError, StorageError
-from toxbench.records import PARTS
+from toxbench.records import PARTS, Stored
 from toxbench.settings import Frozen, SplitSettings
 
 
@@ -39,10 +38,9 @@ class FoldIds(Frozen):
     test: tuple[str, ...] = Field(min_length=1)
 
 
-class SplitFile(Frozen):
+class SplitFile(Stored):
     """What a split file holds: which table it is for, how it was drawn, and the folds."""
 
-    schema_version: Literal[1] = 1
     name: str
     data_fingerprint: str
     table: TableFacts
@@ -55,9 +53,10 @@ def read_split_file(path: Path) -> SplitFile | None:
 
     Raises:
         DataError: it cannot be read, or is none.
+        NewerError: a newer toxbench wrote it.
     """
     try:
-        return SplitFile.model_validate_json(path.read_bytes())
+        return SplitFile.read(path.read_bytes(), path)
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -5,6 +5,7 @@ from toxbench.evaluation.definitions import HALF
 from toxbench.records import TuningRecord
 from toxbench.report.comparison import METRICS, verdict
 from toxbench.report.leaks import leak_note
+from toxbench.store.failures import FailedCells
 from toxbench.store.leaderboard import Leaderboard, Row
 from toxbench.store.ranking import SEEDS_NEEDED
 
@@ -53,6 +54,7 @@ def notes(leaderboard: Leaderboard) -> list[str]:
         said.append("± is the standard deviation over seeds.")
     said.extend(_sampling_notes(leaderboard))
     said.extend(f"No seed of {name} has every fold yet." for name in leaderboard.unfinished)
+    said.extend(_failure_note(leaderboard, failed) for failed in leaderboard.failures)
     said.extend(_tuning_note(row) for row in rows if row.tuning)
     if len({row.seeds for row in rows if row.kind == "backbone"}) > 1:
         said.append("Rows do not rest on the same number of seeds; compare them with care.")
@@ -61,6 +63,24 @@ def notes(leaderboard: Leaderboard) -> list[str]:
         f"tuned thresholds are chosen on validation rows. Seconds are for training one {unit}."
     )
     return said
+
+
+def _failure_note(leaderboard: Leaderboard, failed: FailedCells) -> str:
+    """Say how many of a candidate's cells have no score, and why."""
+    ranked = {(row.candidate, row.digest): row.name for row in leaderboard.rows}
+    names = [own.name for own in leaderboard.failures] + [row.name for row in leaderboard.rows]
+    told_apart = f" #{failed.digest[:6]}" if names.count(failed.name) > 1 else ""
+    name = ranked.get((failed.name, failed.digest), f"{failed.name}{told_apart}")
+    why = ", ".join(failed.kinds)
+    if failed.failed == failed.cells:
+        cells = "its only cell" if failed.cells == 1 else f"all of its {failed.cells} cells"
+        return f"{name} has no score: {cells} failed ({why})."
+    folds = len(leaderboard.protocol.folds) > 1
+    return (
+        f"{failed.failed} of {failed.cells} cells of {name} failed ({why}); "
+        f"{'it has' if failed.failed == 1 else 'they have'} no score"
+        f"{', and a seed counts only with every fold' if folds else ''}."
+    )
 
 
 def _tuning_note(row: Row) -> str:

@@ -27,7 +27,7 @@ def leaderboard_table(leaderboard: Leaderboard) -> Table:
         *_score_columns(leaderboard),
         *_GAP_COLUMNS,
         *_error_columns(leaderboard),
-        *_COST_COLUMNS,
+        *_cost_columns(leaderboard),
     )
     said = (*conclusions(leaderboard), *notes(leaderboard))
     return _table(leaderboard, title(leaderboard), columns, said)
@@ -43,7 +43,8 @@ def terminal_tables(leaderboard: Leaderboard) -> list[Table]:
         _table(leaderboard, "Overfitting (train minus test)", (_NAME, *_GAP_COLUMNS), ()),
         _table(leaderboard, "Where the uncertainty comes from (standard errors)",
                (_NAME, *errors), ()),
-        _table(leaderboard, "Cost and origin", (_NAME, *_COST_COLUMNS), notes(leaderboard)),
+        _table(leaderboard, "Cost and origin", (_NAME, *_cost_columns(leaderboard)),
+               notes(leaderboard)),
     ]  # fmt: skip
     return [table for table in tables if len(table.headers) > 1]
 
@@ -67,6 +68,7 @@ def _record(leaderboard: Leaderboard, rank: int, row: Row) -> Record:
         "thresholds": leaderboard.rule,
         "parameters": row.parameters,
         "cells": row.cells,
+        "failed": row.failed,
         "seeds": row.seeds,
         "scored_labels": scored_labels(leaderboard),
         "constant": row.constant,
@@ -136,6 +138,12 @@ def _error_columns(leaderboard: Leaderboard) -> tuple[Column, ...]:
         if any(sure.without_a_group is not None for sure in known):
             columns.append(Column(f"{short} without a group", _without_a_group(name)))
     return tuple(columns)
+
+
+def _cost_columns(leaderboard: Leaderboard) -> tuple[Column, ...]:
+    """Return what rows cost; how many cells failed where any did."""
+    failed = Column("failed", lambda row: str(row.failed))
+    return (*_COST_COLUMNS, *([failed] if any(row.failed for row in leaderboard.rows) else []))
 
 
 def _with_interval(name: str) -> Callable[[Row], str]:

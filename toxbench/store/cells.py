@@ -4,7 +4,6 @@ A cell is a safetensors file: the probabilities of train, validation and test ro
 record as JSON in its header. One file, so that a cell is there whole or not at all; no pickle.
 """
 
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,16 +11,24 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from filelock import FileLock, Timeout
-from pydantic import ValidationError
 
-from toxbench.atomic import write_atomically
-from toxbench.data.split import Protocol
-from toxbench.errors import StorageError, TryAgainError
-from toxbench.records import PARTS, Audit, CellKey, CellRecord, Part
+from toxbench.atomic import make_folder, write_atomically
+from toxbench.data.split import Protocol, fingerprint
+from toxbench.errors import StorageError
+from toxbench.records import PARTS, Audit, CellKey, CellRecord, Part, Stored
 from toxbench.settings import Frozen
+from toxbench.store.failures import FailureStore, read_failure
+from toxbench.store.lock import locked, signed
+from toxbench.store.rows import FILE as ROWS
 from toxbench.store.rows import StoredRows, read_rows, write_rows
 from toxbench.store.sealed import Tensors, seal, unseal
+from toxbench.store.upkeep import (
+    DamagedError,
+    check_writable,
+    refuse_links,
+    remove_temporaries,
+    set_aside_damaged,
+)
 
 SUFFIX = ".safetensors"
 Probabilities = Mapping[Part, npt.NDArray[np.float32]]
@@ -35,10 +42,9 @@ class FoldRows(Frozen):
     test: tuple[int, ...]
 
 
-class ProtocolRecord(Frozen):
+class ProtocolRecord(Stored):
     """A protocol as it is stored beside its cells. It holds no comment."""
 
-    schema_version: int = 1
     name: str
     synthetic: bool
     fingerprint: str
@@ -56,8 +62,13 @@ class ProtocolRecord(Frozen):
         """Positive test rows of each label, over all folds."""
         return {label: sum(fold[label] for fold in self.test_supports) for label in self.labels}
 
+    def same_as(self, other: "ProtocolRecord") -> bool:
+        """Whether both say the same of the same table, whatever it was called."""
+        told = {"schema_version", "name", "synthetic", "audit"}
+        return self.model_dump(exclude=told) == other.model_dump(exclude=told)
 
-class CellDamagedError(StorageError):
+
+class CellDamagedError(DamagedError):
     """A cell file does not hold what was written."""
 
 
@@ -78,16 +89,59 @@ class CellStore:
         folder = there[0] if there else results / f"{_tame(protocol.comments.name)}-{short}"
         return cls(folder)
 
-    def prepare(self, protocol: Protocol, synthetic: bool) -> None:
+    def prepare(self, protocol: Protocol, synthetic: bool) -> list[str]:
         """Make the folder and store the protocol and its rows, if they are not there yet.
 
+        Returns:
+            one line for each of the two that was damaged and is moved aside.
+
         Raises:
-            StorageError: the folder cannot be made or written.
+            StorageError: the folder cannot be made or written, is a link or holds one, or a newer
+                toxbench wrote it.
         """
+        refuse_links(self.folder)
+        check_writable(self.folder)
+        check_writable(self.folder / "cells")
+        if self.failures.folder.is_dir():
+            check_writable(self.failures.folder)
+        known = _described(protocol, synthetic)
+
+        def check(path: Path) -> None:
+            if not read_protocol(path).same_as(known):
+                raise DamagedError(f"{path} is of another table")
+
+        then = "it is written again from the table"
+        said = [
+            *set_aside_damaged([self.protocol_path], check, then),
+            *set_aside_damaged([self.folder / ROWS], lambda _: self.rows(), then),
+        ]
         if not self.protocol_path.is_file():
             content = protocol_record(protocol, synthetic).model_dump_json()
             write_atomically(self.protocol_path, content.encode("utf-8"))
         write_rows(self.folder, protocol.comments)
+        return said
+
+    def mend(self) -> list[str]:
+        """Move damaged cells and failures aside; to be called by who holds the lock.
+
+        Returns:
+            one line for each.
+
+        Raises:
+            StorageError: the folder cannot be written, or a newer toxbench wrote to it.
+        """
+        for folder in (self.folder, self.folder / "cells", self.failures.folder):
+            remove_temporaries(folder)
+        cells = set_aside_damaged(self.paths(), read_cell, "a run of the cell computes it again")
+        failures = set_aside_damaged(
+            self.failures.paths(), read_failure, "a run of its cell tries it again"
+        )
+        return [*cells, *failures]
+
+    @property
+    def failures(self) -> FailureStore:
+        """The cells that failed."""
+        return FailureStore(self.folder / "failures")
 
     @property
     def protocol_path(self) -> Path:
@@ -98,16 +152,9 @@ class CellStore:
         """Read the stored protocol.
 
         Raises:
-            StorageError: it is missing or damaged.
+            StorageError: it is missing or damaged, or a newer toxbench wrote it.
         """
-        try:
-            return ProtocolRecord.model_validate_json(self.protocol_path.read_bytes())
-        except OSError as error:
-            raise StorageError(
-                f"{self.folder} holds no results of toxbench (no protocol.json)"
-            ) from error
-        except ValidationError as error:
-            raise StorageError(f"{self.protocol_path} is damaged; remove the folder") from error
+        return read_protocol(self.protocol_path)
 
     def rows(self) -> StoredRows:
         """Read ids, targets and groups; raises StorageError where they are missing or damaged."""
@@ -122,8 +169,18 @@ class CellStore:
         return sorted((self.folder / "cells").glob(f"*{SUFFIX}"))
 
     def has(self, key: CellKey) -> bool:
-        """Whether the cell was stored."""
-        return self.path(key).is_file()
+        """Whether the cell is stored, and whole.
+
+        Raises:
+            StorageError: its file cannot be read, or a newer toxbench wrote it.
+        """
+        if not self.path(key).is_file():
+            return False
+        try:
+            read_cell(self.path(key))
+        except CellDamagedError:
+            return False
+        return True
 
     def write(self, record: CellRecord, probabilities: Probabilities) -> None:
         """Store a cell.
@@ -164,22 +221,14 @@ class CellStore:
             patience: seconds to wait for another run; infinity waits for its end.
 
         Raises:
-            TryAgainError: another run holds it.
-            StorageError: the lock file cannot be made.
+            TryAgainError: another run holds it; the message says which.
+            StorageError: the folder cannot be written, is a link or holds one.
         """
-        lock = FileLock(self.folder / ".lock")
-        try:
-            lock.acquire(timeout=-1 if patience == math.inf else patience)
-        except Timeout as error:
-            raise TryAgainError(
-                f"another run is writing to {self.folder}; wait for it, or use --results"
-            ) from error
-        except OSError as error:
-            raise StorageError(f"cannot write {self.folder}: {error.strerror}") from error
-        try:
+        refuse_links(self.folder)
+        make_folder(self.folder)
+        path = self.folder / ".lock"
+        with locked(path, patience), signed(path):
             yield
-        finally:
-            lock.release()
 
 
 def read_cell(path: Path) -> tuple[CellRecord, dict[Part, npt.NDArray[np.float32]]]:
@@ -187,20 +236,56 @@ def read_cell(path: Path) -> tuple[CellRecord, dict[Part, npt.NDArray[np.float32
 
     Raises:
         CellDamagedError: the file is not as it was written.
+        StorageError: it cannot be read, or a newer toxbench wrote it.
     """
     try:
         text, tensors = unseal("cell", path.read_bytes())
-        return CellRecord.model_validate_json(text), {part: tensors[part] for part in PARTS}
-    except (OSError, ValueError, KeyError) as error:
+        record, probabilities = CellRecord.read(text, path), {part: tensors[part] for part in PARTS}
+        if any(values.dtype != np.float32 or values.ndim != 2 for values in probabilities.values()):
+            raise ValueError("probabilities are float32 [row, label]")
+        return record, probabilities
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, KeyError) as error:
         raise CellDamagedError(
-            f"{path} is damaged; remove the file and run the same command again"
+            f"{path} is damaged; the same toxbench run again moves it aside and computes it again"
         ) from error
+
+
+def read_protocol(path: Path) -> ProtocolRecord:
+    """Read a stored protocol.
+
+    Raises:
+        DamagedError: it is not as it was written.
+        StorageError: it is missing, or a newer toxbench wrote it.
+    """
+    try:
+        record = ProtocolRecord.read(path.read_bytes(), path)
+        folds = ([fold.train, fold.validation, fold.test] for fold in record.folds)
+        if record.fingerprint != fingerprint(record.data_fingerprint, folds, record.definitions):
+            raise ValueError("the fingerprint is of something else")
+    except OSError as error:
+        raise StorageError(
+            f"{path.parent} holds no results of toxbench (no protocol.json)"
+        ) from error
+    except (ValueError, OverflowError) as error:
+        raise DamagedError(
+            f"{path} is damaged; the same toxbench run again moves it aside and writes it, without "
+            "training"
+        ) from error
+    return record
 
 
 def protocol_record(protocol: Protocol, synthetic: bool) -> ProtocolRecord:
     """Describe a protocol without any comment."""
     from toxbench.data.audit import audit  # imports datasketch, which reading has no need of
 
+    found = audit(protocol.comments, protocol.folds)
+    return _described(protocol, synthetic).model_copy(update={"audit": found})
+
+
+def _described(protocol: Protocol, synthetic: bool) -> ProtocolRecord:
+    """Describe a protocol without the audit, which takes its time."""
     comments = protocol.comments
     labels = comments.labels
     return ProtocolRecord(
@@ -224,7 +309,6 @@ def protocol_record(protocol: Protocol, synthetic: bool) -> ProtocolRecord:
             for f in protocol.folds
         ),
         definitions=dict(protocol.definitions),
-        audit=audit(comments, protocol.folds),
     )
 
 

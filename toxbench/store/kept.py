@@ -41,6 +41,7 @@ def made_of(store: CellStore, rule: str, metric: str) -> str | None:
             "protocol": _sha256(store.protocol_path),
             "rows": _sha256(store.folder / ROWS),
             "cells": [(path.name, _sha256(path)) for path in store.paths()],
+            "failures": [(path.name, _sha256(path)) for path in store.failures.paths()],
             "rule": rule,
             "metric": metric,
             "code": _code(),
@@ -70,6 +71,8 @@ def keep(folder: Path, digest: str, leaderboard: Leaderboard) -> None:
         digest: what it was made of.
         leaderboard: the whole of it; every number is read again as it is, to the last bit.
     """
+    if folder.is_symlink():  # whoever reads through a link did not ask to write through it
+        return
     content = _adapter().dump_json((leaderboard,))
     data = b"\n".join([digest.encode("ascii"), _checksum(content), content])
     try:

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import repeat
 from statistics import fmean, stdev
 from typing import Literal
 
@@ -10,8 +11,9 @@ from toxbench.errors import StorageError
 from toxbench.evaluation.comparison import Difference
 from toxbench.evaluation.definitions import GLOBAL, HALF, METRICS, PER_LABEL
 from toxbench.evaluation.uncertainty import Uncertainty
-from toxbench.records import CellRecord, Part, TuningRecord
+from toxbench.records import CellRecord, FailureRecord, Part, TuningRecord
 from toxbench.store.cells import ProtocolRecord
+from toxbench.store.failures import FailedCells, failed_cells
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Row:
         constant: in every cell, the same prediction for every test row.
         uncertainty: column name -> how sure its mean is, of those that can be resampled.
         tier: from 1; candidates of one tier cannot be told apart. None: too few seeds for that.
+        failed: cells that have no result.
     """
 
     candidate: str
@@ -56,6 +59,7 @@ class Row:
     digest: str = ""
     uncertainty: Mapping[str, Uncertainty] = field(default_factory=dict)
     tier: int | None = None
+    failed: int = 0
 
     @property
     def name(self) -> str:
@@ -97,6 +101,7 @@ class Leaderboard:
         sampling: what the intervals rest on; None where there are none.
         rule: of the thresholds that scores without a rule of their own are at.
         metric: that ranks.
+        failures: of each candidate with failed cells, whether it has a row or not.
     """
 
     protocol: ProtocolRecord
@@ -106,6 +111,7 @@ class Leaderboard:
     sampling: Sampling | None = None
     rule: str = HALF
     metric: str = "micro_f1"
+    failures: tuple[FailedCells, ...] = ()
 
 
 Value = Callable[[CellRecord], float | None]
@@ -174,6 +180,7 @@ def build_leaderboard(
     cells: Iterable[CellRecord],
     rule: str = HALF,
     metric: str = "micro_f1",
+    failures: Iterable[FailureRecord] = (),
 ) -> Leaderboard:
     """Rank the candidates of one protocol; the order of ``cells`` does not matter.
 
@@ -182,6 +189,7 @@ def build_leaderboard(
         cells: of any candidates, folds and seeds.
         rule: of the thresholds.
         metric: to rank by.
+        failures: noted beside the cells, in any order.
 
     Raises:
         StorageError: a cell was measured with another protocol.
@@ -197,9 +205,16 @@ def build_leaderboard(
     whole = {key: _whole_seeds(cells, len(protocol.folds)) for key, cells in candidates.items()}
     found = [cells for cells in whole.values() if cells]
     wanted = columns(rule, metric)
-    rows = [_row(*each, rule, wanted) for each in zip(found, _differences(found), strict=True)]
+    failed = failed_cells(failures, {k: [c.key for c in own] for k, own in candidates.items()})
+    counts = {(own.name, own.digest): own.failed for own in failed}
+    rows = [
+        replace(row, failed=counts.get((row.candidate, row.digest), 0))
+        for row in map(_row, found, _differences(found), repeat(rule), repeat(wanted))
+    ]
     unfinished = tuple(sorted({name for (name, _), cells in whole.items() if not cells}))
-    return Leaderboard(protocol, ranked(rows, metric), unfinished, rule=rule, metric=metric)
+    return Leaderboard(
+        protocol, ranked(rows, metric), unfinished, rule=rule, metric=metric, failures=failed
+    )
 
 
 def _whole_seeds(cells: Sequence[CellRecord], folds: int) -> list[CellRecord]:

@@ -10,6 +10,7 @@ from toxbench.evaluation.comparison import Difference, compare_all, tiers
 from toxbench.evaluation.counts import HEADLINES, SCORES, Floats
 from toxbench.evaluation.definitions import GLOBAL, HALF, PER_LABEL
 from toxbench.evaluation.uncertainty import Uncertainty, measure_uncertainty
+from toxbench.records import FailureRecord
 from toxbench.store.cells import CellStore, ProtocolRecord
 from toxbench.store.kept import keep, made_of, read_kept
 from toxbench.store.leaderboard import (
@@ -23,7 +24,7 @@ from toxbench.store.leaderboard import (
 )
 from toxbench.store.pooled import Cell, Pool, Pooled
 from toxbench.store.rows import StoredRows
-from toxbench.store.yardstick import refuse_another
+from toxbench.store.yardstick import refuse_another, refuse_misshapen, refuse_unfitting
 
 SEEDS_NEEDED = 5  # fewer are exploratory: nobody is ranked by them
 SUFFIXES = {GLOBAL: "_global", PER_LABEL: "_per_label"}
@@ -45,16 +46,32 @@ def load_leaderboard(*stores: CellStore, rule: str = HALF, metric: str = "micro_
             results of different protocols.
     """
     if len(stores) > 1:  # no folder's own
-        return make_leaderboard(*load_cells(*stores), rule, metric)
+        return _computed(stores, rule, metric)
     digest = made_of(stores[0], rule, metric)
     kept = read_kept(stores[0].folder, digest) if digest else None
     if kept is not None:
         return kept
-    leaderboard = make_leaderboard(*load_cells(*stores), rule, metric)
+    leaderboard = _computed(stores, rule, metric)
     # A run may have stored a cell in between: then it is unknown which cells these are.
     if digest is not None and made_of(stores[0], rule, metric) == digest:
         keep(stores[0].folder, digest, leaderboard)
     return leaderboard
+
+
+def _computed(stores: Sequence[CellStore], rule: str, metric: str) -> Leaderboard:
+    failures = load_failures(*stores)
+    return make_leaderboard(*load_cells(*stores), rule, metric, failures)
+
+
+def load_failures(*stores: CellStore) -> list[FailureRecord]:
+    """Read which cells failed; a cell that several folders hold counts once.
+
+    To be read before the cells: a run removes a failure once the cell is stored.
+
+    Raises:
+        StorageError: a file is damaged, or a newer toxbench wrote it.
+    """
+    return list({r.key: r for store in stores for r in store.failures.records()}.values())
 
 
 def load_cells(*stores: CellStore) -> tuple[ProtocolRecord, StoredRows, list[Cell]]:
@@ -66,8 +83,12 @@ def load_cells(*stores: CellStore) -> tuple[ProtocolRecord, StoredRows, list[Cel
     protocol = stores[0].protocol()
     for other in stores[1:]:
         refuse_another(protocol, other.protocol(), other.folder)
+    rows = stores[0].rows()
+    refuse_unfitting(protocol, rows, stores[0].folder)
     cells = {record.key: (record, tensors) for s in stores for record, tensors in s.cells()}
-    return protocol, stores[0].rows(), list(cells.values())
+    for record, tensors in cells.values():
+        refuse_misshapen(protocol, record, tensors)
+    return protocol, rows, list(cells.values())
 
 
 def make_leaderboard(
@@ -76,6 +97,7 @@ def make_leaderboard(
     cells: Sequence[Cell],
     rule: str = HALF,
     metric: str = "micro_f1",
+    failures: Sequence[FailureRecord] = (),
 ) -> Leaderboard:
     """Rank candidates by their cells, and say how sure that is.
 
@@ -85,11 +107,12 @@ def make_leaderboard(
         cells: records with their probabilities, in any order.
         rule: of the thresholds.
         metric: to rank by.
+        failures: of cells, in any order.
 
     Raises:
         StorageError: a cell was measured with another protocol.
     """
-    board = build_leaderboard(protocol, (record for record, _ in cells), rule, metric)
+    board = build_leaderboard(protocol, (record for record, _ in cells), rule, metric, failures)
     if not board.rows:
         return board
     pool = Pool(protocol, rows)

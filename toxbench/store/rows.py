@@ -11,7 +11,9 @@ from toxbench.atomic import write_atomically
 from toxbench.data.groups import row_groups
 from toxbench.data.table import Comments, Targets
 from toxbench.errors import StorageError
+from toxbench.records import refuse_newer
 from toxbench.store.sealed import Tensors, seal, unseal
+from toxbench.store.upkeep import DamagedError
 
 FILE = "rows.safetensors"
 
@@ -45,7 +47,9 @@ def write_rows(folder: Path, comments: Comments) -> None:
         "targets": np.ascontiguousarray(comments.targets, dtype=np.uint8),
         "groups": row_groups(comments),
     }
-    text = json.dumps({"ids": comments.ids, "has_groups": comments.groups is not None})
+    text = json.dumps(
+        {"schema_version": 1, "ids": comments.ids, "has_groups": comments.groups is not None}
+    )
     content, path = seal("rows", text, tensors), folder / FILE
     try:
         is_there = path.read_bytes() == content
@@ -59,12 +63,14 @@ def read_rows(folder: Path) -> StoredRows:
     """Read what is kept of a table.
 
     Raises:
-        StorageError: it is missing, or not as it was written.
+        DamagedError: it is not as it was written.
+        StorageError: it is missing or cannot be read, or a newer toxbench wrote it.
     """
     path = folder / FILE
     try:
         text, tensors = unseal("rows", path.read_bytes())
         known = json.loads(text)
+        refuse_newer(known, path)
         return StoredRows(
             tuple(known["ids"]), tensors["targets"], tensors["groups"], known["has_groups"]
         )
@@ -72,7 +78,10 @@ def read_rows(folder: Path) -> StoredRows:
         raise StorageError(
             f"{path} is missing; the same toxbench run again writes it, without training"
         ) from error
-    except (OSError, ValueError, KeyError) as error:
-        raise StorageError(
-            f"{path} is damaged; remove it and run the same command again, which does not train"
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise DamagedError(
+            f"{path} is damaged; the same toxbench run again moves it aside and writes it, without "
+            "training"
         ) from error

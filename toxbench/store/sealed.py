@@ -36,12 +36,16 @@ def unseal(kind: str, data: bytes) -> tuple[str, dict[str, npt.NDArray[Any]]]:
     try:
         size = int.from_bytes(data[:8], "little")
         header = json.loads(json.loads(data[8 : 8 + size])["__metadata__"][kind])
-        tensors = load(data)
         text = header["record"]
+        tensors = load(data)
         if header["sha256"] != _checksum(text, tensors):
             raise ValueError("the checksum differs")
         return text, tensors
-    except (KeyError, TypeError, SafetensorError) as error:
+    # ImportError: of a number type that numpy has not.
+    except (
+        LookupError, TypeError, AttributeError, OverflowError, RecursionError, ImportError,
+        SafetensorError,
+    ) as error:  # fmt: skip
         raise ValueError("not as it was written") from error
 
 

@@ -6,11 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from toxbench.atomic import write_atomically
 from toxbench.errors import StorageError
 from toxbench.records import TunedSettings
+from toxbench.store.upkeep import DamagedError
 
 FILE = "tuned.toml"
 TUNING = "tuning"  # folder of a protocol's studies, below the protocol's own
@@ -43,13 +42,16 @@ def read_tuned(path: Path) -> TunedSettings:
     """Read what `write_tuned` wrote.
 
     Raises:
-        StorageError: the file is damaged.
+        DamagedError: the file makes no sense.
+        StorageError: it cannot be read, or a newer toxbench wrote it.
     """
     try:
-        return TunedSettings(**tomllib.loads(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, ValidationError) as error:
-        raise StorageError(
-            f"{path} is damaged; remove the file and run toxbench tune --resume"
+        return TunedSettings.take(tomllib.loads(path.read_text(encoding="utf-8")), path)
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise DamagedError(
+            f"{path} is damaged; toxbench tune --resume moves it aside and writes it again"
         ) from error
 
 

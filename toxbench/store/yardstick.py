@@ -1,9 +1,15 @@
 """Whether two folders of results were measured alike, and what differs if not."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from toxbench.errors import StorageError
+from toxbench.records import PARTS, CellRecord, Part
 from toxbench.store.cells import ProtocolRecord
+from toxbench.store.rows import StoredRows
 
 
 def what_differs(one: ProtocolRecord, other: ProtocolRecord) -> list[str]:
@@ -35,6 +41,47 @@ def refuse_another(one: ProtocolRecord, other: ProtocolRecord, folder: Path) -> 
         raise StorageError(
             f"{folder} was measured with another protocol: different are {differing}; scores of "
             "two yardsticks are not compared"
+        )
+
+
+def refuse_unfitting(protocol: ProtocolRecord, rows: StoredRows, folder: Path) -> None:
+    """Refuse a protocol whose table is another than the stored rows are of.
+
+    Raises:
+        StorageError: what to do.
+    """
+    shape = (protocol.rows, len(protocol.labels))
+    fits = rows.targets.shape == shape and len(rows.ids) == len(rows.groups) == protocol.rows
+    tested = [row for fold in protocol.folds for part in PARTS for row in getattr(fold, part)]
+    in_table = all(0 <= row < protocol.rows for row in tested)
+    names = [set(protocol.supports), *map(set, protocol.test_supports)]
+    named = all(own == set(protocol.labels) for own in names)
+    if not (fits and in_table and named and len(protocol.test_supports) == len(protocol.folds)):
+        raise StorageError(
+            f"{folder}: protocol.json and rows.safetensors are not of the same table; the same "
+            "toxbench run again mends them, without training"
+        )
+
+
+def refuse_misshapen(
+    protocol: ProtocolRecord, record: CellRecord, tensors: Mapping[Part, npt.NDArray[np.float32]]
+) -> None:
+    """Refuse a cell of this protocol whose probabilities are of other rows or labels.
+
+    Raises:
+        StorageError: what to do.
+    """
+    if record.fingerprint != protocol.fingerprint:
+        return  # is told in other words
+    folds = protocol.folds
+    fold = folds[record.key.fold] if 0 <= record.key.fold < len(folds) else None
+    fits = fold is not None and all(
+        tensors[part].shape == (len(getattr(fold, part)), len(protocol.labels)) for part in PARTS
+    )
+    if not fits:
+        raise StorageError(
+            f"cell {record.key.stem} has other rows or labels than its protocol; remove its file "
+            "and run the same command again"
         )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from toxbench.atomic import cache_folder, write_atomically
+from toxbench.errors import NewerError
 from toxbench.records import RememberedSpeed, RememberedSpeeds
 from toxbench.training.device import Device
 
@@ -20,10 +21,12 @@ class Remembered:
     Attributes:
         speeds: at most one for each device, precision, threads, body and batch size.
         problem: one line where the file was there and could not be used.
+        is_newer: because a newer toxbench wrote it.
     """
 
     speeds: tuple[RememberedSpeed, ...] = ()
     problem: str | None = None
+    is_newer: bool = False
 
     def share_of_peak(
         self, device: Device, threads: int, body_parameters: int, batch_size: int
@@ -54,9 +57,11 @@ def recall() -> Remembered:
     """Read what was remembered; a damaged file counts as none, and says so."""
     path = _path()
     try:
-        stored = RememberedSpeeds.model_validate_json(path.read_bytes())
+        stored = RememberedSpeeds.read(path.read_bytes(), path)
     except FileNotFoundError:
         return Remembered()
+    except NewerError as error:
+        return Remembered(problem=f"{error}; its speeds are not used", is_newer=True)
     except (OSError, ValidationError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is damaged"
         return Remembered(
@@ -70,11 +75,15 @@ def remember(new: tuple[RememberedSpeed, ...]) -> None:
     """Add measurements; they replace those of the same device, precision, threads and sizes.
 
     Of two processes that remember at once, one may be forgotten: it is measured again some day.
+    The file of a newer toxbench stays as it is.
 
     Raises:
         StorageError: the cache folder cannot be written.
     """
-    kept = {_key(speed): speed for speed in (*recall().speeds, *new)}
+    known = recall()
+    if known.is_newer:
+        return
+    kept = {_key(speed): speed for speed in (*known.speeds, *new)}
     stored = RememberedSpeeds(speeds=tuple(kept.values()))
     write_atomically(_path(), stored.model_dump_json(indent=1).encode("utf-8"))
 

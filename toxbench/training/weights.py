@@ -1,5 +1,6 @@
 """Where a backbone's weights come from. Every source ends as one local checkpoint folder."""
 
+import errno
 import json
 import math
 import os
@@ -12,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toxbench.atomic import cache_folder
+from toxbench.atomic import cache_folder, unwritable
 from toxbench.errors import SettingsError, StorageError, TryAgainError, nearest
 from toxbench.plugin.backbone import Backbone, StandIn, Tensors
 from toxbench.plugin.space import Space
@@ -265,6 +266,11 @@ def _stand_in(backbone: Backbone) -> Weights:
     )
 
 
+def _of_the_disk(error: OSError | Exception) -> OSError:
+    """Return a disk's error as Python names it; safetensors tells it in words of its own."""
+    return error if isinstance(error, OSError) else OSError(errno.ENOSPC, str(error))
+
+
 def _no_stand_in(backbone: Backbone) -> str:
     if backbone.stand_in is None:
         return "its plugin brings none; use --weights hub"
@@ -320,6 +326,7 @@ def _has_hash(path: Path, sha256: str) -> bool:
 
 def _write_stand_in(stand_in: StandIn, folder: Path) -> None:
     """Make a checkpoint folder of the backbone's architecture; it appears whole or not at all."""
+    from safetensors import SafetensorError
     from safetensors.numpy import load_file, save_file
 
     source = _whole_package()
@@ -327,7 +334,7 @@ def _write_stand_in(stand_in: StandIn, folder: Path) -> None:
         folder.parent.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(prefix=".making-", dir=folder.parent))
     except OSError as error:
-        raise StorageError(f"cannot write {folder.parent}: {error.strerror}") from error
+        raise unwritable(folder.parent, error) from error
     try:
         save_file(stand_in.convert(load_file(source / "model.safetensors")),
                   made / "model.safetensors", metadata={"format": "pt"})  # fmt: skip
@@ -337,9 +344,9 @@ def _write_stand_in(stand_in: StandIn, folder: Path) -> None:
         (made / _SUMS).write_text(_sums(made), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(made, folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # the latter where the disk is full
         # Another process may have made the same folder in between: then it is as good as ours.
         if not _is_as_written(folder):
-            raise StorageError(f"cannot write {folder}: {error.strerror}") from error
+            raise unwritable(folder, _of_the_disk(error)) from error
     finally:
         shutil.rmtree(made, ignore_errors=True)

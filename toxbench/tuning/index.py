@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import optuna
-from filelock import FileLock
 from optuna.distributions import json_to_distribution
 from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.pruners import BasePruner
@@ -22,7 +21,8 @@ from pydantic import ValidationError
 from toxbench.atomic import make_folder
 from toxbench.errors import StorageError
 from toxbench.records import TrialRecord
-from toxbench.store.trials import TrialStore
+from toxbench.store.lock import locked
+from toxbench.store.trials import SYNC, TrialStore
 from toxbench.tuning.storage import beating
 from toxbench.tuning.worker import Worker
 
@@ -109,7 +109,7 @@ class StudyIndex:
         it is finished.
         """
         make_folder(self.store.folder)
-        with FileLock(self.store.folder / ".sync.lock"):
+        with locked(self.store.folder / SYNC):
             records = {record.uid: record for record in self.store.records()}
             trials = self._study.get_trials(deepcopy=False)
             for trial in trials:

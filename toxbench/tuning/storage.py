@@ -10,20 +10,21 @@ from threading import Event, Thread
 from typing import Any
 
 import optuna
-from filelock import FileLock
 from optuna.exceptions import ExperimentalWarning, OptunaError
 from optuna.storages import RDBStorage
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, SQLAlchemyError
 
-from toxbench.atomic import make_folder
+from toxbench.atomic import make_folder, unwritable
 from toxbench.errors import SettingsError, StorageError, TryAgainError
+from toxbench.store.lock import locked
 from toxbench.store.private import scrubbed
 
 HEARTBEAT_SECONDS = 5
 GRACE_SECONDS = 30  # a worker that is silent for so long is taken for dead
 _TRIES = 5
+_UNWRITABLE = ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY", "SQLITE_CANTOPEN")
 
 
 def sqlite_url(folder: Path) -> str:
@@ -89,15 +90,29 @@ def database_errors(url: str) -> Iterator[None]:
 
     Raises:
         TryAgainError: it cannot be reached, or went away.
+        StorageError: the disk of a SQLite file is full, or the file cannot be written.
     """
     try:
         yield
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-        reason = type(getattr(error, "orig", None) or error).__name__
+        origin = _origin(error)
+        if getattr(origin, "sqlite_errorname", "").startswith(_UNWRITABLE):
+            raise StorageError(
+                f"cannot write {make_url(url).database}: {origin}; finished trials are stored: "
+                "make room and start the same command again"
+            ) from error
+        reason = type(origin).__name__
         raise TryAgainError(
             f"storage {shown_url(url)} does not answer ({reason}); finished trials are stored: "
             "start the same command again when it is there"
         ) from error
+
+
+def _origin(error: BaseException) -> BaseException:
+    """Return what a database's driver raised, as far as it is known."""
+    if isinstance(error, optuna.exceptions.StorageInternalError) and error.__cause__ is not None:
+        return _origin(error.__cause__)
+    return getattr(error, "orig", None) or error
 
 
 @contextmanager
@@ -139,14 +154,14 @@ def open_storage(url: str, lock_folder: Path) -> tuple[RDBStorage, str | None]:
     warning = None
     make_folder(lock_folder)
     try:
-        with FileLock(lock_folder / ".opening.lock"), database_errors(url):
+        with locked(lock_folder / ".opening.lock"), database_errors(url):
             if parsed.get_backend_name() == "sqlite" and parsed.database:
                 path = Path(parsed.database)
                 _check_place(path)
                 warning = _move_aside_if_damaged(path, url)
             return _open(url, _engine_arguments(parsed)), warning
     except OSError as error:
-        raise StorageError(f"cannot write {lock_folder}: {error.strerror}") from error
+        raise unwritable(lock_folder, error) from error
 
 
 def _check_place(path: Path) -> None:

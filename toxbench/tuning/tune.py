@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 from optuna.storages import RDBStorage
@@ -17,7 +18,9 @@ from toxbench.plugin.registry import Registry
 from toxbench.plugin.space import Choice, Dimension
 from toxbench.settings import RunSettings, TrainSettings, TuneSettings, layered, preset
 from toxbench.store.manifest import note_code
-from toxbench.store.tuned import TUNING
+from toxbench.store.trials import TrialStore
+from toxbench.store.tuned import FILE, TUNING, read_tuned
+from toxbench.store.upkeep import set_aside_damaged
 from toxbench.tuning.definition import Definition
 from toxbench.tuning.inner import inner_data
 from toxbench.tuning.outcome import write_outcome
@@ -116,7 +119,8 @@ def run_tuning(planned: TunePlan, registry: Registry, feedback: TuneFeedback) ->
         TryAgainError: the database of studies cannot be reached.
     """
     plan = planned.plan
-    plan.prepare()
+    for line in (*plan.prepare(), *_mend(plan.store.folder / TUNING)):
+        feedback.warn(line)
     note_code(plan.store.folder, code_of(registry))
     found: list[BackboneCandidate] = []
     failures: list[str] = []
@@ -135,6 +139,18 @@ def run_tuning(planned: TunePlan, registry: Registry, feedback: TuneFeedback) ->
     final = replace(plan, devices=plan.devices | devices).of((*found, *baselines), planned.seeds)
     cells = run_plan(final, registry, feedback, patience=math.inf)
     return Outcome(tuple(found), (*plan.lost, *failures, *map(str, cells)))
+
+
+def _mend(tuning: Path) -> Iterator[str]:
+    """Move aside what is damaged of a protocol's studies: it is found or made again.
+
+    Raises:
+        StorageError: the folder cannot be written, or a newer toxbench wrote to it.
+    """
+    for path in sorted(tuning.glob("*/trials")) + sorted(tuning.glob("*/finalists-*")):
+        yield from TrialStore(path).mend()
+    files = sorted(tuning.glob(f"*/{FILE}"))
+    yield from set_aside_damaged(files, read_tuned, "the end of its search writes it again")
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from toxbench.atomic import make_folder
+from toxbench.atomic import make_folder, unwritable
 
 
 class Worker:
@@ -16,7 +16,10 @@ class Worker:
         self._folder = folder
         make_folder(folder)
         self._lock = FileLock(self._path(self.uid))
-        self._lock.acquire(timeout=0)
+        try:
+            self._lock.acquire(timeout=0)
+        except OSError as error:
+            raise unwritable(folder, error) from error
 
     def __enter__(self) -> "Worker":
         return self

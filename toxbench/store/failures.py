@@ -1,0 +1,146 @@
+"""Failed cells on the disk: one small file each, there until the cell has a result."""
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from toxbench.atomic import write_atomically
+from toxbench.errors import StorageError
+from toxbench.records import CellKey, FailureRecord
+from toxbench.store.upkeep import DamagedError
+
+Candidate = tuple[str, str]  # name and digest
+_SECRETS = ("TOKEN", "_KEY", "PASSWORD", "PASSWD", "SECRET")
+_SHORTEST = 4  # characters of a secret; less would blot out words
+
+
+@dataclass(frozen=True)
+class FailedCells:
+    """The cells of one candidate that have no result.
+
+    Attributes:
+        name: of the candidate.
+        digest: of everything else that was chosen.
+        kinds: of what went wrong, each once.
+        failed: cells.
+        cells: of the candidate, failed and stored.
+    """
+
+    name: str
+    digest: str
+    kinds: tuple[str, ...]
+    failed: int
+    cells: int
+
+
+@dataclass(frozen=True)
+class FailureStore:
+    """The folder ``failures`` beside a protocol's cells."""
+
+    folder: Path
+
+    def write(self, key: CellKey, kind: str, reason: str) -> None:
+        """Note that a cell failed just now; the reason is stored without secrets.
+
+        Raises:
+            StorageError: the disk is full or the folder cannot be written.
+        """
+        finished = datetime.now(UTC).isoformat(timespec="seconds")
+        record = FailureRecord(key=key, kind=kind, reason=scrubbed(reason), finished=finished)
+        write_atomically(self.path(key), record.model_dump_json().encode("utf-8"))
+
+    def remove(self, key: CellKey) -> None:
+        """Forget a failure, if there was one: the cell has its result.
+
+        Raises:
+            StorageError: the folder cannot be written.
+        """
+        try:
+            self.path(key).unlink(missing_ok=True)
+        except OSError as error:
+            raise StorageError(f"cannot remove {self.path(key)}: {error.strerror}") from error
+
+    def path(self, key: CellKey) -> Path:
+        """Where a failure is noted."""
+        return self.folder / f"{key.stem}.json"
+
+    def paths(self) -> list[Path]:
+        """Where all of them are, in the order of file names."""
+        return sorted(self.folder.glob("*.json"))
+
+    def records(self) -> list[FailureRecord]:
+        """Read all failures, in the order of file names.
+
+        Raises:
+            DamagedError: a file is not as it was written.
+        """
+        found = map(read_failure, self.paths())
+        return [record for record in found if record is not None]
+
+
+def read_failure(path: Path) -> FailureRecord | None:
+    """Read a failure; None where it was just removed, because the cell has its result.
+
+    Raises:
+        DamagedError: the file is not as it was written.
+        StorageError: it cannot be read, or a newer toxbench wrote it.
+    """
+    try:
+        return FailureRecord.read(path.read_bytes(), path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise DamagedError(
+            f"{path} is damaged; the same toxbench run again moves it aside and tries its cell"
+        ) from error
+
+
+def failed_cells(
+    failures: Iterable[FailureRecord], stored: Mapping[Candidate, Iterable[CellKey]]
+) -> tuple[FailedCells, ...]:
+    """Count the failures of each candidate, in the order of names.
+
+    Args:
+        failures: of any candidates; those of cells that have a result since do not count.
+        stored: candidate -> keys of its cells.
+    """
+    keys = {candidate: set(own) for candidate, own in stored.items()}
+    failed: dict[Candidate, list[FailureRecord]] = defaultdict(list)
+    for record in sorted(failures, key=lambda record: record.key.stem):
+        candidate = record.key.candidate, record.key.digest
+        if record.key not in keys.get(candidate, ()):
+            failed[candidate].append(record)
+    return tuple(
+        FailedCells(
+            name=name,
+            digest=digest,
+            kinds=tuple(sorted({record.kind for record in own})),
+            failed=len(own),
+            cells=len(own) + len(keys.get((name, digest), ())),
+        )
+        for (name, digest), own in sorted(failed.items())
+    )
+
+
+def scrubbed(text: str) -> str:
+    """Take out of a message what is nobody else's business: secrets, the home folder, the user.
+
+    Secrets are the values of environment variables whose names say so.
+    """
+    secret = {v for k, v in os.environ.items() if any(word in k.upper() for word in _SECRETS)}
+    for value in sorted(secret, key=len, reverse=True):
+        if len(value) >= _SHORTEST:
+            text = text.replace(value, "***")
+    home = os.path.expanduser("~")
+    if len(home) > 1:
+        text = text.replace(home, "~")
+    users = {os.environ.get(name, "") for name in ("USER", "LOGNAME", "USERNAME")} - {""}
+    for user in users:
+        text = re.sub(rf"(?<=[/\\]){re.escape(user)}(?=[/\\]|\b)", "USER", text)
+    return text.encode("utf-8", "replace").decode("utf-8")  # half surrogates cannot be stored

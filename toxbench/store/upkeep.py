@@ -1,0 +1,82 @@
+"""What holds of a results folder before it is written: no links, no damage, and room to write."""
+
+import itertools
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from toxbench.atomic import TEMPORARY, make_folder, unwritable
+from toxbench.errors import StorageError
+
+
+class DamagedError(StorageError):
+    """A file does not hold what was written."""
+
+
+def refuse_links(folder: Path) -> None:
+    """Refuse a folder that is a symbolic link or holds one: what is written would land elsewhere.
+
+    Raises:
+        StorageError: naming the link.
+    """
+    below = (Path(parent, n) for parent, dirs, files in os.walk(folder) for n in (*dirs, *files))
+    for path in (folder, *below):
+        if path.is_symlink():
+            raise StorageError(
+                f"{path} is a symbolic link, and nothing is written through links below a results "
+                "folder; put what it points to in its place, or use another --results"
+            )
+
+
+def check_writable(folder: Path) -> None:
+    """Make a folder where it is not there, and try whether files can be made in it.
+
+    Raises:
+        StorageError: they cannot.
+    """
+    make_folder(folder)
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return
+    except OSError as error:
+        raise unwritable(folder, error) from error
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what a killed process was writing; no other process may be writing there now."""
+    for path in folder.glob(f".*{TEMPORARY}"):
+        path.unlink(missing_ok=True)
+
+
+def set_aside_damaged(
+    paths: Iterable[Path], read: Callable[[Path], object], then: str
+) -> Iterator[str]:
+    """Rename each damaged file to ``<name>.corrupt``: it is evidence, so it is not deleted.
+
+    Args:
+        paths: of the files.
+        read: raises `DamagedError` where a file does not hold what was written.
+        then: what happens instead, in words.
+
+    Yields:
+        one line for each file that was renamed.
+
+    Raises:
+        StorageError: a file cannot be read or renamed, or a newer toxbench wrote it.
+    """
+    for path in filter(Path.is_file, paths):
+        try:
+            read(path)
+        except DamagedError:
+            yield f"{path} was damaged and is now {_set_aside(path).name}; {then}"
+
+
+def _set_aside(path: Path) -> Path:
+    names = (f"{path.name}.corrupt{f'-{n}' if n > 1 else ''}" for n in itertools.count(1))
+    aside = next(p for name in names if not os.path.lexists(p := path.with_name(name)))
+    try:
+        os.replace(path, aside)
+    except OSError as error:
+        raise StorageError(f"cannot move {path} aside: {error.strerror}") from error
+    return aside
