@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from toxbench.benchmark.candidate import BackboneCandidate, BaselineCandidate, Candidate
 from toxbench.benchmark.check import baseline_names, check_settings, split_settings
 from toxbench.data.folds import fold_warnings
+from toxbench.data.messages import shown
 from toxbench.data.source import Source, open_source
 from toxbench.data.split import Protocol, Split
-from toxbench.data.table import Comments
+from toxbench.data.table import Comments, left_out
 from toxbench.errors import SettingsError
 from toxbench.evaluation import metrics, thresholds
 from toxbench.plugin.registry import Registry
@@ -187,8 +188,9 @@ def _data_warnings(protocol: Protocol) -> list[str]:
     comments = protocol.comments
     none = [label for label, support in comments.supports.items() if support == 0]
     warnings = [f"no positive row, nothing to learn or score: {', '.join(none)}"] if none else []
+    warnings += left_out(comments)
     if comments.ignored:
-        warnings.append(f"columns that are not used: {', '.join(map(ascii, comments.ignored))}")
+        warnings.append(f"columns that are not used: {', '.join(map(shown, comments.ignored))}")
     warnings += fold_warnings(comments, protocol.folds)
     return warnings
 
