@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from toxbench.benchmark.candidate import BackboneCandidate, BaselineCandidate, Candidate
 from toxbench.benchmark.check import baseline_names, check_settings, split_settings
+from toxbench.benchmark.resume import check_resumable, other_table_warning
 from toxbench.data.folds import fold_warnings
 from toxbench.data.messages import shown
 from toxbench.data.source import Source, open_source
@@ -92,6 +93,8 @@ def make_plan(settings: RunSettings, registry: Registry, download: bool = True) 
     protocol = make_protocol(source.comments, source.folds)
     finder = WeightsFinder(WeightsChoice.parse(settings.weights), download)
     store = CellStore.for_protocol(settings.results, protocol)
+    if settings.resume:
+        check_resumable(settings.results, store, protocol)
     names = dict.fromkeys(settings.backbones)
     backbones = [backbone_candidate(name, settings, registry, finder) for name in names]
     candidates: tuple[Candidate, ...] = (
@@ -105,7 +108,11 @@ def make_plan(settings: RunSettings, registry: Registry, download: bool = True) 
         synthetic=settings.data is None,
         store=store,
         devices={candidate.title: _device(candidate, settings) for candidate in candidates},
-        warnings=(*_data_warnings(protocol), *_weight_warnings(candidates)),
+        warnings=(
+            *other_table_warning(settings.results, store, protocol),
+            *_data_warnings(protocol),
+            *_weight_warnings(candidates),
+        ),
         workers=settings.workers,
     )
     return plan.of(candidates, settings.seeds)

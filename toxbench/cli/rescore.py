@@ -1,11 +1,13 @@
 """``toxbench rescore``: other thresholds, labels or metric, from stored probabilities."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from toxbench.cli.metrics import WithMetrics
 from toxbench.cli.options import comma_list
+from toxbench.cli.table import read_table, refuse_without_data, table_options
 from toxbench.evaluation.definitions import HALF, RULES
 
 
@@ -19,6 +21,7 @@ from toxbench.evaluation.definitions import HALF, RULES
 @click.option(
     "--without", metavar="A,B", callback=comma_list, help="Labels to leave out of everything."
 )
+@table_options
 @click.option("--format", "name", metavar="NAME", help="github, markdown, latex, csv, json, html.")
 @click.option("--debug", is_flag=True, help="Show a traceback with every error.")
 def rescore(
@@ -28,11 +31,13 @@ def rescore(
     without: tuple[str, ...] | None,
     name: str | None,
     debug: bool,
+    **values: Any,
 ) -> None:
     """Score the stored cells of FOLDER anew; nothing is trained, and nothing is written.
 
-    Without FOLDER, the newest in results/.
+    Without FOLDER, the newest in results/. With --data, only if they are of that very table.
     """
+    refuse_without_data(values)
     from toxbench.benchmark.rescore import rescore as score_again
     from toxbench.cli.show import print_leaderboard
     from toxbench.plugin.registry import Registry
@@ -40,6 +45,8 @@ def rescore(
     from toxbench.store.find import find_store
 
     store = find_store(folder or Path("results"))
+    if values["data"] is not None:
+        read_table(store.protocol(), values)
     leaderboard = score_again(store, rule, without or (), metric.replace("-", "_"))
     if name is None:
         left_out = f" without {', '.join(map(printable, without))}" if without else ""

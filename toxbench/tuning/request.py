@@ -20,7 +20,7 @@ def write_request(settings: RunSettings) -> None:
     Raises:
         StorageError: the folder cannot be written.
     """
-    request = settings.model_dump(mode="json", exclude_unset=True, exclude={"results"})
+    request = settings.model_dump(mode="json", exclude_unset=True, exclude={"results", "resume"})
     if settings.data is not None:
         request["data"] = str(settings.data.resolve())
     if "split" in request:
