@@ -161,11 +161,13 @@ def _truncation(settings: RunSettings, comments: "Comments") -> "Iterator[str]":
 
 def _text(comments: "Comments", facts: "Description") -> str:
     """Lay out a description for a terminal."""
-    roles = ", ".join(f"{role}: {column or 'none'}" for role, column in comments.columns.items())
+    roles = ", ".join(
+        f"{role}: {printable(column or 'none')}" for role, column in comments.columns.items()
+    )
     shortest, median, mean, high, longest = facts.characters
     per_row = ", ".join(f"{count}: {rows}" for count, rows in facts.labels_a_row.items())
     lines = [
-        f"{comments.name}: {len(comments)} rows, {len(comments.labels)} labels",
+        f"{printable(comments.name)}: {len(comments)} rows, {len(comments.labels)} labels",
         f"Columns      {roles}",
         f"Characters   shortest {shortest:.0f}, median {median:.0f}, mean {mean:.0f}, "
         f"95 % below {high:.0f}, longest {longest:.0f}",
@@ -178,7 +180,7 @@ def _text(comments: "Comments", facts: "Description") -> str:
             f"Groups       {count}, the largest with {largest} rows; {without} rows without one"
         )
     lines += ["", _label_table(comments, facts)]
-    lines += ["", *(f"Note: {problem}" for problem in facts.problems)]
+    lines += ["", *(f"Note: {printable(problem)}" for problem in facts.problems)]
     return "\n".join(lines).rstrip()
 
 
@@ -190,7 +192,7 @@ def _label_table(comments: "Comments", facts: "Description") -> str:
     rows = [
         (
             number,
-            label,
+            printable(label),
             facts.supports[label],
             f"{facts.supports[label] / len(comments):.1%}",
             *("." if i == j else count for j, count in enumerate(facts.together[i].tolist())),
@@ -198,4 +200,4 @@ def _label_table(comments: "Comments", facts: "Description") -> str:
         for i, (number, label) in enumerate(zip(numbers, comments.labels, strict=True))
     ]
     headers = ("#", "label", "positives", "share", *(f"with {n}" for n in numbers))
-    return tabulate(rows, headers=headers, disable_numparse=False)
+    return tabulate(rows, headers=headers, disable_numparse=[1])

@@ -117,9 +117,8 @@ def _in_folds(numbers: Sequence[int], folds: Sequence[Split]) -> str:
 
 def _too_few(count: int, settings: SplitSettings) -> str:
     many = f"{settings.folds} folds" if settings.folds > 1 else f"test {settings.test_size:g}"
-    rows = "1 row is" if count == 1 else f"{count} rows are"
-    if settings.split == "grouped":
-        rows = f"{count} rows, or their groups, are"
+    groups = ", or their groups," if settings.split == "grouped" else ""
+    rows = "1 row is" if count == 1 else f"{count} rows{groups} are"
     return (
         f"{rows} too few to split ({many}, validation {settings.validation_size:g} of the rest); "
         "bring more rows, or change --folds, --test-size or --validation-size"

@@ -31,7 +31,9 @@ def shown_value(value: str) -> str:
 def names_to_show(names: Iterable[str]) -> list[str]:
     """Return the names that a message may print; none where the header looks like a row."""
     names = list(names)
-    return [] if _is_a_row(names) else [name for name in names if shown(name) == ascii(name)]
+    if _is_a_row(names) or _is_a_text(names):
+        return []
+    return [name for name in names if shown(name) == ascii(name)]
 
 
 def columns_found(names: Iterable[str]) -> str:
@@ -42,7 +44,7 @@ def columns_found(names: Iterable[str]) -> str:
             f"{len(names)} without names (the first line looks like a row of values; put a line "
             "of column names above it)"
         )
-    if len(names) == 1 and len(names[0].split()) > 1:  # a file of comments, one a line
+    if _is_a_text(names):
         return f"a name of {len(names[0])} characters"
     return ", ".join([*map(shown, names[:_COLUMNS_SHOWN]), *["..."][: len(names) > _COLUMNS_SHOWN]])
 
@@ -55,6 +57,11 @@ def check_unique(path: Path, names: Sequence[str]) -> None:
     if _is_a_row(names):
         raise DataError(f"{path}: two columns have one name, among {columns_found(names)}")
     raise DataError(f"{path}: column {shown(repeated)} stands twice in the header; rename one")
+
+
+def _is_a_text(names: Sequence[str]) -> bool:
+    """Whether this may be the first line of a file of comments, one a line."""
+    return len(names) == 1 and len(names[0].split()) > 1
 
 
 def _is_a_row(names: Iterable[str]) -> bool:
