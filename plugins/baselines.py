@@ -21,8 +21,9 @@ def always_negative(texts: Sequence[str], targets: "npt.NDArray[np.uint8]") -> P
 def tfidf_logistic_regression(texts: Sequence[str], targets: "npt.NDArray[np.uint8]") -> Predict:
     """Fit one logistic regression a label on TF-IDF of word 1-2 grams and character 2-5 grams.
 
-    Of a table with 100 train rows or more, grams that stand in a single row are left out. A label
-    that is constant in the train rows keeps that constant as its probability.
+    Of a table with 100 train rows or more, grams that stand in a single row are left out. Where
+    that leaves none, or nothing is a word, single characters are counted. A label that is constant
+    in the train rows keeps that constant as its probability.
     """
     import numpy as np
     from sklearn.feature_extraction.text import TfidfVectorizer
@@ -33,7 +34,11 @@ def tfidf_logistic_regression(texts: Sequence[str], targets: "npt.NDArray[np.uin
         TfidfVectorizer(ngram_range=(1, 2), min_df=fewest),
         TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), min_df=fewest),
     )
-    train = features.fit_transform(texts)
+    try:
+        train = features.fit_transform(texts)
+    except ValueError:  # what scikit-learn says of an empty vocabulary: of emoji, for example
+        features = TfidfVectorizer(analyzer="char")
+        train = features.fit_transform(texts)
     models = [_fit_label(train, column) for column in targets.T]
 
     def predict(texts: Sequence[str]) -> "npt.NDArray[np.float64]":

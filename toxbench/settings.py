@@ -18,6 +18,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     field_validator,
 )
 
@@ -127,14 +128,57 @@ DRAWING = ("split", "folds", "test_size", "validation_size", "split_seed")
 SPLIT_FILES = ("split_file", "test", "valid")
 
 
+# What a label may say without being mapped, in any case.
+TRUE_WORDS = frozenset({"1", "true"})
+FALSE_WORDS = frozenset({"0", "false"})
+
+
+def plain_word(value: str) -> str:
+    """Fold what does not make two words of a label different: case and outer white space."""
+    return value.strip().lower()
+
+
+def _words(value: object) -> object:
+    """Take text for a comma list, and numbers for the words that a table would hold."""
+    if isinstance(value, str):
+        return tuple(word for word in value.split(",") if word.strip())
+    if isinstance(value, list | tuple):
+        return tuple(str(word) if isinstance(word, int | float) else word for word in value)
+    return value
+
+
 class ColumnSettings(Frozen):
-    """Which columns of the table mean what; what is not named is found."""
+    """Which columns of the table mean what; what is not named is found.
+
+    ``true_values`` and ``false_values`` are words that mean 1 and 0 in a label column, besides
+    those that always do. With ``drop_empty``, rows without a text are left out.
+    """
 
     text_column: str | None = None
     id_column: str | None = None
     group_column: str | None = None
     labels: tuple[str, ...] = ()
+    true_values: Annotated[tuple[str, ...], BeforeValidator(_words)] = ()
+    false_values: Annotated[tuple[str, ...], BeforeValidator(_words)] = ()
+    drop_empty: bool = False
     encoding: str = "utf-8"
+
+    @field_validator("true_values", "false_values")
+    @classmethod
+    def _mean_one_thing(cls, words: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        """Refuse what is blank, always means the contrary, or is said to mean both."""
+        is_true = info.field_name == "true_values"
+        always = FALSE_WORDS if is_true else TRUE_WORDS
+        others = set() if is_true else {plain_word(w) for w in info.data.get("true_values", ())}
+        for word in map(plain_word, words):
+            if not word:
+                raise ValueError("a blank is never a label; mend the table")
+            if word in always:
+                meaning = "no" if is_true else "yes"
+                raise ValueError(f"{word!a} always means {meaning}; leave it out")
+            if word in others:
+                raise ValueError(f"{word!a} is among true_values, too; leave it out of one")
+        return words
 
 
 def _listed(value: object) -> object:
@@ -169,6 +213,7 @@ class RunSettings(Frozen):
         {}, description="training settings for one backbone alone"
     )
     tuned: bool = Field(False, description="each backbone once more, with the settings found")
+    resume: bool = Field(False, description="only go on with stored results of this table, split")
     tune: dict[str, Any] = Field({}, description="fields of TuneSettings; only tune reads them")
 
     @field_validator("cell_timeout")

@@ -10,13 +10,20 @@ from toxbench.benchmark.compare import comparison
 from toxbench.benchmark.execution import Failure
 from toxbench.benchmark.plan import make_plan
 from toxbench.benchmark.rescore import rescore as score_again
+from toxbench.benchmark.resume import read_table_of
 from toxbench.benchmark.run import run_plan
 from toxbench.errors import CellsFailedError
 from toxbench.evaluation.definitions import HALF
 from toxbench.plugin.registry import Registry
 from toxbench.records import CellKey, CellRecord, EpochRecord
 from toxbench.report.tables import records
-from toxbench.settings import read_config, run_settings
+from toxbench.settings import (
+    ColumnSettings,
+    SplitSettings,
+    layered,
+    read_config,
+    run_settings,
+)
 from toxbench.store.find import find_store
 from toxbench.store.ranking import load_leaderboard
 
@@ -58,6 +65,7 @@ def run(
     workers: int | None = None,
     cell_timeout: str | None = None,
     plugins: Sequence[str] | None = None,
+    resume: bool | None = None,
 ) -> pd.DataFrame:
     """Compare backbones on a table and return the leaderboard.
 
@@ -74,7 +82,8 @@ def run(
         results: folder below which each protocol has its own; default ``results``.
         preset: ``notebook`` for the original study's recipe.
         config: TOML file with the same keys; what is passed here wins.
-        columns: ``text_column``, ``id_column``, ``group_column``, ``labels``, ``encoding``.
+        columns: ``text_column``, ``id_column``, ``group_column``, ``labels``, ``encoding``,
+            ``true_values``, ``false_values`` (words that labels may hold), ``drop_empty``.
         train: fields of `toxbench.TrainSettings` for all backbones.
         split: fields of `toxbench.settings.SplitSettings`: ``split``, ``folds``, ``split_file``,
             ``test``, ``valid``, ``split_column``, ``test_size`` and more.
@@ -83,6 +92,7 @@ def run(
         cell_timeout: what a cell may take, such as ``30m``; default any time.
         plugins: of other distributions that may load, by the names of their entry points;
             default all that are installed.
+        resume: only go on with stored results of this very table and split, or raise.
 
     Returns:
         one row for each candidate, the highest mean test micro-F1 first; see `leaderboard`.
@@ -107,6 +117,7 @@ def run(
         "workers": workers,
         "cell_timeout": cell_timeout,
         "plugins": plugins,
+        "resume": resume,
     }
     flags = {name: value for name, value in given.items() if value is not None}
     settings = run_settings(read_config(Path(config)) if config is not None else {}, flags)
@@ -161,6 +172,9 @@ def rescore(
     thresholds: str = HALF,
     metric: str = "micro_f1",
     without: Sequence[str] = (),
+    data: Path | str | None = None,
+    columns: Mapping[str, Any] | None = None,
+    split: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
     """Return a leaderboard of stored probabilities with other thresholds, metric or labels.
 
@@ -169,13 +183,22 @@ def rescore(
         thresholds: rule: ``0.5``, ``global`` or ``per-label``.
         metric: to rank by; see ``toxbench metrics``.
         without: labels to leave out.
+        data: the table that was run; results of another one, or of this one before it changed,
+            are refused.
+        columns: as in `run`, to read it.
+        split: its ``valid`` and ``test``, if it was run with them.
 
     Returns:
         as `leaderboard`.
 
     Raises:
+        toxbench.errors.DataError: ``data`` is not the table of these results.
         toxbench.errors.SettingsError: there is no such rule, metric or label.
         toxbench.errors.StorageError: as `leaderboard`.
     """
-    board = score_again(find_store(Path(path)), thresholds, without, metric)
+    store = find_store(Path(path))
+    if data is not None:
+        how = layered(ColumnSettings, columns or {}), layered(SplitSettings, split or {})
+        read_table_of(store.protocol(), Path(data), *how)
+    board = score_again(store, thresholds, without, metric)
     return pd.DataFrame(list(records(board)))

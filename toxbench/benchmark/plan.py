@@ -6,10 +6,12 @@ from dataclasses import dataclass, field, replace
 
 from toxbench.benchmark.candidate import BackboneCandidate, BaselineCandidate, Candidate
 from toxbench.benchmark.check import asked_for, check_settings, split_settings
+from toxbench.benchmark.resume import check_resumable, other_table_warning
 from toxbench.data.folds import fold_warnings
+from toxbench.data.messages import shown
 from toxbench.data.source import Source, open_source
 from toxbench.data.split import Protocol, Split
-from toxbench.data.table import Comments
+from toxbench.data.table import Comments, left_out
 from toxbench.errors import SettingsError
 from toxbench.evaluation import metrics, thresholds
 from toxbench.plugin.backbone import Backbone
@@ -104,6 +106,8 @@ def make_plan(settings: RunSettings, registry: Registry, download: bool = True) 
     protocol = make_protocol(source.comments, source.folds)
     finder = WeightsFinder(WeightsChoice.parse(settings.weights), download)
     store = CellStore.for_protocol(settings.results, protocol)
+    if settings.resume:
+        check_resumable(settings.results, store, protocol)
     asked = asked_for(settings, registry)
     backbones = [backbone_candidate(found, settings, finder) for found in asked.backbones]
     candidates: tuple[Candidate, ...] = (
@@ -122,8 +126,12 @@ def make_plan(settings: RunSettings, registry: Registry, download: bool = True) 
         synthetic=settings.data is None,
         store=store,
         devices={candidate.title: _device(candidate, settings) for candidate in candidates},
-        warnings=(*_data_warnings(protocol), *_weight_warnings(candidates)),
         lost=asked.lost,
+        warnings=(
+            *other_table_warning(settings.results, store, protocol),
+            *_data_warnings(protocol),
+            *_weight_warnings(candidates),
+        ),
         workers=settings.workers,
         cell_seconds=seconds(settings.cell_timeout) if settings.cell_timeout else None,
         has_foreign=registry.has_foreign,
@@ -201,8 +209,9 @@ def _data_warnings(protocol: Protocol) -> list[str]:
     comments = protocol.comments
     none = [label for label, support in comments.supports.items() if support == 0]
     warnings = [f"no positive row, nothing to learn or score: {', '.join(none)}"] if none else []
+    warnings += left_out(comments)
     if comments.ignored:
-        warnings.append(f"columns that are not used: {', '.join(map(ascii, comments.ignored))}")
+        warnings.append(f"columns that are not used: {', '.join(map(shown, comments.ignored))}")
     warnings += fold_warnings(comments, protocol.folds)
     return warnings
 

@@ -125,7 +125,11 @@ def _headline(comments: "Comments", split: SplitSettings, folds: "Sequence[Split
     tested = sum(len(fold.test) for fold in folds)
     many = f" in {len(folds)} folds" if len(folds) > 1 else ""
     name = printable(comments.name)
-    return f"{name}: {len(comments)} rows, {tested} of them test rows{many}; --split {split.split}"
+    dropped = f" ({len(comments.dropped)} without a text left out)" if comments.dropped else ""
+    return (
+        f"{name}: {len(comments)} rows{dropped}, {tested} of them test rows{many}; "
+        f"--split {split.split}"
+    )
 
 
 def _row_name(comments: "Comments", row: int) -> str:
@@ -135,7 +139,7 @@ def _row_name(comments: "Comments", row: int) -> str:
     """
     row_id = comments.ids[row]
     if comments.columns["id"] is None or len(row_id) > 40 or comments.texts[row] in row_id:
-        return f"row {row + 1}"
+        return f"row {comments.numbers[row]}"
     return row_id
 
 

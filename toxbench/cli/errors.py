@@ -5,15 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toxbench.cli.options import FilePath, column_options, format_option, plugins_option, used
+from toxbench.cli.options import FilePath, format_option, plugins_option
 from toxbench.cli.output import say
-from toxbench.errors import DataError, SettingsError
+from toxbench.cli.table import read_table, refuse_without_data, table_options
+from toxbench.errors import SettingsError
 
 if TYPE_CHECKING:
-    from toxbench.data.table import Comments
     from toxbench.store.cells import ProtocolRecord
 
-_FILE = FilePath()
 _ONE_TABLE = ("csv", "json")  # formats that hold one table a file
 
 
@@ -40,10 +39,7 @@ _ONE_TABLE = ("csv", "json")  # formats that hold one table a file
     is_flag=True,
     help="Show the comments, shortened and escaped; they need --data, but for the sample.",
 )
-@click.option("--data", type=_FILE, metavar="FILE", help="The table that was run.")
-@click.option("--valid", type=_FILE, metavar="FILE", help="Its validation rows, if run with them.")
-@click.option("--test", type=_FILE, metavar="FILE", help="Its test rows, if run with them.")
-@column_options
+@table_options
 @click.option("--debug", is_flag=True, help="Show a traceback with every error.")
 def errors(
     folder: Path | None,
@@ -74,35 +70,9 @@ def errors(
 
 def _texts(protocol: "ProtocolRecord", values: dict[str, Any]) -> tuple[str, ...] | None:
     """Read the comments if they are to be shown, and refuse those of another table."""
+    refuse_without_data(values)
     if not values["show_text"]:
         if values["data"] is not None:
             raise SettingsError("--data is read only to show comments; add --show-text")
         return None
-    from toxbench.data.split import Protocol
-
-    comments = _comments(protocol, values)
-    if Protocol(comments, (), {}).data_fingerprint != protocol.data_fingerprint:
-        raise DataError(
-            f"{comments.name!r} is not the table of these results, which is {protocol.name!r} with "
-            f"{protocol.rows} rows and {len(protocol.labels)} labels; name that one, with the "
-            "column options, --valid and --test that it was run with"
-        )
-    return comments.texts
-
-
-def _comments(protocol: "ProtocolRecord", values: dict[str, Any]) -> "Comments":
-    from toxbench.data.official import read_files
-    from toxbench.data.sample import sample_comments
-    from toxbench.data.table import read_comments
-    from toxbench.settings import ColumnSettings, SplitSettings, layered
-
-    if values["data"] is None:
-        if not protocol.synthetic:
-            raise SettingsError("comments are not stored with results; add --data FILE")
-        return sample_comments()
-    columns = layered(ColumnSettings, used(ColumnSettings, values))
-    if values["test"] is None:
-        return read_comments(values["data"], columns)
-    # Only the rows and their order matter here, so no validation rows are drawn.
-    split = layered(SplitSettings, {"validation_size": 0}, used(SplitSettings, values))
-    return read_files(values["data"], columns, split).comments
+    return read_table(protocol, values).texts

@@ -62,6 +62,11 @@ def column_options(command: Command) -> Command:
         click.option("--id-column", metavar="NAME", help="Column of unique ids."),
         click.option("--group-column", metavar="NAME", help="Column of groups, e.g. videos."),
         click.option("--labels", metavar="A,B,C", callback=comma_list, help="Label columns (0/1)."),
+        click.option("--true-values", metavar="A,B,C", help="Words for yes, beside 1 and true."),
+        click.option("--false-values", metavar="A,B,C", help="Words for no, beside 0 and false."),
+        click.option(
+            "--drop-empty", is_flag=True, default=None, help="Leave out rows without a text."
+        ),
         click.option("--encoding", metavar="NAME", help="Of text files. [utf-8]"),
     )
 

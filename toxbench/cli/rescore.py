@@ -1,12 +1,14 @@
 """``toxbench rescore``: other thresholds, labels or metric, from stored probabilities."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from toxbench.cli.metrics import WithMetrics
 from toxbench.cli.options import FilePath, comma_list, format_option, plugins_option
 from toxbench.cli.output import say
+from toxbench.cli.table import read_table, refuse_without_data, table_options
 from toxbench.evaluation.definitions import HALF, RULES
 
 
@@ -22,6 +24,7 @@ from toxbench.evaluation.definitions import HALF, RULES
 )
 @format_option
 @plugins_option
+@table_options
 @click.option("--debug", is_flag=True, help="Show a traceback with every error.")
 def rescore(
     folder: Path | None,
@@ -31,11 +34,13 @@ def rescore(
     name: str | None,
     plugins: tuple[str, ...] | None,
     debug: bool,
+    **values: Any,
 ) -> None:
     """Score the stored cells of FOLDER anew; nothing is trained, and nothing is written.
 
-    Without FOLDER, the newest in results/.
+    Without FOLDER, the newest in results/. With --data, only if they are of that very table.
     """
+    refuse_without_data(values)
     from toxbench.benchmark.rescore import rescore as score_again
     from toxbench.cli.show import print_leaderboard
     from toxbench.plugin.registry import Registry
@@ -44,6 +49,8 @@ def rescore(
 
     registry = Registry.discover(plugins)
     store = find_store(folder or Path("results"))
+    if values["data"] is not None:
+        read_table(store.protocol(), values)
     leaderboard = score_again(store, rule, without or (), metric.replace("-", "_"))
     if name is None:
         left_out = f" without {', '.join(map(printable, without))}" if without else ""

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     "--tuned", is_flag=True, default=None,
     help="Each backbone once more, with the settings that toxbench tune found.",
 )  # fmt: skip
+@click.option(
+    "--resume", is_flag=True, default=None,
+    help="Go on with stored results of this table and split, or refuse.",
+)  # fmt: skip
 @output_options
 @settings_options(TrainSettings)
 @settings_options(SplitSettings)

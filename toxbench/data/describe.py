@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from toxbench.data.table import Comments
+from toxbench.data.messages import shown
+from toxbench.data.table import Comments, left_out
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,8 +64,8 @@ def _groups(comments: Comments) -> tuple[int, int, int] | None:
 
 
 def _problems(comments: Comments, repeated: int) -> list[str]:
-    problems: list[str] = []
     rows = len(comments)
+    problems = left_out(comments)
     for label, support in comments.supports.items():
         if support == 0:
             problems.append(f"{label} has no positive row: nothing to learn or score")
@@ -83,5 +84,5 @@ def _problems(comments: Comments, repeated: int) -> list[str]:
             "both sides"
         )
     if comments.ignored:
-        problems.append(f"columns that are not used: {', '.join(map(ascii, comments.ignored))}")
+        problems.append(f"columns that are not used: {', '.join(map(shown, comments.ignored))}")
     return problems

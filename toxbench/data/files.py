@@ -4,20 +4,21 @@ A null is NA; everything else is the text that was written.
 """
 
 import codecs
-import csv
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toxbench.data.delimited import delimited_rows
+from toxbench.data.messages import check_unique
 from toxbench.errors import DataError
 
 if TYPE_CHECKING:  # as in toxbench.data.table
     import pandas as pd
 
-MAX_PROBLEMS = 10
-_JSON_ROWS_AT_ONCE = 50_000
+_ROWS_AT_ONCE = 50_000
 
 
 def read_strings(path: Path, encoding: str = "utf-8") -> "pd.DataFrame":
@@ -34,29 +35,24 @@ def read_strings(path: Path, encoding: str = "utf-8") -> "pd.DataFrame":
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         known = ", ".join(_READERS)
-        raise DataError(f"{path}: unknown kind of file {path.suffix!r}; use one of {known}")
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
-    if path.stat().st_size == 0:
-        raise DataError(f"{path}: the file is empty")
-    frame = reader(path, encoding)
+        raise DataError(f"{path}: unknown kind of file {path.suffix!a}; use one of {known}")
+    try:
+        if not path.is_file():
+            raise DataError(f"{path}: no such file")
+        if path.stat().st_size == 0:
+            raise DataError(f"{path}: the file is empty")
+        frame = reader(path, encoding)
+    except OSError as error:
+        reason = error.strerror or _first_line(error)
+        raise DataError(f"{path}: cannot be read: {reason}") from error
+    except UnicodeError as error:
+        raise DataError(
+            f"{path}: read as {encoding}, it holds what is no text ({_first_line(error)}); say "
+            "what it is with --encoding, or save it as UTF-8"
+        ) from error
     if frame.empty:
         raise DataError(f"{path}: there are no rows below the header")
-    _check_unique(path, frame.columns.tolist())
     return frame
-
-
-def shown(name: str, kind: str = "a name") -> str:
-    """Quote a column's name or an id for a message, unless it may be somebody's comment."""
-    if len(name) > 32 or len(name.split()) > 3:
-        return f"{kind} of {len(name)} characters"
-    return ascii(name)
-
-
-def _check_unique(path: Path, names: Sequence[str]) -> None:
-    repeated = next((name for name in names if names.count(name) > 1), None)
-    if repeated is not None:
-        raise DataError(f"{path}: column {shown(repeated)} stands twice in the header; rename one")
 
 
 def _read_csv(path: Path, encoding: str) -> "pd.DataFrame":
@@ -68,46 +64,18 @@ def _read_tsv(path: Path, encoding: str) -> "pd.DataFrame":
 
 
 def _read_delimited(path: Path, encoding: str, delimiter: str) -> "pd.DataFrame":
-    """Read with the header as an ordinary first row, so that pandas renames no repeated column."""
+    with delimited_rows(path, _checked_encoding(path, encoding), delimiter) as (header, rows):
+        check_unique(path, header)
+        return _frame(rows, header)
+
+
+def _frame(rows: Iterator[Any], columns: list[str] | None = None) -> "pd.DataFrame":
+    """Put rows together block by block, so that few of them are Python objects at once."""
     import pandas as pd
 
-    encoding = _checked_encoding(path, encoding)
-    _check_widths(path, encoding, delimiter)
-    try:
-        frame = pd.read_csv(
-            path, sep=delimiter, header=None, dtype=str, keep_default_na=False, encoding=encoding
-        )
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise DataError(f"{path}: not a table: {_first_line(error)}") from error
-    header = frame.iloc[0].astype(str).tolist()
-    frame = frame.iloc[1:].reset_index(drop=True)
-    frame.columns = pd.Index(header)
-    return frame
-
-
-def _check_widths(path: Path, encoding: str, delimiter: str) -> None:
-    """Refuse rows with more or fewer fields than the header: pandas fills up, shifts and cuts."""
-    problems: list[str] = []
-    limit = csv.field_size_limit(1 << 30)
-    try:
-        with path.open(encoding=encoding, newline="") as file:
-            reader = csv.reader(file, delimiter=delimiter, strict=True)
-            rows = (row for row in reader if row)  # blank lines are no rows
-            width = len(next(rows, []))
-            for number, row in enumerate(rows, start=1):
-                if len(row) != width and len(problems) < MAX_PROBLEMS:
-                    problems.append(
-                        f"{path}: row {number} (line {reader.line_num}) has {len(row)} fields, "
-                        f"the header has {width}; mend the row, or check the quotes before it"
-                    )
-    except csv.Error as error:
-        raise DataError(
-            f"{path}: line {reader.line_num}: {error}; check the quotes there and before"
-        ) from error
-    finally:
-        csv.field_size_limit(limit)
-    if problems:
-        raise DataError(problems)
+    blocks = iter(lambda: list(islice(rows, _ROWS_AT_ONCE)), [])
+    frames = [pd.DataFrame(block, columns=columns, dtype="str") for block in blocks]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
 def _checked_encoding(path: Path, encoding: str) -> str:
@@ -115,6 +83,7 @@ def _checked_encoding(path: Path, encoding: str) -> str:
 
     Raises:
         DataError: with the byte offset of the first undecodable byte.
+        UnicodeError: what it decodes to is no text.
     """
     try:
         io.TextIOWrapper(io.BytesIO(), encoding=encoding)  # refuses what is none for texts
@@ -129,10 +98,12 @@ def _checked_encoding(path: Path, encoding: str) -> str:
             chunk = file.read(1 << 20)
             pending = len(decoder.getstate()[0])
             try:
-                decoder.decode(chunk, final=not chunk)
+                text = decoder.decode(chunk, final=not chunk)
             except UnicodeError as error:
                 at = offset - pending + getattr(error, "start", 0)
                 raise DataError(_encoding_message(path, encoding, at)) from error
+            if not is_utf8:
+                text.encode("utf-8")  # some encodings can write half of a surrogate pair
             offset += len(chunk)
             if not chunk:
                 return "utf-8-sig" if is_utf8 else name
@@ -156,10 +127,10 @@ def _read_parquet(path: Path, encoding: str) -> "pd.DataFrame":
 
     try:
         names = pq.read_schema(path).names
-        _check_unique(path, names)
+        check_unique(path, names)
         table = pq.read_table(path)
         columns = {name: _as_text(table.column(name)) for name in names}
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         raise DataError(f"{path}: not a readable Parquet file: {_first_line(error)}") from error
     return pd.DataFrame(columns)
 
@@ -172,26 +143,15 @@ def _as_text(column: Any) -> "pd.Series[Any]":
         text = column.cast(pa.string())
     except pa.ArrowNotImplementedError:  # lists and structures have no text of their own
         text = pa.array([None if value is None else str(value) for value in column.to_pylist()])
+    text.validate(full=True)  # a damaged file may hold what is not UTF-8
     series: pd.Series[Any] = text.to_pandas().astype("str")
     return series
 
 
 def _read_json_lines(path: Path, encoding: str) -> "pd.DataFrame":
-    import pandas as pd
-
-    encoding = _checked_encoding(path, encoding)
-    frames: list[pd.DataFrame] = []
-    rows: list[Mapping[str, str | None]] = []
-    with path.open(encoding=encoding, newline="\n") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                rows.append(_json_row(path, number, line))
-            if len(rows) == _JSON_ROWS_AT_ONCE:
-                frames.append(pd.DataFrame(rows, dtype="str"))
-                rows = []
-    if rows:
-        frames.append(pd.DataFrame(rows, dtype="str"))
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+    with path.open(encoding=_checked_encoding(path, encoding), newline="\n") as file:
+        lines = ((number, line) for number, line in enumerate(file, start=1) if line.strip())
+        return _frame(_json_row(path, number, line) for number, line in lines)
 
 
 def _json_row(path: Path, number: int, line: str) -> dict[str, str | None]:

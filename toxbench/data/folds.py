@@ -118,9 +118,10 @@ def _in_folds(numbers: Sequence[int], folds: Sequence[Split]) -> str:
 def _too_few(count: int, settings: SplitSettings) -> str:
     many = f"{settings.folds} folds" if settings.folds > 1 else f"test {settings.test_size:g}"
     groups = ", or their groups," if settings.split == "grouped" else ""
+    rows = "1 row is" if count == 1 else f"{count} rows{groups} are"
     return (
-        f"{count} rows{groups} are too few to split ({many}, validation "
-        f"{settings.validation_size:g} of the rest); bring more rows or change the fractions"
+        f"{rows} too few to split ({many}, validation {settings.validation_size:g} of the rest); "
+        "bring more rows, or change --folds, --test-size or --validation-size"
     )
 
 

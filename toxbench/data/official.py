@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from toxbench.data.files import MAX_PROBLEMS, read_strings, shown
+from toxbench.data.files import read_strings
 from toxbench.data.folds import hold_out_validation
+from toxbench.data.messages import MAX_PROBLEMS, names_to_show, shown, shown_value
 from toxbench.data.split import Split
 from toxbench.data.table import (
     Comments,
@@ -21,7 +22,7 @@ from toxbench.data.table import (
 )
 from toxbench.errors import DataError, nearest
 from toxbench.records import PARTS
-from toxbench.settings import ColumnSettings, SplitSettings
+from toxbench.settings import ColumnSettings, SplitSettings, plain_word
 
 _WORDS = {
     "train": "train", "validation": "validation", "valid": "validation", "val": "validation",
@@ -73,13 +74,13 @@ def read_column(
     """
     frame = read_strings(data, columns.encoding)
     if name not in frame.columns:
-        short = [column for column in frame.columns if ascii(column) == shown(column)]
-        raise DataError(f"{data}: no column is called {name!r}{nearest(name, short)}")
+        near = nearest(name, names_to_show(frame.columns))
+        raise DataError(f"{data}: no column is called {name!r}{near}")
     roles = (columns.text_column, columns.id_column, columns.group_column, *columns.labels)
     if name in roles:
         raise DataError(f"{data}: column {name!r} was named for two roles; name another")
     comments = comments_from_frame(frame.drop(columns=[name]), data.name, str(data), columns)
-    words = frame[name].fillna("").str.strip().str.lower()
+    words = frame[name].iloc[comments.numbers - 1].fillna("").map(plain_word)
     problems = list(islice(_bad_words(words, str(data), name), MAX_PROBLEMS))
     if problems:
         raise DataError(problems)
@@ -107,46 +108,34 @@ def _official(comments: Comments, fold: Split, settings: SplitSettings) -> Offic
 
 
 def _bad_words(words: "pd.Series[Any]", where: str, name: str) -> Iterator[str]:
-    for row in np.flatnonzero(~words.isin(list(_WORDS)).to_numpy(dtype=bool)):
+    for row, word in words[~words.isin(list(_WORDS))].items():
+        problem = f"{shown_value(word)} is no part" if word else "the part is blank"
         yield (
-            f"{where}: row {row + 1}, column {name!r}: {_shown(str(words.iloc[row]))}; "
+            f"{where}: row {int(str(row)) + 1}, column {name!r}: {problem}; "
             "write train, validation or test"
         )
-
-
-def _shown(value: str) -> str:
-    """Name a bad value without printing what might be somebody's comment."""
-    if not value:
-        return "the part is blank"
-    if len(value) > 12:
-        return f"a text of {len(value)} characters is no part"
-    return f"{value!a} is no part"
 
 
 def _read_like(first: Comments, path: Path, columns: ColumnSettings) -> Comments:
     """Read a further file with the columns of the first one, which need not be in its order."""
     frame = read_strings(path, columns.encoding)
-    roles = dict.fromkeys((*first.columns.values(), *first.labels))
-    used = [name for name in roles if name is not None]
-    _check_columns(frame, path, first, used, named=bool(columns.labels))
-    same = ColumnSettings(
-        text_column=first.columns["text"],
-        id_column=first.columns["id"],
-        group_column=first.columns["group"],
-        labels=first.labels,
-    )
+    names = dict.fromkeys((*first.columns.values(), *first.labels))
+    used = [name for name in names if name is not None]
+    _check_columns(frame, path, first, used, columns)
+    roles = {f"{role}_column": name for role, name in first.columns.items()}
+    same = columns.model_copy(update={**roles, "labels": first.labels})
     comments = comments_from_frame(frame[used], path.name, str(path), same)
     return replace(comments, ignored=tuple(name for name in frame.columns if name not in used))
 
 
 def _check_columns(
-    frame: pd.DataFrame, path: Path, first: Comments, used: Sequence[str], named: bool
+    frame: pd.DataFrame, path: Path, first: Comments, used: Sequence[str], columns: ColumnSettings
 ) -> None:
     """Refuse another set of columns; labels that were named are all that is wanted."""
     known = {*used, *first.ignored}
     missing = [name for name in used if name not in frame.columns]
-    others = [] if named else [name for name in frame.columns if name not in known]
-    extra = [name for name in others if looks_like_label(frame[name])]
+    others = [] if columns.labels else [name for name in frame.columns if name not in known]
+    extra = [name for name in others if looks_like_label(frame[name], columns)]
     problems: list[str] = []
     if missing:
         names = ", ".join(map(shown, missing))
@@ -168,7 +157,7 @@ def _repeated_ids(paths: Sequence[Path], tables: Sequence[Comments]) -> Iterator
         return
     seen: dict[str, tuple[Path, int]] = {}
     for path, table in zip(paths, tables, strict=True):
-        for row, name in enumerate(table.ids, start=1):
+        for row, name in zip(table.numbers.tolist(), table.ids, strict=True):
             other, at = seen.setdefault(name, (path, row))
             if other is not path:
                 yield (
@@ -178,18 +167,22 @@ def _repeated_ids(paths: Sequence[Path], tables: Sequence[Comments]) -> Iterator
 
 
 def _joined(tables: Sequence[Comments]) -> Comments:
-    """Put tables below one another; ids that were made up are made up anew."""
+    """Put tables below one another, and count their rows through: ids that were made up, too."""
     first = tables[0]
-    ids = tuple(chain.from_iterable(table.ids for table in tables))
-    made_up = first.columns["id"] is None
+    sizes = [len(table) + len(table.dropped) for table in tables]
+    starts = [sum(sizes[:i]) for i in range(len(sizes))]
+    pairs = list(zip(starts, tables, strict=True))
+    numbers = chain.from_iterable((start + table.numbers).tolist() for start, table in pairs)
+    ids = chain.from_iterable(table.ids for table in tables)
     targets: npt.NDArray[np.uint8] = np.concatenate([table.targets for table in tables])
     return replace(
         first,
-        ids=tuple(str(row) for row in range(1, len(ids) + 1)) if made_up else ids,
+        ids=tuple(ids) if first.columns["id"] is not None else tuple(map(str, numbers)),
         texts=tuple(chain.from_iterable(table.texts for table in tables)),
         targets=targets,
         groups=None
         if first.groups is None
         else tuple(chain.from_iterable(table.groups or () for table in tables)),
         ignored=tuple(dict.fromkeys(chain.from_iterable(table.ignored for table in tables))),
+        dropped=tuple(start + row for start, table in pairs for row in table.dropped),
     )

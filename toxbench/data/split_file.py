@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field, ValidationError
 
 from toxbench.atomic import write_atomically
-from toxbench.data.files import shown
+from toxbench.data.messages import shown
 from toxbench.data.split import Protocol, Split
 from toxbench.data.table import Comments
 from toxbench.errors import DataError, StorageError

@@ -1,27 +1,26 @@
 """The validated table: what every later stage may rely on."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from toxbench.data.files import MAX_PROBLEMS, read_strings, shown
+from toxbench.data.files import read_strings
+from toxbench.data.messages import MAX_PROBLEMS, columns_found, names_to_show, shown_value
 from toxbench.errors import DataError, nearest
-from toxbench.settings import ColumnSettings
+from toxbench.settings import FALSE_WORDS, TRUE_WORDS, ColumnSettings, plain_word
 
 if TYPE_CHECKING:  # a stored leaderboard is printed without pandas, in a third of the time
     import pandas as pd
 
 Targets = npt.NDArray[np.uint8]
 
-_TRUE = frozenset({"1", "true"})
-_FALSE = frozenset({"0", "false"})
 # Values that show that a column was meant as a label, though it must be mended first.
-_MEANT = {
+_MEANT: Mapping[str, str] = {
     "yes": "1", "no": "0", "y": "1", "n": "0", "t": "1", "f": "0", "on": "1", "off": "0",
     "1.0": "1", "0.0": "0", "+1": "1", "-1": "0", "none": "0", "nan": "0", "na": "0",
 }  # fmt: skip
@@ -46,6 +45,7 @@ class Comments:
         groups: one for each row, None where a row belongs to none; None without such a column.
         ignored: columns of the file that are not used.
         columns: role -> column name, as found or given.
+        dropped: rows of the file that have no text and were left out, counted from 1.
     """
 
     name: str
@@ -56,6 +56,7 @@ class Comments:
     groups: tuple[str | None, ...] | None
     ignored: tuple[str, ...]
     columns: dict[str, str | None]
+    dropped: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         self.targets.setflags(write=False)  # what is scored is what was read
@@ -73,6 +74,12 @@ class Comments:
         counts = self.targets.sum(axis=0, dtype=np.int64)
         return dict(zip(self.labels, counts.tolist(), strict=True))
 
+    @property
+    def numbers(self) -> npt.NDArray[np.int64]:
+        """The number of each row in its file, counted from 1."""
+        every = np.arange(1, len(self) + len(self.dropped) + 1, dtype=np.int64)
+        return np.setdiff1d(every, self.dropped, assume_unique=True)
+
     def take(self, rows: npt.NDArray[np.int64]) -> "Comments":
         """Return a table of some rows, in the order of ``rows``; it holds nothing of the others."""
         numbers = rows.tolist()
@@ -83,6 +90,7 @@ class Comments:
             texts=tuple(self.texts[row] for row in numbers),
             targets=self.targets[rows],
             groups=None if groups is None else tuple(groups[row] for row in numbers),
+            dropped=(),
         )
 
 
@@ -90,7 +98,8 @@ def read_comments(path: Path | str, columns: ColumnSettings | None = None) -> Co
     """Read and validate a table of comments.
 
     Text, id, group and label columns are found by their names and values unless ``columns``
-    names them. ``0``, ``1``, ``true`` and ``false`` in any case are labels, nothing else is.
+    names them. ``0``, ``1``, ``true`` and ``false`` in any case are labels, and nothing else is
+    but what ``columns`` maps.
 
     Raises:
         DataError: with up to ten problems, each naming file, row (counted from 1, without the
@@ -102,6 +111,12 @@ def read_comments(path: Path | str, columns: ColumnSettings | None = None) -> Co
     return comments_from_frame(frame, path.name, str(path), columns)
 
 
+def left_out(comments: Comments) -> list[str]:
+    """Say in one line how many rows of the file have no text; nothing where all have one."""
+    count = len(comments.dropped)
+    return [f"rows without a text that are left out (--drop-empty): {count}"] if count else []
+
+
 def comments_from_frame(
     frame: "pd.DataFrame", name: str, where: str, columns: ColumnSettings
 ) -> Comments:
@@ -111,9 +126,22 @@ def comments_from_frame(
         DataError: as `read_comments`.
     """
     text, row_id, group = _roles(frame, where, columns)
+    empty = _blank(frame[text]) & columns.drop_empty
+    dropped = tuple((np.flatnonzero(empty) + 1).tolist())
+    frame = frame[~empty]  # its index goes on counting the rows of the file
+    if frame.empty:
+        raise DataError(f"{where}: no row has a text in column {text!r}; check --text-column")
     labels = _label_columns(frame, where, columns, {text, row_id, group})
     targets = np.zeros((len(frame), len(labels)), dtype=np.uint8)
-    problems = list(islice(_problems(frame, where, text, row_id, labels, targets), MAX_PROBLEMS))
+    found = chain(
+        _bad_texts(frame[text], where, text),
+        _bad_ids(frame[row_id], where, row_id) if row_id is not None else (),
+        *(
+            _parse_label(frame[label], where, label, word_meanings(columns), targets[:, i])
+            for i, label in enumerate(labels)
+        ),
+    )
+    problems = list(islice(found, MAX_PROBLEMS))
     if problems:
         raise DataError(problems)
     if not targets.any():
@@ -128,7 +156,15 @@ def comments_from_frame(
         groups=_groups(frame, group),
         ignored=tuple(c for c in frame.columns if c not in used),
         columns={"text": text, "id": row_id, "group": group},
+        dropped=dropped,
     )
+
+
+def word_meanings(columns: ColumnSettings) -> dict[str, int]:
+    """Return what each word means in a label column; a word that is not there means nothing."""
+    yes = {*TRUE_WORDS, *map(plain_word, columns.true_values)}
+    no = {*FALSE_WORDS, *map(plain_word, columns.false_values)}
+    return dict.fromkeys(yes, 1) | dict.fromkeys(no, 0)
 
 
 def _roles(
@@ -137,11 +173,9 @@ def _roles(
     free = [column for column in frame.columns if column not in columns.labels]
     text = _named(frame, where, columns.text_column) or _found(free, _TEXT_NAMES)
     if text is None:
-        some = ", ".join(map(shown, frame.columns[:8]))
-        more = ", ..." if len(frame.columns) > 8 else ""
         raise DataError(
-            f"{where}: found no text column among {some}{more}; name it with --text-column, "
-            "or check the delimiter"
+            f"{where}: found no text column among {columns_found(frame.columns)}; name it with "
+            "--text-column, or check the delimiter"
         )
     row_id = _named(frame, where, columns.id_column) or _found(free, _ID_NAMES)
     group = _named(frame, where, columns.group_column) or _found(free, _GROUP_NAMES)
@@ -150,8 +184,10 @@ def _roles(
 
 def _named(frame: "pd.DataFrame", where: str, name: str | None) -> str | None:
     if name is not None and name not in frame.columns:
-        short = [column for column in frame.columns if ascii(column) == shown(column)]
-        raise DataError(f"{where}: no column is called {name!r}{nearest(name, short)}")
+        near = nearest(name, names_to_show(frame.columns))
+        raise DataError(
+            f"{where}: no column is called {name!r}{near}; found {columns_found(frame.columns)}"
+        )
     return name
 
 
@@ -175,51 +211,40 @@ def _label_columns(
         if clash is not None:
             raise DataError(f"{where}: column {clash!r} was named for two roles; name another")
         return list(dict.fromkeys(columns.labels))
-    labels = [c for c in frame.columns if c not in taken and looks_like_label(frame[c])]
+    free = [c for c in frame.columns if c not in taken]
+    labels = [c for c in free if looks_like_label(frame[c], columns)]
     if not labels:
         raise DataError(
-            f"{where}: found no label column (values 0/1 or true/false); "
-            "name them with --labels, or check the delimiter"
+            f"{where}: found no label column (values 0/1 or true/false) among "
+            f"{columns_found(frame.columns)}; name them with --labels, map their values with "
+            "--true-values and --false-values, or check the delimiter"
         )
     return labels
 
 
-def looks_like_label(column: "pd.Series[Any]") -> bool:
+def looks_like_label(column: "pd.Series[Any]", columns: ColumnSettings) -> bool:
     """At least half of what is written there is a label, or was clearly meant as one."""
-    values = column.str.strip().str.lower()
+    values = column.map(plain_word, na_action="ignore")
     written = values[values.notna() & (values != "")]
-    known = list(_TRUE | _FALSE | set(_MEANT))
+    known = [*word_meanings(columns), *_MEANT]
     return bool(len(written)) and bool(written.isin(known).mean() >= 0.5)
 
 
-def _problems(
-    frame: "pd.DataFrame",
-    where: str,
-    text: str,
-    row_id: str | None,
-    labels: Sequence[str],
-    targets: Targets,
-) -> Iterator[str]:
-    """Yield what is wrong, one line each; fill ``targets`` on the way."""
-    yield from _bad_texts(frame[text], where, text)
-    if row_id is not None:
-        yield from _bad_ids(frame[row_id], where, row_id)
-    for i, label in enumerate(labels):
-        yield from _parse_label(frame[label], where, label, targets[:, i])
-
-
 def _bad_texts(column: "pd.Series[Any]", where: str, name: str) -> Iterator[str]:
-    for row in np.flatnonzero(_blank(column)):
-        yield f"{where}: row {row + 1}, column {name!r}: the text is empty; remove the row"
+    for row in column.index[_blank(column)]:
+        yield (
+            f"{where}: row {row + 1}, column {name!r}: the text is empty; remove the row, or all "
+            "such rows with --drop-empty"
+        )
 
 
 def _bad_ids(column: "pd.Series[Any]", where: str, name: str) -> Iterator[str]:
     blank = _blank(column)
-    for row in np.flatnonzero(blank):
+    for row in column.index[blank]:
         yield f"{where}: row {row + 1}, column {name!r}: the id is blank; give the row one"
     again = column.duplicated().to_numpy(dtype=bool) & ~blank
-    for row in np.flatnonzero(again):
-        first = int((column == column.iloc[row]).to_numpy(dtype=bool).argmax())
+    for row in column.index[again]:
+        first = (column == column[row]).idxmax()
         yield (
             f"{where}: row {row + 1}, column {name!r}: the same id as in row {first + 1}; "
             "remove one, or name another column with --id-column"
@@ -230,42 +255,39 @@ def _blank(column: "pd.Series[Any]") -> npt.NDArray[np.bool_]:
     return column.fillna("").str.strip().eq("").to_numpy(dtype=bool)
 
 
-def _parse_label(column: "pd.Series[Any]", where: str, name: str, target: Targets) -> Iterator[str]:
+def _parse_label(
+    column: "pd.Series[Any]", where: str, name: str, meanings: Mapping[str, int], target: Targets
+) -> Iterator[str]:
     """Write 0/1 into ``target`` (a view of one column); yield the values that are neither."""
     import pandas as pd
 
     codes, values = pd.factorize(column.fillna(""))
-    plain = [str(value).strip().lower() for value in values]
     # One entry for each distinct value: 0, 1, or 2 for "not a label".
-    meaning = [1 if value in _TRUE else 0 if value in _FALSE else 2 for value in plain]
-    parsed = np.array(meaning, dtype=np.uint8)[codes]
-    for row in np.flatnonzero(parsed == 2):
+    parsed = np.array([meanings.get(plain_word(v), 2) for v in values], dtype=np.uint8)[codes]
+    for row in np.flatnonzero(parsed == 2).tolist():
         value = str(values[codes[row]])
-        yield f"{where}: row {row + 1}, column {name!r}: {_shown(value)}; {_fix(value)}"
+        problem = f"{shown_value(value)} is not a label" if value.strip() else "the label is blank"
+        yield f"{where}: row {column.index[row] + 1}, column {name!r}: {problem}; {_fix(value)}"
     target[:] = parsed
 
 
-def _shown(value: str) -> str:
-    """Name a bad value without printing what might be somebody's comment."""
-    if not value.strip():
-        return "the label is blank"
-    if len(value) > 12:
-        return f"a text of {len(value)} characters is not a label"
-    return f"{value!a} is not a label"
-
-
 def _fix(value: str) -> str:
-    plain = value.strip().lower()
-    if plain in _MEANT:
-        return f"write {_MEANT[plain]}"
+    plain = plain_word(value)
     if not plain:
         return "write 0 or 1"
-    return "write 0 or 1, or name the label columns with --labels"
+    meant = _MEANT.get(plain)
+    if meant is not None:
+        option = "--true-values" if meant == "1" else "--false-values"
+        return f"write {meant}, or map it with {option}"
+    return (
+        "write 0 or 1, map it with --true-values or --false-values, or name the label columns "
+        "with --labels"
+    )
 
 
 def _ids(frame: "pd.DataFrame", row_id: str | None) -> tuple[str, ...]:
     if row_id is None:
-        return tuple(str(row) for row in range(1, len(frame) + 1))
+        return tuple(str(row + 1) for row in frame.index)
     return tuple(frame[row_id].tolist())
 
 

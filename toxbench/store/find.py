@@ -18,12 +18,17 @@ def find_store(path: Path) -> CellStore:
         possible_path(path)
     except ValueError as error:
         raise SettingsError(f"no folder of results: {error}") from error
-    below = sorted(path.glob("*/protocol.json"), key=_changed, reverse=True)
-    folders = [path, *(protocol.parent for protocol in below)]
-    found = next((f for f in map(CellStore, folders) if f.protocol_path.is_file()), None)
+    stores = [CellStore(path), *stores_below(path)]
+    found = next((store for store in stores if store.protocol_path.is_file()), None)
     if found is None:
         raise StorageError(f"{path} holds no results yet; start with: toxbench run")
     return found
+
+
+def stores_below(results: Path) -> list[CellStore]:
+    """Return the stores in the folders of a folder, the one that changed last first."""
+    below = sorted(results.glob("*/protocol.json"), key=_changed, reverse=True)
+    return [CellStore(protocol.parent) for protocol in below]
 
 
 def _changed(protocol: Path) -> float:

@@ -38,7 +38,9 @@ def inner_data(protocol: Protocol, split: SplitSettings, seed: int) -> InnerData
     rows = np.sort(np.concatenate([outer.train, outer.validation]))
     comments = protocol.comments.take(rows)
     if len(rows) < 2 * INNER_FOLDS:
-        raise DataError(f"{len(rows)} rows beside the test rows are too few to tune on")
+        raise DataError(
+            f"{len(rows)} rows beside the test rows are too few to tune on; bring more rows"
+        )
     inner = SplitSettings(
         split=split.split, folds=INNER_FOLDS, validation_size=0.0, split_seed=seed
     )

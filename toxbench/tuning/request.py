@@ -23,7 +23,7 @@ def write_request(settings: RunSettings) -> None:
     Raises:
         StorageError: the folder cannot be written.
     """
-    request = settings.model_dump(mode="json", exclude_unset=True, exclude={"results"})
+    request = settings.model_dump(mode="json", exclude_unset=True, exclude={"results", "resume"})
     request["weights"] = list(settings.weights)
     storage = request.get("tune", {}).get("storage")
     if storage is not None and is_private(storage):

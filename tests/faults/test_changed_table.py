@@ -1,0 +1,218 @@
+"""A table that changed since its run: old results stay as they are, and nothing mixes with them."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import toxbench
+from toxbench.cli.main import main
+from toxbench.data.split import Protocol
+from toxbench.data.table import read_comments
+from toxbench.errors import DataError, StorageError
+
+pytestmark = pytest.mark.faults(14)
+Command = Callable[..., tuple[int, str]]
+RUN = ("run", "--data", "comments.csv", "--backbones", "none", "--baselines", "always-negative")
+
+
+@pytest.fixture
+def command(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, table: Path
+) -> Command:
+    """Run a command in this process, beside the table; return its code and stderr."""
+    monkeypatch.chdir(table.parent)
+
+    def run(*words: str) -> tuple[int, str]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main(words)
+        assert isinstance(stop.value.code, int)
+        return stop.value.code, capsys.readouterr().err
+
+    return run
+
+
+def change(table: Path) -> None:
+    """Change one label of one row."""
+    text = table.read_text(encoding="utf-8")
+    assert "w7,1,0,0" in text
+    table.write_text(text.replace("w7,1,0,0", "w7,0,0,0"), encoding="utf-8")
+
+
+def data_hash(table: Path) -> str:
+    return Protocol(read_comments(table), (), {}).data_fingerprint[:12]
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """The sha256 of every file but locks, which hold nothing."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    return {str(f): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+
+
+@pytest.fixture
+def changed(command: Command, table: Path) -> tuple[str, str]:
+    """Run a table, then change it; return the hash of its data before and now."""
+    before = data_hash(table)
+    assert command(*RUN)[0] == 0
+    change(table)
+    return before, data_hash(table)
+
+
+def test_a_new_run_says_that_it_gets_its_own_folder(
+    command: Command, table: Path, changed: tuple[str, str]
+) -> None:
+    (old,) = (table.parent / "results").iterdir()
+    stored = digests(old)
+    code, err = command(*RUN)
+    assert code == 0
+    (line,) = [line for line in err.splitlines() if "this is another table" in line]
+    assert line.startswith("toxbench: warning: ")
+    (own,) = set((table.parent / "results").iterdir()) - {old}
+    for words in (*changed, f"results/{old.name}", f"gets its own folder, results/{own.name}"):
+        assert words in line
+    assert digests(old) == stored
+
+
+def test_a_table_that_did_not_change_has_no_warning(command: Command) -> None:
+    for words in ((), (), ("--folds", "3")):  # another split is no other table
+        code, err = command(*RUN, *words)
+        assert (code, "another table" in err) == (0, False)
+
+
+def test_a_resumed_run_of_a_changed_table_is_refused_with_both_hashes(
+    command: Command, table: Path, changed: tuple[str, str]
+) -> None:
+    stored = digests(table.parent / "results")
+    code, err = command(*RUN, "--resume")
+    assert code == 3
+    assert "the table has changed or is another" in err
+    for words in (*(f"data {each} " for each in changed), "leave out --resume to start anew"):
+        assert words in err
+    assert digests(table.parent / "results") == stored
+
+
+def test_a_resumed_run_goes_on_with_its_own_results(command: Command, table: Path) -> None:
+    assert command(*RUN)[0] == 0
+    cells = digests(next((table.parent / "results").glob("*/cells")))
+    code, err = command(*RUN[:-1], "always-negative,tfidf-logreg", "--resume")
+    assert code == 0
+    assert "always-negative: 1 cell, 1 stored already" in err
+    assert "tfidf-logreg: 1 cell, 0 stored already" in err
+    after = digests(next((table.parent / "results").glob("*/cells")))
+    assert {name: after[name] for name in cells} == cells
+    assert len(after) == 2
+
+
+def test_a_resumed_run_of_another_split_is_refused(command: Command, table: Path) -> None:
+    assert command(*RUN)[0] == 0
+    for words in (("--folds", "3"), ("--split-seed", "7"), ("--split", "stratified")):
+        code, err = command(*RUN, "--resume", *words)
+        assert code == 3
+        assert "the table is the same, but the split is another: protocol " in err
+    (folder,) = (table.parent / "results").iterdir()
+    assert f"{folder.name[-12:]} in results/{folder.name}, " in err
+
+
+def test_of_several_results_the_nearest_is_named(command: Command, table: Path) -> None:
+    other = table.with_name("other.csv")
+    other.write_bytes(table.read_bytes())
+    change(other)
+    before = data_hash(table)
+    assert command(*RUN)[0] == 0
+    assert command("run", "--data", "other.csv", *RUN[3:])[0] == 0
+    with table.open("a", encoding="utf-8") as file:
+        file.write("c60,you fool again,1,0,0\n")
+    code, err = command(*RUN, "--resume")
+    assert code == 3
+    assert f"'comments.csv' with 60 rows, 3 labels and data {before} in " in err
+    assert f"'comments.csv' with 61 rows, 3 labels and data {data_hash(table)} here" in err
+
+
+def test_without_results_there_is_nothing_to_resume(command: Command, table: Path) -> None:
+    code, err = command(*RUN, "--resume")
+    assert code == 6
+    assert "results holds no results to resume; leave out --resume to start" in err
+    assert not (table.parent / "results").exists()
+
+
+def test_results_that_cannot_be_read_do_not_hinder_a_new_run(command: Command, table: Path) -> None:
+    folder = table.parent / "results" / "odd-000000000000"
+    folder.mkdir(parents=True)
+    (folder / "protocol.json").write_bytes(b"{")
+    assert command(*RUN, "--resume")[0] == 6
+    assert command(*RUN)[0] == 0
+
+
+def test_resume_is_a_key_of_config_files_and_of_python(command: Command, table: Path) -> None:
+    settings: dict[str, Any] = {"backbones": [], "baselines": ["always-negative"]}
+    with pytest.raises(StorageError, match="no results to resume"):
+        toxbench.run(table, resume=True, **settings)
+    toxbench.run(table, **settings)
+    assert len(toxbench.run(table, resume=True, **settings)) == 1
+    change(table)
+    table.with_name("c.toml").write_text("resume = true\n", encoding="utf-8")
+    code, err = command(*RUN, "--config", "c.toml")
+    assert (code, "the table has changed" in err) == (3, True)
+
+
+def test_a_resumed_search_of_a_changed_table_is_refused(
+    command: Command, table: Path, checkpoint: Path
+) -> None:
+    words = ("--backbones", "bert", "--weights", f"bert={checkpoint}", "--baselines", "none")
+    more = ("--trials", "1", "--epochs", "1", "--max-length", "8", "--seeds", "1", "--quiet")
+    assert command("tune", "--data", "comments.csv", *words, *more)[0] == 0
+    assert command("tune", "--resume", "--quiet")[0] == 0
+    before = data_hash(table)
+    change(table)
+    stored = digests(table.parent / "results")
+    code, err = command("tune", "--resume", "--quiet")
+    assert code == 3
+    assert f"data {before} in " in err
+    assert f"data {data_hash(table)} here" in err
+    assert digests(table.parent / "results") == stored
+
+
+# --- rescored
+
+
+def test_a_changed_table_is_not_scored_again(
+    command: Command, table: Path, changed: tuple[str, str]
+) -> None:
+    stored = digests(table.parent / "results")
+    code, err = command("rescore", "--data", "comments.csv")
+    assert code == 3
+    assert "this is not the table of these results, or it has changed since" in err
+    for each in changed:
+        assert f"data {each} " in err
+    with pytest.raises(DataError, match="not the table of these results"):
+        toxbench.rescore("results", data=table)
+    assert digests(table.parent / "results") == stored
+
+
+def test_the_table_that_was_run_is_scored_again(command: Command, table: Path) -> None:
+    lines = table.read_text(encoding="utf-8").splitlines(keepends=True)
+    table.with_name("train.csv").write_text("".join(lines[:41]), encoding="utf-8")
+    test = "".join([lines[0], *lines[41:]]).replace(",1,0,0\n", ",ja,0,0\n")
+    table.with_name("test.csv").write_text(test, encoding="utf-8")
+    read = ("--data", "train.csv", "--test", "test.csv", "--true-values", "ja")
+    assert command("run", *read, *RUN[3:])[0] == 0
+    assert command("rescore", *read) == (0, "")
+    assert command("rescore", "results", "--thresholds", "0.5") == (0, "")
+    assert command("rescore", *read[:2])[0] == 3
+    board = toxbench.rescore("results", data="train.csv", columns={"true_values": "ja"},
+                             split={"test": "test.csv"})  # fmt: skip
+    assert len(board) == 1
+
+
+@pytest.mark.parametrize("words", [("--test", "t.csv"), ("--labels", "a"), ("--drop-empty",)])
+@pytest.mark.parametrize("name", ["rescore", "errors"])
+def test_options_of_a_table_need_a_table(
+    command: Command, name: str, words: tuple[str, ...], table: Path
+) -> None:
+    assert command(*RUN)[0] == 0
+    code, err = command(name, *words, *(["--show-text"] if name == "errors" else []))
+    assert code == 2
+    assert f"{words[0]} says how a table is read; add --data FILE" in err

@@ -1,0 +1,465 @@
+"""Tables that cannot be used as they are, through the command line: what it answers with."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+import toxbench
+from toxbench.cli.main import main
+from toxbench.data.source import open_source
+from toxbench.data.table import Comments, read_comments
+from toxbench.errors import DataError, SettingsError
+from toxbench.settings import ColumnSettings, SplitSettings, layered, run_settings
+from toxbench.store.find import find_store
+
+Command = Callable[..., tuple[int, str]]
+BASELINES = ("--backbones", "none", "--quiet")
+SURROGATE = '{"text": "x\\ud83d", "A": 1}\n{"text": "y", "A": 0}\n'
+
+
+@pytest.fixture
+def command(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Command:
+    """Run a command in this process, in an empty folder; return its code and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str) -> tuple[int, str]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main(words)
+        assert isinstance(stop.value.code, int)
+        return stop.value.code, capsys.readouterr().err
+
+    return run
+
+
+def put(folder: Path, content: str | bytes, name: str = "t.csv") -> Path:
+    path = folder / name
+    path.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+    return path
+
+
+def rows(*lines: str, header: str = "id,text,IsA,IsB") -> str:
+    return "\n".join([header, *lines]) + "\n"
+
+
+FEW = ("c1,x,1,0", "c2,y,0,1")
+MORE = ("d1,x,0,0", "d2,y,0,0")
+
+REFUSED = [
+    pytest.param("none.csv", None, (), ["no such file"], marks=pytest.mark.faults(1)),
+    pytest.param("t.csv", "", (), ["the file is empty"], marks=pytest.mark.faults(1)),
+    pytest.param("t.csv", rows(), (), ["no rows below the header"], marks=pytest.mark.faults(1)),
+    pytest.param(
+        "t.csv", rows("c1,caf\u00e9,1,0").encode("cp1252"), (),
+        ["byte 22 is not utf-8", "--encoding cp1252"], marks=pytest.mark.faults(2),
+    ),
+    pytest.param(
+        "t.csv", rows(*FEW, header="id,text,IsA,IsA"), (), ["'IsA' stands twice in the header"],
+        marks=pytest.mark.faults(4),
+    ),
+    pytest.param(
+        "t.csv", rows(*FEW), ("--labels", "IsA,Is_B"),
+        ["no column is called 'Is_B'; did you mean 'IsB'?", "found 'id', 'text', 'IsA', 'IsB'"],
+        marks=pytest.mark.faults(5),
+    ),
+    pytest.param(
+        "t.csv", rows("c1,x,1,0,", "c2,y,0,1,"), (),
+        ["row 1 (line 2) has 5 fields, the header has 4", "row 2 (line 3)"],
+        marks=pytest.mark.faults(6),
+    ),
+    pytest.param(
+        "t.csv", rows("c1,x,1,0", "c2,y"), (), ["row 2 (line 3) has 2 fields"],
+        marks=pytest.mark.faults(7),
+    ),
+    pytest.param(
+        "t.csv", rows("c1,x,1,0", 'c2,"y,0,1', "c3,z,0,1"), (),
+        ["line 3: in the row that begins there, a quote does not end"],
+        marks=pytest.mark.faults(7),
+    ),
+    pytest.param(
+        "t.csv", rows("c1,x,1,0", 'c2,"y,0,1', 'c3,"z",0,1'), (),
+        ["line 3: in the row that begins there, a quote"], marks=pytest.mark.faults(7),
+    ),
+    pytest.param(
+        "t.csv", rows("c1,x,1,0", "c2,y,,1"), (),
+        ["row 2, column 'IsA': the label is blank; write 0 or 1"], marks=pytest.mark.faults(8),
+    ),
+    pytest.param(
+        "t.jsonl", '{"text": "x", "A": 1}\n{"text": "y", "A": null}\n{"text": "z"}\n', (),
+        ["row 2, column 'A': the label is blank", "row 3, column 'A': the label is blank"],
+        marks=pytest.mark.faults(8),
+    ),
+    pytest.param(
+        "t.csv", rows("c1,x,yes,0", "c2,y,0,2", "c3,z,1,1.5", "c4,u,0,1", *MORE), (),
+        ["'yes' is not a label; write 1, or map it with --true-values",
+         "'2' is not a label; write 0 or 1, map it with --true-values or --false-values",
+         "'1.5' is not a label"],
+        marks=pytest.mark.faults(9),
+    ),
+    pytest.param(
+        "t.csv", rows("c1, ,1,0", "c2,y,0,1"), (),
+        ["row 1, column 'text': the text is empty; remove the row", "--drop-empty"],
+        marks=pytest.mark.faults(10),
+    ),
+    pytest.param(
+        "t.csv", rows("c1, ,1,0", "c2,,0,1"), ("--drop-empty",), ["no row has a text"],
+        marks=pytest.mark.faults(10),
+    ),
+    pytest.param(
+        "t.jsonl", SURROGATE, (), ["line 1: half of a surrogate pair"],
+        marks=pytest.mark.faults(11),
+    ),
+    pytest.param(
+        "t.csv", rows("c1,x+2AA-,1,0", "c2,y,0,1"), ("--encoding", "utf-7"),
+        ["read as utf-7, it holds what is no text"], marks=pytest.mark.faults(11),
+    ),
+    pytest.param(
+        "t.csv", rows("c1,x,1,0", "c1,y,0,1"), (),
+        ["row 2, column 'id': the same id as in row 1"], marks=pytest.mark.faults(12),
+    ),
+    pytest.param(
+        "t.csv", rows("c1,x,0,0", "c2,y,0,0"), (), ["no label has a positive row"],
+        marks=pytest.mark.faults(13),
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "content", "options", "said"), REFUSED)
+def test_the_command_answers_with_3_and_says_what_and_where(
+    command: Command,
+    tmp_path: Path,
+    name: str,
+    content: str | bytes | None,
+    options: tuple[str, ...],
+    said: list[str],
+) -> None:
+    if content is not None:
+        put(tmp_path, content, name)
+    code, err = command("run", "--data", name, *BASELINES, *options)
+    assert code == 3
+    assert all(line.startswith(f"toxbench: error: {name}: ") for line in err.splitlines())
+    for words in said:
+        assert words in err
+    assert not (tmp_path / "results").exists()
+
+
+# --- row 3: another delimiter
+
+
+@pytest.mark.faults(3)
+@pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
+@pytest.mark.parametrize(
+    ("name", "delimiter", "found", "mend"),
+    [
+        ("t.csv", ";", "commas between fields, but 4 with semicolons", "save it with commas"),
+        ("t.csv", "|", "commas between fields, but 4 with bars", "save it with commas"),
+        ("t.csv", "\t", "commas between fields, but 4 with tabs", "rename it to end in .tsv"),
+        ("t.tsv", ",", "tabs between fields, but 4 with commas", "rename it to end in .csv"),
+    ],
+)
+def test_another_delimiter_is_named_with_the_columns_that_it_gives(
+    tmp_path: Path, name: str, delimiter: str, found: str, mend: str, quoting: int
+) -> None:
+    header, text = ["id", "text", "IsA", "IsB"], "a, b; c\td | e"
+    lines = [header, ["c1", text, "1", "0"], ["c2", "f", "0", "1"]]
+    with (tmp_path / name).open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, delimiter=delimiter, quoting=quoting).writerows(lines)
+    with pytest.raises(DataError) as caught:
+        read_comments(tmp_path / name)
+    (problem,) = caught.value.problems
+    assert f"1 column found with {found}: 'id', 'text', 'IsA', 'IsB'; {mend}" in problem
+
+
+@pytest.mark.faults(3)
+def test_a_header_with_both_delimiters_is_suspected_beside_the_rows(tmp_path: Path) -> None:
+    path = put(tmp_path, "id;a text, in short;IsA\nc1;x;1\nc2;y;0\n")
+    with pytest.raises(DataError) as caught:
+        read_comments(path)
+    assert "2 columns found with commas between fields, but 3 with semi" in caught.value.problems[0]
+    assert "row 1 (line 2) has 1 fields, the header has 2" in caught.value.problems[1]
+
+
+def test_a_table_that_can_be_read_is_never_suspected(tmp_path: Path) -> None:
+    path = put(tmp_path, 'text,"IsA;IsB;IsC|x|y"\n"a;b;c",1\nz,0\n')
+    assert read_comments(path).texts == ("a;b;c", "z")
+
+
+@pytest.mark.faults(3)
+@pytest.mark.parametrize(
+    "content",
+    [
+        "c1,fool,1,0\nc2,fools,0,1\n",
+        "c1,fool,1,1\nc2,fools,0,1\n",
+        "c1;fool;1;0\nc2;you fool;0;1\n",
+        "c1\tyou fool\tTRUE\tFALSE\n",
+        "c1,you fool,yes,no\nc2,fools,no,yes\n",
+        "you fool\nyou fools\n",
+        "you fool you fool\nyou fools\n",
+    ],
+)
+def test_a_table_without_a_header_has_no_comment_printed(tmp_path: Path, content: str) -> None:
+    for options in ({}, {"text_column": "fools"}, {"labels": ("fool",)}):
+        with pytest.raises(DataError) as caught:
+            read_comments(put(tmp_path, content), ColumnSettings(**options))
+        said = str(caught.value).replace("no column is called 'fool", "")
+        assert "fool" not in said
+        if "without names" in said:
+            assert "put a line of column names above it" in said
+        else:
+            assert content.startswith("you")
+
+
+# --- row 9: mapped words
+
+
+WORDS = rows("c1,x,Yes,2", "c2,y,NO,-1", "c3,z, yes ,-1")
+MAPPED = {"true_values": ["yes", "2"], "false_values": "no,-1"}
+
+
+def mapped(path: Path, **columns: Any) -> Comments:
+    return read_comments(path, layered(ColumnSettings, MAPPED, columns))
+
+
+@pytest.mark.faults(9)
+def test_mapped_words_are_labels_through_every_door(command: Command, tmp_path: Path) -> None:
+    put(tmp_path, WORDS + "".join(f"d{i},text {i},{i % 2},0\n" for i in range(12)))
+    put(tmp_path, 'data = "t.csv"\n[columns]\ntrue_values = ["yes", 2]\nfalse_values = "no,-1"\n',
+        "c.toml")  # fmt: skip
+    flags = ("--true-values", "yes,2", "--false-values", "no,-1")
+    assert command("run", "--data", "t.csv", *flags, *BASELINES, "--results", "flags")[0] == 0
+    assert command("run", "--config", "c.toml", *BASELINES, "--results", "toml")[0] == 0
+    toxbench.run("t.csv", backbones=[], columns=MAPPED, results="python")
+    found = [find_store(tmp_path / name).protocol() for name in ("flags", "toml", "python")]
+    assert found[0] == found[1] == found[2]
+    assert found[0].supports == {"IsA": 8, "IsB": 1}
+
+
+@pytest.mark.faults(9)
+def test_a_mapping_changes_nothing_but_what_the_words_mean(tmp_path: Path) -> None:
+    words = mapped(put(tmp_path, WORDS))
+    plain = read_comments(put(tmp_path, rows("c1,x,1,1", "c2,y,0,0", "c3,z,1,0")))
+    assert words.targets.tolist() == plain.targets.tolist() == [[1, 1], [0, 0], [1, 0]]
+    assert (words.texts, words.labels, words.ids) == (plain.texts, plain.labels, plain.ids)
+
+
+@pytest.mark.faults(9)
+def test_columns_are_found_by_mapped_words_and_others_stay_wrong(tmp_path: Path) -> None:
+    path = put(tmp_path, rows("c1,x,ja,1", "c2,y,nein,0", "c3,z,ja,1", "c4,u,vielleicht,0"))
+    assert read_comments(path).labels == ("IsB",)
+    with pytest.raises(DataError, match="row 4, column 'IsA': 'vielleicht' is not a label") as said:
+        mapped(path, true_values="ja", false_values="nein")
+    assert len(said.value.problems) == 1
+
+
+@pytest.mark.faults(9)
+def test_mapped_words_are_labels_in_every_file_of_an_official_split(tmp_path: Path) -> None:
+    data, test = put(tmp_path, WORDS), put(tmp_path, WORDS.replace("c", "d"), "test.csv")
+    columns = layered(ColumnSettings, MAPPED)
+    source = open_source(data, columns, SplitSettings(test=test, validation_size=0))
+    assert source.comments.targets.tolist() == [[1, 1], [0, 0], [1, 0]] * 2
+    other = WORDS.replace("c", "d").replace("IsB", "IsX")
+    with pytest.raises(DataError, match=r"label columns that 't\.csv' has not: 'IsX'"):
+        open_source(data, columns, SplitSettings(test=put(tmp_path, other, "test.csv")))
+
+
+@pytest.mark.faults(9)
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"true_values": ["yes"], "false_values": ["no", " YES "]}, "'yes' is among true_values"),
+        ({"true_values": "FALSE"}, "'false' always means no"),
+        ({"false_values": ["1"]}, "'1' always means yes"),
+        ({"false_values": [" "]}, "a blank is never a label"),
+        ({"true_values": 1}, "should be a valid tuple"),
+        ({"true_value": "yes"}, "unknown setting 'columns.true_value'"),
+    ],
+)
+def test_a_mapping_that_says_two_things_is_refused(columns: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingsError, match=said) as caught:
+        run_settings({"columns": columns}, {})
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.faults(9)
+def test_a_word_for_yes_and_no_ends_with_2(command: Command, tmp_path: Path) -> None:
+    put(tmp_path, WORDS)
+    options = ("--true-values", "yes,ja", "--false-values", "Ja,nein")
+    code, err = command("data", "show", "t.csv", *options)
+    assert code == 2
+    assert "'ja' is among true_values, too" in err
+
+
+# --- row 10: rows without a text
+
+
+GAPS = rows("c1,x,1,0", "c2,,0,1", "c3,NA,1,0", "c4, ,0,7", "c5,null,0,1", "c5,None,0,no")
+
+
+@pytest.mark.faults(10)
+def test_rows_without_a_text_are_left_out_and_counted(tmp_path: Path) -> None:
+    comments = read_comments(
+        put(tmp_path, GAPS.replace("c5,None", "c6,None").replace("no", "0")),
+        ColumnSettings(drop_empty=True),
+    )
+    assert comments.texts == ("x", "NA", "null", "None")
+    assert comments.ids == ("c1", "c3", "c5", "c6")
+    assert comments.targets.tolist() == [[1, 0], [1, 0], [0, 1], [0, 0]]
+    assert comments.dropped == (2, 4)
+    assert comments.numbers.tolist() == [1, 3, 5, 6]
+
+
+@pytest.mark.faults(10)
+def test_other_rows_keep_the_numbers_that_they_have_in_the_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        read_comments(put(tmp_path, GAPS), ColumnSettings(drop_empty=True))
+    said = [problem.partition("t.csv: ")[2] for problem in caught.value.problems]
+    assert [problem.partition(";")[0] for problem in said] == [
+        "row 6, column 'id': the same id as in row 5",
+        "row 6, column 'IsB': 'no' is not a label",
+    ]
+
+
+@pytest.mark.faults(10)
+def test_ids_that_are_made_up_are_the_numbers_of_the_file(tmp_path: Path) -> None:
+    columns = ColumnSettings(drop_empty=True)
+    first = put(tmp_path, "text,IsA\nx,1\n,0\ny,0\n", "a.csv")
+    second = put(tmp_path, "text,IsA\n,1\nz,1\n", "b.csv")
+    assert read_comments(first, columns).ids == ("1", "3")
+    source = open_source(first, columns, SplitSettings(test=second, validation_size=0))
+    assert source.comments.ids == ("1", "3", "5")
+    assert source.comments.dropped == (2, 4)
+
+
+@pytest.mark.faults(10)
+def test_an_id_in_two_files_is_told_with_the_numbers_of_both(tmp_path: Path) -> None:
+    first = put(tmp_path, rows("c1,,1,0", "c2,x,1,0"), "a.csv")
+    second = put(tmp_path, rows("d1,z,1,0", "d2,,1,0", "c2,x,1,0"), "b.csv")
+    with pytest.raises(DataError, match=r"b.csv: row 3, column 'id': the same id as in row 2 of"):
+        open_source(first, ColumnSettings(drop_empty=True), SplitSettings(test=second))
+
+
+@pytest.mark.faults(10)
+def test_a_split_column_loses_the_same_rows(tmp_path: Path) -> None:
+    header, columns = "id,text,IsA,part", ColumnSettings(drop_empty=True)
+    split = SplitSettings(split_column="part", validation_size=0)
+    path = put(tmp_path, rows("c1,x,1,train", "c2,,0,what", "c3,y,0,test", header=header))
+    (fold,) = open_source(path, columns, split).folds
+    assert (fold.train.tolist(), fold.test.tolist()) == ([0], [1])
+    path = put(tmp_path, rows("c1,x,1,train", "c2,,0,test", "c3,y,0,tset", header=header))
+    with pytest.raises(DataError, match="row 3, column 'part': 'tset' is no part"):
+        open_source(path, columns, split)
+
+
+@pytest.mark.faults(10)
+def test_a_run_says_once_how_many_rows_it_leaves_out(command: Command, tmp_path: Path) -> None:
+    lines = [f"c{i},{'' if i % 4 == 0 else 'NA'},{i % 2},1" for i in range(40)]
+    put(tmp_path, rows(*lines))
+    put(tmp_path, "[columns]\ndrop_empty = true\n", "c.toml")
+    words = ("run", "--data", "t.csv", "--backbones", "none", "--split-file", "s.json")
+    code, err = command(*words, "--drop-empty")
+    assert (code, err.count("without a text")) == (0, 1)
+    assert "warning: rows without a text that are left out (--drop-empty): 10\n" in err
+    code, err = command(*words, "--config", "c.toml", "--dry-run")
+    assert (code, err.count("1 cell, 1 stored already")) == (0, 2)
+    assert command(*words)[0] == 3
+
+
+# --- row 11: odd comments
+
+
+ODD = [
+    "\0", "a\0b\x1b[31m\x07", "\u202efool\u2066", "\ufeff", "\u200b", "\ufffd", "\U0010ffff",
+    "\ue000",
+    "\U0001f3ac", "\U0001f469\u200d\U0001f467", "e\u0301" * 50, "[MASK]", '"', "\\", "<script>",
+    "x " * 524_288,
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Odd comments, each of them twice."""
+    lines = [
+        json.dumps({"text": text, "IsA": row % 2, "IsB": int(row % 3 == 0)})
+        for row, text in enumerate(ODD * 2)
+    ]
+    return put(tmp_path_factory.mktemp("odd"), "\n".join(lines), "odd.jsonl")
+
+
+@pytest.mark.faults(11)
+def test_odd_comments_are_run_to_the_end(
+    command: Command, odd: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    weights = ("--weights", f"bert={checkpoint}", "--epochs", "1", "--max-length", "16")
+    code, err = command("run", "--data", str(odd), "--backbones", "bert", *weights)
+    assert code == 0, err
+    assert all(c.isprintable() or c == "\n" for c in err)
+    assert {r.key.candidate for r in find_store(tmp_path / "results").records()} == {
+        "bert", "tfidf-logreg", "always-negative",
+    }  # fmt: skip
+
+
+@pytest.mark.faults(11)
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_odd_comments_come_back_as_they_were_written(odd: Path, tmp_path: Path, kind: str) -> None:
+    frame = pd.read_json(odd, lines=True, orient="records")
+    path = tmp_path / f"t.{kind}"
+    frame.to_parquet(path) if kind == "parquet" else frame.to_csv(path, index=False)
+    assert read_comments(path).texts == read_comments(odd).texts == tuple(ODD * 2)
+
+
+@pytest.mark.faults(11)
+@pytest.mark.parametrize("count", [12, 150])  # with 100 train rows, single grams are left out
+def test_emoji_alone_are_run_to_the_end(command: Command, tmp_path: Path, count: int) -> None:
+    faces = [chr(0x1F600 + row % 80) + chr(0x1F300 + row) for row in range(count)]
+    put(tmp_path, rows(*(f"{i},{face},{i % 2}" for i, face in enumerate(faces)),
+                       header="id,text,IsA"))  # fmt: skip
+    assert command("run", "--data", "t.csv", *BASELINES) == (0, "")
+
+
+# --- rows 13 and 15: too little
+
+
+@pytest.mark.faults(13)
+def test_a_label_without_positives_is_told_and_left_out_of_macro(
+    command: Command, table: Path
+) -> None:
+    code, err = command("run", "--data", table.name, "--backbones", "none")
+    assert code == 0
+    assert "warning: no positive row, nothing to learn or score: IsNever" in err
+    board = toxbench.leaderboard("results").set_index("candidate")
+    assert board.loc["tfidf-logreg", "scored_labels"] == 2
+
+
+@pytest.mark.faults(15)
+@pytest.mark.parametrize("split", ["random", "stratified", "grouped"])
+@pytest.mark.parametrize(("count", "folds"), [(1, 1), (2, 1), (1, 2), (4, 5), (9, 10)])
+def test_fewer_rows_than_parts(
+    command: Command, tmp_path: Path, split: str, count: int, folds: int
+) -> None:
+    put(tmp_path, rows(*(f"c{row},text {row},1,{row % 2}" for row in range(count))))
+    words = ("run", "--data", "t.csv", *BASELINES, "--split", split, "--folds", str(folds))
+    code, err = command(*words)
+    assert code == 3
+    assert "too few to split" in err
+    assert "bring more rows, or change --folds" in err
+
+
+@pytest.mark.faults(15)
+@pytest.mark.parametrize("split", ["random", "stratified", "grouped"])
+@pytest.mark.parametrize(("count", "said"), [(1, "too few to split"), (9, "too few to tune on")])
+def test_fewer_rows_than_a_search_needs(
+    command: Command, tmp_path: Path, checkpoint: Path, split: str, count: int, said: str
+) -> None:
+    put(tmp_path, rows(*(f"c{row},text {row},1,{row % 2}" for row in range(count))))
+    weights = ("--backbones", "bert", "--weights", f"bert={checkpoint}", "--quiet")
+    code, err = command("tune", "--data", "t.csv", *weights, "--split", split)
+    assert code == 3
+    assert said in err
+    assert "bring more rows" in err
