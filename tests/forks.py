@@ -13,6 +13,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Thread
@@ -59,7 +60,8 @@ class Running:
         return Ended(os.waitstatus_to_exitcode(status), out, said)
 
     def kill(self, number: int = signal.SIGKILL) -> None:
-        os.kill(self.pid, number)  # the server takes its status later: the number is not used again
+        with suppress(ProcessLookupError):  # it has ended by itself
+            os.kill(self.pid, number)
 
 
 class Forks:

@@ -101,3 +101,16 @@ def test_a_peak_is_a_speed_and_leaves_the_generator_alone() -> None:
     before = torch.get_rng_state()
     assert matrix_peak(choose_device("cpu", "fp32")) > 1e6
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.faults(38)
+def test_the_file_of_a_newer_toxbench_is_not_used_and_stays(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TOXBENCH_CACHE", str(tmp_path))
+    newer = '{"schema_version": 2, "speeds": [], "more": 1}'
+    (tmp_path / "speed.json").write_text(newer, encoding="utf-8")
+    assert recall().problem is not None
+    assert "newer toxbench" in str(recall().problem)
+    remember(())
+    assert (tmp_path / "speed.json").read_text(encoding="utf-8") == newer
