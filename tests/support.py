@@ -65,7 +65,7 @@ def make_comments(
 
     shares = np.array([0.5, 0.2, 0.05, 0.0])
     targets = (np.random.default_rng(seed).random((rows, 4)) < shares).astype(np.uint8)
-    return Comments(
+    comments = Comments(
         name="made.csv",
         ids=tuple(f"c{row}" for row in range(rows)),
         texts=tuple(texts or (f"text {row}" for row in range(rows))),
@@ -75,6 +75,8 @@ def make_comments(
         ignored=(),
         columns={"text": "text", "id": "id", "group": None},
     )
+    comments.targets.setflags(write=True)  # tests make tables of their own out of it
+    return comments
 
 
 def install_plugin(site: Path, distribution: str, **sources: str) -> dict[str, str]:
