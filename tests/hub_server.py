@@ -116,7 +116,11 @@ def fake_hub(repository: str, folder: Path) -> Iterator[FakeHub]:
                 yield bytes([byte])
                 time.sleep(0.3)
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, *arguments: object) -> None:
+            """Keep the test's output clean of clients that did not wait."""
+
+    server = Server(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     hub.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, daemon=True)

@@ -32,15 +32,22 @@ mode, checkpoint = sys.argv[1:]
 stand_in = Registry.discover().backbone("bert").item.stand_in
 backbone = Backbone(name="bert", checkpoint=checkpoint, stand_in=stand_in)
 hub.PATIENCE = float(os.environ.get("PATIENCE", hub.PATIENCE))
+finder = WeightsFinder(WeightsChoice(mode))
 started = time.perf_counter()
 try:
-    weights = WeightsFinder(WeightsChoice(mode)).find(backbone)
+    weights = finder.find(backbone)
     answer = {"source": weights.record.source, "label": weights.record.label,
               "identity": weights.record.identity, "folder": str(weights.folder),
               "warning": weights.warning}
 except ToxbenchError as error:
     answer = {"code": error.exit_code, "error": str(error)}
 answer["seconds"] = time.perf_counter() - started
+if "code" in answer:  # another backbone of the same run asks
+    started = time.perf_counter()
+    try:
+        finder.find(backbone)
+    except ToxbenchError:
+        answer["again"] = time.perf_counter() - started
 print(json.dumps(answer))
 """
 
@@ -124,6 +131,7 @@ def test_a_download_that_never_ends_is_given_up(hub: FakeHub, find: Find, fault:
         failed["error"]
     )
     assert float(str(failed["seconds"])) < 8
+    assert float(str(failed["again"])) < 1, "who did not answer is not asked again"
     assert find("auto", hub.url, PATIENCE="3")["source"] == "stand-in"
     hub.faults.clear()
     found = find("hub", hub.url)

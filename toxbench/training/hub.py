@@ -96,7 +96,12 @@ class Hub:
                 the cache.
         """
         for file in snapshot.files:
-            path = _download(snapshot.repository, file.name, snapshot.commit, file.seconds)
+            try:
+                path = _download(snapshot.repository, file.name, snapshot.commit, file.seconds)
+            except HubError as error:
+                if isinstance(error.__cause__, TimeoutError):
+                    self._unreachable = str(error)
+                raise
             _check(path, file, snapshot.repository)
         # The cache notes which commit is main only when it is asked for by that name. Done last,
         # so that the note means that everything is there.
