@@ -72,7 +72,7 @@ def run_plan(
         try:
             _compute(plan, tasks, keeper)
         finally:
-            write_leaderboard(plan.store, registry)
+            write_leaderboard(plan.store)
     return keeper.failures
 
 
@@ -134,9 +134,10 @@ def _hold(store: CellStore, patience: float, held: ExitStack, feedback: Feedback
         held.enter_context(store.lock(patience))
 
 
-def write_leaderboard(store: CellStore, registry: Registry) -> Leaderboard:
+def write_leaderboard(store: CellStore) -> Leaderboard:
     """Write leaderboard.md (labels too), .csv and .json beside the cells, and return it."""
     leaderboard = load_leaderboard(store)
+    registry = Registry.discover([])  # toxbench's own formats, whoever else claims their names
     board, labels = leaderboard_table(leaderboard), label_tables(leaderboard)
     for suffix, name in (("md", "markdown"), ("csv", "csv"), ("json", "json")):
         render = registry.report_format(name).item.render

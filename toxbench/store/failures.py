@@ -1,7 +1,5 @@
 """Failed cells on the disk: one small file each, there until the cell has a result."""
 
-import os
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,11 +9,10 @@ from pathlib import Path
 from toxbench.atomic import write_atomically
 from toxbench.errors import StorageError
 from toxbench.records import CellKey, FailureRecord
+from toxbench.store.private import scrubbed
 from toxbench.store.upkeep import DamagedError
 
 Candidate = tuple[str, str]  # name and digest
-_SECRETS = ("TOKEN", "_KEY", "PASSWORD", "PASSWD", "SECRET")
-_SHORTEST = 4  # characters of a secret; less would blot out words
 
 
 @dataclass(frozen=True)
@@ -126,21 +123,3 @@ def failed_cells(
         )
         for (name, digest), own in sorted(failed.items())
     )
-
-
-def scrubbed(text: str) -> str:
-    """Take out of a message what is nobody else's business: secrets, the home folder, the user.
-
-    Secrets are the values of environment variables whose names say so.
-    """
-    secret = {v for k, v in os.environ.items() if any(word in k.upper() for word in _SECRETS)}
-    for value in sorted(secret, key=len, reverse=True):
-        if len(value) >= _SHORTEST:
-            text = text.replace(value, "***")
-    home = os.path.expanduser("~")
-    if len(home) > 1:
-        text = text.replace(home, "~")
-    users = {os.environ.get(name, "") for name in ("USER", "LOGNAME", "USERNAME")} - {""}
-    for user in users:
-        text = re.sub(rf"(?<=[/\\]){re.escape(user)}(?=[/\\]|\b)", "USER", text)
-    return text.encode("utf-8", "replace").decode("utf-8")  # half surrogates cannot be stored

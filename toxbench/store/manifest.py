@@ -1,14 +1,14 @@
 """Which code may have had a hand in the results of a protocol. No path and no user's name."""
 
 from pathlib import Path
-from typing import Literal
 
-from filelock import FileLock
 from pydantic import Field, ValidationError
 
 from toxbench.atomic import make_folder, write_atomically
 from toxbench.errors import StorageError
+from toxbench.records import Stored
 from toxbench.settings import Frozen
+from toxbench.store.lock import locked
 
 FILE = "manifest.json"
 
@@ -27,10 +27,9 @@ class Code(Frozen):
     versions: dict[str, str] = Field(description="of Python and the main packages")
 
 
-class Manifest(Frozen):
+class Manifest(Stored):
     """Every different code that ran on a protocol, in the order in which it first did."""
 
-    schema_version: Literal[1] = 1
     runs: tuple[Code, ...] = ()
 
 
@@ -41,29 +40,25 @@ def note_code(folder: Path, code: Code) -> None:
         StorageError: the folder cannot be written, or the manifest is damaged.
     """
     make_folder(folder)
-    try:
-        with FileLock(folder / ".manifest.lock"):  # several searches may begin at once
-            noted = read_manifest(folder).runs
-            if code not in noted:
-                text = Manifest(runs=(*noted, code)).model_dump_json(indent=1)
-                write_atomically(folder / FILE, text.encode("utf-8"))
-    except OSError as error:
-        raise StorageError(f"cannot write {folder}: {error.strerror}") from error
+    with locked(folder / ".manifest.lock"):  # several searches may begin at once
+        noted = read_manifest(folder).runs
+        if code not in noted:
+            text = Manifest(runs=(*noted, code)).model_dump_json(indent=1)
+            write_atomically(folder / FILE, text.encode("utf-8"))
 
 
 def read_manifest(folder: Path) -> Manifest:
     """Read a protocol's manifest; it is empty where none was written.
 
     Raises:
-        StorageError: it cannot be read.
+        StorageError: it cannot be read, or a newer toxbench wrote it.
     """
     path = folder / FILE
     try:
-        return Manifest.model_validate_json(path.read_bytes())
+        return Manifest.read(path.read_bytes(), path)
     except FileNotFoundError:
         return Manifest()
     except (OSError, ValidationError) as error:
         raise StorageError(
-            f"{path} cannot be read: it is damaged, or of a newer toxbench; move it away and run "
-            "the same command again"
+            f"{path} is damaged; move it away and run the same command again"
         ) from error
