@@ -173,5 +173,5 @@ def test_a_damaged_manifest_is_a_storage_error(installed: Path) -> None:
     toxbench.run(backbones=[], results=installed, plugins=[])
     (path,) = installed.glob("*/manifest.json")
     path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(StorageError, match=r"manifest\.json cannot be read.*move it away"):
+    with pytest.raises(StorageError, match=r"manifest\.json is damaged; move it away"):
         toxbench.run(backbones=[], results=installed, plugins=[])
