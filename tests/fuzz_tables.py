@@ -23,13 +23,14 @@ SUFFIXES = ("csv", "tsv", "jsonl", "parquet")
 DELIMITERS = {"csv": ",", "tsv": "\t"}
 HEADER = ("id", "text", "IsA", "IsB", "part")
 CODECS = sorted({*aliases.values(), "utf-8-sig", "utf-9", "", "a\0b", "idna", "raw_unicode_escape"})
+LIKELY = ("utf-7", "utf-16", "utf-32", "unicode_escape", "raw_unicode_escape", "cp1252", "hz") * 5
 # What is put into files, whatever they are.
 SPLINTERS = (
     b"\0", b"\xff", b"\xef\xbb\xbf", b"\xff\xfe", b"\xed\xa0\x80", b"\xf0\x9f\x98", b'"', b'""',
     b",", b"\t", b";", b"'", b"\n", b"\r", b"\r\n", b"\n\n", b"\\", b"\\ud800", b"\\u0000", b"{",
     b"}", b"[", b"]", b"null", b"NaN", b"-1", b"2", b"1.5", b"yes", b"1e999", b" ", b"\xc2\x85",
     b"\xe2\x80\xa8", b"\x1b[2J", b"\xe2\x80\xae", b"PAR1", b"9" * 5000, b"x" * 140_000,
-    b"[" * 3000, b'{"a":' * 3000,
+    b"+2AA-", b"[" * 3000, b'{"a":' * 3000,
 )  # fmt: skip
 
 
@@ -103,7 +104,11 @@ def parquet(table: list[tuple[str, ...]], typed: bool) -> bytes:
         columns["IsB"] = pa.array([None if v == "" else len(v) for v in columns["IsB"]], pa.int8())
         columns["odd"] = pa.array([{"a": [1.5, None]}] * len(table))
     file = io.BytesIO()
-    pq.write_table(pa.table(columns), file)
+    # Small and plain, so that a change in it is likely one of a text.
+    pq.write_table(
+        pa.table(columns), file, compression="none", use_dictionary=False, write_statistics=False,
+        store_schema=False,
+    )  # fmt: skip
     return file.getvalue()
 
 
@@ -152,6 +157,8 @@ DAMAGE: tuple[Callable[[bytes, int, bytes], bytes], ...] = (
     lambda content, at, splinter: content.replace(b"\n", b"\r"),
     lambda content, at, splinter: content.replace(b"\n", b"\r\n"),
     lambda content, at, splinter: content.replace(b"you ", splinter),
+    lambda content, at, splinter: content.replace(b"you ", splinter[:4].ljust(4)),
+    lambda content, at, splinter: content[:at] + splinter + content[at + len(splinter) :],
     _encoded,
     _fields(lambda fields, at, splinter: fields[:at] + fields[at + 1 :]),
     _fields(lambda fields, at, splinter: [*fields, splinter]),
@@ -162,7 +169,7 @@ DAMAGE: tuple[Callable[[bytes, int, bytes], bytes], ...] = (
 names = st.sampled_from([*HEADER, "ID", "Text", "", "nope", "\x1b[31m", "you fool"])
 words = st.lists(st.sampled_from(["yes", "2", "1.5", "-1", "0", "true", " ", "no"]), max_size=3)
 option = st.one_of(
-    st.tuples(st.just("--encoding"), st.sampled_from(CODECS)),
+    st.tuples(st.just("--encoding"), st.sampled_from([*CODECS, *LIKELY])),
     st.tuples(st.sampled_from(["--text-column", "--id-column", "--group-column"]), names),
     st.tuples(st.just("--labels"), st.lists(names, max_size=3).map(",".join)),
     st.tuples(st.sampled_from(["--true-values", "--false-values"]), words.map(",".join)),
@@ -183,7 +190,7 @@ def attempts(draw: st.DrawFn) -> Attempt:
     content = draw(st.binary(max_size=200) if rarely(draw) else written(suffix))
     found: list[str] = []
     if suffix != "parquet" and rarely(draw):
-        codec = draw(st.sampled_from(CODECS))
+        codec = draw(st.sampled_from([*CODECS, *LIKELY]))
         found = ["--encoding", codec]
         with contextlib.suppress(LookupError, UnicodeError, AttributeError, ValueError):
             content = content.decode().encode(codec, "replace")

@@ -192,6 +192,14 @@ def test_a_parquet_column_that_is_no_text_is_refused(tmp_path: Path) -> None:
     assert "not a readable Parquet file" in refusal(path)
 
 
+@pytest.mark.faults(11)
+def test_a_parquet_text_that_is_no_utf_8_is_refused(tmp_path: Path) -> None:
+    buffers = pa.array([b"ab", b"\xff\xfe"], pa.binary()).buffers()
+    broken = pa.Array.from_buffers(pa.string(), 2, buffers)
+    pq.write_table(pa.table({"text": broken, "A": [1, 0]}), tmp_path / "t.parquet")
+    assert "Invalid UTF8 sequence at string index 1" in refusal(tmp_path / "t.parquet")
+
+
 def test_integers_beside_a_null_stay_integers(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     pq.write_table(pa.table({"i": pa.array([2**53 + 1, None, 1], pa.int64())}), path)
