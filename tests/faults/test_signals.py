@@ -5,11 +5,14 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support import install_plugin, read_json
+
+from toxbench.cli import main as cli_main
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 CODES = {signal.SIGINT: (130, "interrupted"), signal.SIGTERM: (143, "terminated")}
@@ -102,3 +105,21 @@ def test_what_was_told_to_ignore_ctrl_c_still_does(table: Path, tmp_path: Path) 
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=120)
     assert process.returncode == 0
+
+
+@pytest.mark.faults(21)
+def test_a_signal_that_a_library_wraps_is_still_one(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrapping(*words: object, **more: object) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        except BaseException as error:
+            raise ValueError("wrapped") from error
+
+    monkeypatch.setattr(cli_main.cli, "main", wrapping)
+    with pytest.raises(SystemExit) as stop:
+        cli_main.main(["run"])
+    assert stop.value.code == 143
+    assert capsys.readouterr().err.startswith("toxbench: error: terminated; what was finished")

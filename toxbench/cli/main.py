@@ -53,17 +53,16 @@ for command in (
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with a documented code; errors are one line on stderr."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    with ending_in_order():
-        code = _code_of(words)
-    sys.exit(code)
+    sys.exit(_code_of(words))
 
 
 def _code_of(words: list[str]) -> int:
     """Run a command; say what went wrong and return the exit code."""
     code: int
     try:
-        code = cli.main(words, prog_name="toxbench", standalone_mode=False) or 0
-        sys.stdout.flush()
+        with ending_in_order():
+            code = cli.main(words, prog_name="toxbench", standalone_mode=False) or 0
+            sys.stdout.flush()
     except Ended as ended:
         _say(f"{ended}{_how_to_go_on(words)}")
         code = ended.exit_code

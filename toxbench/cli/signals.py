@@ -22,7 +22,11 @@ class Ended(BaseException):
 
 @contextmanager
 def ending_in_order() -> Iterator[None]:
-    """Raise `Ended` at the first of these signals; the second ends the process where it stands."""
+    """Raise `Ended` at the first of these signals; the second ends the process where it stands.
+
+    What is raised inside may be another error by the time that it gets here, because libraries wrap
+    what interrupts them.
+    """
     if threading.current_thread() is not threading.main_thread():  # only that one may set handlers
         yield
         return
@@ -41,6 +45,10 @@ def ending_in_order() -> Iterator[None]:
     before = {number: signal.signal(number, end) for number in heard}
     try:
         yield
+    except Exception as error:
+        if asked:
+            raise Ended(asked[0]) from error
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
