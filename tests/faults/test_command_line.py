@@ -1,6 +1,7 @@
 """Mistakes on the command line are told before any work, with what was probably meant."""
 
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -114,9 +115,18 @@ def test_a_device_that_is_not_here_is_never_replaced(
 @pytest.mark.faults(19)
 def test_a_reader_that_leaves_early_is_no_error(cli: Cli, table: Path, tmp_path: Path) -> None:
     assert cli("run", "--data", str(table), "--backbones", "none", "--quiet").returncode == 0
-    for words in ("leaderboard --per-label", "backbones", f"data show {table}", "metrics"):
-        command = f"set -o pipefail; python -m toxbench {words} | head -n 1 >/dev/null"
+    new_run = f"run --data {table} --backbones none --results other 2>&1"
+    for words in ("leaderboard --per-label", "backbones", f"data show {table}", "metrics", new_run):
+        command = f"set -o pipefail; {sys.executable} -m toxbench {words} | head -n 1 >/dev/null"
         done = subprocess.run(
             ["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False
         )
         assert (done.returncode, done.stderr) == (0, ""), words
+
+
+def test_without_a_command_there_is_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ([], ["data"]):
+        with pytest.raises(SystemExit) as stop:
+            main(words)
+        assert stop.value.code == 2
+        assert "\n  -h, --help" in capsys.readouterr().err

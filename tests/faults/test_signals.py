@@ -118,7 +118,7 @@ def test_a_signal_that_a_library_wraps_is_still_one(
         except BaseException as error:
             raise ValueError("wrapped") from error
 
-    monkeypatch.setattr(cli_main.cli, "main", wrapping)
+    monkeypatch.setattr(cli_main.cli, "invoke", wrapping)
     with pytest.raises(SystemExit) as stop:
         cli_main.main(["run"])
     assert stop.value.code == 143

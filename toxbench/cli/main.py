@@ -61,15 +61,23 @@ def _code_of(words: list[str]) -> int:
     code: int
     try:
         with ending_in_order():
-            code = cli.main(words, prog_name="toxbench", standalone_mode=False) or 0
+            code = _run(words)
             sys.stdout.flush()
     except Ended as ended:
         _say(f"{ended}{_how_to_go_on(words)}")
         code = ended.exit_code
     except BrokenPipeError:
         # The reader of our output has left (| head). Python would complain again while closing.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(BrokenPipeError):
+                stream.flush()
+                continue
+            os.dup2(nowhere, stream.fileno())
         code = 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        say(error.ctx.get_help() if error.ctx else str(error), err=True)
+        code = 2
     except click.ClickException as error:
         _say(error.format_message())
         code = 2
@@ -90,6 +98,19 @@ def _code_of(words: list[str]) -> int:
         )
         code = 1
     return code
+
+
+def _run(words: list[str]) -> int:
+    """Run a command; return the exit code that it asked for, after --help for one.
+
+    Not by ``cli.main``, which takes a reader that has left for an error, and for the last word.
+    """
+    try:
+        with cli.make_context("toxbench", words) as context:
+            cli.invoke(context)
+    except click.exceptions.Exit as leaving:
+        return leaving.exit_code
+    return 0
 
 
 def _how_to_go_on(words: Sequence[str]) -> str:
