@@ -109,7 +109,8 @@ def _plan_text(plan: "Plan", remembered: "Remembered") -> str:
         if isinstance(candidate, BackboneCandidate):
             device = plan.devices[candidate.title]
             line += (
-                f"; {candidate.settings.epochs} epochs on {device.kind} in {device.precision} "
+                f"; {_count(candidate.settings.epochs, 'epoch')} on {device.kind} in "
+                f"{device.precision} "
                 f"from {candidate.weights.record.label}"
             )
         lines.append(line)
@@ -155,4 +156,8 @@ def _detectable(plan: "Plan") -> list[str]:
 
 
 def _cells(count: int) -> str:
-    return "1 cell" if count == 1 else f"{count} cells"
+    return _count(count, "cell")
+
+
+def _count(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
