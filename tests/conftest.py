@@ -8,14 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-# The hooks that print the matrix of faults.
-from fault_matrix import pytest_runtest_makereport, pytest_terminal_summary  # noqa: F401
-from forks import forks  # noqa: F401 - a fixture
+from fault_matrix import FaultMatrix
 from support import REAL_TABLE_SHA256, write_checkpoint, write_table
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test but those of the Hub may ask for anything
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let ``pytest -m faults`` print its table."""
+    config.pluginmanager.register(FaultMatrix())
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -5,7 +5,7 @@ table. A row counts when at least one of its tests ran and none of them failed.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import pytest
@@ -76,34 +76,42 @@ MATRIX = {
     44: Row("security", "token, home path, user name", "in no stored file"),
 }
 
-_outcomes: pytest.StashKey[dict[int, list[str]]] = pytest.StashKey()
 
+class FaultMatrix:
+    """Collects how the tests of each row ended, in this process or in those of pytest-xdist."""
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item,
-) -> "Iterator[None]":
-    """Note under each row of a test how it ended."""
-    report = yield
-    outcomes = item.config.stash.setdefault(_outcomes, defaultdict(list))
-    if report.when == "call" or report.outcome != "passed":
-        for mark in item.iter_markers("faults"):
-            for number in mark.args:
-                outcomes[number].append(report.outcome)
-    return report
+    def __init__(self) -> None:
+        self._outcomes: dict[int, list[str]] = defaultdict(list)
 
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Write the rows of a test into its report, which travels between processes."""
+        report = yield
+        rows = [number for mark in item.iter_markers("faults") for number in mark.args]
+        report.user_properties.append(("faults", rows))
+        return report
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the matrix, when it was asked for."""
-    config = terminalreporter.config
-    if config.option.markexpr != "faults":
-        return
-    outcomes = config.stash.get(_outcomes, {})
-    rows = [(n, r.area, r.fault, r.answer, _seen(outcomes.get(n, []))) for n, r in MATRIX.items()]
-    held = sum(row[-1] == "holds" for row in rows)
-    terminalreporter.section("faults")
-    terminalreporter.write_line(tabulate(rows, ("", "area", "fault", "answer", "seen")))
-    terminalreporter.write_line(f"{held} of {len(MATRIX)}")
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Note under each row of a test how it ended."""
+        if report.when == "call" or report.outcome != "passed":
+            # The properties belong to the test, whose three reports each added the same.
+            for number in dict(report.user_properties).get("faults", ()):
+                self._outcomes[number].append(report.outcome)
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Print the matrix, when it was asked for."""
+        if terminalreporter.config.option.markexpr != "faults":
+            return
+        rows = [
+            (number, row.area, row.fault, row.answer, _seen(self._outcomes[number]))
+            for number, row in MATRIX.items()
+        ]
+        held = sum(row[-1] == "holds" for row in rows)
+        terminalreporter.section("faults")
+        terminalreporter.write_line(tabulate(rows, ("", "area", "fault", "answer", "seen")))
+        terminalreporter.write_line(f"{held} of {len(MATRIX)}")
 
 
 def _seen(outcomes: list[str]) -> str:
