@@ -27,7 +27,13 @@ def started(folder: Path, words: list[str], **environment: str) -> subprocess.Po
     return subprocess.Popen(
         [sys.executable, "-m", "toxbench", *words], cwd=folder, text=True, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, **environment},
+        preexec_fn=hears_ctrl_c,
     )  # fmt: skip
+
+
+def hears_ctrl_c() -> None:
+    """Hear what a shell makes its background processes ignore, these tests for one."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def read_until(process: subprocess.Popen[str], beginning: str) -> None:
