@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from fault_matrix import FaultMatrix
+from forks import forks  # noqa: F401 - a fixture
 from support import REAL_TABLE_SHA256, write_checkpoint, write_table
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test but those of the Hub may ask for anything

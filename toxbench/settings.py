@@ -173,6 +173,8 @@ class ColumnSettings(Frozen):
         for word in map(plain_word, words):
             if not word:
                 raise ValueError("a blank is never a label; mend the table")
+            if any("\ud800" <= character <= "\udfff" for character in word):
+                raise ValueError(f"{word!a} is no text: half of a surrogate pair stands alone")
             if word in always:
                 meaning = "no" if is_true else "yes"
                 raise ValueError(f"{word!a} always means {meaning}; leave it out")
