@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -191,6 +192,7 @@ def test_other_files_of_the_package_count_as_well(
 ) -> None:
     flip(package / "model" / name)
     monkeypatch.syspath_prepend(package.parent)
+    monkeypatch.delitem(sys.modules, package.name, raising=False)  # found before the path is read
     monkeypatch.setenv("TOXBENCH_CACHE", str(tmp_path / "cache"))
     backbone = Registry.discover(()).backbone("bert").item
     with pytest.raises(StorageError, match=f"{name} is missing or has a wrong sha256"):

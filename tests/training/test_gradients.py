@@ -65,7 +65,7 @@ def plain(module: nn.Module, folder: Path, backbone: Backbone) -> Gradients:
         texts, truncation=True, max_length=SETTINGS.max_length, padding=True, return_tensors="pt"
     )
     logits = module(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-    targets = torch.from_numpy(comments.targets[:ROWS]).float()
+    targets = torch.tensor(comments.targets[:ROWS], dtype=torch.float32)
     functional.binary_cross_entropy_with_logits(logits, targets).backward()  # type: ignore[no-untyped-call]
     return found
 

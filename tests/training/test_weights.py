@@ -240,6 +240,7 @@ def test_a_damaged_stand_in_is_made_again_and_a_damaged_package_refused(
     write_checkpoint(package / "model")
     (package / "__init__.py").touch()
     monkeypatch.syspath_prepend(str(package.parent))
+    monkeypatch.delitem(sys.modules, package.name, raising=False)  # found before the path is read
     monkeypatch.setenv("TOXBENCH_CACHE", str(tmp_path / "other"))
     with pytest.raises(StorageError, match="sha256"):
         finder.find(backbone)
