@@ -8,28 +8,10 @@ import pandas as pd
 import pytest
 
 import toxbench
-from toxbench.cli.main import main
 from toxbench.store.find import find_store
 
 Command = Callable[..., tuple[int, str]]
 CHEAP = ("--backbones", "none", "--baselines", "always-negative")
-
-
-@pytest.fixture
-def command(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Command:
-    """Run a command in this process, in an empty folder; return its code and stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words: str) -> tuple[int, str]:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            main(words)
-        assert isinstance(stop.value.code, int)
-        return stop.value.code, capsys.readouterr().err
-
-    return run
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 import toxbench
-from toxbench.cli.main import main
 from toxbench.data.split import Protocol
 from toxbench.data.table import read_comments
 from toxbench.errors import DataError, StorageError
@@ -16,23 +15,6 @@ from toxbench.errors import DataError, StorageError
 pytestmark = pytest.mark.faults(14)
 Command = Callable[..., tuple[int, str]]
 RUN = ("run", "--data", "comments.csv", "--backbones", "none", "--baselines", "always-negative")
-
-
-@pytest.fixture
-def command(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, table: Path
-) -> Command:
-    """Run a command in this process, beside the table; return its code and stderr."""
-    monkeypatch.chdir(table.parent)
-
-    def run(*words: str) -> tuple[int, str]:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            main(words)
-        assert isinstance(stop.value.code, int)
-        return stop.value.code, capsys.readouterr().err
-
-    return run
 
 
 def change(table: Path) -> None:
@@ -76,7 +58,7 @@ def test_a_new_run_says_that_it_gets_its_own_folder(
     assert digests(old) == stored
 
 
-def test_a_table_that_did_not_change_has_no_warning(command: Command) -> None:
+def test_a_table_that_did_not_change_has_no_warning(command: Command, table: Path) -> None:
     for words in ((), (), ("--folds", "3")):  # another split is no other table
         code, err = command(*RUN, *words)
         assert (code, "another table" in err) == (0, False)

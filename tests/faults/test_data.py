@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 
 import toxbench
-from toxbench.cli.main import main
 from toxbench.data.source import open_source
 from toxbench.data.table import Comments, read_comments
 from toxbench.errors import DataError, SettingsError
@@ -20,23 +19,6 @@ from toxbench.store.find import find_store
 Command = Callable[..., tuple[int, str]]
 BASELINES = ("--backbones", "none", "--quiet")
 SURROGATE = '{"text": "x\\ud83d", "A": 1}\n{"text": "y", "A": 0}\n'
-
-
-@pytest.fixture
-def command(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Command:
-    """Run a command in this process, in an empty folder; return its code and stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words: str) -> tuple[int, str]:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            main(words)
-        assert isinstance(stop.value.code, int)
-        return stop.value.code, capsys.readouterr().err
-
-    return run
 
 
 def put(folder: Path, content: str | bytes, name: str = "t.csv") -> Path:

@@ -37,7 +37,6 @@ class Job:
 
     key: CellKey
     distribution: str
-    plugin: str | None
     trained: "Trained | None"
 
 
@@ -69,10 +68,10 @@ Report = Ready | EpochRecord | tuple[CellRecord, Probabilities] | Failure | Brok
 def job_of(candidate: Candidate, key: CellKey) -> Job:
     """Describe a cell to a worker."""
     if isinstance(candidate, BaselineCandidate):
-        return Job(key, candidate.distribution, candidate.plugin, None)
+        return Job(key, candidate.distribution, None)
     weights = candidate.weights
     trained = Trained(weights.record, weights.folder, candidate.settings, candidate.tuned)
-    return Job(key, candidate.distribution, candidate.plugin, trained)
+    return Job(key, candidate.distribution, trained)
 
 
 def candidate_of(job: Job, registry: Registry) -> Candidate:
@@ -84,9 +83,7 @@ def candidate_of(job: Job, registry: Registry) -> Candidate:
     name, trained = job.key.candidate, job.trained
     if trained is None:
         baseline = registry.baseline(name).item
-        return BaselineCandidate(
-            baseline=baseline, distribution=job.distribution, plugin=job.plugin
-        )
+        return BaselineCandidate(baseline=baseline, distribution=job.distribution)
     backbone = registry.backbone(name).item
     build = None
     if trained.record.source == "stand-in":
@@ -96,7 +93,6 @@ def candidate_of(job: Job, registry: Registry) -> Candidate:
     return BackboneCandidate(
         backbone=backbone,
         distribution=job.distribution,
-        plugin=job.plugin,
         weights=Weights(trained.record, trained.folder, {}, build=build),
         settings=trained.settings,
         tuned=trained.tuned,
