@@ -1,5 +1,7 @@
 """How many processes compute cells: what pays, the same for a run and for what is left of it."""
 
+import sys
+from ctypes.util import find_library
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -79,5 +81,11 @@ def test_threads_are_shared_out() -> None:
     four = {"OMP_NUM_THREADS": "4", "A": "b"}
     shares = [environ_of_a_worker(four, count)["OMP_NUM_THREADS"] for count in (1, 2, 3, 8)]
     assert shares == ["4", "2", "1", "1"]
-    assert environ_of_a_worker({"A": "b"}, 1) == {"A": "b"}
+    assert environ_of_a_worker({"A": "b"}, 1).keys() <= {"A", "LD_PRELOAD"}
     assert cores({"OMP_NUM_THREADS": "4,2"}) == cores({}) >= 1
+
+
+def test_workers_allocate_with_tcmalloc_where_it_is_and_nothing_else_is_named() -> None:
+    found = find_library("tcmalloc_minimal") if sys.platform == "linux" else None
+    assert environ_of_a_worker({}, 1).get("LD_PRELOAD") == found
+    assert environ_of_a_worker({"LD_PRELOAD": "mine.so"}, 2)["LD_PRELOAD"] == "mine.so"

@@ -1,7 +1,9 @@
 """Where cells are computed, how many at once, and what each of them gets of this machine."""
 
 import os
+import sys
 from collections.abc import Mapping
+from ctypes.util import find_library
 from pathlib import Path
 
 from toxbench.benchmark.candidate import BackboneCandidate
@@ -45,10 +47,18 @@ def worker_count(plan: Plan) -> int:
 
 
 def environ_of_a_worker(environ: Mapping[str, str], count: int) -> dict[str, str]:
-    """Divide the cores among workers, one thread each at least; one alone gets all of them."""
-    if count == 1:
-        return dict(environ)
-    return {**environ, "OMP_NUM_THREADS": str(max(1, cores(environ) // count))}
+    """Divide the cores among workers, one thread each at least; one alone gets all of them.
+
+    Where tcmalloc is installed they allocate with it: it keeps at hand what torch frees each step,
+    and saves 7 to 10 % of an epoch (results/README.md).
+    """
+    own = dict(environ)
+    if count > 1:
+        own["OMP_NUM_THREADS"] = str(max(1, cores(environ) // count))
+    allocator = find_library("tcmalloc_minimal") if sys.platform == "linux" else None
+    if allocator is not None:
+        own.setdefault("LD_PRELOAD", allocator)
+    return own
 
 
 def cores(environ: Mapping[str, str]) -> int:
