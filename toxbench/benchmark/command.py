@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from toxbench.settings import RunSettings
+from toxbench.settings import SPLIT_FILES, RunSettings
 
 _GROUPS = ("columns", "train", "split")  # whose fields are options of their own
 _PLAIN = ("preset", "seeds", "device", "workers", "cell_timeout", "tuned")
@@ -22,7 +22,7 @@ def command_of(verb: str, settings: RunSettings) -> str:
         verb: ``run`` or ``tune``.
         settings: of the run.
     """
-    said = settings.model_dump(exclude_defaults=True)
+    said = {"backbones": settings.backbones, **settings.model_dump(exclude_defaults=True)}
     words = ["toxbench", verb]
     if settings.data is not None:
         words += ["--data", settings.data.name]
@@ -48,7 +48,7 @@ def _options(values: Mapping[str, Any]) -> Iterator[str]:
             continue
         yield _option(name)
         if value is not True:
-            yield _word(value)
+            yield Path(value).name if name in SPLIT_FILES else _word(value)
 
 
 def _option(name: str) -> str:
@@ -56,8 +56,6 @@ def _option(name: str) -> str:
 
 
 def _word(value: Any) -> str:
-    if isinstance(value, Path):
-        return value.name
     if isinstance(value, list | tuple):
         return ",".join(map(str, value))
     return str(value)

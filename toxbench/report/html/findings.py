@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from toxbench.data.table import Targets
 from toxbench.records import CellRecord, TrialRecord
 from toxbench.store.cells import CellStore
 from toxbench.store.leaderboard import Leaderboard, Row
@@ -16,6 +16,9 @@ from toxbench.store.predicted import Predicted, no_candidate, predicted_of
 from toxbench.store.ranking import load_cells, load_leaderboard, of_row
 from toxbench.store.trials import TrialStore
 from toxbench.store.tuned import TUNING
+
+if TYPE_CHECKING:
+    from toxbench.data.table import Targets
 
 DRAWN = 8  # candidates in one picture; more cannot be told apart
 
@@ -60,7 +63,7 @@ class Findings:
         left = [row.name for row in self.board.rows if row not in self.drawn]
         return f"Not drawn: {', '.join(left)}." if left else ""
 
-    def entries(self, row: Row) -> tuple[Targets, npt.NDArray[np.float32]]:
+    def entries(self, row: Row) -> "tuple[Targets, npt.NDArray[np.float32]]":
         """Return a row's targets and probabilities of all seeds, ``[seed, row, label]``."""
         probabilities = self.predicted.candidates[row.name]
         return np.broadcast_to(self.predicted.targets, probabilities.shape), probabilities

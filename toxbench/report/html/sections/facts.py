@@ -9,6 +9,7 @@ from toxbench.report.html.parts import Section, plain_table
 from toxbench.report.leaks import audit_findings
 from toxbench.report.notes import notes
 from toxbench.report.words import millions
+from toxbench.settings import TrainSettings
 
 
 def data(findings: Findings) -> Section:
@@ -84,7 +85,7 @@ def _settings(findings: Findings) -> Table:
         for row in findings.board.rows
         if (record := findings.records[row.name][0]).settings is not None
     ]
-    names = list(rows[0][1].model_fields) if rows and rows[0][1] else []
+    names = list(TrainSettings.model_fields) if rows else []
     values = [[name, *(str(getattr(settings, name)) for _, settings in rows)] for name in names]
     values += [["parameters", *(millions(row.parameters) for row, _ in rows)]] if rows else []
     return plain_table("Settings", ["setting", *(row.name for row, _ in rows)], values)

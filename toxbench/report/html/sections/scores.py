@@ -1,6 +1,7 @@
 """Who is first, how sure that is, and what it costs."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from toxbench.plugin.formats import Table
@@ -51,7 +52,10 @@ def _first(findings: Findings) -> str:
 
 def leaderboard(findings: Findings) -> Section:
     """Show the tables that the terminal shows."""
-    tables = terminal_tables(findings.board)
+    first, *others = terminal_tables(findings.board)
+    # The page and the verdict above it say its title and notes already, and some of the last one's.
+    others[-1] = replace(others[-1], notes=_not_yet_said(others[-1].notes))
+    tables = [replace(first, title="Headline scores on test rows", notes=()), *others]
     return Section(
         "leaderboard",
         "Leaderboard",
@@ -59,6 +63,10 @@ def leaderboard(findings: Findings) -> Section:
         pictures=[_forest(findings)],
         folded=label_tables(findings.board)[1:],
     )
+
+
+def _not_yet_said(notes: Sequence[str]) -> tuple[str, ...]:
+    return tuple(note for note in notes if not note.startswith(_WARN))
 
 
 def _forest(findings: Findings) -> Picture:

@@ -14,8 +14,6 @@ Importances = Callable[[Sequence[TrialRecord]], Mapping[str, float]]
 _ALT = {
     "history": "Score of each trial in its order, and the best so far.",
     "importance": "Share of each hyperparameter in what the scores differ by.",
-    "parallel-coordinates": "One line a trial across all hyperparameters.",
-    "slices": "Score against each hyperparameter.",
 }
 
 
@@ -24,7 +22,6 @@ def searches(findings: Findings, importances: Importances) -> Section | None:
     if not findings.searches:
         return None
     pictures: list[Picture] = []
-    folded: list[Table] = []
     for place, search in enumerate(findings.searches):
         shares = importances(search.trials)
         complete = sum(trial.state == "complete" for trial in search.trials)
@@ -34,25 +31,23 @@ def searches(findings: Findings, importances: Importances) -> Section | None:
             picture(f"search-{place}-{name}", f"{search.name}: {_ALT[name]}", figure,
                     tables.get(name, _trials(search)), search.name)
             for name, figure in figures.items()
+            if name in _ALT  # the others are too wide for a page; they lie beside the trials
         ]  # fmt: skip
     text = "Scores are micro average precision on inner validation rows: no test row is in them."
-    return Section("search", "Searched settings", [text], pictures=pictures, folded=folded)
+    return Section("search", "Searched settings", [text], pictures=pictures)
 
 
 def _trials(search: Search) -> Table:
-    names = sorted({name for trial in search.trials for name in trial.params})
     return plain_table(
         f"Trials of {search.name}",
-        ("trial", "state", "score", "epochs", *names),
+        ("trial", "state", "score", "epochs", "settings"),
         [
-            [
-                "0 (default)" if t.default else t.number, t.state, t.value, t.epochs,
-                *(_text(t.params.get(name)) for name in names),
-            ]
+            ["0 (default)" if t.default else t.number, t.state, t.value, t.epochs, _drawn(t)]
             for t in search.trials
         ],
-    )  # fmt: skip
+    )
 
 
-def _text(value: str | int | float | None) -> str | int | None:
-    return f"{value:.3g}" if isinstance(value, float) else value
+def _drawn(trial: TrialRecord) -> str:
+    values = {k: f"{v:.3g}" if isinstance(v, float) else v for k, v in trial.params.items()}
+    return ", ".join(f"{name} {value}" for name, value in sorted(values.items())) or "-"
