@@ -9,7 +9,7 @@ from toxbench.evaluation.curves import ThresholdCurve, threshold_curve
 from toxbench.evaluation.definitions import GLOBAL
 from toxbench.records import CellRecord
 from toxbench.report.html.drawing import guide, legend, panels, picture, plain, series
-from toxbench.report.html.findings import Findings
+from toxbench.report.html.findings import DRAWN, Findings
 from toxbench.report.html.parts import Section, plain_table
 from toxbench.store.leaderboard import Row
 
@@ -19,7 +19,8 @@ _SHOWN = range(5, 100, 10)  # thresholds of the table: 0.05, 0.15, ...
 
 def learning(findings: Findings) -> Section | None:
     """Show loss and validation score of each epoch, mean over cells."""
-    rows = [row for row in findings.drawn if any(r.epochs for r in findings.records[row.name])]
+    trained = [r for r in findings.board.rows if any(c.epochs for c in findings.records[r.name])]
+    rows = trained[:DRAWN]
     if not rows:
         return None
     from matplotlib.ticker import MaxNLocator
