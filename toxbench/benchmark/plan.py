@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from toxbench.benchmark.candidate import BackboneCandidate, BaselineCandidate, Candidate
 from toxbench.benchmark.check import asked_for, check_settings, split_settings
+from toxbench.benchmark.command import command_of
 from toxbench.benchmark.resume import check_resumable, other_table_warning
 from toxbench.data.folds import fold_warnings
 from toxbench.data.messages import shown
@@ -48,6 +49,7 @@ class Plan:
         cell_seconds: what a cell may take; None: any time.
         has_foreign: plugins of others were loaded into this process.
         environ: of this process before any plugin was loaded.
+        command: that asks for the same on another machine.
     """
 
     source: Source
@@ -64,6 +66,7 @@ class Plan:
     cell_seconds: float | None = None
     has_foreign: bool = False
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    command: str = ""
 
     def of(self, candidates: tuple[Candidate, ...], seeds: int) -> "Plan":
         """Return the plan of these candidates; each backbone has cells of that many seeds."""
@@ -136,6 +139,7 @@ def make_plan(settings: RunSettings, registry: Registry, download: bool = True) 
         cell_seconds=seconds(settings.cell_timeout) if settings.cell_timeout else None,
         has_foreign=registry.has_foreign,
         environ=registry.environ,
+        command=command_of("run", settings),
     )
     return plan.of(candidates, settings.seeds)
 

@@ -66,7 +66,7 @@ def run_plan(
         _hold(plan.store, patience, held, feedback)
         for line in (*plan.prepare(), *plan.store.mend()):
             feedback.warn(line)
-        note_code(plan.store.folder, code_of(registry))
+        note_code(plan.store.folder, code_of(registry), plan.command)
         keeper = _Keeper(plan, registry, feedback)
         tasks = [(candidate, key) for candidate, key in plan.missing if not plan.store.has(key)]
         try:

@@ -1,17 +1,14 @@
 """``toxbench errors``: which rows to look at, from stored results."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from toxbench.cli.options import FilePath, format_option, plugins_option
 from toxbench.cli.output import say
-from toxbench.cli.table import read_table, refuse_without_data, table_options
+from toxbench.cli.table import show_text_options, texts_to_show
 from toxbench.errors import SettingsError
-
-if TYPE_CHECKING:
-    from toxbench.store.cells import ProtocolRecord
 
 _ONE_TABLE = ("csv", "json")  # formats that hold one table a file
 
@@ -34,12 +31,7 @@ _ONE_TABLE = ("csv", "json")  # formats that hold one table a file
 )
 @format_option
 @plugins_option
-@click.option(
-    "--show-text",
-    is_flag=True,
-    help="Show the comments, shortened and escaped; they need --data, but for the sample.",
-)
-@table_options
+@show_text_options
 @click.option("--debug", is_flag=True, help="Show a traceback with every error.")
 def errors(
     folder: Path | None,
@@ -63,16 +55,6 @@ def errors(
         raise SettingsError(f"{name} holds one table; choose with --table missed|disagree|labels")
     render = Registry.discover(plugins).report_format(name or "plain").item.render
     predicted = load_predicted(find_store(folder or Path("results")))
-    shown = Shown(limit, _texts(predicted.protocol, values))
+    shown = Shown(limit, texts_to_show(predicted.protocol, values))
     tables = [make(predicted, shown) for key, make in TABLES.items() if which in {None, key}]
     say("\n\n".join(render(table).strip() for table in tables))
-
-
-def _texts(protocol: "ProtocolRecord", values: dict[str, Any]) -> tuple[str, ...] | None:
-    """Read the comments if they are to be shown, and refuse those of another table."""
-    refuse_without_data(values)
-    if not values["show_text"]:
-        if values["data"] is not None:
-            raise SettingsError("--data is read only to show comments; add --show-text")
-        return None
-    return read_table(protocol, values).texts

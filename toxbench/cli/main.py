@@ -17,6 +17,7 @@ from toxbench.cli.errors import errors
 from toxbench.cli.leaderboard import leaderboard
 from toxbench.cli.metrics import metrics
 from toxbench.cli.output import say
+from toxbench.cli.report import report
 from toxbench.cli.rescore import rescore
 from toxbench.cli.run import run
 from toxbench.cli.signals import Ended, ending_in_order
@@ -45,7 +46,7 @@ def cli(debug: bool) -> None:
 
 
 for command in (
-    run, tune, leaderboard, compare, rescore, errors, metrics, backbones, data, speed,
+    run, tune, leaderboard, report, compare, rescore, errors, metrics, backbones, data, speed,
 ):  # fmt: skip
     cli.add_command(command)
 

@@ -24,6 +24,29 @@ def table_options(command: Command) -> Command:
     return column_options(command)
 
 
+def show_text_options(command: Command) -> Command:
+    """Add ``--show-text``, and what names the table whose comments it shows."""
+    return click.option(
+        "--show-text",
+        is_flag=True,
+        help="Show comments, shortened and escaped; they need --data, but for the sample.",
+    )(table_options(command))
+
+
+def texts_to_show(protocol: "ProtocolRecord", values: dict[str, Any]) -> tuple[str, ...] | None:
+    """Read the comments if they are to be shown, and refuse those of another table.
+
+    Raises:
+        SettingsError: options that only matter with ``--show-text``, without it.
+    """
+    refuse_without_data(values)
+    if values["show_text"]:
+        return read_table(protocol, values).texts
+    if values["data"] is not None:
+        raise SettingsError("--data is read only to show comments; add --show-text")
+    return None
+
+
 def read_table(protocol: "ProtocolRecord", values: dict[str, Any]) -> "Comments":
     """Read the table that `table_options` name; raises as `read_table_of`."""
     from toxbench.benchmark.resume import read_table_of

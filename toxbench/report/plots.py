@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from toxbench.records import TrialRecord
+from toxbench.report.palette import BLUE, GREY, RED
 from toxbench.report.words import printable
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SCORE = "micro average precision (inner validation)"
-_BLUE, _GREY, _RED = "#2b5f9e", "#9a9a9a", "#c03a2b"
 _COLUMNS = 4  # of slices side by side
 
 
@@ -59,6 +59,14 @@ def study_plots(records: Sequence[TrialRecord], shares: Mapping[str, float]) -> 
     """
     import matplotlib as mpl
 
+    with mpl.rc_context({"svg.hashsalt": "toxbench", "svg.fonttype": "none"}):
+        return {name: _svg(figure) for name, figure in study_figures(records, shares).items()}
+
+
+def study_figures(
+    records: Sequence[TrialRecord], shares: Mapping[str, float]
+) -> "dict[str, Figure]":
+    """Draw a search; arguments and names as in `study_plots`."""
     complete = [record for record in records if record.value is not None]
     figures = {"history": _history(records)}
     if shares:
@@ -66,8 +74,7 @@ def study_plots(records: Sequence[TrialRecord], shares: Mapping[str, float]) -> 
         figures["importance"] = _importance(shares)
         figures["parallel-coordinates"] = _parallel(dimensions, complete)
         figures["slices"] = _slices(dimensions, complete)
-    with mpl.rc_context({"svg.hashsalt": "toxbench", "svg.fonttype": "none"}):
-        return {name: _svg(figure) for name, figure in figures.items()}
+    return figures
 
 
 @dataclass(frozen=True)
@@ -130,17 +137,17 @@ def _history(records: Sequence[TrialRecord]) -> "Figure":
 
     figure, axes = _figure(7, 4)
     shown = [record for record in records if record.value is not None or record.epoch_scores]
-    for state, marker, color in (("complete", "o", _BLUE), ("pruned", "x", _GREY)):
+    for state, marker, color in (("complete", "o", BLUE), ("pruned", "x", GREY)):
         some = [record for record in shown if record.state == state]
         scores = [_last_score(record) for record in some]
         axes.scatter([r.number for r in some], scores, marker=marker, color=color, label=state)
     default = [record for record in shown if record.default and record.value is not None]
     axes.scatter([r.number for r in default], [_last_score(r) for r in default], s=140,
-                 facecolors="none", edgecolors=_RED, label="default settings")  # fmt: skip
+                 facecolors="none", edgecolors=RED, label="default settings")  # fmt: skip
     complete = [record for record in shown if record.value is not None]
     if complete:
         best = np.maximum.accumulate([_last_score(record) for record in complete])
-        axes.step([r.number for r in complete], best, where="post", color=_RED, label="best so far")
+        axes.step([r.number for r in complete], best, where="post", color=RED, label="best so far")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("trial")
     axes.set_ylabel(_SCORE)
@@ -152,7 +159,7 @@ def _history(records: Sequence[TrialRecord]) -> "Figure":
 def _importance(shares: Mapping[str, float]) -> "Figure":
     figure, axes = _figure(7, 0.35 * len(shares) + 1.2)
     names = list(shares)[::-1]
-    axes.barh(list(map(_plain, names)), [shares[name] for name in names], color=_BLUE)
+    axes.barh(list(map(_plain, names)), [shares[name] for name in names], color=BLUE)
     axes.set_xlabel("share of the score's variance (functional ANOVA)")
     axes.set_title("What mattered")
     return figure
@@ -171,10 +178,10 @@ def _parallel(dimensions: Sequence[_Dimension], records: Sequence[TrialRecord]) 
         axes.plot(line, color=colormaps["viridis_r"](shade), linewidth=1 + 1.5 * shade, marker="o",
                   markersize=3)  # fmt: skip
     for place, dimension in enumerate(dimensions):
-        axes.axvline(place, color=_GREY, linewidth=0.6, zorder=0)
+        axes.axvline(place, color=GREY, linewidth=0.6, zorder=0)
         for height, text in _ticks(dimension):
             axes.annotate(_plain(text), (place, height), xytext=(4, 0), textcoords="offset points",
-                          fontsize=7, va="center", color="#444444")  # fmt: skip
+                          fontsize=7, va="center")  # fmt: skip
     axes.set_xticks(range(len(dimensions)), [_plain(d.name) for d in dimensions], rotation=20,
                     ha="right", fontsize=8)  # fmt: skip
     axes.set_yticks([])
@@ -191,7 +198,7 @@ def _slices(dimensions: Sequence[_Dimension], records: Sequence[TrialRecord]) ->
     grid = np.atleast_1d(figure.subplots(rows, _COLUMNS, sharey=True)).ravel()
     scores = [_last_score(record) for record in records]
     for axes, dimension in zip(grid, dimensions, strict=False):
-        axes.scatter(dimension.positions, scores, color=_BLUE, s=18)
+        axes.scatter(dimension.positions, scores, color=BLUE, s=18)
         if dimension.log:
             axes.set_xscale("log")
         if dimension.choices:

@@ -9,6 +9,7 @@ from toxbench.errors import StorageError
 from toxbench.records import Stored
 from toxbench.settings import Frozen
 from toxbench.store.lock import locked
+from toxbench.store.private import scrubbed
 
 FILE = "manifest.json"
 
@@ -30,21 +31,30 @@ class Code(Frozen):
 class Manifest(Stored):
     """Every different code that ran on a protocol, in the order in which it first did."""
 
+    schema_version: int = 2  # 1 had no commands
     runs: tuple[Code, ...] = ()
+    commands: tuple[str, ...] = Field((), description="that asked for it, without folders")
 
 
-def note_code(folder: Path, code: Code) -> None:
+def note_code(folder: Path, code: Code, command: str) -> None:
     """Add what is about to run to a protocol's manifest, unless the same is there.
+
+    Args:
+        folder: of the protocol.
+        code: that runs.
+        command: that asked for it.
 
     Raises:
         StorageError: the folder cannot be written, or the manifest is damaged.
     """
     make_folder(folder)
     with locked(folder / ".manifest.lock"):  # several searches may begin at once
-        noted = read_manifest(folder).runs
-        if code not in noted:
-            text = Manifest(runs=(*noted, code)).model_dump_json(indent=1)
-            write_atomically(folder / FILE, text.encode("utf-8"))
+        noted = read_manifest(folder)
+        runs = noted.runs if code in noted.runs else (*noted.runs, code)
+        commands = tuple(dict.fromkeys((*noted.commands, scrubbed(command))))
+        added = Manifest(runs=runs, commands=commands)
+        if added != noted:
+            write_atomically(folder / FILE, added.model_dump_json(indent=1).encode("utf-8"))
 
 
 def read_manifest(folder: Path) -> Manifest:

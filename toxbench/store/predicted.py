@@ -12,6 +12,7 @@ from toxbench.store.cells import CellStore, ProtocolRecord
 from toxbench.store.leaderboard import Row, build_leaderboard
 from toxbench.store.pooled import Cell
 from toxbench.store.ranking import load_cells, of_row
+from toxbench.store.rows import StoredRows
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,10 +48,27 @@ def load_predicted(store: CellStore) -> Predicted:
     protocol, stored, cells = load_cells(store)
     board = build_leaderboard(protocol, (record for record, _ in cells))
     if not board.rows:
-        raise StorageError(
-            f"{store.folder} has no candidate with every fold yet; run the same command again"
-        )
+        raise no_candidate(store)
     counted = _that_count(board.rows)
+    left_out = tuple(row.name for row in board.rows if row not in counted)
+    return predicted_of(counted, protocol, stored, cells, left_out)
+
+
+def no_candidate(store: CellStore) -> StorageError:
+    """Say that there is nothing to look at yet."""
+    return StorageError(
+        f"{store.folder} has no candidate with every fold yet; run the same command again"
+    )
+
+
+def predicted_of(
+    counted: Sequence[Row],
+    protocol: ProtocolRecord,
+    stored: StoredRows,
+    cells: Sequence[Cell],
+    left_out: tuple[str, ...] = (),
+) -> Predicted:
+    """Put together what some candidates of a leaderboard said of every tested row."""
     rows = np.concatenate([np.array(fold.test, dtype=np.int64) for fold in protocol.folds])
     return Predicted(
         protocol=protocol,
@@ -58,7 +76,7 @@ def load_predicted(store: CellStore) -> Predicted:
         ids=tuple(stored.ids[row] for row in rows.tolist()),
         targets=stored.targets[rows],
         candidates={row.name: _said(row, cells, len(protocol.folds)) for row in counted},
-        left_out=tuple(row.name for row in board.rows if row not in counted),
+        left_out=left_out,
     )
 
 

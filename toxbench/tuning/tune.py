@@ -11,6 +11,7 @@ from optuna.storages import RDBStorage
 
 from toxbench.benchmark.candidate import BackboneCandidate, BaselineCandidate
 from toxbench.benchmark.code import code_of
+from toxbench.benchmark.command import command_of
 from toxbench.benchmark.plan import Plan, check_length, make_plan
 from toxbench.benchmark.run import Feedback, run_plan
 from toxbench.errors import CellsFailedError, SettingsError
@@ -106,7 +107,8 @@ def plan_tuning(settings: RunSettings, registry: Registry, download: bool = True
         )
     url = tuning.storage or sqlite_url(folder)
     check_url(url)
-    return TunePlan(plan, tuple(definitions), tuning, url, settings.seeds)
+    asked = replace(plan, command=command_of("tune", settings))
+    return TunePlan(asked, tuple(definitions), tuning, url, settings.seeds)
 
 
 def run_tuning(planned: TunePlan, registry: Registry, feedback: TuneFeedback) -> Outcome:
@@ -121,7 +123,7 @@ def run_tuning(planned: TunePlan, registry: Registry, feedback: TuneFeedback) ->
     plan = planned.plan
     for line in (*plan.prepare(), *_mend(plan.store.folder / TUNING)):
         feedback.warn(line)
-    note_code(plan.store.folder, code_of(registry))
+    note_code(plan.store.folder, code_of(registry), plan.command)
     found: list[BackboneCandidate] = []
     failures: list[str] = []
     with _workplace(planned, feedback) as (storage, worker):

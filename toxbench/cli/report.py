@@ -1,0 +1,53 @@
+"""``toxbench report``: one page to look at, from stored results."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from toxbench.cli.options import FilePath
+from toxbench.cli.output import say
+from toxbench.cli.table import show_text_options, texts_to_show
+
+if TYPE_CHECKING:
+    from toxbench.records import TrialRecord
+
+
+@click.command()
+@click.argument("folder", type=FilePath(), required=False)
+@click.option("--open", "opens", is_flag=True, help="Open it in the browser.")
+@show_text_options
+@click.option("--debug", is_flag=True, help="Show a traceback with every error.")
+def report(folder: Path | None, opens: bool, **values: Any) -> None:
+    """Write report.html beside the leaderboard of FOLDER; without one, of the newest results.
+
+    One file that needs nothing else: pictures with their numbers, what leaks, and how to get the
+    same numbers again. It holds no comment without --show-text.
+    """
+    from toxbench.atomic import write_atomically
+    from toxbench.report.html.findings import load_findings
+    from toxbench.report.html.page import FILE, render_report
+    from toxbench.store.find import find_store
+
+    store = find_store(folder or Path("results"))
+    findings = load_findings(store, texts_to_show(store.protocol(), values))
+    path = store.folder / FILE
+    write_atomically(path, render_report(findings, _importances).encode("utf-8"))
+    say(f"Report in {path}")
+    if opens:
+        _open(path)
+
+
+def _importances(trials: "Sequence[TrialRecord]") -> Mapping[str, float]:
+    from toxbench.report.plots import importances
+    from toxbench.tuning.index import in_memory_study
+
+    return importances(in_memory_study(trials))
+
+
+def _open(path: Path) -> None:
+    import webbrowser
+
+    if not webbrowser.open(path.resolve().as_uri()):
+        say("No browser was found here; copy the file to where there is one.", err=True)

@@ -1,0 +1,126 @@
+"""How training went, and what another threshold would do."""
+
+from collections.abc import Sequence
+from statistics import fmean
+
+import numpy as np
+
+from toxbench.evaluation.curves import ThresholdCurve, threshold_curve
+from toxbench.evaluation.definitions import GLOBAL
+from toxbench.records import CellRecord
+from toxbench.report.html.drawing import guide, legend, panels, picture, plain, series
+from toxbench.report.html.findings import DRAWN, Findings
+from toxbench.report.html.parts import Section, plain_table
+from toxbench.store.leaderboard import Row
+
+_GRID = np.linspace(0, 1, 101)
+_SHOWN = range(5, 100, 10)  # thresholds of the table: 0.05, 0.15, ...
+
+
+def learning(findings: Findings) -> Section | None:
+    """Show loss and validation score of each epoch, mean over cells."""
+    trained = [r for r in findings.board.rows if any(c.epochs for c in findings.records[r.name])]
+    rows = trained[:DRAWN]
+    if not rows:
+        return None
+    from matplotlib.ticker import MaxNLocator
+
+    figure, (losses, scores) = panels(2, 2.6)
+    numbers: list[list[str | int | float | None]] = []
+    for place, row in enumerate(rows):
+        records = findings.records[row.name]
+        line = _by_epoch(records)
+        style = series(place)
+        epochs = range(1, len(line) + 1)
+        losses.plot(epochs, [_number(e[0]) for e in line], label=plain(row.name), **style)
+        losses.plot(epochs, [_number(e[1]) for e in line], color=style["color"], linewidth=0.8,
+                    linestyle=":", marker=".", markersize=3)  # fmt: skip
+        scores.plot(epochs, [_number(e[2]) for e in line], label=plain(row.name), **style)
+        kept = [record.best_epoch for record in records]
+        numbers += [[row.name, e, *line[e - 1], kept.count(e)] for e in epochs]
+    for axes, words in ((losses, "loss"), (scores, "validation micro-F1")):
+        axes.set_ylabel(words, fontsize=8)
+        axes.set_xlabel("epoch", fontsize=8)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    legend(losses, len(rows))
+    table = plain_table(
+        "Each epoch, mean over cells",
+        ("candidate", "epoch", "train loss", "validation loss", "validation micro-F1",
+         "cells that kept it"), numbers,
+    )  # fmt: skip
+    alt = f"Learning curves of {len(rows)} candidates: losses and validation micro-F1 by epoch."
+    note = "Thick lines are of train rows in training mode, dotted ones of validation rows."
+    return Section("learning", "Learning curves",
+                   pictures=[picture("learning", alt, figure, table, note)])  # fmt: skip
+
+
+def _by_epoch(records: Sequence[CellRecord]) -> list[tuple[float | None, ...]]:
+    """Return train loss, validation loss and validation micro-F1 of each epoch."""
+    count = max(len(record.epochs) for record in records)
+    found: list[tuple[float | None, ...]] = []
+    for epoch in range(count):
+        own = [record.epochs[epoch] for record in records if epoch < len(record.epochs)]
+        found.append(
+            (
+                fmean(e.train_loss for e in own),
+                _mean([e.validation.get("loss") for e in own]),
+                _mean([e.validation.get("micro_f1") for e in own]),
+            )
+        )
+    return found
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def thresholds(findings: Findings) -> Section:
+    """Show precision against recall, and micro-F1 at every threshold."""
+    curves = [(row, threshold_curve(*findings.entries(row), _GRID)) for row in findings.drawn]
+    figure, (precision, f1) = panels(2, 2.9)
+    for place, (row, curve) in enumerate(curves):
+        style = series(place)
+        precision.plot(curve.recall, curve.precision, label=plain(row.name), **style)
+        f1.plot(curve.thresholds, curve.f1, label=plain(row.name), **style)
+        chosen = _chosen(findings.records[row.name])
+        if chosen is not None:
+            f1.plot([chosen], [np.interp(chosen, curve.thresholds, curve.f1)], "o", markersize=5,
+                    color=style["color"])  # fmt: skip
+    guide(f1, x=0.5)
+    precision.set_xlabel("recall", fontsize=8)
+    precision.set_ylabel("precision", fontsize=8)
+    f1.set_xlabel("threshold, one for all labels", fontsize=8)
+    f1.set_ylabel("micro-F1", fontsize=8)
+    legend(precision, len(curves))
+    alt = "Precision against recall, and micro-F1 against the threshold, on test rows."
+    note = (
+        "Dots are the global thresholds that were chosen on validation rows, mean over cells. To "
+        "choose one by this picture would be to choose it on test rows. "
+        f"{findings.not_drawn}"
+    )
+    numbers = plain_table(
+        "Micro scores by threshold, all seeds together, on test rows",
+        ("candidate", "threshold", "precision", "recall", "micro-F1"),
+        [values for row, curve in curves for values in _points(row, curve)],
+    )
+    shown = picture("thresholds", alt, figure, numbers, note.strip())
+    return Section("thresholds", "Precision, recall and thresholds", pictures=[shown])
+
+
+def _points(row: Row, curve: ThresholdCurve) -> list[list[str | int | float | None]]:
+    return [
+        [row.name, f"{curve.thresholds[i]:.2f}", float(curve.precision[i]),
+         float(curve.recall[i]), float(curve.f1[i])]
+        for i in _SHOWN
+    ]  # fmt: skip
+
+
+def _chosen(records: Sequence[CellRecord]) -> float | None:
+    """Return the mean global threshold."""
+    found = [record.thresholds[GLOBAL][0] for record in records if record.thresholds.get(GLOBAL)]
+    return fmean(found) if found else None
