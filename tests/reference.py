@@ -1,0 +1,44 @@
+"""Write the API reference as pages: ``python tests/reference.py FOLDER`` (``tox -e docs``).
+
+A public name whose docstring is missing, and whatever pdoc warns of, ends it with an error.
+"""
+
+import sys
+import warnings
+from pathlib import Path
+
+import toxbench
+
+MODULES = (
+    "toxbench", "!toxbench.", "toxbench.testing", "toxbench.settings", "toxbench.records",
+    "toxbench.errors", "toxbench.plugin.hookspecs",
+)  # fmt: skip
+
+
+def undocumented() -> list[str]:
+    """Return the public classes and functions without a docstring of their own."""
+    public = ((name, getattr(toxbench, name)) for name in toxbench.__all__)
+    own = ((name, item) for name, item in public if _is_own(item))
+    return [name for name, item in own if not item.__doc__]
+
+
+def _is_own(item: object) -> bool:
+    return callable(item) and str(getattr(item, "__module__", "")).startswith("toxbench")
+
+
+def main(folder: Path) -> None:
+    """Write the pages."""
+    import pdoc
+
+    missing = undocumented()
+    if missing:
+        sys.exit(f"no docstring: {', '.join(missing)}")
+    for name in toxbench.__all__:  # pdoc sees what is there, not what would be imported
+        vars(toxbench)[name] = getattr(toxbench, name)
+    warnings.simplefilter("error")
+    pdoc.render.configure(docformat="google", footer_text=f"toxbench {toxbench.__version__}")
+    pdoc.pdoc(*MODULES, output_directory=folder)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
