@@ -101,8 +101,9 @@ class FaultMatrix:
                 self._outcomes[number].append(report.outcome)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Print the matrix, when it was asked for."""
-        if terminalreporter.config.option.markexpr != "faults":
+        """Print the matrix, when it was asked for or a run of all tests did every row."""
+        asked = terminalreporter.config.option.markexpr == "faults"
+        if not asked and self._outcomes.keys() != MATRIX.keys():
             return
         rows = [
             (number, row.area, row.fault, row.answer, _seen(self._outcomes[number]))
