@@ -151,8 +151,8 @@ def _history(records: Sequence[TrialRecord]) -> "Figure":
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("trial")
     axes.set_ylabel(_SCORE)
-    axes.set_title("History of the search")
-    axes.legend(fontsize=8)
+    figure.suptitle("History of the search")
+    figure.legend(loc="outside upper left", ncols=4, fontsize=7, frameon=False)
     return figure
 
 

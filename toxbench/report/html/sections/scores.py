@@ -1,5 +1,6 @@
 """Who is first, how sure that is, and what it costs."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -118,7 +119,8 @@ def cost(findings: Findings) -> Section | None:
     for row, place in zip(rows, places, strict=True):
         colour = BLUE if row.kind == "backbone" else GREY
         axes.plot(*place, "o", color=colour, markersize=5)
-        axes.annotate(numbered(rows, row), place, xytext=(5, 3), textcoords="offset points",
+        above = 3 + 9 * _neighbours(place, places[: rows.index(row)])
+        axes.annotate(numbered(rows, row), place, xytext=(5, above), textcoords="offset points",
                       fontsize=8)  # fmt: skip
     axes.set_xlabel("seconds to train one seed", fontsize=8)
     axes.set_ylabel("micro-F1", fontsize=8)
@@ -153,6 +155,11 @@ def _cheapest(
         f"{names[0]} takes {duration(best[0])} a seed; {names[1]} takes {duration(second[0])} "
         f"and scores {best[1] - second[1]:.3f} less."
     )
+
+
+def _neighbours(one: tuple[float, float], others: Sequence[tuple[float, float]]) -> int:
+    """Count the places whose numbers would stand on this one's."""
+    return sum(abs(math.log10(o[0] / one[0])) < 0.15 and abs(o[1] - one[1]) < 0.02 for o in others)
 
 
 def _beaten(one: tuple[float, float], others: Sequence[tuple[float, float]]) -> bool:
