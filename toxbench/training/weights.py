@@ -146,11 +146,11 @@ class WeightsFinder:
             return replace(weights, warning=warning)
 
     def _from_hub(self, backbone: Backbone) -> Weights:
-        cached = cached_snapshot(backbone.checkpoint)
+        cached = cached_snapshot(backbone.checkpoint, backbone.revision)
         if cached is not None:
             folder, commit = cached
             return Weights(_hub_record(backbone, commit), folder, {})
-        snapshot = self._hub.ask(backbone.checkpoint)
+        snapshot = self._hub.ask(backbone.checkpoint, backbone.revision)
         record = _hub_record(backbone, snapshot.commit)
         return Weights(record, self._hub.download(snapshot) if self._download else None, {})
 
@@ -193,7 +193,7 @@ def parameters_here(backbone: Backbone) -> tuple[str, int | None]:
         "cached", "stand-in" or "to download", and the number of pretrained parameters, or None
         where it is not known yet.
     """
-    cached = cached_snapshot(backbone.checkpoint)
+    cached = cached_snapshot(backbone.checkpoint, backbone.revision)
     if cached is not None:
         return "cached", sum(parameter_counts(cached[0]).values())
     source = _package_folder()
