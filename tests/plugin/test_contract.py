@@ -1,39 +1,14 @@
 """Every built-in backbone keeps the contract, on a tiny checkpoint of its real architecture."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
+from architectures import ARCHITECTURES, write_all
 
 from toxbench import Backbone
 from toxbench.plugin.registry import Registry
-from toxbench.testing import BackboneContract, write_checkpoint
+from toxbench.testing import BackboneContract
 
-# Backbone -> architecture, and what makes the tiny one as the real one is.
-ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
-    "bert": ("bert", {}),
-    "distilbert": ("distilbert", {}),
-    "roberta": ("roberta", {}),
-    # As microsoft/deberta-v3-base/config.json has them; 128 tokens are more than 16 buckets.
-    "deberta-v3": (
-        "deberta-v2",
-        {
-            "relative_attention": True,
-            "position_buckets": 16,
-            "norm_rel_ebd": "layer_norm",
-            "share_att_key": True,
-            "pos_att_type": ["p2c", "c2p"],
-            "max_relative_positions": -1,
-            "position_biased_input": False,
-            "type_vocab_size": 0,
-        },
-    ),
-    "electra": ("electra", {}),
-    "minilm": ("bert", {}),
-    # Three layers: one that looks at all tokens, and two at 16 around each.
-    "modernbert": ("modernbert", {"num_hidden_layers": 3, "local_attention": 16}),
-    "xlm-roberta": ("xlm-roberta", {"type_vocab_size": 1}),
-}
 TOKENIZERS = {
     "bert": "BertTokenizer",
     "distilbert": "BertTokenizer",
@@ -53,11 +28,7 @@ def registry() -> Registry:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("tiny")
-    return {
-        name: write_checkpoint(root / name, model_type, **sizes)
-        for name, (model_type, sizes) in ARCHITECTURES.items()
-    }
+    return write_all(tmp_path_factory.mktemp("tiny"))
 
 
 def test_every_built_in_backbone_is_tested(registry: Registry) -> None:

@@ -108,7 +108,7 @@ MODULES = {
                "    def encode(self, **k):\n        return self.more[0](super().encode(**k))",
                "saved_model", "save and load"),
     "Detached": ("def encode(self, **k):\n        return super().encode(**k).detach()",
-                 "gradients_reach", "body.embeddings.word_embeddings.weight"),
+                 "gradients_reach", "and 32 more"),
     "Unused": ("def __init__(self, labels):\n        super().__init__(labels)\n"
                "        self.classifier.spare = nn.Parameter(torch.ones(3))",
                "gradients_reach", "classifier.spare"),

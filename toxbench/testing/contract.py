@@ -184,14 +184,14 @@ class BackboneContract:
         if rest:
             broken(
                 "gradients",
-                f"no gradient reaches {', '.join(rest)}",
+                f"no gradient reaches {_some(rest)}",
                 "use them in forward (a detach or torch.no_grad cuts gradients off), leave them "
                 "out of the module, freeze them, or name them in `unreached` with the reason",
             )
         idle = sorted(pattern for pattern, names in named.items() if not names)
         if idle:
             todo = "take it out of `unreached`"
-            broken("gradients", f"gradients do reach, or there is no, {', '.join(idle)}", todo)
+            broken("gradients", f"gradients do reach, or there is no, {_some(idle)}", todo)
 
     def test_padding_does_not_change_logits(
         self, module: "nn.Module", rows: "modules.Rows"
@@ -249,7 +249,7 @@ class BackboneContract:
         if body:
             broken(
                 "head",
-                f"{', '.join(body)} is new, but would learn at the rate of the pretrained body",
+                f"{_some(body)} is new, but would learn at the rate of the pretrained body",
                 "name its top-level attribute in Backbone(head=...), or put it into the checkpoint",
             )
 
@@ -257,6 +257,11 @@ class BackboneContract:
 def broken(line: str, what: str, todo: str) -> NoReturn:
     """Fail the running test with the broken line of the contract, what was found, what to do."""
     pytest.fail(f"the contract's {line} is broken: {what}. What to do: {todo}.", pytrace=False)
+
+
+def _some(names: list[str]) -> str:
+    rest = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f"{', '.join(names[:5])}{rest}"
 
 
 def _equal(one: "torch.Tensor", other: "torch.Tensor") -> bool:
