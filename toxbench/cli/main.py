@@ -16,6 +16,7 @@ from toxbench.cli.data import data
 from toxbench.cli.errors import errors
 from toxbench.cli.leaderboard import leaderboard
 from toxbench.cli.metrics import metrics
+from toxbench.cli.new_backbone import new_backbone
 from toxbench.cli.output import say
 from toxbench.cli.rescore import rescore
 from toxbench.cli.run import run
@@ -46,6 +47,7 @@ def cli(debug: bool) -> None:
 
 for command in (
     run, tune, leaderboard, compare, rescore, errors, metrics, backbones, data, speed,
+    new_backbone,
 ):  # fmt: skip
     cli.add_command(command)
 
