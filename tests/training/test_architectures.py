@@ -15,6 +15,7 @@ from transformers import AutoModelForSequenceClassification
 
 import toxbench
 from toxbench import Backbone, TrainSettings
+from toxbench.cli.main import main
 from toxbench.data.sample import sample_comments
 from toxbench.data.split import Split
 from toxbench.data.tokens import Tokens, tokenise
@@ -179,3 +180,22 @@ def test_each_of_them_trains_from_a_table_to_the_leaderboard(
     )
     assert set(names) < set(board["candidate"])
     assert board["micro_f1"].notna().all()
+
+
+def test_the_plan_names_what_each_of_them_starts_from(
+    folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [word for n, folder in folders.items() for word in ("--weights", f"{n}={folder}")]
+    table = str(write_table(tmp_path / "comments.csv"))
+    words = ["run", "--data", table, "--backbones", ",".join(folders), "--dry-run", *given]
+    with pytest.raises(SystemExit) as stop:
+        main([*words, "--results", str(tmp_path / "results")])
+    assert stop.value.code == 0
+    plan = capsys.readouterr().err
+    for name in folders:
+        assert f"Candidate {name}: 1 cell" in plan
+        assert f"from folder {name}@" in plan
+    with pytest.raises(SystemExit):
+        main(["backbones"])
+    listed = capsys.readouterr().out
+    assert [name for name in folders if f"\n{name} " not in listed] == []

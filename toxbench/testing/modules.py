@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_model, save_model
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 
 from toxbench.plugin.backbone import Backbone
 from toxbench.settings import TrainSettings
 from toxbench.training.loop import checked_logits
-from toxbench.training.parameters import parameter_groups
 
 STEPS = 3
 # A key's bias moves all scores of a query alike, which the softmax does not see: its gradient is
@@ -106,7 +105,7 @@ def trained(backbone: Backbone, checkpoint: Path, rows: Rows, labels: int) -> nn
     """Build with a seed, train some steps, and return the module in eval mode."""
     with seeded(0):
         module = backbone.build(checkpoint, labels)
-        for _ in _steps(module, backbone, rows, labels):
+        for _ in _steps(module, rows, labels):
             pass
     return module.eval()
 
@@ -116,16 +115,15 @@ def unreached(backbone: Backbone, checkpoint: Path, rows: Rows, labels: int) -> 
     with seeded(0):
         module = backbone.build(checkpoint, labels)
         waiting = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
-        for step in _steps(module, backbone, rows, labels):
+        for step in _steps(module, rows, labels):
             waiting -= step
     return waiting
 
 
-def _steps(module: nn.Module, backbone: Backbone, rows: Rows, labels: int) -> Iterator[set[str]]:
+def _steps(module: nn.Module, rows: Rows, labels: int) -> Iterator[set[str]]:
     """Train a module; yield the parameters that each step's gradients reach."""
     module.train()
-    settings = TrainSettings(learning_rate=1e-3, head_learning_rate=1e-2)
-    optimizer = torch.optim.AdamW(parameter_groups(module, backbone.head, settings))
+    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3)
     ids, mask = rows.batch()
     targets = (torch.arange(len(ids) * labels).view(-1, labels) % 2).float()
     for _ in range(STEPS):
@@ -144,8 +142,17 @@ def _is_reached(name: str, parameter: nn.Parameter) -> bool:
 
 def copy_through_file(source: nn.Module, target: nn.Module, path: Path) -> None:
     """Save one module's state as safetensors and load it into another one."""
-    save_model(source, str(path))
-    load_model(target, str(path))
+    # Copies, because a tensor that shares its memory cannot be saved.
+    state = {name: value.detach().clone().contiguous() for name, value in _state(source)}
+    save_file(state, path)
+    target.load_state_dict(load_file(path))
+
+
+def _state(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    for name, value in module.state_dict().items():
+        if not isinstance(value, torch.Tensor):
+            raise TypeError(f"{name} is no tensor but {type(value).__name__}")
+        yield name, value
 
 
 def difference(one: torch.Tensor, other: torch.Tensor) -> float:

@@ -200,7 +200,8 @@ def _snapshot(repository: str, revision: str, info: "ModelInfo") -> Snapshot:
     if info.sha is None or not any(f.name.endswith(".safetensors") for f in wanted):
         raise HubError(
             f"{repository} holds no safetensors weights, and nothing else is loaded: a pickle such "
-            "as pytorch_model.bin may run code"
+            "as pytorch_model.bin may run code; where a pull request holds them, a plugin can name "
+            'it: Backbone(revision="refs/pr/1")'
         )
     return Snapshot(repository, revision, info.sha, wanted)
 

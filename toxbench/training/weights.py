@@ -136,7 +136,8 @@ class WeightsFinder:
             if backbone.stand_in is None or find_spec(_PACKAGE) is None:
                 raise TryAgainError(
                     f"no weights for {backbone.name}: {error}; "
-                    f"{_no_stand_in(backbone)} or name a folder: --weights {backbone.name}=PATH"
+                    f"{_no_stand_in(backbone, 'try again with a network')} or name a folder: "
+                    f"--weights {backbone.name}=PATH"
                 ) from error
             weights = _stand_in(backbone)
             warning = (
@@ -252,7 +253,8 @@ def _pickled(folder: Path) -> str:
 def _stand_in(backbone: Backbone) -> Weights:
     stand_in = backbone.stand_in
     if stand_in is None or find_spec(_PACKAGE) is None:
-        raise SettingsError(f"{backbone.name} has no stand-in here; {_no_stand_in(backbone)}")
+        instead = _no_stand_in(backbone, "use --weights hub")
+        raise SettingsError(f"{backbone.name} has no stand-in here; {instead}")
     folder = _stand_in_folder(backbone.name, stand_in)
     if not _is_as_written(folder):
         _write_stand_in(stand_in, folder)
@@ -271,9 +273,9 @@ def _of_the_disk(error: OSError | Exception) -> OSError:
     return error if isinstance(error, OSError) else OSError(errno.ENOSPC, str(error))
 
 
-def _no_stand_in(backbone: Backbone) -> str:
+def _no_stand_in(backbone: Backbone, instead: str) -> str:
     if backbone.stand_in is None:
-        return "its plugin brings none; use --weights hub"
+        return f"its plugin brings no stand-in; {instead}"
     return 'pip install "toxbench[offline]"'
 
 
