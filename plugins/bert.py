@@ -6,6 +6,7 @@ from toxbench import (
     TrainSettings,
     first_token_classifier,
     hookimpl,
+    minilm_config,
     stand_in_space,
 )
 
@@ -20,19 +21,7 @@ def toxbench_backbones() -> list[Backbone]:
             defaults=TrainSettings(learning_rate=3e-5, head_learning_rate=3e-4, epochs=4),
             stand_in=StandIn(
                 note="all-MiniLM-L6-v2",
-                config={
-                    "model_type": "bert",
-                    "vocab_size": 30522,
-                    "hidden_size": 384,
-                    "num_hidden_layers": 6,
-                    "num_attention_heads": 12,
-                    "intermediate_size": 1536,
-                    "hidden_act": "gelu",
-                    "max_position_embeddings": 512,
-                    "type_vocab_size": 2,
-                    "layer_norm_eps": 1e-12,
-                    "pad_token_id": 0,
-                },
+                config={**minilm_config, "model_type": "bert"},
                 # It was trained on the mean of its tokens, so its pooler never was: leave it out.
                 build=first_token_classifier,
                 defaults={"learning_rate": 2e-4, "head_learning_rate": 2e-3, "epochs": 12},

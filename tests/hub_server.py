@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import threading
 import time
 from collections.abc import Collection, Iterator
@@ -72,7 +73,7 @@ def fake_hub(repository: str, folder: Path) -> Iterator[FakeHub]:
                 self._send_file(body)
 
         def _send_file(self, body: bool) -> None:
-            name = self.path.replace("/resolve/main/", f"/resolve/{COMMIT}/")
+            name = re.sub(r"/resolve/(main|refs%2Fpr%2F\d+)/", f"/resolve/{COMMIT}/", self.path)
             name = name.partition(f"/resolve/{COMMIT}/")[2]
             if name not in hub.files:
                 self.send_error(404)

@@ -11,6 +11,11 @@ from toxbench.plugin.baseline import Baseline, Predict
 from toxbench.plugin.formats import ReportFormat, Table
 from toxbench.plugin.hookspecs import hookimpl
 from toxbench.plugin.space import Choice, Range, Space, fine_tuning_space, stand_in_space
+from toxbench.plugin.stand_in import (
+    minilm_as_roberta,
+    minilm_as_roberta_config,
+    minilm_config,
+)
 from toxbench.records import CellKey, CellRecord, EpochRecord
 from toxbench.settings import TrainSettings
 
@@ -40,6 +45,9 @@ __all__ = [
     "first_token_classifier",
     "hookimpl",
     "leaderboard",
+    "minilm_as_roberta",
+    "minilm_as_roberta_config",
+    "minilm_config",
     "rescore",
     "run",
     "stand_in_space",

@@ -65,7 +65,10 @@ def test_an_installed_plugin_is_found_with_its_distribution(install: Install) ->
 def test_the_built_in_plugins_come_through_the_same_group() -> None:
     built_in = [e for e in entry_points(group="toxbench") if e.dist and e.dist.name == "toxbench"]
     registry = Registry(built_in)
-    assert set(registry.backbones) == {"bert", "distilbert", "roberta"}
+    assert set(registry.backbones) == {
+        "bert", "deberta-v3", "distilbert", "electra", "minilm", "modernbert", "roberta",
+        "xlm-roberta",
+    }  # fmt: skip
     assert set(registry.baselines) == {"always-negative", "tfidf-logreg"}
     assert {"plain", "github", "markdown", "latex", "html", "csv", "json"} <= set(registry.formats)
     assert registry.problems == []

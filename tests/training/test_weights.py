@@ -30,7 +30,8 @@ from toxbench.training.weights import WeightsChoice, WeightsFinder
 from dataclasses import replace
 mode, checkpoint = sys.argv[1:]
 stand_in = Registry.discover().backbone("bert").item.stand_in
-backbone = Backbone(name="bert", checkpoint=checkpoint, stand_in=stand_in)
+revision = os.environ.get("REVISION", "main")
+backbone = Backbone(name="bert", checkpoint=checkpoint, revision=revision, stand_in=stand_in)
 hub.PATIENCE = float(os.environ.get("PATIENCE", hub.PATIENCE))
 finder = WeightsFinder(WeightsChoice(mode))
 started = time.perf_counter()
@@ -94,6 +95,15 @@ def test_the_hub_is_asked_once_and_its_files_are_checked(hub: FakeHub, find: Fin
     weights = Path(str(first["folder"])) / "model.safetensors"
     assert weights.read_bytes() == hub.files["model.safetensors"]
     assert sum("/api/models/" in request for request in hub.requests) == 1
+
+
+def test_a_pull_request_is_another_branch_of_the_same_repository(hub: FakeHub, find: Find) -> None:
+    first = find("hub", hub.url, REVISION="refs/pr/4")
+    assert first["identity"] == COMMIT
+    assert f"GET /api/models/{REPOSITORY}/revision/refs%2Fpr%2F4?blobs=true" in hub.requests
+    again = find("hub", closed_port(), REVISION="refs/pr/4")
+    assert (again["identity"], again["folder"]) == (COMMIT, first["folder"])
+    assert find("hub", closed_port())["code"] == 75  # main was never asked for
 
 
 @pytest.mark.faults(31)
@@ -190,7 +200,10 @@ def test_mode_and_folders_may_be_mixed() -> None:
     assert dict(choice.folders) == {"bert": Path("x"), "roberta": Path("y")}
 
 
-@pytest.mark.parametrize("name", ["bert", "distilbert", "roberta"])
+STAND_INS = ["bert", "distilbert", "roberta", "electra", "minilm", "xlm-roberta"]
+
+
+@pytest.mark.parametrize("name", STAND_INS)
 def test_a_stand_in_fills_every_body_parameter_of_its_architecture(name: str) -> None:
     backbone = Registry.discover().backbone(name).item
     weights = WeightsFinder(WeightsChoice("stand-in")).find(backbone)
@@ -200,27 +213,32 @@ def test_a_stand_in_fills_every_body_parameter_of_its_architecture(name: str) ->
     stored = load_file(weights.folder / "model.safetensors")
     own = {n.split(".", 1)[1]: p.detach().numpy() for n, p in module.named_parameters()
            if n.split(".")[0] not in backbone.head}  # fmt: skip
-    there = {n.removeprefix(f"{name}."): tensor for n, tensor in stored.items()}
+    prefix = f"{name.removeprefix('xlm-')}."
+    there = {n.removeprefix(prefix): tensor for n, tensor in stored.items()}
     assert set(own) <= set(there)
     for parameter, values in own.items():
         np.testing.assert_array_equal(values, there[parameter])
 
 
-def test_the_stand_in_of_roberta_sees_the_same_positions_as_bert() -> None:
+def test_the_stand_ins_with_all_layers_encode_what_bert_encodes() -> None:
     registry = Registry.discover()
     finder = WeightsFinder(WeightsChoice("stand-in"))
-    encodings = {}
+    encodings, tokens = {}, {}
     import torch
 
-    for name in ("bert", "roberta"):
+    ids = torch.tensor([[101, 2023, 2003, 102, 0], [101, 2023, 2003, 2003, 102]])
+    for name in ("bert", "roberta", "electra", "minilm", "xlm-roberta"):
         backbone = registry.backbone(name).item
         weights = finder.find(backbone)
         assert weights.folder is not None
         module = (weights.build or backbone.build)(weights.folder, 3).eval()
-        encoder = module.encoder if name == "bert" else module.roberta
-        embeddings = encoder.embeddings
-        encodings[name] = embeddings(input_ids=torch.tensor([[101, 2023, 2003, 102]]))
-    torch.testing.assert_close(encodings["bert"], encodings["roberta"])
+        encoder = getattr(module, "encoder", None) or module.base_model
+        encoded = encoder(input_ids=ids, attention_mask=(ids != 0).long())
+        encodings[name] = encoded.last_hidden_state[:, 0]
+        tokens[name] = backbone.tokenizer(weights.folder)(["You fool, thank you"])["input_ids"]
+        assert tokens[name] == tokens["bert"]
+    for name, encoding in encodings.items():
+        torch.testing.assert_close(encoding, encodings["bert"], rtol=1e-4, atol=1e-5, msg=name)
 
 
 def test_a_damaged_stand_in_is_made_again_and_a_damaged_package_refused(

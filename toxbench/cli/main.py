@@ -16,6 +16,7 @@ from toxbench.cli.data import data
 from toxbench.cli.errors import errors
 from toxbench.cli.leaderboard import leaderboard
 from toxbench.cli.metrics import metrics
+from toxbench.cli.new_backbone import new_backbone
 from toxbench.cli.output import say
 from toxbench.cli.report import report
 from toxbench.cli.rescore import rescore
@@ -47,6 +48,7 @@ def cli(debug: bool) -> None:
 
 for command in (
     run, tune, leaderboard, report, compare, rescore, errors, metrics, backbones, data, speed,
+    new_backbone,
 ):  # fmt: skip
     cli.add_command(command)
 

@@ -64,15 +64,19 @@ class Backbone:
     Attributes:
         name: what users write after ``--backbones``; letters, digits, ``-``, ``_`` and ``.``.
         checkpoint: repository of the Hugging Face Hub that holds the pretrained weights.
+        revision: its branch or tag, or ``refs/pr/4`` for a pull request, where only that holds
+            the weights as safetensors.
         defaults: settings for those weights; users override any of them.
         search_space: what ``toxbench tune`` searches; users override any dimension.
         stand_in: what to use where there is no network; None: nothing.
         head: top-level attributes of the built module that are new and learn at
-            ``head_learning_rate``; the rest is the pretrained body.
+            ``head_learning_rate``; the rest is the pretrained body. Of the default names, those
+            that the module has.
     """
 
     name: str
     checkpoint: str
+    revision: str = "main"
     defaults: TrainSettings = field(default_factory=TrainSettings)
     search_space: Space = field(default_factory=lambda: fine_tuning_space)
     stand_in: StandIn | None = None
@@ -88,6 +92,7 @@ class Backbone:
             weights: a local folder with ``config.json`` and safetensors files.
             label_count: columns of the logits.
         """
+        import torch
         from transformers import AutoModelForSequenceClassification
 
         from toxbench.plugin.heads import finish_first_token_only, refuse_own_code
@@ -96,6 +101,7 @@ class Backbone:
         model = AutoModelForSequenceClassification.from_pretrained(
             weights,
             num_labels=label_count,
+            dtype=torch.float32,  # some checkpoints are stored in half, which AdamW cannot train
             problem_type="multi_label_classification",
             local_files_only=True,
             use_safetensors=True,

@@ -22,6 +22,7 @@ class FirstTokenClassifier(nn.Module):
         refuse_own_code(weights)
         self.encoder = AutoModel.from_pretrained(
             weights,
+            dtype=torch.float32,  # see Backbone.build
             local_files_only=True,
             use_safetensors=True,
             trust_remote_code=False,

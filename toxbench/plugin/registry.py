@@ -231,10 +231,15 @@ def _distribution(entry: EntryPoint) -> str:
     return f"{entry.dist.name} {entry.dist.version}" if entry.dist else "an unknown distribution"
 
 
+def is_name(text: str) -> bool:
+    """Whether a backbone, baseline or format can have that name."""
+    return _NAME.fullmatch(text) is not None
+
+
 def _checked(item: object, kind: type[Item]) -> Item:
     if not isinstance(item, kind):
         raise TypeError(f"expected {kind.__name__} objects, got {type(item).__name__}")
-    if not _NAME.fullmatch(item.name):
+    if not is_name(item.name):
         raise TypeError(f"name {item.name[:80]!r} must be 1 to 64 letters, digits, '-', '_' or '.'")
     return item
 

@@ -104,10 +104,13 @@ class CheapDropout(TorchFunctionMode):
             factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
             scores = (query * factor) @ key.transpose(-2, -1)
             if attn_mask is not None:
+                # Not -inf: padding far from every token, as ModernBERT's windows leave it, looks
+                # at nothing at all, and the softmax of that would be NaN.
+                lowest = torch.finfo(scores.dtype).min
                 scores = (
-                    scores.masked_fill(~attn_mask, -torch.inf)
+                    scores.masked_fill(~attn_mask, lowest)
                     if attn_mask.dtype == torch.bool
-                    else scores + attn_mask.to(scores.dtype)
+                    else (scores + attn_mask.to(scores.dtype)).clamp(min=lowest)
                 )
             return self._dropout(scores.softmax(dim=-1), dropout_p) @ value
 

@@ -59,6 +59,7 @@ class Snapshot:
     """One commit of a repository: the files that a backbone needs."""
 
     repository: str
+    revision: str
     commit: str
     files: tuple[RemoteFile, ...]
 
@@ -69,8 +70,8 @@ class Hub:
     def __init__(self) -> None:
         self._unreachable: str | None = None
 
-    def ask(self, repository: str) -> Snapshot:
-        """Ask for the newest commit and its files: one request, answered in 2.5 s or given up.
+    def ask(self, repository: str, revision: str = "main") -> Snapshot:
+        """Ask for a branch's commit and its files: one request, answered in 2.5 s or given up.
 
         Raises:
             HubError: offline, no answer in time, refused, unknown, or no safetensors there.
@@ -79,14 +80,14 @@ class Hub:
             raise HubError("HF_HUB_OFFLINE is set")
         if self._unreachable is not None:
             raise HubError(self._unreachable)
-        answer = _within(ANSWER_WITHIN, lambda: _model_info(repository))
+        answer = _within(ANSWER_WITHIN, lambda: _model_info(repository, revision))
         if isinstance(answer, Exception):
             reason = f"the Hugging Face Hub says: {_reason(answer)}"
             if _is_transport(answer):
                 reason = f"the Hugging Face Hub cannot be reached: {_reason(answer)}"
                 self._unreachable = reason
             raise HubError(reason) from answer
-        return _snapshot(repository, answer)
+        return _snapshot(repository, revision, answer)
 
     def download(self, snapshot: Snapshot) -> Path:
         """Fetch every file of a snapshot into the Hugging Face cache and check it.
@@ -103,19 +104,20 @@ class Hub:
                     self._unreachable = str(error)
                 raise
             _check(path, file, snapshot.repository)
-        # The cache notes which commit is main only when it is asked for by that name. Done last,
+        # The cache notes a branch's commit only when it is asked for by that name. Done last,
         # so that the note means that everything is there.
-        return _download(snapshot.repository, "config.json", "main", PATIENCE).parent
+        last = _download(snapshot.repository, "config.json", snapshot.revision, PATIENCE)
+        return last.parent
 
 
-def cached_snapshot(repository: str) -> tuple[Path, str] | None:
-    """Return folder and commit of a repository that is whole in the Hugging Face cache.
+def cached_snapshot(repository: str, revision: str = "main") -> tuple[Path, str] | None:
+    """Return folder and commit of a repository's branch that is whole in the Hugging Face cache.
 
     Reads the cache's documented layout without importing the client, which takes half a second.
     """
     root = Path(constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
     try:
-        commit = (root / "refs" / "main").read_text(encoding="ascii").strip()
+        commit = (root / "refs" / revision).read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError):
         return None
     folder = root / "snapshots" / commit
@@ -164,10 +166,12 @@ def _within(seconds: float, work: Callable[[], Answer]) -> Answer | Exception:
     return answers[0] if answers else TimeoutError(f"no answer within {seconds:.3g} s")
 
 
-def _model_info(repository: str) -> "ModelInfo":
+def _model_info(repository: str, revision: str) -> "ModelInfo":
     from huggingface_hub import HfApi
 
-    return HfApi().model_info(repository, timeout=ANSWER_WITHIN, files_metadata=True)
+    return HfApi().model_info(
+        repository, revision=revision, timeout=ANSWER_WITHIN, files_metadata=True
+    )
 
 
 def _is_transport(error: Exception) -> bool:
@@ -179,7 +183,7 @@ def _reason(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _snapshot(repository: str, info: "ModelInfo") -> Snapshot:
+def _snapshot(repository: str, revision: str, info: "ModelInfo") -> Snapshot:
     siblings = info.siblings or []
     names = {sibling.rfilename for sibling in siblings}
     single = "model.safetensors" in names
@@ -196,9 +200,10 @@ def _snapshot(repository: str, info: "ModelInfo") -> Snapshot:
     if info.sha is None or not any(f.name.endswith(".safetensors") for f in wanted):
         raise HubError(
             f"{repository} holds no safetensors weights, and nothing else is loaded: a pickle such "
-            "as pytorch_model.bin may run code"
+            "as pytorch_model.bin may run code; where a pull request holds them, a plugin can name "
+            'it: Backbone(revision="refs/pr/1")'
         )
-    return Snapshot(repository, info.sha, wanted)
+    return Snapshot(repository, revision, info.sha, wanted)
 
 
 def _is_weights(name: str, single: bool) -> bool:

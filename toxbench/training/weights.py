@@ -136,7 +136,8 @@ class WeightsFinder:
             if backbone.stand_in is None or find_spec(_PACKAGE) is None:
                 raise TryAgainError(
                     f"no weights for {backbone.name}: {error}; "
-                    f"{_no_stand_in(backbone)} or name a folder: --weights {backbone.name}=PATH"
+                    f"{_no_stand_in(backbone, 'try again with a network')} or name a folder: "
+                    f"--weights {backbone.name}=PATH"
                 ) from error
             weights = _stand_in(backbone)
             warning = (
@@ -146,11 +147,11 @@ class WeightsFinder:
             return replace(weights, warning=warning)
 
     def _from_hub(self, backbone: Backbone) -> Weights:
-        cached = cached_snapshot(backbone.checkpoint)
+        cached = cached_snapshot(backbone.checkpoint, backbone.revision)
         if cached is not None:
             folder, commit = cached
             return Weights(_hub_record(backbone, commit), folder, {})
-        snapshot = self._hub.ask(backbone.checkpoint)
+        snapshot = self._hub.ask(backbone.checkpoint, backbone.revision)
         record = _hub_record(backbone, snapshot.commit)
         return Weights(record, self._hub.download(snapshot) if self._download else None, {})
 
@@ -193,7 +194,7 @@ def parameters_here(backbone: Backbone) -> tuple[str, int | None]:
         "cached", "stand-in" or "to download", and the number of pretrained parameters, or None
         where it is not known yet.
     """
-    cached = cached_snapshot(backbone.checkpoint)
+    cached = cached_snapshot(backbone.checkpoint, backbone.revision)
     if cached is not None:
         return "cached", sum(parameter_counts(cached[0]).values())
     source = _package_folder()
@@ -252,7 +253,8 @@ def _pickled(folder: Path) -> str:
 def _stand_in(backbone: Backbone) -> Weights:
     stand_in = backbone.stand_in
     if stand_in is None or find_spec(_PACKAGE) is None:
-        raise SettingsError(f"{backbone.name} has no stand-in here; {_no_stand_in(backbone)}")
+        instead = _no_stand_in(backbone, "use --weights hub")
+        raise SettingsError(f"{backbone.name} has no stand-in here; {instead}")
     folder = _stand_in_folder(backbone.name, stand_in)
     if not _is_as_written(folder):
         _write_stand_in(stand_in, folder)
@@ -271,9 +273,9 @@ def _of_the_disk(error: OSError | Exception) -> OSError:
     return error if isinstance(error, OSError) else OSError(errno.ENOSPC, str(error))
 
 
-def _no_stand_in(backbone: Backbone) -> str:
+def _no_stand_in(backbone: Backbone, instead: str) -> str:
     if backbone.stand_in is None:
-        return "its plugin brings none; use --weights hub"
+        return f"its plugin brings no stand-in; {instead}"
     return 'pip install "toxbench[offline]"'
 
 

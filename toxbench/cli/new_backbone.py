@@ -1,0 +1,128 @@
+"""``toxbench new-backbone``: a plugin distribution to start from. Does not import torch."""
+
+import re
+import shutil
+from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
+from string import Template
+
+import click
+
+from toxbench import __version__
+from toxbench.cli.output import say
+from toxbench.errors import SettingsError
+from toxbench.plugin.registry import Registry, is_name
+from toxbench.report.words import printable
+from toxbench.settings import possible_path
+
+# Template -> file of the distribution.
+_FILES = {
+    "pyproject.toml.in": "pyproject.toml",
+    "module.py.in": "$module.py",
+    "test_module.py.in": "tests/test_$module.py",
+    "tox.ini.in": "tox.ini",
+    "README.md.in": "README.md",
+    "gitignore.in": ".gitignore",
+}
+
+
+@click.command("new-backbone")
+@click.argument("name")
+@click.option(
+    "--into",
+    type=click.Path(path_type=Path),
+    default=Path(),
+    help="Folder to put the new distribution's folder into. [here]",
+)
+@click.option("--debug", is_flag=True, help="Show a traceback with every error.")
+def new_backbone(name: str, into: Path, debug: bool) -> None:
+    """Write an installable plugin with a backbone NAME, and tests of its contract.
+
+    The folder toxbench-NAME holds the module to edit, its tests, pyproject.toml, tox.ini and a
+    README. Its tests pass as they are: pip install tox && tox
+    """
+    words = _words(name)
+    _refuse_taken(name, words["module"])
+    folder = _free_folder(into, words["distribution"])
+    _write(folder, words)
+    shown = printable(str(folder))
+    say(f"wrote {shown}: edit {words['module']}.py, then")
+    say(f"  cd {shown} && pip install -e . && toxbench backbones")
+    say("  pip install tox && tox")
+
+
+def _words(name: str) -> dict[str, str]:
+    """Return what the templates are filled with.
+
+    Raises:
+        SettingsError: no backbone can have that name.
+    """
+    if not is_name(name):
+        raise SettingsError(
+            f"{printable(name)[:80]!r} cannot be the name of a backbone: it takes 1 to 64 letters, "
+            "digits, '-', '_' or '.', and starts with a letter or digit"
+        )
+    distribution = f"toxbench-{re.sub(r'[-_.]+', '-', name).strip('-').lower()}"
+    return {
+        "name": name,
+        "distribution": distribution,
+        "module": distribution.replace("-", "_"),
+        "toxbench": __version__,
+    }
+
+
+def _refuse_taken(name: str, module: str) -> None:
+    """Refuse names that would keep the new plugin from loading beside those installed.
+
+    Raises:
+        SettingsError: a backbone, plugin or module has the name, but for its case.
+    """
+    registry = Registry.discover()
+    plugins = {plugin: f"plugin {plugin!r} of {who}" for plugin, who in registry.imported.items()}
+    backbones = {
+        known: f"backbone {known!r} of {found.distribution}"
+        for known, found in registry.backbones.items()
+    }
+    owners = {known.lower(): who for known, who in {**plugins, **backbones}.items()}
+    if find_spec(module) is not None:
+        owners.setdefault(name.lower(), f"the module {module} is installed")
+    if name.lower() in owners:
+        raise SettingsError(
+            f"{name!r} is taken: {printable(owners[name.lower()])}; choose another name, such as "
+            f"{f'my-{name}'[:64]!r}"
+        )
+
+
+def _free_folder(into: Path, distribution: str) -> Path:
+    """Return the folder to make.
+
+    Raises:
+        SettingsError: something is there already, or the path is impossible.
+    """
+    try:
+        folder = possible_path(into) / distribution
+    except ValueError as error:
+        raise SettingsError(f"--into: {error}") from error
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise SettingsError(f"{folder} is there already and is no folder; remove it, or use --into")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise SettingsError(
+            f"{folder} is there already and not empty: nothing is overwritten; remove it, choose "
+            "another name, or put the new one elsewhere with --into FOLDER"
+        )
+    return folder
+
+
+def _write(folder: Path, words: dict[str, str]) -> None:
+    """Write all files, or leave none of them behind."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        for template, target in _FILES.items():
+            text = (files("toxbench.cli") / "scaffold" / template).read_text(encoding="utf-8")
+            path = folder / Template(target).substitute(words)
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(Template(text).substitute(words), encoding="utf-8")
+    except OSError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
