@@ -41,6 +41,7 @@ DISCOVERING: dict[tuple[str, ...], tuple[str, ...]] = {
     ("errors",): (),
     ("metrics",): (),
     ("backbones",): (),
+    ("new-backbone",): ("own",),
     ("data", "check"): ("comments.csv", "--backbones", "bert"),
 }
 pytestmark = pytest.mark.faults(43)

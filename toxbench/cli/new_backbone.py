@@ -10,6 +10,7 @@ from string import Template
 import click
 
 from toxbench import __version__
+from toxbench.cli.options import plugins_option
 from toxbench.cli.output import say
 from toxbench.errors import SettingsError
 from toxbench.plugin.registry import Registry, is_name
@@ -35,15 +36,16 @@ _FILES = {
     default=Path(),
     help="Folder to put the new distribution's folder into. [here]",
 )
+@plugins_option
 @click.option("--debug", is_flag=True, help="Show a traceback with every error.")
-def new_backbone(name: str, into: Path, debug: bool) -> None:
+def new_backbone(name: str, into: Path, plugins: tuple[str, ...] | None, debug: bool) -> None:
     """Write an installable plugin with a backbone NAME, and tests of its contract.
 
     The folder toxbench-NAME holds the module to edit, its tests, pyproject.toml, tox.ini and a
     README. Its tests pass as they are: pip install tox && tox
     """
     words = _words(name)
-    _refuse_taken(name, words["module"])
+    _refuse_taken(name, words["module"], Registry.discover(plugins))
     folder = _free_folder(into, words["distribution"])
     _write(folder, words)
     shown = printable(str(folder))
@@ -72,13 +74,12 @@ def _words(name: str) -> dict[str, str]:
     }
 
 
-def _refuse_taken(name: str, module: str) -> None:
+def _refuse_taken(name: str, module: str, registry: Registry) -> None:
     """Refuse names that would keep the new plugin from loading beside those installed.
 
     Raises:
         SettingsError: a backbone, plugin or module has the name, but for its case.
     """
-    registry = Registry.discover()
     plugins = {plugin: f"plugin {plugin!r} of {who}" for plugin, who in registry.imported.items()}
     backbones = {
         known: f"backbone {known!r} of {found.distribution}"
