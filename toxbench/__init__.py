@@ -11,7 +11,8 @@ from toxbench.plugin.baseline import Baseline, Predict
 from toxbench.plugin.formats import ReportFormat, Table
 from toxbench.plugin.hookspecs import hookimpl
 from toxbench.plugin.space import Choice, Range, Space, fine_tuning_space, stand_in_space
-from toxbench.records import CellKey, CellRecord, EpochRecord
+from toxbench.plugin.tracker import Tracker, cell_facts, cell_numbers, epoch_numbers
+from toxbench.records import CellKey, CellRecord, EpochRecord, RunRecord
 from toxbench.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -30,12 +31,17 @@ __all__ = [
     "Predict",
     "Range",
     "ReportFormat",
+    "RunRecord",
     "Space",
     "StandIn",
     "Table",
     "Tensors",
+    "Tracker",
     "TrainSettings",
+    "cell_facts",
+    "cell_numbers",
     "compare",
+    "epoch_numbers",
     "fine_tuning_space",
     "first_token_classifier",
     "hookimpl",

@@ -13,6 +13,7 @@ from toxbench.cli.options import (
     used,
 )
 from toxbench.cli.output import say
+from toxbench.cli.run import tracker_lines
 from toxbench.errors import CellsFailedError, StorageError
 from toxbench.settings import RunSettings, SplitSettings, TrainSettings, TuneSettings
 
@@ -120,6 +121,7 @@ def _plan_text(planned: "TunePlan") -> str:
         space = ", ".join(f"{n}={described(d)}" for n, d in definition.space.items())
         lines.append(f"Backbone  {candidate.name} from {candidate.weights.record.label}: {space}")
     lines.append(f"Studies   {shown_url(planned.url)} (optuna-dashboard opens it)")
+    lines += tracker_lines(plan)
     return "\n".join(lines)
 
 
