@@ -37,7 +37,9 @@ ALLOWED: dict[str, set[str]] = {
     "__main__": {"cli"},
     "toxbench": {"base", "plugin", "benchmark", "tuning"},
 }
-HEAVY = {"torch", "transformers", "pandas", "sklearn", "optuna", "matplotlib"}
+HEAVY = {
+    "torch", "transformers", "pandas", "sklearn", "optuna", "matplotlib", "mlflow", "tensorboard",
+}  # fmt: skip
 FOR_TYPES = {"TYPE_CHECKING", "typing.TYPE_CHECKING"}
 TOP_LEVEL = {
     "toxbench", "plugins", "tests", "results", "pyproject.toml", "tox.ini", "README.md",

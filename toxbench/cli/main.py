@@ -141,4 +141,4 @@ def _debug(words: Sequence[str]) -> None:
 def _say(message: str) -> None:
     """Write one line that no terminal takes as a command."""
     with suppress(OSError):  # a log on a full disk: the exit code is left to tell
-        say(f"toxbench: error: {printable(message)}", err=True)
+        say(f"toxbench: error: {printable(message)}", err=True, style="error")
