@@ -1,11 +1,36 @@
 """``toxbench leaderboard``: print a stored leaderboard again."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from toxbench.cli.metrics import WithMetrics
 from toxbench.cli.options import FilePath, format_option, plugins_option
+from toxbench.errors import SettingsError
+
+if TYPE_CHECKING:
+    from toxbench.store.cells import CellStore
+
+
+class Seconds(click.FloatRange):
+    """A time between two looks."""
+
+    name = "seconds"
+
+    def __init__(self) -> None:
+        super().__init__(min=0.1, max=3600)
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> object:
+        """Read a number; the word behind --watch may have been meant as a folder."""
+        try:
+            float(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is no number of seconds; put folders before --watch", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 @click.command(cls=WithMetrics)
@@ -13,12 +38,17 @@ from toxbench.cli.options import FilePath, format_option, plugins_option
 @format_option
 @plugins_option
 @click.option("--per-label", is_flag=True, help="Print the scores of each label instead.")
+@click.option(
+    "--watch", "every", is_flag=False, flag_value="2", type=Seconds(), metavar="[SECONDS]",
+    help="Print it again whenever it changed, until no run writes to it any more.",
+)  # fmt: skip
 @click.option("--debug", is_flag=True, help="Show a traceback with every error.")
 def leaderboard(
     folders: tuple[Path, ...],
     name: str | None,
     plugins: tuple[str, ...] | None,
     per_label: bool,
+    every: float | None,
     debug: bool,
 ) -> None:
     """Print the stored leaderboard of FOLDER; without one, the newest in results/.
@@ -26,12 +56,23 @@ def leaderboard(
     Several folders, from several machines say, make one leaderboard if they hold results of the
     same protocol; otherwise what differs is named.
     """
-    from toxbench.cli.show import print_labels, print_leaderboard
+    from toxbench.cli.show import print_headlines, print_labels, print_leaderboard
+    from toxbench.cli.watch import watch
     from toxbench.plugin.registry import Registry
     from toxbench.store.find import find_store
     from toxbench.store.ranking import load_leaderboard
 
     registry = Registry.discover(plugins)
-    stores = [find_store(folder) for folder in folders or (Path("results"),)]
-    show = print_labels if per_label else print_leaderboard
-    show(load_leaderboard(*stores), registry, name)
+    where = folders or (Path("results"),)
+    if every is None:
+        show = print_labels if per_label else print_leaderboard
+        show(load_leaderboard(*map(find_store, where)), registry, name)
+        return
+    if name is not None:
+        raise SettingsError("--watch is for people, and prints again and again; leave out --format")
+    brief = print_labels if per_label else print_headlines
+
+    def print_again(stores: "Sequence[CellStore]") -> None:
+        brief(load_leaderboard(*stores), registry, None)
+
+    watch(where, every, print_again)

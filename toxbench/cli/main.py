@@ -11,6 +11,7 @@ import click
 
 from toxbench.atomic import NO_ROOM
 from toxbench.cli.backbones import backbones
+from toxbench.cli.candidate import show
 from toxbench.cli.compare import compare
 from toxbench.cli.data import data
 from toxbench.cli.errors import errors
@@ -45,7 +46,7 @@ def cli(debug: bool) -> None:
 
 
 for command in (
-    run, tune, leaderboard, compare, rescore, errors, metrics, backbones, data, speed,
+    run, tune, leaderboard, show, compare, rescore, errors, metrics, backbones, data, speed,
 ):  # fmt: skip
     cli.add_command(command)
 
