@@ -74,6 +74,7 @@ def run_plan(
         keeper = _Keeper(plan, registry, feedback, told)
         keeper.begin()
         tasks = [(candidate, key) for candidate, key in plan.missing if not plan.store.has(key)]
+        plan.store.expect(len(tasks))
         try:
             _compute(plan, tasks, keeper)
         finally:

@@ -1,9 +1,10 @@
 """``toxbench show``: everything that is stored of one candidate."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -60,7 +61,8 @@ def show(
     if format_name == "json" and which is None:
         say(json.dumps({key: json.loads(render(table)) for key, table in wanted.items()}, indent=2))
     else:
-        print_tables(list(wanted.values()), registry, format_name)
+        said = [table for key, table in wanted.items() if table.rows or key == which]
+        print_tables(said, registry, format_name)
 
 
 def _references(
@@ -79,7 +81,7 @@ def _references(
     except (PluginError, SettingsError):  # results outlive the plugin that made them
         backbone = None
     if backbone is not None:
-        layers = [backbone.defaults.model_dump(exclude_unset=True)]
+        layers: list[Mapping[str, Any]] = [backbone.defaults.model_dump(exclude_unset=True)]
         if first.weights.source == "stand-in" and backbone.stand_in is not None:
             layers.append(backbone.stand_in.defaults)
         references["default"] = layered(TrainSettings, *layers)

@@ -1,5 +1,6 @@
 """``toxbench leaderboard``: print a stored leaderboard again."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,23 +15,23 @@ if TYPE_CHECKING:
     from toxbench.store.cells import CellStore
 
 
-class Seconds(click.FloatRange):
-    """A time between two looks."""
+_LONGEST = 3600.0
 
-    name = "seconds"
 
-    def __init__(self) -> None:
-        super().__init__(min=0.1, max=3600)
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> object:
-        """Read a number; the word behind --watch may have been meant as a folder."""
-        try:
-            float(str(value))
-        except ValueError:
-            self.fail(f"{value!r} is no number of seconds; put folders before --watch", param, ctx)
-        return super().convert(value, param, ctx)
+def _seconds(context: click.Context, option: click.Parameter, value: str | None) -> float | None:
+    """Read the time between two looks; the word behind --watch may have been meant as a folder."""
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = math.nan
+    if not 0.1 <= seconds <= _LONGEST:
+        raise SettingsError(
+            f"--watch {value}: a number of seconds from 0.1 to {_LONGEST:.0f} or nothing stands "
+            "there; put folders before --watch"
+        )
+    return seconds
 
 
 @click.command(cls=WithMetrics)
@@ -39,7 +40,7 @@ class Seconds(click.FloatRange):
 @plugins_option
 @click.option("--per-label", is_flag=True, help="Print the scores of each label instead.")
 @click.option(
-    "--watch", "every", is_flag=False, flag_value="2", type=Seconds(), metavar="[SECONDS]",
+    "--watch", "every", is_flag=False, flag_value="2", callback=_seconds, metavar="[SECONDS]",
     help="Print it again whenever it changed, until no run writes to it any more.",
 )  # fmt: skip
 @click.option("--debug", is_flag=True, help="Show a traceback with every error.")

@@ -1,7 +1,7 @@
 """One candidate, as tables: settings, cells, curves, labels, thresholds and failures."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from toxbench.errors import SettingsError, nearest
@@ -51,7 +51,8 @@ def find_candidate(
     have = {cell.key for cell in stored}
     failed = [record for record in failed if record.key not in have]
     rows = {(row.candidate, row.digest): row for row in board.rows}
-    found = sorted({(r.key.candidate, r.key.digest) for r in (*stored, *failed)})
+    keys = {*have, *(record.key for record in failed)}
+    found = sorted({(key.candidate, key.digest) for key in keys})
     named = dict(zip(_names(found, rows), found, strict=True))
     chosen = named[_chosen(name.removesuffix(" (constant!)"), list(named), found)]
     own = [cell for cell in stored if (cell.key.candidate, cell.key.digest) == chosen]
@@ -89,7 +90,8 @@ def _chosen(name: str, names: list[str], found: Sequence[tuple[str, str]]) -> st
         raise SettingsError(f"{name} is on the leaderboard more than once; name one of {listed}")
     there = ", ".join(names) or "none yet"
     raise SettingsError(
-        f"no candidate is called {name!r}{nearest(name, names)}; there are: {there}"
+        f"no candidate is called {name!r}{nearest(name, {*names, *(n for n, _ in found)})}; "
+        f"there are: {there}"
     )
 
 
@@ -165,13 +167,14 @@ def settings_table(candidate: Candidate) -> Table:
     records = tuple[Record, ...](
         {"setting": name, "value": value}
         | {
-            other: known[name] if known[name] != value else "same"
+            other: "same" if known[name] == value else known[name]
             for other, known in others.items()
         }
         for name, value in own.items()
     )
     notes = [] if own else ["A baseline, or nothing stored: there are no training settings."]
-    return _table("Settings", ("setting", "value", *others), records, notes)
+    table = _table("Settings", ("setting", "value", *others), records, notes)
+    return replace(table, rows=tuple(tuple(map(str, record.values())) for record in records))
 
 
 def cells_table(candidate: Candidate) -> Table:
@@ -237,7 +240,7 @@ def sparkline(values: Sequence[Value]) -> str:
 def labels_table(candidate: Candidate) -> Table:
     """Return each label on the test rows, mean over cells whose fold has a positive row of it."""
     records = tuple(
-        _label(label, [cell.per_label for cell in candidate.cells], number)
+        _label(label, candidate.cells, number)
         for number, label in enumerate(candidate.labels if candidate.cells else ())
     )
     notes = [
@@ -247,16 +250,17 @@ def labels_table(candidate: Candidate) -> Table:
     return _table("Labels on the test rows", headers, records, notes)
 
 
-def _label(label: str, cells: Sequence[Mapping[str, Sequence[LabelScores]]], number: int) -> Record:
-    at_half = [own[HALF][number] for own in cells]
-    chosen = [own[PER_LABEL][number] for own in cells if PER_LABEL in own]
+def _label(label: str, cells: Sequence[CellRecord], number: int) -> Record:
+    at_half = [cell.per_label[HALF][number] for cell in cells]
+    chosen = [cell.per_label[PER_LABEL][number] for cell in cells if PER_LABEL in cell.per_label]
+    supports = {cell.key.fold: cell.per_label[HALF][number].support for cell in cells}
 
     def mean(of: Callable[[LabelScores], float | None], scores: list[LabelScores]) -> Value:
         return _mean(of(score) for score in scores if score.support)
 
     return {
         "label": printable(label),
-        "test positives": round(fmean(score.support for score in at_half)),
+        "test positives": sum(supports.values()),
         "precision": mean(lambda score: score.precision, at_half),
         "recall": mean(lambda score: score.recall, at_half),
         "F1": mean(lambda score: score.f1, at_half),
