@@ -69,7 +69,9 @@ def _parts(table: Table, width: int) -> Iterator[list[Line]]:
     # Half of the width is for what tells the rows apart, and half at least for what they say.
     share = width if len(keys) == len(columns) else width // 2
     room = max(1, (share - len(_GAP) * (len(keys) - 1)) // max(1, len(keys)))
-    head = [_fitted(column, min(_natural(column), room)) for column in keys]
+    head = [_fitted(column, max(room, _longest_word(column))) for column in keys]
+    if sum(map(_width, head)) > width - _NARROW:  # only then are names and ids cut
+        head = [_fitted(column, room) for column in keys]
     rest = max(1, width - sum(_width(column) + len(_GAP) for column in head))
     others = [_fitted(column, rest) for column in columns[table.keys :]]
     for group in _groups(others, rest) if others else [[]]:
@@ -96,15 +98,18 @@ def _fitted(column: Sequence[str], room: int) -> list[_Cell]:
     is_words = any(any(c.isalpha() for c in cell) and " " in cell for cell in cells)
     below = max((_natural([cell]) for cell in cells), default=0)
     if is_words:
-        longest = max(cell_len(word) for cell in cells for word in cell.split() or [""])
-        below = min(below, max(longest, _NARROW, room // 2))
-    header = max((cell_len(word) for word in column[0].split()), default=1)
+        below = min(below, max(_longest_word(cells), _NARROW, room // 2))
+    header = _longest_word(column[:1])
     limit = max(1, min(room, max(below, header)))
     return [wrapped(" ".join(cell.split()), limit) for cell in column]
 
 
 def _natural(column: Iterable[str]) -> int:
     return max((cell_len(line) for cell in column for line in cell.split("\n")), default=0)
+
+
+def _longest_word(column: Iterable[str]) -> int:
+    return max((cell_len(word) for cell in column for word in cell.split()), default=0)
 
 
 def _width(column: Iterable[_Cell]) -> int:
