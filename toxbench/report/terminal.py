@@ -70,7 +70,9 @@ def _parts(table: Table, width: int) -> Iterator[list[Line]]:
     share = width if len(keys) == len(columns) else width // 2
     room = max(1, (share - len(_GAP) * (len(keys) - 1)) // max(1, len(keys)))
     head = [_fitted(column, max(room, _longest_word(column))) for column in keys]
-    if sum(map(_width, head)) > width - _NARROW:  # only then are names and ids cut
+    needed = max(map(_unbroken, columns[table.keys :]), default=0)
+    if sum(_width(column) + len(_GAP) for column in head) + needed > width:
+        # Only then are names and ids cut: numbers have to be read whole.
         head = [_fitted(column, room) for column in keys]
     rest = max(1, width - sum(_width(column) + len(_GAP) for column in head))
     others = [_fitted(column, rest) for column in columns[table.keys :]]
@@ -95,9 +97,8 @@ def _groups(columns: Iterable[list[_Cell]], room: int) -> Iterator[list[list[_Ce
 def _fitted(column: Sequence[str], room: int) -> list[_Cell]:
     """Wrap a column: its header to what is below it, and words to a width that suits them."""
     cells = column[1:]
-    is_words = any(any(c.isalpha() for c in cell) and " " in cell for cell in cells)
     below = max((_natural([cell]) for cell in cells), default=0)
-    if is_words:
+    if _is_words(cells):
         below = min(below, max(_longest_word(cells), _NARROW, room // 2))
     header = _longest_word(column[:1])
     limit = max(1, min(room, max(below, header)))
@@ -106,6 +107,16 @@ def _fitted(column: Sequence[str], room: int) -> list[_Cell]:
 
 def _natural(column: Iterable[str]) -> int:
     return max((cell_len(line) for cell in column for line in cell.split("\n")), default=0)
+
+
+def _is_words(cells: Iterable[str]) -> bool:
+    return any(any(c.isalpha() for c in cell) and " " in cell for cell in cells)
+
+
+def _unbroken(column: Sequence[str]) -> int:
+    """Return what a column takes at least: its longest number or word."""
+    cells = column[1:]
+    return max(_longest_word(column), 0 if _is_words(cells) else _natural(cells))
 
 
 def _longest_word(column: Iterable[str]) -> int:
