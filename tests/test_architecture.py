@@ -37,7 +37,10 @@ ALLOWED: dict[str, set[str]] = {
     "__main__": {"cli"},
     "toxbench": {"base", "plugin", "benchmark", "tuning"},
 }
-HEAVY = {"torch", "transformers", "pandas", "sklearn", "optuna", "matplotlib", "pytest"}
+HEAVY = {
+    "torch", "transformers", "pandas", "sklearn", "optuna", "matplotlib", "mlflow", "tensorboard",
+    "pytest",
+}  # fmt: skip
 FOR_TYPES = {"TYPE_CHECKING", "typing.TYPE_CHECKING"}
 TOP_LEVEL = {
     "toxbench", "plugins", "tests", "results", "pyproject.toml", "tox.ini", "README.md",

@@ -16,7 +16,8 @@ from toxbench.plugin.stand_in import (
     minilm_as_roberta_config,
     minilm_config,
 )
-from toxbench.records import CellKey, CellRecord, EpochRecord
+from toxbench.plugin.tracker import Tracker, cell_facts, cell_numbers, epoch_numbers
+from toxbench.records import CellKey, CellRecord, EpochRecord, RunRecord
 from toxbench.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -35,12 +36,17 @@ __all__ = [
     "Predict",
     "Range",
     "ReportFormat",
+    "RunRecord",
     "Space",
     "StandIn",
     "Table",
     "Tensors",
+    "Tracker",
     "TrainSettings",
+    "cell_facts",
+    "cell_numbers",
     "compare",
+    "epoch_numbers",
     "fine_tuning_space",
     "first_token_classifier",
     "hookimpl",

@@ -91,6 +91,18 @@ class CellKey(Frozen):
         return f"{self.candidate}-{self.digest}-fold{self.fold}-seed{self.seed}"
 
 
+class RunRecord(Frozen):
+    """What a run is about, before its first cell. It holds no comment and no path."""
+
+    table: str = Field(description="the table's name")
+    fingerprint: str = Field(description="of the protocol")
+    synthetic: bool = Field(description="the table is the built-in sample")
+    labels: tuple[str, ...]
+    folds: int
+    seeds: int = Field(description="of each backbone")
+    exploratory: bool = Field(description="too few seeds to rank backbones by")
+
+
 class WeightsRecord(Frozen):
     """Where a backbone started from, as it may be printed and stored (no local path)."""
 

@@ -214,6 +214,7 @@ class RunSettings(Frozen):
     backbone: dict[str, dict[str, Any]] = Field(
         {}, description="training settings for one backbone alone"
     )
+    trackers: tuple[str, ...] = Field((), description="told of epochs and cells; see --trackers")
     tuned: bool = Field(False, description="each backbone once more, with the settings found")
     resume: bool = Field(False, description="only go on with stored results of this table, split")
     tune: dict[str, Any] = Field({}, description="fields of TuneSettings; only tune reads them")

@@ -89,7 +89,9 @@ def test_nothing_that_is_stored_says_whose_it_is(alice: Command, home: Path) -> 
     weights = ("--weights", f"bert={home}/inputs/tiny,leaky={home}/inputs/tiny")
     small = ("--max-length", "16", "--epochs", "1")
     both = ("--backbones", "bert,leaky", "--baselines", "none")
-    done = alice("run", *data, *weights, *small, *both, "--split-file", str(home / "split.json"))
+    trackers = ("--trackers", "tensorboard,mlflow")
+    done = alice("run", *data, *weights, *small, *both, *trackers,
+                 "--split-file", str(home / "split.json"))  # fmt: skip
     assert done.returncode == 5, done.stderr
     done = alice("tune", *data, *weights, *small, *both, "--trials", "2", "--finalists", "1",
                  "--seeds", "1", "--split-file", str(home / "split.json"))  # fmt: skip
@@ -102,7 +104,7 @@ def test_nothing_that_is_stored_says_whose_it_is(alice: Command, home: Path) -> 
     assert {"split.json"} <= set(os.listdir(home))
     assert {
         ".last-tune.json", "studies.sqlite3", "trials.csv", "tuned.toml", "manifest.json",
-        "protocol.json", "rows.safetensors", "leaderboard.md", "speed.json",
+        "protocol.json", "rows.safetensors", "leaderboard.md", "speed.json", "mlflow.db",
     } <= stored  # fmt: skip
     assert any("no ~/inputs/tiny" in path.read_text() for path in home.rglob("trial-*.json"))
     assert leaks(home) == []

@@ -66,6 +66,7 @@ def run(
     cell_timeout: str | None = None,
     plugins: Sequence[str] | None = None,
     resume: bool | None = None,
+    trackers: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """Compare backbones on a table and return the leaderboard.
 
@@ -93,6 +94,7 @@ def run(
         plugins: of other distributions that may load, by the names of their entry points;
             default all that are installed.
         resume: only go on with stored results of this very table and split, or raise.
+        trackers: names of trackers that are told of epochs and cells; default none.
 
     Returns:
         one row for each candidate, the highest mean test micro-F1 first; see `leaderboard`.
@@ -118,6 +120,7 @@ def run(
         "cell_timeout": cell_timeout,
         "plugins": plugins,
         "resume": resume,
+        "trackers": trackers,
     }
     flags = {name: value for name, value in given.items() if value is not None}
     settings = run_settings(read_config(Path(config)) if config is not None else {}, flags)

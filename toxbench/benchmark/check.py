@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 from toxbench.errors import PluginError, SettingsError, nearest
 from toxbench.plugin.backbone import Backbone
 from toxbench.plugin.baseline import Baseline
 from toxbench.plugin.registry import Item, Registered, Registry
+from toxbench.plugin.tracker import Tracker
 from toxbench.settings import RunSettings, SplitSettings, TrainSettings, layered, preset
 from toxbench.training.weights import WeightsChoice
 
@@ -64,6 +66,7 @@ def check_settings(settings: RunSettings, registry: Registry) -> None:
     for own in settings.backbone.values():
         layered(TrainSettings, own)
     asked_for(settings, registry)
+    trackers(settings, registry)
     both = set(settings.backbones) & set(baseline_names(settings, registry))
     if both:
         raise SettingsError(
@@ -76,6 +79,23 @@ def check_settings(settings: RunSettings, registry: Registry) -> None:
                 f"settings or weights are given for {name!r}, which is not among --backbones"
                 f"{nearest(name, settings.backbones)}"
             )
+
+
+def trackers(settings: RunSettings, registry: Registry) -> tuple[Registered[Tracker], ...]:
+    """Find the trackers that were asked for, each once; nothing of them is imported.
+
+    Raises:
+        SettingsError: nobody offers a name, or a package is missing that the tracker needs.
+        PluginError: its plugin is broken, or two claim the name.
+    """
+    found = tuple(map(registry.tracker, dict.fromkeys(settings.trackers)))
+    for item in (one.item for one in found):
+        if item.needs and find_spec(item.needs.partition(".")[0]) is None:
+            raise SettingsError(
+                f"--trackers {item.name} needs the package {item.needs}, which is not installed; "
+                f"first: {item.install or f'pip install {item.needs}'}"
+            )
+    return found
 
 
 def split_settings(settings: RunSettings) -> SplitSettings:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from toxbench.benchmark.candidate import BackboneCandidate, BaselineCandidate, Candidate
-from toxbench.benchmark.check import asked_for, check_settings, split_settings
+from toxbench.benchmark.check import asked_for, check_settings, split_settings, trackers
 from toxbench.benchmark.command import command_of
 from toxbench.benchmark.resume import check_resumable, other_table_warning
 from toxbench.data.folds import fold_warnings
@@ -17,6 +17,7 @@ from toxbench.errors import SettingsError
 from toxbench.evaluation import metrics, thresholds
 from toxbench.plugin.backbone import Backbone
 from toxbench.plugin.registry import Registered, Registry
+from toxbench.plugin.tracker import Tracker
 from toxbench.records import CellKey
 from toxbench.settings import RunSettings, TrainSettings, layered, preset, seconds
 from toxbench.store.cells import CellStore
@@ -50,6 +51,8 @@ class Plan:
         has_foreign: plugins of others were loaded into this process.
         environ: of this process before any plugin was loaded.
         command: that asks for the same on another machine.
+        trackers: that are told how it goes on.
+        seeds: cells of each backbone and fold.
     """
 
     source: Source
@@ -67,6 +70,8 @@ class Plan:
     has_foreign: bool = False
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     command: str = ""
+    trackers: tuple[Registered[Tracker], ...] = ()
+    seeds: int = 1
 
     def of(self, candidates: tuple[Candidate, ...], seeds: int) -> "Plan":
         """Return the plan of these candidates; each backbone has cells of that many seeds."""
@@ -77,7 +82,7 @@ class Plan:
             for seed in range(seeds if isinstance(candidate, BackboneCandidate) else 1)
         )
         missing = tuple((c, key) for c, key in cells if not self.store.has(key))
-        return replace(self, candidates=candidates, cells=cells, missing=missing)
+        return replace(self, candidates=candidates, cells=cells, missing=missing, seeds=seeds)
 
     def prepare(self) -> list[str]:
         """Write down which rows are for what, before anything is trained on them.
@@ -140,6 +145,7 @@ def make_plan(settings: RunSettings, registry: Registry, download: bool = True) 
         has_foreign=registry.has_foreign,
         environ=registry.environ,
         command=command_of("run", settings),
+        trackers=trackers(settings, registry),
     )
     return plan.of(candidates, settings.seeds)
 

@@ -1,10 +1,6 @@
 """Cells side by side in worker processes, each with its share of the threads."""
 
-import json
 import signal
-import socket
-import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,20 +8,12 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 
+from toxbench.benchmark.child import end_child, start_child
 from toxbench.benchmark.execution import Failure, Listener, Task
 from toxbench.benchmark.jobs import Broken, Ready, Report, Setup, job_of
 from toxbench.errors import StorageError
 from toxbench.records import EpochRecord
 from toxbench.report.words import duration
-
-# The worker imports what this process would, wherever it was started from. Ctrl-C and SIGTERM may
-# reach the whole group; what becomes of a worker is for the process that started it to say.
-_START = (
-    "import json, signal, sys; "
-    "signal.signal(signal.SIGINT, signal.SIG_IGN); signal.signal(signal.SIGTERM, signal.SIG_IGN); "
-    "sys.path[:] = json.loads(sys.argv[1]); "
-    "from toxbench.benchmark.worker import main; main(int(sys.argv[2]))"
-)
 
 
 @dataclass(frozen=True)
@@ -95,16 +83,7 @@ class _Worker:
     """A worker process, as seen from here."""
 
     def __init__(self, setup: Setup, terms: Terms, task: Task) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", _START, json.dumps(sys.path), str(theirs.fileno())],
-                stdin=subprocess.PIPE,  # its end tells the worker that this process is gone
-                stdout=2,  # what a plugin prints is no result of ours
-                pass_fds=[theirs.fileno()],
-                env=dict(terms.environ),
-            )
-        self.connection = Connection(ours.detach())
+        self._process, self.connection = start_child("toxbench.benchmark.worker", terms.environ)
         self._setup = replace(setup, plugin=task[0].plugin)
         self._seconds = terms.cell_seconds
         self.task = task
@@ -150,11 +129,7 @@ class _Worker:
 
     def end(self) -> None:
         """End the process; a second time does nothing."""
-        self.connection.close()
-        self._process.kill()
-        self._process.wait()
-        if self._process.stdin is not None:
-            self._process.stdin.close()
+        end_child(self._process, self.connection)
 
     def _report(self) -> Report:
         key = self.task[1]

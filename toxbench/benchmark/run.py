@@ -1,11 +1,11 @@
 """All cells of a run: what is missing is computed and stored, what fails harms only itself."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Protocol as Interface
 
 from toxbench.atomic import write_atomically
-from toxbench.benchmark.candidate import Candidate
+from toxbench.benchmark.candidate import BackboneCandidate, Candidate
 from toxbench.benchmark.cell import Probabilities
 from toxbench.benchmark.code import code_of
 from toxbench.benchmark.execution import Failure, Station, Task, compute_here
@@ -13,15 +13,16 @@ from toxbench.benchmark.jobs import Setup
 from toxbench.benchmark.plan import Plan
 from toxbench.benchmark.pool import Terms, compute_side_by_side
 from toxbench.benchmark.share import environ_of_a_worker, in_this_process, worker_count
+from toxbench.benchmark.trackers import Trackers, tracking
 from toxbench.errors import TryAgainError
-from toxbench.plugin.registry import Problem, Registry
-from toxbench.records import CellKey, CellRecord, EpochRecord
+from toxbench.plugin.registry import Registry
+from toxbench.records import CellKey, CellRecord, EpochRecord, RunRecord
 from toxbench.report.labels import label_tables
 from toxbench.report.tables import leaderboard_table
 from toxbench.store.cells import CellStore
 from toxbench.store.leaderboard import Leaderboard
 from toxbench.store.manifest import note_code
-from toxbench.store.ranking import load_leaderboard
+from toxbench.store.ranking import SEEDS_NEEDED, load_leaderboard
 from toxbench.training.loop import DivergedError
 
 _KINDS = {DivergedError.__name__: "diverged"}  # as the leaderboard names it
@@ -67,8 +68,13 @@ def run_plan(
         for line in (*plan.prepare(), *plan.store.mend()):
             feedback.warn(line)
         note_code(plan.store.folder, code_of(registry), plan.command)
-        keeper = _Keeper(plan, registry, feedback)
+        told = held.enter_context(
+            tracking(plan.store.folder, plan.trackers, plan.environ, feedback)
+        )
+        keeper = _Keeper(plan, registry, feedback, told)
+        keeper.begin()
         tasks = [(candidate, key) for candidate, key in plan.missing if not plan.store.has(key)]
+        plan.store.expect(len(tasks))
         try:
             _compute(plan, tasks, keeper)
         finally:
@@ -88,12 +94,22 @@ def _compute(plan: Plan, tasks: Sequence[Task], keeper: "_Keeper") -> None:
 class _Keeper:
     """Stores results as they come, and passes on what is heard."""
 
-    def __init__(self, plan: Plan, registry: Registry, feedback: Feedback) -> None:
+    def __init__(
+        self, plan: Plan, registry: Registry, feedback: Feedback, trackers: Trackers
+    ) -> None:
         self.failures: list[Failure] = []
+        self._trackers = trackers
         self._plan = plan
         self._registry = registry
         self._feedback = feedback
         self._number = 0
+
+    def begin(self) -> None:
+        """Tell of the run; tell the trackers what was stored while nobody told them."""
+        self._tell("toxbench_run_started", run=_described(self._plan))
+        if self._plan.trackers:
+            planned = {key for _, key in self._plan.cells}
+            self._trackers.catch_up(r for r in self._plan.store.records() if r.key in planned)
 
     def started(self, candidate: Candidate, key: CellKey) -> None:
         self._number += 1
@@ -104,13 +120,13 @@ class _Keeper:
     def epoch(self, key: CellKey, record: EpochRecord) -> None:
         comments = len(self._plan.protocol.folds[key.fold].train)
         self._feedback.epoch_finished(key, record, comments)
-        self._warn(self._registry.tell("toxbench_epoch_finished", cell=key, epoch=record))
+        self._tell("toxbench_epoch_finished", cell=key, epoch=record)
 
     def done(self, record: CellRecord, probabilities: Probabilities) -> None:
         self._plan.store.write(record, probabilities)
         self._plan.store.failures.remove(record.key)
         self._feedback.cell_finished(record)
-        self._warn(self._registry.tell("toxbench_cell_finished", result=record))
+        self._tell("toxbench_cell_finished", result=record)
 
     def failed(self, failure: Failure) -> None:
         self.failures.append(failure)
@@ -118,9 +134,23 @@ class _Keeper:
         self._plan.store.failures.write(failure.key, kind, failure.reason)
         self._feedback.cell_failed(failure)
 
-    def _warn(self, problems: Iterable[Problem]) -> None:
-        for problem in problems:
+    def _tell(self, hook: str, **arguments: object) -> None:
+        for problem in self._registry.tell(hook, **arguments):
             self._feedback.warn(str(problem))
+        self._trackers.tell(hook, **arguments)
+
+
+def _described(plan: Plan) -> RunRecord:
+    backbones = any(isinstance(candidate, BackboneCandidate) for candidate in plan.candidates)
+    return RunRecord(
+        table=plan.protocol.comments.name,
+        fingerprint=plan.protocol.fingerprint,
+        synthetic=plan.synthetic,
+        labels=plan.protocol.comments.labels,
+        folds=len(plan.protocol.folds),
+        seeds=plan.seeds,
+        exploratory=backbones and plan.seeds < SEEDS_NEEDED,
+    )
 
 
 def _hold(store: CellStore, patience: float, held: ExitStack, feedback: Feedback) -> None:

@@ -1,12 +1,10 @@
 """The process of a worker: computes what it is sent, one cell at a time, and reports."""
 
-import os
-import sys
-import threading
 from functools import cached_property
 from multiprocessing.connection import Connection
 
 from toxbench.benchmark.candidate import Candidate
+from toxbench.benchmark.child import leave_with_parent
 from toxbench.benchmark.execution import Failure, Station
 from toxbench.benchmark.jobs import Broken, Job, Ready, Setup, candidate_of
 from toxbench.errors import StorageError, ToxbenchError
@@ -15,7 +13,7 @@ from toxbench.plugin.registry import Registry
 
 def main(descriptor: int) -> None:
     """Serve the process at the other end of a socket until it closes."""
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    leave_with_parent()
     with Connection(descriptor) as connection:
         connection.send(Ready())
         setup: Setup = connection.recv()
@@ -58,9 +56,3 @@ class _Worker:
         if name not in self._candidates:
             self._candidates[name] = candidate_of(job, self._registry)
         return self._candidates[name]
-
-
-def _leave_with_parent() -> None:
-    """End this process when the one that started it is gone, even if it was killed."""
-    sys.stdin.buffer.read()
-    os._exit(1)

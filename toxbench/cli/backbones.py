@@ -11,8 +11,8 @@ from toxbench.cli.output import say
 @click.option("--debug", is_flag=True, help="Show a traceback with every error.")
 def backbones(plugins: tuple[str, ...] | None, debug: bool) -> None:
     """List backbones: where they come from, and what weights there are on this machine."""
-    from tabulate import tabulate
-
+    from toxbench.cli.show import print_tables
+    from toxbench.plugin.formats import Table
     from toxbench.plugin.registry import Registry
     from toxbench.report.words import millions, printable
     from toxbench.training.weights import parameters_here
@@ -33,9 +33,9 @@ def backbones(plugins: tuple[str, ...] | None, debug: bool) -> None:
             )
         )
     headers = ("backbone", "checkpoint", "weights here", "parameters", "from")
-    say(tabulate(rows, headers=headers, disable_numparse=True))
+    print_tables([Table("", headers, tuple(rows), (), ())], registry, None)
     baselines = [f"{name} ({entry.distribution})" for name, entry in registry.baselines.items()]
     say(f"\nBaselines: {', '.join(baselines) or 'none'}")
     say("Parameters are those of the pretrained weights here, without a new head.")
     for problem in registry.problems:
-        say(f"toxbench: warning: {printable(str(problem))}", err=True)
+        say(f"toxbench: warning: {printable(str(problem))}", err=True, style="warning")

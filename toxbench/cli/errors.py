@@ -6,7 +6,6 @@ from typing import Any
 import click
 
 from toxbench.cli.options import FilePath, format_option, plugins_option
-from toxbench.cli.output import say
 from toxbench.cli.table import show_text_options, texts_to_show
 from toxbench.errors import SettingsError
 
@@ -46,6 +45,7 @@ def errors(
     Test rows that every candidate misses, those that they disagree about, and labels that look
     wrong. Nothing is trained, and no comment is printed without --show-text.
     """
+    from toxbench.cli.show import print_tables
     from toxbench.plugin.registry import Registry
     from toxbench.report.errors import TABLES, Shown
     from toxbench.store.find import find_store
@@ -53,8 +53,9 @@ def errors(
 
     if name in _ONE_TABLE and which is None:
         raise SettingsError(f"{name} holds one table; choose with --table missed|disagree|labels")
-    render = Registry.discover(plugins).report_format(name or "plain").item.render
+    registry = Registry.discover(plugins)
+    registry.report_format(name or "plain")  # refused now, not after seconds
     predicted = load_predicted(find_store(folder or Path("results")))
     shown = Shown(limit, texts_to_show(predicted.protocol, values))
     tables = [make(predicted, shown) for key, make in TABLES.items() if which in {None, key}]
-    say("\n\n".join(render(table).strip() for table in tables))
+    print_tables(tables, registry, name)

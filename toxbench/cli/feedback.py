@@ -17,10 +17,12 @@ from rich.progress import (
 )
 
 from toxbench.benchmark.execution import Failure
-from toxbench.cli.output import say
+from toxbench.cli.output import Style, has_colour, say
 from toxbench.records import CellKey, CellRecord, EpochRecord, TrialRecord
 from toxbench.report.words import duration, printable
 from toxbench.tuning.progress import SearchProgress
+
+_LOOKS: dict[Style, str] = {"": "", "error": "red", "warning": "yellow", "strong": "bold"}
 
 
 class Quiet:
@@ -48,7 +50,7 @@ class Quiet:
         """Write one line, and the traceback if it was asked for."""
         if self._debug:
             say(failure.trace.rstrip("\n"), err=True)
-        self._write(f"toxbench: error: {failure}")
+        self._write(f"toxbench: error: {failure}", "error")
 
     def trial_started(self, backbone: str, number: int, default: bool, epochs: int) -> None:
         """Say nothing."""
@@ -62,8 +64,8 @@ class Quiet:
     def search_progress(self, progress: SearchProgress) -> None:
         """Say nothing."""
 
-    def _write(self, line: str) -> None:
-        say(printable(line), err=True)
+    def _write(self, line: str, style: Style = "") -> None:
+        say(printable(line), err=True, style=style)
 
 
 class Plain(Quiet):
@@ -80,7 +82,7 @@ class Plain(Quiet):
 
     def warn(self, message: str) -> None:
         """Write one line."""
-        self._write(f"toxbench: warning: {message}")
+        self._write(f"toxbench: warning: {message}", "warning")
 
     def cell_started(self, key: CellKey, number: int, total: int, epochs: int | None) -> None:
         """Write which cell begins."""
@@ -116,11 +118,12 @@ class Live(Plain):
         self._epochs = progress.add_task("", total=None, visible=False)
         self._at_work: dict[CellKey, TaskID] = {}
 
-    def _write(self, line: str) -> None:
+    def _write(self, line: str, style: Style = "") -> None:
         # markup and highlighting off: names and messages are shown as they are
         self._progress.console.print(
-            printable(line), markup=False, emoji=False, highlight=False, soft_wrap=True
-        )
+            printable(line), markup=False, emoji=False, highlight=False, soft_wrap=True,
+            style=_LOOKS[style] if has_colour(err=True) else None,
+        )  # fmt: skip
 
     def cell_started(self, key: CellKey, number: int, total: int, epochs: int | None) -> None:
         """Show a bar of its own, if it has epochs."""

@@ -11,6 +11,7 @@ import click
 
 from toxbench.atomic import NO_ROOM
 from toxbench.cli.backbones import backbones
+from toxbench.cli.candidate import show
 from toxbench.cli.compare import compare
 from toxbench.cli.data import data
 from toxbench.cli.errors import errors
@@ -47,7 +48,7 @@ def cli(debug: bool) -> None:
 
 
 for command in (
-    run, tune, leaderboard, report, compare, rescore, errors, metrics, backbones, data, speed,
+    run, tune, leaderboard, show, report, compare, rescore, errors, metrics, backbones, data, speed,
     new_backbone,
 ):  # fmt: skip
     cli.add_command(command)
@@ -144,4 +145,4 @@ def _debug(words: Sequence[str]) -> None:
 def _say(message: str) -> None:
     """Write one line that no terminal takes as a command."""
     with suppress(OSError):  # a log on a full disk: the exit code is left to tell
-        say(f"toxbench: error: {printable(message)}", err=True)
+        say(f"toxbench: error: {printable(message)}", err=True, style="error")

@@ -158,6 +158,12 @@ def experiment_options(command: Command) -> Command:
             metavar="TIME",
             help="What a cell may take, such as 90s, 30m or 2h; then it has failed. [any time]",
         ),
+        click.option(
+            "--trackers",
+            metavar="A,B,C",
+            callback=comma_list,
+            help="Tell these of epochs and cells: tensorboard, mlflow, or a plugin's. [none]",
+        ),
         plugins_option,
     )
 

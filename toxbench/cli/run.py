@@ -1,5 +1,6 @@
 """``toxbench run``: from a table to a leaderboard."""
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -114,6 +115,7 @@ def _plan_text(plan: "Plan", remembered: "Remembered") -> str:
                 f"from {candidate.weights.record.label}"
             )
         lines.append(line)
+    lines += tracker_lines(plan)
     lines += _detectable(plan)
     if plan.missing:
         workers = min(worker_count(plan), len(plan.missing))
@@ -128,6 +130,19 @@ def _plan_text(plan: "Plan", remembered: "Remembered") -> str:
     else:
         lines.append("Expected  nothing to train: every cell is stored")
     return "\n".join(lines)
+
+
+def tracker_lines(plan: "Plan") -> list[str]:
+    """Say where each tracker writes, and how to look at it."""
+    from toxbench.benchmark.trackers import FOLDER
+
+    folders = {found.item: plan.store.folder / FOLDER / found.item.name for found in plan.trackers}
+    return [
+        f"Tracker   {tracker.name}: {tracker.view or '{folder}'}".replace(
+            "{folder}", shlex.quote(str(folder.absolute())) if tracker.view else str(folder)
+        )
+        for tracker, folder in folders.items()
+    ]
 
 
 def _spread(counts: list[int]) -> str:

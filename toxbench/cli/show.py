@@ -1,10 +1,11 @@
-"""Printing leaderboards."""
+"""Printing tables."""
 
-from toxbench.cli.output import say
+from toxbench.cli.output import say, terminal_width
 from toxbench.plugin.formats import Table
 from toxbench.plugin.registry import Registry
 from toxbench.report.labels import label_table, label_tables
 from toxbench.report.tables import leaderboard_table, terminal_tables
+from toxbench.report.terminal import lines
 from toxbench.store.leaderboard import Leaderboard
 
 
@@ -24,11 +25,30 @@ def print_leaderboard(leaderboard: Leaderboard, registry: Registry, name: str | 
     print_tables(tables, registry, name)
 
 
+def print_headlines(leaderboard: Leaderboard, registry: Registry, name: str | None) -> None:
+    """Print the scores that rank, and what follows from them; raises as `print_leaderboard`."""
+    print_tables(terminal_tables(leaderboard)[:1], registry, name)
+
+
 def print_tables(tables: list[Table], registry: Registry, name: str | None) -> None:
-    """Print tables in the format of that name; None is the one for people.
+    """Print tables in the format of that name.
+
+    None is the format for people: fitted to a terminal, as wide as they are everywhere else.
 
     Raises:
         SettingsError: there is no such format.
     """
+    width = terminal_width()
+    if name is None and width is not None:
+        _print_fitted(tables, width)
+        return
     render = registry.report_format(name or "plain").item.render
     say("\n\n".join(render(table).strip() for table in tables))
+
+
+def _print_fitted(tables: list[Table], width: int) -> None:
+    for number, table in enumerate(tables):
+        if number:
+            say("")
+        for line in lines(table, width):
+            say(line.text, style="strong" if line.strong else "")

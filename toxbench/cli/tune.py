@@ -13,6 +13,7 @@ from toxbench.cli.options import (
     used,
 )
 from toxbench.cli.output import say
+from toxbench.cli.run import tracker_lines
 from toxbench.errors import CellsFailedError, StorageError
 from toxbench.settings import RunSettings, SplitSettings, TrainSettings, TuneSettings
 
@@ -120,25 +121,27 @@ def _plan_text(planned: "TunePlan") -> str:
         space = ", ".join(f"{n}={described(d)}" for n, d in definition.space.items())
         lines.append(f"Backbone  {candidate.name} from {candidate.weights.record.label}: {space}")
     lines.append(f"Studies   {shown_url(planned.url)} (optuna-dashboard opens it)")
+    lines += tracker_lines(plan)
     return "\n".join(lines)
 
 
 def _print_tuned(planned: "TunePlan", outcome: "Outcome", registry: "Registry") -> None:
+    from toxbench.cli.show import print_tables
     from toxbench.report.studies import tuned_table
     from toxbench.store.tuned import FILE
 
-    render = registry.report_format("plain").item.render
     definitions = {d.candidate.name: d for d in planned.definitions}
     for candidate in outcome.tuned:
         definition = definitions[candidate.name]
         if candidate.tuned is not None:
             table = tuned_table(candidate.tuned, definition.candidate.settings)
-            say(render(table).strip())
+            print_tables([table], registry, None)
             say(f"In {definition.folder / FILE}; beside it trials.csv and plots\n")
 
 
 def _print_importance(results: Path, registry: "Registry") -> None:
     """Print and draw what mattered in every study of the newest protocol."""
+    from toxbench.cli.show import print_tables
     from toxbench.report.plots import importances
     from toxbench.report.studies import importance_table
     from toxbench.store.find import find_store
@@ -151,12 +154,11 @@ def _print_importance(results: Path, registry: "Registry") -> None:
     folders = sorted(path.parent for path in tuning.glob("*/trials"))
     if not folders:
         raise StorageError(f"{tuning.parent} holds no search yet; start with: toxbench tune")
-    render = registry.report_format("plain").item.render
     for folder in folders:
         trials = TrialStore(folder / "trials").records()
         complete = sum(record.state == "complete" for record in trials)
         shares = importances(in_memory_study(trials))
-        say(render(importance_table(folder.name, complete, shares)).strip())
+        print_tables([importance_table(folder.name, complete, shares)], registry, None)
         for plot in write_study(folder):
             say(f"  {plot}")
         say("")

@@ -14,6 +14,9 @@ class Table:
         rows: cells as text, numbers already rounded; nothing is escaped yet.
         notes: lines below the table.
         records: the same rows as unrounded values, for formats that machines read.
+        keys: how many of the first columns say which row it is; they are written again where the
+            others do not fit side by side.
+        best: numbers of rows that may stand out, from 0.
     """
 
     title: str
@@ -21,6 +24,8 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...]
     records: tuple[dict[str, str | int | float | bool | None], ...]
+    keys: int = 1
+    best: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

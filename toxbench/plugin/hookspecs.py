@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from toxbench.plugin.backbone import Backbone
     from toxbench.plugin.baseline import Baseline
     from toxbench.plugin.formats import ReportFormat
-    from toxbench.records import CellKey, CellRecord, EpochRecord
+    from toxbench.plugin.tracker import Tracker
+    from toxbench.records import CellKey, CellRecord, EpochRecord, RunRecord
 
 hookspec = pluggy.HookspecMarker("toxbench")
 hookimpl = pluggy.HookimplMarker("toxbench")
@@ -60,6 +61,16 @@ def toxbench_report_formats() -> "Iterable[ReportFormat]":  # type: ignore[empty
 
     On errors: as for `toxbench_backbones`.
     """
+
+
+@hookspec
+def toxbench_trackers() -> "Iterable[Tracker]":  # type: ignore[empty-body]
+    """Return the trackers that this plugin brings; a run starts those that it is asked for."""
+
+
+@hookspec
+def toxbench_run_started(run: "RunRecord") -> None:
+    """Hear of a run before its first cell. What it raises is only warned of."""
 
 
 @hookspec

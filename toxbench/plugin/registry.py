@@ -19,13 +19,19 @@ from toxbench.plugin import hookspecs
 from toxbench.plugin.backbone import Backbone
 from toxbench.plugin.baseline import Baseline
 from toxbench.plugin.formats import ReportFormat
+from toxbench.plugin.tracker import Tracker
 
 GROUP = "toxbench"
 _OWN = "toxbench"  # the distribution whose plugins always load
-_WORDS = {"Backbone": "backbone", "Baseline": "baseline", "ReportFormat": "format"}
+_WORDS = {
+    "Backbone": "backbone",
+    "Baseline": "baseline",
+    "ReportFormat": "format",
+    "Tracker": "tracker",
+}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
-Item = TypeVar("Item", Backbone, Baseline, ReportFormat)
+Item = TypeVar("Item", Backbone, Baseline, ReportFormat, Tracker)
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,7 @@ class Registry:
         self.backbones = self._collect("toxbench_backbones", Backbone)
         self.baselines = self._collect("toxbench_baselines", Baseline)
         self.formats = self._collect("toxbench_report_formats", ReportFormat)
+        self.trackers = self._collect("toxbench_trackers", Tracker)
 
     @classmethod
     def discover(cls, only: Collection[str] | None = None) -> "Registry":
@@ -113,6 +120,10 @@ class Registry:
     def report_format(self, name: str) -> Registered[ReportFormat]:
         """Return the report format of that name; raises as `backbone`."""
         return self._asked_for("ReportFormat", name, self.formats)
+
+    def tracker(self, name: str) -> Registered[Tracker]:
+        """Return the tracker of that name; raises as `backbone`."""
+        return self._asked_for("Tracker", name, self.trackers)
 
     @property
     def has_foreign(self) -> bool:
@@ -209,6 +220,28 @@ class Registry:
                 f"{missing}; it may belong to one that failed to load: {self.problems[0]}"
             )
         raise SettingsError(f"{missing}{hint}; there are {', '.join(sorted(known))}")
+
+
+class Listener:
+    """Something that is told of events: an object whose methods are event hooks."""
+
+    def __init__(self, plugin: object) -> None:
+        """Check its hooks.
+
+        Raises:
+            pluggy.PluginValidationError: there is no such hook, or not with these arguments.
+            TypeError: it has no hook at all.
+        """
+        self._manager = pluggy.PluginManager(GROUP)
+        self._manager.add_hookspecs(hookspecs)
+        self._manager.register(plugin)
+        self._manager.check_pending()
+        if not self._manager.get_hookcallers(plugin):
+            raise TypeError(f"{type(plugin).__name__} has no hooks; mark its methods @hookimpl")
+
+    def tell(self, hook: str, arguments: Mapping[str, object]) -> None:
+        """Call a hook, where there is one; raises what it raises."""
+        getattr(self._manager.hook, hook)(**arguments)
 
 
 def _by_name(entries: Iterable[EntryPoint]) -> dict[str, list[EntryPoint]]:

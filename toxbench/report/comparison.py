@@ -66,6 +66,7 @@ def comparison_table(differences: Sequence[Difference], notes: Sequence[str]) ->
             }
             for d in differences
         ),
+        keys=3,
     )  # fmt: skip
 
 

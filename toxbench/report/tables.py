@@ -96,7 +96,15 @@ def _table(
         ),
         notes=tuple(map(printable, notes)),
         records=records(leaderboard),
+        keys=1 + columns.index(_NAME),
+        best=_best(leaderboard),
     )
+
+
+def _best(leaderboard: Leaderboard) -> tuple[int, ...]:
+    """Return the rows of the first tier; where there are no tiers, the highest score."""
+    first = [number for number, row in enumerate(leaderboard.rows) if row.tier == 1]
+    return tuple(first or [0] if leaderboard.rows else [])
 
 
 def _headline_columns(leaderboard: Leaderboard) -> tuple[Column, ...]:

@@ -18,7 +18,7 @@ from toxbench.errors import StorageError
 from toxbench.records import PARTS, Audit, CellKey, CellRecord, Part, Stored
 from toxbench.settings import Frozen
 from toxbench.store.failures import FailureStore, read_failure
-from toxbench.store.lock import locked, signed
+from toxbench.store.lock import Holder, holder_of, locked, note_cells, signed
 from toxbench.store.rows import FILE as ROWS
 from toxbench.store.rows import StoredRows, read_rows, write_rows
 from toxbench.store.sealed import Tensors, seal, unseal
@@ -226,9 +226,26 @@ class CellStore:
         """
         refuse_links(self.folder)
         make_folder(self.folder)
-        path = self.folder / ".lock"
-        with locked(path, patience), signed(path):
+        with locked(self._lock, patience), signed(self._lock):
             yield
+
+    def expect(self, more: int) -> None:
+        """Say, holding the lock, how many cells will be stored beside those that are.
+
+        Raises:
+            StorageError: the folder cannot be written.
+        """
+        note_cells(self._lock, len(self.paths()) + more)
+
+    @property
+    def writer(self) -> Holder | None:
+        """The run that is writing here; None where there is none."""
+        holder = holder_of(self._lock)
+        return holder if holder is not None and holder.is_alive else None
+
+    @property
+    def _lock(self) -> Path:
+        return self.folder / ".lock"
 
 
 def read_cell(path: Path) -> tuple[CellRecord, dict[Part, npt.NDArray[np.float32]]]:

@@ -21,6 +21,18 @@ class Holder(Frozen):
 
     pid: int
     since: datetime
+    cells: int | None = None  # that will be stored when it is done, with those of other runs
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether there is such a process on this machine. The lock itself is not touched."""
+        try:
+            os.kill(self.pid, 0)
+        except (ProcessLookupError, OverflowError):
+            return False
+        except PermissionError:  # somebody else's
+            return True
+        return True
 
 
 @contextmanager
@@ -68,10 +80,29 @@ def signed(path: Path) -> Iterator[None]:
             beside.unlink()
 
 
-def _known_holder(path: Path) -> str:
+def note_cells(path: Path, cells: int) -> None:
+    """Say beside a lock that this process holds how many cells there will be in the end.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    holder = holder_of(path)
+    if holder is not None:
+        noted = holder.model_copy(update={"cells": cells})
+        write_atomically(_beside(path), noted.model_dump_json().encode("ascii"))
+
+
+def holder_of(path: Path) -> Holder | None:
+    """Return who signed a lock last; None: nobody, or whoever did has ended in order."""
     try:
-        holder = Holder.model_validate_json(_beside(path).read_bytes())
-    except (OSError, ValidationError):  # it has the lock, and has not signed yet
+        return Holder.model_validate_json(_beside(path).read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def _known_holder(path: Path) -> str:
+    holder = holder_of(path)
+    if holder is None:  # it has the lock, and has not signed yet
         return ""
     return f" (process {holder.pid}, since {holder.since:%Y-%m-%d %H:%M:%S} UTC)"
 

@@ -1,0 +1,116 @@
+"""TensorBoard as a tracker: one run for each cell. Needs pip install "toxbench[tensorboard]".
+
+Event files are written with TensorBoard's own pieces and not with its `EventFileWriter`, which
+puts the machine's name into the name of every file.
+"""
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from toxbench import (
+    CellKey,
+    CellRecord,
+    EpochRecord,
+    RunRecord,
+    Tracker,
+    cell_facts,
+    cell_numbers,
+    epoch_numbers,
+    hookimpl,
+)
+
+
+class EventFile:
+    """The event file of one cell, begun anew."""
+
+    def __init__(self, folder: Path) -> None:
+        from tensorboard.compat.proto.event_pb2 import SessionLog
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        path = folder / f"events.out.tfevents.{time.time_ns():020d}.toxbench"
+        self._writer = RecordWriter(path.open("wb"))
+        self._write(file_version="brain.Event:2")
+        # A TensorBoard that is open forgets the points of the file that was here before.
+        self._write(session_log=SessionLog(status=SessionLog.START))
+
+    def numbers(self, step: int, numbers: dict[str, float]) -> None:
+        """Write one point of each curve."""
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        values = [Summary.Value(tag=name, simple_value=value) for name, value in numbers.items()]
+        self._write(step=step, summary=Summary(value=values))
+
+    def finish(self, name: str, facts: dict[str, str | int | float | bool]) -> None:
+        """Write what the cell was, for the HPARAMS page, and close the file."""
+        from tensorboard.plugins.hparams.summary_v2 import hparams_pb
+
+        self._write(summary=hparams_pb(facts, trial_id=name))
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; a second time does nothing."""
+        if not self._writer.closed:
+            self._writer.close()
+
+    def _write(self, **content: Any) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+
+        self._writer.write(Event(wall_time=time.time(), **content).SerializeToString())
+        self._writer.flush()
+
+
+class TensorBoard:
+    """Writes what it hears below a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._open: dict[CellKey, EventFile] = {}
+        self._run: RunRecord | None = None
+
+    @hookimpl
+    def toxbench_run_started(self, run: RunRecord) -> None:
+        """Remember what the run is about."""
+        self._run = run
+
+    @hookimpl
+    def toxbench_epoch_finished(self, cell: CellKey, epoch: EpochRecord) -> None:
+        """Write the epoch; the first one begins the file anew."""
+        self._file(cell, anew=epoch.epoch == 1).numbers(epoch.epoch, epoch_numbers(epoch))
+
+    @hookimpl
+    def toxbench_cell_finished(self, result: CellRecord) -> None:
+        """Write scores and settings."""
+        file = self._file(result.key, anew=False)
+        file.numbers(result.best_epoch or 0, cell_numbers(result))
+        file.finish(result.key.stem, cell_facts(result, self._run))
+        del self._open[result.key]
+
+    def close(self) -> None:
+        """Close the files of cells that did not finish."""
+        for file in self._open.values():
+            file.close()
+
+    def _file(self, cell: CellKey, anew: bool) -> EventFile:
+        if anew and cell in self._open:
+            self._open.pop(cell).close()
+        if cell not in self._open:
+            self._open[cell] = EventFile(self._folder / cell.stem)
+        return self._open[cell]
+
+
+@hookimpl
+def toxbench_trackers() -> list[Tracker]:
+    """Register TensorBoard; nothing of it is imported before it is asked for."""
+    return [
+        Tracker(
+            name="tensorboard",
+            start=TensorBoard,
+            needs="tensorboard",
+            install='pip install "toxbench[tensorboard]"',
+            view="tensorboard --logdir {folder}",
+        )
+    ]

@@ -1,0 +1,122 @@
+"""What a terminal gets and a pipe does not: colour, tables that fit, and --watch."""
+
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.cells import cell_len
+
+import toxbench
+
+COMMAND = [sys.executable, "-m", "toxbench"]
+ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    toxbench.run(backbones=[], results=folder / "results")
+    return folder
+
+
+def on_terminal(folder: Path, *words: str, **environment: str) -> str:
+    """Run a command with stdout and stderr on a pseudo-terminal; return what it shows."""
+    ours, theirs = pty.openpty()
+    plain = {k: v for k, v in os.environ.items() if k not in {"NO_COLOR", "FORCE_COLOR"}}
+    process = subprocess.Popen(
+        [*COMMAND, *words], cwd=folder, stdin=theirs, stdout=theirs, stderr=theirs,
+        env=plain | {"TERM": "xterm"} | environment,
+    )  # fmt: skip
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            got = os.read(ours, 65536)
+        except OSError:  # the other end is closed
+            break
+        if not got:
+            break
+        shown += got
+    os.close(ours)
+    process.wait(60)
+    return shown.decode("utf-8").replace("\r\n", "\n")
+
+
+@pytest.mark.parametrize("words", [["leaderboard"], ["compare"], ["metrics"]])
+def test_tables_fit_and_the_best_row_stands_out(results: Path, words: list[str]) -> None:
+    shown = on_terminal(results, *words, COLUMNS="72")
+    lines = ANSI.sub("", shown).splitlines()
+    assert max(map(cell_len, lines)) <= 72
+    if words == ["leaderboard"]:
+        assert any(line.startswith("\x1b[1mtfidf-logreg") for line in shown.splitlines())
+
+
+def test_no_color_is_none_at_all(results: Path) -> None:
+    assert "\x1b" not in on_terminal(results, "leaderboard", COLUMNS="72", NO_COLOR="1")
+
+
+def test_errors_are_red_there_alone(results: Path) -> None:
+    shown = on_terminal(results, "show", "tfidf")
+    assert shown.startswith("\x1b[31mtoxbench: error: no candidate is called 'tfidf'")
+
+
+def test_a_pipe_gets_whole_lines_without_colour(results: Path) -> None:
+    def piped(**environment: str) -> str:
+        done = subprocess.run(
+            [*COMMAND, "leaderboard"], cwd=results, capture_output=True, text=True, check=True,
+            env={**os.environ, "COLUMNS": "40", **environment},
+        )  # fmt: skip
+        return done.stdout
+
+    plain = piped()
+    assert "\x1b" not in plain
+    assert max(map(len, plain.splitlines())) > 100
+    assert ANSI.sub("", piped(FORCE_COLOR="1")) == plain
+
+
+def test_watch_waits_shows_and_ends_with_the_run(tmp_path: Path) -> None:
+    watching = subprocess.Popen(
+        [*COMMAND, "leaderboard", "--watch", "0.1"], cwd=tmp_path, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert watching.stderr is not None
+    assert "Nothing is stored in results yet; waiting for a run" in watching.stderr.readline()
+    toxbench.run(backbones=[], results=tmp_path / "results")
+    out, err = watching.communicate(timeout=60)
+    assert (watching.returncode, err) == (0, "")
+    assert "2 of 2 cells stored; last change " in out or "2 cells stored; last change " in out
+    assert out.rstrip().endswith("No run is writing there: that is all.")
+
+
+def test_watch_ends_with_ctrl_c(tmp_path: Path) -> None:
+    watching = subprocess.Popen(
+        [*COMMAND, "leaderboard", "--watch=0.1"], cwd=tmp_path, text=True, stderr=subprocess.PIPE
+    )
+    assert watching.stderr is not None
+    watching.stderr.readline()
+    time.sleep(0.3)
+    watching.send_signal(signal.SIGINT)
+    _, err = watching.communicate(timeout=60)
+    assert (watching.returncode, err) == (130, "toxbench: error: interrupted\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--watch", "results"], "put folders before --watch"),
+        (["--watch", "0"], "a number of seconds from 0.1"),
+        (["--watch", "--format", "json"], "leave out --format"),
+    ],
+)
+def test_what_cannot_be_watched_is_refused(
+    command: Callable[..., tuple[int, str]], words: list[str], says: str
+) -> None:
+    code, err = command("leaderboard", *words)
+    assert (code, says in err) == (2, True), err

@@ -1,0 +1,92 @@
+"""``toxbench show``: everything that is stored of one candidate."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from toxbench.cli.options import FilePath, plugins_option
+from toxbench.cli.output import say
+from toxbench.errors import PluginError, SettingsError
+
+if TYPE_CHECKING:
+    from toxbench.plugin.registry import Registry
+    from toxbench.report.show import Candidate
+    from toxbench.settings import TrainSettings
+    from toxbench.store.cells import CellStore
+
+_TABLES = ("summary", "settings", "cells", "curves", "labels", "thresholds", "failures")
+
+
+@click.command()
+@click.argument("name", metavar="NAME")
+@click.argument("folder", metavar="[FOLDER]", type=FilePath(), required=False)
+@click.option("--table", "which", type=click.Choice(_TABLES), help="This one alone; csv needs it.")
+@click.option(
+    "--format", "format_name", metavar="NAME", help="github, markdown, latex, csv, json, html."
+)
+@plugins_option
+@click.option("--debug", is_flag=True, help="Show a traceback with every error.")
+def show(
+    name: str,
+    folder: Path | None,
+    which: str | None,
+    format_name: str | None,
+    plugins: tuple[str, ...] | None,
+    debug: bool,
+) -> None:
+    """Print all about the candidate NAME of the results in FOLDER; without one, the newest.
+
+    NAME is as the leaderboard has it: settings, cost, learning curves, labels, thresholds, and
+    which cells failed, why.
+    """
+    from toxbench.cli.show import print_tables
+    from toxbench.plugin.registry import Registry
+    from toxbench.report.show import TABLES, find_candidate
+    from toxbench.store.find import find_store
+    from toxbench.store.ranking import load_failures, load_leaderboard
+
+    if format_name == "csv" and which is None:
+        raise SettingsError(f"csv holds one table; choose with --table {'|'.join(_TABLES)}")
+    registry = Registry.discover(plugins)
+    render = registry.report_format(format_name or "plain").item.render
+    store = find_store(folder or Path("results"))
+    failures = load_failures(store)
+    found = find_candidate(load_leaderboard(store), store.records(), failures, name)
+    found = replace(found, references=_references(found, store, registry))
+    wanted = {key: make(found) for key, make in TABLES.items() if which in {None, key}}
+    if format_name == "json" and which is None:
+        say(json.dumps({key: json.loads(render(table)) for key, table in wanted.items()}, indent=2))
+    else:
+        said = [table for key, table in wanted.items() if table.rows or key == which]
+        print_tables(said, registry, format_name)
+
+
+def _references(
+    found: "Candidate", store: "CellStore", registry: "Registry"
+) -> "dict[str, TrainSettings]":
+    """Return the default settings, where its plugin is here, and the tuned ones, if there are."""
+    from toxbench.settings import TrainSettings, layered
+    from toxbench.store.tuned import find_tuned
+
+    first = found.cells[0] if found.cells else None
+    if first is None or first.weights is None:
+        return {}
+    references = {}
+    try:
+        backbone = registry.backbone(first.key.candidate).item
+    except (PluginError, SettingsError):  # results outlive the plugin that made them
+        backbone = None
+    if backbone is not None:
+        layers: list[Mapping[str, Any]] = [backbone.defaults.model_dump(exclude_unset=True)]
+        if first.weights.source == "stand-in" and backbone.stand_in is not None:
+            layers.append(backbone.stand_in.defaults)
+        references["default"] = layered(TrainSettings, *layers)
+    identity = first.weights.identity
+    tuned = find_tuned(store.folder, first.fingerprint, first.key.candidate, identity)
+    if tuned is not None:
+        references["tuned"] = tuned.train
+    return references
