@@ -154,6 +154,12 @@ def experiment_options(command: Command) -> Command:
             help="Cells computed at once, in processes that share the cores. [what pays]",
         ),
         click.option(
+            "--save-models",
+            type=click.Choice(get_args(RunSettings.model_fields["save_models"].annotation)),
+            help="Trained models to keep: of each backbone the one that is best on validation rows,"
+            " those of all cells, or none. [best]",
+        ),
+        click.option(
             "--cell-timeout",
             metavar="TIME",
             help="What a cell may take, such as 90s, 30m or 2h; then it has failed. [any time]",
