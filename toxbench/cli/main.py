@@ -14,9 +14,11 @@ from toxbench.cli.backbones import backbones
 from toxbench.cli.compare import compare
 from toxbench.cli.data import data
 from toxbench.cli.errors import errors
+from toxbench.cli.export import export
 from toxbench.cli.leaderboard import leaderboard
 from toxbench.cli.metrics import metrics
 from toxbench.cli.output import say
+from toxbench.cli.predict import predict
 from toxbench.cli.rescore import rescore
 from toxbench.cli.run import run
 from toxbench.cli.signals import Ended, ending_in_order
@@ -45,7 +47,8 @@ def cli(debug: bool) -> None:
 
 
 for command in (
-    run, tune, leaderboard, compare, rescore, errors, metrics, backbones, data, speed,
+    run, tune, leaderboard, compare, rescore, errors, predict, export, metrics, backbones, data,
+    speed,
 ):  # fmt: skip
     cli.add_command(command)
 

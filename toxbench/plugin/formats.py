@@ -23,6 +23,13 @@ class Table:
     records: tuple[dict[str, str | int | float | bool | None], ...]
 
 
+def spreadsheet_safe(value: object) -> object:
+    """Return a cell of a CSV file; a text that a spreadsheet would run as a formula is quoted."""
+    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return f"'{value}"
+    return value
+
+
 @dataclass(frozen=True, kw_only=True)
 class ReportFormat:
     """A way to write a table: ``toxbench leaderboard --format NAME``.

@@ -22,11 +22,9 @@ from toxbench.training.device import Device, Precision
 from toxbench.training.dropout import CheapDropout
 from toxbench.training.losses import LOSSES, Loss
 from toxbench.training.parameters import parameter_groups, set_dropout
-from toxbench.training.predictor import Predictor, Probabilities
+from toxbench.training.predictor import WIDTH_MULTIPLE, Predictor, Probabilities
 from toxbench.training.tricks import ALL, Tricks
 from toxbench.training.vocabulary import used_rows_only
-
-_WIDTH_MULTIPLE = {"cpu": 1, "mps": 8, "cuda": 8}  # few shapes, and full tiles of its tensor cores
 
 Validate = Callable[[Targets, Probabilities], Scores]
 Keep = Callable[[Scores], bool]
@@ -89,7 +87,7 @@ class Trainer:
             targets,
             device.torch,
             settings.max_length if settings.padding == "max_length" else None,
-            _WIDTH_MULTIPLE[device.kind],
+            WIDTH_MULTIPLE[device.kind],
         )
         self._predictor = Predictor(self._module, targets.shape[1], settings.max_length, device)
         parameter_groups(self._module, head, settings)  # raises here what would be raised later

@@ -15,6 +15,8 @@ from toxbench.training.memory import retried
 
 # Padded tokens. More of them at once leave the CPU's caches (0.92 of the time of 4,096).
 _EVALUATED_AT_ONCE = {"cpu": 1024, "mps": 8192, "cuda": 65536}
+# What the width of a batch is rounded up to: few shapes, and full tiles of its tensor cores.
+WIDTH_MULTIPLE = {"cpu": 1, "mps": 8, "cuda": 8}
 
 Probabilities = npt.NDArray[np.float32]
 
