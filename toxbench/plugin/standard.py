@@ -1,6 +1,7 @@
 """Modules of toxbench as classes that transformers has. Imports torch."""
 
 import copy
+from typing import Any
 
 import torch
 from torch import nn
@@ -61,7 +62,9 @@ def _without_detour(module: FirstTokenClassifier) -> PreTrainedModel:
             "toxbench predict works with it as it is"
         )
     config.num_labels = module.classifier.out_features
-    model: PreTrainedModel = AutoModelForSequenceClassification.from_config(config)
+    with torch.random.fork_rng(devices=[]):  # what is drawn here is overwritten below
+        made: Any = AutoModelForSequenceClassification
+        model: PreTrainedModel = made.from_config(config).eval()
     model.base_model.load_state_dict(module.encoder.state_dict(), strict=False)
     dense_name, last_name, bend = _HEADS[config.model_type]
     dense, last = _linear(model, dense_name), _linear(model, last_name)
@@ -77,7 +80,7 @@ def _without_detour(module: FirstTokenClassifier) -> PreTrainedModel:
             dense.bias.fill_(_SHIFT)
             last.weight.copy_(weight)
             last.bias.copy_((bias.double() - weight.double().sum(dim=1) * _SHIFT).float())
-    return model.eval()
+    return model
 
 
 def _linear(model: nn.Module, name: str) -> nn.Linear:
