@@ -11,7 +11,10 @@ from toxbench.report.words import millions
 from toxbench.store.cells import ProtocolRecord
 from toxbench.store.models import ModelRecord
 
-_SCORES = ("micro_f1", "subset_accuracy", "macro_f1", "micro_precision", "micro_recall")
+_SCORES = {
+    "micro_f1": "micro-F1", "subset_accuracy": "subset accuracy", "macro_f1": "macro-F1",
+    "micro_precision": "precision", "micro_recall": "recall",
+}  # fmt: skip
 
 HEAD = """---
 library_name: transformers
@@ -70,9 +73,9 @@ def model_card(
         _table("What it is", ("", ""), _facts(model, record, protocol), _warnings(model, protocol)),
         _table(
             f"What it scored on {len(protocol.folds[record.key.fold].test)} test rows",
-            ("thresholds", *(name.replace("_", "-") for name in _SCORES), "train micro-f1"),
+            ("thresholds", *_SCORES.values(), "train micro-F1"),
             [_scores(record, rule) for rule in record.metrics],
-            ("The label average macro-f1 leaves out labels without a positive test row.",),
+            ("macro-F1, the mean over labels, leaves out labels without a positive test row.",),
         ),
         _table(
             "Labels",
@@ -81,7 +84,7 @@ def model_card(
             [_label(model, record, place) for place in range(len(model.labels))],
             ("Precision, recall and F1 are of the test rows at threshold 0.5.",),
         ),
-        _table("Precision", ("", ""), _precision(model, rounding), ()),
+        _table("Rounding", ("", ""), _rounding(model, rounding), ()),
     )  # fmt: skip
 
 
@@ -136,7 +139,7 @@ def _label(model: ModelRecord, record: CellRecord, place: int) -> list[str]:
     return [own.label, str(own.support), *scores, *thresholds]
 
 
-def _precision(model: ModelRecord, rounding: Rounding) -> list[list[str]]:
+def _rounding(model: ModelRecord, rounding: Rounding) -> list[list[str]]:
     if model.precision == "fp32":
         return [["evaluated in", "fp32; its stored probabilities are this model's"]]
     return [
