@@ -34,7 +34,8 @@ sys.meta_path.insert(0, Nothing())
 from transformers import pipeline
 classify = pipeline("text-classification", sys.argv[1], top_k=None)
 texts = json.load(open(sys.argv[2]))
-print(json.dumps([{d["label"]: d["score"] for d in found} for found in classify(texts, truncation=True)]))
+found = classify(texts, truncation=True)
+print(json.dumps([{d["label"]: d["score"] for d in row} for row in found]))
 """
 
 
@@ -67,9 +68,7 @@ def test_a_pipeline_says_what_the_cell_stored(
     thresholds = json.loads((target / "thresholds.json").read_text(encoding="utf-8"))
     assert tuple(thresholds["global"].values()) == record.thresholds["global"]
     assert {path.suffix for path in target.iterdir()} <= {".json", ".safetensors", ".md", ".txt"}
-    assert not any(
-        str(tmp_path.parent) in p.read_text("utf-8", "replace") for p in target.iterdir()
-    )
+    assert not any(str(tmp_path.parent).encode() in p.read_bytes() for p in target.iterdir())
     assert {path.name for path in target.parent.iterdir()} == {"my-model"}
 
 
@@ -98,8 +97,8 @@ def test_a_first_token_classifier_is_a_class_of_transformers(tmp_path: Path, kin
         module = FirstTokenClassifier(checkpoint, 5)
     module.eval()
     with torch.no_grad():
-        for parameter in module.parameters():  # as large as trained ones, and larger
-            parameter.add_(torch.randn_like(parameter) * 0.5)
+        for parameter in module.parameters():  # larger than trained ones
+            parameter.add_(torch.randn_like(parameter) * 0.2)
         ids = torch.randint(5, 60, (8, 20))
         mask = (torch.arange(20) < torch.arange(4, 20, 2)[:, None]).long()
         state = torch.get_rng_state()
@@ -110,7 +109,7 @@ def test_a_first_token_classifier_is_a_class_of_transformers(tmp_path: Path, kin
         loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").eval()
         ours = module(input_ids=ids, attention_mask=mask)
         theirs = loaded(input_ids=ids, attention_mask=mask).logits
-    assert ours.abs().max() > 1
+    assert ours.abs().max() > 0.5
     assert ((ours - theirs).abs() / ours.abs().clamp(min=1)).max() < 1e-5
 
 
