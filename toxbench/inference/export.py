@@ -143,7 +143,8 @@ def _check(model: Model, made: Path) -> None:
         own = model.tokenizer(phrase, **limit)["input_ids"]
         if tokenizer(phrase, truncation=True)["input_ids"] != own:
             raise _refused("its tokenizer splits a text otherwise")
-    batch = _ids(model)
+    known = getattr(loaded.config, "vocab_size", len(tokenizer))
+    batch = _batch(model, min(known, len(tokenizer)))
     with torch.inference_mode():
         count = len(model.record.labels)
         ours = checked_logits(model.module(**batch), len(batch["input_ids"]), count)
@@ -155,13 +156,13 @@ def _check(model: Model, made: Path) -> None:
         raise _refused(f"its logits differ by {difference:.1e}")
 
 
-def _ids(model: Model) -> dict[str, torch.Tensor]:
-    """Return the phrases and random tokens of many lengths, as one padded batch."""
+def _batch(model: Model, ids_known: int) -> dict[str, torch.Tensor]:
+    """Return the phrases and random ids of several lengths, as one padded batch."""
     tokenizer, longest = model.tokenizer, model.record.max_length
     rows = [tokenizer(p, truncation=True, max_length=longest)["input_ids"] for p in _PHRASES]
     generator = torch.Generator().manual_seed(0)
     for length in {3, (3 + longest) // 2, longest}:
-        inner = torch.randint(len(tokenizer), (length,), generator=generator).tolist()
+        inner = torch.randint(ids_known, (length,), generator=generator).tolist()
         rows.append([rows[0][0], *inner[2:], rows[0][-1]])
     width = max(map(len, rows))
     pad = tokenizer.pad_token_id or 0
