@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from tabulate import tabulate
 
-from toxbench import ReportFormat, Table, hookimpl
+from toxbench import ReportFormat, Table, hookimpl, spreadsheet_safe
 
 
 def markdown(table: Table) -> str:
@@ -39,9 +39,9 @@ def csv_rows(table: Table) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     names = table.records[0].keys() if table.records else table.headers
-    writer.writerow([_inert_csv(name) for name in names])
+    writer.writerow([spreadsheet_safe(name) for name in names])
     for record in table.records:
-        writer.writerow([_inert_csv(value) for value in record.values()])
+        writer.writerow([spreadsheet_safe(value) for value in record.values()])
     return buffer.getvalue().rstrip("\n")
 
 
@@ -63,12 +63,6 @@ def _inert_markdown(text: str) -> str:
     for character in "\\|`*_[]~":
         text = text.replace(character, f"\\{character}")
     return html.escape(" ".join(text.splitlines()), quote=False)
-
-
-def _inert_csv(value: object) -> object:
-    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
-        return f"'{value}"
-    return value
 
 
 @hookimpl

@@ -1,14 +1,14 @@
 """toxbench: an honest comparison of fine-tuned backbones on a small multi-label table.
 
-Public names. `run`, `tune`, `leaderboard`, `compare` and `rescore` are what the command line calls;
-the rest is for plugins.
+Public names. `run`, `tune`, `leaderboard`, `compare`, `rescore` and `predict` are what the command
+line calls; the rest is for plugins.
 """
 
 from typing import TYPE_CHECKING, Any
 
 from toxbench.plugin.backbone import Backbone, StandIn, Tensors, first_token_classifier
 from toxbench.plugin.baseline import Baseline, Predict
-from toxbench.plugin.formats import ReportFormat, Table
+from toxbench.plugin.formats import ReportFormat, Table, spreadsheet_safe
 from toxbench.plugin.hookspecs import hookimpl
 from toxbench.plugin.space import Choice, Range, Space, fine_tuning_space, stand_in_space
 from toxbench.plugin.stand_in import (
@@ -22,6 +22,7 @@ from toxbench.settings import TrainSettings
 
 if TYPE_CHECKING:
     from toxbench.benchmark.api import compare, leaderboard, rescore, run
+    from toxbench.inference.api import predict
     from toxbench.tuning.api import tune
 
 __version__ = "0.1.0"
@@ -54,8 +55,10 @@ __all__ = [
     "minilm_as_roberta",
     "minilm_as_roberta_config",
     "minilm_config",
+    "predict",
     "rescore",
     "run",
+    "spreadsheet_safe",
     "stand_in_space",
     "tune",
 ]
@@ -67,6 +70,10 @@ def __getattr__(name: str) -> Any:
         from toxbench.benchmark import api
 
         return getattr(api, name)
+    if name == "predict":
+        from toxbench.inference.api import predict
+
+        return predict
     if name == "tune":
         from toxbench.tuning.api import tune
 

@@ -3,8 +3,10 @@
 import errno
 import os
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from toxbench.errors import StorageError
 
@@ -14,6 +16,17 @@ NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file so that a reader, a crash or a full disk never sees half of it.
+
+    Raises:
+        StorageError: as `atomic_file`.
+    """
+    with atomic_file(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """Yield a file to write that is there as ``path`` once the context ends, and not before.
 
     A temporary file in the same folder is written, synced to the disk and renamed; then the
     folder is synced, so that the rename itself survives a power cut.
@@ -28,12 +41,12 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise unwritable(path, error) from error
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except BaseException as error:
         with suppress(OSError):
             Path(temporary).unlink(missing_ok=True)
@@ -62,7 +75,8 @@ def unwritable(path: Path, error: OSError) -> StorageError:
     )
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Let what was made, renamed or removed in a folder survive a power cut."""
     if os.name != "posix":
         return
     handle = os.open(folder, os.O_RDONLY)

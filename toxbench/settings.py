@@ -204,6 +204,9 @@ class RunSettings(Frozen):
     workers: int | None = Field(
         None, ge=1, le=1000, description="cells computed at once, in processes; none: what pays"
     )
+    save_models: Literal["best", "all", "none"] = Field(
+        "best", description="best: of each backbone the model that is best on validation rows"
+    )
     cell_timeout: str | None = Field(
         None, description="time that a cell may take, such as 90s, 30m or 2h; none: any"
     )

@@ -29,6 +29,7 @@ def test_a_run_stores_cells_and_writes_the_leaderboard(run: Run, tmp_path: Path)
     assert {p.name for p in folder.iterdir() if not p.name.startswith(".")} == {
         "protocol.json", "rows.safetensors", "cells",
         "leaderboard.md", "leaderboard.csv", "leaderboard.json", "manifest.json",
+        "models",
     }  # fmt: skip
     assert len(cells(tmp_path / "results")) == 3
     pd.testing.assert_frame_equal(toxbench.leaderboard(folder), board)

@@ -189,3 +189,21 @@ def test_a_disk_that_is_really_full(forks: Forks, small: Path, tiny_disk: Path) 
         assert cell.read_bytes() == there
     assert set(codes) == {0, 6}
     assert forks.run(*run).code == 0
+
+
+def test_a_model_that_is_saved(forks: Forks, small: Path, tmp_path: Path, checkpoint: Path) -> None:
+    """Its weights are the largest file; neither it nor its cell is there without it."""
+    results = tmp_path / "results"
+    run = ("run", *words(small / "comments.csv", results), "--baselines", "none", "--backbones",
+           "bert", "--weights", f"bert={checkpoint}", "--epochs", "1")  # fmt: skip
+    assert forks.run(*run, "--results", str(tmp_path / "whole")).code == 0
+    (whole,) = (tmp_path / "whole").glob("*/models/*")
+    sizes = {path.name: path.stat().st_size for path in whole.iterdir()}
+    for size in sorted({sizes["model.safetensors"] - 1, sizes["tokenizer.json"] - 1}):
+        for workers in ((), ("--workers", "1")):
+            done = forks.run(*run, *workers, bytes_a_file=size)
+            assert_no_room(done, results)
+            assert f"{results}" in done.error
+            assert list(results.glob("*/models/*")) == list(results.glob("*/cells/*")) == []
+    assert forks.run(*run).code == 0
+    assert len(list(results.glob("*/models/*"))) == len(list(results.glob("*/cells/*"))) == 1

@@ -18,11 +18,11 @@ from toxbench.training.device import choose_device, seeded
 from toxbench.training.loop import (
     DivergedError,
     Trainer,
-    checked_logits,
     make_optimizer,
     make_scheduler,
 )
 from toxbench.training.parameters import parameter_groups
+from toxbench.training.predictor import checked_logits
 
 ROWS, LABELS = 48, 3
 SPLIT = Split(np.arange(32), np.arange(32, 40), np.arange(40, 48))

@@ -64,6 +64,7 @@ def run(
     tuned: bool | None = None,
     workers: int | None = None,
     cell_timeout: str | None = None,
+    save_models: str | None = None,
     plugins: Sequence[str] | None = None,
     resume: bool | None = None,
     trackers: Sequence[str] | None = None,
@@ -91,6 +92,8 @@ def run(
         tuned: each backbone once more, with the settings that `toxbench.tune` found.
         workers: cells computed at once, in processes; default what pays.
         cell_timeout: what a cell may take, such as ``30m``; default any time.
+        save_models: ``best`` (default: of each backbone the model that is best on validation
+            rows), ``all`` or ``none``.
         plugins: of other distributions that may load, by the names of their entry points;
             default all that are installed.
         resume: only go on with stored results of this very table and split, or raise.
@@ -118,6 +121,7 @@ def run(
         "tuned": tuned,
         "workers": workers,
         "cell_timeout": cell_timeout,
+        "save_models": save_models,
         "plugins": plugins,
         "resume": resume,
         "trackers": trackers,

@@ -6,12 +6,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from toxbench.benchmark.candidate import BackboneCandidate, BaselineCandidate, Candidate
+from toxbench.benchmark.saving import write_model
 from toxbench.benchmark.workbench import Workbench
 from toxbench.data.split import Protocol, Split
 from toxbench.errors import PluginError
@@ -20,6 +22,7 @@ from toxbench.evaluation.metrics import measure
 from toxbench.evaluation.thresholds import choose_thresholds
 from toxbench.plugin.baseline import Predict
 from toxbench.records import PARTS, CellKey, CellRecord, Cost, Environment, EpochRecord, Part
+from toxbench.store.models import ModelStore
 from toxbench.training.device import Device, PeakMemory
 from toxbench.training.loop import Trained, Trainer
 
@@ -32,17 +35,32 @@ _PACKAGES = ("toxbench", "torch", "transformers", "scikit-learn", "numpy", "pand
 class _Done:
     """What came of a training."""
 
+    trainer: Trainer
     trained: Trained
     probabilities: Probabilities
     evaluation_seconds: float
-    parameters: int
 
 
 class CellRunner:
     """Runs the cells of one candidate; what they share is prepared once."""
 
-    def __init__(self, candidate: Candidate, protocol: Protocol, device: Device) -> None:
+    def __init__(
+        self,
+        candidate: Candidate,
+        protocol: Protocol,
+        device: Device,
+        models: ModelStore | None = None,
+    ) -> None:
+        """Prepare nothing yet.
+
+        Args:
+            candidate: whose cells are run.
+            protocol: the table and its folds.
+            device: where to compute.
+            models: where each trained model is written, for `keep_model`; None: nowhere.
+        """
         self._candidate = candidate
+        self._models = models
         self._protocol = protocol
         self._device = device
         self._bench: Workbench | None = None
@@ -53,6 +71,7 @@ class CellRunner:
         Raises:
             PluginError: the candidate breaks its contract.
             CellsFailedError: the training diverged.
+            StorageError: its model cannot be written.
         """
         memory = PeakMemory(self._device)
         memory.start()
@@ -76,7 +95,7 @@ class CellRunner:
             started = time.perf_counter()
             probabilities: Probabilities = {p: trainer.predict(split.part(p)) for p in PARTS}
             seconds = time.perf_counter() - started
-            return _Done(trained, probabilities, seconds, trainer.parameter_count)
+            return _Done(trainer, trained, probabilities, seconds)
 
         done, micro_batch = bench.with_trainer(candidate.settings, key.seed, work)
         comments_trained = len(split.train) * len(done.trained.epochs)
@@ -88,14 +107,26 @@ class CellRunner:
         )
         record = self._record(key, split, done.probabilities, cost).model_copy(
             update={
-                "parameters": done.parameters,
+                "parameters": done.trainer.parameter_count,
                 "epochs": done.trained.epochs,
                 "best_epoch": done.trained.best_epoch,
                 "truncated": float(bench.tokens(candidate.settings.max_length).cut.mean()),
                 "micro_batch": micro_batch if micro_batch < candidate.settings.batch_size else None,
             }
         )
+        if self._models is not None:
+            self._write_model(self._models.making(key), candidate, done, split)
         return record, done.probabilities
+
+    def _write_model(
+        self, made: Path, candidate: BackboneCandidate, done: _Done, split: Split
+    ) -> None:
+        folder = candidate.weights.folder
+        assert folder is not None  # noqa: S101 - it was trained from
+        exact = done.probabilities["test"]
+        if self._device.precision != "fp32":
+            exact = done.trainer.predict(split.test, "fp32")
+        write_model(made, done.trainer.module, folder, exact)
 
     def _workbench(self, candidate: BackboneCandidate) -> Workbench:
         if self._bench is None:

@@ -10,6 +10,7 @@ from toxbench.benchmark.cell import CellRunner, Probabilities
 from toxbench.data.split import Protocol
 from toxbench.errors import StorageError
 from toxbench.records import CellKey, CellRecord, EpochRecord
+from toxbench.store.models import ModelStore
 from toxbench.training.device import Device
 
 Task = tuple[Candidate, CellKey]
@@ -60,15 +61,22 @@ class Listener(Interface):
 class Station:
     """Computes one cell at a time; what the cells of one candidate share is prepared once."""
 
-    def __init__(self, protocol: Protocol, devices: Mapping[str, Device]) -> None:
+    def __init__(
+        self,
+        protocol: Protocol,
+        devices: Mapping[str, Device],
+        models: ModelStore | None = None,
+    ) -> None:
         """Prepare nothing yet.
 
         Args:
             protocol: the table and its folds.
             devices: candidate title -> where it computes.
+            models: where trained models are written; None: nowhere.
         """
         self._protocol = protocol
         self._devices = devices
+        self._models = models
         self._current: tuple[Candidate, CellRunner] | None = None
 
     def compute(
@@ -80,7 +88,8 @@ class Station:
             StorageError: the disk fails every cell alike.
         """
         if self._current is None or self._current[0] is not candidate:
-            runner = CellRunner(candidate, self._protocol, self._devices[candidate.title])
+            device = self._devices[candidate.title]
+            runner = CellRunner(candidate, self._protocol, device, self._models)
             self._current = candidate, runner
         try:
             return self._current[1].run(key, on_epoch)

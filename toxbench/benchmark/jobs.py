@@ -12,6 +12,7 @@ from toxbench.errors import PluginError
 from toxbench.plugin.registry import Registry
 from toxbench.records import CellKey, CellRecord, EpochRecord, TunedSettings, WeightsRecord
 from toxbench.settings import TrainSettings
+from toxbench.store.models import ModelStore
 from toxbench.training.device import Device
 from toxbench.training.weights import Weights
 
@@ -23,11 +24,13 @@ class Setup:
     Attributes:
         protocol: the table and its folds.
         devices: candidate title -> where it computes.
+        models: where trained models are written; None: nowhere.
         plugin: of another distribution that the worker loads; None: toxbench's own alone.
     """
 
     protocol: Protocol
     devices: Mapping[str, Device]
+    models: ModelStore | None = None
     plugin: str | None = None
 
 

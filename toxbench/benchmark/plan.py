@@ -21,6 +21,7 @@ from toxbench.plugin.tracker import Tracker
 from toxbench.records import CellKey
 from toxbench.settings import RunSettings, TrainSettings, layered, preset, seconds
 from toxbench.store.cells import CellStore
+from toxbench.store.models import Saved
 from toxbench.store.tuned import find_tuned
 from toxbench.training.device import Device, choose_device
 from toxbench.training.weights import (
@@ -48,6 +49,7 @@ class Plan:
         lost: what was asked for and a broken plugin keeps from being run, one line each.
         workers: processes that compute cells; None: as many as pay.
         cell_seconds: what a cell may take; None: any time.
+        save_models: which trained models are kept; None: none.
         has_foreign: plugins of others were loaded into this process.
         environ: of this process before any plugin was loaded.
         command: that asks for the same on another machine.
@@ -67,6 +69,7 @@ class Plan:
     lost: tuple[str, ...] = ()
     workers: int | None = None
     cell_seconds: float | None = None
+    save_models: Saved | None = "best"
     has_foreign: bool = False
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     command: str = ""
@@ -142,6 +145,7 @@ def make_plan(settings: RunSettings, registry: Registry, download: bool = True) 
         ),
         workers=settings.workers,
         cell_seconds=seconds(settings.cell_timeout) if settings.cell_timeout else None,
+        save_models=None if settings.save_models == "none" else settings.save_models,
         has_foreign=registry.has_foreign,
         environ=registry.environ,
         command=command_of("run", settings),

@@ -12,6 +12,7 @@ from toxbench.benchmark.execution import Failure, Station, Task, compute_here
 from toxbench.benchmark.jobs import Setup
 from toxbench.benchmark.plan import Plan
 from toxbench.benchmark.pool import Terms, compute_side_by_side
+from toxbench.benchmark.saving import keep_model
 from toxbench.benchmark.share import environ_of_a_worker, in_this_process, worker_count
 from toxbench.benchmark.trackers import Trackers, tracking
 from toxbench.errors import TryAgainError
@@ -23,6 +24,7 @@ from toxbench.store.cells import CellStore
 from toxbench.store.leaderboard import Leaderboard
 from toxbench.store.manifest import note_code
 from toxbench.store.ranking import SEEDS_NEEDED, load_leaderboard
+from toxbench.store.upkeep import remove_temporaries
 from toxbench.training.loop import DivergedError
 
 _KINDS = {DivergedError.__name__: "diverged"}  # as the leaderboard names it
@@ -78,17 +80,19 @@ def run_plan(
         try:
             _compute(plan, tasks, keeper)
         finally:
+            remove_temporaries(plan.store.models.folder)  # of workers that were ended
             write_leaderboard(plan.store)
     return keeper.failures
 
 
 def _compute(plan: Plan, tasks: Sequence[Task], keeper: "_Keeper") -> None:
+    models = plan.store.models if plan.save_models else None
     if in_this_process(plan):
-        compute_here(Station(plan.protocol, plan.devices), tasks, keeper)
+        compute_here(Station(plan.protocol, plan.devices, models), tasks, keeper)
         return
     workers = worker_count(plan)
     terms = Terms(workers, environ_of_a_worker(plan.environ, workers), plan.cell_seconds)
-    compute_side_by_side(Setup(plan.protocol, plan.devices), tasks, terms, keeper)
+    compute_side_by_side(Setup(plan.protocol, plan.devices, models), tasks, terms, keeper)
 
 
 class _Keeper:
@@ -123,8 +127,13 @@ class _Keeper:
         self._tell("toxbench_epoch_finished", cell=key, epoch=record)
 
     def done(self, record: CellRecord, probabilities: Probabilities) -> None:
+        saved = self._plan.save_models if record.kind == "backbone" else None
+        if saved is not None:
+            keep_model(self._plan, saved, record, probabilities)
         self._plan.store.write(record, probabilities)
         self._plan.store.failures.remove(record.key)
+        if saved is not None:
+            self._plan.store.models.remove_beaten(record.key)
         self._feedback.cell_finished(record)
         self._tell("toxbench_cell_finished", result=record)
 

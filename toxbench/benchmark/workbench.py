@@ -20,7 +20,7 @@ from toxbench.training.device import Device, seeded
 from toxbench.training.hub import sha256_of
 from toxbench.training.loop import Trainer
 from toxbench.training.memory import retried
-from toxbench.training.weights import Weights
+from toxbench.training.weights import Weights, tokenizer_files
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -123,8 +123,8 @@ class Workbench:
         """The tokenizer, and what tells it from every other one."""
         with quiet_transformers():
             tokenizer = self._backbone.tokenizer(self._folder)
-        files = sorted(filter(_is_of_a_tokenizer, self._folder.iterdir()))
-        return tokenizer, ":".join([type(tokenizer).__name__, *map(sha256_of, files)])
+        hashes = map(sha256_of, tokenizer_files(self._folder))
+        return tokenizer, ":".join([type(tokenizer).__name__, *hashes])
 
     def _module(self, seed: int) -> nn.Module:
         """Return a module as it is built after seeding torch with ``seed``."""
@@ -138,11 +138,6 @@ class Workbench:
         if self._keep_module:
             self._kept = (seed, copy.deepcopy(module), torch.get_rng_state())
         return module
-
-
-def _is_of_a_tokenizer(path: Path) -> bool:
-    named = any(word in path.name for word in ("token", "vocab", "merges"))
-    return path.is_file() and (named or path.suffix == ".model")
 
 
 @contextmanager

@@ -30,7 +30,7 @@ class _Worker:
     def __init__(self, connection: Connection, setup: Setup) -> None:
         self._connection = connection
         self._plugin = setup.plugin
-        self._station = Station(setup.protocol, setup.devices)
+        self._station = Station(setup.protocol, setup.devices, setup.models)
         self._candidates: dict[tuple[str, str], Candidate] = {}
 
     def serve(self, job: Job) -> None:

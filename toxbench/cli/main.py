@@ -15,10 +15,12 @@ from toxbench.cli.candidate import show
 from toxbench.cli.compare import compare
 from toxbench.cli.data import data
 from toxbench.cli.errors import errors
+from toxbench.cli.export import export
 from toxbench.cli.leaderboard import leaderboard
 from toxbench.cli.metrics import metrics
 from toxbench.cli.new_backbone import new_backbone
 from toxbench.cli.output import say
+from toxbench.cli.predict import predict
 from toxbench.cli.report import report
 from toxbench.cli.rescore import rescore
 from toxbench.cli.run import run
@@ -48,8 +50,8 @@ def cli(debug: bool) -> None:
 
 
 for command in (
-    run, tune, leaderboard, show, report, compare, rescore, errors, metrics, backbones, data, speed,
-    new_backbone,
+    run, tune, leaderboard, show, report, compare, rescore, errors, predict, export, metrics,
+    backbones, data, speed, new_backbone,
 ):  # fmt: skip
     cli.add_command(command)
 

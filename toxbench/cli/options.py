@@ -54,20 +54,31 @@ def _add(command: Command, *options: Callable[[Command], Command]) -> Command:
     return command
 
 
+_TEXT = click.option("--text-column", metavar="NAME", help="Column of the comments.")
+_ID = click.option("--id-column", metavar="NAME", help="Column of unique ids.")
+_DROP = click.option(
+    "--drop-empty", is_flag=True, default=None, help="Leave out rows without a text."
+)
+_ENCODING = click.option("--encoding", metavar="NAME", help="Of text files. [utf-8]")
+
+
+def input_options(command: Command) -> Command:
+    """Add the options that say where the comments of a table without labels are."""
+    return _add(command, _TEXT, _ID, _DROP, _ENCODING)
+
+
 def column_options(command: Command) -> Command:
     """Add the options that say which columns mean what."""
     return _add(
         command,
-        click.option("--text-column", metavar="NAME", help="Column of the comments."),
-        click.option("--id-column", metavar="NAME", help="Column of unique ids."),
+        _TEXT,
+        _ID,
         click.option("--group-column", metavar="NAME", help="Column of groups, e.g. videos."),
         click.option("--labels", metavar="A,B,C", callback=comma_list, help="Label columns (0/1)."),
         click.option("--true-values", metavar="A,B,C", help="Words for yes, beside 1 and true."),
         click.option("--false-values", metavar="A,B,C", help="Words for no, beside 0 and false."),
-        click.option(
-            "--drop-empty", is_flag=True, default=None, help="Leave out rows without a text."
-        ),
-        click.option("--encoding", metavar="NAME", help="Of text files. [utf-8]"),
+        _DROP,
+        _ENCODING,
     )
 
 
@@ -152,6 +163,12 @@ def experiment_options(command: Command) -> Command:
             type=int,
             metavar="N",
             help="Cells computed at once, in processes that share the cores. [what pays]",
+        ),
+        click.option(
+            "--save-models",
+            type=click.Choice(get_args(RunSettings.model_fields["save_models"].annotation)),
+            help="Trained models to keep: of each backbone the one that is best on validation rows,"
+            " those of all cells, or none. [best]",
         ),
         click.option(
             "--cell-timeout",

@@ -32,6 +32,22 @@ def read_strings(path: Path, encoding: str = "utf-8") -> "pd.DataFrame":
         DataError: the file is missing, empty, of an unknown kind, not in that encoding or not
             rectangular.
     """
+    import pandas as pd
+
+    frames = list(read_blocks(path, encoding))
+    frame = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+    if frame.empty:
+        raise DataError(f"{path}: there are no rows below the header")
+    return frame
+
+
+def read_blocks(
+    path: Path, encoding: str = "utf-8", rows_at_once: int = _ROWS_AT_ONCE
+) -> Iterator["pd.DataFrame"]:
+    """Yield a table block by block, in constant memory; otherwise as `read_strings`.
+
+    A JSON object need not have every key, so that blocks of such a file may differ in columns.
+    """
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         known = ", ".join(_READERS)
@@ -41,7 +57,7 @@ def read_strings(path: Path, encoding: str = "utf-8") -> "pd.DataFrame":
             raise DataError(f"{path}: no such file")
         if path.stat().st_size == 0:
             raise DataError(f"{path}: the file is empty")
-        frame = reader(path, encoding)
+        yield from reader(path, encoding, rows_at_once)
     except OSError as error:
         reason = error.strerror or _first_line(error)
         raise DataError(f"{path}: cannot be read: {reason}") from error
@@ -50,32 +66,32 @@ def read_strings(path: Path, encoding: str = "utf-8") -> "pd.DataFrame":
             f"{path}: read as {encoding}, it holds what is no text ({_first_line(error)}); say "
             "what it is with --encoding, or save it as UTF-8"
         ) from error
-    if frame.empty:
-        raise DataError(f"{path}: there are no rows below the header")
-    return frame
 
 
-def _read_csv(path: Path, encoding: str) -> "pd.DataFrame":
-    return _read_delimited(path, encoding, ",")
+def _read_csv(path: Path, encoding: str, rows_at_once: int) -> Iterator["pd.DataFrame"]:
+    return _read_delimited(path, encoding, ",", rows_at_once)
 
 
-def _read_tsv(path: Path, encoding: str) -> "pd.DataFrame":
-    return _read_delimited(path, encoding, "\t")
+def _read_tsv(path: Path, encoding: str, rows_at_once: int) -> Iterator["pd.DataFrame"]:
+    return _read_delimited(path, encoding, "\t", rows_at_once)
 
 
-def _read_delimited(path: Path, encoding: str, delimiter: str) -> "pd.DataFrame":
+def _read_delimited(
+    path: Path, encoding: str, delimiter: str, rows_at_once: int
+) -> Iterator["pd.DataFrame"]:
     with delimited_rows(path, _checked_encoding(path, encoding), delimiter) as (header, rows):
         check_unique(path, header)
-        return _frame(rows, header)
+        yield from _frames(rows, rows_at_once, header)
 
 
-def _frame(rows: Iterator[Any], columns: list[str] | None = None) -> "pd.DataFrame":
+def _frames(
+    rows: Iterator[Any], rows_at_once: int, columns: list[str] | None = None
+) -> Iterator["pd.DataFrame"]:
     """Put rows together block by block, so that few of them are Python objects at once."""
     import pandas as pd
 
-    blocks = iter(lambda: list(islice(rows, _ROWS_AT_ONCE)), [])
-    frames = [pd.DataFrame(block, columns=columns, dtype="str") for block in blocks]
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+    for block in iter(lambda: list(islice(rows, rows_at_once)), []):
+        yield pd.DataFrame(block, columns=columns, dtype="str")
 
 
 def _checked_encoding(path: Path, encoding: str) -> str:
@@ -120,19 +136,19 @@ def _encoding_message(path: Path, encoding: str, at: int) -> str:
     )
 
 
-def _read_parquet(path: Path, encoding: str) -> "pd.DataFrame":
+def _read_parquet(path: Path, encoding: str, rows_at_once: int) -> Iterator["pd.DataFrame"]:
     import pandas as pd
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        names = pq.read_schema(path).names
-        check_unique(path, names)
-        table = pq.read_table(path)
-        columns = {name: _as_text(table.column(name)) for name in names}
+        with pq.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            check_unique(path, names)
+            for batch in file.iter_batches(rows_at_once):
+                yield pd.DataFrame({name: _as_text(batch.column(name)) for name in names})
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         raise DataError(f"{path}: not a readable Parquet file: {_first_line(error)}") from error
-    return pd.DataFrame(columns)
 
 
 def _as_text(column: Any) -> "pd.Series[Any]":
@@ -148,10 +164,10 @@ def _as_text(column: Any) -> "pd.Series[Any]":
     return series
 
 
-def _read_json_lines(path: Path, encoding: str) -> "pd.DataFrame":
+def _read_json_lines(path: Path, encoding: str, rows_at_once: int) -> Iterator["pd.DataFrame"]:
     with path.open(encoding=_checked_encoding(path, encoding), newline="\n") as file:
         lines = ((number, line) for number, line in enumerate(file, start=1) if line.strip())
-        return _frame(_json_row(path, number, line) for number, line in lines)
+        yield from _frames((_json_row(path, number, line) for number, line in lines), rows_at_once)
 
 
 def _json_row(path: Path, number: int, line: str) -> dict[str, str | None]:
@@ -179,7 +195,7 @@ def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-_READERS: Mapping[str, Callable[[Path, str], "pd.DataFrame"]] = {
+_READERS: Mapping[str, Callable[[Path, str, int], Iterator["pd.DataFrame"]]] = {
     ".csv": _read_csv,
     ".tsv": _read_tsv,
     ".parquet": _read_parquet,

@@ -125,8 +125,8 @@ def comments_from_frame(
     Raises:
         DataError: as `read_comments`.
     """
-    text, row_id, group = _roles(frame, where, columns)
-    empty = _blank(frame[text]) & columns.drop_empty
+    text, row_id, group = find_roles(frame, where, columns)
+    empty = is_blank(frame[text]) & columns.drop_empty
     dropped = tuple((np.flatnonzero(empty) + 1).tolist())
     frame = frame[~empty]  # its index goes on counting the rows of the file
     if frame.empty:
@@ -134,7 +134,7 @@ def comments_from_frame(
     labels = _label_columns(frame, where, columns, {text, row_id, group})
     targets = np.zeros((len(frame), len(labels)), dtype=np.uint8)
     found = chain(
-        _bad_texts(frame[text], where, text),
+        bad_texts(frame[text], where, text),
         _bad_ids(frame[row_id], where, row_id) if row_id is not None else (),
         *(
             _parse_label(frame[label], where, label, word_meanings(columns), targets[:, i])
@@ -167,9 +167,14 @@ def word_meanings(columns: ColumnSettings) -> dict[str, int]:
     return dict.fromkeys(yes, 1) | dict.fromkeys(no, 0)
 
 
-def _roles(
+def find_roles(
     frame: "pd.DataFrame", where: str, columns: ColumnSettings
 ) -> tuple[str, str | None, str | None]:
+    """Return the columns of texts, ids and groups; only the first has to be there.
+
+    Raises:
+        DataError: no column is called as one that is named, or none is of texts.
+    """
     free = [column for column in frame.columns if column not in columns.labels]
     text = _named(frame, where, columns.text_column) or _found(free, _TEXT_NAMES)
     if text is None:
@@ -230,8 +235,9 @@ def looks_like_label(column: "pd.Series[Any]", columns: ColumnSettings) -> bool:
     return bool(len(written)) and bool(written.isin(known).mean() >= 0.5)
 
 
-def _bad_texts(column: "pd.Series[Any]", where: str, name: str) -> Iterator[str]:
-    for row in column.index[_blank(column)]:
+def bad_texts(column: "pd.Series[Any]", where: str, name: str) -> Iterator[str]:
+    """Yield a line for each row without a text; the index of the column counts rows from 0."""
+    for row in column.index[is_blank(column)]:
         yield (
             f"{where}: row {row + 1}, column {name!r}: the text is empty; remove the row, or all "
             "such rows with --drop-empty"
@@ -239,7 +245,7 @@ def _bad_texts(column: "pd.Series[Any]", where: str, name: str) -> Iterator[str]
 
 
 def _bad_ids(column: "pd.Series[Any]", where: str, name: str) -> Iterator[str]:
-    blank = _blank(column)
+    blank = is_blank(column)
     for row in column.index[blank]:
         yield f"{where}: row {row + 1}, column {name!r}: the id is blank; give the row one"
     again = column.duplicated().to_numpy(dtype=bool) & ~blank
@@ -251,7 +257,8 @@ def _bad_ids(column: "pd.Series[Any]", where: str, name: str) -> Iterator[str]:
         )
 
 
-def _blank(column: "pd.Series[Any]") -> npt.NDArray[np.bool_]:
+def is_blank(column: "pd.Series[Any]") -> npt.NDArray[np.bool_]:
+    """Return which rows are null or white space."""
     return column.fillna("").str.strip().eq("").to_numpy(dtype=bool)
 
 

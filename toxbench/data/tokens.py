@@ -61,7 +61,7 @@ def tokenise(
     path = cache / f"{_key(identity, texts, max_length)}.npz"
     stored = _read(path)
     if stored is None:
-        stored = _tokenise(tokenizer, texts, max_length)
+        stored = tokens_of(tokenizer, texts, max_length)
         _write(path, stored)
     return stored
 
@@ -74,7 +74,8 @@ def _key(identity: str, texts: Sequence[str], max_length: int) -> str:
     return digest.hexdigest()
 
 
-def _tokenise(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> Tokens:
+def tokens_of(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> Tokens:
+    """Return the tokens of some texts, as `tokenise`, without a cache."""
     pieces: list[npt.NDArray[np.int32]] = []
     lengths: list[int] = []
     for start in range(0, len(texts), _TEXTS_AT_ONCE):

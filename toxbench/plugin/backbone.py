@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     from torch import nn
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # Of these, Hugging Face's classifier looks at nothing but the first token's last hidden state.
 _READ_THE_FIRST_TOKEN = {"bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta"}
@@ -89,7 +89,9 @@ class Backbone:
         ``[batch, label]``, as a tensor or as the ``logits`` of a Hugging Face output.
 
         Args:
-            weights: a local folder with ``config.json`` and safetensors files.
+            weights: a local folder with ``config.json`` and safetensors files: a checkpoint, or
+                a saved model. Of the latter, ``model.safetensors`` holds the state of what this
+                method returned, and is loaded into what it returns now.
             label_count: columns of the logits.
         """
         import torch
@@ -110,6 +112,22 @@ class Backbone:
         if model.config.model_type in _READ_THE_FIRST_TOKEN:
             finish_first_token_only(model.base_model)
         return cast("nn.Module", model)
+
+    def exported(self, module: "nn.Module") -> "PreTrainedModel":
+        """Return a trained module as a class that transformers has, for ``toxbench export``.
+
+        It gives the same logits, to 1e-5. Override it for an architecture of your own that one of
+        transformers' classes for sequence classification can express.
+
+        Args:
+            module: as `build`, or a stand-in's, made it; trained, on the CPU, in eval mode.
+
+        Raises:
+            PluginError: there is no such class.
+        """
+        from toxbench.plugin.standard import standard_model
+
+        return standard_model(module)
 
     def tokenizer(self, weights: Path) -> "PreTrainedTokenizerBase":
         """Return the tokenizer that belongs to the weights in a local folder."""

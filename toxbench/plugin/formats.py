@@ -28,6 +28,13 @@ class Table:
     best: tuple[int, ...] = ()
 
 
+def spreadsheet_safe(value: object) -> object:
+    """Return a cell of a CSV file; a text that a spreadsheet would run as a formula is quoted."""
+    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return f"'{value}"
+    return value
+
+
 @dataclass(frozen=True, kw_only=True)
 class ReportFormat:
     """A way to write a table: ``toxbench leaderboard --format NAME``.

@@ -19,6 +19,7 @@ from toxbench.records import PARTS, Audit, CellKey, CellRecord, Part, Stored
 from toxbench.settings import Frozen
 from toxbench.store.failures import FailureStore, read_failure
 from toxbench.store.lock import Holder, holder_of, locked, note_cells, signed
+from toxbench.store.models import ModelStore
 from toxbench.store.rows import FILE as ROWS
 from toxbench.store.rows import StoredRows, read_rows, write_rows
 from toxbench.store.sealed import Tensors, seal, unseal
@@ -74,7 +75,7 @@ class CellDamagedError(DamagedError):
 
 @dataclass(frozen=True)
 class CellStore:
-    """The folder of one protocol: ``protocol.json``, ``cells/`` and the leaderboard."""
+    """The folder of one protocol: ``protocol.json``, ``cells/``, ``models/``, the leaderboard."""
 
     folder: Path
 
@@ -102,8 +103,9 @@ class CellStore:
         refuse_links(self.folder)
         check_writable(self.folder)
         check_writable(self.folder / "cells")
-        if self.failures.folder.is_dir():
-            check_writable(self.failures.folder)
+        for folder in (self.failures.folder, self.models.folder):
+            if folder.is_dir():
+                check_writable(folder)
         known = _described(protocol, synthetic)
 
         def check(path: Path) -> None:
@@ -122,7 +124,7 @@ class CellStore:
         return said
 
     def mend(self) -> list[str]:
-        """Move damaged cells and failures aside; to be called by who holds the lock.
+        """Move what is damaged aside, remove leftovers; to be called by who holds the lock.
 
         Returns:
             one line for each.
@@ -130,18 +132,26 @@ class CellStore:
         Raises:
             StorageError: the folder cannot be written, or a newer toxbench wrote to it.
         """
-        for folder in (self.folder, self.folder / "cells", self.failures.folder):
+        for folder in (
+            self.folder, self.folder / "cells", self.failures.folder, self.models.folder,
+        ):  # fmt: skip
             remove_temporaries(folder)
         cells = set_aside_damaged(self.paths(), read_cell, "a run of the cell computes it again")
         failures = set_aside_damaged(
             self.failures.paths(), read_failure, "a run of its cell tries it again"
         )
-        return [*cells, *failures]
+        models = self.models.mend(lambda key: self.path(key).is_file())
+        return [*cells, *failures, *models]
 
     @property
     def failures(self) -> FailureStore:
         """The cells that failed."""
         return FailureStore(self.folder / "failures")
+
+    @property
+    def models(self) -> ModelStore:
+        """The trained models that are kept."""
+        return ModelStore(self.folder / "models")
 
     @property
     def protocol_path(self) -> Path:

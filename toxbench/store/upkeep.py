@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -46,7 +47,10 @@ def check_writable(folder: Path) -> None:
 def remove_temporaries(folder: Path) -> None:
     """Remove what a killed process was writing; no other process may be writing there now."""
     for path in folder.glob(f".*{TEMPORARY}"):
-        path.unlink(missing_ok=True)
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def set_aside_damaged(
@@ -69,10 +73,15 @@ def set_aside_damaged(
         try:
             read(path)
         except DamagedError:
-            yield f"{path} was damaged and is now {_set_aside(path).name}; {then}"
+            yield f"{path} was damaged and is now {set_aside(path).name}; {then}"
 
 
-def _set_aside(path: Path) -> Path:
+def set_aside(path: Path) -> Path:
+    """Rename a file or folder to ``<name>.corrupt`` and return its new path.
+
+    Raises:
+        StorageError: it cannot be renamed.
+    """
     names = (f"{path.name}.corrupt{f'-{n}' if n > 1 else ''}" for n in itertools.count(1))
     aside = next(p for name in names if not os.path.lexists(p := path.with_name(name)))
     try:

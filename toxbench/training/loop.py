@@ -3,35 +3,29 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
 from toxbench.data.split import Rows, Split
 from toxbench.data.table import Targets
 from toxbench.data.tokens import Tokens
-from toxbench.errors import CellsFailedError, PluginError
+from toxbench.errors import CellsFailedError
 from toxbench.records import EpochRecord, Scores
 from toxbench.settings import TrainSettings
-from toxbench.training.batching import Batch, Batcher, epoch_batches, sorted_batches
-from toxbench.training.device import Device
+from toxbench.training.batching import Batcher, epoch_batches
+from toxbench.training.device import Device, Precision
 from toxbench.training.dropout import CheapDropout
 from toxbench.training.losses import LOSSES, Loss
-from toxbench.training.memory import retried
 from toxbench.training.parameters import parameter_groups, set_dropout
+from toxbench.training.predictor import WIDTH_MULTIPLE, Predictor, Probabilities
 from toxbench.training.tricks import ALL, Tricks
 from toxbench.training.vocabulary import used_rows_only
 
-# Padded tokens. More of them at once leave the CPU's caches (0.92 of the time of 4,096).
-_EVALUATED_AT_ONCE = {"cpu": 1024, "mps": 8192, "cuda": 65536}
-_WIDTH_MULTIPLE = {"cpu": 1, "mps": 8, "cuda": 8}  # few shapes, and full tiles of its tensor cores
-
-Probabilities = npt.NDArray[np.float32]
 Validate = Callable[[Targets, Probabilities], Scores]
 Keep = Callable[[Scores], bool]
 
@@ -88,15 +82,20 @@ class Trainer:
         self._tricks = tricks
         self._head = head
         self._micro_batch = micro_batch or settings.batch_size
-        self._evaluated_at_once = _EVALUATED_AT_ONCE[device.kind]
         self._batcher = Batcher(
             tokens,
             targets,
             device.torch,
             settings.max_length if settings.padding == "max_length" else None,
-            _WIDTH_MULTIPLE[device.kind],
+            WIDTH_MULTIPLE[device.kind],
         )
+        self._predictor = Predictor(self._module, targets.shape[1], settings.max_length, device)
         parameter_groups(self._module, head, settings)  # raises here what would be raised later
+
+    @property
+    def module(self) -> nn.Module:
+        """What is trained."""
+        return self._module
 
     @property
     def parameter_count(self) -> int:
@@ -161,35 +160,19 @@ class Trainer:
             self._module.load_state_dict(weights)
         return Trained(tuple(records), kept, sum(record.seconds for record in records))
 
-    def predict(self, rows: Rows) -> Probabilities:
-        """Return probabilities float32 ``[row, label]`` in eval mode, in the order of ``rows``.
+    def predict(self, rows: Rows, precision: Precision | None = None) -> Probabilities:
+        """Return probabilities of rows; raises as `toxbench.training.predictor.Predictor.predict`.
 
-        Where memory runs out, fewer comments are looked at at once, from then on.
-
-        Raises:
-            PluginError: the module's logits break the contract or are not finite.
+        Args:
+            rows: in the order of the result.
+            precision: None: that of the training.
         """
-        probabilities, at_once = retried(
-            lambda at_once: self._predict(rows, at_once),
-            self._evaluated_at_once,
-            self._settings.max_length,
-        )
-        self._evaluated_at_once = at_once
-        if not np.isfinite(probabilities).all():
-            raise PluginError("the backbone's logits are NaN in eval mode")
-        return probabilities
-
-    def _predict(self, rows: Rows, at_once: int) -> Probabilities:
-        """Predict batches of at most so many tokens."""
-        probabilities = np.empty((len(rows), self._targets.shape[1]), dtype=np.float32)
-        self._module.eval()
-        places = list(sorted_batches(rows, self._batcher.lengths, at_once))
-        with torch.inference_mode(), self._device.autocast():
-            batches = self._batcher.batches([rows[some] for some in places])
-            found = [self._logits(batch).sigmoid() for batch in batches]
-        for some, values in zip(places, found, strict=True):
-            probabilities[some] = values.cpu().numpy()
-        return probabilities
+        if precision in {None, self._device.precision}:
+            return self._predictor.predict(self._batcher, rows)
+        device = replace(self._device, precision=precision)
+        label_count = self._targets.shape[1]
+        other = Predictor(self._module, label_count, self._settings.max_length, device)
+        return other.predict(self._batcher, rows)
 
     def _course(self, rows: Rows, seed: int) -> "_Course":
         settings = self._settings
@@ -217,7 +200,7 @@ class Trainer:
             comments = sum(map(len, step))
             for batch in islice(batches, len(step)):
                 with self._device.autocast(), course.dropout:
-                    logits = self._logits(batch)
+                    logits = self._predictor.logits(batch)
                 value = course.loss(logits, batch.targets)
                 (value * (len(batch) / comments)).backward()  # type: ignore[no-untyped-call]
                 total += value.detach() * len(batch)
@@ -238,11 +221,6 @@ class Trainer:
             batches = drawn[start : start + settings.accumulation]
             yield [rows[i : i + micro] for rows in batches for i in range(0, len(rows), micro)]
 
-    def _logits(self, batch: Batch) -> torch.Tensor:
-        """Run the module on some rows; return float32 logits ``[batch, label]``."""
-        output: Any = self._module(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
-        return checked_logits(output, len(batch), self._targets.shape[1])
-
     def _used_rows(self, rows: Rows) -> AbstractContextManager[object]:
         if not self._tricks.used_rows:
             return nullcontext()
@@ -252,7 +230,7 @@ class Trainer:
         """Run the module on one row."""
         self._module.eval()
         for batch in self._batcher.batches([rows[:1]]):
-            self._logits(batch)
+            self._predictor.logits(batch)
 
     def _validate(self, rows: Rows, validate: Validate) -> Scores:
         return validate(self._targets[rows], self.predict(rows)) if len(rows) else {}
@@ -274,25 +252,6 @@ class _Course:
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
     dropout: AbstractContextManager[object]
-
-
-def checked_logits(output: Any, row_count: int, label_count: int) -> torch.Tensor:
-    """Take the logits out of a module's output as float32.
-
-    Raises:
-        PluginError: they are not a float tensor of shape ``[row_count, label_count]``.
-    """
-    logits = getattr(output, "logits", output)
-    if not isinstance(logits, torch.Tensor):
-        raise PluginError(f"forward returned {type(logits).__name__}, not a tensor of logits")
-    if tuple(logits.shape) != (row_count, label_count):
-        raise PluginError(
-            f"forward returned logits of shape {list(logits.shape)}, expected "
-            f"[{row_count}, {label_count}] (batch, label)"
-        )
-    if not logits.is_floating_point():
-        raise PluginError(f"forward returned logits of type {logits.dtype}, expected floats")
-    return logits.float()
 
 
 def make_optimizer(

@@ -169,6 +169,16 @@ def parameter_counts(folder: Path) -> dict[str, int]:
     }
 
 
+def tokenizer_files(folder: Path) -> list[Path]:
+    """Return the files of a checkpoint's tokenizer, in the order of names."""
+    return sorted(filter(_is_of_a_tokenizer, folder.iterdir()))
+
+
+def _is_of_a_tokenizer(path: Path) -> bool:
+    named = any(word in path.name for word in ("token", "vocab", "merges"))
+    return path.is_file() and (named or path.suffix == ".model")
+
+
 def checkpoint_config(folder: Path | None) -> dict[str, Any]:
     """Read ``config.json``; empty where there is no folder yet.
 
@@ -268,7 +278,7 @@ def _stand_in(backbone: Backbone) -> Weights:
     )
 
 
-def _of_the_disk(error: OSError | Exception) -> OSError:
+def of_the_disk(error: OSError | Exception) -> OSError:
     """Return a disk's error as Python names it; safetensors tells it in words of its own."""
     return error if isinstance(error, OSError) else OSError(errno.ENOSPC, str(error))
 
@@ -349,6 +359,6 @@ def _write_stand_in(stand_in: StandIn, folder: Path) -> None:
     except (OSError, SafetensorError) as error:  # the latter where the disk is full
         # Another process may have made the same folder in between: then it is as good as ours.
         if not _is_as_written(folder):
-            raise unwritable(folder, _of_the_disk(error)) from error
+            raise unwritable(folder, of_the_disk(error)) from error
     finally:
         shutil.rmtree(made, ignore_errors=True)

@@ -1,0 +1,162 @@
+"""An exported folder is transformers' own: the same numbers, without toxbench or its code."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from support import write_checkpoint
+from torch import nn
+from transformers import AutoModelForSequenceClassification
+
+from toxbench.errors import PluginError, SettingsError, StorageError
+from toxbench.inference.choose import choose_model
+from toxbench.inference.export import export
+from toxbench.inference.model import Model, load_model
+from toxbench.plugin.heads import FirstTokenClassifier
+from toxbench.plugin.registry import Registry
+from toxbench.plugin.standard import standard_model
+from toxbench.store.cells import read_cell
+from toxbench.store.find import find_store
+
+Command = Callable[..., tuple[int, str]]
+CLASSIFY = """
+import json, sys
+class Nothing:
+    def find_spec(self, name, path=None, target=None):
+        assert name.split(".")[0] != "toxbench", "toxbench was imported"
+sys.meta_path.insert(0, Nothing())
+from transformers import pipeline
+classify = pipeline("text-classification", sys.argv[1], top_k=None)
+texts = json.load(open(sys.argv[2]))
+found = classify(texts, truncation=True)
+print(json.dumps([{d["label"]: d["score"] for d in row} for row in found]))
+"""
+
+
+@pytest.mark.parametrize("backbone", ["bert", "distilbert", "roberta"])
+def test_a_pipeline_says_what_the_cell_stored(
+    trained: Path, results: Path, tmp_path: Path, command: Command, backbone: str
+) -> None:
+    target = tmp_path / "deep" / "my-model"
+    code, said = command("export", "--results", str(results), "--backbone", backbone, str(target))
+    assert (code, said) == (0, "")
+    store = find_store(results)
+    _, record = choose_model(store, backbone)
+    assert record.precision == "fp32"
+    texts = pd.read_csv(trained / "comments.csv")["text"]
+    asked = tmp_path / "texts.json"
+    asked.write_text(json.dumps(texts[list(store.protocol().folds[0].test)].tolist()))
+    done = subprocess.run(
+        [sys.executable, "-c", CLASSIFY, str(target), str(asked)],
+        capture_output=True, text=True, check=True, timeout=120,
+    )  # fmt: skip
+    found = [[row[label] for label in record.labels] for row in json.loads(done.stdout)]
+    _, stored = read_cell(store.path(record.key))
+    assert np.abs(np.array(found) - stored["test"]).max() < 1e-5
+    config = json.loads((target / "config.json").read_text(encoding="utf-8"))
+    assert config["problem_type"] == "multi_label_classification"
+    assert list(config["id2label"].values()) == list(record.labels)
+    assert "auto_map" not in config
+    tokenizer = json.loads((target / "tokenizer_config.json").read_text(encoding="utf-8"))
+    assert tokenizer["model_max_length"] == record.max_length
+    thresholds = json.loads((target / "thresholds.json").read_text(encoding="utf-8"))
+    assert tuple(thresholds["global"].values()) == record.thresholds["global"]
+    assert {path.suffix for path in target.iterdir()} <= {".json", ".safetensors", ".md", ".txt"}
+    assert not any(str(tmp_path.parent).encode() in p.read_bytes() for p in target.iterdir())
+    assert {path.name for path in target.parent.iterdir()} == {"my-model"}
+
+
+def test_a_target_that_holds_something_is_left_alone(
+    results: Path, tmp_path: Path, command: Command
+) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    (tmp_path / "empty").mkdir()
+    for name, said in (("full", "not empty"), ("file", "no folder"), ("link", "symbolic link")):
+        code, told = command("export", "--results", str(results), str(tmp_path / name))
+        assert (code, said in told) == (2, True), told
+    assert command("export", "--results", str(results), str(tmp_path / "empty"))[0] == 0
+    assert (tmp_path / "full" / "x").read_text() == (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("kind", ["bert", "distilbert", "roberta", "electra", "xlm-roberta"])
+def test_a_first_token_classifier_is_a_class_of_transformers(tmp_path: Path, kind: str) -> None:
+    torch.manual_seed(0)
+    checkpoint = write_checkpoint(tmp_path / kind, kind)
+    if kind in {"distilbert", "electra"}:
+        module: nn.Module = poolerless(checkpoint)
+    else:
+        module = FirstTokenClassifier(checkpoint, 5)
+    module.eval()
+    with torch.no_grad():
+        for parameter in module.parameters():  # larger than trained ones
+            parameter.add_(torch.randn_like(parameter) * 0.2)
+        ids = torch.randint(5, 60, (8, 20))
+        mask = (torch.arange(20) < torch.arange(4, 20, 2)[:, None]).long()
+        state = torch.get_rng_state()
+        standard = standard_model(module)
+        assert torch.equal(torch.get_rng_state(), state)
+        assert type(standard).__module__.startswith("transformers.models.")
+        standard.save_pretrained(tmp_path / "out")
+        loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").eval()
+        ours = module(input_ids=ids, attention_mask=mask)
+        theirs = loaded(input_ids=ids, attention_mask=mask).logits
+    assert ours.abs().max() > 0.5
+    assert ((ours - theirs).abs() / ours.abs().clamp(min=1)).max() < 1e-5
+
+
+def poolerless(checkpoint: Path) -> FirstTokenClassifier:
+    """Build one over an encoder that has no pooler to leave out."""
+    from transformers import AutoModel
+
+    module = FirstTokenClassifier.__new__(FirstTokenClassifier)
+    nn.Module.__init__(module)
+    module.encoder = AutoModel.from_pretrained(checkpoint)
+    module.dropout = nn.Dropout(0.1)
+    module.classifier = nn.Linear(module.encoder.config.hidden_size, 5)
+    return module
+
+
+@pytest.fixture
+def model(results: Path) -> tuple[Model, Path]:
+    source, record = choose_model(find_store(results), "bert")
+    return load_model(source, record, Registry.discover([])), source
+
+
+def test_a_folder_that_says_something_else_is_not_left(
+    model: tuple[Model, Path], tmp_path: Path
+) -> None:
+    """As it would be with a plugin whose forward does more than its class."""
+    from dataclasses import replace
+
+    stored, source = model
+
+    class Louder(nn.Module):
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+            logits = stored.module(input_ids=input_ids, attention_mask=attention_mask).logits
+            return logits * 1.001  # type: ignore[no-any-return]
+
+    class Backbone(type(stored.backbone)):  # type: ignore[misc]
+        def exported(self, module: nn.Module) -> object:
+            return stored.module
+
+    loud = replace(stored, module=Louder(), backbone=Backbone(name="bert", checkpoint="a/b"))
+    with pytest.raises(PluginError, match=r"its logits differ by .*; nothing was written"):
+        export(loud, source, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written(model: tuple[Model, Path], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StorageError, match="cannot write"):
+        export(*model, tmp_path / "file" / "out")
+    with pytest.raises(SettingsError, match="no folder"):
+        export(*model, tmp_path / "file")

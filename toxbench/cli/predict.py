@@ -1,0 +1,205 @@
+"""``toxbench predict``: what a stored model says of comments."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from toxbench.cli.options import (
+    FilePath,
+    format_option,
+    input_options,
+    plugins_option,
+    results_option,
+    used,
+)
+from toxbench.cli.output import say
+from toxbench.errors import SettingsError
+from toxbench.evaluation.definitions import HALF, RULES
+from toxbench.plugin.formats import Table
+from toxbench.report.words import printable
+from toxbench.settings import ColumnSettings, layered
+
+if TYPE_CHECKING:
+    from toxbench.inference.comments import Block
+    from toxbench.inference.model import Classifier
+    from toxbench.plugin.registry import Registry
+    from toxbench.store.models import ModelRecord
+
+_STDIN = Path("-")
+
+
+@click.command()
+@click.argument("comments", metavar="[COMMENT]...", nargs=-1)
+@click.option("--backbone", metavar="NAME", help="Whose model. [the best on validation rows]")
+@results_option
+@click.option(
+    "--input", "source", type=FilePath(), metavar="FILE",
+    help="CSV, TSV, Parquet or JSON lines of any size; - for lines of standard input.",
+)  # fmt: skip
+@click.option(
+    "--output", "target", type=FilePath(), metavar="FILE",
+    help="Where what is said of --input goes, by its ending a file of the same kinds. "
+    "[standard output, as CSV]",
+)  # fmt: skip
+@click.option("--with-text", is_flag=True, help="The comments are a column of the output.")
+@click.option(
+    "--thresholds", "rule", type=click.Choice(RULES), default=HALF, show_default=True,
+    help="Where a probability counts as yes; the model's own.",
+)  # fmt: skip
+@click.option(
+    "--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True,
+    help="fp32 gives the exported model's numbers; bf16 is faster where the device computes in it.",
+)  # fmt: skip
+@click.option(
+    "--device", type=click.Choice(["auto", "cuda", "mps", "cpu"]), default="auto",
+    help="Where to compute. [auto]",
+)  # fmt: skip
+@input_options
+@format_option
+@plugins_option
+@click.option("--debug", is_flag=True, help="Show a traceback with every error.")
+def predict(comments: tuple[str, ...], **values: Any) -> None:
+    """Say which labels COMMENTs, or those of a file, would have; nothing is trained.
+
+    The model is the one of the newest results that is best on validation rows. Comments are not
+    written anywhere but with --with-text.
+    """
+    from toxbench.plugin.registry import Registry
+
+    _check(comments, values)
+    registry = Registry.discover(values["plugins"])
+    if values["source"] is None:
+        _predict_words(comments, registry, values)
+    else:
+        _predict_file(registry, values)
+
+
+def _check(comments: tuple[str, ...], values: dict[str, Any]) -> None:
+    """Refuse options that do not go together; raises `SettingsError`."""
+    source, target = values["source"], values["target"]
+    if bool(comments) == (source is not None):
+        raise SettingsError("give comments, or a file of them with --input; one of the two")
+    if source is None:
+        for name in (
+            *used(ColumnSettings, values),
+            *(["with-text"] if values["with_text"] else []),
+        ):
+            raise SettingsError(f"--{name.replace('_', '-')} is for --input; add --input FILE")
+        if target is not None:
+            raise SettingsError("--output is for --input; add --input FILE")
+    elif values["name"] is not None:
+        raise SettingsError("--format is for comments; the ending of --output names a file's kind")
+
+
+def _predict_words(comments: tuple[str, ...], registry: "Registry", values: dict[str, Any]) -> None:
+    from toxbench.inference.api import check_comments
+
+    check_comments(comments)
+    render = registry.report_format(values["name"] or "plain").item.render
+    record, thresholds, load = _chosen(registry, values)
+    probabilities = load().probabilities(comments)
+    found = [
+        (number, label, float(str(probability)), bool(probability > threshold))
+        for number, row in enumerate(probabilities, start=1)
+        for label, probability, threshold in zip(record.labels, row, thresholds, strict=True)
+    ]
+    names = ("comment", "label", "probability", "predicted")
+    first = 0 if len(comments) > 1 else 1  # one comment needs no number
+    table = Table(
+        title=f"{printable(record.title)}, thresholds {values['rule']}",
+        headers=names[first:],
+        rows=tuple(
+            (str(number), printable(label), f"{probability:.3f}", "yes" if yes else "no")[first:]
+            for number, label, probability, yes in found
+        ),
+        notes=_notes(record),
+        records=tuple(dict(zip(names, row, strict=True)) for row in found),
+    )
+    say(render(table).strip())
+
+
+def _predict_file(registry: "Registry", values: dict[str, Any]) -> None:
+    from toxbench.inference.api import predict_blocks
+    from toxbench.inference.output import check_output, csv_writer, writing
+
+    source, target = values["source"], values["target"]
+    if target is not None:
+        check_output(target, source if source != _STDIN else None)
+    blocks, total = _blocks(source, layered(ColumnSettings, used(ColumnSettings, values)))
+    record, thresholds, load = _chosen(registry, values)
+    classifier = load()
+    if target is None:
+        write = csv_writer(lambda text: say(text.removesuffix("\n")))
+        predict_blocks(classifier, record, thresholds, blocks, write, with_text=values["with_text"])
+        return
+    with writing(target) as write, _progress(total) as advance:
+        count = predict_blocks(
+            classifier, record, thresholds, blocks, write,
+            with_text=values["with_text"], on_block=advance,
+        )  # fmt: skip
+    say(f"{target}: what {printable(record.title)} says of {count} comments")
+    for note in _notes(record):
+        say(note)
+
+
+def _blocks(source: Path, columns: ColumnSettings) -> "tuple[Iterator[Block], int | None]":
+    """Return the comments, and how many there are; None: that is not known before their end."""
+    from toxbench.inference.comments import CommentsFile, lines_of
+
+    if source == _STDIN:
+        return lines_of(sys.stdin.buffer, columns), None
+    file = CommentsFile(source, columns)
+    return file.blocks(), file.count()
+
+
+def _chosen(
+    registry: "Registry", values: dict[str, Any]
+) -> "tuple[ModelRecord, tuple[float, ...], Callable[[], Classifier]]":
+    """Return what is known of the model that is meant, its thresholds, and how to load it."""
+    from toxbench.inference.choose import choose_model, thresholds_of
+    from toxbench.store.find import find_store
+
+    store = find_store(values["results"] or Path("results"))
+    folder, record = choose_model(store, values["backbone"])
+    thresholds = thresholds_of(record, values["rule"])
+
+    def load() -> "Classifier":
+        from toxbench.inference.model import Classifier, load_model
+        from toxbench.training.device import choose_device
+
+        device = choose_device(values["device"], values["precision"])
+        return Classifier(load_model(folder, record, registry), device)
+
+    return record, thresholds, load
+
+
+def _notes(record: "ModelRecord") -> tuple[str, ...]:
+    """Say what a reader must know of a model before believing it."""
+    said = [f"Model {printable(record.key.stem)}; what it is good for is in its README.md."]
+    if record.synthetic:
+        said.append("It learnt from the synthetic sample: it knows nothing of real comments.")
+    if record.weights.source == "stand-in":
+        said.append("It started from a stand-in, not from the checkpoint of that name.")
+    return tuple(said)
+
+
+@contextmanager
+def _progress(total: int | None) -> Iterator[Callable[[int], None]]:
+    """Yield what moves a bar on stderr, where that is a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda count: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as Remaining
+
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(),
+        Remaining(), console=Console(stderr=True),
+    ) as progress:  # fmt: skip
+        task = progress.add_task("comments", total=total)
+        yield lambda count: progress.update(task, advance=count)

@@ -1,0 +1,112 @@
+"""A stored model at work: its module and tokenizer, made again by the plugin that it is of."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from safetensors.torch import load_model as load_tensors
+from torch import nn
+
+from toxbench.benchmark.workbench import quiet_transformers
+from toxbench.data.tokens import tokens_of
+from toxbench.errors import PluginError, SettingsError
+from toxbench.plugin.backbone import Backbone
+from toxbench.plugin.registry import Registry
+from toxbench.store.models import WEIGHTS, ModelRecord, check_model
+from toxbench.training.batching import Batcher
+from toxbench.training.device import Device, choose_device, seeded
+from toxbench.training.predictor import WIDTH_MULTIPLE, Predictor, Probabilities
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Model:
+    """A module with the weights that it was saved with, in eval mode, on the CPU."""
+
+    record: ModelRecord
+    backbone: Backbone
+    module: nn.Module
+    tokenizer: "PreTrainedTokenizerBase"
+
+
+class Classifier:
+    """Says how probable each label of a comment is."""
+
+    def __init__(self, model: Model, device: Device) -> None:
+        """Move the module to a device; its precision is the one to compute in."""
+        self._tokenizer = model.tokenizer
+        self._record = model.record
+        self._device = device
+        self._predictor = Predictor(
+            model.module.to(device.torch),
+            len(model.record.labels),
+            model.record.max_length,
+            device,
+        )
+
+    def probabilities(self, texts: Sequence[str]) -> Probabilities:
+        """Return probabilities float32 ``[comment, label]``.
+
+        Raises:
+            PluginError: the module breaks its contract.
+        """
+        label_count = len(self._record.labels)
+        if not texts:
+            return np.empty((0, label_count), dtype=np.float32)
+        tokens = tokens_of(self._tokenizer, texts, self._record.max_length)
+        unknown = np.zeros((len(texts), label_count), dtype=np.uint8)
+        multiple = WIDTH_MULTIPLE[self._device.kind]
+        batcher = Batcher(tokens, unknown, self._device.torch, multiple=multiple)
+        return self._predictor.predict(batcher, np.arange(len(texts), dtype=np.int64))
+
+
+def load_model(folder: Path, record: ModelRecord, registry: Registry) -> Model:
+    """Load a stored model, every file of which is checked first.
+
+    Raises:
+        DamagedError: a file is missing or is not as it was written.
+        PluginError: the backbone's plugin is not installed, or cannot build the module.
+    """
+    check_model(folder, record)
+    backbone = _backbone(record, registry)
+    stand_in = backbone.stand_in if record.weights.source == "stand-in" else None
+    build = (stand_in.build if stand_in else None) or backbone.build
+    cpu = choose_device("cpu", "fp32")
+    try:
+        with quiet_transformers(), seeded(0, cpu):
+            module = build(folder, len(record.labels))
+            load_tensors(module, folder / WEIGHTS)
+            tokenizer = backbone.tokenizer(folder)
+    except Exception as error:
+        raise PluginError(
+            f"{record.distribution} made the model {folder}, and its backbone "
+            f"{record.key.candidate} cannot be built from it now: {_one_line(error)}; install that "
+            "version again"
+        ) from error
+    return Model(record, backbone, module.eval(), tokenizer)
+
+
+def _backbone(record: ModelRecord, registry: Registry) -> Backbone:
+    """Return the backbone of a model; raises `PluginError` where its plugin is not here."""
+    name, made_by = record.key.candidate, record.distribution
+    try:
+        found = registry.backbone(name)
+    except SettingsError as error:
+        raise PluginError(
+            f"the model {record.key.stem} needs the backbone {name!r} of {made_by}, which is not "
+            f"installed or not among --plugins; pip install {made_by.split()[0]}"
+        ) from error
+    if found.distribution.split()[0] != made_by.split()[0]:
+        raise PluginError(
+            f"the model {record.key.stem} needs the backbone {name!r} of {made_by}, but here it is "
+            f"of {found.distribution}; install the former and uninstall the latter"
+        )
+    return found.item
+
+
+def _one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
