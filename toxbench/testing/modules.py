@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from toxbench.plugin.backbone import Backbone
 from toxbench.settings import TrainSettings
-from toxbench.training.loop import checked_logits
+from toxbench.training.predictor import checked_logits
 
 STEPS = 3
 # A key's bias moves all scores of a query alike, which the softmax does not see: its gradient is
