@@ -6,7 +6,7 @@ from toxbench.cli.options import plugins_option
 from toxbench.cli.output import say
 
 
-@click.command()
+@click.command(short_help="List backbones, and what weights there are on this machine.")
 @plugins_option
 @click.option("--debug", is_flag=True, help="Show a traceback with every error.")
 def backbones(plugins: tuple[str, ...] | None, debug: bool) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _TABLES = ("summary", "settings", "cells", "curves", "labels", "thresholds", "failures")
 
 
-@click.command()
+@click.command(short_help="Print all about one candidate.")
 @click.argument("name", metavar="NAME")
 @click.argument("folder", metavar="[FOLDER]", type=FilePath(), required=False)
 @click.option("--table", "which", type=click.Choice(_TABLES), help="This one alone; csv needs it.")

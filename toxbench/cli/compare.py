@@ -7,7 +7,7 @@ import click
 from toxbench.cli.options import format_option, plugins_option, results_option
 
 
-@click.command()
+@click.command(short_help="Compare candidates pair by pair: who can be told apart?")
 @click.argument("names", metavar="[CANDIDATE]...", nargs=-1)
 @results_option
 @format_option

@@ -12,7 +12,7 @@ from toxbench.errors import SettingsError
 _ONE_TABLE = ("csv", "json")  # formats that hold one table a file
 
 
-@click.command()
+@click.command(short_help="List rows to read, and labels that look wrong, by id.")
 @click.argument("folder", type=FilePath(), required=False)
 @click.option(
     "--table",

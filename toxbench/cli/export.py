@@ -9,7 +9,7 @@ from toxbench.cli.output import say
 from toxbench.report.words import printable
 
 
-@click.command()
+@click.command(short_help="Write the best stored model for transformers alone.")
 @click.argument("folder", type=FilePath())
 @click.option("--backbone", metavar="NAME", help="Whose model. [the best on validation rows]")
 @results_option

@@ -34,7 +34,7 @@ def _seconds(context: click.Context, option: click.Parameter, value: str | None)
     return seconds
 
 
-@click.command(cls=WithMetrics)
+@click.command(cls=WithMetrics, short_help="Print a stored leaderboard, or watch one grow.")
 @click.argument("folders", metavar="[FOLDER]...", type=FilePath(), nargs=-1)
 @format_option
 @plugins_option

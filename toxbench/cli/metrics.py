@@ -5,7 +5,7 @@ import click
 from toxbench.cli.options import format_option, plugins_option
 
 
-@click.command()
+@click.command(short_help="List every metric with direction, range and definition.")
 @format_option
 @plugins_option
 @click.option("--debug", is_flag=True, help="Show a traceback with every error.")

@@ -28,7 +28,7 @@ _FILES = {
 }
 
 
-@click.command("new-backbone")
+@click.command("new-backbone", short_help="Write an installable, tested plugin to start from.")
 @click.argument("name")
 @click.option(
     "--into",

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _STDIN = Path("-")
 
 
-@click.command()
+@click.command(short_help="Label comments with the best stored model.")
 @click.argument("comments", metavar="[COMMENT]...", nargs=-1)
 @click.option("--backbone", metavar="NAME", help="Whose model. [the best on validation rows]")
 @results_option

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from toxbench.records import TrialRecord
 
 
-@click.command()
+@click.command(short_help="Write one page with every picture and its numbers.")
 @click.argument("folder", type=FilePath(), required=False)
 @click.option("--open", "opens", is_flag=True, help="Open it in the browser.")
 @show_text_options

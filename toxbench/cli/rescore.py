@@ -12,7 +12,7 @@ from toxbench.cli.table import read_table, refuse_without_data, table_options
 from toxbench.evaluation.definitions import HALF, RULES
 
 
-@click.command(cls=WithMetrics)
+@click.command(cls=WithMetrics, short_help="Score stored cells anew: thresholds, metric, labels.")
 @click.argument("folder", type=FilePath(), required=False)
 @click.option(
     "--thresholds", "rule", type=click.Choice(RULES), default=HALF,

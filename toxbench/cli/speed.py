@@ -18,7 +18,7 @@ _OFFERED = ("epochs", "batch_size", "max_length", "precision")
 _EPOCHS = 3
 
 
-@click.command()
+@click.command(short_help="Measure how fast backbones are on this device.")
 @training_options
 @column_options
 @click.option(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from toxbench.tuning.tune import Outcome, TunePlan
 
 
-@click.command()
+@click.command(short_help="Search hyperparameters, then test the best ones once.")
 @click.option("--resume", is_flag=True, help="Go on with the last search in --results.")
 @click.option("--importance", is_flag=True, help="Say what mattered in finished trials, and stop.")
 @settings_options(TuneSettings, without=("space",))

@@ -65,12 +65,32 @@ def toxbench_report_formats() -> "Iterable[ReportFormat]":  # type: ignore[empty
 
 @hookspec
 def toxbench_trackers() -> "Iterable[Tracker]":  # type: ignore[empty-body]
-    """Return the trackers that this plugin brings; a run starts those that it is asked for."""
+    """Return the trackers that this plugin brings; a run starts those that it is asked for.
+
+    Called when plugins are loaded, as `toxbench_backbones`. A tracker's own code runs only with
+    ``--trackers NAME``, in a process of its own.
+
+    Returns:
+        `toxbench.Tracker` objects, whose ``start`` returns a listener with the event hooks below.
+
+    On errors: as for `toxbench_backbones`.
+    """
 
 
 @hookspec
 def toxbench_run_started(run: "RunRecord") -> None:
-    """Hear of a run before its first cell. What it raises is only warned of."""
+    """Hear of a run before its first cell: for trackers, which name and tag by it.
+
+    Called once by ``toxbench run`` and by the cells at the end of ``toxbench tune``, in the process
+    that the user started, for trackers in their own.
+
+    Args:
+        run: table, protocol, and what to know before quoting its scores (synthetic, exploratory).
+            It holds no comment and no folder.
+
+    On errors: what it raises is a warning; the run goes on. It is a copy, so changing it changes
+    nothing.
+    """
 
 
 @hookspec
