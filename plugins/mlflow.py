@@ -44,13 +44,11 @@ class MLflow:
         os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_LOGGING_LEVEL": "WARNING"}
         logging.getLogger("alembic").setLevel(logging.WARNING)
         from mlflow import MlflowClient
-        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-        uri = f"sqlite:///{(folder / _DATABASE).absolute()}"
-        # The first one to open a database says where artifacts of its default experiment go.
-        opened: Any = SqlAlchemyStore
-        opened(uri, _ARTIFACTS)
-        self._client = MlflowClient(uri)
+        database = folder.absolute() / _DATABASE
+        if not database.exists():
+            _make(database)
+        self._client = MlflowClient(f"sqlite:///{database}")
         found = self._client.get_experiment_by_name(_EXPERIMENT)
         self._experiment: str = (
             found.experiment_id
@@ -110,6 +108,21 @@ class MLflow:
 
         items: Any = [Param(*item) for item in params.items()]
         self._client.log_batch(run, params=items, tags=[RunTag(*item) for item in tags.items()])
+
+
+def _make(database: Path) -> None:
+    """Make an empty database, there whole or not at all: MLflow cannot mend one that was cut off.
+
+    Who opens it first says where artifacts of its default experiment go.
+    """
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    unfinished = database.with_name(f"{database.name}.unfinished")
+    for left in (unfinished, unfinished.with_name(f"{unfinished.name}-journal")):
+        left.unlink(missing_ok=True)
+    store: Any = SqlAlchemyStore
+    store(f"sqlite:///{unfinished}", _ARTIFACTS).engine.dispose()
+    unfinished.rename(database)
 
 
 def _text(value: str | int | float | bool) -> str:

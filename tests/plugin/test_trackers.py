@@ -170,6 +170,18 @@ def test_what_was_stored_before_anybody_asked_is_told_once(tmp_path: Path) -> No
     assert {p: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()} == files
 
 
+def test_a_database_that_was_cut_off_is_made_again(tmp_path: Path) -> None:
+    toxbench.run(backbones=[], baselines=["always-negative"], results=tmp_path)
+    store = find_store(tmp_path)
+    folder = store.folder / "trackers" / "mlflow"
+    folder.mkdir(parents=True)
+    (folder / "mlflow.db.unfinished").write_bytes(b"SQLite format 3\0" + b"x" * 5000)
+    (store.folder / "trackers" / "tensorboard").mkdir()  # only because both are read
+    toxbench.run(backbones=[], baselines=["always-negative"], results=tmp_path, trackers=["mlflow"])
+    (record,) = store.records()
+    assert_as_stored(read(store)["mlflow"][record.key.stem]["numbers"], record)
+
+
 def plugin(site: Path, name: str, patience: float = 30.0, **does: str) -> None:
     parts = {"start": "pass", "run": "pass", "cell": "pass", "close": "pass"} | does
     write_plugin(site, name, SITE.format(name=name, patience=patience, **parts))
