@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(
     reason="the sources are not beside the tests",
 )
 
-BASE = {"errors", "settings", "records", "atomic"}
+BASE = {"errors", "settings", "presets", "records", "atomic"}
 LIBRARY = {"base", "data", "plugin", "evaluation", "training", "store", "report", "benchmark"}
 # Stage -> the stages that it may import, besides itself. "toxbench" is the package's own names.
 ALLOWED: dict[str, set[str]] = {

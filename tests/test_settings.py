@@ -9,15 +9,14 @@ import pytest
 from pydantic import ValidationError
 
 from toxbench.errors import SettingsError
+from toxbench.presets import PRESETS, preset
 from toxbench.settings import (
-    PRESETS,
     ColumnSettings,
     RunSettings,
     SplitSettings,
     TrainSettings,
     digest,
     layered,
-    preset,
     read_config,
     run_settings,
 )

@@ -9,7 +9,8 @@ from toxbench.plugin.backbone import Backbone
 from toxbench.plugin.baseline import Baseline
 from toxbench.plugin.registry import Item, Registered, Registry
 from toxbench.plugin.tracker import Tracker
-from toxbench.settings import RunSettings, SplitSettings, TrainSettings, layered, preset
+from toxbench.presets import preset
+from toxbench.settings import RunSettings, SplitSettings, TrainSettings, layered
 from toxbench.training.weights import WeightsChoice
 
 

@@ -18,8 +18,9 @@ from toxbench.evaluation import metrics, thresholds
 from toxbench.plugin.backbone import Backbone
 from toxbench.plugin.registry import Registered, Registry
 from toxbench.plugin.tracker import Tracker
+from toxbench.presets import preset
 from toxbench.records import CellKey
-from toxbench.settings import RunSettings, TrainSettings, layered, preset, seconds
+from toxbench.settings import RunSettings, TrainSettings, layered, seconds
 from toxbench.store.cells import CellStore
 from toxbench.store.models import Saved
 from toxbench.store.tuned import find_tuned

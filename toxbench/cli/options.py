@@ -9,8 +9,8 @@ import click
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from toxbench.presets import PRESETS
 from toxbench.settings import (
-    PRESETS,
     ColumnSettings,
     Frozen,
     RunSettings,

@@ -17,7 +17,7 @@ from toxbench.benchmark.workbench import quiet_transformers
 from toxbench.data.split import Rows
 from toxbench.errors import PluginError
 from toxbench.plugin.backbone import Backbone
-from toxbench.settings import PRESETS
+from toxbench.presets import PRESETS
 from toxbench.speed.request import NOTEBOOK, TRAINER, TRAINER_DEFAULT
 from toxbench.speed.task import WARM_UP_BATCHES, Task, Timed, Variant, WholeEpochs, timed
 from toxbench.training.device import Device, seeded

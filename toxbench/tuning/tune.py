@@ -17,7 +17,8 @@ from toxbench.benchmark.run import Feedback, run_plan
 from toxbench.errors import CellsFailedError, SettingsError
 from toxbench.plugin.registry import Registry
 from toxbench.plugin.space import Choice, Dimension
-from toxbench.settings import RunSettings, TrainSettings, TuneSettings, layered, preset
+from toxbench.presets import preset
+from toxbench.settings import RunSettings, TrainSettings, TuneSettings, layered
 from toxbench.store.manifest import note_code
 from toxbench.store.trials import TrialStore
 from toxbench.store.tuned import FILE, TUNING, read_tuned
