@@ -132,7 +132,8 @@ def _facts(candidate: Candidate) -> dict[str, str]:
             f"precision on inner validation rows {tuning.average_precision:.3f}"
         )
     where = first.environment
-    facts["computed"] = f"{where.device_name}, {where.precision}, {where.threads} threads"
+    threads = "1 thread" if where.threads == 1 else f"{where.threads} threads"
+    facts["computed"] = f"{where.device_name}, {where.precision}, {threads}"
     if first.truncated:
         facts["cut comments"] = f"{first.truncated:.1%} at max_length"
     return facts
