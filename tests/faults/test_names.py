@@ -104,7 +104,8 @@ def test_no_value_of_any_option_is_a_bug(
         for file in written:
             os.unlink(file)
     else:
-        assert {file for file in written if "/results/" not in file} == set()
+        own = ("/results/", "/home/toxbench-")  # the latter is where new-backbone is told to write
+        assert {file for file in written if not any(part in file for part in own)} == set()
 
 
 @pytest.mark.parametrize("word", ["bert", "hub"])

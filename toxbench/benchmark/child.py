@@ -14,6 +14,7 @@ from multiprocessing.connection import Connection
 _START = (
     "import importlib, json, signal, sys; "
     "signal.signal(signal.SIGINT, signal.SIG_IGN); signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+    "sys.stdout.reconfigure(line_buffering=True); "  # what was printed is out when it is killed
     "sys.path[:] = json.loads(sys.argv[1]); "
     "importlib.import_module(sys.argv[2]).main(int(sys.argv[3]))"
 )

@@ -31,8 +31,8 @@ def export(
     from toxbench.plugin.registry import Registry
     from toxbench.store.find import find_store
 
-    source, record = choose_model(find_store(results or Path("results")), backbone)
     registry = Registry.discover(plugins)
+    source, record = choose_model(find_store(results or Path("results")), backbone)
     # Only now: torch and transformers take seconds to import.
     from toxbench.inference.export import check_target
     from toxbench.inference.export import export as write

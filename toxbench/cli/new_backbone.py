@@ -10,7 +10,7 @@ from string import Template
 import click
 
 from toxbench import __version__
-from toxbench.cli.options import plugins_option
+from toxbench.cli.options import FilePath, plugins_option
 from toxbench.cli.output import say
 from toxbench.errors import SettingsError
 from toxbench.plugin.registry import Registry, is_name
@@ -32,7 +32,7 @@ _FILES = {
 @click.argument("name")
 @click.option(
     "--into",
-    type=click.Path(path_type=Path),
+    type=FilePath(file_okay=False),
     default=Path(),
     help="Folder to put the new distribution's folder into. [here]",
 )
