@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 
 import toxbench
+import toxbench.testing
 
 MODULES = (
     "toxbench", "!toxbench.", "toxbench.testing", "toxbench.settings", "toxbench.records",
@@ -33,8 +34,9 @@ def main(folder: Path) -> None:
     missing = undocumented()
     if missing:
         sys.exit(f"no docstring: {', '.join(missing)}")
-    for name in toxbench.__all__:  # pdoc sees what is there, not what would be imported
-        vars(toxbench)[name] = getattr(toxbench, name)
+    for module in (toxbench, toxbench.testing):
+        for name in module.__all__:  # pdoc sees what is there, not what would be imported
+            vars(module)[name] = getattr(module, name)
     warnings.simplefilter("error")
     pdoc.render.configure(docformat="google", footer_text=f"toxbench {toxbench.__version__}")
     pdoc.pdoc(*MODULES, output_directory=folder)

@@ -1,4 +1,4 @@
-"""Tests for plugin authors. Needs pytest; ``import toxbench`` alone does not.
+"""Tests for plugin authors. `BackboneContract` needs pytest; the rest does not.
 
 A plugin's tests are one class::
 
@@ -15,7 +15,20 @@ A plugin's tests are one class::
             return write_checkpoint(tmp_path_factory.mktemp("tiny"), "electra")
 """
 
+from typing import TYPE_CHECKING, Any
+
 from toxbench.testing.checkpoint import train_tokenizer, write_checkpoint
-from toxbench.testing.contract import BackboneContract
+
+if TYPE_CHECKING:
+    from toxbench.testing.contract import BackboneContract
 
 __all__ = ["BackboneContract", "train_tokenizer", "write_checkpoint"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs pytest only when it is asked for."""
+    if name == "BackboneContract":
+        from toxbench.testing.contract import BackboneContract
+
+        return BackboneContract
+    raise AttributeError(f"module 'toxbench.testing' has no attribute {name!r}")
