@@ -38,6 +38,8 @@ def main(folder: Path) -> None:
         for name in module.__all__:  # pdoc sees what is there, not what would be imported
             vars(module)[name] = getattr(module, name)
     warnings.simplefilter("error")
+    # Types of torch and numpy are imported for type checkers alone: they are shown as written.
+    warnings.filterwarnings("ignore", message="Error parsing type annotation")
     pdoc.render.configure(docformat="google", footer_text=f"toxbench {toxbench.__version__}")
     pdoc.pdoc(*MODULES, output_directory=folder)
 
