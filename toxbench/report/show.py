@@ -8,6 +8,7 @@ from toxbench.errors import SettingsError, nearest
 from toxbench.evaluation.definitions import HALF, PER_LABEL
 from toxbench.plugin.formats import Table
 from toxbench.records import CellRecord, FailureRecord, LabelScores
+from toxbench.report.epochs import EpochMean, mean_epochs, mean_known
 from toxbench.report.words import millions, printable
 from toxbench.settings import TrainSettings
 from toxbench.store.leaderboard import Leaderboard, Row
@@ -200,9 +201,7 @@ def cells_table(candidate: Candidate) -> Table:
 
 def curves_table(candidate: Candidate) -> Table:
     """Return train loss and validation scores of each epoch, mean over cells."""
-    cells = [cell for cell in candidate.cells if cell.epochs]
-    longest = max((len(cell.epochs) for cell in cells), default=0)
-    records = tuple(_epoch(cells, number) for number in range(1, longest + 1))
+    records = tuple(map(_epoch, mean_epochs(candidate.cells)))
     notes = [
         f"{name}: {bars}"
         for name in ("train loss", "validation average precision")
@@ -213,18 +212,14 @@ def curves_table(candidate: Candidate) -> Table:
     return _table("Learning curves, mean over cells", headers, records, notes)
 
 
-def _epoch(cells: Sequence[CellRecord], number: int) -> Record:
-    there = [(cell, cell.epochs[number - 1]) for cell in cells if len(cell.epochs) >= number]
-    epochs = [epoch for _, epoch in there]
+def _epoch(epoch: EpochMean) -> Record:
     return {
-        "epoch": number,
-        "train loss": fmean(epoch.train_loss for epoch in epochs),
-        "validation micro-F1": _mean(e.validation.get("micro_f1") for e in epochs),
-        "validation average precision": _mean(
-            e.validation.get("micro_average_precision") for e in epochs
-        ),
-        "seconds": fmean(epoch.seconds for epoch in epochs),
-        "kept by": sum(cell.best_epoch == number for cell, _ in there),
+        "epoch": epoch.number,
+        "train loss": epoch.train_loss,
+        "validation micro-F1": epoch.micro_f1,
+        "validation average precision": epoch.average_precision,
+        "seconds": epoch.seconds,
+        "kept by": epoch.kept,
     }
 
 
@@ -257,7 +252,7 @@ def _label(label: str, cells: Sequence[CellRecord], number: int) -> Record:
     supports = {cell.key.fold: cell.per_label[HALF][number].support for cell in cells}
 
     def mean(of: Callable[[LabelScores], float | None], scores: list[LabelScores]) -> Value:
-        return _mean(of(score) for score in scores if score.support)
+        return mean_known(of(score) for score in scores if score.support)
 
     return {
         "label": printable(label),
@@ -266,7 +261,7 @@ def _label(label: str, cells: Sequence[CellRecord], number: int) -> Record:
         "recall": mean(lambda score: score.recall, at_half),
         "F1": mean(lambda score: score.f1, at_half),
         "average precision": mean(lambda score: score.average_precision, at_half),
-        "threshold chosen": _mean(score.threshold for score in chosen),
+        "threshold chosen": mean_known(score.threshold for score in chosen),
         "F1 there": mean(lambda score: score.f1, chosen),
     }
 
@@ -287,7 +282,7 @@ def _rule(cells: Sequence[CellRecord], rule: str) -> Record:
         "lowest": min(values),
         "highest": max(values),
         **{
-            title: _mean(cell.metrics[rule]["test"][name] for cell in cells)
+            title: mean_known(cell.metrics[rule]["test"][name] for cell in cells)
             for name, title in _HEADLINES.items()
         },
     }
@@ -339,11 +334,6 @@ def _text(value: Value) -> str:
     if isinstance(value, float):
         return f"{value:.3f}" if abs(value) >= 0.01 or value == 0 else f"{value:.3g}"
     return printable(str(value))
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return fmean(known) if known else None
 
 
 def _listed(numbers: Iterable[int]) -> str:

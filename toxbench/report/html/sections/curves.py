@@ -8,6 +8,7 @@ import numpy as np
 from toxbench.evaluation.curves import ThresholdCurve, threshold_curve
 from toxbench.evaluation.definitions import GLOBAL
 from toxbench.records import CellRecord
+from toxbench.report.epochs import mean_epochs
 from toxbench.report.html.drawing import guide, legend, panels, picture, plain, series
 from toxbench.report.html.findings import DRAWN, Findings
 from toxbench.report.html.parts import Section, plain_table
@@ -28,16 +29,18 @@ def learning(findings: Findings) -> Section | None:
     figure, (losses, scores) = panels(2, 2.6)
     numbers: list[list[str | int | float | None]] = []
     for place, row in enumerate(rows):
-        records = findings.records[row.name]
-        line = _by_epoch(records)
+        line = mean_epochs(findings.records[row.name])
         style = series(place)
-        epochs = range(1, len(line) + 1)
-        losses.plot(epochs, [_number(e[0]) for e in line], label=plain(row.name), **style)
-        losses.plot(epochs, [_number(e[1]) for e in line], color=style["color"], linewidth=0.8,
-                    linestyle=":", marker=".", markersize=3)  # fmt: skip
-        scores.plot(epochs, [_number(e[2]) for e in line], label=plain(row.name), **style)
-        kept = [record.best_epoch for record in records]
-        numbers += [[row.name, e, *line[e - 1], kept.count(e)] for e in epochs]
+        epochs = [e.number for e in line]
+        losses.plot(epochs, [e.train_loss for e in line], label=plain(row.name), **style)
+        losses.plot(
+            epochs, [_number(e.validation_loss) for e in line], color=style["color"],
+            linewidth=0.8, linestyle=":", marker=".", markersize=3,
+        )  # fmt: skip
+        scores.plot(epochs, [_number(e.micro_f1) for e in line], label=plain(row.name), **style)
+        numbers += [
+            [row.name, e.number, e.train_loss, e.validation_loss, e.micro_f1, e.kept] for e in line
+        ]
     for axes, words in ((losses, "loss"), (scores, "validation micro-F1")):
         axes.set_ylabel(words, fontsize=8)
         axes.set_xlabel("epoch", fontsize=8)
@@ -52,27 +55,6 @@ def learning(findings: Findings) -> Section | None:
     note = "Thick lines are of train rows in training mode, dotted ones of validation rows."
     return Section("learning", "Learning curves",
                    pictures=[picture("learning", alt, figure, table, note)])  # fmt: skip
-
-
-def _by_epoch(records: Sequence[CellRecord]) -> list[tuple[float | None, ...]]:
-    """Return train loss, validation loss and validation micro-F1 of each epoch."""
-    count = max(len(record.epochs) for record in records)
-    found: list[tuple[float | None, ...]] = []
-    for epoch in range(count):
-        own = [record.epochs[epoch] for record in records if epoch < len(record.epochs)]
-        found.append(
-            (
-                fmean(e.train_loss for e in own),
-                _mean([e.validation.get("loss") for e in own]),
-                _mean([e.validation.get("micro_f1") for e in own]),
-            )
-        )
-    return found
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return fmean(known) if known else None
 
 
 def _number(value: float | None) -> float:
