@@ -112,12 +112,21 @@ class WeightsRecord(Frozen):
 
 
 class EpochRecord(Frozen):
-    """One epoch as it went; scores are of the validation rows at threshold 0.5."""
+    """One epoch as it went; scores are of the validation rows at threshold 0.5.
 
-    epoch: int = Field(description="counted from 1")
+    With ``eval_steps`` it is one stretch of so many steps, wherever epochs begin and end.
+    """
+
+    epoch: int = Field(description="counted from 1; with eval_steps, the number of the stretch")
     train_loss: float = Field(description="mean over the epoch's comments, in training mode")
     validation: Scores = Field(description="empty when there are no validation rows")
     seconds: float = Field(description="training only")
+    step: int | None = Field(
+        None, description="with eval_steps: steps of the training until here; None: a whole epoch"
+    )
+    comments: int | None = Field(
+        None, description="with eval_steps: trained on in the stretch; None: all train rows"
+    )
 
 
 class TuningRecord(Frozen):

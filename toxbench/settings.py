@@ -88,6 +88,25 @@ class TrainSettings(Frozen):
     precision: Literal["auto", "bf16", "fp32"] = Field(
         "auto", description="auto: bf16 where the hardware computes in it"
     )
+    eval_steps: int | None = Field(
+        None, ge=1, description="steps between two looks at validation; unset: an epoch"
+    )
+    patience: int | None = Field(
+        None, ge=1, description="looks without a higher score that end training; unset: never"
+    )
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What tells these settings from others, as JSON.
+
+        Fields that are younger than stored results count only where they are set, so that what
+        was stored before there were such fields is still found.
+        """
+        unset = {name for name in _YOUNGER if getattr(self, name) is None}
+        return self.model_dump(mode="json", exclude=unset)
+
+
+_YOUNGER = ("eval_steps", "patience")
 
 
 class SplitSettings(Frozen):
@@ -217,12 +236,15 @@ class RunSettings(Frozen):
     backbone: dict[str, dict[str, Any]] = Field(
         {}, description="training settings for one backbone alone"
     )
+    checkpoint_every: str = Field(
+        "10m", description="training time after which a cell's state is kept, to go on from it"
+    )
     trackers: tuple[str, ...] = Field((), description="told of epochs and cells; see --trackers")
     tuned: bool = Field(False, description="each backbone once more, with the settings found")
     resume: bool = Field(False, description="only go on with stored results of this table, split")
     tune: dict[str, Any] = Field({}, description="fields of TuneSettings; only tune reads them")
 
-    @field_validator("cell_timeout")
+    @field_validator("cell_timeout", "checkpoint_every")
     @classmethod
     def _is_a_time(cls, value: str | None) -> str | None:
         return _time(value)

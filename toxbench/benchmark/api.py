@@ -64,6 +64,7 @@ def run(
     tuned: bool | None = None,
     workers: int | None = None,
     cell_timeout: str | None = None,
+    checkpoint_every: str | None = None,
     save_models: str | None = None,
     plugins: Sequence[str] | None = None,
     resume: bool | None = None,
@@ -92,6 +93,8 @@ def run(
         tuned: each backbone once more, with the settings that `toxbench.tune` found.
         workers: cells computed at once, in processes; default what pays.
         cell_timeout: what a cell may take, such as ``30m``; default any time.
+        checkpoint_every: training time after which a cell's state is kept, to go on from it after
+            an interruption; default ``10m``.
         save_models: ``best`` (default: of each backbone the model that is best on validation
             rows), ``all`` or ``none``.
         plugins: of other distributions that may load, by the names of their entry points;
@@ -121,6 +124,7 @@ def run(
         "tuned": tuned,
         "workers": workers,
         "cell_timeout": cell_timeout,
+        "checkpoint_every": checkpoint_every,
         "save_models": save_models,
         "plugins": plugins,
         "resume": resume,

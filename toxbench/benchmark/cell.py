@@ -3,7 +3,8 @@
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,14 +18,17 @@ from toxbench.benchmark.saving import write_model
 from toxbench.benchmark.workbench import Workbench
 from toxbench.data.split import Protocol, Split
 from toxbench.errors import PluginError
-from toxbench.evaluation.epochs import EpochChoice, epoch_scores
+from toxbench.evaluation.epochs import EpochChoice, Patience, epoch_scores
 from toxbench.evaluation.metrics import measure
 from toxbench.evaluation.thresholds import choose_thresholds
 from toxbench.plugin.baseline import Predict
 from toxbench.records import PARTS, CellKey, CellRecord, Cost, Environment, EpochRecord, Part
 from toxbench.store.models import ModelStore
+from toxbench.training.checkpoint import Checkpoints, FileCheckpoints, Keeping, NoCheckpoints
+from toxbench.training.course import Trained
 from toxbench.training.device import Device, PeakMemory
-from toxbench.training.loop import Trained, Trainer
+from toxbench.training.interruption import Interruption
+from toxbench.training.loop import Trainer
 
 OnEpoch = Callable[[EpochRecord], None]
 Probabilities = dict[Part, npt.NDArray[np.float32]]
@@ -41,6 +45,19 @@ class _Done:
     evaluation_seconds: float
 
 
+@dataclass(frozen=True)
+class GoingOn:
+    """How a training that is stopped is taken up again.
+
+    Attributes:
+        keeping: where its state is.
+        interruption: what stops it.
+    """
+
+    keeping: Keeping
+    interruption: Interruption
+
+
 class CellRunner:
     """Runs the cells of one candidate; what they share is prepared once."""
 
@@ -50,6 +67,7 @@ class CellRunner:
         protocol: Protocol,
         device: Device,
         models: ModelStore | None = None,
+        going_on: "GoingOn | None" = None,
     ) -> None:
         """Prepare nothing yet.
 
@@ -58,7 +76,9 @@ class CellRunner:
             protocol: the table and its folds.
             device: where to compute.
             models: where each trained model is written, for `keep_model`; None: nowhere.
+            going_on: how a training that is stopped is taken up again; None: it is not.
         """
+        self._going_on = going_on
         self._candidate = candidate
         self._models = models
         self._protocol = protocol
@@ -71,7 +91,8 @@ class CellRunner:
         Raises:
             PluginError: the candidate breaks its contract.
             CellsFailedError: the training diverged.
-            StorageError: its model cannot be written.
+            StorageError: its model, or the state of its training, cannot be written.
+            Stopped: it was asked to, and the state of its training is kept.
         """
         memory = PeakMemory(self._device)
         memory.start()
@@ -91,14 +112,18 @@ class CellRunner:
         bench = self._workbench(candidate)
 
         def work(trainer: Trainer) -> _Done:
-            trained = trainer.train(split, key.seed, epoch_scores, EpochChoice().keep, on_epoch)
+            choice, patience = EpochChoice(), Patience(candidate.settings.patience)
+            trained = trainer.train(
+                split, key.seed, epoch_scores, choice.keep, on_epoch, patience.is_over
+            )
             started = time.perf_counter()
             probabilities: Probabilities = {p: trainer.predict(split.part(p)) for p in PARTS}
             seconds = time.perf_counter() - started
             return _Done(trainer, trained, probabilities, seconds)
 
-        done, micro_batch = bench.with_trainer(candidate.settings, key.seed, work)
-        comments_trained = len(split.train) * len(done.trained.epochs)
+        with self._checkpoints(key) as kept:
+            done, micro_batch = bench.with_trainer(candidate.settings, key.seed, work, kept)
+        comments_trained = sum(e.comments or len(split.train) for e in done.trained.epochs)
         cost = Cost(
             train_seconds=done.trained.train_seconds,
             evaluation_seconds=done.evaluation_seconds,
@@ -117,6 +142,23 @@ class CellRunner:
         if self._models is not None:
             self._write_model(self._models.making(key), candidate, done, split)
         return record, done.probabilities
+
+    @contextmanager
+    def _checkpoints(self, key: CellKey) -> Iterator[Callable[[int], Checkpoints]]:
+        """Yield what makes checkpoints, given the comments in a forward pass."""
+        if self._going_on is None:
+            yield lambda micro_batch: NoCheckpoints()
+            return
+        keeping = self._going_on.keeping
+        around = environment(self._device).model_dump(exclude={"commit"})
+        same = {"protocol": self._protocol.fingerprint, "cell": key.stem, **around}
+        with self._going_on.interruption.listening() as is_asked:
+            yield lambda micro_batch: FileCheckpoints(
+                keeping.path(key.stem),
+                keeping.seconds,
+                same | {"micro_batch": micro_batch},
+                is_asked,
+            )
 
     def _write_model(
         self, made: Path, candidate: BackboneCandidate, done: _Done, split: Split

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol as Interface
 
 from toxbench.benchmark.candidate import Candidate
-from toxbench.benchmark.cell import CellRunner, Probabilities
+from toxbench.benchmark.cell import CellRunner, GoingOn, Probabilities
 from toxbench.data.split import Protocol
 from toxbench.errors import StorageError
 from toxbench.records import CellKey, CellRecord, EpochRecord
@@ -66,6 +66,7 @@ class Station:
         protocol: Protocol,
         devices: Mapping[str, Device],
         models: ModelStore | None = None,
+        going_on: GoingOn | None = None,
     ) -> None:
         """Prepare nothing yet.
 
@@ -73,7 +74,9 @@ class Station:
             protocol: the table and its folds.
             devices: candidate title -> where it computes.
             models: where trained models are written; None: nowhere.
+            going_on: how trainings that are stopped are taken up again; None: they are not.
         """
+        self._going_on = going_on
         self._protocol = protocol
         self._devices = devices
         self._models = models
@@ -86,10 +89,11 @@ class Station:
 
         Raises:
             StorageError: the disk fails every cell alike.
+            Stopped: it was asked to, and the state of the training is kept.
         """
         if self._current is None or self._current[0] is not candidate:
             device = self._devices[candidate.title]
-            runner = CellRunner(candidate, self._protocol, device, self._models)
+            runner = CellRunner(candidate, self._protocol, device, self._models, self._going_on)
             self._current = candidate, runner
         try:
             return self._current[1].run(key, on_epoch)

@@ -9,6 +9,7 @@ from toxbench.benchmark.candidate import BackboneCandidate
 from toxbench.benchmark.plan import Plan
 from toxbench.records import CellKey
 from toxbench.training.device import Device
+from toxbench.training.loop import looks
 from toxbench.training.peak import matrix_peak
 from toxbench.training.remembered import Remembered
 from toxbench.training.weights import parameter_counts
@@ -68,7 +69,7 @@ def _for_a_parameter(plan: Plan, candidate: BackboneCandidate, fold: int) -> flo
     ]
     a_row = sum(lengths) / len(lengths)
     trained = len(split.train) * settings.epochs
-    scored = len(split.validation) * settings.epochs + len(lengths)
+    scored = len(split.validation) * looks(settings, len(split.train)) + len(lengths)
     return a_row * (6 * trained + 2 * scored)
 
 

@@ -13,6 +13,7 @@ from toxbench.plugin.registry import Registry
 from toxbench.records import CellKey, CellRecord, EpochRecord, TunedSettings, WeightsRecord
 from toxbench.settings import TrainSettings
 from toxbench.store.models import ModelStore
+from toxbench.training.checkpoint import Keeping
 from toxbench.training.device import Device
 from toxbench.training.weights import Weights
 
@@ -25,13 +26,20 @@ class Setup:
         protocol: the table and its folds.
         devices: candidate title -> where it computes.
         models: where trained models are written; None: nowhere.
+        keeping: where the states of trainings are kept; None: nowhere.
         plugin: of another distribution that the worker loads; None: toxbench's own alone.
     """
 
     protocol: Protocol
     devices: Mapping[str, Device]
     models: ModelStore | None = None
+    keeping: Keeping | None = None
     plugin: str | None = None
+
+
+@dataclass(frozen=True)
+class Leave:
+    """The worker is to keep the state of what it trains, and to end."""
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from toxbench.settings import RunSettings, TrainSettings, layered, seconds
 from toxbench.store.cells import CellStore
 from toxbench.store.models import Saved
 from toxbench.store.tuned import find_tuned
+from toxbench.training.checkpoint import Keeping
 from toxbench.training.device import Device, choose_device
 from toxbench.training.weights import (
     Weights,
@@ -50,6 +51,7 @@ class Plan:
         lost: what was asked for and a broken plugin keeps from being run, one line each.
         workers: processes that compute cells; None: as many as pay.
         cell_seconds: what a cell may take; None: any time.
+        checkpoint_seconds: of training after which its state is kept.
         save_models: which trained models are kept; None: none.
         has_foreign: plugins of others were loaded into this process.
         environ: of this process before any plugin was loaded.
@@ -70,12 +72,18 @@ class Plan:
     lost: tuple[str, ...] = ()
     workers: int | None = None
     cell_seconds: float | None = None
+    checkpoint_seconds: float = 600.0
     save_models: Saved | None = "best"
     has_foreign: bool = False
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     command: str = ""
     trackers: tuple[Registered[Tracker], ...] = ()
     seeds: int = 1
+
+    @property
+    def keeping(self) -> Keeping:
+        """Where the states of trainings are kept, and how often."""
+        return Keeping(self.store.folder / ".checkpoints", self.checkpoint_seconds)
 
     def of(self, candidates: tuple[Candidate, ...], seeds: int) -> "Plan":
         """Return the plan of these candidates; each backbone has cells of that many seeds."""
@@ -122,6 +130,7 @@ def make_plan(settings: RunSettings, registry: Registry, download: bool = True) 
         check_resumable(settings.results, store, protocol)
     asked = asked_for(settings, registry)
     backbones = [backbone_candidate(found, settings, finder) for found in asked.backbones]
+    _check_looks(backbones, protocol)
     candidates: tuple[Candidate, ...] = (
         *backbones,
         *(_tuned(backbones, store, protocol) if settings.tuned else ()),
@@ -146,6 +155,7 @@ def make_plan(settings: RunSettings, registry: Registry, download: bool = True) 
         ),
         workers=settings.workers,
         cell_seconds=seconds(settings.cell_timeout) if settings.cell_timeout else None,
+        checkpoint_seconds=seconds(settings.checkpoint_every),
         save_models=None if settings.save_models == "none" else settings.save_models,
         has_foreign=registry.has_foreign,
         environ=registry.environ,
@@ -212,6 +222,17 @@ def check_length(name: str, weights: Weights, settings: TrainSettings) -> None:
         raise SettingsError(
             f"max_length = {settings.max_length} is more than the {positions} positions of {name}"
         )
+
+
+def _check_looks(candidates: list[BackboneCandidate], protocol: Protocol) -> None:
+    """Refuse to look at validation rows where there are none."""
+    if all(len(fold.validation) for fold in protocol.folds):
+        return
+    for name in ("eval_steps", "patience"):
+        if any(getattr(candidate.settings, name) is not None for candidate in candidates):
+            raise SettingsError(
+                f"{name} needs validation rows, and there are none; set --validation-size above 0"
+            )
 
 
 def _device(candidate: Candidate, settings: RunSettings) -> Device:

@@ -4,16 +4,20 @@ import signal
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 
+from toxbench.benchmark.candidate import BackboneCandidate
 from toxbench.benchmark.child import end_child, start_child
 from toxbench.benchmark.execution import Failure, Listener, Task
-from toxbench.benchmark.jobs import Broken, Ready, Report, Setup, job_of
+from toxbench.benchmark.jobs import Broken, Leave, Ready, Report, Setup, job_of
 from toxbench.errors import StorageError
 from toxbench.records import EpochRecord
 from toxbench.report.words import duration
+
+WORKER_DIED, CELL_TIMEOUT = PROCESS_ENDED = ("WorkerDied", "CellTimeout")  # kinds of failures
+_SECONDS_TO_LEAVE = 8.0  # who sends SIGTERM often sends SIGKILL ten seconds later
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ def compute_side_by_side(
     """
     waiting = deque(tasks)
     workers: dict[Connection, _Worker] = {}
-    with ExitStack() as running:
+    with ExitStack() as running, _leaving(workers):
         while waiting or workers:
             while waiting and len(workers) < terms.count:
                 worker = _Worker(setup, terms, waiting.popleft())
@@ -67,6 +71,23 @@ def compute_side_by_side(
                 else:
                     worker.end()
                     del workers[worker.connection]
+
+
+@contextmanager
+def _leaving(workers: Mapping[Connection, "_Worker"]) -> Iterator[None]:
+    """Where this process is to end, let the workers keep what they have, for a few seconds."""
+    try:
+        yield
+    except Exception:
+        raise
+    except BaseException:
+        training = [worker for worker in workers.values() if worker.is_training]
+        for worker in training:
+            worker.ask_to_leave()
+        deadline = time.monotonic() + _SECONDS_TO_LEAVE
+        for worker in training:
+            worker.wait(deadline)
+        raise
 
 
 def _heard_of(workers: Mapping[Connection, "_Worker"]) -> Iterator["_Worker"]:
@@ -89,6 +110,7 @@ class _Worker:
         self.task = task
         self.deadline = float("inf")  # of its cell; importing torch and toxbench does not count
         self._is_dead = False
+        self._has_begun = False
 
     @property
     def is_late(self) -> bool:
@@ -105,6 +127,7 @@ class _Worker:
         if self._seconds is not None:
             self.deadline = time.monotonic() + self._seconds
         self._send(job_of(*task))
+        self._has_begun = True
 
     def hear(self, listener: Listener) -> bool:
         """Take one report; return whether its cell is over.
@@ -127,6 +150,21 @@ class _Worker:
             listener.done(*report)
         return not isinstance(report, Ready | EpochRecord)
 
+    @property
+    def is_training(self) -> bool:
+        """Whether it is at a cell whose state can be kept."""
+        return self._has_begun and isinstance(self.task[0], BackboneCandidate)
+
+    def ask_to_leave(self) -> None:
+        """Ask it to keep the state of what it trains, and to end."""
+        self._send(Leave())
+
+    def wait(self, deadline: float) -> None:
+        """Wait until it has ended, or until a time; what it says is not heard."""
+        with suppress(EOFError, ConnectionResetError):
+            while self.connection.poll(max(0.0, deadline - time.monotonic())):
+                self.connection.recv()
+
     def end(self) -> None:
         """End the process; a second time does nothing."""
         end_child(self._process, self.connection)
@@ -139,10 +177,10 @@ class _Worker:
                 return report
         except (EOFError, ConnectionResetError):
             self._is_dead = True
-            return Failure(key, "WorkerDied", self._death())
+            return Failure(key, WORKER_DIED, self._death())
         self._is_dead = True  # it is late: nothing was heard, and nothing will be
         allowed = duration(self._seconds or 0)
-        return Failure(key, "CellTimeout", f"not done within {allowed} (--cell-timeout)")
+        return Failure(key, CELL_TIMEOUT, f"not done within {allowed} (--cell-timeout)")
 
     def _send(self, value: object) -> None:
         # A worker that has died is heard of when its report is read: the connection is at its end.

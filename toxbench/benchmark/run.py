@@ -6,12 +6,12 @@ from typing import Protocol as Interface
 
 from toxbench.atomic import write_atomically
 from toxbench.benchmark.candidate import BackboneCandidate, Candidate
-from toxbench.benchmark.cell import Probabilities
+from toxbench.benchmark.cell import GoingOn, Probabilities
 from toxbench.benchmark.code import code_of
 from toxbench.benchmark.execution import Failure, Station, Task, compute_here
 from toxbench.benchmark.jobs import Setup
 from toxbench.benchmark.plan import Plan
-from toxbench.benchmark.pool import Terms, compute_side_by_side
+from toxbench.benchmark.pool import PROCESS_ENDED, Terms, compute_side_by_side
 from toxbench.benchmark.saving import keep_model
 from toxbench.benchmark.share import environ_of_a_worker, in_this_process, worker_count
 from toxbench.benchmark.trackers import Trackers, tracking
@@ -25,7 +25,8 @@ from toxbench.store.leaderboard import Leaderboard
 from toxbench.store.manifest import note_code
 from toxbench.store.ranking import SEEDS_NEEDED, load_leaderboard
 from toxbench.store.upkeep import remove_temporaries
-from toxbench.training.loop import DivergedError
+from toxbench.training.interruption import BySignal
+from toxbench.training.loop import DivergedError, looks
 
 _KINDS = {DivergedError.__name__: "diverged"}  # as the leaderboard names it
 
@@ -80,7 +81,8 @@ def run_plan(
         try:
             _compute(plan, tasks, keeper)
         finally:
-            remove_temporaries(plan.store.models.folder)  # of workers that were ended
+            for folder in (plan.store.models.folder, plan.keeping.folder):
+                remove_temporaries(folder)  # of workers that were ended
             write_leaderboard(plan.store)
     return keeper.failures
 
@@ -88,11 +90,13 @@ def run_plan(
 def _compute(plan: Plan, tasks: Sequence[Task], keeper: "_Keeper") -> None:
     models = plan.store.models if plan.save_models else None
     if in_this_process(plan):
-        compute_here(Station(plan.protocol, plan.devices, models), tasks, keeper)
+        going_on = GoingOn(plan.keeping, BySignal())
+        compute_here(Station(plan.protocol, plan.devices, models, going_on), tasks, keeper)
         return
     workers = worker_count(plan)
     terms = Terms(workers, environ_of_a_worker(plan.environ, workers), plan.cell_seconds)
-    compute_side_by_side(Setup(plan.protocol, plan.devices, models), tasks, terms, keeper)
+    setup = Setup(plan.protocol, plan.devices, models, plan.keeping)
+    compute_side_by_side(setup, tasks, terms, keeper)
 
 
 class _Keeper:
@@ -117,12 +121,13 @@ class _Keeper:
 
     def started(self, candidate: Candidate, key: CellKey) -> None:
         self._number += 1
+        rows = len(self._plan.protocol.folds[key.fold].train)
         settings = getattr(candidate, "settings", None)
-        epochs = settings.epochs if settings else None
+        epochs = looks(settings, rows) if settings else None
         self._feedback.cell_started(key, self._number, len(self._plan.missing), epochs)
 
     def epoch(self, key: CellKey, record: EpochRecord) -> None:
-        comments = len(self._plan.protocol.folds[key.fold].train)
+        comments = record.comments or len(self._plan.protocol.folds[key.fold].train)
         self._feedback.epoch_finished(key, record, comments)
         self._tell("toxbench_epoch_finished", cell=key, epoch=record)
 
@@ -134,6 +139,7 @@ class _Keeper:
         self._plan.store.failures.remove(record.key)
         if saved is not None:
             self._plan.store.models.remove_beaten(record.key)
+        self._plan.keeping.forget(record.key.stem)
         self._feedback.cell_finished(record)
         self._tell("toxbench_cell_finished", result=record)
 
@@ -141,6 +147,8 @@ class _Keeper:
         self.failures.append(failure)
         kind = _KINDS.get(failure.kind, failure.kind)
         self._plan.store.failures.write(failure.key, kind, failure.reason)
+        if failure.kind not in PROCESS_ENDED:  # what it raises it would raise again from there
+            self._plan.keeping.forget(failure.key.stem)
         self._feedback.cell_failed(failure)
 
     def _tell(self, hook: str, **arguments: object) -> None:

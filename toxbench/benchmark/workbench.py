@@ -16,6 +16,7 @@ from toxbench.data.tokens import Tokens, tokenise
 from toxbench.errors import PluginError
 from toxbench.plugin.backbone import Backbone
 from toxbench.settings import TrainSettings
+from toxbench.training.checkpoint import Checkpoints, NoCheckpoints
 from toxbench.training.device import Device, seeded
 from toxbench.training.hub import sha256_of
 from toxbench.training.loop import Trainer
@@ -67,12 +68,23 @@ class Workbench:
         return self._tokens[max_length]
 
     def with_trainer(
-        self, settings: TrainSettings, seed: int, work: Callable[[Trainer], Result]
+        self,
+        settings: TrainSettings,
+        seed: int,
+        work: Callable[[Trainer], Result],
+        checkpoints: Callable[[int], Checkpoints] = lambda micro_batch: NoCheckpoints(),
     ) -> tuple[Result, int]:
         """Do something with a trainer of a fresh module.
 
         Where memory runs out, it is done again from the start with half as many comments in a
         forward pass, and twice as many passes a step.
+
+        Args:
+            settings: how to train.
+            seed: of the module's head, dropout and the order of rows.
+            work: what to do.
+            checkpoints: where the state of a training is kept that takes so many comments in a
+                forward pass.
 
         Returns:
             what ``work`` returned, and the comments in a forward pass.
@@ -83,14 +95,19 @@ class Workbench:
         """
 
         def attempt(micro_batch: int) -> Result:
-            with self.trainer(settings, seed, micro_batch) as trainer:
+            kept = checkpoints(micro_batch)
+            with self.trainer(settings, seed, micro_batch, kept) as trainer:
                 return work(trainer)
 
         return retried(attempt, settings.batch_size, smallest=1)
 
     @contextmanager
     def trainer(
-        self, settings: TrainSettings, seed: int, micro_batch: int | None = None
+        self,
+        settings: TrainSettings,
+        seed: int,
+        micro_batch: int | None = None,
+        checkpoints: Checkpoints | None = None,
     ) -> Iterator[Trainer]:
         """Yield a trainer of a fresh module; torch is seeded until the context ends.
 
@@ -108,6 +125,7 @@ class Workbench:
                 settings,
                 self._device,
                 micro_batch=micro_batch,
+                checkpoints=checkpoints,
             )
 
     @property

@@ -1,14 +1,18 @@
 """The process of a worker: computes what it is sent, one cell at a time, and reports."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from multiprocessing.connection import Connection
 
 from toxbench.benchmark.candidate import Candidate
+from toxbench.benchmark.cell import GoingOn
 from toxbench.benchmark.child import leave_with_parent
 from toxbench.benchmark.execution import Failure, Station
 from toxbench.benchmark.jobs import Broken, Job, Ready, Setup, candidate_of
 from toxbench.errors import StorageError, ToxbenchError
 from toxbench.plugin.registry import Registry
+from toxbench.training.interruption import Asked, Stopped
 
 
 def main(descriptor: int) -> None:
@@ -18,19 +22,29 @@ def main(descriptor: int) -> None:
         connection.send(Ready())
         setup: Setup = connection.recv()
         worker = _Worker(connection, setup)
-        while True:
-            try:
-                job: Job = connection.recv()
-            except EOFError:
-                return
-            worker.serve(job)
+        with suppress(EOFError, Stopped):
+            while isinstance(job := connection.recv(), Job):
+                worker.serve(job)
+
+
+class _ByConnection:
+    """Whatever is said while a cell is computed: it can only be to leave."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    @contextmanager
+    def listening(self) -> Iterator[Asked]:
+        """Yield what tells whether something was said."""
+        yield self._connection.poll
 
 
 class _Worker:
     def __init__(self, connection: Connection, setup: Setup) -> None:
         self._connection = connection
         self._plugin = setup.plugin
-        self._station = Station(setup.protocol, setup.devices, setup.models)
+        going_on = GoingOn(setup.keeping, _ByConnection(connection)) if setup.keeping else None
+        self._station = Station(setup.protocol, setup.devices, setup.models, going_on)
         self._candidates: dict[tuple[str, str], Candidate] = {}
 
     def serve(self, job: Job) -> None:

@@ -222,7 +222,8 @@ def _speed(epoch: EpochRecord, comments: int) -> str:
 
 
 def _epoch(epoch: EpochRecord, comments: int) -> str:
-    text = f"epoch {epoch.epoch}: loss {epoch.train_loss:.4f}, {_speed(epoch, comments)}"
+    when = f"epoch {epoch.epoch}" if epoch.step is None else f"step {epoch.step}"
+    text = f"{when}: loss {epoch.train_loss:.4f}, {_speed(epoch, comments)}"
     f1 = epoch.validation.get("micro_f1")
     return text if f1 is None else f"{text}, validation micro-F1 {f1:.3f}"
 

@@ -176,6 +176,11 @@ def experiment_options(command: Command) -> Command:
             help="What a cell may take, such as 90s, 30m or 2h; then it has failed. [any time]",
         ),
         click.option(
+            "--checkpoint-every",
+            metavar="TIME",
+            help="Training time after which a cell's state is kept, to go on from. [10m]",
+        ),
+        click.option(
             "--trackers",
             metavar="A,B,C",
             callback=comma_list,

@@ -53,3 +53,24 @@ class EpochChoice:
             self._highest = score
             self._error = scores["headline_error"] or 0.0
         return score >= self._highest - self._error
+
+
+class Patience:
+    """Ends a training after so many looks in a row without a higher headline score."""
+
+    def __init__(self, looks: int | None) -> None:
+        """Begin.
+
+        Args:
+            looks: None: it never ends.
+        """
+        self._looks = looks
+        self._highest = -1.0
+        self._in_vain = 0
+
+    def is_over(self, scores: Scores) -> bool:
+        """Whether the training ends with the look that gave these scores."""
+        score = scores.get("headline") or 0.0
+        self._in_vain = 0 if score > self._highest else self._in_vain + 1
+        self._highest = max(self._highest, score)
+        return self._looks is not None and self._in_vain >= self._looks

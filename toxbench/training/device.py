@@ -3,7 +3,7 @@
 import platform
 import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,3 +121,22 @@ def seeded(seed: int, device: Device) -> Iterator[None]:
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield
+
+
+def random_state(device: Device) -> list[torch.Tensor]:
+    """Return the states of torch's generators: the host's, and the device's own."""
+    states = [torch.get_rng_state()]
+    if device.kind == "cuda":
+        states.append(torch.cuda.get_rng_state())
+    if device.kind == "mps":
+        states.append(torch.mps.get_rng_state())
+    return states
+
+
+def set_random_state(device: Device, states: Sequence[torch.Tensor]) -> None:
+    """Put torch's generators back to what `random_state` returned."""
+    torch.set_rng_state(states[0])
+    if device.kind == "cuda":
+        torch.cuda.set_rng_state(states[1])
+    if device.kind == "mps":
+        torch.mps.set_rng_state(states[1])

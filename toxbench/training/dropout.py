@@ -28,6 +28,16 @@ class CheapDropout(TorchFunctionMode):
         self._pools: dict[tuple[int, torch.dtype], torch.Tensor] = {}
         self._entered = 0
 
+    def state(self) -> dict[str, Any]:
+        """Return what the next masks depend on, beside torch's generator."""
+        pools = [[threshold, pool] for (threshold, _), pool in self._pools.items()]
+        return {"entered": self._entered, "pools": pools}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        self._entered = state["entered"]
+        self._pools = {(threshold, pool.dtype): pool for threshold, pool in state["pools"]}
+
     def __enter__(self) -> "CheapDropout":
         """Begin a batch."""
         if self._entered % _USES == 0:

@@ -17,10 +17,13 @@ from toxbench.data.tokens import Tokens
 from toxbench.errors import CellsFailedError
 from toxbench.records import EpochRecord, Scores
 from toxbench.settings import TrainSettings
-from toxbench.training.batching import Batcher, epoch_batches
+from toxbench.training.batching import Batch, Batcher, epoch_batches
+from toxbench.training.checkpoint import Checkpoints, NoCheckpoints, State
+from toxbench.training.course import Course, Trained
 from toxbench.training.device import Device, Precision
 from toxbench.training.dropout import CheapDropout
-from toxbench.training.losses import LOSSES, Loss
+from toxbench.training.interruption import Stopped
+from toxbench.training.losses import LOSSES
 from toxbench.training.parameters import parameter_groups, set_dropout
 from toxbench.training.predictor import WIDTH_MULTIPLE, Predictor, Probabilities
 from toxbench.training.tricks import ALL, Tricks
@@ -32,15 +35,6 @@ Keep = Callable[[Scores], bool]
 
 class DivergedError(CellsFailedError):
     """The loss became NaN or infinite."""
-
-
-@dataclass(frozen=True)
-class Trained:
-    """How a training went; the module itself holds the weights of ``best_epoch``."""
-
-    epochs: tuple[EpochRecord, ...]
-    best_epoch: int
-    train_seconds: float
 
 
 class Trainer:
@@ -56,6 +50,7 @@ class Trainer:
         device: Device,
         tricks: Tricks = ALL,
         micro_batch: int | None = None,
+        checkpoints: Checkpoints | None = None,
     ) -> None:
         """Move the module and the tokens to the device.
 
@@ -69,6 +64,7 @@ class Trainer:
             tricks: what to do to be fast.
             micro_batch: comments in one forward pass, where memory does not allow ``batch_size``;
                 gradients of more passes then make the same step.
+            checkpoints: where the training's state is kept; None: nowhere.
 
         Raises:
             PluginError: no parameter belongs to the head, or the settings ask for what the module
@@ -82,6 +78,8 @@ class Trainer:
         self._tricks = tricks
         self._head = head
         self._micro_batch = micro_batch or settings.batch_size
+        self._checkpoints: Checkpoints = checkpoints or NoCheckpoints()
+        self._finished: State | None = None
         self._batcher = Batcher(
             tokens,
             targets,
@@ -109,10 +107,14 @@ class Trainer:
         validate: Validate,
         keep: Keep,
         on_epoch: Callable[[EpochRecord], None],
+        is_over: Callable[[Scores], bool] = lambda scores: False,
     ) -> Trained:
         """Train on the train rows; end with the weights of the epoch that was kept.
 
-        Without validation rows, or with ``selection="last"``, that is the last one.
+        Without validation rows, or with ``selection="last"``, that is the last one. With
+        ``eval_steps``, the validation rows are looked at after so many steps, and not after each
+        epoch; what is said here of epochs holds of what lies between two looks. A training whose
+        state was kept goes on from there, and tells of the epochs before again.
 
         Args:
             split: rows of each part; the test rows are not looked at.
@@ -120,45 +122,26 @@ class Trainer:
             validate: scores of the validation rows, called after each epoch.
             keep: whether an epoch with these scores replaces the one kept before.
             on_epoch: called after each epoch.
+            is_over: whether the training ends with the epoch that has these scores.
 
         Raises:
             DivergedError: the mean loss of an epoch is not finite.
             PluginError: the module's logits break the contract.
+            StorageError: the state cannot be kept.
+            Stopped: it was asked to, and its state is kept.
         """
         with self._used_rows(split.train):
-            return self._train(split, self._course(split.train, seed), validate, keep, on_epoch)
-
-    def _train(
-        self,
-        split: Split,
-        course: "_Course",
-        validate: Validate,
-        keep: Keep,
-        on_epoch: Callable[[EpochRecord], None],
-    ) -> Trained:
-        chooses = self._settings.selection == "best" and len(split.validation) > 0
-        records: list[EpochRecord] = []
-        kept, weights = 0, None
-        for epoch in range(1, self._settings.epochs + 1):
-            started = time.perf_counter()
-            mean_loss = self._epoch(course)
-            seconds = time.perf_counter() - started
-            if not np.isfinite(mean_loss):
-                raise DivergedError(
-                    f"the training loss of epoch {epoch} is {mean_loss}; lower the learning rate"
-                )
-            scores = self._validate(split.validation, validate)
-            record = EpochRecord(
-                epoch=epoch, train_loss=mean_loss, validation=scores, seconds=seconds
-            )
-            records.append(record)
-            on_epoch(record)
-            if not chooses or keep(scores):
-                kept = epoch
-                weights = _copy(self._module) if chooses and epoch < self._settings.epochs else None
-        if weights is not None:
-            self._module.load_state_dict(weights)
-        return Trained(tuple(records), kept, sum(record.seconds for record in records))
+            course = self._course(split, seed)
+            going = self._going_on(course, keep, on_epoch, is_over)
+            steps = self._steps_of(course)
+            while going and not course.is_last:
+                record = self._stretch(course, steps, split.validation, validate)
+                course.look(record, not course.chooses or keep(record.validation))
+                on_epoch(record)
+                going = not is_over(record.validation)
+            trained = course.finish()
+            self._finished = course.state()
+            return trained
 
     def predict(self, rows: Rows, precision: Precision | None = None) -> Probabilities:
         """Return probabilities of rows; raises as `toxbench.training.predictor.Predictor.predict`.
@@ -167,51 +150,122 @@ class Trainer:
             rows: in the order of the result.
             precision: None: that of the training.
         """
-        if precision in {None, self._device.precision}:
-            return self._predictor.predict(self._batcher, rows)
-        device = replace(self._device, precision=precision)
-        label_count = self._targets.shape[1]
-        other = Predictor(self._module, label_count, self._settings.max_length, device)
-        return other.predict(self._batcher, rows)
+        predictor = self._predictor
+        if precision not in {None, self._device.precision}:
+            device = replace(self._device, precision=precision)
+            label_count = self._targets.shape[1]
+            predictor = Predictor(self._module, label_count, self._settings.max_length, device)
+        try:
+            return predictor.predict(self._batcher, rows, self._checkpoints.is_asked)
+        except Stopped:
+            if self._finished is not None:
+                self._checkpoints.save(self._finished)
+            raise
 
-    def _course(self, rows: Rows, seed: int) -> "_Course":
-        settings = self._settings
+    def _course(self, split: Split, seed: int) -> Course:
+        settings, rows = self._settings, split.train
         cheap = self._tricks.cheap_dropout and self._device.kind == "cpu"
         optimizer = make_optimizer(
             parameter_groups(self._module, self._head, settings), settings, self._device
         )
-        return _Course(
+        an_epoch = steps_an_epoch(settings, len(rows))
+        return Course(
+            module=self._module,
+            device=self._device,
             rows=rows,
+            chooses=settings.selection == "best" and len(split.validation) > 0,
+            steps_an_epoch=an_epoch,
+            steps=settings.epochs * an_epoch,
+            steps_a_look=settings.eval_steps or an_epoch,
             rng=np.random.default_rng(seed),
             loss=LOSSES[settings.loss](self._targets[rows], settings),
             optimizer=optimizer,
             scheduler=make_scheduler(optimizer, settings, len(rows)),
             dropout=CheapDropout() if cheap else nullcontext(),
+            total=torch.zeros((), device=self._device.torch),
         )
 
-    def _epoch(self, course: "_Course") -> float:
-        """Train once on all rows; return the mean loss of a comment."""
-        self._module.train()
-        # Summed on the device: reading it each step would make the host wait for each step.
-        total = torch.zeros((), device=self._device.torch)
-        steps = list(self._steps(course))
-        batches = self._batcher.batches([rows for step in steps for rows in step])
-        for step in steps:
-            comments = sum(map(len, step))
-            for batch in islice(batches, len(step)):
-                with self._device.autocast(), course.dropout:
-                    logits = self._predictor.logits(batch)
-                value = course.loss(logits, batch.targets)
-                (value * (len(batch) / comments)).backward()  # type: ignore[no-untyped-call]
-                total += value.detach() * len(batch)
-            if self._settings.clip_norm > 0:
-                nn.utils.clip_grad_norm_(self._module.parameters(), self._settings.clip_norm)
-            course.optimizer.step()
-            course.scheduler.step()
-            course.optimizer.zero_grad(set_to_none=True)
-        return float(total) / len(course.rows)
+    def _going_on(
+        self,
+        course: Course,
+        keep: Keep,
+        on_epoch: Callable[[EpochRecord], None],
+        is_over: Callable[[Scores], bool],
+    ) -> bool:
+        """Go on from the state that was kept, if there is one; return whether there is more to do.
 
-    def _steps(self, course: "_Course") -> Iterator[list[Rows]]:
+        Who chooses among epochs hears of those before again, and so comes to the same choice.
+        """
+        state = self._checkpoints.load()
+        if state is None:
+            return True
+        course.restore(state)
+        over = False
+        for record in course.records:
+            if course.chooses:
+                keep(record.validation)
+            on_epoch(record)
+            over = is_over(record.validation)
+        return not over
+
+    def _stretch(
+        self, course: Course, steps: Iterator["_Step"], rows: Rows, validate: Validate
+    ) -> EpochRecord:
+        """Train until the next look, look, and return what was seen."""
+        self._module.train()
+        clock = time.perf_counter()
+        while course.step < course.next_look:
+            self._step(course, next(steps))
+            asked = self._checkpoints.is_asked()
+            if asked or self._checkpoints.is_due():
+                course.seconds += time.perf_counter() - clock
+                self._checkpoints.save(course.state())
+                clock = time.perf_counter()
+            if asked:
+                raise Stopped
+        mean_loss = float(course.total) / max(1, course.comments)
+        course.seconds += time.perf_counter() - clock
+        number = len(course.records) + 1
+        if not np.isfinite(mean_loss):
+            raise DivergedError(
+                f"the training loss of epoch {number} is {mean_loss}; lower the learning rate"
+            )
+        by_steps = self._settings.eval_steps is not None
+        return EpochRecord(
+            epoch=number,
+            train_loss=mean_loss,
+            validation=self._validate(course, rows, validate),
+            seconds=course.seconds,
+            step=course.step if by_steps else None,
+            comments=course.comments if by_steps else None,
+        )
+
+    def _step(self, course: Course, step: "_Step") -> None:
+        """Make one step of the optimizer."""
+        for batch in step.batches:
+            with self._device.autocast(), course.dropout:
+                logits = self._predictor.logits(batch)
+            value = course.loss(logits, batch.targets)
+            (value * (len(batch) / step.comments)).backward()  # type: ignore[no-untyped-call]
+            course.total += value.detach() * len(batch)
+        if self._settings.clip_norm > 0:
+            nn.utils.clip_grad_norm_(self._module.parameters(), self._settings.clip_norm)
+        course.optimizer.step()
+        course.scheduler.step()
+        course.optimizer.zero_grad(set_to_none=True)
+        course.comments += step.comments
+        course.step += 1
+
+    def _steps_of(self, course: Course) -> Iterator["_Step"]:
+        """Yield the steps of a training from where it is."""
+        while True:
+            course.begin_epoch()
+            steps = list(self._drawn(course))[course.step % course.steps_an_epoch :]
+            batches = self._batcher.batches([rows for step in steps for rows in step])
+            for step in steps:
+                yield _Step(sum(map(len, step)), islice(batches, len(step)))
+
+    def _drawn(self, course: Course) -> Iterator[list[Rows]]:
         """Draw one epoch's batches; yield, for each step, the rows of its forward passes."""
         settings, micro = self._settings, self._micro_batch
         bucket = settings.padding == "bucket"
@@ -232,26 +286,22 @@ class Trainer:
         for batch in self._batcher.batches([rows[:1]]):
             self._predictor.logits(batch)
 
-    def _validate(self, rows: Rows, validate: Validate) -> Scores:
-        return validate(self._targets[rows], self.predict(rows)) if len(rows) else {}
+    def _validate(self, course: Course, rows: Rows, validate: Validate) -> Scores:
+        if not len(rows):
+            return {}
+        try:
+            return validate(self._targets[rows], self.predict(rows))
+        except Stopped:
+            self._checkpoints.save(course.state())
+            raise
 
 
-@dataclass(frozen=True, eq=False)
-class _Course:
-    """What one training goes by.
+@dataclass(frozen=True)
+class _Step:
+    """What one step of the optimizer is made of: batches that are gathered as they are needed."""
 
-    Attributes:
-        rows: to train on.
-        rng: draws the batches of each epoch.
-        dropout: entered for each forward pass.
-    """
-
-    rows: Rows
-    rng: np.random.Generator
-    loss: Loss
-    optimizer: torch.optim.Optimizer
-    scheduler: torch.optim.lr_scheduler.LRScheduler
-    dropout: AbstractContextManager[object]
+    comments: int
+    batches: Iterator[Batch]
 
 
 def make_optimizer(
@@ -268,8 +318,7 @@ def make_scheduler(
     optimizer: torch.optim.Optimizer, settings: TrainSettings, row_count: int
 ) -> torch.optim.lr_scheduler.LRScheduler:
     """Return warm-up from 0, then linear decay to 0 or a constant rate."""
-    batches = -(-row_count // settings.batch_size)
-    steps = settings.epochs * -(-batches // settings.accumulation)
+    steps = settings.epochs * steps_an_epoch(settings, row_count)
     warmup = round(settings.warmup * steps)
 
     def factor(step: int) -> float:
@@ -282,5 +331,13 @@ def make_scheduler(
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
-def _copy(module: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: value.detach().clone() for name, value in module.state_dict().items()}
+def steps_an_epoch(settings: TrainSettings, row_count: int) -> int:
+    """Count the optimizer's steps in one pass over the train rows."""
+    batches = -(-row_count // settings.batch_size)
+    return -(-batches // settings.accumulation)
+
+
+def looks(settings: TrainSettings, row_count: int) -> int:
+    """Count the looks at the validation rows, of a training that nothing ends early."""
+    steps = settings.epochs * steps_an_epoch(settings, row_count)
+    return -(-steps // settings.eval_steps) if settings.eval_steps else settings.epochs

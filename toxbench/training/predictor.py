@@ -11,6 +11,7 @@ from toxbench.data.split import Rows
 from toxbench.errors import PluginError
 from toxbench.training.batching import Batch, Batcher, sorted_batches
 from toxbench.training.device import Device
+from toxbench.training.interruption import Asked, never, until
 from toxbench.training.memory import retried
 
 # Padded tokens. More of them at once leave the CPU's caches (0.92 of the time of 4,096).
@@ -41,16 +42,24 @@ class Predictor:
         self._device = device
         self._at_once = _EVALUATED_AT_ONCE[device.kind]
 
-    def predict(self, batcher: Batcher, rows: Rows) -> Probabilities:
+    def predict(self, batcher: Batcher, rows: Rows, is_asked: Asked = never) -> Probabilities:
         """Return probabilities float32 ``[row, label]`` in eval mode, in the order of ``rows``.
 
         Where memory runs out, fewer comments are looked at at once, from then on.
 
+        Args:
+            batcher: of the table.
+            rows: in the order of the result.
+            is_asked: whether to stop; it is asked before each batch.
+
         Raises:
             PluginError: the module's logits break the contract or are not finite.
+            Stopped: it was asked to.
         """
         probabilities, self._at_once = retried(
-            lambda at_once: self._predict(batcher, rows, at_once), self._at_once, self._max_length
+            lambda at_once: self._predict(batcher, rows, at_once, is_asked),
+            self._at_once,
+            self._max_length,
         )
         if not np.isfinite(probabilities).all():
             raise PluginError("the backbone's logits are NaN in eval mode")
@@ -61,14 +70,16 @@ class Predictor:
         output: Any = self._module(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
         return checked_logits(output, len(batch), self._label_count)
 
-    def _predict(self, batcher: Batcher, rows: Rows, at_once: int) -> Probabilities:
+    def _predict(
+        self, batcher: Batcher, rows: Rows, at_once: int, is_asked: Asked
+    ) -> Probabilities:
         """Predict batches of at most so many tokens."""
         probabilities = np.empty((len(rows), self._label_count), dtype=np.float32)
         self._module.eval()
         places = list(sorted_batches(rows, batcher.lengths, at_once))
         with torch.inference_mode(), self._device.autocast():
             batches = batcher.batches([rows[some] for some in places])
-            found = [self.logits(batch).sigmoid() for batch in batches]
+            found = [self.logits(batch).sigmoid() for batch in until(is_asked, batches)]
         for some, values in zip(places, found, strict=True):
             probabilities[some] = values.cpu().numpy()
         return probabilities

@@ -42,7 +42,7 @@ class Definition:
             [
                 self.data.fingerprint,
                 self.candidate.weights.record.identity,
-                self.candidate.settings.model_dump(mode="json"),
+                self.candidate.settings.identity,
                 sorted((name, repr(dimension)) for name, dimension in self.space.items()),
                 self.settings.inner_folds,
                 self.settings.tune_seed,

@@ -111,7 +111,7 @@ class Search:
     def _finalists(self, configurations: Sequence[TrainSettings]) -> list[list[TrialRecord]]:
         """Train each with fresh seeds, on other inner folds while there are any; best first."""
         definition, count = self._definition, self._settings.inner_folds
-        key = digest([settings.model_dump(mode="json") for settings in configurations])
+        key = digest([settings.identity for settings in configurations])
         name = f"finalists-{key}"
         index = self._index(f"{definition.name}-{name}", name, RandomSampler(), NopPruner())
         folds = tuple((fold + count) % INNER_FOLDS for fold in range(count))

@@ -93,6 +93,7 @@ def plan_tuning(settings: RunSettings, registry: Registry, download: bool = True
         raise SettingsError("no backbone to tune; name some: --backbones bert,distilbert")
     definitions = []
     for candidate in candidates:
+        _check_looks(candidate)
         # An inner fold's last epoch is scored, so the last epoch is also what a run must keep.
         base = candidate.settings.model_copy(update={"selection": "last"})
         definitions.append(
@@ -110,6 +111,15 @@ def plan_tuning(settings: RunSettings, registry: Registry, download: bool = True
     check_url(url)
     asked = replace(plan, command=command_of("tune", settings))
     return TunePlan(asked, tuple(definitions), tuning, url, settings.seeds)
+
+
+def _check_looks(candidate: BackboneCandidate) -> None:
+    for name in ("eval_steps", "patience"):
+        if getattr(candidate.settings, name) is not None:
+            raise SettingsError(
+                f"{name} is set for {candidate.name}; tune scores the last epoch of each training "
+                "and ends bad ones itself (--pruner), so leave it out"
+            )
 
 
 def run_tuning(planned: TunePlan, registry: Registry, feedback: TuneFeedback) -> Outcome:
