@@ -29,24 +29,6 @@ SPLIT = Split(np.arange(32), np.arange(32, 40), np.arange(40, 48))
 FAST = {"learning_rate": 3e-3, "head_learning_rate": 3e-2, "epochs": 6, "batch_size": 8}
 
 
-@pytest.fixture(scope="module")
-def tokens() -> Tokens:
-    """Row i is full of token 10 if its first target is 1, of token 11 otherwise."""
-    rng = np.random.default_rng(0)
-    lengths = rng.integers(3, 12, size=ROWS)
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    ids = np.concatenate([np.full(n, 10 + row % 2) for row, n in enumerate(lengths)])
-    return Tokens(ids.astype(np.int32), offsets, 0, np.zeros(ROWS, dtype=bool))
-
-
-@pytest.fixture(scope="module")
-def targets() -> np.ndarray:
-    values = np.zeros((ROWS, LABELS), dtype=np.uint8)
-    values[::2, 0] = 1
-    values[::2, 1] = 1
-    return values
-
-
 def make_trainer(
     checkpoint: Path, tokens: Tokens, targets: np.ndarray, seed: int = 0, **settings: Any
 ) -> Trainer:

@@ -78,9 +78,9 @@ class Course:
         return min(self.steps, (len(self.records) + 1) * self.steps_a_look)
 
     @property
-    def is_last(self) -> bool:
-        """Whether no step is left."""
-        return self.step == self.steps
+    def is_done(self) -> bool:
+        """Whether the last look has been taken."""
+        return len(self.records) * self.steps_a_look >= self.steps
 
     def begin_epoch(self) -> None:
         """Note how the batches of the epoch are drawn, so that they can be drawn again."""
@@ -93,7 +93,7 @@ class Course:
         self.comments, self.seconds = 0, 0.0
         if is_wanted:
             self.kept = len(self.records)
-            others_follow = self.chooses and not self.is_last
+            others_follow = self.chooses and not self.is_done
             self.weights = _copy(self.module) if others_follow else None
 
     def finish(self) -> Trained:

@@ -134,7 +134,7 @@ class Trainer:
             course = self._course(split, seed)
             going = self._going_on(course, keep, on_epoch, is_over)
             steps = self._steps_of(course)
-            while going and not course.is_last:
+            while going and not course.is_done:
                 record = self._stretch(course, steps, split.validation, validate)
                 course.look(record, not course.chooses or keep(record.validation))
                 on_epoch(record)

@@ -1,0 +1,26 @@
+"""A made-up table of tokens that a tiny backbone learns in seconds."""
+
+import numpy as np
+import pytest
+
+from toxbench.data.tokens import Tokens
+
+ROWS, LABELS = 48, 3
+
+
+@pytest.fixture(scope="module")
+def tokens() -> Tokens:
+    """Row i is full of token 10 if its first target is 1, of token 11 otherwise."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(3, 12, size=ROWS)
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    ids = np.concatenate([np.full(n, 10 + row % 2) for row, n in enumerate(lengths)])
+    return Tokens(ids.astype(np.int32), offsets, 0, np.zeros(ROWS, dtype=bool))
+
+
+@pytest.fixture(scope="module")
+def targets() -> np.ndarray:
+    values = np.zeros((ROWS, LABELS), dtype=np.uint8)
+    values[::2, 0] = 1
+    values[::2, 1] = 1
+    return values
