@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from toxbench import TrainSettings, first_token_classifier
 from toxbench.data.split import Split
@@ -172,26 +171,6 @@ def test_a_state_that_is_not_exactly_this_trainings_is_not_used(
     again, same, _ = training()
     assert plain(again.epochs) == plain(trained.epochs)
     assert same == probabilities
-
-
-def test_a_state_is_no_pickle(training: Training) -> None:
-    """It is read with weights_only: what else is in it is not made."""
-    import hashlib
-    import io
-    import pickle
-
-    class Harmful:
-        def __reduce__(self) -> tuple[Any, ...]:
-            return (Path.touch, (training.path.with_name("harm"),))
-
-    buffer = io.BytesIO()
-    torch.save({"step": Harmful()}, buffer)
-    content = b'{"of": "this"}\n' + buffer.getvalue()
-    training.path.parent.mkdir()
-    training.path.write_bytes(content + hashlib.sha256(content).digest())
-    with pytest.raises(pickle.UnpicklingError):
-        training()
-    assert not training.path.with_name("harm").exists()
 
 
 def test_signals_are_held_back_and_then_given_back() -> None:

@@ -1,22 +1,22 @@
 """The state of a training on the disk, from which it goes on to the same bytes."""
 
-import hashlib
-import io
 import json
 import time
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol, cast
+from typing import Any, Protocol, cast
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from toxbench.atomic import atomic_file
 from toxbench.training.interruption import Asked
-from toxbench.training.weights import of_the_disk
 
 State = dict[str, Any]  # tensors, numbers, texts, lists and dicts of them
-_HASH_BYTES = 32
 
 
 class Checkpoints(Protocol):
@@ -79,7 +79,7 @@ class FileCheckpoints:
     """One file, there whole or not at all; what is not exactly this training's is not used."""
 
     def __init__(
-        self, path: Path, seconds: float, identity: Mapping[str, object], asked: Asked
+        self, path: Path, seconds: float, identity: Mapping[str, object], is_asked: Asked
     ) -> None:
         """Touch nothing yet.
 
@@ -87,28 +87,25 @@ class FileCheckpoints:
             path: of the file.
             seconds: between two states.
             identity: all that decides the bytes of the training's results, as JSON.
-            asked: whether to stop.
+            is_asked: whether to stop.
         """
         self._path = path
         self._seconds = seconds
-        self._identity = json.dumps(identity, sort_keys=True).encode("ascii")
+        self._identity = json.dumps(identity, sort_keys=True)
         self._saved = time.monotonic()
-        self.is_asked = asked
+        self.is_asked = is_asked
 
     def load(self) -> State | None:
         """Return the state to go on from; None: there is none, it is damaged, or another's."""
-        if not self._path.is_file():
+        try:
+            with self._path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+                identity, outline = json.loads(arrays["outline"].tobytes())
+                if identity != self._identity:
+                    return None
+                state: State = _whole(outline, arrays)  # each array with its checksum
+                return state
+        except (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile, zlib.error):
             return None
-        data = self._path.read_bytes()
-        content, written = data[:-_HASH_BYTES], data[-_HASH_BYTES:]
-        if hashlib.sha256(content).digest() != written:
-            return None
-        identity, _, tensors = content.partition(b"\n")
-        if identity != self._identity:
-            return None
-        # No pickle: weights_only reads tensors and plain values, and refuses everything else.
-        state: State = torch.load(io.BytesIO(tensors), map_location="cpu", weights_only=True)
-        return state
 
     def is_due(self) -> bool:
         """Whether it is so long since the last one, or since the beginning."""
@@ -120,29 +117,39 @@ class FileCheckpoints:
         Raises:
             StorageError: the disk is full or the folder cannot be written.
         """
+        arrays: dict[str, npt.NDArray[Any]] = {}
+        outline = json.dumps([self._identity, _outline(state, arrays)])
+        arrays["outline"] = np.frombuffer(outline.encode("utf-8"), dtype=np.uint8)
         with atomic_file(self._path) as file:
-            hashed = _Hashed(file)
-            hashed.write(self._identity + b"\n")
-            try:
-                torch.save(state, cast(IO[bytes], hashed))
-            except RuntimeError as error:  # torch's words for a disk that takes no more
-                raise of_the_disk(error) from error
-            file.write(hashed.digest.digest())
+            np.savez(cast(Any, file), allow_pickle=False, **arrays)
         self._saved = time.monotonic()
 
 
-class _Hashed(io.RawIOBase):
-    """Writes to a file, and hashes what goes by."""
+def _outline(value: Any, arrays: dict[str, npt.NDArray[Any]]) -> Any:
+    """Return a value as JSON, and put its tensors among the arrays."""
+    if isinstance(value, torch.Tensor):
+        name, tensor = f"tensor{len(arrays)}", value.detach().cpu()
+        # numpy has no bfloat16
+        arrays[name] = (tensor.view(torch.int16) if _is_bf16(tensor) else tensor).numpy()
+        return {"tensor": name, "bf16": _is_bf16(tensor)}
+    if isinstance(value, Mapping):
+        return {"items": [[key, _outline(inner, arrays)] for key, inner in value.items()]}
+    if isinstance(value, list | tuple):
+        return [_outline(inner, arrays) for inner in value]
+    return value
 
-    def __init__(self, file: Any) -> None:
-        super().__init__()
-        self._file = file
-        self.digest = hashlib.sha256()
 
-    def writable(self) -> bool:
-        return True
+def _whole(outline: Any, arrays: Mapping[str, npt.NDArray[Any]]) -> Any:
+    """Return the value that `_outline` was made of; tuples have become lists."""
+    if isinstance(outline, list):
+        return [_whole(inner, arrays) for inner in outline]
+    if not isinstance(outline, dict):
+        return outline
+    if "items" in outline:
+        return {key: _whole(inner, arrays) for key, inner in outline["items"]}
+    tensor = torch.from_numpy(arrays[outline["tensor"]])
+    return tensor.view(torch.bfloat16) if outline["bf16"] else tensor
 
-    def write(self, data: Any) -> int:
-        self.digest.update(data)
-        written: int = self._file.write(data)
-        return written
+
+def _is_bf16(tensor: torch.Tensor) -> bool:
+    return tensor.dtype == torch.bfloat16
