@@ -13,10 +13,12 @@ class EpochMean:
 
     Attributes:
         number: counted from 1.
+        step: of the training, where it was looked at every few steps; None: an epoch is a pass.
         kept: cells that kept this epoch's weights.
     """
 
     number: int
+    step: int | None
     train_loss: float
     validation_loss: float | None
     micro_f1: float | None
@@ -40,6 +42,7 @@ def _mean_epoch(cells: Sequence[CellRecord], number: int) -> EpochMean:
 
     return EpochMean(
         number=number,
+        step=epochs[0].step,
         train_loss=fmean(epoch.train_loss for epoch in epochs),
         validation_loss=score("loss"),
         micro_f1=score("micro_f1"),

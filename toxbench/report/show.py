@@ -181,6 +181,8 @@ def settings_table(candidate: Candidate) -> Table:
 
 def cells_table(candidate: Candidate) -> Table:
     """Return the scores of each cell."""
+    by_steps = any(e.step is not None for cell in candidate.cells for e in cell.epochs)
+    word = "look" if by_steps else "epoch"
     records = tuple[Record, ...](
         {
             "fold": cell.key.fold,
@@ -188,8 +190,8 @@ def cells_table(candidate: Candidate) -> Table:
             **{title: cell.metrics[HALF]["test"][name] for name, title in _HEADLINES.items()},
             **{f"train {title}": cell.metrics[HALF]["train"][name]
                for name, title in _HEADLINES.items()},
-            "best epoch": cell.best_epoch,
-            "epochs": len(cell.epochs) or None,
+            f"best {word}": cell.best_epoch,
+            f"{word}s": len(cell.epochs) or None,
             "seconds": cell.cost.train_seconds,
             "micro-batch": cell.micro_batch,
         }
@@ -214,7 +216,7 @@ def curves_table(candidate: Candidate) -> Table:
 
 def _epoch(epoch: EpochMean) -> Record:
     return {
-        "epoch": epoch.number,
+        **({"epoch": epoch.number} if epoch.step is None else {"step": epoch.step}),
         "train loss": epoch.train_loss,
         "validation micro-F1": epoch.micro_f1,
         "validation average precision": epoch.average_precision,

@@ -28,10 +28,12 @@ def learning(findings: Findings) -> Section | None:
 
     figure, (losses, scores) = panels(2, 2.6)
     numbers: list[list[str | int | float | None]] = []
+    by_steps = False
     for place, row in enumerate(rows):
         line = mean_epochs(findings.records[row.name])
         style = series(place)
         epochs = [e.number for e in line]
+        by_steps |= any(e.step is not None for e in line)
         losses.plot(epochs, [e.train_loss for e in line], label=plain(row.name), **style)
         losses.plot(
             epochs, [_number(e.validation_loss) for e in line], color=style["color"],
@@ -39,11 +41,19 @@ def learning(findings: Findings) -> Section | None:
         )  # fmt: skip
         scores.plot(epochs, [_number(e.micro_f1) for e in line], label=plain(row.name), **style)
         numbers += [
-            [row.name, e.number, e.train_loss, e.validation_loss, e.micro_f1, e.kept] for e in line
+            [
+                row.name,
+                e.number if e.step is None else f"step {e.step}",
+                e.train_loss,
+                e.validation_loss,
+                e.micro_f1,
+                e.kept,
+            ]
+            for e in line
         ]
     for axes, words in ((losses, "loss"), (scores, "validation micro-F1")):
         axes.set_ylabel(words, fontsize=8)
-        axes.set_xlabel("epoch", fontsize=8)
+        axes.set_xlabel("look at the validation rows" if by_steps else "epoch", fontsize=8)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     legend(losses, len(rows))
     table = plain_table(
