@@ -17,7 +17,7 @@ from toxbench.records import EpochRecord
 from toxbench.report.words import duration
 
 WORKER_DIED, CELL_TIMEOUT = PROCESS_ENDED = ("WorkerDied", "CellTimeout")  # kinds of failures
-_SECONDS_TO_LEAVE = 8.0  # who sends SIGTERM often sends SIGKILL ten seconds later
+_SECONDS_TO_LEAVE = 9.0  # who sends SIGTERM often sends SIGKILL ten seconds later
 
 
 @dataclass(frozen=True)
