@@ -21,15 +21,22 @@ _START = (
 
 
 def start_child(
-    module: str, environ: Mapping[str, str]
+    module: str, environ: Mapping[str, str], output: int = 2
 ) -> tuple["subprocess.Popen[bytes]", Connection]:
-    """Start ``main(descriptor)`` of a module; return the process and our end of the socket."""
+    """Start ``main(descriptor)`` of a module; return the process and our end of the socket.
+
+    Args:
+        module: to import there.
+        environ: of the process.
+        output: file descriptor for whatever it prints; what a plugin prints is no result of ours.
+    """
     ours, theirs = socket.socketpair()
     with theirs:
         process = subprocess.Popen(
             [sys.executable, "-c", _START, json.dumps(sys.path), module, str(theirs.fileno())],
             stdin=subprocess.PIPE,  # its end tells the child that this process is gone
-            stdout=2,  # what a plugin prints is no result of ours
+            stdout=output,
+            stderr=output,
             pass_fds=[theirs.fileno()],
             env=dict(environ),
         )
