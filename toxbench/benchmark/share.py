@@ -8,7 +8,8 @@ from toxbench.benchmark.plan import Plan
 from toxbench.executors.here import Here
 from toxbench.executors.interface import Executor
 from toxbench.executors.local import Local
-from toxbench.executors.machine import cores, environs_of_workers, gpu_names, memory
+from toxbench.executors.machine import THREADS, cores, environs_of_workers, gpu_names, memory
+from toxbench.executors.ray import OnRay
 from toxbench.records import CellKey
 from toxbench.training.weights import parameter_counts
 
@@ -21,6 +22,16 @@ _BYTES_A_PARAMETER = 24  # weights, gradients, two moments, the best epoch's cop
 def executor_for(plan: Plan) -> Executor:
     """Return what computes the cells of a plan."""
     count, threads = worker_count(plan), threads_of_a_cell(plan)
+    if plan.where.executor == "ray":
+        return OnRay(
+            address=plan.where.ray_address,
+            environ=plan.environ,
+            cpus=threads or _threads_of_torch(plan),
+            gpus=plan.where.gpus_per_cell or 1.0,
+            at_once=plan.workers,
+            local_cpus=max(cores(plan.environ), count * (threads or 1)),
+            seconds=plan.cell_seconds,
+        )
     if in_this_process(plan):
         return Here()
     environs = environs_of_workers(plan.environ, count, threads, _gpus(plan))
@@ -64,6 +75,11 @@ def threads_of_a_cell(plan: Plan) -> int | None:
     count = worker_count(plan)
     shared = max(1, cores(plan.environ) // count) if count > 1 else None
     return plan.where.cpus_per_cell or shared
+
+
+def _threads_of_torch(plan: Plan) -> int:
+    """Return with how many threads torch computes here: unset, it takes the physical cores."""
+    return cores(plan.environ) if THREADS in plan.environ else torch.get_num_threads()
 
 
 def _gpus(plan: Plan) -> tuple[str, ...]:

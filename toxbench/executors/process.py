@@ -1,9 +1,8 @@
 """One worker process, as seen from the process that started it."""
 
 import signal
-import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -52,6 +51,7 @@ class WorkerProcess:
         environ: Mapping[str, str],
         seconds: float | None,
         output: int = 2,
+        path: Sequence[str] = (),
     ) -> None:
         """Start it, with its first job.
 
@@ -61,8 +61,11 @@ class WorkerProcess:
             environ: of the process.
             seconds: what a job may take; None: any time.
             output: file descriptor for what plugins print.
+            path: further folders that it imports from.
         """
-        self._process, self.connection = start_child("toxbench.executors.worker", environ, output)
+        self._process, self.connection = start_child(
+            "toxbench.executors.worker", environ, output, path
+        )
         self._setup = setup
         self._seconds = seconds
         self._job = job
@@ -125,7 +128,7 @@ class WorkerProcess:
             self.connection.send(value)
 
     def _death(self) -> str:
-        code = _code_of(self._process)
+        code = self._process.wait()
         if code == -signal.SIGKILL:
             return (
                 "its process was ended by SIGKILL; so does a system without memory left: "
@@ -134,7 +137,3 @@ class WorkerProcess:
         if code < 0:
             return f"its process was ended by {signal.Signals(-code).name}"
         return f"its process ended with exit code {code}"
-
-
-def _code_of(process: "subprocess.Popen[bytes]") -> int:
-    return process.wait()
