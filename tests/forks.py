@@ -146,9 +146,9 @@ def serve() -> None:
     import transformers.models.bert.tokenization_bert  # noqa: F401
 
     import toxbench.benchmark.run
-    import toxbench.benchmark.worker
     import toxbench.cli.feedback
     import toxbench.cli.main
+    import toxbench.executors.worker
     import toxbench.store.predicted
     import toxbench.tuning.tune  # noqa: F401
     from toxbench.data.audit import audit  # noqa: F401

@@ -19,7 +19,9 @@ pytestmark = pytest.mark.skipif(
 )
 
 BASE = {"errors", "settings", "presets", "records", "atomic"}
-LIBRARY = {"base", "data", "plugin", "evaluation", "training", "store", "report", "benchmark"}
+LIBRARY = {
+    "base", "data", "plugin", "evaluation", "training", "store", "report", "executors", "benchmark",
+}  # fmt: skip
 # Stage -> the stages that it may import, besides itself. "toxbench" is the package's own names.
 ALLOWED: dict[str, set[str]] = {
     "base": set(),
@@ -29,6 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "training": {"base", "data", "plugin"},
     "store": {"base", "data", "evaluation"},
     "report": {"base", "plugin", "store", "evaluation"},
+    "executors": {"base", "plugin", "report"},
     "benchmark": LIBRARY,
     "tuning": LIBRARY,
     "speed": LIBRARY,
@@ -40,7 +43,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 HEAVY = {
     "torch", "transformers", "pandas", "sklearn", "optuna", "matplotlib", "mlflow", "tensorboard",
-    "pytest",
+    "pytest", "ray",
 }  # fmt: skip
 FOR_TYPES = {"TYPE_CHECKING", "typing.TYPE_CHECKING"}
 TOP_LEVEL = {

@@ -7,6 +7,7 @@ the same name, so a new setting is one new field here beside the code that uses 
 import hashlib
 import json
 import math
+import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ Settings = TypeVar("Settings", bound=BaseModel)
 INNER_FOLDS = 5
 DEFAULT_TRIALS = 20
 _LONGEST_NAME, _LONGEST_PATH = 255, 4000  # bytes; Linux takes 4095 in all, with what we add
+_ADDRESS = re.compile(r"auto|(ray://)?[^\s/:@]+:[0-9]{1,5}")
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -223,6 +225,18 @@ class RunSettings(Frozen):
     workers: int | None = Field(
         None, ge=1, le=1000, description="cells computed at once, in processes; none: what pays"
     )
+    executor: Literal["local", "ray"] = Field(
+        "local", description="what computes cells; results are the same"
+    )
+    ray_address: str | None = Field(
+        None, description="of a Ray cluster; none: Ray is started on this machine"
+    )
+    cpus_per_cell: int | None = Field(
+        None, ge=1, description="threads of a cell; none: the cores are shared among workers"
+    )
+    gpus_per_cell: float | None = Field(
+        None, gt=0, le=1, description="what a cell on CUDA gets of a GPU; none: all of it"
+    )
     save_models: Literal["best", "all", "none"] = Field(
         "best", description="best: of each backbone the model that is best on validation rows"
     )
@@ -248,6 +262,13 @@ class RunSettings(Frozen):
     @classmethod
     def _is_a_time(cls, value: str | None) -> str | None:
         return _time(value)
+
+    @field_validator("ray_address")
+    @classmethod
+    def _is_an_address(cls, value: str | None) -> str | None:
+        if value is not None and not _ADDRESS.fullmatch(value):
+            raise ValueError("an address is auto, HOST:PORT or ray://HOST:PORT")
+        return value
 
     @field_validator("data", "results")
     @classmethod

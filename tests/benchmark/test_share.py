@@ -7,11 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from measured import Table
 from support import write_table
 
+from toxbench.benchmark.check import Where
 from toxbench.benchmark.plan import Plan, make_plan
-from toxbench.benchmark.share import cores, environ_of_a_worker, in_this_process, worker_count
+from toxbench.benchmark.share import in_this_process, threads_of_a_cell, worker_count
+from toxbench.executors.machine import (
+    cores,
+    environ_of_a_worker,
+    environs_of_workers,
+    gpu_names,
+)
 from toxbench.plugin.registry import Registry
 from toxbench.settings import run_settings
 
@@ -77,15 +85,49 @@ def test_what_is_left_of_a_run_has_as_many(tmp_path: Path, checkpoint: Path) -> 
     assert worker_count(left) == worker_count(whole)
 
 
-def test_threads_are_shared_out() -> None:
-    four = {"OMP_NUM_THREADS": "4", "A": "b"}
-    shares = [environ_of_a_worker(four, count)["OMP_NUM_THREADS"] for count in (1, 2, 3, 8)]
-    assert shares == ["4", "2", "1", "1"]
-    assert environ_of_a_worker({"A": "b"}, 1).keys() <= {"A", "LD_PRELOAD"}
+@pytest.mark.parametrize(("workers", "threads"), [(1, None), (2, 2), (3, 1), (8, 1)])
+def test_threads_are_shared_out(
+    tmp_path: Path, checkpoint: Path, workers: int, threads: int | None
+) -> None:
+    assert threads_of_a_cell(plan(tmp_path, checkpoint, 2, 3, workers=workers)) == threads
+    assert (
+        threads_of_a_cell(plan(tmp_path, checkpoint, 2, 3, workers=workers, cpus_per_cell=3)) == 3
+    )
+
+
+def test_a_worker_is_told_its_threads() -> None:
+    assert environ_of_a_worker({"OMP_NUM_THREADS": "4", "A": "b"}, 2)["OMP_NUM_THREADS"] == "2"
+    assert environ_of_a_worker({"A": "b"}, None).keys() <= {"A", "LD_PRELOAD"}
     assert cores({"OMP_NUM_THREADS": "4,2"}) == cores({}) >= 1
+
+
+def test_as_many_workers_as_the_threads_of_a_cell_leave_room_for(
+    tmp_path: Path, checkpoint: Path
+) -> None:
+    assert worker_count(plan(tmp_path, checkpoint, LONG, 9, cpus_per_cell=2)) == 2
+
+
+def test_each_worker_owns_a_gpu() -> None:
+    named = gpu_names({"CUDA_VISIBLE_DEVICES": "3, 5,7"}, 2)  # CUDA found two of them
+    seen = [own["CUDA_VISIBLE_DEVICES"] for own in environs_of_workers({}, 3, 1, named)]
+    assert seen == ["3", "5", "3"]
+    assert gpu_names({}, 2) == ("0", "1")
+    assert all("CUDA_VISIBLE_DEVICES" not in own for own in environs_of_workers({}, 2, 1))
+
+
+def test_on_cuda_as_many_workers_as_gpus(
+    tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = plan(tmp_path, checkpoint, 2, 9)
+    cuda = replace(next(iter(small.devices.values())), torch=torch.device("cuda"))
+    small = replace(small, devices=small.devices | {"bert": cuda})
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert worker_count(small) == 2
+    assert not in_this_process(small)
+    assert worker_count(replace(small, where=Where(gpus_per_cell=0.25))) == 8
 
 
 def test_workers_allocate_with_tcmalloc_where_it_is_and_nothing_else_is_named() -> None:
     found = find_library("tcmalloc_minimal") if sys.platform == "linux" else None
-    assert environ_of_a_worker({}, 1).get("LD_PRELOAD") == found
+    assert environ_of_a_worker({}, None).get("LD_PRELOAD") == found
     assert environ_of_a_worker({"LD_PRELOAD": "mine.so"}, 2)["LD_PRELOAD"] == "mine.so"

@@ -11,11 +11,11 @@ from toxbench import TrainSettings, first_token_classifier
 from toxbench.data.split import Split
 from toxbench.data.tokens import Tokens
 from toxbench.evaluation.epochs import EpochChoice, Patience, epoch_scores
+from toxbench.interruption import Stopped
 from toxbench.records import EpochRecord
 from toxbench.training.checkpoint import FileCheckpoints
 from toxbench.training.course import Trained
 from toxbench.training.device import choose_device, seeded
-from toxbench.training.interruption import Stopped
 from toxbench.training.loop import Trainer, looks
 
 ROWS, LABELS = 48, 3
@@ -176,7 +176,7 @@ def test_a_state_that_is_not_exactly_this_trainings_is_not_used(
 def test_signals_are_held_back_and_then_given_back() -> None:
     import signal
 
-    from toxbench.training.interruption import BySignal
+    from toxbench.interruption import BySignal
 
     heard: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))

@@ -7,11 +7,11 @@ from typing import Any
 import pandas as pd
 
 from toxbench.benchmark.compare import comparison
-from toxbench.benchmark.execution import Failure
 from toxbench.benchmark.plan import make_plan
 from toxbench.benchmark.rescore import rescore as score_again
 from toxbench.benchmark.resume import read_table_of
 from toxbench.benchmark.run import run_plan
+from toxbench.benchmark.tasks import Failure
 from toxbench.errors import CellsFailedError
 from toxbench.evaluation.definitions import HALF
 from toxbench.plugin.registry import Registry
@@ -63,6 +63,10 @@ def run(
     split: Mapping[str, Any] | None = None,
     tuned: bool | None = None,
     workers: int | None = None,
+    executor: str | None = None,
+    ray_address: str | None = None,
+    cpus_per_cell: int | None = None,
+    gpus_per_cell: float | None = None,
     cell_timeout: str | None = None,
     checkpoint_every: str | None = None,
     save_models: str | None = None,
@@ -92,6 +96,11 @@ def run(
             ``test``, ``valid``, ``split_column``, ``test_size`` and more.
         tuned: each backbone once more, with the settings that `toxbench.tune` found.
         workers: cells computed at once, in processes; default what pays.
+        executor: ``local`` (default: this machine) or ``ray``; results are the same.
+        ray_address: of a Ray cluster: ``auto``, ``HOST:PORT`` or ``ray://HOST:PORT``; default a
+            Ray of its own on this machine.
+        cpus_per_cell: threads, and Ray's CPUs, of a cell; default cores shared among ``workers``.
+        gpus_per_cell: share of a GPU that a cell on CUDA gets, in (0, 1]; default 1.
         cell_timeout: what a cell may take, such as ``30m``; default any time.
         checkpoint_every: training time after which a cell's state is kept, to go on from it after
             an interruption; default ``10m``.
@@ -123,6 +132,10 @@ def run(
         "split": split,
         "tuned": tuned,
         "workers": workers,
+        "executor": executor,
+        "ray_address": ray_address,
+        "cpus_per_cell": cpus_per_cell,
+        "gpus_per_cell": gpus_per_cell,
         "cell_timeout": cell_timeout,
         "checkpoint_every": checkpoint_every,
         "save_models": save_models,

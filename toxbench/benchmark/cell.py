@@ -21,13 +21,13 @@ from toxbench.errors import PluginError
 from toxbench.evaluation.epochs import EpochChoice, Patience, epoch_scores
 from toxbench.evaluation.metrics import measure
 from toxbench.evaluation.thresholds import choose_thresholds
+from toxbench.interruption import Interruption
 from toxbench.plugin.baseline import Predict
 from toxbench.records import PARTS, CellKey, CellRecord, Cost, Environment, EpochRecord, Part
 from toxbench.store.models import ModelStore
 from toxbench.training.checkpoint import Checkpoints, FileCheckpoints, Keeping, NoCheckpoints
 from toxbench.training.course import Trained
 from toxbench.training.device import Device, PeakMemory
-from toxbench.training.interruption import Interruption
 from toxbench.training.loop import Trainer
 
 OnEpoch = Callable[[EpochRecord], None]

@@ -15,6 +15,23 @@ from toxbench.training.weights import WeightsChoice
 
 
 @dataclass(frozen=True)
+class Where:
+    """Where cells are computed.
+
+    Attributes:
+        executor: ``local`` or ``ray``.
+        ray_address: of a cluster; None: Ray is started on this machine.
+        cpus_per_cell: threads of a cell; None: the cores are shared.
+        gpus_per_cell: what a cell on CUDA gets of a GPU, in (0, 1]; None: all of it.
+    """
+
+    executor: str = "local"
+    ray_address: str | None = None
+    cpus_per_cell: int | None = None
+    gpus_per_cell: float | None = None
+
+
+@dataclass(frozen=True)
 class AskedFor:
     """What is to be compared.
 
@@ -68,6 +85,7 @@ def check_settings(settings: RunSettings, registry: Registry) -> None:
         layered(TrainSettings, own)
     asked_for(settings, registry)
     trackers(settings, registry)
+    where(settings)
     both = set(settings.backbones) & set(baseline_names(settings, registry))
     if both:
         raise SettingsError(
@@ -97,6 +115,24 @@ def trackers(settings: RunSettings, registry: Registry) -> tuple[Registered[Trac
                 f"first: {item.install or f'pip install {item.needs}'}"
             )
     return found
+
+
+def where(settings: RunSettings) -> Where:
+    """Say where cells are computed; nothing of Ray is imported.
+
+    Raises:
+        SettingsError: Ray is not installed, or an address is given for another executor.
+    """
+    if settings.executor == "ray" and find_spec("ray") is None:
+        raise SettingsError(
+            "--executor ray needs the package ray, which is not installed; "
+            'first: pip install "toxbench[ray]"'
+        )
+    if settings.executor != "ray" and settings.ray_address is not None:
+        raise SettingsError("--ray-address needs --executor ray; add it, or leave out the address")
+    return Where(
+        settings.executor, settings.ray_address, settings.cpus_per_cell, settings.gpus_per_cell
+    )
 
 
 def split_settings(settings: RunSettings) -> SplitSettings:

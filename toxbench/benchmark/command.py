@@ -8,7 +8,7 @@ from typing import Any
 from toxbench.settings import SPLIT_FILES, RunSettings
 
 _GROUPS = ("columns", "train", "split")  # whose fields are options of their own
-_PLAIN = ("preset", "seeds", "device", "workers", "cell_timeout", "tuned")
+_PLAIN = ("preset", "seeds", "device", "workers", "cpus_per_cell", "cell_timeout", "tuned")
 _LISTS = ("backbones", "baselines", "plugins")
 _ELSEWHERE = {"storage", "space"}  # where a study is; and what has a form of its own
 

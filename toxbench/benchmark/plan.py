@@ -5,7 +5,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from toxbench.benchmark.candidate import BackboneCandidate, BaselineCandidate, Candidate
-from toxbench.benchmark.check import asked_for, check_settings, split_settings, trackers
+from toxbench.benchmark.check import (
+    Where,
+    asked_for,
+    check_settings,
+    split_settings,
+    trackers,
+    where,
+)
 from toxbench.benchmark.command import command_of
 from toxbench.benchmark.resume import check_resumable, other_table_warning
 from toxbench.data.folds import fold_warnings
@@ -50,6 +57,7 @@ class Plan:
         missing: those that have to be computed.
         lost: what was asked for and a broken plugin keeps from being run, one line each.
         workers: processes that compute cells; None: as many as pay.
+        where: cells are computed, and what each of them gets there.
         cell_seconds: what a cell may take; None: any time.
         checkpoint_seconds: of training after which its state is kept.
         save_models: which trained models are kept; None: none.
@@ -71,6 +79,7 @@ class Plan:
     missing: tuple[tuple[Candidate, CellKey], ...] = ()
     lost: tuple[str, ...] = ()
     workers: int | None = None
+    where: Where = field(default_factory=Where)
     cell_seconds: float | None = None
     checkpoint_seconds: float = 600.0
     save_models: Saved | None = "best"
@@ -154,6 +163,7 @@ def make_plan(settings: RunSettings, registry: Registry, download: bool = True) 
             *_weight_warnings(candidates),
         ),
         workers=settings.workers,
+        where=where(settings),
         cell_seconds=seconds(settings.cell_timeout) if settings.cell_timeout else None,
         checkpoint_seconds=seconds(settings.checkpoint_every),
         save_models=None if settings.save_models == "none" else settings.save_models,

@@ -1,21 +1,19 @@
 """All cells of a run: what is missing is computed and stored, what fails harms only itself."""
 
-from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Protocol as Interface
 
 from toxbench.atomic import write_atomically
-from toxbench.benchmark.candidate import BackboneCandidate, Candidate
-from toxbench.benchmark.cell import GoingOn, Probabilities
+from toxbench.benchmark.candidate import BackboneCandidate
 from toxbench.benchmark.code import code_of
-from toxbench.benchmark.execution import Failure, Station, Task, compute_here
-from toxbench.benchmark.jobs import Setup
 from toxbench.benchmark.plan import Plan
-from toxbench.benchmark.pool import PROCESS_ENDED, Terms, compute_side_by_side
 from toxbench.benchmark.saving import keep_model
-from toxbench.benchmark.share import environ_of_a_worker, in_this_process, worker_count
+from toxbench.benchmark.share import executor_for
+from toxbench.benchmark.tasks import CellSetup, CellTask, Computed, Failure, cell_tasks
 from toxbench.benchmark.trackers import Trackers, tracking
 from toxbench.errors import TryAgainError
+from toxbench.executors.interface import Fault
+from toxbench.executors.process import PROCESS_ENDED
 from toxbench.plugin.registry import Registry
 from toxbench.records import CellKey, CellRecord, EpochRecord, RunRecord
 from toxbench.report.labels import label_tables
@@ -25,7 +23,6 @@ from toxbench.store.leaderboard import Leaderboard
 from toxbench.store.manifest import note_code
 from toxbench.store.ranking import SEEDS_NEEDED, load_leaderboard
 from toxbench.store.upkeep import remove_temporaries
-from toxbench.training.interruption import BySignal
 from toxbench.training.loop import DivergedError, looks
 
 _KINDS = {DivergedError.__name__: "diverged"}  # as the leaderboard names it
@@ -76,27 +73,20 @@ def run_plan(
         )
         keeper = _Keeper(plan, registry, feedback, told)
         keeper.begin()
-        tasks = [(candidate, key) for candidate, key in plan.missing if not plan.store.has(key)]
-        plan.store.expect(len(tasks))
+        missing = [(candidate, key) for candidate, key in plan.missing if not plan.store.has(key)]
+        plan.store.expect(len(missing))
         try:
-            _compute(plan, tasks, keeper)
+            models = plan.store.models.folder if plan.save_models else None
+            # A node of a cluster need not see this folder: what it loses, Ray begins again.
+            keeping = None if plan.where.executor == "ray" else plan.keeping
+            setup = CellSetup(protocol=plan.protocol, writes=models, keeping=keeping)
+            tasks = cell_tasks(missing, plan.devices)
+            executor_for(plan).compute(setup, iter(tasks), keeper)
         finally:
             for folder in (plan.store.models.folder, plan.keeping.folder):
                 remove_temporaries(folder)  # of workers that were ended
             write_leaderboard(plan.store)
     return keeper.failures
-
-
-def _compute(plan: Plan, tasks: Sequence[Task], keeper: "_Keeper") -> None:
-    models = plan.store.models if plan.save_models else None
-    if in_this_process(plan):
-        going_on = GoingOn(plan.keeping, BySignal())
-        compute_here(Station(plan.protocol, plan.devices, models, going_on), tasks, keeper)
-        return
-    workers = worker_count(plan)
-    terms = Terms(workers, environ_of_a_worker(plan.environ, workers), plan.cell_seconds)
-    setup = Setup(plan.protocol, plan.devices, models, plan.keeping)
-    compute_side_by_side(setup, tasks, terms, keeper)
 
 
 class _Keeper:
@@ -119,19 +109,21 @@ class _Keeper:
             planned = {key for _, key in self._plan.cells}
             self._trackers.catch_up(r for r in self._plan.store.records() if r.key in planned)
 
-    def started(self, candidate: Candidate, key: CellKey) -> None:
+    def started(self, task: CellTask) -> None:
         self._number += 1
-        rows = len(self._plan.protocol.folds[key.fold].train)
-        settings = getattr(candidate, "settings", None)
+        rows = len(self._plan.protocol.folds[task.key.fold].train)
+        settings = getattr(task.candidate, "settings", None)
         epochs = looks(settings, rows) if settings else None
-        self._feedback.cell_started(key, self._number, len(self._plan.missing), epochs)
+        self._feedback.cell_started(task.key, self._number, len(self._plan.missing), epochs)
 
-    def epoch(self, key: CellKey, record: EpochRecord) -> None:
-        comments = record.comments or len(self._plan.protocol.folds[key.fold].train)
-        self._feedback.epoch_finished(key, record, comments)
-        self._tell("toxbench_epoch_finished", cell=key, epoch=record)
+    def heard(self, task: CellTask, record: EpochRecord) -> bool:
+        comments = record.comments or len(self._plan.protocol.folds[task.key.fold].train)
+        self._feedback.epoch_finished(task.key, record, comments)
+        self._tell("toxbench_epoch_finished", cell=task.key, epoch=record)
+        return True
 
-    def done(self, record: CellRecord, probabilities: Probabilities) -> None:
+    def done(self, task: CellTask, result: Computed) -> None:
+        record, probabilities = result
         saved = self._plan.save_models if record.kind == "backbone" else None
         if saved is not None:
             keep_model(self._plan, saved, record, probabilities)
@@ -143,12 +135,13 @@ class _Keeper:
         self._feedback.cell_finished(record)
         self._tell("toxbench_cell_finished", result=record)
 
-    def failed(self, failure: Failure) -> None:
+    def failed(self, task: CellTask, fault: Fault) -> None:
+        failure = Failure(task.key, fault)
         self.failures.append(failure)
-        kind = _KINDS.get(failure.kind, failure.kind)
-        self._plan.store.failures.write(failure.key, kind, failure.reason)
-        if failure.kind not in PROCESS_ENDED:  # what it raises it would raise again from there
-            self._plan.keeping.forget(failure.key.stem)
+        kind = _KINDS.get(fault.kind, fault.kind)
+        self._plan.store.failures.write(task.key, kind, fault.reason)
+        if fault.kind not in PROCESS_ENDED:  # what it raises it would raise again from there
+            self._plan.keeping.forget(task.key.stem)
         self._feedback.cell_failed(failure)
 
     def _tell(self, hook: str, **arguments: object) -> None:

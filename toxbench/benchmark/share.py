@@ -1,14 +1,15 @@
-"""Where cells are computed, how many at once, and what each of them gets of this machine."""
+"""Where cells are computed, how many at once, and what each of them gets."""
 
-import os
-import sys
-from collections.abc import Mapping
-from ctypes.util import find_library
-from pathlib import Path
+import torch
 
 from toxbench.benchmark.candidate import BackboneCandidate
 from toxbench.benchmark.expected import operations
 from toxbench.benchmark.plan import Plan
+from toxbench.executors.here import Here
+from toxbench.executors.interface import Executor
+from toxbench.executors.local import Local
+from toxbench.executors.machine import THREADS, cores, environs_of_workers, gpu_names, memory
+from toxbench.executors.ray import OnRay
 from toxbench.records import CellKey
 from toxbench.training.weights import parameter_counts
 
@@ -16,7 +17,25 @@ from toxbench.training.weights import parameter_counts
 _WORTH_STARTING = 2e13
 _BYTES_OF_A_PROCESS = 1.5e9
 _BYTES_A_PARAMETER = 24  # weights, gradients, two moments, the best epoch's copy, and a margin
-_CGROUP = Path("/sys/fs/cgroup/memory.max")
+
+
+def executor_for(plan: Plan) -> Executor:
+    """Return what computes the cells of a plan."""
+    count, threads = worker_count(plan), threads_of_a_cell(plan)
+    if plan.where.executor == "ray":
+        return OnRay(
+            address=plan.where.ray_address,
+            environ=plan.environ,
+            cpus=threads or _threads_of_torch(plan),
+            gpus=plan.where.gpus_per_cell or 1.0,
+            at_once=plan.workers,
+            local_cpus=max(cores(plan.environ), count * (threads or 1)),
+            seconds=plan.cell_seconds,
+        )
+    if in_this_process(plan):
+        return Here()
+    environs = environs_of_workers(plan.environ, count, threads, _gpus(plan))
+    return Local(environs, plan.cell_seconds)
 
 
 def in_this_process(plan: Plan) -> bool:
@@ -25,12 +44,14 @@ def in_this_process(plan: Plan) -> bool:
     Anything else gets worker processes: a crash, a hang or a system without memory then costs one
     cell, and what a plugin does to its process reaches no other candidate's numbers.
     """
-    asked = plan.workers is not None or plan.cell_seconds is not None
-    return not asked and not plan.has_foreign and operations(plan, _large(plan)) < _WORTH_STARTING
+    asked = (plan.workers, plan.cell_seconds, plan.where.cpus_per_cell, plan.where.gpus_per_cell)
+    if plan.has_foreign or any(value is not None for value in asked) or len(_gpus(plan)) > 1:
+        return False
+    return operations(plan, _large(plan)) < _WORTH_STARTING
 
 
 def worker_count(plan: Plan) -> int:
-    """Return how many cells are computed at once.
+    """Return how many cells are computed at once: on CUDA one for each GPU, unless it was asked.
 
     One thread for each cell, side by side, is faster than all threads for one cell: 1.3 times on
     two cores (results/README.md). What decides is the whole plan, and not what is missing of it:
@@ -38,39 +59,34 @@ def worker_count(plan: Plan) -> int:
     """
     if plan.workers is not None:
         return plan.workers
-    cells = _large(plan)
+    cells, gpus = _large(plan), _gpus(plan)
+    if gpus:
+        return max(1, min(len(cells), int(len(gpus) / (plan.where.gpus_per_cell or 1.0))))
     on_cpu = all(plan.devices[candidate.title].kind == "cpu" for candidate, _ in cells)
     if not cells or not on_cpu or operations(plan, cells) < _WORTH_STARTING:
         return 1
     largest = max(_bytes(candidate) for candidate, _ in cells)
-    return max(1, min(len(cells), cores(plan.environ), int(_memory() / largest)))
+    at_once = cores(plan.environ) // (plan.where.cpus_per_cell or 1)
+    return max(1, min(len(cells), at_once, int(memory() / largest)))
 
 
-def environ_of_a_worker(environ: Mapping[str, str], count: int) -> dict[str, str]:
-    """Divide the cores among workers, one thread each at least; one alone gets all of them.
-
-    Where tcmalloc is installed they allocate with it: it keeps at hand what torch frees each step,
-    and saves 7 to 10 % of an epoch (results/README.md).
-    """
-    own = dict(environ)
-    if count > 1:
-        own["OMP_NUM_THREADS"] = str(max(1, cores(environ) // count))
-    allocator = find_library("tcmalloc_minimal") if sys.platform == "linux" else None
-    if allocator is not None:
-        own.setdefault("LD_PRELOAD", allocator)
-    return own
+def threads_of_a_cell(plan: Plan) -> int | None:
+    """Divide the cores among workers, one thread each at least; None: one alone, as torch likes."""
+    count = worker_count(plan)
+    shared = max(1, cores(plan.environ) // count) if count > 1 else None
+    return plan.where.cpus_per_cell or shared
 
 
-def cores(environ: Mapping[str, str]) -> int:
-    """Return how many threads may compute at once: ``OMP_NUM_THREADS``, else this process's cores.
+def _threads_of_torch(plan: Plan) -> int:
+    """Return with how many threads torch computes here: unset, it takes the physical cores."""
+    return cores(plan.environ) if THREADS in plan.environ else torch.get_num_threads()
 
-    Not torch's own count: a plugin may have changed that.
-    """
-    named = environ.get("OMP_NUM_THREADS", "")
-    if named.isascii() and named.isdigit() and int(named) > 0:
-        return int(named)
-    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+def _gpus(plan: Plan) -> tuple[str, ...]:
+    """Return the GPUs of this machine, if backbones compute on them."""
+    if not any(device.kind == "cuda" for device in plan.devices.values()):
+        return ()
+    return gpu_names(plan.environ, torch.cuda.device_count())
 
 
 def _large(plan: Plan) -> list[tuple[BackboneCandidate, CellKey]]:
@@ -82,10 +98,3 @@ def _bytes(candidate: BackboneCandidate) -> float:
     folder = candidate.weights.folder
     parameters = sum(parameter_counts(folder).values()) if folder is not None else 0
     return _BYTES_OF_A_PROCESS + _BYTES_A_PARAMETER * parameters
-
-
-def _memory() -> float:
-    """Return the bytes of memory of this machine, or of the container that this runs in."""
-    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = _CGROUP.read_text(encoding="ascii").strip() if _CGROUP.is_file() else "max"
-    return float(whole if limit == "max" else min(whole, int(limit)))

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol as Interface
 
-from toxbench.benchmark.child import end_child, start_child
 from toxbench.benchmark.tracking import Answer, Close, Event, Message, Start, already_told, mark
+from toxbench.executors.child import end_child, start_child
 from toxbench.plugin.registry import Registered
 from toxbench.plugin.tracker import Tracker
 from toxbench.records import CellRecord

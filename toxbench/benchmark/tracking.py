@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from toxbench.atomic import make_folder
-from toxbench.benchmark.child import leave_with_parent
+from toxbench.executors.child import leave_with_parent
 from toxbench.plugin.registry import Listener, Registry
 from toxbench.records import CellRecord
 from toxbench.settings import digest

@@ -16,7 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from toxbench.benchmark.execution import Failure
+from toxbench.benchmark.tasks import Failure
 from toxbench.cli.output import Style, has_colour, say
 from toxbench.records import CellKey, CellRecord, EpochRecord, TrialRecord
 from toxbench.report.words import duration, printable
@@ -49,7 +49,7 @@ class Quiet:
     def cell_failed(self, failure: Failure) -> None:
         """Write one line, and the traceback if it was asked for."""
         if self._debug:
-            say(failure.trace.rstrip("\n"), err=True)
+            say(failure.fault.trace.rstrip("\n"), err=True)
         self._write(f"toxbench: error: {failure}", "error")
 
     def trial_started(self, backbone: str, number: int, default: bool, epochs: int) -> None:

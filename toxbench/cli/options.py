@@ -165,6 +165,29 @@ def experiment_options(command: Command) -> Command:
             help="Cells computed at once, in processes that share the cores. [what pays]",
         ),
         click.option(
+            "--executor",
+            type=click.Choice(get_args(RunSettings.model_fields["executor"].annotation)),
+            help="What computes cells: this machine, or Ray; results are the same. [local]",
+        ),
+        click.option(
+            "--ray-address",
+            metavar="ADDRESS",
+            help="Of a Ray cluster that you trust: auto, HOST:PORT or ray://HOST:PORT. [a Ray of "
+            "its own on this machine]",
+        ),
+        click.option(
+            "--cpus-per-cell",
+            type=int,
+            metavar="N",
+            help="Threads of a cell, and CPUs that Ray counts for it. [cores shared among workers]",
+        ),
+        click.option(
+            "--gpus-per-cell",
+            type=float,
+            metavar="SHARE",
+            help="What a cell gets of a GPU, such as 0.5 for small tables. [1]",
+        ),
+        click.option(
             "--save-models",
             type=click.Choice(get_args(RunSettings.model_fields["save_models"].annotation)),
             help="Trained models to keep: of each backbone the one that is best on validation rows,"

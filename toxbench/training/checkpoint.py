@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from toxbench.atomic import atomic_file
-from toxbench.training.interruption import Asked
+from toxbench.interruption import Asked
 
 State = dict[str, Any]  # tensors, numbers, texts, lists and dicts of them
 

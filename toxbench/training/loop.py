@@ -15,6 +15,7 @@ from toxbench.data.split import Rows, Split
 from toxbench.data.table import Targets
 from toxbench.data.tokens import Tokens
 from toxbench.errors import CellsFailedError
+from toxbench.interruption import Stopped
 from toxbench.records import EpochRecord, Scores
 from toxbench.settings import TrainSettings
 from toxbench.training.batching import Batch, Batcher, epoch_batches
@@ -22,7 +23,6 @@ from toxbench.training.checkpoint import Checkpoints, NoCheckpoints, State
 from toxbench.training.course import Course, Trained
 from toxbench.training.device import Device, Precision
 from toxbench.training.dropout import CheapDropout
-from toxbench.training.interruption import Stopped
 from toxbench.training.losses import LOSSES
 from toxbench.training.parameters import parameter_groups, set_dropout
 from toxbench.training.predictor import WIDTH_MULTIPLE, Predictor, Probabilities

@@ -9,9 +9,9 @@ from torch import nn
 
 from toxbench.data.split import Rows
 from toxbench.errors import PluginError
+from toxbench.interruption import Asked, never, until
 from toxbench.training.batching import Batch, Batcher, sorted_batches
 from toxbench.training.device import Device
-from toxbench.training.interruption import Asked, never, until
 from toxbench.training.memory import retried
 
 # Padded tokens. More of them at once leave the CPU's caches (0.92 of the time of 4,096).

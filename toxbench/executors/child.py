@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
 
 # The child imports what this process would, wherever it was started from. Ctrl-C and SIGTERM may
@@ -21,15 +21,24 @@ _START = (
 
 
 def start_child(
-    module: str, environ: Mapping[str, str]
+    module: str, environ: Mapping[str, str], output: int = 2, path: Sequence[str] = ()
 ) -> tuple["subprocess.Popen[bytes]", Connection]:
-    """Start ``main(descriptor)`` of a module; return the process and our end of the socket."""
+    """Start ``main(descriptor)`` of a module; return the process and our end of the socket.
+
+    Args:
+        module: to import there.
+        environ: of the process.
+        path: further folders that it imports from.
+        output: file descriptor for whatever it prints; what a plugin prints is no result of ours.
+    """
+    folders = [*sys.path, *(folder for folder in path if folder not in sys.path)]
     ours, theirs = socket.socketpair()
     with theirs:
         process = subprocess.Popen(
-            [sys.executable, "-c", _START, json.dumps(sys.path), module, str(theirs.fileno())],
+            [sys.executable, "-c", _START, json.dumps(folders), module, str(theirs.fileno())],
             stdin=subprocess.PIPE,  # its end tells the child that this process is gone
-            stdout=2,  # what a plugin prints is no result of ours
+            stdout=output,
+            stderr=output,
             pass_fds=[theirs.fileno()],
             env=dict(environ),
         )
