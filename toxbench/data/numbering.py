@@ -26,7 +26,7 @@ def numbered(values: Iterable[str | None]) -> Numbers:
         digests += _NONE if value is None else _digest(value)
     halves = np.frombuffer(digests, dtype="<u8").reshape(-1, 2)
     numbers = first_come(np.lexsort(halves.T), halves)
-    is_none = ~halves.any(axis=1)
+    is_none = np.asarray(~halves.any(axis=1))
     return _closed_up(numbers, is_none) if is_none.any() else numbers
 
 
