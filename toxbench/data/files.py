@@ -49,17 +49,20 @@ def read_strings(path: Path, encoding: str = "utf-8") -> "pd.DataFrame":
 def _put_together(blocks: Iterable["pd.DataFrame"]) -> "pd.DataFrame":
     """Put blocks below one another; where one lacks a column, its cells there are missing."""
     import pandas as pd
+    import pyarrow as pa
 
     columns: dict[str, list[Any]] = {}
     rows: list[int] = []
     for block in blocks:
         for name in block.columns:
-            earlier = [_packed([None] * count) for count in rows]
-            columns.setdefault(name, earlier).append(_packed(block[name]))
-        for chunks in columns.values():
-            if len(chunks) == len(rows):
-                chunks.append(_packed([None] * len(block)))
+            if name not in columns:
+                columns[name] = [_packed([None] * count) for count in rows]
+            columns[name].append(_packed(block[name]))
         rows.append(len(block))
+        for chunks in columns.values():
+            if len(chunks) < len(rows):
+                chunks.append(_packed([None] * len(block)))
+    pa.default_memory_pool().release_unused()  # what reading took, several times the table
     return pd.DataFrame({name: _column(columns.pop(name)) for name in list(columns)})
 
 
