@@ -185,9 +185,13 @@ def _correlation(targets: Targets, predictions: Predictions) -> Scores:
 
 
 def _mcc(targets: Targets, predictions: Predictions) -> float:
-    if is_constant(targets) or is_constant(predictions):
+    hits, predicted, positive = map(np.count_nonzero, (targets & predictions, predictions, targets))
+    if positive in {0, len(targets)} or predicted in {0, len(targets)}:
         return 0.0  # scikit-learn's value, too, but it warns
-    return float(matthews_corrcoef(targets, predictions))
+    misses = positive - hits
+    # Each pair of target and prediction once, with how often it is there: the same to the last bit.
+    often = [len(targets) - predicted - misses, predicted - hits, misses, hits]
+    return float(matthews_corrcoef([0, 0, 1, 1], [0, 1, 0, 1], sample_weight=often))
 
 
 def _ranking(targets: Targets, probabilities: Probabilities) -> Scores:
