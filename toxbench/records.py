@@ -299,6 +299,11 @@ class CellRecord(Stored):
         description="comments in a forward pass, where memory did not allow batch_size; "
         "more passes made the same step",
     )
+    fitted_rows: int | None = Field(
+        None,
+        description="train rows in the random sample that a baseline was fitted on, where it does "
+        "not get all of them",
+    )
     thresholds: dict[str, tuple[float, ...]] = Field(description="rule -> threshold per label")
     metrics: dict[str, dict[Part, Scores]] = Field(description="rule -> part -> metric -> value")
     per_label: dict[str, tuple[LabelScores, ...]] = Field(description="rule -> labels, on test")

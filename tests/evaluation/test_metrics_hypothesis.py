@@ -24,7 +24,13 @@ from sklearn.metrics import (
 
 from toxbench.data.table import Targets
 from toxbench.evaluation.definitions import METRICS
-from toxbench.evaluation.metrics import Probabilities, evaluate, headline, label_table
+from toxbench.evaluation.metrics import (
+    Probabilities,
+    evaluate,
+    headline,
+    label_ranking_average_precision,
+    label_table,
+)
 from toxbench.records import Scores
 
 Case = tuple[Targets, Probabilities, list[float]]
@@ -200,3 +206,15 @@ def test_the_width_of_the_numbers_does_not_matter(case: Case) -> None:
     targets, probabilities, thresholds = case
     wide = probabilities.astype(np.float64)
     assert evaluate(targets, wide, thresholds) == same(evaluate(*case))
+
+
+@pytest.mark.parametrize("labels", [2, 3, 12, 40])
+@pytest.mark.parametrize("kind", ["ties", "none"])
+def test_label_ranking_is_scikit_learns_to_the_last_bit(labels: int, kind: str) -> None:
+    draw = np.random.default_rng(labels)
+    targets = (draw.random((5_000, labels)) < draw.random((5_000, 1))).astype(np.uint8)
+    probabilities = draw.random(targets.shape, np.float32)
+    if kind == "ties":
+        probabilities = np.round(probabilities, 1)
+    expected = label_ranking_average_precision_score(targets, probabilities)
+    assert label_ranking_average_precision(targets, probabilities) == expected

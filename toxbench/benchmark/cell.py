@@ -16,7 +16,9 @@ import torch
 from toxbench.benchmark.candidate import BackboneCandidate, BaselineCandidate, Candidate
 from toxbench.benchmark.saving import write_model
 from toxbench.benchmark.workbench import Workbench
-from toxbench.data.split import Protocol, Split
+from toxbench.data.split import Protocol, Rows, Split
+from toxbench.data.strings import taken
+from toxbench.data.table import Comments
 from toxbench.errors import PluginError
 from toxbench.evaluation.epochs import EpochChoice, Patience, epoch_scores
 from toxbench.evaluation.metrics import measure
@@ -32,6 +34,7 @@ from toxbench.training.loop import Trainer
 
 OnEpoch = Callable[[EpochRecord], None]
 Probabilities = dict[Part, npt.NDArray[np.float32]]
+_TEXTS_AT_ONCE = 50_000  # for baselines, which may need much more memory than the texts
 _PACKAGES = ("toxbench", "torch", "transformers", "scikit-learn", "numpy", "pandas")
 
 
@@ -180,23 +183,23 @@ class CellRunner:
     def _baseline_cell(
         self, candidate: BaselineCandidate, key: CellKey, split: Split, memory: PeakMemory
     ) -> tuple[CellRecord, Probabilities]:
-        comments = self._protocol.comments
-        texts = np.asarray(comments.texts, dtype=object)
+        comments, baseline = self._protocol.comments, candidate.baseline
         started = time.perf_counter()
-        fitted = candidate.baseline.fit(texts[split.train].tolist(), comments.targets[split.train])
+        rows = _sample(split.train, baseline.most_rows)
+        fitted = baseline.fit(list(taken(comments.texts, rows)), comments.targets[rows])
         fitted_at = time.perf_counter()
-        probabilities = {
-            part: _predicted(fitted, texts[split.part(part)].tolist(), len(comments.labels))
-            for part in PARTS
-        }
+        probabilities = {part: _predicted(fitted, comments, split.part(part)) for part in PARTS}
         seconds = fitted_at - started
         cost = Cost(
             train_seconds=seconds,
             evaluation_seconds=time.perf_counter() - fitted_at,
-            comments_per_second=len(split.train) / seconds if seconds > 1e-3 else None,
+            comments_per_second=len(rows) / seconds if seconds > 1e-3 else None,
             peak_memory_bytes=memory.read(),
         )
-        return self._record(key, split, probabilities, cost), probabilities
+        record = self._record(key, split, probabilities, cost)
+        if len(rows) < len(split.train):
+            record = record.model_copy(update={"fitted_rows": len(rows)})
+        return record, probabilities
 
     def _record(
         self, key: CellKey, split: Split, probabilities: Probabilities, cost: Cost
@@ -246,14 +249,37 @@ def package_versions() -> dict[str, str]:
     return {"python": platform.python_version()} | dict(map(_version, _PACKAGES))
 
 
-def _predicted(predict: Predict, texts: Sequence[str], label_count: int) -> npt.NDArray[np.float32]:
-    """Return what a fitted baseline predicts, checked, as float32; of no texts it is not asked.
+def _sample(rows: Rows, most: int | None) -> Rows:
+    """Return all rows, or a random sample of so many, the same each time, in their order."""
+    if most is None or len(rows) <= most:
+        return rows
+    places = np.random.default_rng(0).choice(len(rows), most, replace=False)
+    return rows[np.sort(places)]
+
+
+def _predicted(predict: Predict, comments: Comments, rows: Rows) -> npt.NDArray[np.float32]:
+    """Return what a fitted baseline predicts of some rows, as float32; many are asked in pieces.
+
+    Raises:
+        PluginError: as `_predicted_texts`.
+    """
+    label_count = len(comments.labels)
+    values = np.empty((len(rows), label_count), dtype=np.float32)
+    for start in range(0, len(rows), _TEXTS_AT_ONCE):
+        some = slice(start, start + _TEXTS_AT_ONCE)
+        texts = list(taken(comments.texts, rows[some]))
+        values[some] = _predicted_texts(predict, texts, label_count)
+    return values
+
+
+def _predicted_texts(
+    predict: Predict, texts: Sequence[str], label_count: int
+) -> npt.NDArray[np.float32]:
+    """Ask a fitted baseline and check what it says.
 
     Raises:
         PluginError: wrong shape, or values outside [0, 1].
     """
-    if not texts:
-        return np.empty((0, label_count), dtype=np.float32)
     values = np.asarray(predict(texts))
     if values.shape != (len(texts), label_count):
         raise PluginError(

@@ -1,5 +1,6 @@
 """Options that name the table of stored results, where a command can read it again."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -33,7 +34,7 @@ def show_text_options(command: Command) -> Command:
     )(table_options(command))
 
 
-def texts_to_show(protocol: "ProtocolRecord", values: dict[str, Any]) -> tuple[str, ...] | None:
+def texts_to_show(protocol: "ProtocolRecord", values: dict[str, Any]) -> Sequence[str] | None:
     """Read the comments if they are to be shown, and refuse those of another table.
 
     Raises:

@@ -1,13 +1,14 @@
 """What makes a split flatter a model, and what is odd about its labels."""
 
-from collections import defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 
-from toxbench.data.copies import DEFINITION, NearCopies, Numbers, first_rows
+from toxbench.data.copies import DEFINITION, NearCopies, first_rows
 from toxbench.data.groups import plain_text
+from toxbench.data.numbering import Numbers, numbered, run_begins
 from toxbench.data.split import Rows, Split
 from toxbench.data.table import Comments
 from toxbench.records import Audit, Implication, SharedGroups
@@ -38,9 +39,9 @@ def audit(comments: Comments, folds: Sequence[Split]) -> Audit:
     A leak is between a fold's test part and its train or validation part. Counts are over all
     folds; rows are counted from 0 in the order of the table. The result holds no text.
     """
-    plain = [plain_text(text) for text in comments.texts]
-    texts, near = _numbered(plain), NearCopies(plain)
-    groups = _numbered(comments.groups or (None,) * len(comments))
+    texts = numbered(map(plain_text, comments.texts))
+    near = NearCopies(map(plain_text, comments.texts))
+    groups = numbered(comments.groups or repeat(None, len(comments)))
     leaks = [_leaks(fold, texts, near, groups) for fold in folds]
     return Audit(
         tested=sum(len(fold.test) for fold in folds),
@@ -64,13 +65,6 @@ def _leaks(fold: Split, texts: Numbers, near: NearCopies, groups: Numbers) -> _L
     return _Leaks(exact, near.among(other, kept), shared)
 
 
-def _numbered(values: Iterable[Hashable]) -> Numbers:
-    """Number equal values alike, from 0; None is -1."""
-    seen: dict[Hashable, int] = {}
-    numbers = [-1 if value is None else seen.setdefault(value, len(seen)) for value in values]
-    return np.array(numbers, dtype=np.int64)
-
-
 def _same(numbers: Numbers, test: Rows, kept: Rows) -> list[Pair]:
     """Return each test row whose number a kept row has, and the first such row."""
     numbered = np.sort(test[numbers[test] >= 0])
@@ -88,12 +82,13 @@ def _shared(comments: Comments, groups: Numbers, rows: list[int]) -> SharedGroup
 
 def _conflicts(comments: Comments, texts: Numbers) -> Iterator[tuple[int, ...]]:
     """Yield the rows of every text that has rows with different labels."""
-    rows_of: dict[int, list[int]] = defaultdict(list)
-    for row, text in enumerate(texts.tolist()):
-        rows_of[text].append(row)
-    for rows in rows_of.values():
-        if len(rows) > 1 and np.ptp(comments.targets[rows], axis=0).any():
-            yield tuple(rows)
+    order = np.argsort(texts, kind="stable")
+    starts = np.flatnonzero(run_begins(texts[order]))
+    targets = comments.targets[order]
+    differs = (np.maximum.reduceat(targets, starts) != np.minimum.reduceat(targets, starts)).any(1)
+    ends = np.append(starts, len(order))[1:]
+    for start, end in zip(starts[differs].tolist(), ends[differs].tolist(), strict=True):
+        yield tuple(order[start:end].tolist())
 
 
 def _implications(comments: Comments) -> list[Implication]:

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from toxbench.data.messages import shown
+from toxbench.data.numbering import numbered
 from toxbench.data.table import Comments, left_out
 
 
@@ -36,8 +37,8 @@ class Description:
 def describe(comments: Comments) -> Description:
     """Describe a table."""
     targets = comments.targets.astype(np.int64)
-    lengths = np.array([len(text) for text in comments.texts])
-    repeated = len(comments) - len(set(comments.texts))
+    lengths = np.fromiter(map(len, comments.texts), dtype=np.int64, count=len(comments))
+    repeated = len(comments) - len(np.unique(numbered(comments.texts)))
     per_row = Counter(targets.sum(axis=1).tolist())
     return Description(
         supports=comments.supports,

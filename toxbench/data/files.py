@@ -6,8 +6,8 @@ A null is NA; everything else is the text that was written.
 import codecs
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +19,14 @@ if TYPE_CHECKING:  # as in toxbench.data.table
     import pandas as pd
 
 _ROWS_AT_ONCE = 50_000
+_FEW_VALUES = 127
 
 
 def read_strings(path: Path, encoding: str = "utf-8") -> "pd.DataFrame":
     """Read a table as text, one string column for each column of the file.
+
+    Of a table of several blocks, columns with few different values, such as labels, are
+    categories, which take a byte a row.
 
     Args:
         path: ``.csv``, ``.tsv``, ``.parquet``, ``.jsonl`` or ``.ndjson``.
@@ -34,11 +38,52 @@ def read_strings(path: Path, encoding: str = "utf-8") -> "pd.DataFrame":
     """
     import pandas as pd
 
-    frames = list(read_blocks(path, encoding))
-    frame = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+    blocks = read_blocks(path, encoding)
+    first, second = next(blocks, pd.DataFrame()), next(blocks, None)
+    frame = first if second is None else _put_together(chain([first, second], blocks))
     if frame.empty:
         raise DataError(f"{path}: there are no rows below the header")
     return frame
+
+
+def _put_together(blocks: Iterable["pd.DataFrame"]) -> "pd.DataFrame":
+    """Put blocks below one another; where one lacks a column, its cells there are missing."""
+    import pandas as pd
+    import pyarrow as pa
+
+    columns: dict[str, list[Any]] = {}
+    rows: list[int] = []
+    for block in blocks:
+        for name in block.columns:
+            if name not in columns:
+                columns[name] = [_packed([None] * count) for count in rows]
+            columns[name].append(_packed(block[name]))
+        rows.append(len(block))
+        for chunks in columns.values():
+            if len(chunks) < len(rows):
+                chunks.append(_packed([None] * len(block)))
+    pa.default_memory_pool().release_unused()  # what reading took, several times the table
+    return pd.DataFrame({name: _column(columns.pop(name)) for name in list(columns)})
+
+
+def _packed(values: Any) -> Any:
+    """Return an Arrow array of a block's strings: coded, where few of them are different."""
+    import pyarrow as pa
+
+    array = pa.array(values, pa.large_string(), from_pandas=True)
+    coded = array.dictionary_encode()
+    return coded if len(coded.dictionary) <= _FEW_VALUES else array
+
+
+def _column(chunks: list[Any]) -> "pd.Series[Any]":
+    import pyarrow as pa
+
+    if all(isinstance(chunk, pa.DictionaryArray) for chunk in chunks):
+        whole = pa.chunked_array(chunks).unify_dictionaries()
+    else:
+        whole = pa.chunked_array([chunk.cast(pa.large_string()) for chunk in chunks])
+    column: pd.Series[Any] = whole.to_pandas()
+    return column
 
 
 def read_blocks(

@@ -190,23 +190,30 @@ def _assign(
 ) -> tuple[float, npt.NDArray[np.int64]]:
     """Return how far one draw is from the shares, and each group's part; no part is empty."""
     filled = np.zeros((len(shares), weights.shape[1]))
+    wanted = shares[:, None]
+    off = np.square(filled / wanted - 1)
     parts = np.zeros(len(weights), dtype=np.int64)
     empty = np.ones(len(shares), dtype=bool)
+    empty_count = len(shares)
     order = np.argsort(
         -(weights[:, 0] + weights.sum(axis=1)) * rng.exponential(size=len(weights)), kind="stable"
     )
     for left, group in zip(range(len(order), 0, -1), order, strict=True):
         after = filled + weights[group]
+        then = after / wanted
+        then -= 1
+        np.square(then, out=then)
         # What putting the group there does to the sum of squared relative distances.
-        change = np.square(after / shares[:, None] - 1) - np.square(filled / shares[:, None] - 1)
-        cost = (change * shares[:, None]).sum(axis=1)
-        if left == empty.sum():  # the last groups go where there is none yet
+        cost = ((then - off) * wanted).sum(axis=1)
+        if left == empty_count:  # the last groups go where there is none yet
             cost[~empty] = np.inf
-        part = int(np.argmin(cost))
-        parts[group], empty[part] = part, False
-        filled[part] += weights[group]
-    distance = float((np.square(filled / shares[:, None] - 1) * shares[:, None]).sum())
-    return distance, parts
+        part = int(cost.argmin())
+        parts[group] = part
+        filled[part], off[part] = after[part], then[part]
+        if empty[part]:
+            empty[part] = False
+            empty_count -= 1
+    return float((off * wanted).sum()), parts
 
 
 _HOLD_OUT: Mapping[str, HoldOut] = {

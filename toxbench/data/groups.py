@@ -1,11 +1,13 @@
 """Rows that belong together, because they share a group or say the same."""
 
 import unicodedata
-from collections.abc import Hashable
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
+from toxbench.data.numbering import first_come, numbered
 from toxbench.data.table import Comments
 
 
@@ -24,21 +26,15 @@ def row_groups(comments: Comments) -> npt.NDArray[np.int64]:
     Returns:
         int64 ``[row]``: numbers from 0, in the order of each group's first row.
     """
-    parents = list(range(len(comments)))
-
-    def root(row: int) -> int:
-        while parents[row] != row:
-            parents[row] = parents[parents[row]]
-            row = parents[row]
-        return row
-
-    first: dict[Hashable, int] = {}
-    groups = comments.groups or (None,) * len(comments)
-    for row, (text, group) in enumerate(zip(comments.texts, groups, strict=True)):
-        keys: list[Hashable] = [("text", plain_text(text))]
-        keys += [] if group is None else [("group", group)]
-        for key in keys:
-            parents[root(row)] = root(first.setdefault(key, row))
-    roots = [root(row) for row in range(len(comments))]
-    numbers = {number: place for place, number in enumerate(dict.fromkeys(roots))}
-    return np.array([numbers[number] for number in roots], dtype=np.int64)
+    texts = numbered(map(plain_text, comments.texts))
+    if comments.groups is None:
+        return texts
+    groups = numbered(comments.groups)
+    grouped = np.flatnonzero(groups >= 0)
+    # A text and a group are linked by every row that has both.
+    size = texts.max(initial=-1) + 1
+    links = (np.ones(len(grouped), dtype=np.int8), (texts[grouped], size + groups[grouped]))
+    points = size + groups.max(initial=-1) + 1
+    _, parts = connected_components(coo_array(links, shape=(points, points)), directed=False)
+    own = parts[texts].astype(np.int64)
+    return first_come(np.argsort(own, kind="stable"), own)

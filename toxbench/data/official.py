@@ -14,6 +14,7 @@ from toxbench.data.files import read_strings
 from toxbench.data.folds import hold_out_validation
 from toxbench.data.messages import MAX_PROBLEMS, names_to_show, shown, shown_value
 from toxbench.data.split import Split
+from toxbench.data.strings import Strings
 from toxbench.data.table import (
     Comments,
     comments_from_frame,
@@ -80,7 +81,7 @@ def read_column(
     if name in roles:
         raise DataError(f"{data}: column {name!r} was named for two roles; name another")
     comments = comments_from_frame(frame.drop(columns=[name]), data.name, str(data), columns)
-    words = frame[name].iloc[comments.numbers - 1].fillna("").map(plain_word)
+    words = frame[name].astype("str").iloc[comments.numbers - 1].fillna("").map(plain_word)
     problems = list(islice(_bad_words(words, str(data), name), MAX_PROBLEMS))
     if problems:
         raise DataError(problems)
@@ -177,12 +178,12 @@ def _joined(tables: Sequence[Comments]) -> Comments:
     targets: npt.NDArray[np.uint8] = np.concatenate([table.targets for table in tables])
     return replace(
         first,
-        ids=tuple(ids) if first.columns["id"] is not None else tuple(map(str, numbers)),
-        texts=tuple(chain.from_iterable(table.texts for table in tables)),
+        ids=Strings.of(ids if first.columns["id"] is not None else map(str, numbers)),
+        texts=Strings.of(chain.from_iterable(table.texts for table in tables)),
         targets=targets,
         groups=None
         if first.groups is None
-        else tuple(chain.from_iterable(table.groups or () for table in tables)),
+        else Strings.of(chain.from_iterable(table.groups or () for table in tables)),
         ignored=tuple(dict.fromkeys(chain.from_iterable(table.ignored for table in tables))),
         dropped=tuple(start + row for start, table in pairs for row in table.dropped),
     )

@@ -1,7 +1,7 @@
 """Rows by what they are for, and the fingerprint of everything that defines the yardstick."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -86,8 +86,7 @@ def fingerprint(
     return digest.hexdigest()
 
 
-def _update(digest: "hashlib._Hash", name: str, values: Iterable[str]) -> None:
-    values = list(values)
+def _update(digest: "hashlib._Hash", name: str, values: Sequence[str]) -> None:
     digest.update(f"{name}:{len(values)}:".encode("ascii"))
     for value in values:
         data = value.encode("utf-8")

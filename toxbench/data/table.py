@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from toxbench.data.files import read_strings
 from toxbench.data.messages import MAX_PROBLEMS, columns_found, names_to_show, shown_value
+from toxbench.data.strings import Strings, taken
 from toxbench.errors import DataError, nearest
 from toxbench.settings import FALSE_WORDS, TRUE_WORDS, ColumnSettings, plain_word
 
@@ -49,11 +50,11 @@ class Comments:
     """
 
     name: str
-    ids: tuple[str, ...]
-    texts: tuple[str, ...]
+    ids: Sequence[str]
+    texts: Sequence[str]
     targets: Targets
     labels: tuple[str, ...]
-    groups: tuple[str | None, ...] | None
+    groups: Sequence[str | None] | None
     ignored: tuple[str, ...]
     columns: dict[str, str | None]
     dropped: tuple[int, ...] = ()
@@ -82,14 +83,12 @@ class Comments:
 
     def take(self, rows: npt.NDArray[np.int64]) -> "Comments":
         """Return a table of some rows, in the order of ``rows``; it holds nothing of the others."""
-        numbers = rows.tolist()
-        groups = self.groups
         return replace(
             self,
-            ids=tuple(self.ids[row] for row in numbers),
-            texts=tuple(self.texts[row] for row in numbers),
+            ids=taken(self.ids, rows),
+            texts=taken(self.texts, rows),
             targets=self.targets[rows],
-            groups=None if groups is None else tuple(groups[row] for row in numbers),
+            groups=None if self.groups is None else taken(self.groups, rows),
             dropped=(),
         )
 
@@ -128,7 +127,8 @@ def comments_from_frame(
     text, row_id, group = find_roles(frame, where, columns)
     empty = is_blank(frame[text]) & columns.drop_empty
     dropped = tuple((np.flatnonzero(empty) + 1).tolist())
-    frame = frame[~empty]  # its index goes on counting the rows of the file
+    if dropped:
+        frame = frame[~empty]  # its index goes on counting the rows of the file
     if frame.empty:
         raise DataError(f"{where}: no row has a text in column {text!r}; check --text-column")
     labels = _label_columns(frame, where, columns, {text, row_id, group})
@@ -150,7 +150,7 @@ def comments_from_frame(
     return Comments(
         name=name,
         ids=_ids(frame, row_id),
-        texts=tuple(frame[text].tolist()),
+        texts=Strings.of_column(frame[text].astype("str")),
         targets=targets,
         labels=tuple(labels),
         groups=_groups(frame, group),
@@ -229,10 +229,20 @@ def _label_columns(
 
 def looks_like_label(column: "pd.Series[Any]", columns: ColumnSettings) -> bool:
     """At least half of what is written there is a label, or was clearly meant as one."""
-    values = column.map(plain_word, na_action="ignore")
-    written = values[values.notna() & (values != "")]
-    known = [*word_meanings(columns), *_MEANT]
-    return bool(len(written)) and bool(written.isin(known).mean() >= 0.5)
+    codes, words = _distinct(column)
+    known = {*word_meanings(columns), *_MEANT}
+    written = np.array([word != "" for word in map(plain_word, words)])
+    is_known = written & np.array([plain_word(word) in known for word in words])
+    count = np.count_nonzero(written[codes])
+    return bool(count > 0 and np.count_nonzero(is_known[codes]) / count >= 0.5)
+
+
+def _distinct(column: "pd.Series[Any]") -> tuple[npt.NDArray[np.int64], list[str]]:
+    """Return what each row says as a place in a list of different words; null is the last, ""."""
+    import pandas as pd
+
+    codes, words = pd.factorize(column)
+    return codes, [*map(str, words), ""]  # the code of null is -1
 
 
 def bad_texts(column: "pd.Series[Any]", where: str, name: str) -> Iterator[str]:
@@ -259,20 +269,18 @@ def _bad_ids(column: "pd.Series[Any]", where: str, name: str) -> Iterator[str]:
 
 def is_blank(column: "pd.Series[Any]") -> npt.NDArray[np.bool_]:
     """Return which rows are null or white space."""
-    return column.fillna("").str.strip().eq("").to_numpy(dtype=bool)
+    return column.astype("str").fillna("").str.strip().eq("").to_numpy(dtype=bool)
 
 
 def _parse_label(
     column: "pd.Series[Any]", where: str, name: str, meanings: Mapping[str, int], target: Targets
 ) -> Iterator[str]:
     """Write 0/1 into ``target`` (a view of one column); yield the values that are neither."""
-    import pandas as pd
-
-    codes, values = pd.factorize(column.fillna(""))
+    codes, values = _distinct(column)
     # One entry for each distinct value: 0, 1, or 2 for "not a label".
     parsed = np.array([meanings.get(plain_word(v), 2) for v in values], dtype=np.uint8)[codes]
     for row in np.flatnonzero(parsed == 2).tolist():
-        value = str(values[codes[row]])
+        value = values[codes[row]]
         problem = f"{shown_value(value)} is not a label" if value.strip() else "the label is blank"
         yield f"{where}: row {column.index[row] + 1}, column {name!r}: {problem}; {_fix(value)}"
     target[:] = parsed
@@ -292,13 +300,15 @@ def _fix(value: str) -> str:
     )
 
 
-def _ids(frame: "pd.DataFrame", row_id: str | None) -> tuple[str, ...]:
+def _ids(frame: "pd.DataFrame", row_id: str | None) -> Strings[str]:
     if row_id is None:
-        return tuple(str(row + 1) for row in frame.index)
-    return tuple(frame[row_id].tolist())
+        return Strings.of(str(row + 1) for row in frame.index)
+    return Strings.of_column(frame[row_id].astype("str"))
 
 
-def _groups(frame: "pd.DataFrame", group: str | None) -> tuple[str | None, ...] | None:
+def _groups(frame: "pd.DataFrame", group: str | None) -> Strings[str | None] | None:
     if group is None:
         return None
-    return tuple(value if value.strip() else None for value in frame[group].fillna("").tolist())
+    codes, values = _distinct(frame[group])
+    is_none = np.array([not value.strip() for value in values])
+    return Strings.of_column(frame[group].astype("str").mask(is_none[codes]))

@@ -23,16 +23,19 @@ def row_counts(targets: Targets, predictions: Predictions) -> Counts:
     Returns:
         float32 ``[row, 5]``: see `COUNTS`.
     """
-    hits = (targets & predictions).sum(axis=1)
-    return np.column_stack(
-        [
-            hits,
-            predictions.sum(axis=1) - hits,
-            targets.sum(axis=1) - hits,
-            (targets == predictions).all(axis=1),
-            np.ones(len(targets)),
-        ]
-    ).astype(np.float32)
+    counts = np.empty((len(targets), len(COUNTS)), dtype=np.float32)
+    hits, predicted, positive = map(_of_rows, (targets & predictions, predictions, targets))
+    counts[:, 0] = hits
+    counts[:, 1] = predicted - hits
+    counts[:, 2] = positive - hits
+    counts[:, 3] = (predicted == hits) & (positive == hits)
+    counts[:, 4] = 1
+    return counts
+
+
+def _of_rows(entries: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Add up 0/1 ``[row, label]`` to ``[row]``; a product is faster than sums of few labels."""
+    return entries.astype(np.float32) @ np.ones(entries.shape[1], dtype=np.float32)
 
 
 def _ratio(above: Floats, below: Floats) -> Floats:

@@ -20,7 +20,10 @@ class Baseline:
         name: its row on the leaderboard; letters, digits, ``-``, ``_`` and ``.``.
         fit: ``fit(texts, targets)`` with targets 0/1 of shape ``[row, label]`` returns
             ``predict(texts)``, which returns probabilities of shape ``[row, label]``.
+        most_rows: of more train rows than this, ``fit`` gets a random sample of so many, the same
+            in every run, and the leaderboard says so; None: it gets all of them.
     """
 
     name: str
     fit: Fit
+    most_rows: int | None = None

@@ -22,7 +22,7 @@ from toxbench.store.lock import Holder, holder_of, locked, note_cells, signed
 from toxbench.store.models import ModelStore
 from toxbench.store.rows import FILE as ROWS
 from toxbench.store.rows import StoredRows, read_rows, write_rows
-from toxbench.store.sealed import Tensors, seal, unseal
+from toxbench.store.sealed import Tensors, read_tensor, seal, unseal
 from toxbench.store.upkeep import (
     DamagedError,
     check_writable,
@@ -214,14 +214,17 @@ class CellStore:
         """
         return [record for record, _ in self.cells()]
 
-    def cells(self) -> Iterator[tuple[CellRecord, dict[Part, npt.NDArray[np.float32]]]]:
+    def cells(self) -> Iterator[tuple[CellRecord, Probabilities]]:
         """Yield every stored record with its probabilities, in the order of file names.
+
+        Every file is read and checked; of its probabilities, each part is read again when it is
+        asked for, so that many cells of a large table can be looked at one after the other.
 
         Raises:
             CellDamagedError: a file is not as it was written.
         """
         for path in self.paths():
-            yield read_cell(path)
+            yield read_cell(path)[0], _OnDisk(path)
 
     @contextmanager
     def lock(self, patience: float = 0) -> Iterator[None]:
@@ -256,6 +259,29 @@ class CellStore:
     @property
     def _lock(self) -> Path:
         return self.folder / ".lock"
+
+
+@dataclass(frozen=True)
+class _OnDisk(Probabilities):
+    """The probabilities of a cell that was checked; none of them are held."""
+
+    path: Path
+
+    def __getitem__(self, part: Part) -> npt.NDArray[np.float32]:
+        if part not in PARTS:
+            raise KeyError(part)
+        try:
+            return read_tensor(self.path, part)
+        except OSError as error:
+            raise StorageError(f"cannot read {self.path}: {error.strerror}") from error
+        except ValueError as error:  # it is another file than the one that was checked
+            raise CellDamagedError(f"{self.path} was just changed; try again") from error
+
+    def __iter__(self) -> Iterator[Part]:
+        return iter(PARTS)
+
+    def __len__(self) -> int:
+        return len(PARTS)
 
 
 def read_cell(path: Path) -> tuple[CellRecord, dict[Part, npt.NDArray[np.float32]]]:

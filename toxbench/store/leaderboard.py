@@ -32,7 +32,8 @@ class Row:
         candidate: backbone or baseline name.
         digest: of everything else that was chosen.
         difference: settings that tell it from another row of the same name, else "".
-        weights: what it started from, else "".
+        weights: what it started from; of a baseline that was fitted on a sample of the train rows,
+            how many those are; else "".
         values: column name -> statistic, None where a cell has no such value.
         tuning: where searched settings came from; None: they were not searched.
         label_f1: mean F1 of each label, in the protocol's order.
@@ -232,7 +233,7 @@ def _row(
         digest=first.key.digest,
         kind=first.kind,
         difference=difference,
-        weights=first.weights.label if first.weights else "",
+        weights=_start(first),
         stand_in=first.weights is not None and first.weights.source == "stand-in",
         parameters=first.parameters,
         cells=len(cells),
@@ -243,6 +244,13 @@ def _row(
         label_average_precision=_label_average_precision(cells),
         constant=all(cell.constant for cell in cells),
     )
+
+
+def _start(cell: CellRecord) -> str:
+    """Say what a candidate started from, or that it did not get all train rows."""
+    if cell.weights is not None:
+        return cell.weights.label
+    return f"fitted on {cell.fitted_rows:,} train rows" if cell.fitted_rows is not None else ""
 
 
 def _label_average_precision(cells: Sequence[CellRecord]) -> tuple[float | None, ...]:

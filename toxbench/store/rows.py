@@ -1,14 +1,17 @@
 """What is kept of the table beside the cells: ids, targets and groups, and no comment."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from toxbench.atomic import write_atomically
 from toxbench.data.groups import row_groups
+from toxbench.data.strings import Strings
 from toxbench.data.table import Comments, Targets
 from toxbench.errors import StorageError
 from toxbench.records import refuse_newer
@@ -16,6 +19,7 @@ from toxbench.store.sealed import Tensors, seal, unseal
 from toxbench.store.upkeep import DamagedError
 
 FILE = "rows.safetensors"
+_VERSION = 2  # 1 had its ids in the header, where two million of them are too many
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +33,7 @@ class StoredRows:
         has_groups: the table names groups; without, only equal texts belong together.
     """
 
-    ids: tuple[str, ...]
+    ids: Sequence[str]
     targets: Targets
     groups: npt.NDArray[np.int64]
     has_groups: bool
@@ -43,13 +47,14 @@ def write_rows(folder: Path, comments: Comments) -> None:
     Raises:
         StorageError: the folder cannot be written.
     """
+    data, ends = Strings.of(comments.ids).flat
     tensors: Tensors = {
         "targets": np.ascontiguousarray(comments.targets, dtype=np.uint8),
         "groups": row_groups(comments),
+        "ids": data,
+        "id_ends": ends,
     }
-    text = json.dumps(
-        {"schema_version": 1, "ids": comments.ids, "has_groups": comments.groups is not None}
-    )
+    text = json.dumps({"schema_version": _VERSION, "has_groups": comments.groups is not None})
     content, path = seal("rows", text, tensors), folder / FILE
     try:
         is_there = path.read_bytes() == content
@@ -70,9 +75,9 @@ def read_rows(folder: Path) -> StoredRows:
     try:
         text, tensors = unseal("rows", path.read_bytes())
         known = json.loads(text)
-        refuse_newer(known, path)
+        refuse_newer(known, path, _VERSION)
         return StoredRows(
-            tuple(known["ids"]), tensors["targets"], tensors["groups"], known["has_groups"]
+            _ids(known, tensors), tensors["targets"], tensors["groups"], known["has_groups"]
         )
     except FileNotFoundError as error:
         raise StorageError(
@@ -85,3 +90,9 @@ def read_rows(folder: Path) -> StoredRows:
             f"{path} is damaged; the same toxbench run again moves it aside and writes it, without "
             "training"
         ) from error
+
+
+def _ids(known: dict[str, Any], tensors: Tensors) -> Sequence[str]:
+    if known["schema_version"] == 1:
+        return tuple(known["ids"])
+    return Strings.from_flat(tensors["ids"], tensors["id_ends"])

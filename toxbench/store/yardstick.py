@@ -52,8 +52,8 @@ def refuse_unfitting(protocol: ProtocolRecord, rows: StoredRows, folder: Path) -
     """
     shape = (protocol.rows, len(protocol.labels))
     fits = rows.targets.shape == shape and len(rows.ids) == len(rows.groups) == protocol.rows
-    tested = [row for fold in protocol.folds for part in PARTS for row in getattr(fold, part)]
-    in_table = all(0 <= row < protocol.rows for row in tested)
+    parts = (getattr(fold, part) for fold in protocol.folds for part in PARTS)
+    in_table = all(min(rows) >= 0 and max(rows) < protocol.rows for rows in parts if rows)
     names = [set(protocol.supports), *map(set, protocol.test_supports)]
     named = all(own == set(protocol.labels) for own in names)
     if not (fits and in_table and named and len(protocol.test_supports) == len(protocol.folds)):

@@ -12,6 +12,8 @@ from toxbench.data.table import Targets
 from toxbench.data.tokens import Tokens
 
 _BATCHES_IN_A_BUCKET = 50
+_IDS_AT_ONCE = 1 << 24
+_SHARE = 0.25  # of a GPU's free memory that a table may take; a larger one stays with the host
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,10 @@ class Batch:
 
 
 class Batcher:
-    """Token ids and targets on the device once; batches are gathered there."""
+    """Token ids and targets on the device once; batches are gathered there.
+
+    On a CPU the ids are not copied: those of a cached table stay on the disk until they are used.
+    """
 
     def __init__(
         self,
@@ -58,13 +63,18 @@ class Batcher:
         self._pad_to = pad_to
         self._multiple = multiple
         self._device = device
-        self._ids = torch.from_numpy(tokens.ids).to(device)
-        self._offsets = torch.from_numpy(tokens.offsets).to(device)
-        self._targets = torch.tensor(targets, dtype=torch.float32, device=device)
+        # Where batches are gathered.
+        self._home = device if _fits(tokens, targets, device) else torch.device("cpu")
+        self._ids = torch.from_numpy(tokens.ids).to(self._home)
+        self._offsets = torch.from_numpy(tokens.offsets).to(self._home)
+        self._targets = torch.tensor(targets, device=self._home)
 
     def every_id(self) -> torch.Tensor:
-        """Return all ids that batches can hold, padding included, in no order."""
-        return torch.cat([self._ids, self._ids.new_tensor([self._pad_id])])
+        """Return each id that batches can hold once, padding included."""
+        some = (self._ids[i : i + _IDS_AT_ONCE] for i in range(0, len(self._ids), _IDS_AT_ONCE))
+        found = [ids.bincount().nonzero()[:, 0] for ids in some]
+        pad = torch.tensor([self._pad_id], device=self._home)
+        return torch.cat([*found, pad]).bincount().nonzero()[:, 0].to(self._device)
 
     def batches(self, groups: Sequence[Rows]) -> Iterator[Batch]:
         """Yield one batch for each group of rows.
@@ -74,7 +84,7 @@ class Batcher:
         """
         ends = np.cumsum([0, *map(len, groups)])
         everything = torch.from_numpy(np.concatenate([*groups, np.empty(0, np.int64)]))
-        everything = everything.to(self._device)
+        everything = everything.to(self._home)
         for rows, end in zip(groups, ends[1:], strict=True):
             longest = int(self.lengths[rows].max())
             width = self._pad_to or -(-longest // self._multiple) * self._multiple
@@ -82,10 +92,25 @@ class Batcher:
 
     def _batch(self, index: torch.Tensor, width: int) -> Batch:
         starts, ends = self._offsets[index], self._offsets[index + 1]
-        places = starts[:, None] + torch.arange(width, device=self._device)
+        places = starts[:, None] + torch.arange(width, device=self._home)
         mask = places < ends[:, None]
         ids = self._ids[places.clamp_(max=len(self._ids) - 1)].long()
-        return Batch(ids.masked_fill_(~mask, self._pad_id), mask.long(), self._targets[index])
+        ids.masked_fill_(~mask, self._pad_id)
+        targets = self._targets[index].float()
+        return Batch(self._sent(ids), self._sent(mask.long()), self._sent(targets))
+
+    def _sent(self, gathered: torch.Tensor) -> torch.Tensor:
+        """Return it on the device; from the host it goes there while the host runs ahead."""
+        if self._home == self._device:
+            return gathered
+        return gathered.pin_memory().to(self._device, non_blocking=True)
+
+
+def _fits(tokens: Tokens, targets: Targets, device: torch.device) -> bool:
+    if device.type != "cuda":
+        return True
+    free, _ = torch.cuda.mem_get_info(device)
+    return tokens.ids.nbytes + tokens.offsets.nbytes + targets.nbytes < _SHARE * free
 
 
 def epoch_batches(

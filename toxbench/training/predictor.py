@@ -1,5 +1,6 @@
 """Probabilities of rows in eval mode: batches of like lengths, as many tokens as are fast."""
 
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,9 @@ from toxbench.training.memory import retried
 _EVALUATED_AT_ONCE = {"cpu": 1024, "mps": 8192, "cuda": 65536}
 # What the width of a batch is rounded up to: few shapes, and full tiles of its tensor cores.
 WIDTH_MULTIPLE = {"cpu": 1, "mps": 8, "cuda": 8}
+
+# Reading probabilities back makes the host wait for a GPU, and not reading them keeps them all.
+_BATCHES_AHEAD = 256
 
 Probabilities = npt.NDArray[np.float32]
 
@@ -78,10 +82,11 @@ class Predictor:
         self._module.eval()
         places = list(sorted_batches(rows, batcher.lengths, at_once))
         with torch.inference_mode(), self._device.autocast():
-            batches = batcher.batches([rows[some] for some in places])
-            found = [self.logits(batch).sigmoid() for batch in until(is_asked, batches)]
-        for some, values in zip(places, found, strict=True):
-            probabilities[some] = values.cpu().numpy()
+            batches = until(is_asked, batcher.batches([rows[some] for some in places]))
+            for start in range(0, len(places), _BATCHES_AHEAD):
+                chunk = places[start : start + _BATCHES_AHEAD]
+                found = [self.logits(batch).sigmoid() for batch in islice(batches, len(chunk))]
+                probabilities[np.concatenate(chunk)] = torch.cat(found).cpu().numpy()
         return probabilities
 
 

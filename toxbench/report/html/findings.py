@@ -46,7 +46,7 @@ class Findings:
     board: Leaderboard
     records: dict[str, tuple[CellRecord, ...]]
     predicted: Predicted
-    ids: tuple[str, ...]
+    ids: Sequence[str]
     searches: tuple[Search, ...]
     manifest: Manifest
     texts: Sequence[str] | None = None

@@ -1,0 +1,142 @@
+"""Tables of more rows than are read at once: where a block ends makes no difference."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from toxbench.data.files import read_strings
+from toxbench.data.folds import draw_folds
+from toxbench.data.groups import row_groups
+from toxbench.data.split import Protocol
+from toxbench.data.table import Comments, read_comments
+from toxbench.errors import DataError
+from toxbench.settings import ColumnSettings, SplitSettings
+
+ROWS = 101_000  # three blocks
+
+
+def frame() -> pd.DataFrame:
+    """Make a table whose columns differ from block to block."""
+    numbers = np.arange(ROWS)
+    return pd.DataFrame(
+        {
+            "id": [f"c{number}" for number in numbers],
+            "video": [f"v{number % 300}" if number > 60_000 else "" for number in numbers],
+            "text": [f"text {number % 70_000}" for number in numbers],
+            "IsA": np.where(numbers % 3 == 0, "True", "false"),
+            "IsLate": np.where(numbers > 100_000, "1", "0"),
+            "note": np.where(numbers < 1000, "", numbers.astype(str)),
+        },
+        dtype="str",
+    )
+
+
+WRITERS: dict[str, Callable[[pd.DataFrame, Path], object]] = {
+    "csv": lambda table, path: table.to_csv(path, index=False),
+    "parquet": lambda table, path: table.to_parquet(path, index=False),
+    "jsonl": lambda table, path: table.to_json(path, orient="records", lines=True),
+}
+
+
+@pytest.fixture(scope="module", params=WRITERS)
+def table(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("large") / f"t.{request.param}"
+    WRITERS[request.param](frame(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def comments(table: Path) -> Comments:
+    return read_comments(table)
+
+
+def test_every_format_gives_what_was_written(comments: Comments) -> None:
+    written = frame()
+    assert comments.ids == written["id"].tolist()
+    assert comments.texts == written["text"].tolist()
+    assert comments.groups == [video or None for video in written["video"]]
+    assert comments.labels == ("IsA", "IsLate")
+    assert comments.ignored == ("note",)
+    assert comments.targets[:, 0].tolist() == (written["IsA"] == "True").tolist()
+    assert comments.supports["IsLate"] == ROWS - 100_001
+
+
+def test_every_format_has_one_fingerprint_and_one_split(comments: Comments) -> None:
+    folds = draw_folds(comments, SplitSettings(split="grouped"))
+    protocol = Protocol(comments, folds, {})
+    assert protocol.data_fingerprint == (
+        "e6b5caa60034a2184c72c1d66cc05b2a70aeb65ec7deb6498fd414d7e06f8ebd"
+    )
+    assert protocol.fingerprint == (
+        "aaf6550e600f508d3ce27c63b06d4707bd471fef6be0fdc7956180d685fd4c07"
+    )
+
+
+def test_rows_are_linked_across_blocks(comments: Comments) -> None:
+    groups = row_groups(comments)
+    assert groups[5] == groups[70_005]
+    assert groups[70_005] == groups[70_305]  # their video is one
+    assert groups[5] != groups[6]
+
+
+def test_an_empty_text_counts_rows_through(tmp_path: Path) -> None:
+    table = frame()
+    table.loc[[3, 70_000], "text"] = ["", " "]
+    table.to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(DataError, match=r"row 4, .*empty.*\n.*row 70001, .*empty"):
+        read_comments(tmp_path / "t.parquet")
+    kept = read_comments(tmp_path / "t.parquet", ColumnSettings(drop_empty=True))
+    assert (len(kept), kept.dropped) == (ROWS - 2, (4, 70_001))
+    assert kept.ids[69_999] == "c70001"
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("id", "c7", "row 100501, column 'id': the same id as in row 8;"),
+        ("id", " ", "row 100501, column 'id': the id is blank;"),
+        ("IsA", "yes", "row 100501, column 'IsA': 'yes' is not a label; write 1"),
+        ("IsA", "", "row 100501, column 'IsA': the label is blank; write 0 or 1"),
+    ],
+)
+def test_a_fault_in_the_last_block_is_found(
+    tmp_path: Path, column: str, value: str, said: str
+) -> None:
+    table = frame()
+    table.loc[100_500, column] = value
+    table.to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(DataError) as caught:
+        read_comments(tmp_path / "t.parquet")
+    (problem,) = caught.value.problems
+    assert said in problem
+
+
+def test_what_counts_for_a_label_is_the_whole_column(tmp_path: Path) -> None:
+    """In the first block alone, IsMost would be no label and note would be one."""
+    table = frame()
+    table["IsMost"] = ["never mind"] * 50_000 + ["1"] * (ROWS - 50_000)
+    table["note"] = ["1"] * 50_000 + ["some words"] * (ROWS - 50_000)
+    table.to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(DataError, match="column 'IsMost': a text of 10 characters is no") as caught:
+        read_comments(tmp_path / "t.parquet")
+    assert len(caught.value.problems) == 10
+    labels = read_comments(tmp_path / "t.parquet", ColumnSettings(labels=("IsA", "IsLate")))
+    assert labels.ignored == ("note", "IsMost")
+
+
+def test_objects_may_lack_keys_for_whole_blocks(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    with path.open("w", encoding="utf-8") as file:
+        for row in range(ROWS):
+            early = {"early": row} if row < 50_000 else {"late": 1}
+            file.write(json.dumps({"text": f"t{row}", **early, "IsA": row % 2}) + "\n")
+    read = read_strings(path)
+    assert read.columns.tolist() == ["text", "early", "IsA", "late"]
+    assert read["late"].isna().tolist() == [row < 50_000 for row in range(ROWS)]
+    assert read["early"].isna().tolist() == [row >= 50_000 for row in range(ROWS)]
+    with pytest.raises(DataError, match="row 1, column 'late': the label is blank"):
+        read_comments(path)
