@@ -1,12 +1,11 @@
 """A whole search through the Python API, on a small table with a tiny checkpoint."""
 
 import csv
-import importlib
+import json
 import math
 import shutil
 import sys
 import tomllib
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -281,16 +280,16 @@ def test_where_every_trial_fails_there_are_no_tuned_settings(search: "Search") -
 
 PLUGIN = '''
 """Backbones that remember what they tokenise, and some that break."""
+import json, os
 import torch
 from toxbench import Backbone, TrainSettings, hookimpl
-
-seen = []
 
 class Listening:
     """A tokenizer of one token a word that remembers every text."""
     pad_token_id = 0
     def __call__(self, texts, truncation, max_length):
-        seen.extend(texts)
+        with open(os.environ["SEEN"], "a") as file:  # trials have a process of their own
+            file.writelines(json.dumps(text) + "\\n" for text in texts)
         return {"input_ids": [[1 + len(w) for w in t.split()][:max_length] for t in texts]}
 
 class Words(torch.nn.Module):
@@ -322,8 +321,8 @@ def toxbench_backbones():
 
 
 @pytest.fixture
-def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Install a distribution of backbones; give the list of texts that were tokenised."""
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Install a distribution of backbones; give the file of texts that were tokenised."""
     info = tmp_path / "site" / "words_of_tuning-1.0.dist-info"
     info.mkdir(parents=True)
     (info.parent / "words_of_tuning.py").write_text(PLUGIN, encoding="utf-8")
@@ -332,9 +331,9 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str
     monkeypatch.setenv("TOXBENCH_CACHE", str(tmp_path / "own-cache"))
     monkeypatch.syspath_prepend(info.parent)
     monkeypatch.delitem(sys.modules, "words_of_tuning", raising=False)
-    seen: list[str] = importlib.import_module("words_of_tuning").seen
-    yield seen
-    monkeypatch.delitem(sys.modules, "words_of_tuning", raising=False)
+    seen = tmp_path / "seen.jsonl"
+    monkeypatch.setenv("SEEN", str(seen))
+    return seen
 
 
 def word_options(search: "Search", *names: str) -> dict[str, Any]:
@@ -350,7 +349,7 @@ def word_options(search: "Search", *names: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("broken", ["words-raising", "words-nan"])
 def test_a_backbone_that_breaks_harms_no_other_one(
-    search: "Search", plugin: list[str], broken: str
+    search: "Search", plugin: Path, broken: str
 ) -> None:
     tune = {"trials": 3, "finalists": 1}
     with pytest.raises(CellsFailedError, match=broken) as raised:
@@ -367,16 +366,17 @@ def test_a_backbone_that_breaks_harms_no_other_one(
 class Watching(SilentSearch):
     """Notes what was tokenised when the first cell begins: the search is over by then."""
 
-    def __init__(self, seen: list[str]) -> None:
+    def __init__(self, seen: Path) -> None:
         self._seen = seen
         self.in_the_search: list[str] | None = None
 
     def cell_started(self, key: CellKey, number: int, total: int, epochs: int | None) -> None:
         if self.in_the_search is None:
-            self.in_the_search = list(self._seen)
+            lines = self._seen.read_text(encoding="utf-8").splitlines()
+            self.in_the_search = [json.loads(line) for line in lines]
 
 
-def test_no_trial_ever_sees_a_test_comment(search: "Search", plugin: list[str]) -> None:
+def test_no_trial_ever_sees_a_test_comment(search: "Search", plugin: Path) -> None:
     options = word_options(search, "words")
     tune = {"trials": 3, "inner_folds": 2}
     flags = options | {"data": search.data, "results": search.results, "tune": tune}

@@ -3,6 +3,7 @@
 import torch
 
 from toxbench.benchmark.candidate import BackboneCandidate
+from toxbench.benchmark.check import Where
 from toxbench.benchmark.expected import operations
 from toxbench.benchmark.plan import Plan
 from toxbench.executors.here import Here
@@ -21,21 +22,40 @@ _BYTES_A_PARAMETER = 24  # weights, gradients, two moments, the best epoch's cop
 
 def executor_for(plan: Plan) -> Executor:
     """Return what computes the cells of a plan."""
-    count, threads = worker_count(plan), threads_of_a_cell(plan)
-    if plan.where.executor == "ray":
-        return OnRay(
-            address=plan.where.ray_address,
-            environ=plan.environ,
-            cpus=threads or _threads_of_torch(plan),
-            gpus=plan.where.gpus_per_cell or 1.0,
-            at_once=plan.workers,
-            local_cpus=max(cores(plan.environ), count * (threads or 1)),
-            seconds=plan.cell_seconds,
-        )
-    if in_this_process(plan):
+    if in_this_process(plan) and plan.where.executor == "local":
         return Here()
-    environs = environs_of_workers(plan.environ, count, threads, _gpus(plan))
-    return Local(environs, plan.cell_seconds)
+    return _elsewhere(plan, worker_count(plan), threads_of_a_cell(plan), plan.cell_seconds)
+
+
+def executor_for_trials(plan: Plan, folds: int) -> Executor:
+    """Return what trains the trials of a search; each may take as long as ``folds`` cells.
+
+    They are trained in this process one after the other, unless more at once were asked for, or
+    somebody else's code is loaded.
+    """
+    asked = plan.workers is not None or plan.where != Where()
+    if not asked and not plan.has_foreign:
+        return Here()
+    threads = plan.where.cpus_per_cell or _shared(plan, plan.workers or 1)
+    seconds = None if plan.cell_seconds is None else plan.cell_seconds * folds
+    return _elsewhere(plan, plan.workers or 1, threads, seconds)
+
+
+def _elsewhere(plan: Plan, count: int, threads: int | None, seconds: float | None) -> Executor:
+    """Return what computes in other processes, with so many threads each."""
+    if plan.where.executor == "local":
+        environs = environs_of_workers(plan.environ, count, threads, _gpus(plan))
+        return Local(environs, seconds)
+    cpus = threads or _threads_of_torch(plan)
+    return OnRay(
+        address=plan.where.ray_address,
+        environ=plan.environ,
+        cpus=cpus,
+        gpus=plan.where.gpus_per_cell or 1.0,
+        at_once=plan.workers,
+        local_cpus=max(cores(plan.environ), count * cpus),
+        seconds=seconds,
+    )
 
 
 def in_this_process(plan: Plan) -> bool:
@@ -72,9 +92,11 @@ def worker_count(plan: Plan) -> int:
 
 def threads_of_a_cell(plan: Plan) -> int | None:
     """Divide the cores among workers, one thread each at least; None: one alone, as torch likes."""
-    count = worker_count(plan)
-    shared = max(1, cores(plan.environ) // count) if count > 1 else None
-    return plan.where.cpus_per_cell or shared
+    return plan.where.cpus_per_cell or _shared(plan, worker_count(plan))
+
+
+def _shared(plan: Plan, count: int) -> int | None:
+    return max(1, cores(plan.environ) // count) if count > 1 else None
 
 
 def _threads_of_torch(plan: Plan) -> int:

@@ -34,7 +34,7 @@ from toxbench.executors.messages import (
 )
 
 _TO_ANSWER = 5.0  # seconds in which an address takes a connection
-_TO_JOIN, _TO_START = 30.0, 180.0  # a cluster that is there; a Ray of our own
+_TO_JOIN, _TO_START = 60.0, 180.0  # a cluster that is there; a Ray of our own
 _TO_LEAVE = 10.0
 _ERRORS: dict[str, type[ToxbenchError]] = {
     kind.__name__: kind for kind in (SettingsError, StorageError, TryAgainError)

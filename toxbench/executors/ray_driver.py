@@ -71,7 +71,7 @@ def _join(asked: Connect) -> Refused | None:
         )
     except ConnectionError as error:
         return Refused("TryAgainError", _unreachable(asked.address, error))
-    except RuntimeError as error:  # another version of Ray or of Python
+    except (RuntimeError, ValueError) as error:  # another version of Ray or of Python
         return Refused("SettingsError", f"--ray-address {asked.address}: {_first_line(error)}")
     finally:
         signal.signal(signal.SIGTERM, ended)

@@ -6,7 +6,7 @@ import logging
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import optuna
@@ -36,9 +36,9 @@ _STATES = {
     "failed": TrialState.FAIL,
 }
 
-Job = Callable[[Trial, int], TrialRecord]
+Drawn = tuple[Trial, int]  # a trial, and its slot, counted from 0
 Enough = Callable[[Sequence[TrialRecord]], bool]
-Committed = Callable[[TrialRecord], None]
+Changed = Callable[[Sequence[TrialRecord]], None]
 
 
 @dataclass
@@ -72,34 +72,72 @@ class StudyIndex:
                 load_if_exists=True,
             )
         self._first_seen: dict[str, float] = {}
+        self._beats: dict[int, ExitStack] = {}
 
-    def work(
-        self, wanted: int, enough: Enough, job: Job, committed: Committed
-    ) -> Iterator[list[TrialRecord]]:
-        """Take part until ``wanted`` trials are finished, or ``enough`` of the finished ones.
+    def draw(self, wanted: int, enough: Enough, changed: Changed) -> Iterator[Drawn | None]:
+        """Draw trials until ``wanted`` are finished, or ``enough`` of the finished ones.
 
         Each trial takes one of ``wanted`` slots, and a lost trial's slot is free again; a worker
-        that began one too many gives it back. Yields the finished trials at first and after
-        whatever happened.
+        that began one too many gives it back. Each that is drawn has to be committed, or left to
+        others. None: all that are wanted are at work, here or elsewhere.
 
         Args:
             wanted: finished trials, by all workers together.
             enough: whether to begin no further trial, by what is finished.
-            job: trains a trial, given its slot, counted from 0.
-            committed: told of each record of this worker, once it is written.
+            changed: told of the finished trials, at first and after whatever happened.
 
         Raises:
             StorageError: a record cannot be read or written.
         """
-        records = self.sync()
-        yield records
-        while len(records) < wanted and not enough(records):
-            if len(records) + len(self._running()) >= wanted:
-                time.sleep(_POLL_SECONDS)  # for the last ones of other workers, or their end
-            else:
-                self._one(wanted, job, committed)
+        while True:
             records = self.sync()
-            yield records
+            changed(records)
+            if len(records) >= wanted or enough(records):
+                return
+            if len(records) + len(self._running()) >= wanted:
+                yield None  # for the last ones of other workers, or their end
+                continue
+            drawn = self._one(wanted)
+            if drawn is not None:
+                yield drawn
+
+    def commit(self, drawn: Drawn, record: TrialRecord) -> TrialRecord | None:
+        """Sign and write the record of a trial; None where it was taken for lost meanwhile.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        trial, slot = drawn
+        try:
+            frozen = self._study.get_trials(deepcopy=False)[trial.number]
+            if frozen.state != TrialState.RUNNING:
+                return None
+            signed = record.model_copy(
+                update={
+                    "uid": frozen.user_attrs[UID],
+                    "worker": self.worker.uid,
+                    "slot": slot,
+                    "attributes": _plain(frozen.system_attrs),
+                }
+            )
+            self.store.write(signed)  # from here on the trial has happened
+            self._tell(frozen, signed)
+        except UpdateFinishedTrialError:
+            return None
+        finally:
+            self.leave(drawn)
+        return signed
+
+    def leave(self, drawn: Drawn) -> None:
+        """Go on with a trial no further: it is finished, or another worker has it."""
+        beat = self._beats.pop(drawn[0].number, None)
+        if beat is not None:
+            beat.close()
+
+    def close(self) -> None:
+        """Leave every trial: what ends this worker leaves them running, for others to free."""
+        for number in list(self._beats):
+            self._beats.pop(number).close()
 
     def sync(self) -> list[TrialRecord]:
         """Bring records and database to the same state; return all records.
@@ -125,14 +163,23 @@ class StudyIndex:
             self._free_lost()
         return sorted(records.values(), key=lambda record: (record.number, record.uid))
 
-    def _one(self, wanted: int, job: Job, committed: Committed) -> None:
-        """Draw and run one trial. What ends this worker leaves it running, for others to free."""
+    def _one(self, wanted: int) -> Drawn | None:
+        """Draw a trial and find its slot; None where others have all, or took it for lost."""
+        beat = ExitStack()
         try:
             trial = self._ask()
-            with beating(self.storage, trial._trial_id):
-                self._run(trial, wanted, job, committed)
+            beat.enter_context(beating(self.storage, trial._trial_id))
+            slot = self._free_slot(trial.number)
+            if slot < wanted:
+                trial.set_user_attr(SLOT, slot)
+                self._beats[trial.number] = beat.pop_all()
+                return trial, slot
+            self._study.tell(trial.number, state=TrialState.FAIL)  # others are at work on them
         except UpdateFinishedTrialError:
-            return  # it was taken for lost meanwhile, and another worker has it
+            return None  # it was taken for lost meanwhile, and another worker has it
+        finally:
+            beat.close()
+        return None
 
     def _ask(self) -> Trial:
         """Draw a trial, and sign it."""
@@ -143,28 +190,6 @@ class StudyIndex:
         trial.set_user_attr(WORKER, self.worker.uid)
         trial.set_user_attr(UID, f"{self.worker.uid}{trial.number:08x}")
         return trial
-
-    def _run(self, trial: Trial, wanted: int, job: Job, committed: Committed) -> None:
-        """Find a trial's slot, do the job, and commit what came of it."""
-        slot = self._free_slot(trial.number)
-        if slot >= wanted:  # others are at work on all that are wanted
-            self._study.tell(trial.number, state=TrialState.FAIL)
-            return
-        trial.set_user_attr(SLOT, slot)
-        record = job(trial, slot)
-        frozen = self._study.get_trials(deepcopy=False)[trial.number]
-        if frozen.state != TrialState.RUNNING:
-            raise UpdateFinishedTrialError
-        signed = {
-            "uid": frozen.user_attrs[UID],
-            "worker": self.worker.uid,
-            "slot": slot,
-            "attributes": _plain(frozen.system_attrs),
-        }
-        record = record.model_copy(update=signed)
-        self.store.write(record)  # from here on the trial has happened
-        committed(record)
-        self._tell(frozen, record)
 
     def _tell(self, trial: FrozenTrial, record: TrialRecord) -> None:
         """Finish a running trial in the database as its record says."""

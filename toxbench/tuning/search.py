@@ -1,7 +1,7 @@
 """The search for one backbone: trials, then the best and the default again with fresh seeds."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -11,14 +11,16 @@ from optuna.storages import RDBStorage
 from optuna.trial import Trial
 
 from toxbench.errors import CellsFailedError
+from toxbench.executors.interface import Executor
 from toxbench.records import TrialRecord
 from toxbench.settings import DEFAULT_TRIALS, INNER_FOLDS, TrainSettings, digest, seconds
 from toxbench.store.trials import TrialStore
 from toxbench.tuning.definition import UNLIMITED, Definition
-from toxbench.tuning.index import StudyIndex
+from toxbench.tuning.index import Changed, Enough, StudyIndex
 from toxbench.tuning.progress import SearchFeedback, SearchProgress
 from toxbench.tuning.sampling import Sampler, make_pruner
-from toxbench.tuning.trial import Configuration, TrialRunner
+from toxbench.tuning.trial import Configuration, TrialSetup
+from toxbench.tuning.work import TrialWork
 from toxbench.tuning.worker import Worker
 
 _FIRST_SEED = 10_001  # beyond the seeds of any run
@@ -53,14 +55,19 @@ class Search:
     """Runs one definition to its end, together with whoever else works on it."""
 
     def __init__(
-        self, definition: Definition, storage: RDBStorage, worker: Worker, feedback: SearchFeedback
+        self,
+        definition: Definition,
+        storage: RDBStorage,
+        worker: Worker,
+        executor: Executor,
+        feedback: SearchFeedback,
     ) -> None:
         self._definition = definition
         self._settings = definition.settings
         self._storage = storage
         self._worker = worker
         self._feedback = feedback
-        self._runner = TrialRunner(definition, feedback)
+        self._executor = executor
 
     def run(self) -> Found:
         """Search, train the best and the default settings again, and return all of it.
@@ -88,24 +95,25 @@ class Search:
         folds = tuple(range(self._settings.inner_folds))
         records: list[TrialRecord] = []
 
-        def job(trial: Trial, slot: int) -> TrialRecord:
-            configuration = Configuration(
+        def configure(trial: Trial, slot: int) -> Configuration:
+            return Configuration(
                 settings=sampler.settings_for(trial, slot),
                 seed=_FIRST_SEED,
                 folds=folds,
                 default=slot == 0,
                 seconds_left=math.inf if slot == 0 else budget - _seconds(records),
             )
-            return self._runner.run(trial, configuration, records)
 
         def enough(finished: Sequence[TrialRecord]) -> bool:
             failed = [record for record in finished if record.state == "failed"]
             nothing_works = len(failed) == len(finished) >= DEFAULT_TRIALS
             return nothing_works or _seconds(finished) >= budget
 
-        for finished in index.work(definition.wanted, enough, job, self._committed):
+        def changed(finished: Sequence[TrialRecord]) -> None:
             records[:] = finished
             self._tell(records, "search", definition.wanted, budget)
+
+        self._work(index, definition.wanted, enough, configure, changed, records)
         return records
 
     def _finalists(self, configurations: Sequence[TrainSettings]) -> list[list[TrialRecord]]:
@@ -119,17 +127,19 @@ class Search:
         stores = map(TrialStore, sorted(definition.folder.glob("finalists-*")))
         known = [record for store in stores for record in store.records()]
 
-        def job(trial: Trial, slot: int) -> TrialRecord:
+        def configure(trial: Trial, slot: int) -> Configuration:
             seed, place = divmod(slot, len(configurations))
             settings = configurations[place]
             default = settings == definition.candidate.settings
-            fresh = Configuration(settings, _FIRST_SEED + 1 + seed, folds, default)
-            return self._runner.run(trial, fresh, known)
+            return Configuration(settings, _FIRST_SEED + 1 + seed, folds, default)
 
         records: list[TrialRecord] = []
-        for finished in index.work(wanted, lambda _: False, job, self._committed):
+
+        def changed(finished: Sequence[TrialRecord]) -> None:
             records[:] = finished
             self._tell(records, "finalists", wanted, math.inf)
+
+        self._work(index, wanted, lambda _: False, configure, changed, known)
         groups = [
             [record for record in records if record.settings == settings]
             for settings in configurations
@@ -137,8 +147,23 @@ class Search:
         whole = [group for group in groups if all(r.value is not None for r in group)]
         return sorted(whole, key=_mean, reverse=True)
 
-    def _committed(self, record: TrialRecord) -> None:
-        self._feedback.trial_finished(self._definition.candidate.name, record)
+    def _work(
+        self,
+        index: StudyIndex,
+        wanted: int,
+        enough: Enough,
+        configure: Callable[[Trial, int], Configuration],
+        changed: Changed,
+        known: Sequence[TrialRecord],
+    ) -> None:
+        """Let the executor train trials; what ``known`` holds already is not trained again."""
+        work = TrialWork(self._definition, index, self._feedback)
+        tasks = work.tasks(index.draw(wanted, enough, changed), configure, known)
+        try:
+            self._executor.compute(TrialSetup(data=self._definition.data), tasks, work)
+        finally:
+            index.close()
+        changed(index.sync())
 
     def _index(
         self, name: str, folder: str, sampler: BaseSampler, pruner: BasePruner

@@ -1,28 +1,32 @@
 """One trial: trained, ended early or failed, and in every case recorded."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from statistics import fmean
 from typing import Literal
 
 from optuna.distributions import distribution_to_json
-from optuna.exceptions import OptunaError
 from optuna.trial import Trial
-from sqlalchemy.exc import SQLAlchemyError
 
+from toxbench.benchmark.candidate import BackboneCandidate
+from toxbench.benchmark.tasks import BackboneValues, backbone_again, backbone_values
 from toxbench.benchmark.workbench import Workbench
 from toxbench.errors import StorageError
+from toxbench.executors.interface import Fault, Job, Setup
+from toxbench.plugin.registry import Registry
 from toxbench.records import EpochRecord, TrialRecord
 from toxbench.report.words import printable
 from toxbench.settings import TrainSettings
 from toxbench.store.private import scrubbed
-from toxbench.tuning.definition import Definition
+from toxbench.training.device import Device
+from toxbench.tuning.inner import InnerData
 from toxbench.tuning.progress import SearchFeedback
 from toxbench.tuning.sampling import pruning_step
 from toxbench.tuning.training import Result, score_of, train_on_folds
 
+Heard = tuple[int, EpochRecord]  # the place of a fold, counted from 0, and an epoch of it
 State = Literal["complete", "pruned", "failed"]
 
 
@@ -45,100 +49,150 @@ class Configuration:
     seconds_left: float = float("inf")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """What a trial computes, without its study."""
+
+    candidate: BackboneCandidate
+    device: Device
+    configuration: Configuration
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialTask(Training):
+    """A trial as a task of an executor."""
+
+    trial: Trial
+    slot: int
+    log: "TrialLog"
+
+    @property
+    def job(self) -> "TrialJob":
+        """Describe the training to another process."""
+        candidate = self.candidate
+        return TrialJob(
+            plugin=candidate.plugin,
+            reads=candidate.weights.folder,
+            uses_gpu=self.device.kind == "cuda",
+            name=candidate.name,
+            distribution=candidate.distribution,
+            backbone=backbone_values(candidate),
+            device=self.device,
+            configuration=self.configuration,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialJob(Job):
+    """A trial's training as plain values."""
+
+    name: str
+    distribution: str
+    backbone: BackboneValues
+    device: Device
+    configuration: Configuration
+
+    def task(self, registry: Registry) -> Training:
+        """Make the training again with this process's own plugins; see `Job`."""
+        candidate = backbone_again(self.name, self, self.distribution, self.backbone, registry)
+        return Training(candidate=candidate, device=self.device, configuration=self.configuration)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialSetup(Setup):
+    """What a process needs once to train the trials of one search."""
+
+    data: InnerData
+
+    def station(self) -> "TrialStation":
+        """Make what trains."""
+        return TrialStation(self.data)
+
+
+class TrialStation:
+    """Trains one trial at a time; what those of a backbone share is loaded once."""
+
+    def __init__(self, data: InnerData) -> None:
+        """Load nothing yet; ``data`` holds no test row."""
+        self._data = data
+        self._bench: tuple[str, Workbench] | None = None
+
+    def compute(self, task: Training, tell: Callable[[Heard], None]) -> Result | Fault:
+        """Train a configuration on its inner folds; return how it did, or why it did not.
+
+        Raises:
+            StorageError: not the trial's fault.
+        """
+        chosen = task.configuration
+        try:
+            return train_on_folds(
+                self._of(task), self._data, chosen.folds, chosen.settings, chosen.seed,
+                lambda place, epoch: tell((place, epoch)),
+            )  # fmt: skip
+        except StorageError:
+            raise
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - recorded, and never the best
+            return Fault.of(error)
+
+    def _of(self, task: Training) -> Workbench:
+        name, weights = task.candidate.name, task.candidate.weights
+        if self._bench is None or self._bench[0] != name:
+            comments = self._data.comments
+            bench = Workbench(
+                task.candidate.backbone, weights, comments, task.device, keep_module=True
+            )
+            self._bench = name, bench
+        return self._bench[1]
+
+
 class EndedError(Exception):
     """The trial is ended early, and why."""
 
 
-class TrialRunner:
-    """Trains the trials of one search; what they share is loaded once."""
-
-    def __init__(self, definition: Definition, feedback: SearchFeedback) -> None:
-        self._definition = definition
-        self._feedback = feedback
-        candidate = definition.candidate
-        self._bench = Workbench(
-            candidate.backbone,
-            candidate.weights,
-            definition.data.comments,
-            definition.device,
-            keep_module=True,
-        )
-
-    def run(
-        self, trial: Trial, configuration: Configuration, known: Sequence[TrialRecord]
-    ) -> TrialRecord:
-        """Train a configuration on inner folds, and say how it went.
-
-        A training that diverges or raises is recorded as failed. What the very same training gave
-        before is taken from ``known``.
-
-        Raises:
-            StorageError, SQLAlchemyError, OptunaError: not the trial's fault.
-        """
-        log = _Log(trial, configuration, self._feedback)
-        name = self._definition.candidate.name
-        self._feedback.trial_started(name, trial.number, configuration.default, log.epochs_planned)
-        same = _same(known, configuration)
-        if same is not None:
-            log.scores, log.steps = dict(same.epoch_scores), dict(same.step_scores)
-            result: Result | None = Result(same.scores, same.thresholds)
-            state: State = "complete"
-            reason = f"the same training as trial {same.number}"
-        else:
-            result, state, reason = self._train(configuration, log)
-        return self._record(trial, configuration, log, result, state, reason)
-
-    def _train(self, configuration: Configuration, log: "_Log") -> tuple[Result | None, State, str]:
-        try:
-            result = train_on_folds(
-                self._bench,
-                self._definition.data,
-                configuration.folds,
-                configuration.settings,
-                configuration.seed,
-                log.hear,
-            )
-        except (StorageError, SQLAlchemyError, OptunaError):
-            raise
-        except EndedError as ended:
-            return None, "pruned", str(ended)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - recorded, and never the best
-            message = printable(scrubbed(" ".join(str(error).split()))) or "no message"
-            return None, "failed", f"{type(error).__name__}: {message}"
-        return result, "complete", ""
-
-    def _record(
-        self,
-        trial: Trial,
-        configuration: Configuration,
-        log: "_Log",
-        result: Result | None,
-        state: State,
-        reason: str,
-    ) -> TrialRecord:
-        return TrialRecord(
-            study=self._definition.name,
-            number=trial.number,
-            state=state,
-            reason=reason,
-            default=configuration.default,
-            params=trial.params,
-            distributions={k: distribution_to_json(v) for k, v in trial.distributions.items()},
-            settings=configuration.settings,
-            seed=configuration.seed,
-            folds=configuration.folds,
-            value=fmean(result.scores) if result else None,
-            scores=result.scores if result else (),
-            epoch_scores=log.scores,
-            step_scores=log.steps,
-            epochs=log.epochs,
-            seconds=log.seconds,
-            thresholds=result.thresholds if result else {},
-            finished=datetime.now(UTC).isoformat(timespec="seconds"),
-        )
+def record_of(
+    study: str, task: TrialTask, result: Result | None, state: State, reason: str = ""
+) -> TrialRecord:
+    """Say how a trial went; its worker signs it."""
+    trial, log, configuration = task.trial, task.log, task.configuration
+    return TrialRecord(
+        study=study,
+        number=trial.number,
+        state=state,
+        reason=reason,
+        default=configuration.default,
+        params=trial.params,
+        distributions={k: distribution_to_json(v) for k, v in trial.distributions.items()},
+        settings=configuration.settings,
+        seed=configuration.seed,
+        folds=configuration.folds,
+        value=fmean(result.scores) if result else None,
+        scores=result.scores if result else (),
+        epoch_scores=log.scores,
+        step_scores=log.steps,
+        epochs=log.epochs,
+        seconds=log.seconds,
+        thresholds=result.thresholds if result else {},
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
 
 
-class _Log:
+def repeated(study: str, task: TrialTask, known: Sequence[TrialRecord]) -> TrialRecord | None:
+    """Return the record of a trial whose very training is known: it would come out alike again."""
+    same = _same(known, task.configuration)
+    if same is None:
+        return None
+    task.log.scores, task.log.steps = dict(same.epoch_scores), dict(same.step_scores)
+    reason = f"the same training as trial {same.number}"
+    return record_of(study, task, Result(same.scores, same.thresholds), "complete", reason)
+
+
+def failed(study: str, task: TrialTask, fault: Fault) -> TrialRecord:
+    """Return the record of a trial without a score."""
+    message = printable(scrubbed(fault.reason)) or "no message"
+    return record_of(study, task, None, "failed", f"{fault.kind}: {message}")
+
+
+class TrialLog:
     """What happens during one trial."""
 
     def __init__(
@@ -157,6 +211,10 @@ class _Log:
     def seconds(self) -> float:
         """Since the trial began."""
         return time.monotonic() - self._started
+
+    def begin(self) -> None:
+        """Count the seconds from here."""
+        self._started = time.monotonic()
 
     def hear(self, place: int, epoch: EpochRecord) -> None:
         """Note an epoch; raise `EndedError` where going on is not worth it."""

@@ -14,6 +14,7 @@ from toxbench.benchmark.code import code_of
 from toxbench.benchmark.command import command_of
 from toxbench.benchmark.plan import Plan, check_length, make_plan
 from toxbench.benchmark.run import Feedback, run_plan
+from toxbench.benchmark.share import executor_for_trials
 from toxbench.errors import CellsFailedError, SettingsError
 from toxbench.plugin.registry import Registry
 from toxbench.plugin.space import Choice, Dimension
@@ -140,7 +141,8 @@ def run_tuning(planned: TunePlan, registry: Registry, feedback: TuneFeedback) ->
     with _workplace(planned, feedback) as (storage, worker):
         for definition in planned.definitions:
             try:
-                search = Search(definition, storage, worker, feedback)
+                executor = executor_for_trials(plan, definition.settings.inner_folds)
+                search = Search(definition, storage, worker, executor, feedback)
                 tuned = write_outcome(definition, search.run())
             except CellsFailedError as error:
                 feedback.warn(str(error))
