@@ -15,6 +15,7 @@ from toxbench.benchmark.tasks import BackboneValues, backbone_again, backbone_va
 from toxbench.benchmark.workbench import Workbench
 from toxbench.errors import StorageError
 from toxbench.executors.interface import Fault, Job, Setup
+from toxbench.interruption import Interruption
 from toxbench.plugin.registry import Registry
 from toxbench.records import EpochRecord, TrialRecord
 from toxbench.report.words import printable
@@ -104,7 +105,7 @@ class TrialSetup(Setup):
 
     data: InnerData
 
-    def station(self) -> "TrialStation":
+    def station(self, interruption: Interruption) -> "TrialStation":
         """Make what trains."""
         return TrialStation(self.data)
 
