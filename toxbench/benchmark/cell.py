@@ -24,6 +24,7 @@ from toxbench.plugin.baseline import Predict
 from toxbench.records import PARTS, CellKey, CellRecord, Cost, Environment, EpochRecord, Part
 from toxbench.store.models import ModelStore
 from toxbench.training.device import Device, PeakMemory
+from toxbench.training.distributed import ALONE, Group
 from toxbench.training.loop import Trained, Trainer
 
 OnEpoch = Callable[[EpochRecord], None]
@@ -50,6 +51,7 @@ class CellRunner:
         protocol: Protocol,
         device: Device,
         models: ModelStore | None = None,
+        group: Group = ALONE,
     ) -> None:
         """Prepare nothing yet.
 
@@ -58,7 +60,9 @@ class CellRunner:
             protocol: the table and its folds.
             device: where to compute.
             models: where each trained model is written, for `keep_model`; None: nowhere.
+            group: the processes that run the same cells; the first of them writes models.
         """
+        self._group = group
         self._candidate = candidate
         self._models = models
         self._protocol = protocol
@@ -99,6 +103,7 @@ class CellRunner:
 
         done, micro_batch = bench.with_trainer(candidate.settings, key.seed, work)
         comments_trained = len(split.train) * len(done.trained.epochs)
+        portion = self._group.portion(candidate.settings.batch_size)
         cost = Cost(
             train_seconds=done.trained.train_seconds,
             evaluation_seconds=done.evaluation_seconds,
@@ -111,7 +116,7 @@ class CellRunner:
                 "epochs": done.trained.epochs,
                 "best_epoch": done.trained.best_epoch,
                 "truncated": float(bench.tokens(candidate.settings.max_length).cut.mean()),
-                "micro_batch": micro_batch if micro_batch < candidate.settings.batch_size else None,
+                "micro_batch": micro_batch if micro_batch < portion else None,
             }
         )
         if self._models is not None:
@@ -126,12 +131,17 @@ class CellRunner:
         exact = done.probabilities["test"]
         if self._device.precision != "fp32":
             exact = done.trainer.predict(split.test, "fp32")
-        write_model(made, done.trainer.module, folder, exact)
+        if self._group.rank == 0:
+            write_model(made, done.trainer.module, folder, exact)
 
     def _workbench(self, candidate: BackboneCandidate) -> Workbench:
         if self._bench is None:
             self._bench = Workbench(
-                candidate.backbone, candidate.weights, self._protocol.comments, self._device
+                candidate.backbone,
+                candidate.weights,
+                self._protocol.comments,
+                self._device,
+                group=self._group,
             )
         return self._bench
 

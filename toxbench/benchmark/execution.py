@@ -12,6 +12,7 @@ from toxbench.errors import StorageError
 from toxbench.records import CellKey, CellRecord, EpochRecord
 from toxbench.store.models import ModelStore
 from toxbench.training.device import Device
+from toxbench.training.distributed import ALONE, Group
 
 Task = tuple[Candidate, CellKey]
 
@@ -66,6 +67,7 @@ class Station:
         protocol: Protocol,
         devices: Mapping[str, Device],
         models: ModelStore | None = None,
+        group: Group = ALONE,
     ) -> None:
         """Prepare nothing yet.
 
@@ -73,7 +75,9 @@ class Station:
             protocol: the table and its folds.
             devices: candidate title -> where it computes.
             models: where trained models are written; None: nowhere.
+            group: the processes that compute the same cells.
         """
+        self._group = group
         self._protocol = protocol
         self._devices = devices
         self._models = models
@@ -89,7 +93,7 @@ class Station:
         """
         if self._current is None or self._current[0] is not candidate:
             device = self._devices[candidate.title]
-            runner = CellRunner(candidate, self._protocol, device, self._models)
+            runner = CellRunner(candidate, self._protocol, device, self._models, self._group)
             self._current = candidate, runner
         try:
             return self._current[1].run(key, on_epoch)

@@ -25,6 +25,7 @@ from toxbench.store.cells import CellStore
 from toxbench.store.models import Saved
 from toxbench.store.tuned import find_tuned
 from toxbench.training.device import Device, choose_device
+from toxbench.training.place import ALONE, Place
 from toxbench.training.weights import (
     Weights,
     WeightsChoice,
@@ -56,6 +57,7 @@ class Plan:
         command: that asks for the same on another machine.
         trackers: that are told how it goes on.
         seeds: cells of each backbone and fold.
+        processes: that compute each training together.
     """
 
     source: Source
@@ -76,6 +78,7 @@ class Plan:
     command: str = ""
     trackers: tuple[Registered[Tracker], ...] = ()
     seeds: int = 1
+    processes: int = 1
 
     def of(self, candidates: tuple[Candidate, ...], seeds: int) -> "Plan":
         """Return the plan of these candidates; each backbone has cells of that many seeds."""
@@ -101,13 +104,16 @@ class Plan:
         return self.store.prepare(self.protocol, self.synthetic)
 
 
-def make_plan(settings: RunSettings, registry: Registry, download: bool = True) -> Plan:
+def make_plan(
+    settings: RunSettings, registry: Registry, download: bool = True, place: Place = ALONE
+) -> Plan:
     """Check settings, read the table, find the weights; train and write nothing.
 
     Args:
         settings: what the user asked for.
         registry: where candidates come from.
         download: fetch weights that are not here yet; False only asks what there is.
+        place: among processes that compute each training together, ``batch_size`` comments each.
 
     Raises:
         SettingsError, DataError, PluginError, StorageError, TryAgainError: before any work.
@@ -121,7 +127,10 @@ def make_plan(settings: RunSettings, registry: Registry, download: bool = True) 
     if settings.resume:
         check_resumable(settings.results, store, protocol)
     asked = asked_for(settings, registry)
-    backbones = [backbone_candidate(found, settings, finder) for found in asked.backbones]
+    backbones = [
+        _of_whole_batches(backbone_candidate(found, settings, finder), place.size)
+        for found in asked.backbones
+    ]
     candidates: tuple[Candidate, ...] = (
         *backbones,
         *(_tuned(backbones, store, protocol) if settings.tuned else ()),
@@ -149,7 +158,8 @@ def make_plan(settings: RunSettings, registry: Registry, download: bool = True) 
         save_models=None if settings.save_models == "none" else settings.save_models,
         has_foreign=registry.has_foreign,
         environ=registry.environ,
-        command=command_of("run", settings),
+        command=command_of("run", settings, place),
+        processes=place.size,
         trackers=trackers(settings, registry),
     )
     return plan.of(candidates, settings.seeds)
@@ -188,6 +198,13 @@ def backbone_candidate(
         weights=weights,
         settings=chosen,
     )
+
+
+def _of_whole_batches(candidate: BackboneCandidate, processes: int) -> BackboneCandidate:
+    """Count the comments of a step in all processes: how they are divided changes no result."""
+    settings = candidate.settings
+    whole = settings.model_copy(update={"batch_size": settings.batch_size * processes})
+    return replace(candidate, settings=whole)
 
 
 def _tuned(

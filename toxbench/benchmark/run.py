@@ -1,6 +1,6 @@
 """All cells of a run: what is missing is computed and stored, what fails harms only itself."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from typing import Protocol as Interface
 
@@ -8,7 +8,7 @@ from toxbench.atomic import write_atomically
 from toxbench.benchmark.candidate import BackboneCandidate, Candidate
 from toxbench.benchmark.cell import Probabilities
 from toxbench.benchmark.code import code_of
-from toxbench.benchmark.execution import Failure, Station, Task, compute_here
+from toxbench.benchmark.execution import Failure, Listener, Station, Task, compute_here
 from toxbench.benchmark.jobs import Setup
 from toxbench.benchmark.plan import Plan
 from toxbench.benchmark.pool import Terms, compute_side_by_side
@@ -27,6 +27,7 @@ from toxbench.store.ranking import SEEDS_NEEDED, load_leaderboard
 from toxbench.store.upkeep import remove_temporaries
 from toxbench.training.loop import DivergedError
 
+Compute = Callable[[Setup, Iterable[Task], Listener], None]
 _KINDS = {DivergedError.__name__: "diverged"}  # as the leaderboard names it
 
 
@@ -50,13 +51,24 @@ class Feedback(Interface):
 
 
 def run_plan(
-    plan: Plan, registry: Registry, feedback: Feedback, patience: float = 0
+    plan: Plan,
+    registry: Registry,
+    feedback: Feedback,
+    patience: float = 0,
+    compute: Compute | None = None,
 ) -> list[Failure]:
     """Compute every missing cell, store each at once, and write the leaderboard.
 
     A candidate that raises loses that cell only. The leaderboard is written also when the run is
     interrupted, of the cells that are there. A run that had to wait for another one, ``patience``
     seconds at most, does not repeat what that one stored.
+
+    Args:
+        plan: what to run.
+        registry: whose hooks are told.
+        feedback: hears how it goes on.
+        patience: see above.
+        compute: computes cells; None: this process or workers of it, whichever pays.
 
     Returns:
         the cells that failed.
@@ -78,21 +90,28 @@ def run_plan(
         tasks = [(candidate, key) for candidate, key in plan.missing if not plan.store.has(key)]
         plan.store.expect(len(tasks))
         try:
-            _compute(plan, tasks, keeper)
+            if compute is None:
+                _compute(plan, tasks, keeper)
+            else:
+                compute(_setup(plan), tasks, keeper)
         finally:
             remove_temporaries(plan.store.models.folder)  # of workers that were ended
             write_leaderboard(plan.store)
     return keeper.failures
 
 
+def _setup(plan: Plan) -> Setup:
+    return Setup(plan.protocol, plan.devices, plan.store.models if plan.save_models else None)
+
+
 def _compute(plan: Plan, tasks: Sequence[Task], keeper: "_Keeper") -> None:
-    models = plan.store.models if plan.save_models else None
+    setup = _setup(plan)
     if in_this_process(plan):
-        compute_here(Station(plan.protocol, plan.devices, models), tasks, keeper)
+        compute_here(Station(setup.protocol, setup.devices, setup.models), tasks, keeper)
         return
     workers = worker_count(plan)
     terms = Terms(workers, environ_of_a_worker(plan.environ, workers), plan.cell_seconds)
-    compute_side_by_side(Setup(plan.protocol, plan.devices, models), tasks, terms, keeper)
+    compute_side_by_side(setup, tasks, terms, keeper)
 
 
 class _Keeper:

@@ -19,6 +19,7 @@ from toxbench.records import EpochRecord, Scores
 from toxbench.settings import TrainSettings
 from toxbench.training.batching import Batcher, epoch_batches
 from toxbench.training.device import Device, Precision
+from toxbench.training.distributed import ALONE, Group, Replica
 from toxbench.training.dropout import CheapDropout
 from toxbench.training.losses import LOSSES, Loss
 from toxbench.training.parameters import parameter_groups, set_dropout
@@ -56,6 +57,7 @@ class Trainer:
         device: Device,
         tricks: Tricks = ALL,
         micro_batch: int | None = None,
+        group: Group = ALONE,
     ) -> None:
         """Move the module and the tokens to the device.
 
@@ -67,8 +69,9 @@ class Trainer:
             settings: how to train.
             device: where.
             tricks: what to do to be fast.
-            micro_batch: comments in one forward pass, where memory does not allow ``batch_size``;
-                gradients of more passes then make the same step.
+            micro_batch: comments in one forward pass, where memory does not allow this process's
+                part of ``batch_size``; gradients of more passes then make the same step.
+            group: the processes that do the same with the same.
 
         Raises:
             PluginError: no parameter belongs to the head, or the settings ask for what the module
@@ -81,7 +84,8 @@ class Trainer:
         self._targets = targets
         self._tricks = tricks
         self._head = head
-        self._micro_batch = micro_batch or settings.batch_size
+        self._group = group
+        self._micro_batch = micro_batch or group.portion(settings.batch_size)
         self._batcher = Batcher(
             tokens,
             targets,
@@ -153,7 +157,7 @@ class Trainer:
             )
             records.append(record)
             on_epoch(record)
-            if not chooses or keep(scores):
+            if not chooses or self._group.agree(keep(scores)):
                 kept = epoch
                 weights = _copy(self._module) if chooses and epoch < self._settings.epochs else None
         if weights is not None:
@@ -167,12 +171,16 @@ class Trainer:
             rows: in the order of the result.
             precision: None: that of the training.
         """
-        if precision in {None, self._device.precision}:
-            return self._predictor.predict(self._batcher, rows)
-        device = replace(self._device, precision=precision)
-        label_count = self._targets.shape[1]
-        other = Predictor(self._module, label_count, self._settings.max_length, device)
-        return other.predict(self._batcher, rows)
+        predictor = self._predictor
+        if precision not in {None, self._device.precision}:
+            device = replace(self._device, precision=precision)
+            label_count = self._targets.shape[1]
+            predictor = Predictor(self._module, label_count, self._settings.max_length, device)
+
+        def work(some: Rows) -> Probabilities:
+            return predictor.predict(self._batcher, some)
+
+        return self._group.divided(rows, self._batcher.lengths, work)
 
     def _course(self, rows: Rows, seed: int) -> "_Course":
         settings = self._settings
@@ -180,8 +188,11 @@ class Trainer:
         optimizer = make_optimizer(
             parameter_groups(self._module, self._head, settings), settings, self._device
         )
+        replica = self._group.replica(self._predictor.forward)
+        self._group.own_noise(seed)
         return _Course(
             rows=rows,
+            replica=replica,
             rng=np.random.default_rng(seed),
             loss=LOSSES[settings.loss](self._targets[rows], settings),
             optimizer=optimizer,
@@ -195,21 +206,27 @@ class Trainer:
         # Summed on the device: reading it each step would make the host wait for each step.
         total = torch.zeros((), device=self._device.torch)
         steps = list(self._steps(course))
-        batches = self._batcher.batches([rows for step in steps for rows in step])
-        for step in steps:
+        own = [self._group.share(step) for step in steps]
+        batches = self._batcher.batches([one.rows for passes in own for one in passes])
+        for step, passes in zip(steps, own, strict=True):
             comments = sum(map(len, step))
-            for batch in islice(batches, len(step)):
-                with self._device.autocast(), course.dropout:
-                    logits = self._predictor.logits(batch)
-                value = course.loss(logits, batch.targets)
-                (value * (len(batch) / comments)).backward()  # type: ignore[no-untyped-call]
-                total += value.detach() * len(batch)
+            for number, batch in enumerate(islice(batches, len(passes)), start=1):
+                counted = passes[number - 1].counted
+                with course.replica.passing(is_last=number == len(passes)):
+                    with self._device.autocast(), course.dropout:
+                        logits = course.replica.forward(batch.input_ids, batch.attention_mask)
+                    value = course.loss(logits, batch.targets)
+                    # A group averages the gradients of its processes; what is meant is their sum.
+                    weight = counted * self._group.size / comments
+                    (value * weight).backward()  # type: ignore[no-untyped-call]
+                total += value.detach() * counted
             if self._settings.clip_norm > 0:
                 nn.utils.clip_grad_norm_(self._module.parameters(), self._settings.clip_norm)
             course.optimizer.step()
             course.scheduler.step()
             course.optimizer.zero_grad(set_to_none=True)
-        return float(total) / len(course.rows)
+        self._group.same_buffers(self._module)
+        return self._group.sum(float(total)) / len(course.rows)
 
     def _steps(self, course: "_Course") -> Iterator[list[Rows]]:
         """Draw one epoch's batches; yield, for each step, the rows of its forward passes."""
@@ -242,11 +259,13 @@ class _Course:
 
     Attributes:
         rows: to train on.
+        replica: of the module.
         rng: draws the batches of each epoch.
         dropout: entered for each forward pass.
     """
 
     rows: Rows
+    replica: Replica
     rng: np.random.Generator
     loss: Loss
     optimizer: torch.optim.Optimizer

@@ -1,0 +1,230 @@
+"""Cells that are computed by all processes of a run together; the first one leads.
+
+It alone plans, locks, writes and prints. The others wait for its orders, compute along, and write
+nothing. Baselines, which have nothing to divide, it computes alone.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import count
+
+from torch.distributed.distributed_c10d import PrefixStore
+
+from toxbench.benchmark.board import END, Board
+from toxbench.benchmark.candidate import BackboneCandidate, Candidate
+from toxbench.benchmark.cell import Probabilities
+from toxbench.benchmark.execution import Failure, Listener, Station, Task
+from toxbench.benchmark.jobs import Job, Setup, candidate_of, job_of
+from toxbench.errors import ProcessLostError
+from toxbench.plugin.registry import Registry
+from toxbench.records import CellKey, CellRecord, EpochRecord
+from toxbench.training.distributed import Ranks, connected, from_the_first
+from toxbench.training.memory import OutOfMemoryError
+
+_ALIKE = 10.0  # seconds within which processes fail that fail alike
+_REAPED = 3.0  # seconds in which a process that has died may still be seen
+_OF_CONNECTIONS = ("DistBackendError", "DistNetworkError", "DistStoreError", "DistError")
+
+Found = tuple[CellRecord, Probabilities] | Failure
+
+
+@dataclass(frozen=True)
+class Order:
+    """What all processes compute next.
+
+    Attributes:
+        setup: the first time.
+        job: the cell.
+        halvings: of the comments in a forward pass, because memory ran out with more.
+    """
+
+    setup: Setup | None
+    job: Job
+    halvings: int = 0
+
+
+class _Member:
+    """One of the processes."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+        self._place = board.place
+        self._group = Ranks(board.place.rank, board.place.size)
+
+    @contextmanager
+    def _connected(self, number: int, kind: str) -> Iterator[None]:
+        """Connect with the others for one order: what fails in it harms no other.
+
+        Raises:
+            ProcessLostError: a process is gone before all are connected.
+        """
+        size, rank = self._place.size, self._place.rank
+        self._board.post(f"met/{number}/{rank}", "")
+        for other in range(size):
+            self._board.wait(f"met/{number}/{other}")
+        store = PrefixStore(f"order {number}", self._board.store)
+        with self._board.guarded(), connected(store, rank, size, kind):
+            yield
+
+    def _tell(self, number: int, problem: str) -> None:
+        self._board.post(f"outcome/{number}/{self._place.rank}", problem)
+
+    def _hear(self, number: int, rank: int, patience: float) -> str | None:
+        return self._board.wait(f"outcome/{number}/{rank}", patience=patience)
+
+    def _alone(self, rank: int, problem: str) -> ProcessLostError:
+        """Say that a process failed where the others did not; what they compute has no end."""
+        said = f"failed, and not all others did: {problem}"
+        if rank == self._place.rank:
+            self._board.leave(said)
+        return ProcessLostError(f"{self._place.of_rank(rank)} {said}", rank)
+
+
+class Leader(_Member):
+    """The first process."""
+
+    def __init__(self, board: Board) -> None:
+        super().__init__(board)
+        self._number = 0
+
+    def compute(self, setup: Setup, tasks: Iterable[Task], listener: Listener) -> None:
+        """Compute cells one after the other, each by all processes.
+
+        A failure that all have alike costs that cell.
+
+        Raises:
+            StorageError: results cannot be written.
+            ProcessLostError: a process is gone, or failed where the others did not.
+        """
+        station = Station(setup.protocol, setup.devices, setup.models, self._group)
+        is_first = True
+        for candidate, key in tasks:
+            listener.started(candidate, key)
+
+            def on_epoch(record: EpochRecord, key: CellKey = key) -> None:
+                listener.epoch(key, record)
+
+            if isinstance(candidate, BackboneCandidate):
+                work = partial(station.compute, candidate, key, on_epoch)
+                order = Order(setup if is_first else None, job_of(candidate, key))
+                found = self._by_all(order, setup.devices[candidate.title].kind, work)
+                is_first = False
+            else:
+                found = station.compute(candidate, key, on_epoch)
+            if isinstance(found, Failure):
+                listener.failed(found)
+            else:
+                listener.done(*found)
+
+    def _by_all(self, order: Order, kind: str, work: Callable[[], Found]) -> Found:
+        """Give an order; where memory ran out in all, again with smaller forward passes."""
+        trained = order.job.trained
+        portion = self._group.portion(trained.settings.batch_size) if trained else 1
+        for halvings in count():
+            self._group.halvings = halvings
+            found, problems = self._give(replace(order, halvings=halvings), kind, work)
+            if not any(p.startswith(OutOfMemoryError.__name__) for p in problems):
+                break
+            if 2**halvings >= portion:
+                break
+        return found
+
+    def _give(self, order: Order, kind: str, work: Callable[[], Found]) -> tuple[Found, list[str]]:
+        """Give an order, do it here as well, and hear how it went in each process."""
+        self._number += 1
+        self._board.post(f"order/{self._number}", kind)
+        found: Found
+        try:
+            with self._connected(self._number, kind):
+                from_the_first(order)
+                found = work()
+        except RuntimeError as error:  # of the connection; what a cell raises is a failure already
+            found = Failure.of(order.job.key, error)
+        problem = _problem(found)
+        self._tell(self._number, problem)
+        return found, [problem, *self._judged(order.job.key, problem)]
+
+    def _judged(self, key: CellKey, problem: str) -> list[str]:
+        """Return how an order went in the others, if all can go on after it."""
+        if _has_lost_touch(problem):
+            self._board.check(_REAPED)
+            raise ProcessLostError(f"the connection between processes is lost: {problem}", None)
+        until = time.monotonic() + (_ALIKE if problem else math.inf)
+        problems: list[str] = []
+        for rank in range(1, self._place.size):
+            heard = self._hear(self._number, rank, max(0.0, until - time.monotonic()))
+            if heard is None:
+                raise self._alone(0, f"{_cell(key)}: {problem}")
+            if heard and not problem:
+                raise self._alone(rank, f"{_cell(key)}: {heard}")
+            problems.append(heard)
+        return problems
+
+
+class Follower(_Member):
+    """Any other process."""
+
+    def __init__(self, board: Board) -> None:
+        super().__init__(board)
+        self._station: Station | None = None
+        self._candidates: dict[tuple[str, str], Candidate] = {}
+
+    def serve(self, registry: Registry) -> int:
+        """Compute along until the first process lets this one leave; return the exit code.
+
+        Args:
+            registry: with the same plugins as that of the first process.
+
+        Raises:
+            ProcessLostError: a process is gone, or this one failed where the others did not.
+        """
+        for number in count(1):
+            word = self._board.wait(f"order/{number}", END)
+            if word not in {"cpu", "cuda"}:
+                return int(word or 0)
+            problem = self._take(number, word, registry)
+            self._tell(number, problem)
+            if _has_lost_touch(problem):
+                raise ProcessLostError(problem, self._place.rank, follows=True)
+            if problem and self._hear(number, 0, _ALIKE) is None:
+                raise self._alone(self._place.rank, problem)
+        raise AssertionError  # count() has no end
+
+    def _take(self, number: int, kind: str, registry: Registry) -> str:
+        """Do an order; return what went wrong, or nothing."""
+        try:
+            with self._connected(number, kind):
+                return _problem(self._compute(from_the_first(None), registry))
+        except ProcessLostError:
+            raise
+        except Exception as error:  # noqa: BLE001 - told to the first process, which says it
+            return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+    def _compute(self, order: Order, registry: Registry) -> Found:
+        if order.setup is not None:
+            setup = order.setup
+            self._station = Station(setup.protocol, setup.devices, setup.models, self._group)
+        assert self._station is not None  # noqa: S101 - the first order has a setup
+        self._group.halvings = order.halvings
+        name = order.job.key.candidate, order.job.key.digest
+        if name not in self._candidates:  # the same object, so that its cells share their bench
+            self._candidates[name] = candidate_of(order.job, registry)
+        return self._station.compute(self._candidates[name], order.job.key, lambda epoch: None)
+
+
+def _problem(found: Found) -> str:
+    return f"{found.kind}: {found.reason}" if isinstance(found, Failure) else ""
+
+
+def _has_lost_touch(problem: str) -> bool:
+    """Whether an error only says that another process is no longer there to compute with."""
+    return problem.startswith(_OF_CONNECTIONS) or "gloo/transport" in problem
+
+
+def _cell(key: CellKey) -> str:
+    fold = f" fold {key.fold}" if key.fold else ""
+    return f"cell {key.candidate}{fold} seed {key.seed}"
