@@ -96,21 +96,21 @@ class Board:
                 return None
             if now - checked > _CHECK:
                 checked = now
-                self.check()
+                lost = self.lost()
+                if lost is not None:
+                    raise lost
             time.sleep(_PAUSE)
 
-    def lost(self) -> ProcessLostError | None:
-        """Say which process is gone, or has left before the end, if one has."""
-        return self._watch.lost(self.store)
+    def lost(self, patience: float = 0.0) -> ProcessLostError | None:
+        """Say which process is gone, or has left before the end, if one has.
 
-    def check(self, patience: float = 0.0) -> None:
-        """Raise what `lost` returns, some seconds later at the latest."""
+        Args:
+            patience: seconds to look, where what has just died may still be seen.
+        """
         end = time.monotonic() + patience
-        while (lost := self.lost()) is None:
-            if time.monotonic() >= end:
-                return
+        while (lost := self._watch.lost(self.store)) is None and time.monotonic() < end:
             time.sleep(_PAUSE)
-        raise lost
+        return lost
 
     def guarded(self) -> AbstractContextManager[None]:
         """Enter where this process may hang in a collective because another one is gone."""

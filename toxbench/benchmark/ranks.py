@@ -76,6 +76,12 @@ class _Member:
     def _hear(self, number: int, rank: int, patience: float) -> str | None:
         return self._board.wait(f"outcome/{number}/{rank}", patience=patience)
 
+    def _out_of_touch(self, problem: str) -> ProcessLostError:
+        """Say which process is gone, or that it cannot be seen from here."""
+        return self._board.lost(_REAPED) or ProcessLostError(
+            f"the connection between processes is lost: {problem}", None
+        )
+
     def _alone(self, rank: int, problem: str) -> ProcessLostError:
         """Say that a process failed where the others did not; what they compute has no end."""
         said = f"failed, and not all others did: {problem}"
@@ -151,8 +157,7 @@ class Leader(_Member):
     def _judged(self, key: CellKey, problem: str) -> list[str]:
         """Return how an order went in the others, if all can go on after it."""
         if _has_lost_touch(problem):
-            self._board.check(_REAPED)
-            raise ProcessLostError(f"the connection between processes is lost: {problem}", None)
+            raise self._out_of_touch(problem)
         until = time.monotonic() + (_ALIKE if problem else math.inf)
         problems: list[str] = []
         for rank in range(1, self._place.size):
@@ -189,7 +194,7 @@ class Follower(_Member):
             problem = self._take(number, word, registry)
             self._tell(number, problem)
             if _has_lost_touch(problem):
-                raise ProcessLostError(problem, self._place.rank, follows=True)
+                raise self._out_of_touch(problem)
             if problem and self._hear(number, 0, _ALIKE) is None:
                 raise self._alone(self._place.rank, problem)
         raise AssertionError  # count() has no end
