@@ -73,6 +73,13 @@ class Board:
             self._has_left = True
             self.post(f"left/{self.place.rank}", word)
 
+    def wait_for_leave(self, patience: float) -> None:
+        """Wait until all others have said that they leave, ``patience`` seconds at most."""
+        end = time.monotonic() + patience
+        others = {f"left/{rank}" for rank in range(self.place.size)} - {f"left/{self.place.rank}"}
+        while time.monotonic() < end and any(_read(self.store, name) is None for name in others):
+            time.sleep(_PAUSE)
+
     def wait(self, *names: str, patience: float = math.inf) -> str | None:
         """Wait for the first of some words, as long as all processes are there.
 

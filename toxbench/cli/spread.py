@@ -159,10 +159,11 @@ class Spread:
         if self.place.rank == 0:
             board.post(END, str(code))
         board.leave(self._left)
-        if self.place.rank == 0 and not self._left:
-            for rank in range(1, self.place.size):
-                board.wait(f"left/{rank}", patience=_TO_LEAVE)
-        elif self.place.rank > 0 and self._left not in ("", *FOLLOWED):
+        if self._left in FOLLOWED:
+            return
+        if self.place.rank == 0:
+            board.wait_for_leave(_TO_LEAVE)
+        elif self._left:
             board.wait(END, patience=_TO_SAY)
 
     def _explained(self, lost: ProcessLostError) -> ProcessLostError:
