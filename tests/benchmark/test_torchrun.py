@@ -234,7 +234,7 @@ def test_what_fails_in_all_costs_a_cell_and_what_fails_in_one_ends_the_run(
     stored = {name: record for name, (record, _) in cells(tmp_path / "results").items()}
     assert stored.keys() == {"starves 0", "drops 0", "bert 0"}
     assert [stored[f"{name} 0"]["micro_batch"] for name in ("starves", "drops")] == [2, None]
-    alone = words("results", "--backbones", "alone", "--weights", f"alone={checkpoint}")
+    alone = words("results", "--backbones", "alone,bert", "--weights", f"alone={checkpoint}")
     done = Torchrun(tmp_path, *alone, PYTHONPATH=path).end()
     assert set(done.codes) == {75}, done.heard
     (error,) = done.errors

@@ -21,7 +21,7 @@ from toxbench.training.place import Place
 
 _PAUSE = 0.02  # seconds between two looks
 _CHECK = 0.5  # seconds between two looks at who is gone
-_STUCK = 10.0  # seconds that a process may hang in a collective, after another one is gone
+_STUCK = 5.0  # seconds that a process may hang in a collective, after another one is gone
 
 END = "end"  # where the first process lets the others leave
 LOST = "has lost another one"
