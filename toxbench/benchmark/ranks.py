@@ -74,7 +74,7 @@ class _Member:
         self._board.post(f"outcome/{number}/{self._place.rank}", problem)
 
     def _hear(self, number: int, rank: int, patience: float) -> str | None:
-        return self._board.wait(f"outcome/{number}/{rank}", patience=patience)
+        return self._board.wait(f"outcome/{number}/{rank}", END, patience=patience)
 
     def _out_of_touch(self, problem: str) -> ProcessLostError:
         """Say which process is gone, or that it cannot be seen from here."""

@@ -180,6 +180,7 @@ class Trainer:
         def work(some: Rows) -> Probabilities:
             return predictor.predict(self._batcher, some)
 
+        self._group.same_buffers(self._module)
         return self._group.divided(rows, self._batcher.lengths, work)
 
     def _course(self, rows: Rows, seed: int) -> "_Course":
@@ -225,7 +226,6 @@ class Trainer:
             course.optimizer.step()
             course.scheduler.step()
             course.optimizer.zero_grad(set_to_none=True)
-        self._group.same_buffers(self._module)
         return self._group.sum(float(total)) / len(course.rows)
 
     def _steps(self, course: "_Course") -> Iterator[list[Rows]]:
