@@ -17,7 +17,6 @@ from support import install_plugin, write_checkpoint, write_table
 
 from toxbench.errors import SettingsError
 from toxbench.store.cells import CellStore
-from toxbench.training.distributed import Ranks
 from toxbench.training.place import ALONE, Place
 
 Command = Callable[..., tuple[int, str]]
@@ -305,12 +304,3 @@ def test_a_place_is_what_torchrun_sets() -> None:
     for wrong in ({"RANK": "4", "WORLD_SIZE": "4"}, {"RANK": "one", "WORLD_SIZE": "2"}):
         with pytest.raises(SettingsError, match="torchrun never sets RANK="):
             Place.of(wrong)
-
-
-def test_the_passes_of_a_step_are_dealt_out_and_nobody_stays_away() -> None:
-    step = [np.arange(0, 3), np.arange(3, 6), np.arange(6, 7)]
-    shares = [Ranks(rank, 4).share(step) for rank in range(4)]
-    assert [[(list(p.rows), p.counted) for p in share] for share in shares] == [
-        [([0, 1, 2], 3)], [([3, 4, 5], 3)], [([6], 1)], [([0], 0)]
-    ]  # fmt: skip
-    assert [Ranks(0, 3).portion(16), Ranks(0, 1).portion(16)] == [6, 16]

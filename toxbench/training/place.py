@@ -49,11 +49,6 @@ class Place:
         raise SettingsError(f"torchrun never sets {words}; unset these variables, or use torchrun")
 
     @property
-    def name(self) -> str:
-        """What a person calls it."""
-        return self.of_rank(self.rank)
-
-    @property
     def command(self) -> str:
         """What starts toxbench on as many processes."""
         if self.size == 1:
@@ -62,7 +57,7 @@ class Place:
         return f"torchrun {machines}--nproc-per-node {self.local_size} -m toxbench"
 
     def of_rank(self, rank: int) -> str:
-        """Name another one of these processes."""
+        """Name one of these processes to a person."""
         return f"process {rank + 1} of {self.size} (rank {rank})"
 
 
