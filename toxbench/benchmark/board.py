@@ -108,16 +108,9 @@ class Board:
                     raise lost
             time.sleep(_PAUSE)
 
-    def lost(self, patience: float = 0.0) -> ProcessLostError | None:
-        """Say which process is gone, or has left before the end, if one has.
-
-        Args:
-            patience: seconds to look, where what has just died may still be seen.
-        """
-        end = time.monotonic() + patience
-        while (lost := self._watch.lost(self.store)) is None and time.monotonic() < end:
-            time.sleep(_PAUSE)
-        return lost
+    def lost(self) -> ProcessLostError | None:
+        """Say which process is gone, or has left before the end, if one has."""
+        return self._watch.lost(self.store)
 
     def guarded(self) -> AbstractContextManager[None]:
         """Enter where this process may hang in a collective because another one is gone."""

@@ -26,7 +26,8 @@ from toxbench.training.distributed import Ranks, connected, from_the_first
 from toxbench.training.memory import OutOfMemoryError
 
 _ALIKE = 10.0  # seconds within which processes fail that fail alike
-_REAPED = 3.0  # seconds in which a process that has died may still be seen
+_SEEN = 5.0  # seconds after which it is known why another process has left a collective
+_PAUSE = 0.05  # seconds between two looks
 _OF_CONNECTIONS = ("DistBackendError", "DistNetworkError", "DistStoreError", "DistError")
 
 Found = tuple[CellRecord, Probabilities] | Failure
@@ -76,11 +77,19 @@ class _Member:
     def _hear(self, number: int, rank: int, patience: float) -> str | None:
         return self._board.wait(f"outcome/{number}/{rank}", END, patience=patience)
 
-    def _out_of_touch(self, problem: str) -> ProcessLostError:
-        """Say which process is gone, or that it cannot be seen from here."""
-        return self._board.lost(_REAPED) or ProcessLostError(
-            f"the connection between processes is lost: {problem}", None
-        )
+    def _out_of_touch(self, number: int, problem: str) -> ProcessLostError:
+        """Say which process is gone or failed, or that it cannot be seen from here."""
+        end = time.monotonic() + _SEEN
+        while time.monotonic() < end:
+            for rank in range(self._place.size):
+                said = self._board.wait(f"outcome/{number}/{rank}", patience=0.0)
+                if said and not _has_lost_touch(said):
+                    return self._alone(rank, said)
+            lost = self._board.lost()
+            if lost is not None:
+                return lost
+            time.sleep(_PAUSE)
+        return ProcessLostError(f"the connection between processes is lost: {problem}", None)
 
     def _alone(self, rank: int, problem: str) -> ProcessLostError:
         """Say that a process failed where the others did not; what they compute has no end."""
@@ -152,20 +161,20 @@ class Leader(_Member):
             found = Failure.of(order.job.key, error)
         problem = _problem(found)
         self._tell(self._number, problem)
-        return found, [problem, *self._judged(order.job.key, problem)]
+        return found, [problem, *self._judged(problem)]
 
-    def _judged(self, key: CellKey, problem: str) -> list[str]:
+    def _judged(self, problem: str) -> list[str]:
         """Return how an order went in the others, if all can go on after it."""
         if _has_lost_touch(problem):
-            raise self._out_of_touch(problem)
+            raise self._out_of_touch(self._number, problem)
         until = time.monotonic() + (_ALIKE if problem else math.inf)
         problems: list[str] = []
         for rank in range(1, self._place.size):
             heard = self._hear(self._number, rank, max(0.0, until - time.monotonic()))
             if heard is None:
-                raise self._alone(0, f"{_cell(key)}: {problem}")
+                raise self._alone(0, problem)
             if heard and not problem:
-                raise self._alone(rank, f"{_cell(key)}: {heard}")
+                raise self._alone(rank, heard)
             problems.append(heard)
         return problems
 
@@ -194,7 +203,7 @@ class Follower(_Member):
             problem = self._take(number, word, registry)
             self._tell(number, problem)
             if _has_lost_touch(problem):
-                raise self._out_of_touch(problem)
+                raise self._out_of_touch(number, problem)
             if problem and self._hear(number, 0, _ALIKE) is None:
                 raise self._alone(self._place.rank, problem)
         raise AssertionError  # count() has no end
@@ -228,8 +237,3 @@ def _problem(found: Found) -> str:
 def _has_lost_touch(problem: str) -> bool:
     """Whether an error only says that another process is no longer there to compute with."""
     return problem.startswith(_OF_CONNECTIONS) or "gloo/transport" in problem
-
-
-def _cell(key: CellKey) -> str:
-    fold = f" fold {key.fold}" if key.fold else ""
-    return f"cell {key.candidate}{fold} seed {key.seed}"
