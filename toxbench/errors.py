@@ -54,6 +54,20 @@ class TryAgainError(ToxbenchError):
     exit_code = 75
 
 
+class ProcessLostError(TryAgainError):
+    """Another process of this run is gone.
+
+    Attributes:
+        rank: its; None where torchrun itself is gone.
+        follows: it was asked to end, or had lost another one.
+    """
+
+    def __init__(self, problem: str, rank: int | None, follows: bool = False) -> None:
+        super().__init__(problem)
+        self.rank = rank
+        self.follows = follows
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'bert'?"`` for the closest known word, or an empty string."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)

@@ -27,9 +27,16 @@ from toxbench.interruption import Interruption
 from toxbench.plugin.baseline import Predict
 from toxbench.records import PARTS, CellKey, CellRecord, Cost, Environment, EpochRecord, Part
 from toxbench.store.models import ModelStore
-from toxbench.training.checkpoint import Checkpoints, FileCheckpoints, Keeping, NoCheckpoints
+from toxbench.training.checkpoint import (
+    Checkpoints,
+    FileCheckpoints,
+    Keeping,
+    NoCheckpoints,
+    SharedCheckpoints,
+)
 from toxbench.training.course import Trained
 from toxbench.training.device import Device, PeakMemory
+from toxbench.training.distributed import ALONE, Group
 from toxbench.training.loop import Trainer
 
 OnEpoch = Callable[[EpochRecord], None]
@@ -71,6 +78,7 @@ class CellRunner:
         device: Device,
         models: ModelStore | None = None,
         going_on: "GoingOn | None" = None,
+        group: Group = ALONE,
     ) -> None:
         """Prepare nothing yet.
 
@@ -80,8 +88,10 @@ class CellRunner:
             device: where to compute.
             models: where each trained model is written, for `keep_model`; None: nowhere.
             going_on: how a training that is stopped is taken up again; None: it is not.
+            group: the processes that run the same cells; the first of them writes models.
         """
         self._going_on = going_on
+        self._group = group
         self._candidate = candidate
         self._models = models
         self._protocol = protocol
@@ -127,6 +137,7 @@ class CellRunner:
         with self._checkpoints(key) as kept:
             done, micro_batch = bench.with_trainer(candidate.settings, key.seed, work, kept)
         comments_trained = sum(e.comments or len(split.train) for e in done.trained.epochs)
+        portion = self._group.portion(candidate.settings.batch_size)
         cost = Cost(
             train_seconds=done.trained.train_seconds,
             evaluation_seconds=done.evaluation_seconds,
@@ -139,7 +150,7 @@ class CellRunner:
                 "epochs": done.trained.epochs,
                 "best_epoch": done.trained.best_epoch,
                 "truncated": float(bench.tokens(candidate.settings.max_length).cut.mean()),
-                "micro_batch": micro_batch if micro_batch < candidate.settings.batch_size else None,
+                "micro_batch": micro_batch if micro_batch < portion else None,
             }
         )
         if self._models is not None:
@@ -156,11 +167,14 @@ class CellRunner:
         around = environment(self._device).model_dump(exclude={"commit"})
         same = {"protocol": self._protocol.fingerprint, "cell": key.stem, **around}
         with self._going_on.interruption.listening() as is_asked:
-            yield lambda micro_batch: FileCheckpoints(
-                keeping.path(key.stem),
-                keeping.seconds,
-                same | {"micro_batch": micro_batch},
-                is_asked,
+            yield lambda micro_batch: SharedCheckpoints(
+                self._group,
+                FileCheckpoints(
+                    keeping.path(key.stem),
+                    keeping.seconds,
+                    same | {"micro_batch": micro_batch, "processes": self._group.size},
+                    is_asked,
+                ),
             )
 
     def _write_model(
@@ -171,12 +185,17 @@ class CellRunner:
         exact = done.probabilities["test"]
         if self._device.precision != "fp32":
             exact = done.trainer.predict(split.test, "fp32")
-        write_model(made, done.trainer.module, folder, exact)
+        if self._group.rank == 0:
+            write_model(made, done.trainer.module, folder, exact)
 
     def _workbench(self, candidate: BackboneCandidate) -> Workbench:
         if self._bench is None:
             self._bench = Workbench(
-                candidate.backbone, candidate.weights, self._protocol.comments, self._device
+                candidate.backbone,
+                candidate.weights,
+                self._protocol.comments,
+                self._device,
+                group=self._group,
             )
         return self._bench
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from toxbench.settings import SPLIT_FILES, RunSettings
+from toxbench.training.place import ALONE, Place
 
 _GROUPS = ("columns", "train", "split")  # whose fields are options of their own
 _PLAIN = ("preset", "seeds", "device", "workers", "cpus_per_cell", "cell_timeout", "tuned")
@@ -13,7 +14,7 @@ _LISTS = ("backbones", "baselines", "plugins")
 _ELSEWHERE = {"storage", "space"}  # where a study is; and what has a form of its own
 
 
-def command_of(verb: str, settings: RunSettings) -> str:
+def command_of(verb: str, settings: RunSettings, place: Place = ALONE) -> str:
     """Write a command line that asks for the same; what is left at its default is left out.
 
     Settings of one backbone alone have no option: they follow as the lines of a ``--config`` file.
@@ -21,9 +22,10 @@ def command_of(verb: str, settings: RunSettings) -> str:
     Args:
         verb: ``run`` or ``tune``.
         settings: of the run.
+        place: of this process among those that run it.
     """
     said = {"backbones": settings.backbones, **settings.model_dump(exclude_defaults=True)}
-    words = ["toxbench", verb]
+    words = [*place.command.split(), verb]
     if settings.data is not None:
         words += ["--data", settings.data.name]
     for name in _LISTS:

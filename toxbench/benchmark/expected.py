@@ -25,7 +25,8 @@ def expected_seconds(plan: Plan, remembered: Remembered, workers: int) -> float 
 
     Training costs 6 operations a parameter and token, scoring 2, embedding tables left out
     (Kaplan et al. 2020, arXiv:2001.08361, section 2.1). What share of a large matrix product's
-    speed is reached was measured by ``toxbench speed``, or is guessed.
+    speed is reached was measured by ``toxbench speed``, or is guessed. What processes lose that
+    compute a cell together is left out.
     """
     rates: dict[Device, float] = {}
     total = 0.0
@@ -45,7 +46,7 @@ def expected_seconds(plan: Plan, remembered: Remembered, workers: int) -> float 
             candidate.settings.batch_size,
         )
         speed = rates[device] * (share or _SHARE_OF_PEAK)
-        total += _SECONDS_TO_BUILD + operations(plan, [(candidate, key)]) / speed
+        total += _SECONDS_TO_BUILD + operations(plan, [(candidate, key)]) / speed / plan.processes
     return total * (_SIDE_BY_SIDE if workers > 1 else 1.0)
 
 

@@ -33,6 +33,7 @@ from toxbench.store.models import Saved
 from toxbench.store.tuned import find_tuned
 from toxbench.training.checkpoint import Keeping
 from toxbench.training.device import Device, choose_device
+from toxbench.training.place import ALONE, Place
 from toxbench.training.weights import (
     Weights,
     WeightsChoice,
@@ -66,6 +67,7 @@ class Plan:
         command: that asks for the same on another machine.
         trackers: that are told how it goes on.
         seeds: cells of each backbone and fold.
+        processes: that compute each training together.
     """
 
     source: Source
@@ -88,6 +90,7 @@ class Plan:
     command: str = ""
     trackers: tuple[Registered[Tracker], ...] = ()
     seeds: int = 1
+    processes: int = 1
 
     @property
     def keeping(self) -> Keeping:
@@ -118,13 +121,16 @@ class Plan:
         return self.store.prepare(self.protocol, self.synthetic)
 
 
-def make_plan(settings: RunSettings, registry: Registry, download: bool = True) -> Plan:
+def make_plan(
+    settings: RunSettings, registry: Registry, download: bool = True, place: Place = ALONE
+) -> Plan:
     """Check settings, read the table, find the weights; train and write nothing.
 
     Args:
         settings: what the user asked for.
         registry: where candidates come from.
         download: fetch weights that are not here yet; False only asks what there is.
+        place: among processes that compute each training together, ``batch_size`` comments each.
 
     Raises:
         SettingsError, DataError, PluginError, StorageError, TryAgainError: before any work.
@@ -138,7 +144,10 @@ def make_plan(settings: RunSettings, registry: Registry, download: bool = True) 
     if settings.resume:
         check_resumable(settings.results, store, protocol)
     asked = asked_for(settings, registry)
-    backbones = [backbone_candidate(found, settings, finder) for found in asked.backbones]
+    backbones = [
+        _of_whole_batches(backbone_candidate(found, settings, finder), place.size)
+        for found in asked.backbones
+    ]
     _check_looks(backbones, protocol)
     candidates: tuple[Candidate, ...] = (
         *backbones,
@@ -169,7 +178,8 @@ def make_plan(settings: RunSettings, registry: Registry, download: bool = True) 
         save_models=None if settings.save_models == "none" else settings.save_models,
         has_foreign=registry.has_foreign,
         environ=registry.environ,
-        command=command_of("run", settings),
+        command=command_of("run", settings, place),
+        processes=place.size,
         trackers=trackers(settings, registry),
     )
     return plan.of(candidates, settings.seeds)
@@ -208,6 +218,13 @@ def backbone_candidate(
         weights=weights,
         settings=chosen,
     )
+
+
+def _of_whole_batches(candidate: BackboneCandidate, processes: int) -> BackboneCandidate:
+    """Count the comments of a step in all processes: how they are divided changes no result."""
+    settings = candidate.settings
+    whole = settings.model_copy(update={"batch_size": settings.batch_size * processes})
+    return replace(candidate, settings=whole)
 
 
 def _tuned(

@@ -12,7 +12,7 @@ from toxbench.benchmark.share import executor_for
 from toxbench.benchmark.tasks import CellSetup, CellTask, Computed, Failure, cell_tasks
 from toxbench.benchmark.trackers import Trackers, tracking
 from toxbench.errors import TryAgainError
-from toxbench.executors.interface import Fault
+from toxbench.executors.interface import Executor, Fault
 from toxbench.executors.process import PROCESS_ENDED
 from toxbench.plugin.registry import Registry
 from toxbench.records import CellKey, CellRecord, EpochRecord, RunRecord
@@ -48,13 +48,24 @@ class Feedback(Interface):
 
 
 def run_plan(
-    plan: Plan, registry: Registry, feedback: Feedback, patience: float = 0
+    plan: Plan,
+    registry: Registry,
+    feedback: Feedback,
+    patience: float = 0,
+    executor: Executor | None = None,
 ) -> list[Failure]:
     """Compute every missing cell, store each at once, and write the leaderboard.
 
     A candidate that raises loses that cell only. The leaderboard is written also when the run is
     interrupted, of the cells that are there. A run that had to wait for another one, ``patience``
     seconds at most, does not repeat what that one stored.
+
+    Args:
+        plan: what to run.
+        registry: whose hooks are told.
+        feedback: hears how it goes on.
+        patience: see above.
+        executor: computes cells; None: what the plan asks for, or what pays.
 
     Returns:
         the cells that failed.
@@ -81,7 +92,7 @@ def run_plan(
             keeping = None if plan.where.executor == "ray" else plan.keeping
             setup = CellSetup(protocol=plan.protocol, writes=models, keeping=keeping)
             tasks = cell_tasks(missing, plan.devices)
-            executor_for(plan).compute(setup, iter(tasks), keeper)
+            (executor or executor_for(plan)).compute(setup, iter(tasks), keeper)
         finally:
             for folder in (plan.store.models.folder, plan.keeping.folder):
                 remove_temporaries(folder)  # of workers that were ended

@@ -77,6 +77,8 @@ def worker_count(plan: Plan) -> int:
     two cores (results/README.md). What decides is the whole plan, and not what is missing of it:
     a run that is taken up again goes on with as many threads a cell, and so to the same bytes.
     """
+    if plan.processes > 1:
+        return 1
     if plan.workers is not None:
         return plan.workers
     cells, gpus = _large(plan), _gpus(plan)

@@ -15,6 +15,7 @@ from toxbench.settings import TrainSettings
 from toxbench.store.models import ModelStore
 from toxbench.training.checkpoint import Keeping
 from toxbench.training.device import Device
+from toxbench.training.distributed import ALONE, Group
 from toxbench.training.weights import Weights
 
 OnEpoch = Callable[[EpochRecord], None]
@@ -129,18 +130,27 @@ class CellSetup(Setup):
     protocol: Protocol
     keeping: Keeping | None = None
 
-    def station(self, interruption: Interruption) -> "CellStation":
-        """Make what computes."""
+    def station(self, interruption: Interruption, group: Group = ALONE) -> "CellStation":
+        """Make what computes.
+
+        Args:
+            interruption: what asks it to leave.
+            group: the processes that compute the same cells.
+        """
         models = None if self.writes is None else ModelStore(self.writes)
         going_on = None if self.keeping is None else GoingOn(self.keeping, interruption)
-        return CellStation(self.protocol, models, going_on)
+        return CellStation(self.protocol, models, going_on, group)
 
 
 class CellStation:
     """Computes one cell at a time; what the cells of one candidate share is prepared once."""
 
     def __init__(
-        self, protocol: Protocol, models: ModelStore | None, going_on: GoingOn | None
+        self,
+        protocol: Protocol,
+        models: ModelStore | None,
+        going_on: GoingOn | None,
+        group: Group,
     ) -> None:
         """Prepare nothing yet.
 
@@ -148,7 +158,9 @@ class CellStation:
             protocol: the table and its folds.
             models: where trained models are written; None: nowhere.
             going_on: how trainings that are stopped are taken up again; None: they are not.
+            group: the processes that compute the same cells.
         """
+        self._group = group
         self._going_on = going_on
         self._protocol = protocol
         self._models = models
@@ -164,7 +176,12 @@ class CellStation:
         name = task.key.candidate, task.key.digest
         if self._current is None or self._current[0] != name:
             runner = CellRunner(
-                task.candidate, self._protocol, task.device, self._models, self._going_on
+                task.candidate,
+                self._protocol,
+                task.device,
+                self._models,
+                self._going_on,
+                self._group,
             )
             self._current = name, runner
         try:

@@ -18,9 +18,9 @@ from toxbench.plugin.backbone import Backbone
 from toxbench.settings import TrainSettings
 from toxbench.training.checkpoint import Checkpoints, NoCheckpoints
 from toxbench.training.device import Device, seeded
+from toxbench.training.distributed import ALONE, Group
 from toxbench.training.hub import sha256_of
 from toxbench.training.loop import Trainer
-from toxbench.training.memory import retried
 from toxbench.training.weights import Weights, tokenizer_files
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class Workbench:
         comments: Comments,
         device: Device,
         keep_module: bool = False,
+        group: Group = ALONE,
     ) -> None:
         """Load nothing yet.
 
@@ -49,7 +50,9 @@ class Workbench:
             device: where to train.
             keep_module: keep an untrained copy of the module of the last seed, for many trainings
                 with the same one. They start alike, whether it was kept or built again.
+            group: the processes that make the same trainers.
         """
+        self._group = group
         self._backbone = backbone
         self._weights = weights
         self._comments = comments
@@ -92,6 +95,7 @@ class Workbench:
         Raises:
             PluginError: as `trainer`.
             OutOfMemoryError: one comment at a time is too much.
+            CompanionError: another process of the group failed.
         """
 
         def attempt(micro_batch: int) -> Result:
@@ -99,7 +103,7 @@ class Workbench:
             with self.trainer(settings, seed, micro_batch, kept) as trainer:
                 return work(trainer)
 
-        return retried(attempt, settings.batch_size, smallest=1)
+        return self._group.retried(attempt, settings.batch_size)
 
     @contextmanager
     def trainer(
@@ -114,9 +118,9 @@ class Workbench:
         Raises:
             PluginError: the backbone breaks its contract, or has not what the settings ask for.
         """
-        tokens = self.tokens(settings.max_length)
+        tokens = self._group.one_by_one(lambda: self.tokens(settings.max_length))
         with seeded(seed, self._device):
-            module = self._module(seed)
+            module = self._group.together(lambda: self._module(seed))
             yield Trainer(
                 module,
                 self._backbone.head,
@@ -126,6 +130,7 @@ class Workbench:
                 self._device,
                 micro_batch=micro_batch,
                 checkpoints=checkpoints,
+                group=self._group,
             )
 
     @property

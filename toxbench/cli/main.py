@@ -4,7 +4,7 @@ import os
 import shlex
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import click
@@ -26,14 +26,19 @@ from toxbench.cli.rescore import rescore
 from toxbench.cli.run import run
 from toxbench.cli.signals import Ended, ending_in_order
 from toxbench.cli.speed import speed
+from toxbench.cli.spread import Spread
 from toxbench.cli.tune import tune
-from toxbench.errors import StorageError, ToxbenchError
+from toxbench.errors import SettingsError, StorageError, ToxbenchError
 from toxbench.report.words import printable
+from toxbench.training.place import ALONE, Place
 
 EXIT_CODES = (
     "Exit codes: 0 ok, 1 bug, 2 usage or settings, 3 data, 4 plugin, 5 some cells failed, "
     "6 storage, 75 try again later, 130 interrupted, 143 terminated."
 )
+
+# A terminal sends Ctrl-C to torchrun's processes, and torchrun then sends it once more.
+_ECHO_SECONDS = 1.0
 
 
 @click.group(
@@ -59,18 +64,36 @@ for command in (
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with a documented code; errors are one line on stderr."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    sys.exit(_code_of(words))
+    try:
+        place = Place.of(os.environ)
+    except SettingsError as error:
+        _say(str(error))
+        sys.exit(error.exit_code)
+    if place.size == 1:
+        sys.exit(_code_of(words, lambda: _run(words)))
+    spread = Spread(place, words)
+
+    def together() -> int:
+        with spread.joined():
+            return _run(words, spread)
+
+    sys.exit(spread.answer(lambda: _code_of(words, together, place, _ECHO_SECONDS)))
 
 
-def _code_of(words: list[str]) -> int:
+def _code_of(
+    words: list[str],
+    run: Callable[[], int],
+    place: Place = ALONE,
+    echo_seconds: float = 0.0,
+) -> int:
     """Run a command; say what went wrong and return the exit code."""
     code: int
     try:
-        with ending_in_order():
-            code = _run(words)
+        with ending_in_order(echo_seconds):
+            code = run()
             sys.stdout.flush()
     except Ended as ended:
-        _say(f"{ended}{_how_to_go_on(words)}")
+        _say(f"{ended}{_how_to_go_on(words, place)}")
         code = ended.exit_code
     except BrokenPipeError:
         # The reader of our output has left (| head). Python would complain again while closing.
@@ -106,25 +129,25 @@ def _code_of(words: list[str]) -> int:
     return code
 
 
-def _run(words: list[str]) -> int:
+def _run(words: list[str], spread: Spread | None = None) -> int:
     """Run a command; return the exit code that it asked for, after --help for one.
 
     Not by ``cli.main``, which takes a reader that has left for an error, and for the last word.
     """
     try:
-        with cli.make_context("toxbench", words) as context:
+        with cli.make_context("toxbench", words, obj=spread) as context:
             cli.invoke(context)
     except click.exceptions.Exit as leaving:
         return leaving.exit_code
     return 0
 
 
-def _how_to_go_on(words: Sequence[str]) -> str:
+def _how_to_go_on(words: Sequence[str], place: Place) -> str:
     """Give the command that takes up what was begun, where there is something to take up."""
     command = next((word for word in words if not word.startswith("-")), "")
     if command not in {"run", "tune"}:
         return ""
-    return f"; what was finished is stored. To go on: toxbench {shlex.join(words)}"
+    return f"; what was finished is stored. To go on: {place.command} {shlex.join(words)}"
 
 
 def _unusable(error: OSError) -> int:

@@ -16,9 +16,11 @@ from toxbench.errors import CellsFailedError
 from toxbench.records import PARTS
 from toxbench.report.words import duration
 from toxbench.settings import SplitSettings, TrainSettings
+from toxbench.training.place import ALONE
 
 if TYPE_CHECKING:
     from toxbench.benchmark.plan import Plan
+    from toxbench.cli.spread import Spread
     from toxbench.training.remembered import Remembered
 
 
@@ -35,7 +37,8 @@ if TYPE_CHECKING:
 @output_options
 @settings_options(TrainSettings)
 @settings_options(SplitSettings)
-def run(**values: Any) -> None:
+@click.pass_obj
+def run(spread: "Spread | None", /, **values: Any) -> None:
     """Train and compare backbones, and print a leaderboard.
 
     What is stored already is not trained again, so the same command goes on where it was
@@ -47,6 +50,10 @@ def run(**values: Any) -> None:
     settings = settings_from(values)
     registry = Registry.discover(settings.plugins)
     check_settings(settings, registry)
+    if spread is not None:
+        spread.check(settings)
+        if not spread.leads:
+            click.get_current_context().exit(spread.serve(registry))
     # Only now: torch and transformers take seconds to import.
     from toxbench.benchmark.plan import make_plan
     from toxbench.benchmark.run import run_plan
@@ -60,7 +67,8 @@ def run(**values: Any) -> None:
     ) as feedback:
         for problem in registry.problems:
             feedback.warn(str(problem))
-        plan = make_plan(settings, registry, download=not values["dry_run"])
+        place = ALONE if spread is None else spread.place
+        plan = make_plan(settings, registry, not values["dry_run"], place)
         for warning in plan.warnings:
             feedback.warn(warning)
         remembered = recall()
@@ -69,7 +77,7 @@ def run(**values: Any) -> None:
         feedback.say(_plan_text(plan, remembered))
         if values["dry_run"]:
             return
-        failures = run_plan(plan, registry, feedback)
+        failures = run_plan(plan, registry, feedback, executor=spread)
     print_leaderboard(load_leaderboard(plan.store), registry, "json" if values["as_json"] else None)
     if not values["as_json"] and not values["quiet"]:
         say(f"\nStored in {plan.store.folder}")
@@ -114,6 +122,9 @@ def _plan_text(plan: "Plan", remembered: "Remembered") -> str:
                 f"{device.precision} "
                 f"from {candidate.weights.record.label}"
             )
+            if plan.processes > 1:
+                portion = -(-candidate.settings.batch_size // plan.processes)
+                line += f"; {plan.processes} processes, {_count(portion, 'comment')} each"
         lines.append(line)
     lines += tracker_lines(plan)
     lines += _detectable(plan)

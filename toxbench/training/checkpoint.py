@@ -15,7 +15,9 @@ import torch
 
 from toxbench.atomic import atomic_file
 from toxbench.interruption import Asked
+from toxbench.training.distributed import Group
 
+OF_A_PROCESS = ("random", "dropout", "total")  # what differs between processes of one training
 State = dict[str, Any]  # tensors, numbers, texts, lists and dicts of them
 
 
@@ -123,6 +125,39 @@ class FileCheckpoints:
         with atomic_file(self._path) as file:
             np.savez(cast(Any, file), allow_pickle=False, **arrays)
         self._saved = time.monotonic()
+
+
+class SharedCheckpoints:
+    """Those of processes that train together: the first one keeps what each of them needs."""
+
+    def __init__(self, group: Group, own: FileCheckpoints) -> None:
+        """Ask nobody yet.
+
+        Args:
+            group: of the processes; each has to call the same methods at the same steps.
+            own: of the first one; what it is asked concerns each.
+        """
+        self._group = group
+        self._own = own
+
+    def load(self) -> State | None:
+        """Return the state to go on from, as the first process finds it."""
+        state: State | None = self._group.of_the_first(self._own.load)
+        return None if state is None else state | state["processes"][self._group.rank]
+
+    def is_due(self) -> bool:
+        """Whether it is time by the first one's clock."""
+        return self._group.agree(self._own.is_due())
+
+    def is_asked(self) -> bool:
+        """Whether a process is asked to stop."""
+        return self._group.any(self._own.is_asked())
+
+    def save(self, state: State) -> None:
+        """Keep the state; raises as `FileCheckpoints.save` in the first process."""
+        each = self._group.gathered({name: state[name] for name in OF_A_PROCESS})
+        if self._group.rank == 0:
+            self._own.save(state | {"processes": each})
 
 
 def _outline(value: Any, arrays: dict[str, npt.NDArray[Any]]) -> Any:

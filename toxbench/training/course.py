@@ -14,6 +14,7 @@ from toxbench.data.split import Rows
 from toxbench.records import EpochRecord
 from toxbench.training.checkpoint import State
 from toxbench.training.device import Device, random_state, set_random_state
+from toxbench.training.distributed import Replica
 from toxbench.training.dropout import CheapDropout
 from toxbench.training.losses import Loss
 
@@ -34,6 +35,7 @@ class Course:
     """A training.
 
     Attributes:
+        replica: of the module, as this process computes with it.
         rows: to train on.
         chooses: among the weights of all looks; else the last ones are kept.
         steps_an_epoch: steps of the optimizer in one pass over them.
@@ -52,6 +54,7 @@ class Course:
     """
 
     module: nn.Module
+    replica: Replica
     device: Device
     rows: Rows
     chooses: bool

@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 
 from toxbench.errors import SettingsError
+from toxbench.training.place import Place
 
 Precision = Literal["bf16", "fp32"]
 DEVICES = ("auto", "cuda", "mps", "cpu")
@@ -57,6 +58,26 @@ def choose_device(asked: str = "auto", precision: str = "auto") -> Device:
     if precision == "auto":
         precision = "bf16" if _computes_bf16(kind) else "fp32"
     return Device(device, "bf16" if precision == "bf16" else "fp32", _device_name(kind))
+
+
+def take_device(asked: str, place: Place) -> None:
+    """Make a process's own GPU the one that ``cuda`` means in it, where it computes on GPUs.
+
+    Raises:
+        SettingsError: as `choose_device`; this machine has fewer GPUs than processes; or several
+            processes cannot train together on that kind of device.
+    """
+    kind = choose_device(asked, "fp32").kind
+    if kind == "mps":
+        raise SettingsError("torchrun's processes cannot train together on mps; use --device cpu")
+    if kind == "cuda":
+        count = torch.cuda.device_count()
+        if place.local_size > count:
+            raise SettingsError(
+                f"torchrun started {place.local_size} processes on a machine with {count} GPUs; "
+                f"use --nproc-per-node {count}"
+            )
+        torch.cuda.set_device(place.local_rank)
 
 
 def _auto() -> str:

@@ -1,7 +1,7 @@
 """The one training loop, for every backbone on every device."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -15,13 +15,14 @@ from toxbench.data.split import Rows, Split
 from toxbench.data.table import Targets
 from toxbench.data.tokens import Tokens
 from toxbench.errors import CellsFailedError
-from toxbench.interruption import Stopped
+from toxbench.interruption import Stopped, never
 from toxbench.records import EpochRecord, Scores
 from toxbench.settings import TrainSettings
 from toxbench.training.batching import Batch, Batcher, epoch_batches
 from toxbench.training.checkpoint import Checkpoints, NoCheckpoints, State
 from toxbench.training.course import Course, Trained
 from toxbench.training.device import Device, Precision
+from toxbench.training.distributed import ALONE, Group, Pass
 from toxbench.training.dropout import CheapDropout
 from toxbench.training.losses import LOSSES
 from toxbench.training.parameters import parameter_groups, set_dropout
@@ -51,6 +52,7 @@ class Trainer:
         tricks: Tricks = ALL,
         micro_batch: int | None = None,
         checkpoints: Checkpoints | None = None,
+        group: Group = ALONE,
     ) -> None:
         """Move the module and the tokens to the device.
 
@@ -62,9 +64,10 @@ class Trainer:
             settings: how to train.
             device: where.
             tricks: what to do to be fast.
-            micro_batch: comments in one forward pass, where memory does not allow ``batch_size``;
-                gradients of more passes then make the same step.
+            micro_batch: comments in one forward pass, where memory does not allow this process's
+                part of ``batch_size``; gradients of more passes then make the same step.
             checkpoints: where the training's state is kept; None: nowhere.
+            group: the processes that do the same with the same.
 
         Raises:
             PluginError: no parameter belongs to the head, or the settings ask for what the module
@@ -77,7 +80,8 @@ class Trainer:
         self._targets = targets
         self._tricks = tricks
         self._head = head
-        self._micro_batch = micro_batch or settings.batch_size
+        self._group = group
+        self._micro_batch = micro_batch or group.portion(settings.batch_size)
         self._checkpoints: Checkpoints = checkpoints or NoCheckpoints()
         self._finished: State | None = None
         self._batcher = Batcher(
@@ -133,12 +137,12 @@ class Trainer:
         with self._used_rows(split.train):
             course = self._course(split, seed)
             going = self._going_on(course, keep, on_epoch, is_over)
-            steps = self._steps_of(course)
+            steps, agree = self._steps_of(course), self._group.agree
             while going and not course.is_done:
                 record = self._stretch(course, steps, split.validation, validate)
-                course.look(record, not course.chooses or keep(record.validation))
+                course.look(record, not course.chooses or agree(keep(record.validation)))
                 on_epoch(record)
-                going = not is_over(record.validation)
+                going = not agree(is_over(record.validation))
             trained = course.finish()
             self._finished = course.state()
             return trained
@@ -155,8 +159,15 @@ class Trainer:
             device = replace(self._device, precision=precision)
             label_count = self._targets.shape[1]
             predictor = Predictor(self._module, label_count, self._settings.max_length, device)
+        # Processes that compute together stop together, between two steps.
+        is_asked = self._checkpoints.is_asked if self._group.size == 1 else never
+
+        def work(some: Rows) -> Probabilities:
+            return predictor.predict(self._batcher, some, is_asked)
+
+        self._group.same_buffers(self._module)
         try:
-            return predictor.predict(self._batcher, rows, self._checkpoints.is_asked)
+            return self._group.divided(rows, self._batcher.lengths, work)
         except Stopped:
             if self._finished is not None:
                 self._checkpoints.save(self._finished)
@@ -169,8 +180,11 @@ class Trainer:
             parameter_groups(self._module, self._head, settings), settings, self._device
         )
         an_epoch = steps_an_epoch(settings, len(rows))
+        replica = self._group.replica(self._predictor.forward)
+        self._group.own_noise(seed)
         return Course(
             module=self._module,
+            replica=replica,
             device=self._device,
             rows=rows,
             chooses=settings.selection == "best" and len(split.validation) > 0,
@@ -223,7 +237,7 @@ class Trainer:
                 clock = time.perf_counter()
             if asked:
                 raise Stopped
-        mean_loss = float(course.total) / max(1, course.comments)
+        mean_loss = self._group.sum(float(course.total)) / max(1, course.comments)
         course.seconds += time.perf_counter() - clock
         number = len(course.records) + 1
         if not np.isfinite(mean_loss):
@@ -242,12 +256,15 @@ class Trainer:
 
     def _step(self, course: Course, step: "_Step") -> None:
         """Make one step of the optimizer."""
-        for batch in step.batches:
-            with self._device.autocast(), course.dropout:
-                logits = self._predictor.logits(batch)
-            value = course.loss(logits, batch.targets)
-            (value * (len(batch) / step.comments)).backward()  # type: ignore[no-untyped-call]
-            course.total += value.detach() * len(batch)
+        for one, batch in zip(step.passes, step.batches, strict=True):
+            with course.replica.passing(is_last=one is step.passes[-1]):
+                with self._device.autocast(), course.dropout:
+                    logits = course.replica.forward(batch.input_ids, batch.attention_mask)
+                value = course.loss(logits, batch.targets)
+                # A group averages the gradients of its processes; what is meant is their sum.
+                weight = one.counted * self._group.size / step.comments
+                (value * weight).backward()  # type: ignore[no-untyped-call]
+            course.total += value.detach() * one.counted
         if self._settings.clip_norm > 0:
             nn.utils.clip_grad_norm_(self._module.parameters(), self._settings.clip_norm)
         course.optimizer.step()
@@ -261,9 +278,10 @@ class Trainer:
         while True:
             course.begin_epoch()
             steps = list(self._drawn(course))[course.step % course.steps_an_epoch :]
-            batches = self._batcher.batches([rows for step in steps for rows in step])
-            for step in steps:
-                yield _Step(sum(map(len, step)), islice(batches, len(step)))
+            own = [self._group.share(step) for step in steps]
+            batches = self._batcher.batches([one.rows for passes in own for one in passes])
+            for step, passes in zip(steps, own, strict=True):
+                yield _Step(sum(map(len, step)), passes, islice(batches, len(passes)))
 
     def _drawn(self, course: Course) -> Iterator[list[Rows]]:
         """Draw one epoch's batches; yield, for each step, the rows of its forward passes."""
@@ -298,9 +316,16 @@ class Trainer:
 
 @dataclass(frozen=True)
 class _Step:
-    """What one step of the optimizer is made of: batches that are gathered as they are needed."""
+    """What one step of the optimizer is made of.
+
+    Attributes:
+        comments: in all processes.
+        passes: of this process.
+        batches: one for each of them, gathered as they are needed.
+    """
 
     comments: int
+    passes: Sequence[Pass]
     batches: Iterator[Batch]
 
 

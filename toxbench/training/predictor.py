@@ -26,6 +26,20 @@ _BATCHES_AHEAD = 256
 Probabilities = npt.NDArray[np.float32]
 
 
+class Forward(nn.Module):
+    """A backbone's module whose output is the checked logits, and nothing around them."""
+
+    def __init__(self, module: nn.Module, label_count: int) -> None:
+        super().__init__()
+        self.module = module
+        self._label_count = label_count
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Return float32 logits ``[batch, label]``; raises as `checked_logits`."""
+        output: Any = self.module(input_ids=input_ids, attention_mask=attention_mask)
+        return checked_logits(output, len(input_ids), self._label_count)
+
+
 class Predictor:
     """Predicts with one module, whatever was done to it in between."""
 
@@ -40,6 +54,7 @@ class Predictor:
             max_length: tokens that no row has more of.
             device: where, and in which precision.
         """
+        self.forward = Forward(module, label_count)
         self._module = module
         self._label_count = label_count
         self._max_length = max_length
@@ -71,8 +86,8 @@ class Predictor:
 
     def logits(self, batch: Batch) -> torch.Tensor:
         """Run the module on some rows; return float32 logits ``[batch, label]``."""
-        output: Any = self._module(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
-        return checked_logits(output, len(batch), self._label_count)
+        logits: torch.Tensor = self.forward(batch.input_ids, batch.attention_mask)
+        return logits
 
     def _predict(
         self, batcher: Batcher, rows: Rows, at_once: int, is_asked: Asked
