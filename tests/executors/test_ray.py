@@ -199,7 +199,7 @@ def test_ray_has_to_be_installed(run: Callable[..., Any], monkeypatch: pytest.Mo
     ("asked", "said"),
     [
         ({"ray_address": "auto"}, "--ray-address needs --executor ray"),
-        ({"executor": "ray", "ray_address": "me@host"}, "HOST:PORT"),
+        ({"executor": "ray", "ray_address": "me@host"}, "ray_address = .me@host"),
         ({"executor": "dask"}, "executor"),
         ({"gpus_per_cell": 1.5}, "gpus_per_cell"),
     ],

@@ -4,8 +4,6 @@ import unicodedata
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from toxbench.data.numbering import first_come, numbered
 from toxbench.data.table import Comments
@@ -26,6 +24,9 @@ def row_groups(comments: Comments) -> npt.NDArray[np.int64]:
     Returns:
         int64 ``[row]``: numbers from 0, in the order of each group's first row.
     """
+    from scipy.sparse import coo_array  # a kept leaderboard is printed without
+    from scipy.sparse.csgraph import connected_components
+
     texts = numbered(map(plain_text, comments.texts))
     if comments.groups is None:
         return texts

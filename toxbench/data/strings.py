@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
+
+if TYPE_CHECKING:  # imported below where it is used: a kept leaderboard is printed without
+    import pyarrow as pa
 
 _AT_ONCE = 10_000
 
@@ -19,13 +21,15 @@ class Strings(Sequence[Text]):
     It is equal to any sequence of the same texts, and is pickled as the bytes that it is.
     """
 
-    def __init__(self, array: pa.Array) -> None:
+    def __init__(self, array: "pa.Array") -> None:
         """Hold an array of strings as it is."""
         self._array = array
 
     @classmethod
     def of(cls, values: Iterable[Text]) -> "Strings[Text]":
         """Put texts end to end, a few at a time."""
+        import pyarrow as pa
+
         values = iter(values)
         blocks = iter(lambda: list(islice(values, _AT_ONCE)), [])
         chunks = [pa.array(block, pa.large_string()) for block in blocks]
@@ -34,6 +38,8 @@ class Strings(Sequence[Text]):
     @classmethod
     def of_column(cls, column: Any) -> "Strings[Text]":
         """Take the texts of a pandas column of strings; what is missing there is None."""
+        import pyarrow as pa
+
         array = pa.array(column, pa.large_string(), from_pandas=True)
         return cls(array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array)
 
@@ -44,6 +50,8 @@ class Strings(Sequence[Text]):
         Raises:
             ValueError: they are none.
         """
+        import pyarrow as pa
+
         offsets = np.concatenate([np.zeros(1, dtype=np.int64), ends.astype(np.int64)])
         buffers = [None, pa.py_buffer(offsets), pa.py_buffer(np.ascontiguousarray(data))]
         array = pa.Array.from_buffers(pa.large_string(), len(ends), buffers)
@@ -92,6 +100,8 @@ class Strings(Sequence[Text]):
 
     def take(self, rows: npt.NDArray[np.int64]) -> "Strings[Text]":
         """Return the texts of some rows, in their order."""
+        import pyarrow as pa
+
         return Strings(self._array.take(pa.array(rows)))
 
 
