@@ -3,6 +3,7 @@
 import hashlib
 import struct
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import BinaryIO, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from filelock import FileLock
 
-from toxbench.atomic import atomic_file
+from toxbench.atomic import atomic_file, make_folder
 from toxbench.errors import StorageError
 
 _TEXTS_AT_ONCE = 10_000
@@ -81,15 +83,26 @@ def tokenise(
     path = cache / f"{_key(identity, texts, max_length)}.tokens"
     stored = _read(path)
     if stored is None:
-        with atomic_file(path) as file:
-            _write(file, tokenizer, texts, max_length)
-        stored = _read(path)
+        with _by_one_process(path, len(texts)):
+            stored = _read(path)  # of the process that was waited for
+            if stored is None:
+                with atomic_file(path) as file:
+                    _write(file, tokenizer, texts, max_length)
+                stored = _read(path)
     if stored is None:
         raise StorageError(
             f"{path} is not as it was just written; check that disk, or name another folder with "
             "TOXBENCH_CACHE, and start the same command again"
         )
     return stored
+
+
+def _by_one_process(path: Path, rows: int) -> AbstractContextManager[object]:
+    """Let other workers wait where tokenising takes long; for few rows a lock is not worth it."""
+    if rows <= _TEXTS_AT_ONCE:
+        return nullcontext()
+    make_folder(path.parent)
+    return FileLock(path.with_name(f".{path.name}.lock"))
 
 
 def _key(identity: str, texts: Sequence[str], max_length: int) -> str:
