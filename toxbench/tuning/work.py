@@ -47,7 +47,11 @@ class TrialWork:
                 yield None
                 continue
             trial, slot = one
-            configuration = configure(trial, slot)
+            try:
+                configuration = configure(trial, slot)
+            except UpdateFinishedTrialError:  # taken for lost meanwhile
+                self._index.leave(one)
+                continue
             task = TrialTask(
                 candidate=self._definition.candidate,
                 device=self._definition.device,
