@@ -29,7 +29,7 @@ Settings = TypeVar("Settings", bound=BaseModel)
 INNER_FOLDS = 5
 DEFAULT_TRIALS = 20
 _LONGEST_NAME, _LONGEST_PATH = 255, 4000  # bytes; Linux takes 4095 in all, with what we add
-_ADDRESS = re.compile(r"auto|(ray://)?[^\s/:@]+:[0-9]{1,5}")
+_ADDRESS = re.compile(r"auto|[^\s/:@]+:[0-9]{1,5}")
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -267,7 +267,9 @@ class RunSettings(Frozen):
     @classmethod
     def _is_an_address(cls, value: str | None) -> str | None:
         if value is not None and not _ADDRESS.fullmatch(value):
-            raise ValueError("an address is auto, HOST:PORT or ray://HOST:PORT")
+            raise ValueError(
+                "an address is auto or HOST:PORT; a command joins the cluster from one of its nodes"
+            )
         return value
 
     @field_validator("data", "results")

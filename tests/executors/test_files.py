@@ -6,6 +6,7 @@ import pytest
 
 from toxbench.errors import StorageError
 from toxbench.executors.files import files_of, folder_here, hashes, keep_sent, put_files, take_files
+from toxbench.executors.ray import without_secrets
 from toxbench.executors.ray_task import environ_there
 
 
@@ -62,3 +63,9 @@ def test_files_come_back_into_their_folder_and_no_other(tmp_path: Path) -> None:
 def test_a_node_keeps_what_names_its_places() -> None:
     asked = {"A": "asked", "B": "asked", "LD_PRELOAD": "x", "TOXBENCH_CACHE": "/c", "HF_TOKEN": "t"}
     assert environ_there(asked, {"B": "own"}) == {"A": "asked", "B": "own"}
+
+
+def test_secrets_do_not_travel() -> None:
+    secret = ["HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "DB_PASSWORD", "API_KEY"]
+    plain = ["OMP_NUM_THREADS", "TOKENIZERS_PARALLELISM", "KEYBOARD", "MARK"]
+    assert set(without_secrets(dict.fromkeys([*secret, *plain], "x"))) == set(plain)

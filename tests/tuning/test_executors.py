@@ -11,7 +11,7 @@ from support import install_plugin
 if TYPE_CHECKING:
     from conftest import Search
 
-SAME = {"sampler": "random", "pruner": "none", "trials": 3}  # no trial depends on another one
+SAME = {"sampler": "random", "pruner": "none", "trials": 2, "finalists": 1}
 DIFFERENT = {"worker", "uid", "seconds", "finished", "checksum", "epoch_scores", "attributes"}
 
 
@@ -45,11 +45,11 @@ def test_workers_and_ray_train_the_same_trials(
     beside, there = search_in(search, tmp_path / "beside"), search_in(search, tmp_path / "there")
     beside.tune(tune=SAME, workers=2)
     there.tune(tune=SAME, executor="ray", ray_address=cluster.address)
-    assert len(trials(search)) == 3
+    assert len(trials(search)) == 2
     assert trials(beside) == trials(search)
     assert trials(there) == trials(search)
     for other in (beside, there):
-        other.check(trials=3)
+        other.check(trials=2)
 
 
 def search_in(search: "Search", results: Path) -> "Search":

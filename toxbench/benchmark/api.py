@@ -97,7 +97,7 @@ def run(
         tuned: each backbone once more, with the settings that `toxbench.tune` found.
         workers: cells computed at once, in processes; default what pays.
         executor: ``local`` (default: this machine) or ``ray``; results are the same.
-        ray_address: of a Ray cluster: ``auto``, ``HOST:PORT`` or ``ray://HOST:PORT``; default a
+        ray_address: of a Ray cluster: ``auto`` or ``HOST:PORT``; default a
             Ray of its own on this machine.
         cpus_per_cell: threads, and Ray's CPUs, of a cell; default cores shared among ``workers``.
         gpus_per_cell: share of a GPU that a cell on CUDA gets, in (0, 1]; default 1.

@@ -172,7 +172,7 @@ def experiment_options(command: Command) -> Command:
         click.option(
             "--ray-address",
             metavar="ADDRESS",
-            help="Of a Ray cluster that you trust: auto, HOST:PORT or ray://HOST:PORT. [a Ray of "
+            help="Of a Ray cluster that you trust: auto or HOST:PORT. [a Ray of "
             "its own on this machine]",
         ),
         click.option(

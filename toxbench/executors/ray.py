@@ -4,6 +4,7 @@ There its threads, signal handlers, banners and crashes reach nothing of ours, a
 does not answer can be left without waiting.
 """
 
+import re
 import socket
 import subprocess
 import sys
@@ -41,6 +42,12 @@ _ERRORS: dict[str, type[ToxbenchError]] = {
 }
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
 _END, _FULL = object(), object()
+_SECRET = re.compile(r"(^|_)(TOKEN|SECRET|PASSW\w*|CREDENTIALS?|(API_?|ACCESS_)?KEY(_ID)?)(_|$)")
+
+
+def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
+    """Leave out variables whose names say that they open something; no other machine needs them."""
+    return {name: value for name, value in environ.items() if not _SECRET.search(name.upper())}
 
 
 @dataclass(frozen=True)
@@ -99,7 +106,7 @@ class OnRay:
 
     def _connect(self, setup: Setup, cluster: "_Cluster") -> None:
         terms = Terms(
-            environ=self.environ,
+            environ=without_secrets(self.environ),
             path=tuple(sys.path),
             threads=self.cpus,
             seconds=self.seconds,
@@ -215,7 +222,7 @@ def _probe(address: str | None) -> None:
     """
     if address is None or address == "auto":
         return
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+    host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), _TO_ANSWER).close()
     except (OSError, OverflowError, UnicodeError) as error:
