@@ -36,6 +36,8 @@ PRESETS: Mapping[str, Preset] = {
             "loss": "bce",
             "selection": "last",
             "precision": "fp32",
+            "eval_steps": None,
+            "patience": None,
         },
         split={"test_size": 0.2, "validation_size": 0.0, "split_seed": 42},
     )
