@@ -1,4 +1,4 @@
-"""How time and memory of each stage grow with the table: 10,000 to 1,000,000 rows.
+"""How time and memory of each stage grow with the table: 1,000 to 1,000,000 rows.
 
 Run by hand: ``pytest tests/bench/test_growth.py -m bench -s``. Each size has a process of its own,
 ``python tests/bench/test_growth.py ROWS FOLDER``, so that a peak is that size's; that command with
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.bench
 
-SIZES = (10_000, 100_000, 1_000_000)
+SIZES = (1_000, 10_000, 100_000, 1_000_000)
 CANDIDATES = 6
 MOST_MEMORY = 6 * 1024  # MiB, of one process at 2,000,000 rows
 MOST_SECONDS = {f"leaderboard of {CANDIDATES}, with intervals": 60.0}
