@@ -139,8 +139,8 @@ def test_the_notebook_preset_is_the_study_to_the_letter() -> None:
         "loss": "bce",
         "selection": "last",
         "precision": "fp32",
-        "eval_steps": None,
-        "patience": None,
+        "eval_steps": 0,
+        "patience": 0,
     }
     assert layered(SplitSettings, recipe.split).model_dump(exclude_unset=True) == {
         "test_size": 0.2,

@@ -36,8 +36,8 @@ PRESETS: Mapping[str, Preset] = {
             "loss": "bce",
             "selection": "last",
             "precision": "fp32",
-            "eval_steps": None,
-            "patience": None,
+            "eval_steps": 0,
+            "patience": 0,
         },
         split={"test_size": 0.2, "validation_size": 0.0, "split_seed": 42},
     )

@@ -90,11 +90,11 @@ class TrainSettings(Frozen):
     precision: Literal["auto", "bf16", "fp32"] = Field(
         "auto", description="auto: bf16 where the hardware computes in it"
     )
-    eval_steps: int | None = Field(
-        None, ge=1, description="steps between two looks at validation; unset: an epoch"
+    eval_steps: int = Field(
+        0, ge=0, description="steps between two looks at validation; 0: an epoch"
     )
-    patience: int | None = Field(
-        None, ge=1, description="looks without a higher score that end training; unset: never"
+    patience: int = Field(
+        0, ge=0, description="looks without a higher score that end training; 0: never"
     )
 
     @property
@@ -104,7 +104,7 @@ class TrainSettings(Frozen):
         Fields that are younger than stored results count only where they are set, so that what
         was stored before there were such fields is still found.
         """
-        unset = {name for name in _YOUNGER if getattr(self, name) is None}
+        unset = {name for name in _YOUNGER if not getattr(self, name)}
         return self.model_dump(mode="json", exclude=unset)
 
 

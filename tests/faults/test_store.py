@@ -170,7 +170,7 @@ def newer_protocol(store: CellStore) -> Path:
 def newer_rows(store: CellStore) -> Path:
     path = store.folder / "rows.safetensors"
     text, tensors = unseal("rows", path.read_bytes())
-    content = json.loads(text) | {"schema_version": 2}
+    content = json.loads(text) | {"schema_version": 99}
     path.write_bytes(seal("rows", json.dumps(content), tensors))
     return path
 

@@ -90,7 +90,7 @@ def test_looks_come_after_so_many_steps_and_at_the_end(training: Training) -> No
 
 def test_looks_do_not_change_what_is_learnt(training: Training) -> None:
     last = {"selection": "last", "dropout": 0.0}
-    assert training(**last)[1] == training(**last, eval_steps=None)[1]
+    assert training(**last)[1] == training(**last, eval_steps=0)[1]
 
 
 def test_patience_ends_a_training_and_the_best_weights_stay(training: Training) -> None:

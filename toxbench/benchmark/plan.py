@@ -256,7 +256,7 @@ def _check_looks(candidates: list[BackboneCandidate], protocol: Protocol) -> Non
     if all(len(fold.validation) for fold in protocol.folds):
         return
     for name in ("eval_steps", "patience"):
-        if any(getattr(candidate.settings, name) is not None for candidate in candidates):
+        if any(getattr(candidate.settings, name) for candidate in candidates):
             raise SettingsError(
                 f"{name} needs validation rows, and there are none; set --validation-size above 0"
             )

@@ -147,8 +147,10 @@ def _rows(tokenizer: Tokenizer, texts: list[str], max_length: int) -> list[list[
     """Return each text's ids; fast tokenizers work on all cores here, with threads of their own."""
     if not texts:
         return []
-    # Masks follow from the lengths, and cost a quarter of the time.
-    only_ids = {"return_attention_mask": False, "return_token_type_ids": False}
+    only_ids: dict[str, bool] = {}
+    if hasattr(tokenizer, "model_input_names"):  # Hugging Face's own; others need not know these
+        # Masks follow from the lengths, and cost a quarter of the time.
+        only_ids = {"return_attention_mask": False, "return_token_type_ids": False}
     return tokenizer(texts, truncation=True, max_length=max_length, **only_ids)["input_ids"]
 
 

@@ -58,11 +58,11 @@ class EpochChoice:
 class Patience:
     """Ends a training after so many looks in a row without a higher headline score."""
 
-    def __init__(self, looks: int | None) -> None:
+    def __init__(self, looks: int) -> None:
         """Begin.
 
         Args:
-            looks: None: it never ends.
+            looks: 0: it never ends.
         """
         self._looks = looks
         self._highest = -1.0
@@ -73,4 +73,4 @@ class Patience:
         score = scores.get("headline") or 0.0
         self._in_vain = 0 if score > self._highest else self._in_vain + 1
         self._highest = max(self._highest, score)
-        return self._looks is not None and self._in_vain >= self._looks
+        return 0 < self._looks <= self._in_vain

@@ -93,6 +93,6 @@ def read_rows(folder: Path) -> StoredRows:
 
 
 def _ids(known: dict[str, Any], tensors: Tensors) -> Sequence[str]:
-    if known["schema_version"] == 1:
+    if "ids" in known:  # version 1
         return tuple(known["ids"])
     return Strings.from_flat(tensors["ids"], tensors["id_ends"])

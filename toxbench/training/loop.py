@@ -244,7 +244,7 @@ class Trainer:
             raise DivergedError(
                 f"the training loss of epoch {number} is {mean_loss}; lower the learning rate"
             )
-        by_steps = self._settings.eval_steps is not None
+        by_steps = self._settings.eval_steps > 0
         return EpochRecord(
             epoch=number,
             train_loss=mean_loss,

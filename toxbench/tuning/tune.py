@@ -116,7 +116,7 @@ def plan_tuning(settings: RunSettings, registry: Registry, download: bool = True
 
 def _check_looks(candidate: BackboneCandidate) -> None:
     for name in ("eval_steps", "patience"):
-        if getattr(candidate.settings, name) is not None:
+        if getattr(candidate.settings, name):
             raise SettingsError(
                 f"{name} is set for {candidate.name}; tune scores the last epoch of each training "
                 "and ends bad ones itself (--pruner), so leave it out"
