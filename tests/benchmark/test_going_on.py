@@ -84,9 +84,8 @@ def whole(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
     [
         pytest.param(signal.SIGTERM, [], marks=pytest.mark.faults(21)),
         pytest.param(signal.SIGTERM, ["--workers", "1"], marks=pytest.mark.faults(21)),
-        pytest.param(signal.SIGINT, ["--workers", "1"], marks=pytest.mark.faults(20)),
     ],
-    ids=["here", "worker", "ctrl-c"],
+    ids=["here", "worker"],
 )
 def test_a_signal_keeps_the_state_and_the_same_command_goes_on(
     whole: tuple[Path, Path], checkpoint: Path, tmp_path: Path, workers: list[str], number: int
