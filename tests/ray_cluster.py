@@ -57,7 +57,7 @@ def serve() -> None:
 
     head = {"num_cpus": 0, "object_store_memory": MEMORY, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args=head)
-    nodes: dict[str, Any] = {}
+    nodes: dict[str, Any] = {"head": cluster.head_node}
     print(json.dumps({"address": cluster.address}), flush=True)
     for line in sys.stdin:
         asked = json.loads(line)

@@ -9,17 +9,9 @@ import pytest
 from pydantic import ValidationError
 
 from toxbench.errors import SettingsError
+from toxbench.layers import layered, read_config, run_settings
 from toxbench.presets import PRESETS, preset
-from toxbench.settings import (
-    ColumnSettings,
-    RunSettings,
-    SplitSettings,
-    TrainSettings,
-    digest,
-    layered,
-    read_config,
-    run_settings,
-)
+from toxbench.settings import ColumnSettings, RunSettings, SplitSettings, TrainSettings, digest
 
 
 def test_a_later_layer_wins_field_by_field() -> None:

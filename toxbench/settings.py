@@ -1,4 +1,4 @@
-"""Frozen, validated settings. The order that decides: flags > --config TOML > preset > plugin.
+"""Frozen, validated settings; layers.py puts them together.
 
 Every field of `TrainSettings` and `SplitSettings` is also a command-line option and a TOML key of
 the same name, so a new setting is one new field here beside the code that uses it.
@@ -8,24 +8,18 @@ import hashlib
 import json
 import math
 import re
-import tomllib
-from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
-    ValidationError,
     ValidationInfo,
     field_validator,
 )
 
-from toxbench.errors import SettingsError, nearest
-
-Settings = TypeVar("Settings", bound=BaseModel)
 INNER_FOLDS = 5
 DEFAULT_TRIALS = 20
 _LONGEST_NAME, _LONGEST_PATH = 255, 4000  # bytes; Linux takes 4095 in all, with what we add
@@ -317,85 +311,6 @@ class TuneSettings(Frozen):
     @classmethod
     def _is_a_time(cls, value: str | None) -> str | None:
         return _time(value)
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """Read a TOML file whose keys are the fields of `RunSettings`.
-
-    Raises:
-        SettingsError: the file cannot be read or is not TOML.
-    """
-    try:
-        return tomllib.loads(possible_path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"--config {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"--config {path}: not TOML: {error}") from error
-    except ValueError as error:
-        raise SettingsError(f"--config: {error}") from error
-
-
-def run_settings(config: Mapping[str, Any], flags: Mapping[str, Any]) -> RunSettings:
-    """Merge a config file and flags, flags first; tables are merged field by field.
-
-    A training flag also wins over what the file says for one backbone alone.
-
-    Raises:
-        SettingsError: a key is unknown or a value is impossible.
-    """
-    settings = layered(RunSettings, _merged(config, flags))
-    flagged = flags.get("train", {})
-    own = {
-        backbone: {name: value for name, value in table.items() if name not in flagged}
-        for backbone, table in settings.backbone.items()
-    }
-    return settings.model_copy(update={"backbone": own})
-
-
-def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay one tree of tables over another, field by field."""
-    merged = dict(below)
-    for name, value in above.items():
-        under = merged.get(name)
-        if isinstance(under, Mapping) and isinstance(value, Mapping):
-            value = _merged(under, value)
-        merged[name] = value
-    return merged
-
-
-def layered(kind: type[Settings], *layers: Mapping[str, Any]) -> Settings:
-    """Build settings from layers; a later layer wins over an earlier one, field by field.
-
-    Raises:
-        SettingsError: a key is unknown or a value is out of range (one line, with the fix).
-    """
-    merged: dict[str, Any] = {}
-    for layer in layers:
-        merged |= layer
-    try:
-        return kind(**merged)
-    except ValidationError as error:
-        raise SettingsError(_one_line(error, kind)) from error
-
-
-def _one_line(error: ValidationError, kind: type[BaseModel]) -> str:
-    """Say the first problem that pydantic found in words that name the setting."""
-    first = error.errors()[0]
-    name = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        *tables, key = map(str, first["loc"])
-        return f"unknown setting {name!r}{nearest(key, _fields(kind, tables))}"
-    return f"setting {name} = {first['input']!r}: {first['msg'].lower()}"
-
-
-def _fields(kind: type[BaseModel], tables: Sequence[str]) -> Iterable[str]:
-    """Return the names that a table of some settings has."""
-    for table in tables:
-        inner = kind.model_fields[table].annotation
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            return ()
-        kind = inner
-    return kind.model_fields
 
 
 def seconds(text: str) -> float:

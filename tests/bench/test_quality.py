@@ -14,8 +14,8 @@ from toxbench.benchmark.plan import Plan, make_plan
 from toxbench.benchmark.workbench import Workbench
 from toxbench.evaluation.epochs import EpochChoice, epoch_scores
 from toxbench.evaluation.metrics import evaluate
+from toxbench.layers import run_settings
 from toxbench.plugin.registry import Registry
-from toxbench.settings import run_settings
 from toxbench.training.device import seeded
 from toxbench.training.loop import Trainer
 from toxbench.training.tricks import ALL, PLAIN, Tricks

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from toxbench.data.table import read_comments
+from toxbench.layers import run_settings
 from toxbench.plugin.registry import Registry
 from toxbench.report.speed import terminal_tables
-from toxbench.settings import run_settings
 from toxbench.speed.measure import measure
 from toxbench.speed.request import Shape, SpeedRequest
 

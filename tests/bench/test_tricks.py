@@ -13,8 +13,8 @@ from toxbench.benchmark.plan import Plan, make_plan
 from toxbench.benchmark.workbench import Workbench
 from toxbench.data.split import Split
 from toxbench.evaluation.epochs import epoch_scores
+from toxbench.layers import run_settings
 from toxbench.plugin.registry import Registry
-from toxbench.settings import run_settings
 from toxbench.training.device import choose_device, seeded
 from toxbench.training.loop import Trainer
 from toxbench.training.tricks import ALL, PLAIN, Tricks

@@ -20,8 +20,8 @@ from toxbench.executors.machine import (
     environs_of_workers,
     gpu_names,
 )
+from toxbench.layers import run_settings
 from toxbench.plugin.registry import Registry
-from toxbench.settings import run_settings
 
 LONG = 10**7  # epochs: nothing is trained here
 

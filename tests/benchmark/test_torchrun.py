@@ -41,12 +41,12 @@ class Torchrun:
         )  # fmt: skip
         self.heard = ""
 
-    def until(self, beginning: str) -> "Torchrun":
-        """Read what is said until a line begins like this."""
+    def until(self, words: str) -> "Torchrun":
+        """Read what is said until a line has these words."""
         assert self.process.stderr is not None
         for line in self.process.stderr:
             self.heard += line
-            if line.startswith(beginning):
+            if words in line:
                 return self
         raise AssertionError(self.heard)
 
@@ -263,12 +263,34 @@ def test_a_process_that_dies_ends_the_run_which_then_goes_on(
     )
     assert Torchrun(tmp_path, *words("results", *asked)).end().process.returncode == 0
     assert Torchrun(tmp_path, *words("undisturbed", *asked)).end().process.returncode == 0
-    assert board(tmp_path / "results") == board(tmp_path / "undisturbed")
+    assert_same_bytes(tmp_path / "results", tmp_path / "undisturbed")
+
+
+def assert_same_bytes(results: Path, undisturbed: Path) -> None:
+    assert board(results) == board(undisturbed)
     for (one, values), (two, others) in zip(
-        cells(tmp_path / "results").values(), cells(tmp_path / "undisturbed").values(), strict=True
+        cells(results).values(), cells(undisturbed).values(), strict=True
     ):
         assert one == two
         assert all(values[part].tobytes() == others[part].tobytes() for part in values)
+
+
+def test_processes_that_are_ended_keep_the_state_of_all_and_go_on(
+    words: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    asked = ("--epochs", "60", "--batch-size", "4", "--eval-steps", "45")
+    run = Torchrun(tmp_path, *words("results", *asked)).until("step 90:")
+    told = run.heard.splitlines()[-1]
+    os.killpg(run.process.pid, signal.SIGTERM)
+    run.end()
+    assert [error.split(";")[0] for error in run.errors] == ["toxbench: error: terminated"]
+    assert len(list((tmp_path / "results").glob("*/.checkpoints/*"))) == 1
+    run = Torchrun(tmp_path, *words("results", *asked)).end()
+    assert run.process.returncode == 0, run.heard
+    assert told in run.heard  # with its comments a second: not trained again
+    assert not list((tmp_path / "results").glob("*/.checkpoints/*"))
+    assert Torchrun(tmp_path, *words("undisturbed", *asked)).end().process.returncode == 0
+    assert_same_bytes(tmp_path / "results", tmp_path / "undisturbed")
 
 
 @pytest.mark.parametrize(

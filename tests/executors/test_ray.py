@@ -174,6 +174,28 @@ def test_a_run_that_is_ended_leaves_nothing_running(
     wait_until(lambda: processes_with(f"TOXBENCH_MARK={mark}") == [], 60)
 
 
+def test_a_run_whose_head_is_lost_ends_and_goes_on_elsewhere(
+    plugin: Path, words: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    mortal = RayCluster()
+    mortal.add("only", cpus=1)
+    there = ("--executor", "ray", "--ray-address", mortal.address)
+    process = start(words("slow", "there", "--seeds", "3", *there))
+    wait_until(lambda: len(list(plugin.iterdir())) >= 2)
+    mortal.kill("head")
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 75, err
+    (error,) = [line for line in err.splitlines() if line.startswith("toxbench: error:")]
+    assert error.startswith("toxbench: error: the Ray cluster was lost; what was finished is stored")
+    assert len(Results(tmp_path / "there").cells) == 1
+    mortal.close()
+    for results in ("there", "here"):
+        command = words("slow", results, "--seeds", "3", "--workers", "1")
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert_same(Results(tmp_path / "there"), Results(tmp_path / "here"))
+
+
 def test_a_cell_that_no_node_can_hold_is_refused(
     cluster: RayCluster, run: Callable[..., Any]
 ) -> None:

@@ -13,7 +13,8 @@ import toxbench
 from toxbench.data.source import open_source
 from toxbench.data.table import Comments, read_comments
 from toxbench.errors import DataError, SettingsError
-from toxbench.settings import ColumnSettings, SplitSettings, layered, run_settings
+from toxbench.layers import layered, run_settings
+from toxbench.settings import ColumnSettings, SplitSettings
 from toxbench.store.find import find_store
 
 Command = Callable[..., tuple[int, str]]

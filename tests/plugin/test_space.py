@@ -7,8 +7,9 @@ import sys
 import pytest
 
 from toxbench import Backbone, Choice, Range, Space, fine_tuning_space, stand_in_space
+from toxbench.layers import layered
 from toxbench.plugin.registry import Registry
-from toxbench.settings import TrainSettings, layered
+from toxbench.settings import TrainSettings
 from toxbench.tuning.space import checked_space
 
 SPACES = {"fine_tuning_space": fine_tuning_space, "stand_in_space": stand_in_space}

@@ -8,9 +8,9 @@ import torch
 
 from toxbench.benchmark.expected import expected_seconds
 from toxbench.benchmark.plan import make_plan
+from toxbench.layers import run_settings
 from toxbench.plugin.registry import Registry
 from toxbench.records import RememberedSpeed
-from toxbench.settings import run_settings
 from toxbench.training.device import Device, choose_device
 from toxbench.training.peak import matrix_peak
 from toxbench.training.remembered import Remembered, recall, remember

@@ -15,8 +15,9 @@ from toxbench.data.source import open_source
 from toxbench.data.split import Protocol
 from toxbench.data.table import Comments, read_comments
 from toxbench.errors import DataError
+from toxbench.layers import run_settings
 from toxbench.plugin.registry import Registry
-from toxbench.settings import INNER_FOLDS, ColumnSettings, SplitSettings, run_settings
+from toxbench.settings import INNER_FOLDS, ColumnSettings, SplitSettings
 from toxbench.tuning.inner import InnerData, inner_data
 from toxbench.tuning.tune import plan_tuning
 

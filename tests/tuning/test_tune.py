@@ -20,9 +20,9 @@ import toxbench
 from toxbench.data.folds import draw_folds
 from toxbench.data.table import read_comments
 from toxbench.errors import CellsFailedError, DataError, SettingsError, StorageError
+from toxbench.layers import read_config, run_settings
 from toxbench.plugin.registry import Registry
 from toxbench.records import CellKey, TrialRecord
-from toxbench.settings import read_config, run_settings
 from toxbench.store.cells import read_cell
 from toxbench.tuning.api import SilentSearch
 from toxbench.tuning.tune import plan_tuning, run_tuning

@@ -14,16 +14,11 @@ from toxbench.benchmark.run import run_plan
 from toxbench.benchmark.tasks import Failure
 from toxbench.errors import CellsFailedError
 from toxbench.evaluation.definitions import HALF
+from toxbench.layers import layered, read_config, run_settings
 from toxbench.plugin.registry import Registry
 from toxbench.records import CellKey, CellRecord, EpochRecord
 from toxbench.report.tables import records
-from toxbench.settings import (
-    ColumnSettings,
-    SplitSettings,
-    layered,
-    read_config,
-    run_settings,
-)
+from toxbench.settings import ColumnSettings, SplitSettings
 from toxbench.store.find import find_store
 from toxbench.store.ranking import load_leaderboard
 

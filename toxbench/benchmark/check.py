@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from toxbench.errors import PluginError, SettingsError, nearest
+from toxbench.layers import layered
 from toxbench.plugin.backbone import Backbone
 from toxbench.plugin.baseline import Baseline
 from toxbench.plugin.registry import Item, Registered, Registry
 from toxbench.plugin.tracker import Tracker
 from toxbench.presets import preset
-from toxbench.settings import RunSettings, SplitSettings, TrainSettings, layered
+from toxbench.settings import RunSettings, SplitSettings, TrainSettings
 from toxbench.training.weights import WeightsChoice
 
 

@@ -22,12 +22,13 @@ from toxbench.data.split import Protocol, Split
 from toxbench.data.table import Comments, left_out
 from toxbench.errors import SettingsError
 from toxbench.evaluation import metrics, thresholds
+from toxbench.layers import layered
 from toxbench.plugin.backbone import Backbone
 from toxbench.plugin.registry import Registered, Registry
 from toxbench.plugin.tracker import Tracker
 from toxbench.presets import preset
 from toxbench.records import CellKey
-from toxbench.settings import RunSettings, TrainSettings, layered, seconds
+from toxbench.settings import RunSettings, TrainSettings, seconds
 from toxbench.store.cells import CellStore
 from toxbench.store.models import Saved
 from toxbench.store.tuned import find_tuned

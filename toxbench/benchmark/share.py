@@ -17,6 +17,7 @@ from toxbench.training.weights import parameter_counts
 # Starting processes pays from about a minute of work on (floating-point operations).
 _WORTH_STARTING = 2e13
 _BYTES_OF_A_PROCESS = 1.5e9
+_BYTES_A_ROW = 1500  # of the table, with its tokens, probabilities and scores (results/README.md)
 _BYTES_A_PARAMETER = 24  # weights, gradients, two moments, the best epoch's copy, and a margin
 
 
@@ -87,7 +88,7 @@ def worker_count(plan: Plan) -> int:
     on_cpu = all(plan.devices[candidate.title].kind == "cpu" for candidate, _ in cells)
     if not cells or not on_cpu or operations(plan, cells) < _WORTH_STARTING:
         return 1
-    largest = max(_bytes(candidate) for candidate, _ in cells)
+    largest = max(_bytes(candidate, len(plan.protocol.comments)) for candidate, _ in cells)
     at_once = cores(plan.environ) // (plan.where.cpus_per_cell or 1)
     return max(1, min(len(cells), at_once, int(memory() / largest)))
 
@@ -118,7 +119,7 @@ def _large(plan: Plan) -> list[tuple[BackboneCandidate, CellKey]]:
     return [(c, key) for c, key in plan.cells if isinstance(c, BackboneCandidate)]
 
 
-def _bytes(candidate: BackboneCandidate) -> float:
+def _bytes(candidate: BackboneCandidate, rows: int) -> float:
     folder = candidate.weights.folder
     parameters = sum(parameter_counts(folder).values()) if folder is not None else 0
-    return _BYTES_OF_A_PROCESS + _BYTES_A_PARAMETER * parameters
+    return _BYTES_OF_A_PROCESS + _BYTES_A_ROW * rows + _BYTES_A_PARAMETER * parameters

@@ -69,7 +69,8 @@ def _references(
     found: "Candidate", store: "CellStore", registry: "Registry"
 ) -> "dict[str, TrainSettings]":
     """Return the default settings, where its plugin is here, and the tuned ones, if there are."""
-    from toxbench.settings import TrainSettings, layered
+    from toxbench.layers import layered
+    from toxbench.settings import TrainSettings
     from toxbench.store.tuned import find_tuned
 
     first = found.cells[0] if found.cells else None

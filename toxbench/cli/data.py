@@ -40,7 +40,8 @@ def show(file: Path, debug: bool, **values: Any) -> None:
     """Print what the harness sees in FILE: no comment, only numbers."""
     from toxbench.data.describe import describe
     from toxbench.data.table import read_comments
-    from toxbench.settings import ColumnSettings, layered
+    from toxbench.layers import layered
+    from toxbench.settings import ColumnSettings
 
     comments = read_comments(file, layered(ColumnSettings, used(ColumnSettings, values)))
     say(_text(comments, describe(comments)))

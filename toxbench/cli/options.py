@@ -9,6 +9,7 @@ import click
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from toxbench.layers import read_config, run_settings
 from toxbench.presets import PRESETS
 from toxbench.settings import (
     ColumnSettings,
@@ -17,8 +18,6 @@ from toxbench.settings import (
     SplitSettings,
     TrainSettings,
     possible_path,
-    read_config,
-    run_settings,
 )
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -235,7 +234,7 @@ def settings_from(
         more: further tables of `RunSettings`.
 
     Raises:
-        SettingsError: as `toxbench.settings.run_settings`.
+        SettingsError: as `toxbench.layers.run_settings`.
     """
     config = (below or {}) | (read_config(values["config"]) if values["config"] else {})
     kinds: dict[str, type[Frozen]] = {

@@ -19,9 +19,10 @@ from toxbench.cli.options import (
 from toxbench.cli.output import say
 from toxbench.errors import SettingsError
 from toxbench.evaluation.definitions import HALF, RULES
+from toxbench.layers import layered
 from toxbench.plugin.formats import Table
 from toxbench.report.words import printable
-from toxbench.settings import ColumnSettings, layered
+from toxbench.settings import ColumnSettings
 
 if TYPE_CHECKING:
     from toxbench.inference.comments import Block

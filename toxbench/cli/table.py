@@ -7,7 +7,8 @@ import click
 
 from toxbench.cli.options import Command, FilePath, column_options, used
 from toxbench.errors import SettingsError
-from toxbench.settings import ColumnSettings, SplitSettings, layered
+from toxbench.layers import layered
+from toxbench.settings import ColumnSettings, SplitSettings
 
 if TYPE_CHECKING:
     from toxbench.data.table import Comments

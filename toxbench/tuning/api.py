@@ -8,9 +8,9 @@ import pandas as pd
 
 from toxbench.benchmark.api import Silent, leaderboard
 from toxbench.errors import CellsFailedError
+from toxbench.layers import read_config, run_settings
 from toxbench.plugin.registry import Registry
 from toxbench.records import EpochRecord, TrialRecord
-from toxbench.settings import read_config, run_settings
 from toxbench.tuning.progress import SearchProgress
 from toxbench.tuning.tune import plan_tuning, run_tuning, with_tuning_seeds
 

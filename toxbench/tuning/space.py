@@ -9,8 +9,9 @@ from typing import Any
 from optuna.trial import Trial
 
 from toxbench.errors import SettingsError, nearest
+from toxbench.layers import layered
 from toxbench.plugin.space import Choice, Dimension, Range, Space, Value
-from toxbench.settings import TrainSettings, layered, possible_path
+from toxbench.settings import TrainSettings, possible_path
 
 _GRID_POINTS = 3
 _MOST_POINTS = 10_000
