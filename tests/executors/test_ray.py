@@ -185,10 +185,10 @@ def test_a_run_whose_head_is_lost_ends_and_goes_on_elsewhere(
     process = start(words("slow", "there", "--seeds", "3", *there))
     wait_until(lambda: len(list(plugin.iterdir())) >= 2)
     mortal.kill("head")
-    out, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 75, err
     (error,) = [line for line in err.splitlines() if line.startswith("toxbench: error:")]
-    assert error.startswith("toxbench: error: the Ray cluster was lost; what was finished is stored")
+    assert "the Ray cluster was lost; what was finished is stored" in error
     assert len(Results(tmp_path / "there").cells) == 1
     mortal.close()
     command = words("slow", "there", "--seeds", "3", "--workers", "1")
