@@ -29,32 +29,58 @@ SPLIT = Split(np.arange(32), np.arange(32, 40), np.arange(40, 48))
 FAST = {"learning_rate": 3e-3, "head_learning_rate": 3e-2, "epochs": 6, "batch_size": 8}
 
 
+DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="no CUDA device")])]  # fmt: skip
+
+
 def make_trainer(
-    checkpoint: Path, tokens: Tokens, targets: np.ndarray, seed: int = 0, **settings: Any
-) -> Trainer:
+    checkpoint: Path, tokens: Tokens, targets: np.ndarray, seed: int = 0, kind: str = "cpu",
+    **settings: Any,
+) -> Trainer:  # fmt: skip
     torch.manual_seed(seed)
     module = first_token_classifier(checkpoint, LABELS)
     chosen = TrainSettings(**(FAST | settings))
-    device = choose_device("cpu", chosen.precision)
+    device = choose_device(kind, chosen.precision)
     return Trainer(module, ("classifier",), tokens, targets, chosen, device)
 
 
-def train(trainer: Trainer, seed: int = 0, **kinds: Any) -> list[EpochRecord]:
+def train(trainer: Trainer, seed: int = 0, kind: str = "cpu", **kinds: Any) -> list[EpochRecord]:
     heard: list[EpochRecord] = []
-    with seeded(seed, choose_device("cpu")):
+    with seeded(seed, choose_device(kind)):
         trainer.train(SPLIT, seed, epoch_scores, kinds.get("keep", lambda s: True), heard.append)
     return heard
 
 
+@pytest.mark.parametrize("kind", DEVICES)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_it_learns_what_can_be_learnt(
-    checkpoint: Path, tokens: Tokens, targets: np.ndarray, precision: str
+    checkpoint: Path, tokens: Tokens, targets: np.ndarray, precision: str, kind: str
 ) -> None:
-    trainer = make_trainer(checkpoint, tokens, targets, precision=precision)
-    epochs = train(trainer)
+    trainer = make_trainer(checkpoint, tokens, targets, kind=kind, precision=precision)
+    epochs = train(trainer, kind=kind)
     assert epochs[-1].train_loss < 0.5 * epochs[0].train_loss
     predicted = trainer.predict(SPLIT.test) > 0.5
     assert (predicted == targets[SPLIT.test]).all()
+
+
+@pytest.mark.parametrize("kind", DEVICES)
+def test_every_device_takes_the_same_steps(
+    checkpoint: Path, tokens: Tokens, targets: np.ndarray, kind: str
+) -> None:
+    """In fp32 without dropout, devices differ by rounding alone."""
+
+    def trained(kind: str) -> tuple[list[float], np.ndarray]:
+        trainer = make_trainer(
+            checkpoint, tokens, targets, kind=kind, precision="fp32", dropout=0.0, epochs=3
+        )
+        losses = [epoch.train_loss for epoch in train(trainer, kind=kind)]
+        return losses, trainer.predict(np.arange(ROWS))
+
+    losses, probabilities = trained("cpu")
+    other_losses, other_probabilities = trained(kind)
+    np.testing.assert_allclose(other_losses, losses, atol=1e-3)
+    np.testing.assert_allclose(other_probabilities, probabilities, atol=1e-2)
+    assert losses[-1] < 0.8 * losses[0]
 
 
 @pytest.mark.parametrize("loss", ["weighted-bce", "focal"])
