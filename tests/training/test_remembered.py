@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from support import write_table
 
 from toxbench.benchmark.expected import expected_seconds
 from toxbench.benchmark.plan import make_plan
@@ -95,6 +96,18 @@ def test_the_expected_time_is_that_of_the_measured_share(
     assert guessed is not None
     assert slow is not None
     assert slow > 100 * guessed
+
+
+def test_rows_count_where_nothing_is_trained(tmp_path: Path) -> None:
+    def expected(rows: int) -> float:
+        flags = {
+            "data": write_table(tmp_path / f"{rows}.csv", rows), "backbones": (), "device": "cpu",
+            "baselines": ("always-negative",), "results": tmp_path / "results",
+        }  # fmt: skip
+        plan = make_plan(run_settings({}, flags), Registry.discover())
+        return expected_seconds(plan, Remembered(), 1) or 0.0
+
+    assert expected(20_000) > expected(60) + 4
 
 
 def test_a_peak_is_a_speed_and_leaves_the_generator_alone() -> None:
