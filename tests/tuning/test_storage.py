@@ -1,10 +1,13 @@
 """Opening the database of studies: what is refused, what is mended, and what is never said."""
 
+import signal
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import optuna
 import pytest
+from sqlalchemy import Engine, create_engine, text
 
 from toxbench.errors import SettingsError, StorageError, ToxbenchError, TryAgainError
 from toxbench.tuning.storage import (
@@ -184,3 +187,32 @@ def test_what_a_database_raises_later_is_told_in_one_line(tmp_path: Path) -> Non
     storage.remove_session()
     storage.engine.dispose()
     assert "\n" not in str(raised.value)
+
+
+SLOW_SECOND_ROW = """
+WITH RECURSIVE number(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM number WHERE i < 5000000)
+SELECT i FROM number WHERE i IN (1, 5000000)
+"""
+
+
+def fetch_slowly(engine: Engine) -> None:
+    """Fetch as Optuna's queries do, closing the result whatever happens."""
+    with engine.connect() as connection, closing(connection.execute(text(SLOW_SECOND_ROW))) as rows:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        rows.fetchall()
+
+
+def test_an_interrupted_query_logs_no_traceback(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where nobody handles log records, Python writes them to stderr."""
+    url = sqlite_url(tmp_path)
+    engine = create_engine(url)
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), database_errors(url):
+            fetch_slowly(engine)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+        engine.dispose()
+    assert caplog.messages == []

@@ -1,5 +1,6 @@
 """Opening the database of studies: SQLite in the results folder, or any SQLAlchemy URL."""
 
+import logging
 import os
 import time
 import warnings
@@ -86,14 +87,15 @@ def with_file(url: str, change: Callable[[str], str]) -> str:
 
 @contextmanager
 def database_errors(url: str) -> Iterator[None]:
-    """Turn what a database raises into one line without any secret.
+    """Turn what a database raises, or is interrupted in, into one line without any secret.
 
     Raises:
         TryAgainError: it cannot be reached, or went away.
         StorageError: the disk of a SQLite file is full, or the file cannot be written.
     """
     try:
-        yield
+        with _quiet_pool():
+            yield
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
         origin = _origin(error)
         if getattr(origin, "sqlite_errorname", "").startswith(_UNWRITABLE):
@@ -106,6 +108,18 @@ def database_errors(url: str) -> Iterator[None]:
             f"storage {shown_url(url)} does not answer ({reason}); finished trials are stored: "
             "start the same command again when it is there"
         ) from error
+
+
+@contextmanager
+def _quiet_pool() -> Iterator[None]:
+    """Keep SQLAlchemy from logging a traceback of what it raises as well, such as Ctrl-C."""
+    logger = logging.getLogger("sqlalchemy.pool")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _origin(error: BaseException) -> BaseException:
