@@ -16,9 +16,10 @@ from toxbench.training.checkpoint import State
 from toxbench.training.device import Device, random_state, set_random_state
 from toxbench.training.distributed import Replica
 from toxbench.training.dropout import CheapDropout
-from toxbench.training.losses import Loss
+from toxbench.training.passes import PassCounts, Passes
 
 Weights = dict[str, torch.Tensor]
+Dropout = CheapDropout | nullcontext[None]
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Trained:
     epochs: tuple[EpochRecord, ...]
     best_epoch: int
     train_seconds: float
+    passes: PassCounts
 
 
 @dataclass(eq=False)
@@ -42,7 +44,8 @@ class Course:
         steps: in all.
         steps_a_look: from one look at the validation rows to the next.
         rng: draws the batches of each epoch.
-        dropout: entered for each forward pass.
+        passes: computes them.
+        dropout: entered for each of them.
         total: loss since the last look, summed over comments; on the device, because reading it
             each step would make the host wait for each step.
         comments: trained on since the last look.
@@ -62,10 +65,10 @@ class Course:
     steps: int
     steps_a_look: int
     rng: np.random.Generator
-    loss: Loss
+    passes: Passes
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
-    dropout: CheapDropout | nullcontext[None]
+    dropout: Dropout
     total: torch.Tensor
     comments: int = 0
     seconds: float = 0.0
@@ -104,7 +107,7 @@ class Course:
         if self.weights is not None:
             self.module.load_state_dict(self.weights)
         seconds = sum(record.seconds for record in self.records)
-        return Trained(tuple(self.records), self.kept, seconds)
+        return Trained(tuple(self.records), self.kept, seconds, self.passes.counts)
 
     def state(self) -> State:
         """Return everything that going on depends on; tensors are not copied."""

@@ -20,12 +20,14 @@ from toxbench.records import EpochRecord, Scores
 from toxbench.settings import TrainSettings
 from toxbench.training.batching import Batch, Batcher, epoch_batches
 from toxbench.training.checkpoint import Checkpoints, NoCheckpoints, State
-from toxbench.training.course import Course, Trained
+from toxbench.training.course import Course, Dropout, Trained
+from toxbench.training.cuda_graph import CudaRecorder
 from toxbench.training.device import Device, Precision
-from toxbench.training.distributed import ALONE, Group, Pass
+from toxbench.training.distributed import ALONE, Group, Pass, Replica
 from toxbench.training.dropout import CheapDropout
-from toxbench.training.losses import LOSSES
+from toxbench.training.losses import LOSSES, Loss
 from toxbench.training.parameters import parameter_groups, set_dropout
+from toxbench.training.passes import Passes, PlainPasses, RepeatedPasses, Work
 from toxbench.training.predictor import WIDTH_MULTIPLE, Predictor, Probabilities
 from toxbench.training.tricks import ALL, Tricks
 from toxbench.training.vocabulary import used_rows_only
@@ -181,6 +183,8 @@ class Trainer:
         )
         an_epoch = steps_an_epoch(settings, len(rows))
         replica = self._group.replica(self._predictor.forward)
+        dropout = CheapDropout() if cheap else nullcontext()
+        loss = LOSSES[settings.loss](self._targets[rows], settings)
         self._group.own_noise(seed)
         return Course(
             module=self._module,
@@ -192,12 +196,33 @@ class Trainer:
             steps=settings.epochs * an_epoch,
             steps_a_look=settings.eval_steps or an_epoch,
             rng=np.random.default_rng(seed),
-            loss=LOSSES[settings.loss](self._targets[rows], settings),
+            passes=self._passes(self._work(replica, loss, dropout), settings.epochs * an_epoch),
             optimizer=optimizer,
             scheduler=make_scheduler(optimizer, settings, len(rows)),
-            dropout=CheapDropout() if cheap else nullcontext(),
+            dropout=dropout,
             total=torch.zeros((), device=self._device.torch),
         )
+
+    def _work(self, replica: Replica, loss: Loss, dropout: Dropout) -> Work:
+        """Return a pass as it is written."""
+
+        def work(batch: Batch, weight: float | torch.Tensor) -> torch.Tensor:
+            with self._device.autocast(), dropout:
+                logits = replica.forward(batch.input_ids, batch.attention_mask)
+            value = loss(logits, batch.targets)
+            (value * weight).backward()  # type: ignore[no-untyped-call]
+            return value.detach()
+
+        return work
+
+    def _passes(self, work: Work, steps: int) -> Passes:
+        """Record them where the host is what a device waits for.
+
+        Not in a group: its gradients are exchanged in the middle of a pass.
+        """
+        if not (self._tricks.graphs and self._device.kind == "cuda" and self._group.size == 1):
+            return PlainPasses(work)
+        return RepeatedPasses(work, self._module, self._device, CudaRecorder(), steps)
 
     def _going_on(
         self,
@@ -258,18 +283,14 @@ class Trainer:
         """Make one step of the optimizer."""
         for one, batch in zip(step.passes, step.batches, strict=True):
             with course.replica.passing(is_last=one is step.passes[-1]):
-                with self._device.autocast(), course.dropout:
-                    logits = course.replica.forward(batch.input_ids, batch.attention_mask)
-                value = course.loss(logits, batch.targets)
                 # A group averages the gradients of its processes; what is meant is their sum.
                 weight = one.counted * self._group.size / step.comments
-                (value * weight).backward()  # type: ignore[no-untyped-call]
-            course.total += value.detach() * one.counted
+                course.total += course.passes.run(batch, weight) * one.counted
         if self._settings.clip_norm > 0:
             nn.utils.clip_grad_norm_(self._module.parameters(), self._settings.clip_norm)
         course.optimizer.step()
         course.scheduler.step()
-        course.optimizer.zero_grad(set_to_none=True)
+        course.passes.clear(course.optimizer)
         course.comments += step.comments
         course.step += 1
 
