@@ -50,7 +50,7 @@ class CudaRecorder:
             try:
                 with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
                     loss = work(own, weight)
-            except RuntimeError as error:
+            except Exception as error:  # the plain pass comes next, and raises what is not ours
                 graph.reset()
                 _renew_generator()
                 raise CannotRecordError(f"a pass cannot be recorded: {error}") from error
