@@ -170,6 +170,22 @@ def test_what_was_stored_before_anybody_asked_is_told_once(tmp_path: Path) -> No
     assert {p: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()} == files
 
 
+def test_of_a_search_the_cells_are_logged_and_the_trials_are_not(
+    cli: Cli, table: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    words = asked(table, checkpoint, epochs=1)[1:]
+    done = cli("tune", *words, "--trials", "1", "--finalists", "1", "--finalist-seeds", "1")
+    assert done.returncode == 0, done.stderr
+    assert "Tracker   tensorboard: tensorboard --logdir " in done.stderr
+    store = find_store(tmp_path / "results")
+    found, records = read(store), {record.key.stem: record for record in store.records()}
+    assert any(stem.startswith("bert") for stem in records)
+    assert found["tensorboard"].keys() == found["mlflow"].keys() == records.keys()
+    for stem, record in records.items():
+        for runs in found.values():
+            assert_as_stored(runs[stem]["numbers"], record)
+
+
 def test_a_database_that_was_cut_off_is_made_again(tmp_path: Path) -> None:
     toxbench.run(backbones=[], baselines=["always-negative"], results=tmp_path)
     store = find_store(tmp_path)
