@@ -5,7 +5,9 @@ start_postgres() {
     local bin
     bin=$(postgres_programs)
     if [ -z "$bin" ] && [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
-        { apt-get update && apt-get install -y --no-install-recommends postgresql; } > /dev/null 2>&1 || true
+        # A mirror that does not answer must not cost the tests their time.
+        timeout 300 sh -c 'apt-get update && apt-get install -y --no-install-recommends postgresql' \
+            > /dev/null 2>&1 || true
         bin=$(postgres_programs)
     fi
     if [ -z "$bin" ]; then
