@@ -137,6 +137,20 @@ def test_repeated_passes_train_to_the_same_bytes(checkpoint: Path, passes_a_step
     assert counts.repeated == STEPS - 2 if passes_a_step == 1 else STEPS - 1
 
 
+def test_gradients_stay_where_a_graph_adds_to_them(checkpoint: Path) -> None:
+    places: list[set[int]] = []
+
+    class Watched(RepeatedPasses):
+        def clear(self, optimizer: torch.optim.Optimizer) -> None:
+            super().clear(optimizer)
+            gradients = [p.grad for group in optimizer.param_groups for p in group["params"]]
+            places.append({id(one) for one in gradients if one is not None})
+
+    train(checkpoint, lambda module: Watched(passes_of(module), module, CPU, again, STEPS))
+    assert places[0]
+    assert all(found == places[0] for found in places)
+
+
 def test_what_will_not_come_often_is_not_recorded(checkpoint: Path) -> None:
     _, counts = train(checkpoint, repeated(again, steps=4))
     assert counts == PassCounts(plain=STEPS)
