@@ -134,7 +134,7 @@ def test_repeated_passes_train_to_the_same_bytes(checkpoint: Path, passes_a_step
     assert counts.refused is None
     assert counts.plain + counts.repeated == STEPS * passes_a_step
     # Recorded is before the first pass of a step; of two, the second has always the other shape.
-    assert counts.repeated == STEPS - 2 if passes_a_step == 1 else STEPS - 1
+    assert counts.repeated == (STEPS - 2 if passes_a_step == 1 else STEPS - 1)
 
 
 def test_gradients_stay_where_a_graph_adds_to_them(checkpoint: Path) -> None:

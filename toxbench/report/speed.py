@@ -132,9 +132,9 @@ def _extrapolation(record: SpeedRecord) -> str | None:
 def _repetition(record: SpeedRecord) -> str | None:
     if record.share_repeated is None:
         return None
-    if record.why_not_repeated is not None:
-        return f"{record.backbone}: no CUDA graphs: {record.why_not_repeated}."
-    return f"{record.backbone}: {record.share_repeated:.0%} of the passes as CUDA graphs."
+    given_up = f", given up: {record.why_not_repeated}" if record.why_not_repeated else ""
+    share = f"{record.share_repeated:.0%} of the passes as CUDA graphs"
+    return f"{record.backbone}: {share}{given_up}."
 
 
 def _peaks(records: Sequence[SpeedRecord]) -> Iterator[str]:

@@ -99,7 +99,7 @@ class _Shape:
 
 
 class RepeatedPasses:
-    """Passes of shapes that come again are recorded and repeated, which costs the host nothing.
+    """Passes of shapes that come again are recorded and repeated, which costs the host little.
 
     No recording is taken on trust. From the same random numbers it has to come to the gradients of
     the pass that it stands for, with other weights and another batch than it was made with. After a
