@@ -370,13 +370,6 @@ class SpeedRecord(Frozen):
         description="stage -> seconds, in a process of its own"
     )
     evaluation_comments_per_second: Spread | None = Field(description="probabilities of all rows")
-    share_repeated: float | None = Field(
-        default=None,
-        description="of the last run's passes, repeated as CUDA graphs; None: not on CUDA",
-    )
-    why_not_repeated: str | None = Field(
-        default=None, description="why CUDA graphs were given up; None: they were not"
-    )
 
     @property
     def extrapolated(self) -> bool:

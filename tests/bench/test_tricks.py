@@ -39,8 +39,7 @@ def make_course(
     assert candidate.weights.folder is not None
     build = candidate.weights.build or candidate.backbone.build
     comments, device = plan.protocol.comments, choose_device("auto")
-    epochs = 10 if device.kind == "cuda" else 1
-    settings = candidate.settings.model_copy(update={"epochs": epochs})
+    settings = candidate.settings.model_copy(update={"epochs": 1})
     bench = Workbench(candidate.backbone, candidate.weights, comments, device)
     tokens = bench.tokens(settings.max_length)
     module = change(build(candidate.weights.folder, len(comments.labels)))
@@ -52,17 +51,9 @@ def make_course(
     def epoch() -> float:
         with seeded(0, device):
             trained = trainer.train(split, 0, epoch_scores, lambda s: True, lambda e: None)
-        return trained.train_seconds / epochs
+        return trained.train_seconds
 
     return epoch
-
-
-def without_graphs(plan: Plan) -> dict[str, Callable[[], float]]:
-    """There are graphs on CUDA alone; an epoch is too short for them, so it is ten there."""
-    if choose_device("auto").kind != "cuda":
-        return {}
-    tricks = replace(ALL, graphs=False)
-    return {"without graphs": make_course(plan, tricks, lambda module: module)}
 
 
 @pytest.mark.parametrize("name", ["bert", "distilbert"])
@@ -74,7 +65,6 @@ def test_what_each_trick_of_the_loop_saves(real_table: Path, tmp_path: Path, nam
         "all": make_course(plan, ALL, lambda module: module),
         "without cheap dropout": make_course(plan, replace(ALL, cheap_dropout=False), lambda m: m),
         "without used rows": make_course(plan, replace(ALL, used_rows=False), lambda m: m),
-        **without_graphs(plan),
         "whole last layer": make_course(plan, ALL, whole_last_layer),
         "plain": make_course(plan, PLAIN, whole_last_layer),
     }

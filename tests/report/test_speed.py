@@ -42,15 +42,6 @@ def test_the_notes_name_machine_data_and_what_is_not_as_it_seems() -> None:
     assert "800 GFLOP/s in bf16" in notes
 
 
-def test_on_cuda_the_notes_say_how_far_graphs_were_of_use() -> None:
-    assert "CUDA graphs" not in "\n".join(speed_table([record(), peer()]).notes)
-    used = "\n".join(speed_table([record(share_repeated=0.893), peer()]).notes)
-    assert "bert: 89% of the passes as CUDA graphs." in used
-    refused = record(share_repeated=0.0, why_not_repeated="it waits\x1b[2J")
-    notes = "\n".join(speed_table([refused]).notes)
-    assert "bert: 0% of the passes as CUDA graphs, given up: it waits\\x1b[2J." in notes
-
-
 def test_what_is_measured_in_full_and_with_its_own_weights_has_no_such_note() -> None:
     notes = "\n".join(speed_table([record(source="hub", weights="bert@1234567")]).notes)
     assert "extrapolated" not in notes

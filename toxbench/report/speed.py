@@ -85,7 +85,6 @@ def _notes(records: Sequence[SpeedRecord]) -> Iterator[str]:
     )
     yield from (note for record in records if (note := _weights(record)))
     yield from (note for record in records if (note := _extrapolation(record)))
-    yield from (note for record in records if (note := _repetition(record)))
     if any(record.times_slower for record in records):
         yield "Peers train what AutoModelForSequenceClassification makes of the same weights."
     yield from _peaks(records)
@@ -127,14 +126,6 @@ def _extrapolation(record: SpeedRecord) -> str | None:
         f"{record.backbone} by {record.by}: {record.comments_timed} comments timed (*), from which "
         "the epoch is extrapolated."
     )
-
-
-def _repetition(record: SpeedRecord) -> str | None:
-    if record.share_repeated is None:
-        return None
-    given_up = f", given up: {record.why_not_repeated}" if record.why_not_repeated else ""
-    share = f"{record.share_repeated:.0%} of the passes as CUDA graphs"
-    return f"{record.backbone}: {share}{given_up}."
 
 
 def _peaks(records: Sequence[SpeedRecord]) -> Iterator[str]:

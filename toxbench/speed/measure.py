@@ -22,7 +22,6 @@ from toxbench.speed.shapes import random_checkpoint
 from toxbench.speed.startup import startup_seconds
 from toxbench.speed.task import Task, Timed, Variant
 from toxbench.training.device import Device, choose_device
-from toxbench.training.passes import PassCounts
 from toxbench.training.peak import matrix_peak
 from toxbench.training.weights import WeightsChoice, WeightsFinder
 
@@ -239,13 +238,4 @@ def _own_fields(
             stage: Spread.of([start[stage] for start in starts]) for stage in starts[0]
         },
         "evaluation_comments_per_second": Spread.of(rates),
-        **_repetition(task.device, runs[-1].timed.passes),
     }
-
-
-def _repetition(device: Device, counts: PassCounts | None) -> dict[str, object]:
-    """Say how far CUDA graphs were of use, on CUDA."""
-    if counts is None or device.kind != "cuda":
-        return {}
-    share = counts.repeated / max(1, counts.repeated + counts.plain)
-    return {"share_repeated": share, "why_not_repeated": counts.refused}

@@ -9,7 +9,6 @@ from toxbench.data.split import Split
 from toxbench.evaluation.epochs import EpochChoice, epoch_scores
 from toxbench.records import EpochRecord
 from toxbench.speed.task import WARM_UP_BATCHES, Timed, WholeEpochs, timed
-from toxbench.training.course import Trained
 from toxbench.training.loop import Trainer
 from toxbench.training.peak import wait
 
@@ -32,17 +31,16 @@ class OwnLoop(WholeEpochs):
         """Train and predict."""
         everything = np.arange(len(self._task.comments), dtype=np.int64)
         with self._task.bench.trainer(self._task.settings, seed=0) as trainer:
-            done: list[Trained] = []
-            training = timed(self.device, lambda: done.append(_train(trainer, self._task.split)))
+            training = timed(self.device, lambda: _train(trainer, self._task.split))
             started = time.perf_counter()
             trainer.predict(everything)
             wait(self.device)
             seconds = time.perf_counter() - started
-            return replace(training, evaluation_seconds=seconds, passes=done[0].passes)
+            return replace(training, evaluation_seconds=seconds)
 
 
-def _train(trainer: Trainer, split: Split) -> Trained:
-    return trainer.train(split, 0, epoch_scores, EpochChoice().keep, _ignore)
+def _train(trainer: Trainer, split: Split) -> None:
+    trainer.train(split, 0, epoch_scores, EpochChoice().keep, _ignore)
 
 
 def _ignore(epoch: EpochRecord) -> None:

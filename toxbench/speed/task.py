@@ -16,7 +16,6 @@ from toxbench.data.tokens import Tokens
 from toxbench.errors import PluginError
 from toxbench.settings import TrainSettings
 from toxbench.training.device import Device, PeakMemory
-from toxbench.training.passes import PassCounts
 from toxbench.training.peak import wait
 
 WARM_UP_BATCHES = 4
@@ -86,13 +85,11 @@ class Timed:
         seconds: of training alone; the module was built before.
         peak_memory_bytes: highest while training.
         evaluation_seconds: of the probabilities of all rows; None: not asked for.
-        passes: how they were computed; None: not by toxbench.
     """
 
     seconds: float
     peak_memory_bytes: int
     evaluation_seconds: float | None = None
-    passes: PassCounts | None = None
 
 
 class Variant(Protocol):

@@ -1,7 +1,7 @@
 """One training as far as it has come: what it goes by, and all that is needed to go on with it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,14 +12,15 @@ from torch import nn
 
 from toxbench.data.split import Rows
 from toxbench.records import EpochRecord
+from toxbench.training.batching import Batch
 from toxbench.training.checkpoint import State
 from toxbench.training.device import Device, random_state, set_random_state
 from toxbench.training.distributed import Replica
 from toxbench.training.dropout import CheapDropout
-from toxbench.training.passes import PassCounts, Passes
 
 Weights = dict[str, torch.Tensor]
 Dropout = CheapDropout | nullcontext[None]
+Backward = Callable[[Batch, float], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,6 @@ class Trained:
     epochs: tuple[EpochRecord, ...]
     best_epoch: int
     train_seconds: float
-    passes: PassCounts
 
 
 @dataclass(eq=False)
@@ -44,8 +44,9 @@ class Course:
         steps: in all.
         steps_a_look: from one look at the validation rows to the next.
         rng: draws the batches of each epoch.
-        passes: computes them.
-        dropout: entered for each of them.
+        backward: adds a batch's gradients, times a weight, to the parameters' own; returns its
+            loss, detached.
+        dropout: entered for each forward pass.
         total: loss since the last look, summed over comments; on the device, because reading it
             each step would make the host wait for each step.
         comments: trained on since the last look.
@@ -65,7 +66,7 @@ class Course:
     steps: int
     steps_a_look: int
     rng: np.random.Generator
-    passes: Passes
+    backward: Backward
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
     dropout: Dropout
@@ -107,7 +108,7 @@ class Course:
         if self.weights is not None:
             self.module.load_state_dict(self.weights)
         seconds = sum(record.seconds for record in self.records)
-        return Trained(tuple(self.records), self.kept, seconds, self.passes.counts)
+        return Trained(tuple(self.records), self.kept, seconds)
 
     def state(self) -> State:
         """Return everything that going on depends on; tensors are not copied."""

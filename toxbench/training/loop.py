@@ -20,14 +20,12 @@ from toxbench.records import EpochRecord, Scores
 from toxbench.settings import TrainSettings
 from toxbench.training.batching import Batch, Batcher, epoch_batches
 from toxbench.training.checkpoint import Checkpoints, NoCheckpoints, State
-from toxbench.training.course import Course, Dropout, Trained
-from toxbench.training.cuda_graph import CudaRecorder
+from toxbench.training.course import Backward, Course, Dropout, Trained
 from toxbench.training.device import Device, Precision
 from toxbench.training.distributed import ALONE, Group, Pass, Replica
 from toxbench.training.dropout import CheapDropout
 from toxbench.training.losses import LOSSES, Loss
 from toxbench.training.parameters import parameter_groups, set_dropout
-from toxbench.training.passes import Passes, PlainPasses, RepeatedPasses, Work
 from toxbench.training.predictor import WIDTH_MULTIPLE, Predictor, Probabilities
 from toxbench.training.tricks import ALL, Tricks
 from toxbench.training.vocabulary import used_rows_only
@@ -196,33 +194,24 @@ class Trainer:
             steps=settings.epochs * an_epoch,
             steps_a_look=settings.eval_steps or an_epoch,
             rng=np.random.default_rng(seed),
-            passes=self._passes(self._work(replica, loss, dropout), settings.epochs * an_epoch),
+            backward=self._backward(replica, loss, dropout),
             optimizer=optimizer,
             scheduler=make_scheduler(optimizer, settings, len(rows)),
             dropout=dropout,
             total=torch.zeros((), device=self._device.torch),
         )
 
-    def _work(self, replica: Replica, loss: Loss, dropout: Dropout) -> Work:
-        """Return a pass as it is written."""
+    def _backward(self, replica: Replica, loss: Loss, dropout: Dropout) -> Backward:
+        """Return a forward and backward pass of one batch."""
 
-        def work(batch: Batch, weight: float | torch.Tensor) -> torch.Tensor:
+        def backward(batch: Batch, weight: float) -> torch.Tensor:
             with self._device.autocast(), dropout:
                 logits = replica.forward(batch.input_ids, batch.attention_mask)
             value = loss(logits, batch.targets)
             (value * weight).backward()  # type: ignore[no-untyped-call]
             return value.detach()
 
-        return work
-
-    def _passes(self, work: Work, steps: int) -> Passes:
-        """Record them where the host is what a device waits for.
-
-        Not in a group: its gradients are exchanged in the middle of a pass.
-        """
-        if not (self._tricks.graphs and self._device.kind == "cuda" and self._group.size == 1):
-            return PlainPasses(work)
-        return RepeatedPasses(work, self._module, self._device, CudaRecorder(), steps)
+        return backward
 
     def _going_on(
         self,
@@ -285,12 +274,12 @@ class Trainer:
             with course.replica.passing(is_last=one is step.passes[-1]):
                 # A group averages the gradients of its processes; what is meant is their sum.
                 weight = one.counted * self._group.size / step.comments
-                course.total += course.passes.run(batch, weight) * one.counted
+                course.total += course.backward(batch, weight) * one.counted
         if self._settings.clip_norm > 0:
             nn.utils.clip_grad_norm_(self._module.parameters(), self._settings.clip_norm)
         course.optimizer.step()
         course.scheduler.step()
-        course.passes.clear(course.optimizer)
+        course.optimizer.zero_grad(set_to_none=True)
         course.comments += step.comments
         course.step += 1
 

@@ -10,14 +10,11 @@ class Tricks:
     Attributes:
         cheap_dropout: masks from a pool of noise (`CheapDropout`); on the CPU only.
         used_rows: of the token embedding, train only what the table uses (`used_rows_only`).
-        graphs: passes recorded as CUDA graphs (`RepeatedPasses`); on CUDA only. What it saves
-            was never measured: no GPU could be had.
     """
 
     cheap_dropout: bool = True
     used_rows: bool = True
-    graphs: bool = True
 
 
 ALL = Tricks()
-PLAIN = Tricks(cheap_dropout=False, used_rows=False, graphs=False)
+PLAIN = Tricks(cheap_dropout=False, used_rows=False)
