@@ -130,23 +130,3 @@ def test_the_notebook_preset_takes_an_official_split(command: Command) -> None:
     code, err = command("run", *FILES, *CHEAP, "--preset", "notebook", "--dry-run")
     assert code == 0, err
     assert "40 train, 6 validation, 14 test" in err
-
-
-def test_a_search_is_resumed_from_another_folder(
-    command: Command,
-    parts: Path,
-    checkpoint: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    words = ("tune", *FILES, "--backbones", "bert", "--baselines", "none", "--weights",
-             f"bert={checkpoint}", "--trials", "1", "--finalists", "1", "--seeds", "1",
-             "--space", "epochs=1,2", "--max-length", "16", "--quiet")  # fmt: skip
-    code, err = command(*words)
-    assert code == 0, err
-    (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir(tmp_path / "elsewhere")
-    code, err = command("tune", "--resume", "--results", str(parts / "results"), "--dry-run")
-    assert code == 0, err
-    assert "Split     official, by valid.csv and test.csv" in err
-    assert len(list((parts / "results").glob("*/protocol.json"))) == 1

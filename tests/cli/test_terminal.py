@@ -1,13 +1,10 @@
-"""What a terminal gets and a pipe does not: colour, tables that fit, and --watch."""
+"""What a terminal gets and a pipe does not: colour, and tables that fit."""
 
 import os
 import pty
 import re
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -79,44 +76,3 @@ def test_a_pipe_gets_whole_lines_without_colour(results: Path) -> None:
     assert "\x1b" not in plain
     assert max(map(len, plain.splitlines())) > 100
     assert ANSI.sub("", piped(FORCE_COLOR="1")) == plain
-
-
-def test_watch_waits_shows_and_ends_with_the_run(tmp_path: Path) -> None:
-    watching = subprocess.Popen(
-        [*COMMAND, "leaderboard", "--watch", "0.1"], cwd=tmp_path, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    assert watching.stderr is not None
-    assert "Nothing is stored in results yet; waiting for a run" in watching.stderr.readline()
-    toxbench.run(backbones=[], results=tmp_path / "results")
-    out, err = watching.communicate(timeout=60)
-    assert (watching.returncode, err) == (0, "")
-    assert "2 of 2 cells stored; last change " in out or "2 cells stored; last change " in out
-    assert out.rstrip().endswith("No run is writing there: that is all.")
-
-
-def test_watch_ends_with_ctrl_c(tmp_path: Path) -> None:
-    watching = subprocess.Popen(
-        [*COMMAND, "leaderboard", "--watch=0.1"], cwd=tmp_path, text=True, stderr=subprocess.PIPE
-    )
-    assert watching.stderr is not None
-    watching.stderr.readline()
-    time.sleep(0.3)
-    watching.send_signal(signal.SIGINT)
-    _, err = watching.communicate(timeout=60)
-    assert (watching.returncode, err) == (130, "toxbench: error: interrupted\n")
-
-
-@pytest.mark.parametrize(
-    ("words", "says"),
-    [
-        (["--watch", "results"], "put folders before --watch"),
-        (["--watch", "0"], "a number of seconds from 0.1"),
-        (["--watch", "--format", "json"], "leave out --format"),
-    ],
-)
-def test_what_cannot_be_watched_is_refused(
-    command: Callable[..., tuple[int, str]], words: list[str], says: str
-) -> None:
-    code, err = command("leaderboard", *words)
-    assert (code, says in err) == (2, True), err

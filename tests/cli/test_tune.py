@@ -99,7 +99,7 @@ def test_help_is_light_and_names_every_option(cli: Cli, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     for option in (
         "--trials", "--budget", "--sampler", "--pruner", "--inner-folds", "--finalists",
-        "--finalist-seeds", "--tune-seed", "--storage", "--space", "--resume", "--importance",
+        "--finalist-seeds", "--tune-seed", "--storage", "--space", "--importance",
         "--dry-run", "--learning-rate", "--validation-size", "--weights",
     ):  # fmt: skip
         assert option in done.stdout
@@ -202,7 +202,6 @@ def test_backbones_and_baselines_can_be_none(
         (["--storage", "sqlite://"], 2, "--storage"),
         (["--backbones", "brt"], 2, "did you mean 'bert'"),
         (["--data", "nowhere.csv"], 3, "nowhere.csv"),
-        (["--resume", "--results", "empty"], 6, "toxbench tune"),
         (["--importance", "--results", "empty"], 6, "toxbench"),
     ],
 )
@@ -240,52 +239,6 @@ def test_where_every_trial_fails_it_is_exit_code_5_and_one_line(
     assert "bert" in quiet.error  # which one, and why
 
 
-def test_resume_needs_no_other_option(
-    tune: Toxbench, toxbench: Toxbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert tune("--quiet").code == 0
-    before = records(tmp_path / "results")
-    last = trials(tmp_path / "results")[-1]
-    last.unlink()
-    next(tmp_path.glob("results/*/tuning/studies.sqlite3")).unlink()
-    done = toxbench("tune", "--resume", "--quiet")
-    assert done.code == 0, done.err
-    assert len(trials(tmp_path / "results")) == 3
-    kept = {name: content for name, content in before.items() if name != str(last)}
-    assert kept.items() <= records(tmp_path / "results").items()
-    # From another folder, and with more trials.
-    (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir(tmp_path / "elsewhere")
-    done = toxbench("tune", "--resume", "--results", str(tmp_path / "results"), "--trials", "5")
-    assert done.code == 0, done.err
-    assert len(trials(tmp_path / "results")) == 5
-    assert len(list(tmp_path.glob("results/*/tuning/*/trials"))) == 1
-    assert list((tmp_path / "elsewhere").iterdir()) == []
-
-
-def test_resume_finds_a_database_that_was_named_by_a_relative_path(
-    tune: Toxbench, toxbench: Toxbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert tune("--quiet", "--trials", "1", "--storage", "sqlite:///own.sqlite3").code == 0
-    (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir(tmp_path / "elsewhere")
-    done = toxbench("tune", "--resume", "--quiet", "--results", str(tmp_path / "results"))
-    assert done.code == 0, done.err
-    assert list((tmp_path / "elsewhere").iterdir()) == []
-    assert (tmp_path / "own.sqlite3").is_file()
-
-
-@pytest.mark.parametrize("content", [b"", b"[]", b"\xff", b'{"datum": "x"}'])
-def test_a_damaged_note_of_the_last_search_is_one_line(
-    toxbench: Toxbench, tmp_path: Path, content: bytes
-) -> None:
-    (tmp_path / "results").mkdir()
-    (tmp_path / "results" / ".last-tune.json").write_bytes(content)
-    done = toxbench("tune", "--resume")
-    assert done.code in (2, 6)
-    assert done.error
-
-
 def test_a_killed_search_is_resumed(cli: Cli, source: tuple[str, ...], tmp_path: Path) -> None:
     """The real command is killed at a random moment after its first trial."""
     words = [sys.executable, "-m", "toxbench", "tune", *source, *SMALL, "--space", "epochs=14:20"]
@@ -303,7 +256,7 @@ def test_a_killed_search_is_resumed(cli: Cli, source: tuple[str, ...], tmp_path:
         process.kill()
         process.wait()
     before = records(tmp_path / "results")
-    done = cli("tune", "--resume")
+    done = cli(*words[3:])
     assert done.returncode == 0, done.stderr
     assert before.items() <= records(tmp_path / "results").items()
     assert len(trials(tmp_path / "results")) == 3

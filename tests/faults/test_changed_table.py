@@ -145,12 +145,15 @@ def test_a_resumed_search_of_a_changed_table_is_refused(
 ) -> None:
     words = ("--backbones", "bert", "--weights", f"bert={checkpoint}", "--baselines", "none")
     more = ("--trials", "1", "--epochs", "1", "--max-length", "8", "--seeds", "1", "--quiet")
-    assert command("tune", "--data", "comments.csv", *words, *more)[0] == 0
-    assert command("tune", "--resume", "--quiet")[0] == 0
+    tune = ("tune", "--data", "comments.csv", *words, *more, "--config", "resume.toml")
+    table.with_name("resume.toml").write_text("resume = false\n", encoding="utf-8")
+    assert command(*tune)[0] == 0
+    table.with_name("resume.toml").write_text("resume = true\n", encoding="utf-8")
+    assert command(*tune)[0] == 0
     before = data_hash(table)
     change(table)
     stored = digests(table.parent / "results")
-    code, err = command("tune", "--resume", "--quiet")
+    code, err = command(*tune)
     assert code == 3
     assert f"data {before} in " in err
     assert f"data {data_hash(table)} here" in err

@@ -1,6 +1,5 @@
 """No token, no home folder and no user's name in any file that is stored."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -13,8 +12,7 @@ import pytest
 from plugin_site import write_plugin
 from support import write_table
 
-from toxbench.store.private import from_portable, portable, scrubbed
-from toxbench.tuning.storage import is_private
+from toxbench.store.private import scrubbed
 
 pytestmark = pytest.mark.faults(44)
 TOKEN = "hf_secretsecretsecret"  # noqa: S105 - nobody's
@@ -103,20 +101,12 @@ def test_nothing_that_is_stored_says_whose_it_is(alice: Command, home: Path) -> 
     stored = {path.name for path in (home / "results").rglob("*")} | set(os.listdir(home / "cache"))
     assert {"split.json"} <= set(os.listdir(home))
     assert {
-        ".last-tune.json", "studies.sqlite3", "trials.csv", "tuned.toml", "manifest.json",
+        "studies.sqlite3", "trials.csv", "tuned.toml", "manifest.json",
         "protocol.json", "rows.safetensors", "leaderboard.md", "speed.json", "mlflow.db",
         "toxbench.json",
     } <= stored  # fmt: skip
     assert any("no ~/inputs/tiny" in path.read_text() for path in home.rglob("trial-*.json"))
     assert leaks(home) == []
-
-
-def test_what_was_asked_is_found_again_from_anywhere(alice: Command, home: Path) -> None:
-    request = json.loads((home / "results" / ".last-tune.json").read_text(encoding="utf-8"))
-    assert request["data"] == "~/inputs/comments.csv"
-    done = alice("tune", "--resume", "--dry-run", "--results", str(home / "results"))
-    assert done.returncode == 0, done.stderr
-    assert "comments.csv: 60 comments" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -138,20 +128,3 @@ def test_messages_are_scrubbed(monkeypatch: pytest.MonkeyPatch, text: str, shown
                         "HF_TOKEN": TOKEN, "KAGGLE_KEY": "0123456789"}.items():  # fmt: skip
         monkeypatch.setenv(name, value)
     assert scrubbed(text) == shown
-
-
-@pytest.mark.parametrize("path", ["/somewhere/alice/a/x.csv", "/scratch/shared/x.csv", "/x.csv"])
-def test_a_path_is_the_same_after_writing(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
-    monkeypatch.setenv("HOME", "/somewhere/alice")
-    base = Path("/scratch/results")
-    written = portable(path, base)
-    assert "alice" not in written
-    assert not written.startswith("/")
-    assert from_portable(written, base) == path
-
-
-def test_a_name_in_a_storage_url_is_private(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("USER", "alice")
-    assert is_private("postgresql+psycopg://alice@host/db")
-    assert not is_private("postgresql+psycopg://bench@host/db")
-    assert not is_private("sqlite:////home/alice/x.sqlite3")

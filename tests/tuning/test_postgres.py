@@ -168,16 +168,11 @@ def test_a_password_is_written_nowhere(
     search.results.parent.mkdir(exist_ok=True)
     words = ["tune", "--data", str(search.data), "--config", str(search.config), "--weights",
              f"bert={search.checkpoint}", "--trials", "2", "--debug"]  # fmt: skip
-    resume = ["tune", "--resume", "--quiet"]
-    for arguments, code in (
-        ([*words, "--storage", secret], 0),
-        (resume, 2),
-        ([*resume, "--storage", secret], 0),
-    ):
+    for more in ([], ["--quiet"]):
         with pytest.raises(SystemExit) as stop:
-            main(arguments)
+            main([*words, "--storage", secret, *more])
         output = capsys.readouterr()
-        assert stop.value.code == code, output.err
+        assert stop.value.code == 0, output.err
         assert SECRET not in output.out + output.err
         for path in tmp_path.rglob("*"):
             assert not path.is_file() or SECRET.encode() not in path.read_bytes(), path

@@ -85,7 +85,6 @@ def run_plan(
         keeper = _Keeper(plan, registry, feedback, told)
         keeper.begin()
         missing = [(candidate, key) for candidate, key in plan.missing if not plan.store.has(key)]
-        plan.store.expect(len(missing))
         try:
             models = plan.store.models.folder if plan.save_models else None
             # A node of a cluster need not see this folder: what it loses, Ray begins again.

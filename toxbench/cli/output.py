@@ -30,11 +30,6 @@ def say(text: str, err: bool = False, style: Style = "") -> None:
         click.echo(safe, err=err)
 
 
-def clear() -> None:
-    """Empty the screen, where stdout is one."""
-    click.clear()
-
-
 def has_colour(err: bool = False) -> bool:
     """Whether stdout, or stderr, gets colour. An empty variable is none (no-color.org)."""
     if os.environ.get("NO_COLOR"):

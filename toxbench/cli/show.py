@@ -25,11 +25,6 @@ def print_leaderboard(leaderboard: Leaderboard, registry: Registry, name: str | 
     print_tables(tables, registry, name)
 
 
-def print_headlines(leaderboard: Leaderboard, registry: Registry, name: str | None) -> None:
-    """Print the scores that rank, and what follows from them; raises as `print_leaderboard`."""
-    print_tables(terminal_tables(leaderboard)[:1], registry, name)
-
-
 def print_tables(tables: list[Table], registry: Registry, name: str | None) -> None:
     """Print tables in the format of that name.
 

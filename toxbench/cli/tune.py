@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Search hyperparameters, then test the best ones once.")
-@click.option("--resume", is_flag=True, help="Go on with the last search in --results.")
 @click.option("--importance", is_flag=True, help="Say what mattered in finished trials, and stop.")
 @settings_options(TuneSettings, without=("space",))
 @click.option(
@@ -38,8 +37,8 @@ def tune(**values: Any) -> None:
     """Search hyperparameters, then evaluate the best ones once on the test rows.
 
     The default settings are always trial 0, and test rows are not part of any trial. The same
-    command, or --resume, goes on where it was interrupted. A training setting given here, in
-    --config or by --preset is kept, not searched. --seeds is 5 here unless it is given.
+    command resumes an interrupted search. A training setting given here, in --config or by
+    --preset is fixed, not searched. --seeds is 5 here unless it is given.
     """
     from toxbench.plugin.registry import Registry
 
@@ -52,7 +51,6 @@ def tune(**values: Any) -> None:
     from toxbench.cli.feedback import feedback_for
     from toxbench.cli.show import print_leaderboard
     from toxbench.store.ranking import load_leaderboard
-    from toxbench.tuning.request import write_request
     from toxbench.tuning.tune import plan_tuning, run_tuning
 
     settings = _settings(values)
@@ -69,7 +67,6 @@ def tune(**values: Any) -> None:
         feedback.say(_plan_text(planned))
         if values["dry_run"]:
             return
-        write_request(settings)
         outcome = run_tuning(planned, registry, feedback)
     store = planned.plan.store
     if not values["as_json"] and not values["quiet"]:
@@ -85,16 +82,12 @@ def tune(**values: Any) -> None:
 
 
 def _settings(values: dict[str, Any]) -> RunSettings:
-    from toxbench.tuning.request import read_request
     from toxbench.tuning.space import parse_options
     from toxbench.tuning.tune import with_tuning_seeds
 
     table = used(TuneSettings, values)
     table["space"] = parse_options(values["space"])
-    below = {}
-    if values["resume"]:
-        below = read_request(values["results"] or Path("results"), values["storage"])
-    return settings_from(values, with_tuning_seeds(below), tune=table)
+    return settings_from(values, with_tuning_seeds({}), tune=table)
 
 
 def _plan_text(planned: "TunePlan") -> str:

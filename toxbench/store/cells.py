@@ -18,7 +18,7 @@ from toxbench.errors import StorageError
 from toxbench.records import PARTS, Audit, CellKey, CellRecord, Part, Stored
 from toxbench.settings import Frozen
 from toxbench.store.failures import FailureStore, read_failure
-from toxbench.store.lock import Holder, holder_of, locked, note_cells, signed
+from toxbench.store.lock import locked, signed
 from toxbench.store.models import ModelStore
 from toxbench.store.rows import FILE as ROWS
 from toxbench.store.rows import StoredRows, read_rows, write_rows
@@ -241,20 +241,6 @@ class CellStore:
         make_folder(self.folder)
         with locked(self._lock, patience), signed(self._lock):
             yield
-
-    def expect(self, more: int) -> None:
-        """Say, holding the lock, how many cells will be stored beside those that are.
-
-        Raises:
-            StorageError: the folder cannot be written.
-        """
-        note_cells(self._lock, len(self.paths()) + more)
-
-    @property
-    def writer(self) -> Holder | None:
-        """The run that is writing here; None where there is none."""
-        holder = holder_of(self._lock)
-        return holder if holder is not None and holder.is_alive else None
 
     @property
     def _lock(self) -> Path:

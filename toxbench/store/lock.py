@@ -21,18 +21,6 @@ class Holder(Frozen):
 
     pid: int
     since: datetime
-    cells: int | None = None  # that will be stored when it is done, with those of other runs
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether there is such a process on this machine. The lock itself is not touched."""
-        try:
-            os.kill(self.pid, 0)
-        except (ProcessLookupError, OverflowError):
-            return False
-        except PermissionError:  # somebody else's
-            return True
-        return True
 
 
 @contextmanager
@@ -78,18 +66,6 @@ def signed(path: Path) -> Iterator[None]:
     finally:
         with suppress(OSError):  # the next holder writes its own
             beside.unlink()
-
-
-def note_cells(path: Path, cells: int) -> None:
-    """Say beside a lock that this process holds how many cells there will be in the end.
-
-    Raises:
-        StorageError: the folder cannot be written.
-    """
-    holder = holder_of(path)
-    if holder is not None:
-        noted = holder.model_copy(update={"cells": cells})
-        write_atomically(_beside(path), noted.model_dump_json().encode("ascii"))
 
 
 def holder_of(path: Path) -> Holder | None:

@@ -2,7 +2,6 @@
 
 import os
 import re
-from pathlib import Path
 
 _SECRETS = ("TOKEN", "_KEY", "PASSWORD", "PASSWD", "SECRET")  # in names of environment variables
 _SHORTEST = 4  # characters of a secret; less would blot out words
@@ -26,21 +25,6 @@ def scrubbed(text: str) -> str:
     for user in users:
         text = re.sub(rf"(?<!\w){re.escape(user)}(?!\w)", "USER", text)
     return text.encode("utf-8", "replace").decode("utf-8")  # half surrogates cannot be stored
-
-
-def portable(path: Path | str, base: Path) -> str:
-    """Write a path for a file that is kept in ``base``: from the home folder, else from there."""
-    whole = os.path.abspath(path)
-    for home in _homes():
-        if whole.startswith(f"{home}/"):
-            return f"~{whole.removeprefix(home)}"
-    return os.path.relpath(whole, os.path.abspath(base))
-
-
-def from_portable(text: str, base: Path) -> str:
-    """Return the absolute path of what `portable` wrote."""
-    named = os.path.expanduser(text) if text.startswith("~/") else text
-    return os.path.abspath(base / named)
 
 
 def _homes() -> list[str]:

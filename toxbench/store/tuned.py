@@ -51,7 +51,7 @@ def read_tuned(path: Path) -> TunedSettings:
         raise StorageError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise DamagedError(
-            f"{path} is damaged; toxbench tune --resume moves it aside and writes it again"
+            f"{path} is damaged; the same toxbench tune again moves it aside and writes it"
         ) from error
 
 

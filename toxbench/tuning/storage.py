@@ -4,7 +4,7 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event, Thread
@@ -20,7 +20,6 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, SQLA
 from toxbench.atomic import make_folder, unwritable
 from toxbench.errors import SettingsError, StorageError, TryAgainError
 from toxbench.store.lock import locked
-from toxbench.store.private import scrubbed
 
 HEARTBEAT_SECONDS = 5
 GRACE_SECONDS = 30  # a worker that is silent for so long is taken for dead
@@ -38,14 +37,6 @@ def shown_url(url: str) -> str:
     parsed = make_url(url)
     hidden = {name: "***" if _is_secret(name) else value for name, value in parsed.query.items()}
     return parsed.set(query=hidden).render_as_string(hide_password=True).replace("%2A", "*")
-
-
-def is_private(url: str) -> bool:
-    """Whether a URL holds a password or the user's name, which must not be written down."""
-    parsed = make_url(url)
-    if bool(parsed.password) or any(map(_is_secret, parsed.query)):
-        return True
-    return parsed.get_backend_name() != "sqlite" and scrubbed(url) != url
 
 
 def _is_secret(name: str) -> bool:
@@ -75,14 +66,6 @@ def check_url(url: str) -> URL:
     if parsed.get_backend_name() == "sqlite" and parsed.database in {None, "", ":memory:"}:
         raise SettingsError("--storage sqlite: name a file; one in memory is lost: sqlite:///FILE")
     return parsed
-
-
-def with_file(url: str, change: Callable[[str], str]) -> str:
-    """Return a URL with the path of its file changed, if its database is a file."""
-    parsed = make_url(url)
-    if parsed.get_backend_name() == "sqlite" and parsed.database:
-        parsed = parsed.set(database=change(parsed.database))
-    return parsed.render_as_string(hide_password=False)
 
 
 @contextmanager
