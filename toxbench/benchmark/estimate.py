@@ -37,6 +37,7 @@ class TimeLeft:
         self._remaining = dict(operations)
         self._epochs: dict[CellKey, int] = {}
         self._last_event: dict[CellKey, float] = {}  # of the cells that are being computed
+        self._setup: dict[CellKey, float] = {}
         self._at_once = 1
         self._measured_seconds = self._measured_operations = 0.0
 
@@ -53,10 +54,15 @@ class TimeLeft:
     def finish_epoch(self, key: CellKey, record: EpochRecord) -> None:
         """Note an epoch of a cell.
 
-        The epochs that a resumed training reports from its checkpoint count with the seconds
-        that they took then.
+        The time before the first one, in which the process starts and loads the weights, counts
+        when the cell is finished. The epochs that a resumed training reports from its checkpoint
+        count with the seconds that they took then.
         """
-        self._measured_seconds += max(self._since_last_event(key), record.seconds)
+        seconds = max(self._since_last_event(key), record.seconds)
+        if record.epoch == 1:
+            self._setup[key] = seconds - record.seconds
+            seconds = record.seconds
+        self._measured_seconds += seconds
         whole, epochs = self._operations[key], self._epochs[key]
         self._measured_operations += whole / epochs
         self._remaining[key] = whole * (1 - record.epoch / epochs)
@@ -64,7 +70,7 @@ class TimeLeft:
     def finish(self, key: CellKey) -> None:
         """Note that a cell is stored."""
         if key in self._last_event:
-            self._measured_seconds += self._since_last_event(key)
+            self._measured_seconds += self._since_last_event(key) + self._setup.pop(key, 0.0)
         self.drop(key)
 
     def drop(self, key: CellKey) -> None:
