@@ -320,7 +320,7 @@ class FailureRecord(Stored):
 
 
 class Spread(Frozen):
-    """What repeated measurements gave."""
+    """Median and range of repeated measurements."""
 
     median: float
     low: float

@@ -27,7 +27,6 @@ from toxbench.speed.measure import (
 )
 from toxbench.training.device import Device, seeded
 
-OWN, TRAINER, TRAINER_DEFAULT, NOTEBOOK = "toxbench", "trainer", "trainer-default", "notebook"
 # Slow variants are timed on a random sample of comments, and the epoch is extrapolated.
 _BATCHES_OF_DEFAULT_TRAINER = 10
 _COMMENTS_OF_NOTEBOOK = 40
@@ -72,10 +71,10 @@ class WholeEpochs:
         return len(self._task.rows) * self._task.settings.epochs
 
 
-class OwnLoop(WholeEpochs):
+class ToxbenchLoop(WholeEpochs):
     """toxbench's loop; each run also predicts all rows of the table, which is timed separately."""
 
-    name = OWN
+    name = "toxbench"
 
     def __init__(self, task: Task) -> None:
         super().__init__(task)
@@ -93,7 +92,7 @@ class OwnLoop(WholeEpochs):
 class TrainerPeer(WholeEpochs):
     """transformers' Trainer over all epochs, with the options that make it fast."""
 
-    name = TRAINER
+    name = "trainer"
 
     def warm_up(self) -> None:
         """Train on a few batches for one epoch."""
@@ -122,7 +121,7 @@ class TrainerPeer(WholeEpochs):
 class DefaultTrainerPeer(TrainerPeer):
     """The Trainer with its defaults: fp32, random batches padded to their longest comment."""
 
-    name = TRAINER_DEFAULT
+    name = "trainer-default"
 
     @property
     def device(self) -> Device:
@@ -146,7 +145,7 @@ class DefaultTrainerPeer(TrainerPeer):
 class NotebookPeer:
     """The original study's loop: fp32, Adam, one padded comment at a time; plain PyTorch."""
 
-    name = NOTEBOOK
+    name = "notebook"
 
     def __init__(self, task: Task) -> None:
         self._task = task
@@ -188,7 +187,7 @@ class NotebookPeer:
 
 @dataclass(frozen=True)
 class Measured:
-    """What the runs of one variant gave.
+    """The measurements of one variant.
 
     Attributes:
         variant: what was run.
@@ -200,9 +199,10 @@ class Measured:
     epochs: list[float]
     peak_memory_bytes: int
 
-    def times_slower(self, own: "Measured") -> list[float]:
+    def times_slower(self, reference: "Measured") -> list[float]:
         """Return the ratio of the seconds of both in each round."""
-        return [epoch / faster for epoch, faster in zip(self.epochs, own.epochs, strict=True)]
+        pairs = zip(self.epochs, reference.epochs, strict=True)
+        return [epoch / faster for epoch, faster in pairs]
 
 
 def measure_in_turn(task: Task, variants: Sequence[Variant], repeats: int) -> list[Measured]:

@@ -63,24 +63,30 @@ def task_of(settings: RunSettings) -> "Task":
 
 def compare(settings: RunSettings, repeats: int) -> dict[str, float]:
     """Measure start-up, toxbench and its peers; return how many times faster toxbench is."""
-    from speed_peers import DefaultTrainerPeer, NotebookPeer, OwnLoop, TrainerPeer, measure_in_turn
+    from speed_peers import (
+        DefaultTrainerPeer,
+        NotebookPeer,
+        ToxbenchLoop,
+        TrainerPeer,
+        measure_in_turn,
+    )
     from speed_startup import startup_seconds
 
     task = task_of(settings)
     starts = [startup_seconds(settings, task.candidate.name) for _ in range(repeats)]
-    loop = OwnLoop(task)
+    loop = ToxbenchLoop(task)
     variants = [loop, TrainerPeer(task), DefaultTrainerPeer(task), NotebookPeer(task)]
-    own, *peers = measure_in_turn(task, variants, repeats)
-    lines = [line_of(task, measured, own) for measured in (own, *peers)]
+    reference, *peers = measure_in_turn(task, variants, repeats)
+    lines = [line_of(task, measured, reference) for measured in (reference, *peers)]
     print(f"\n{tabulate(lines, headers=HEADERS, tablefmt='github', disable_numparse=True)}\n")
     stages = (f"{stage} {median(start[stage] for start in starts):.1f}" for stage in starts[0])
     print(f"Start-up, seconds: {', '.join(stages)}")
     rates = [len(task.comments) / seconds for seconds in loop.evaluation_seconds]
     print(f"Evaluation, comments/s: {spread(rates)}; device: {task.device.name}")
-    return {peer.variant.name: median(peer.times_slower(own)) for peer in peers}
+    return {peer.variant.name: median(peer.times_slower(reference)) for peer in peers}
 
 
-def line_of(task: "Task", measured: "Measured", own: "Measured") -> tuple[str, ...]:
+def line_of(task: "Task", measured: "Measured", reference: "Measured") -> tuple[str, ...]:
     from toxbench.training.device import matrix_peak
 
     variant, rows, epoch = measured.variant, len(task.rows), median(measured.epochs)
@@ -93,7 +99,7 @@ def line_of(task: "Task", measured: "Measured", own: "Measured") -> tuple[str, .
         f"{rows / epoch:.1f}",
         f"{task.share_of_peak(epoch, peak):.0%} of {peak / 1e9:.0f} GFLOP/s",
         f"{measured.peak_memory_bytes / 2**20:.0f} MiB",
-        "-" if measured is own else spread(measured.times_slower(own)),
+        "-" if measured is reference else spread(measured.times_slower(reference)),
     )
 
 

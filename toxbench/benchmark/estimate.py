@@ -63,9 +63,9 @@ class TimeLeft:
             self._setup[key] = seconds - record.seconds
             seconds = record.seconds
         self._measured_seconds += seconds
-        whole, epochs = self._operations[key], self._epochs[key]
-        self._measured_operations += whole / epochs
-        self._remaining[key] = whole * (1 - record.epoch / epochs)
+        total, epochs = self._operations[key], self._epochs[key]
+        self._measured_operations += total / epochs
+        self._remaining[key] = total * (1 - record.epoch / epochs)
 
     def finish(self, key: CellKey) -> None:
         """Note that a cell is stored."""
@@ -117,12 +117,12 @@ def _for_a_parameter(plan: Plan, candidate: BackboneCandidate, fold: int) -> flo
 
 
 def _tokens_of_a_row(texts: Sequence[str], settings: TrainSettings) -> float:
-    """Guess how many tokens a row has on average; of many rows, some are looked at."""
+    """Guess the mean number of tokens of a row; of many rows, from a sample."""
     cut = settings.max_length
     if settings.padding == "max_length":
         return cut
-    some = texts[:: -(-len(texts) // _TEXTS_LOOKED_AT)]
-    return sum(min(cut, len(text) / _CHARACTERS_A_TOKEN + 2) for text in some) / len(some)
+    sample = texts[:: -(-len(texts) // _TEXTS_LOOKED_AT)]
+    return sum(min(cut, len(text) / _CHARACTERS_A_TOKEN + 2) for text in sample) / len(sample)
 
 
 def body_parameters(folder: Path) -> int:

@@ -1,4 +1,4 @@
-"""``toxbench speed``: what this device can afford."""
+"""``toxbench speed``: how fast backbones are on this device."""
 
 from typing import Any
 

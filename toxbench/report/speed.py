@@ -1,4 +1,4 @@
-"""Measured speed as a table, with what has to be known before it is quoted."""
+"""Measured speed as a table, with notes on how to read it."""
 
 from collections.abc import Callable, Iterator, Sequence
 
