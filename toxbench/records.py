@@ -320,7 +320,7 @@ class FailureRecord(Stored):
 
 
 class Spread(Frozen):
-    """What repeated measurements gave."""
+    """Median and range of repeated measurements."""
 
     median: float
     low: float
@@ -333,12 +333,11 @@ class Spread(Frozen):
 
 
 class SpeedRecord(Frozen):
-    """How fast one backbone is trained in one way, on one device. It holds no comment."""
+    """How fast one backbone is trained and scored on one device. It holds no comment."""
 
     backbone: str
-    by: str = Field(description="toxbench, or the peer that trained")
     weights: str = Field(description="for people")
-    source: Literal["hub", "local", "stand-in", "random"]
+    source: Literal["hub", "local", "stand-in"]
     body_parameters: int = Field(description="without embeddings and new head")
     device: str
     device_name: str
@@ -349,49 +348,16 @@ class SpeedRecord(Frozen):
     data: str = Field(description="the table's name")
     batch_size: int
     max_length: int
-    epochs: int = Field(description="in each timed run of toxbench and of a peer in full")
+    epochs: int = Field(description="in each timed run")
     repeats: int
     rows: int = Field(description="train rows, which are an epoch")
     tokens: int = Field(description="of the train rows, padding not counted")
-    comments_timed: int = Field(description="trained on in one timed run")
-    seconds_an_epoch: Spread = Field(description="a timed run's seconds / its comments x rows")
+    seconds_an_epoch: Spread = Field(description="a timed run's seconds / its epochs")
     comments_per_second: Spread
     tokens_per_second: Spread = Field(description="tokens / seconds_an_epoch")
+    evaluation_comments_per_second: Spread = Field(description="probabilities of all rows")
     peak_operations_per_second: float = Field(description="of a matrix product in the precision")
     share_of_peak: Spread = Field(description="6 x body_parameters x tokens_per_second / the peak")
     peak_memory_bytes: int = Field(
         description="highest while training: of the GPU's tensors, else of the process"
     )
-    times_slower: Spread | None = Field(
-        description="its seconds / toxbench's of the same round; None: it is toxbench"
-    )
-    # of toxbench alone
-    startup_seconds: dict[str, Spread] | None = Field(
-        description="stage -> seconds, in a process of its own"
-    )
-    evaluation_comments_per_second: Spread | None = Field(description="probabilities of all rows")
-
-    @property
-    def extrapolated(self) -> bool:
-        """Whether less than an epoch was timed."""
-        return self.comments_timed < self.rows
-
-
-class RememberedSpeed(Frozen):
-    """What share of a device's peak was reached, kept to estimate later runs."""
-
-    device_name: str
-    precision: Literal["bf16", "fp32"]
-    threads: int
-    version: str = Field(description="of toxbench")
-    measured: str = Field(description="UTC, ISO 8601")
-    body_parameters: int = Field(gt=0)
-    batch_size: int = Field(gt=0)
-    comments_per_second: float = Field(gt=0)
-    share_of_peak: float = Field(gt=0)
-
-
-class RememberedSpeeds(Stored):
-    """All of them, as they are stored in the cache folder."""
-
-    speeds: tuple[RememberedSpeed, ...] = ()

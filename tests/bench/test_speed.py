@@ -1,45 +1,110 @@
 """Measurements, run by hand: ``pytest tests/bench -m bench -s``. Ratios of one run, interleaved."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from tabulate import tabulate
 
 from toxbench.data.table import read_comments
 from toxbench.layers import run_settings
 from toxbench.plugin.registry import Registry
-from toxbench.report.speed import terminal_tables
-from toxbench.speed.measure import measure
-from toxbench.speed.request import Shape, SpeedRequest
+from toxbench.settings import RunSettings
+
+if TYPE_CHECKING:
+    from speed_peers import Measured
+
+    from toxbench.speed.measure import Task
 
 pytestmark = pytest.mark.bench
 
-
-@pytest.mark.parametrize(
-    ("shape", "peers", "least"),
-    [
-        (None, ("trainer", "trainer-default", "notebook"),
-         {"trainer": 1.6, "trainer-default": 5, "notebook": 15}),
-        (Shape(hidden=768, layers=12, heads=12), ("trainer", "notebook"),
-         {"trainer": 1.4, "notebook": 15}),
-    ],
-    ids=["MiniLM", "bert-base"],
+REPEATS = 3
+SIZES = {"MiniLM": None, "bert-base": (768, 12, 12)}  # hidden size, layers, heads
+LEAST = {
+    "MiniLM": {"trainer": 1.6, "trainer-default": 5.0, "notebook": 15.0},
+    "bert-base": {"trainer": 1.4, "notebook": 15.0},
+}
+HEADERS = (
+    "trained by", "precision", "seconds an epoch", "comments/s", "of peak", "peak memory",
+    "toxbench is times faster",
 )  # fmt: skip
-def test_how_much_faster_than_what_a_user_would_take_instead(
-    real_table: Path, shape: Shape | None, peers: tuple[str, ...], least: dict[str, float]
-) -> None:
-    """The same code, settings and rows as: toxbench speed --backbones bert --against ..."""
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_how_much_faster_than_the_trainer_and_the_notebook(real_table: Path, size: str) -> None:
     pytest.importorskip("accelerate")
-    flags = {"data": real_table, "weights": ("stand-in",), "backbones": ("bert",),
-             "train": {"epochs": 3}, "split": {"validation_size": 0.0}}  # fmt: skip
-    registry = Registry.discover()
-    request = SpeedRequest(peers=peers, shape=shape)
-    records = list(measure(run_settings({}, flags), request, registry, print))
-    render = registry.report_format("plain").item.render
-    print("\n\n".join(map(render, terminal_tables(records))))
-    found = {r.by: r.times_slower.median for r in records if r.times_slower is not None}
-    assert {by: times for by, times in found.items() if times < least[by]} == {}
+    from speed_shapes import random_checkpoint
+
+    settings = settings_of(real_table, "stand-in")
+    if SIZES[size] is None:
+        times = compare(settings, REPEATS)
+    else:
+        with random_checkpoint(task_of(settings).folder, *SIZES[size]) as folder:
+            times = compare(settings_of(real_table, f"bert={folder}"), REPEATS)
+    assert {name: times[name] for name, least in LEAST[size].items() if times[name] < least} == {}
+
+
+def settings_of(table: Path, weights: str, **train: object) -> RunSettings:
+    flags = {"data": table, "weights": (weights,), "backbones": ("bert",),
+             "train": {"epochs": 3, **train}, "split": {"validation_size": 0.0}}  # fmt: skip
+    return run_settings({}, flags)
+
+
+def task_of(settings: RunSettings) -> "Task":
+    from toxbench.speed.measure import speed_tasks
+
+    (task,) = speed_tasks(settings, Registry.discover())
+    return task
+
+
+def compare(settings: RunSettings, repeats: int) -> dict[str, float]:
+    """Measure start-up, toxbench and its peers; return how many times faster toxbench is."""
+    from speed_peers import (
+        DefaultTrainerPeer,
+        NotebookPeer,
+        ToxbenchLoop,
+        TrainerPeer,
+        measure_in_turn,
+    )
+    from speed_startup import startup_seconds
+
+    task = task_of(settings)
+    starts = [startup_seconds(settings, task.candidate.name) for _ in range(repeats)]
+    loop = ToxbenchLoop(task)
+    variants = [loop, TrainerPeer(task), DefaultTrainerPeer(task), NotebookPeer(task)]
+    reference, *peers = measure_in_turn(task, variants, repeats)
+    lines = [line_of(task, measured, reference) for measured in (reference, *peers)]
+    print(f"\n{tabulate(lines, headers=HEADERS, tablefmt='github', disable_numparse=True)}\n")
+    stages = (f"{stage} {median(start[stage] for start in starts):.1f}" for stage in starts[0])
+    print(f"Start-up, seconds: {', '.join(stages)}")
+    rates = [len(task.comments) / seconds for seconds in loop.evaluation_seconds]
+    print(f"Evaluation, comments/s: {spread(rates)}; device: {task.device.name}")
+    return {peer.variant.name: median(peer.times_slower(reference)) for peer in peers}
+
+
+def line_of(task: "Task", measured: "Measured", reference: "Measured") -> tuple[str, ...]:
+    from toxbench.training.device import matrix_peak
+
+    variant, rows, epoch = measured.variant, len(task.rows), median(measured.epochs)
+    peak = matrix_peak(variant.device)
+    sample = f" ({variant.comments} comments timed)" if variant.comments < rows else ""
+    return (
+        f"{variant.name}{sample}",
+        variant.device.precision,
+        spread(measured.epochs),
+        f"{rows / epoch:.1f}",
+        f"{task.share_of_peak(epoch, peak):.0%} of {peak / 1e9:.0f} GFLOP/s",
+        f"{measured.peak_memory_bytes / 2**20:.0f} MiB",
+        "-" if measured is reference else spread(measured.times_slower(reference)),
+    )
+
+
+def spread(values: Sequence[float]) -> str:
+    return f"{median(values):.2f} [{min(values):.2f}, {max(values):.2f}]"
 
 
 def test_a_million_rows_are_validated_within_a_minute(tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def test_two_processes_do_what_one_does_with_the_doubled_batch(
     # One of them speaks, and nothing comes from torch.
     assert [two.heard.count(f"[{n}/3] ") for n in (1, 2, 3)] == [1, 1, 1]
     assert two.stdout.count("Leaderboard of table.csv") == 1
-    ours = ("toxbench: warning: no pos", "Table", "Split", "Test", "Candidate", "Shows", "Expected",
+    ours = ("toxbench: warning: no pos", "Table", "Split", "Test", "Candidate", "Shows", "Cells",
             "[")  # fmt: skip
     assert [s for s in two.heard.splitlines() if not s.startswith(ours) or "rank" in s] == []
     assert command(*words("whole", "one"))[0] == 0

@@ -44,9 +44,13 @@ def run(words: list[str]) -> subprocess.CompletedProcess[str]:
 def test_side_by_side_gives_the_same_bytes(
     command: Callable[..., list[str]], tmp_path: Path
 ) -> None:
-    for results, workers in (("here", "1"), ("there", "2")):
+    for results, workers, plan in (("here", "1", "5 to compute"), ("there", "2", ", 2 at once")):
         done = run(command(results, "--workers", workers))
         assert done.returncode == 0, done.stderr
+        (line,) = [line for line in done.stderr.splitlines() if line.startswith("Cells ")]
+        assert line.endswith(plan)
+        # Six epochs and three cells are reported; nothing is left after the last of each.
+        assert workers == "2" or done.stderr.count(" left\n") == 7
     here, there = store(tmp_path / "here"), store(tmp_path / "there")
     alone = {record.key: tensors for record, tensors in here.cells()}
     beside = {record.key: tensors for record, tensors in there.cells()}

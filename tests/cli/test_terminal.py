@@ -55,6 +55,14 @@ def test_tables_fit_and_the_best_row_stands_out(results: Path, words: list[str])
         assert any(line.startswith("\x1b[1mtfidf-logreg") for line in shown.splitlines())
 
 
+def test_live_display_shows_the_time_left(checkpoint: Path, table: Path, tmp_path: Path) -> None:
+    shown = on_terminal(
+        tmp_path, "run", "--data", str(table), "--backbones", "bert", "--weights",
+        f"bert={checkpoint}", "--baselines", "none", "--seeds", "2", "--epochs", "1", COLUMNS="120",
+    )  # fmt: skip
+    assert re.search(r"cells .* 1/2 .* about \d+ s left", ANSI.sub("", shown)), shown
+
+
 def test_no_color_is_none_at_all(results: Path) -> None:
     assert "\x1b" not in on_terminal(results, "leaderboard", COLUMNS="72", NO_COLOR="1")
 

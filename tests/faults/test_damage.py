@@ -16,7 +16,6 @@ from toxbench.errors import NewerError, StorageError
 from toxbench.records import (
     CellRecord,
     FailureRecord,
-    RememberedSpeeds,
     Stored,
     TrialRecord,
     TunedSettings,
@@ -138,7 +137,7 @@ def test_probabilities_of_another_type_or_shape_are_refused(tmp_path: Path, chan
         load_leaderboard(store)
 
 
-STORED = [CellRecord, TrialRecord, TunedSettings, FailureRecord, ProtocolRecord, RememberedSpeeds]
+STORED = [CellRecord, TrialRecord, TunedSettings, FailureRecord, ProtocolRecord]
 
 
 @pytest.mark.faults(38)

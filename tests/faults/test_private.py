@@ -102,7 +102,7 @@ def test_nothing_that_is_stored_says_whose_it_is(alice: Command, home: Path) -> 
     assert {"split.json"} <= set(os.listdir(home))
     assert {
         "studies.sqlite3", "trials.csv", "tuned.toml", "manifest.json",
-        "protocol.json", "rows.safetensors", "leaderboard.md", "speed.json", "mlflow.db",
+        "protocol.json", "rows.safetensors", "leaderboard.md", "mlflow.db",
         "toxbench.json",
     } <= stored  # fmt: skip
     assert any("no ~/inputs/tiny" in path.read_text() for path in home.rglob("trial-*.json"))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from toxbench.errors import SettingsError
-from toxbench.training.device import PeakMemory, choose_device, seeded
+from toxbench.training.device import PeakMemory, choose_device, matrix_peak, seeded
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
@@ -32,6 +32,12 @@ def test_seeding_gives_the_callers_state_back() -> None:
     with seeded(99, choose_device("cpu")):
         torch.rand(1000)
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_matrix_peak_leaves_the_generator_alone() -> None:
+    before = torch.get_rng_state()
+    assert matrix_peak(choose_device("cpu", "fp32")) > 1e6
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_peak_memory_sees_an_allocation() -> None:

@@ -29,10 +29,12 @@ class Silent:
     def cell_started(self, key: CellKey, number: int, total: int, epochs: int | None) -> None:
         """Say nothing."""
 
-    def epoch_finished(self, key: CellKey, epoch: EpochRecord, comments: int) -> None:
+    def epoch_finished(
+        self, key: CellKey, epoch: EpochRecord, comments: int, seconds_left: float | None
+    ) -> None:
         """Say nothing."""
 
-    def cell_finished(self, record: CellRecord) -> None:
+    def cell_finished(self, record: CellRecord, seconds_left: float | None) -> None:
         """Say nothing."""
 
     def cell_failed(self, failure: Failure) -> None:

@@ -1,11 +1,13 @@
 """All cells of a run: what is missing is computed and stored, what fails harms only itself."""
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Protocol as Interface
 
 from toxbench.atomic import write_atomically
-from toxbench.benchmark.candidate import BackboneCandidate
+from toxbench.benchmark.candidate import BackboneCandidate, Candidate
 from toxbench.benchmark.code import code_of
+from toxbench.benchmark.estimate import TimeLeft, operations
 from toxbench.benchmark.plan import Plan
 from toxbench.benchmark.saving import keep_model
 from toxbench.benchmark.share import executor_for
@@ -34,11 +36,13 @@ class Feedback(Interface):
     def cell_started(self, key: CellKey, number: int, total: int, epochs: int | None) -> None:
         """A cell begins: ``number`` of ``total``, counted from 1."""
 
-    def epoch_finished(self, key: CellKey, epoch: EpochRecord, comments: int) -> None:
-        """An epoch over ``comments`` train rows ended."""
+    def epoch_finished(
+        self, key: CellKey, epoch: EpochRecord, comments: int, seconds_left: float | None
+    ) -> None:
+        """An epoch over ``comments`` train rows ended; the run takes ``seconds_left`` more."""
 
-    def cell_finished(self, record: CellRecord) -> None:
-        """A cell was stored."""
+    def cell_finished(self, record: CellRecord, seconds_left: float | None) -> None:
+        """A cell was stored; ``seconds_left`` is None if no epoch was measured."""
 
     def cell_failed(self, failure: Failure) -> None:
         """A cell has no result; the run goes on."""
@@ -82,9 +86,9 @@ def run_plan(
         told = held.enter_context(
             tracking(plan.store.folder, plan.trackers, plan.environ, feedback)
         )
-        keeper = _Keeper(plan, registry, feedback, told)
-        keeper.begin()
         missing = [(candidate, key) for candidate, key in plan.missing if not plan.store.has(key)]
+        keeper = _Keeper(plan, registry, feedback, told, _time_left(plan, missing))
+        keeper.begin()
         try:
             models = plan.store.models.folder if plan.save_models else None
             # A node of a cluster need not see this folder: what it loses, Ray begins again.
@@ -103,13 +107,19 @@ class _Keeper:
     """Stores results as they come, and passes on what is heard."""
 
     def __init__(
-        self, plan: Plan, registry: Registry, feedback: Feedback, trackers: Trackers
+        self,
+        plan: Plan,
+        registry: Registry,
+        feedback: Feedback,
+        trackers: Trackers,
+        time_left: TimeLeft,
     ) -> None:
         self.failures: list[Failure] = []
         self._trackers = trackers
         self._plan = plan
         self._registry = registry
         self._feedback = feedback
+        self._time_left = time_left
         self._number = 0
 
     def begin(self) -> None:
@@ -121,14 +131,14 @@ class _Keeper:
 
     def started(self, task: CellTask) -> None:
         self._number += 1
-        rows = len(self._plan.protocol.folds[task.key.fold].train)
-        settings = getattr(task.candidate, "settings", None)
-        epochs = looks(settings, rows) if settings else None
+        epochs = self._epochs(task)
+        self._time_left.start(task.key, epochs)
         self._feedback.cell_started(task.key, self._number, len(self._plan.missing), epochs)
 
     def heard(self, task: CellTask, record: EpochRecord) -> bool:
-        comments = record.comments or len(self._plan.protocol.folds[task.key.fold].train)
-        self._feedback.epoch_finished(task.key, record, comments)
+        comments = record.comments or self._train_rows(task)
+        self._time_left.finish_epoch(task.key, record)
+        self._feedback.epoch_finished(task.key, record, comments, self._time_left.seconds())
         self._tell("toxbench_epoch_finished", cell=task.key, epoch=record)
         return True
 
@@ -142,7 +152,8 @@ class _Keeper:
         if saved is not None:
             self._plan.store.models.remove_beaten(record.key)
         self._plan.keeping.forget(record.key.stem)
-        self._feedback.cell_finished(record)
+        self._time_left.finish(task.key)
+        self._feedback.cell_finished(record, self._time_left.seconds())
         self._tell("toxbench_cell_finished", result=record)
 
     def failed(self, task: CellTask, fault: Fault) -> None:
@@ -152,12 +163,27 @@ class _Keeper:
         self._plan.store.failures.write(task.key, kind, fault.reason)
         if fault.kind not in PROCESS_ENDED:  # what it raises it would raise again from there
             self._plan.keeping.forget(task.key.stem)
+        self._time_left.drop(task.key)
         self._feedback.cell_failed(failure)
+
+    def _epochs(self, task: CellTask) -> int | None:
+        """Count the epochs of a cell; None for a baseline."""
+        if not isinstance(task.candidate, BackboneCandidate):
+            return None
+        return looks(task.candidate.settings, self._train_rows(task))
+
+    def _train_rows(self, task: CellTask) -> int:
+        return len(self._plan.protocol.folds[task.key.fold].train)
 
     def _tell(self, hook: str, **arguments: object) -> None:
         for problem in self._registry.tell(hook, **arguments):
             self._feedback.warn(str(problem))
         self._trackers.tell(hook, **arguments)
+
+
+def _time_left(plan: Plan, missing: Sequence[tuple[Candidate, CellKey]]) -> TimeLeft:
+    backbones = [(c, key) for c, key in missing if isinstance(c, BackboneCandidate)]
+    return TimeLeft({key: operations(plan, [(c, key)]) for c, key in backbones})
 
 
 def _described(plan: Plan) -> RunRecord:

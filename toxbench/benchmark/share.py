@@ -4,7 +4,7 @@ import torch
 
 from toxbench.benchmark.candidate import BackboneCandidate
 from toxbench.benchmark.check import Where
-from toxbench.benchmark.expected import operations
+from toxbench.benchmark.estimate import operations
 from toxbench.benchmark.plan import Plan
 from toxbench.executors.here import Here
 from toxbench.executors.interface import Executor

@@ -13,7 +13,6 @@ from rich.progress import (
     TaskID,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 
 from toxbench.benchmark.tasks import Failure
@@ -40,10 +39,12 @@ class Quiet:
     def cell_started(self, key: CellKey, number: int, total: int, epochs: int | None) -> None:
         """Say nothing."""
 
-    def epoch_finished(self, key: CellKey, epoch: EpochRecord, comments: int) -> None:
+    def epoch_finished(
+        self, key: CellKey, epoch: EpochRecord, comments: int, seconds_left: float | None
+    ) -> None:
         """Say nothing."""
 
-    def cell_finished(self, record: CellRecord) -> None:
+    def cell_finished(self, record: CellRecord, seconds_left: float | None) -> None:
         """Say nothing."""
 
     def cell_failed(self, failure: Failure) -> None:
@@ -88,13 +89,15 @@ class Plain(Quiet):
         """Write which cell begins."""
         self._write(f"[{number}/{total}] {_name(key)}")
 
-    def epoch_finished(self, key: CellKey, epoch: EpochRecord, comments: int) -> None:
-        """Write how the epoch went."""
-        self._write(f"[{_name(key)}] {_epoch(epoch, comments)}")
+    def epoch_finished(
+        self, key: CellKey, epoch: EpochRecord, comments: int, seconds_left: float | None
+    ) -> None:
+        """Write the loss and the speed of the epoch, and the time left for the run."""
+        self._write(f"[{_name(key)}] {_epoch(epoch, comments)}{_after('; ', seconds_left)}")
 
-    def cell_finished(self, record: CellRecord) -> None:
-        """Write what the cell scored."""
-        self._write(f"[{_name(record.key)}] {_result(record)}")
+    def cell_finished(self, record: CellRecord, seconds_left: float | None) -> None:
+        """Write the scores of the cell, and the time left for the run."""
+        self._write(f"[{_name(record.key)}] {_result(record)}{_after('; ', seconds_left)}")
 
     def trial_finished(self, backbone: str, record: TrialRecord) -> None:
         """Write how the trial went."""
@@ -114,8 +117,8 @@ class Live(Plain):
     def __init__(self, progress: Progress, debug: bool = False) -> None:
         super().__init__(debug)
         self._progress = progress
-        self._cells = progress.add_task("cells", total=None)
-        self._epochs = progress.add_task("", total=None, visible=False)
+        self._cells = progress.add_task("cells", total=None, time_left="")
+        self._epochs = progress.add_task("", total=None, visible=False, time_left="")
         self._at_work: dict[CellKey, TaskID] = {}
 
     def _write(self, line: str, style: Style = "") -> None:
@@ -129,15 +132,19 @@ class Live(Plain):
         """Show a bar of its own, if it has epochs."""
         self._progress.update(self._cells, total=total)
         if epochs is not None:
-            self._at_work[key] = self._progress.add_task(_name(key), total=epochs)
+            self._at_work[key] = self._progress.add_task(_name(key), total=epochs, time_left="")
 
-    def epoch_finished(self, key: CellKey, epoch: EpochRecord, comments: int) -> None:
-        """Move the cell's bar; show loss and speed."""
+    def epoch_finished(
+        self, key: CellKey, epoch: EpochRecord, comments: int, seconds_left: float | None
+    ) -> None:
+        """Move the cell's bar; show loss, speed and the time left for the run."""
         text = f"{_name(key)}  loss {epoch.train_loss:.4f}  {_speed(epoch, comments)}"
         self._progress.update(self._at_work[key], advance=1, description=text)
+        self._progress.update(self._cells, time_left=_after("", seconds_left))
 
-    def cell_finished(self, record: CellRecord) -> None:
+    def cell_finished(self, record: CellRecord, seconds_left: float | None) -> None:
         """Move the upper bar and leave one line above it."""
+        self._progress.update(self._cells, time_left=_after("", seconds_left))
         self._over(record.key)
         self._write(f"{_name(record.key)}: {_result(record)}")
 
@@ -183,7 +190,7 @@ def feedback_for(quiet: bool, debug: bool) -> Iterator[Quiet]:
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[time_left]}"),
             console=Console(stderr=True),
             transient=True,
         ) as progress:
@@ -212,9 +219,12 @@ def _progress(progress: SearchProgress) -> str:
     text = f"{done} trials, {progress.pruned} pruned, {progress.failed} failed"
     if progress.best is not None:
         text += f"; best {progress.best:.4f}"
-    if progress.seconds_left:
-        text += f"; about {duration(progress.seconds_left)} left"
-    return text
+    return text + _after("; ", progress.seconds_left)
+
+
+def _after(separator: str, seconds_left: float | None) -> str:
+    """Write the time left, or nothing if it is unknown or zero."""
+    return f"{separator}about {duration(seconds_left)} left" if seconds_left else ""
 
 
 def _speed(epoch: EpochRecord, comments: int) -> str:

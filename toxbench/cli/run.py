@@ -14,14 +14,12 @@ from toxbench.cli.options import (
 from toxbench.cli.output import say
 from toxbench.errors import CellsFailedError
 from toxbench.records import PARTS
-from toxbench.report.words import duration
 from toxbench.settings import SplitSettings, TrainSettings
 from toxbench.training.place import ALONE
 
 if TYPE_CHECKING:
     from toxbench.benchmark.plan import Plan
     from toxbench.cli.spread import Spread
-    from toxbench.training.remembered import Remembered
 
 
 @click.command(epilog="What the numbers mean: toxbench metrics")
@@ -60,7 +58,6 @@ def run(spread: "Spread | None", /, **values: Any) -> None:
     from toxbench.cli.feedback import feedback_for
     from toxbench.cli.show import print_leaderboard
     from toxbench.store.ranking import load_leaderboard
-    from toxbench.training.remembered import recall
 
     with feedback_for(
         quiet=values["quiet"] or values["as_json"], debug=values["debug"]
@@ -71,10 +68,7 @@ def run(spread: "Spread | None", /, **values: Any) -> None:
         plan = make_plan(settings, registry, not values["dry_run"], place)
         for warning in plan.warnings:
             feedback.warn(warning)
-        remembered = recall()
-        if remembered.problem is not None:
-            feedback.warn(remembered.problem)
-        feedback.say(_plan_text(plan, remembered))
+        feedback.say(_plan_text(plan))
         if values["dry_run"]:
             return
         failures = run_plan(plan, registry, feedback, executor=spread)
@@ -91,12 +85,11 @@ def run(spread: "Spread | None", /, **values: Any) -> None:
         raise CellsFailedError(lines)
 
 
-def _plan_text(plan: "Plan", remembered: "Remembered") -> str:
+def _plan_text(plan: "Plan") -> str:
     """Describe the plan in a few lines."""
     import numpy as np
 
     from toxbench.benchmark.candidate import BackboneCandidate
-    from toxbench.benchmark.expected import expected_seconds
     from toxbench.benchmark.share import worker_count
 
     comments, folds = plan.protocol.comments, plan.protocol.folds
@@ -130,16 +123,10 @@ def _plan_text(plan: "Plan", remembered: "Remembered") -> str:
     lines += _detectable(plan)
     if plan.missing:
         workers = min(worker_count(plan), len(plan.missing))
-        seconds = expected_seconds(plan, remembered, workers)
-        about = (
-            "unknown until the weights are here"
-            if seconds is None
-            else f"about {duration(seconds)}"
-        )
         at_once = f", {workers} at once" if workers > 1 else ""
-        lines.append(f"Expected  {about} for {_cells(len(plan.missing))}{at_once}")
+        lines.append(f"Cells     {len(plan.missing)} to compute{at_once}")
     else:
-        lines.append("Expected  nothing to train: every cell is stored")
+        lines.append("Cells     nothing to compute: every cell is stored")
     return "\n".join(lines)
 
 

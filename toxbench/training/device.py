@@ -1,8 +1,9 @@
-"""Which device trains, in which precision, and what it cost in memory."""
+"""Which device trains, in which precision, how fast it is and what it cost in memory."""
 
 import platform
 import resource
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from toxbench.training.place import Place
 
 Precision = Literal["bf16", "fp32"]
 DEVICES = ("auto", "cuda", "mps", "cpu")
+_MATRIX_SIZES = {"cpu": (1024, 2048), "cuda": (4096, 8192)}
+_MATRIX_REPEATS = 10
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,38 @@ def _device_name(kind: str) -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def matrix_peak(device: Device) -> float:
+    """Return the floating-point operations a second of the fastest matrix product measured.
+
+    The numbers are random: a GPU multiplies constant matrices with less power, and so faster.
+    """
+    sizes = _MATRIX_SIZES.get(device.kind, (2048,))
+    return max(_operations_a_second(device, size) for size in sizes)
+
+
+def _operations_a_second(device: Device, size: int) -> float:
+    dtype = torch.bfloat16 if device.precision == "bf16" else torch.float32
+    generator = torch.Generator(device.torch).manual_seed(0)
+    matrix = torch.randn(size, size, generator=generator, device=device.torch).to(dtype)
+    product = torch.empty_like(matrix)
+    fastest = float("inf")
+    for _ in range(_MATRIX_REPEATS):
+        wait_for_device(device)
+        started = time.perf_counter()
+        torch.mm(matrix, matrix, out=product)
+        wait_for_device(device)
+        fastest = min(fastest, time.perf_counter() - started)
+    return 2 * size**3 / fastest
+
+
+def wait_for_device(device: Device) -> None:
+    """Wait until the device has finished all its computations."""
+    if device.kind == "cuda":
+        torch.cuda.synchronize()
+    elif device.kind == "mps":
+        torch.mps.synchronize()
 
 
 class PeakMemory:

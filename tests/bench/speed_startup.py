@@ -1,6 +1,6 @@
-"""How long it takes until a training can begin, measured in a process of its own.
+"""How long it takes until a training can start, measured in a process of its own.
 
-``python -m toxbench.speed.startup`` reads what to start from its standard input.
+``python tests/bench/speed_startup.py`` reads from its standard input which backbone to start.
 """
 
 import json
@@ -11,7 +11,6 @@ from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from toxbench.errors import PluginError
 from toxbench.settings import RunSettings
 
 STAGES = ("import", "load", "tokenise", "build")
@@ -22,40 +21,35 @@ def startup_seconds(settings: RunSettings, backbone: str) -> dict[str, float]:
 
     Args:
         settings: data, weights, device and training settings.
-        backbone: one of theirs.
+        backbone: the name of one of their backbones.
 
     Returns:
-        the stages' seconds, and ``total``, which is from the outside: Python's own start and the
-        imports that every command needs are in its first stage.
-
-    Raises:
-        PluginError: the process failed.
+        the seconds of each stage, and ``total``, which is measured from the outside: the first
+        stage includes Python's start and the imports that every command needs.
     """
-    asked = json.dumps({"settings": settings.model_dump(mode="json"), "backbone": backbone})
+    request = json.dumps({"settings": settings.model_dump(mode="json"), "backbone": backbone})
     started = time.perf_counter()
     with subprocess.Popen(
-        [sys.executable, "-m", "toxbench.speed.startup"],
+        [sys.executable, __file__],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
     ) as process:  # fmt: skip
-        assert process.stdin is not None  # noqa: S101 - both are pipes
-        assert process.stdout is not None  # noqa: S101
-        process.stdin.write(asked)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(request)
         process.stdin.close()
         line = process.stdout.readline()
         total = time.perf_counter() - started
-    if process.returncode != 0 or not line:
-        raise PluginError(f"{backbone} could not be started in a process of its own")
+    assert process.returncode == 0
     inside: dict[str, float] = json.loads(line)
-    first = total - sum(inside.values())
-    return {"import": first, **inside, "total": total}
+    return {"import": total - sum(inside.values()), **inside, "total": total}
 
 
 def main() -> None:
-    """Start what standard input says and write the seconds of each stage but the first."""
-    answer, sys.stdout = sys.stdout, sys.stderr  # whatever a plugin prints is no answer
-    asked = json.loads(sys.stdin.read())
-    settings = RunSettings.model_validate(asked["settings"])
-    name: str = asked["backbone"]
+    """Start the backbone and write the seconds of each stage except the first."""
+    answer, sys.stdout = sys.stdout, sys.stderr  # the answer holds nothing that a plugin prints
+    request = json.loads(sys.stdin.read())
+    settings = RunSettings.model_validate(request["settings"])
+    name: str = request["backbone"]
 
     from toxbench.benchmark.check import split_settings
     from toxbench.benchmark.plan import backbone_candidate
@@ -73,10 +67,9 @@ def main() -> None:
     comments = open_source(settings.data, settings.columns, split_settings(settings)).comments
     backbone, weights, chosen = candidate.backbone, candidate.weights, candidate.settings
     folder = weights.folder
-    if folder is None:
-        raise PluginError(f"the weights of {name} are not here")
+    assert folder is not None
     clock.append(time.perf_counter())
-    with TemporaryDirectory() as empty:  # what is in the cache would not be tokenised
+    with TemporaryDirectory() as empty:  # cached tokens would not be tokenised again
         tokenizer = backbone.tokenizer(folder)
         tokens = tokenise(tokenizer, "", comments.texts, chosen.max_length, Path(empty))
     clock.append(time.perf_counter())

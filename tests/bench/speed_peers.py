@@ -1,11 +1,11 @@
-"""What a user would take instead: transformers' Trainer, and the loop of the original notebook."""
+"""Ways to train the same rows: toxbench, transformers' Trainer, the original notebook's loop."""
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -15,29 +15,91 @@ from transformers import Trainer as TransformersTrainer
 
 from toxbench.benchmark.workbench import quiet_transformers
 from toxbench.data.split import Rows
-from toxbench.errors import PluginError
 from toxbench.plugin.backbone import Backbone
 from toxbench.presets import PRESETS
-from toxbench.speed.request import NOTEBOOK, TRAINER, TRAINER_DEFAULT
-from toxbench.speed.task import WARM_UP_BATCHES, Task, Timed, Variant, WholeEpochs, timed
+from toxbench.speed.measure import (
+    WARM_UP_BATCHES,
+    Task,
+    TimedTraining,
+    timed_run,
+    timed_training,
+    warm_up,
+)
 from toxbench.training.device import Device, seeded
 
-# What is slow is timed on some comments, drawn at random, and its epoch is extrapolated.
+# Slow variants are timed on a random sample of comments, and the epoch is extrapolated.
 _BATCHES_OF_DEFAULT_TRAINER = 10
 _COMMENTS_OF_NOTEBOOK = 40
+
+
+class Variant(Protocol):
+    """A way to train a task. Each run starts from a fresh module."""
+
+    @property
+    def name(self) -> str:
+        """The name in the table."""
+
+    @property
+    def device(self) -> Device:
+        """The device and the precision."""
+
+    @property
+    def comments(self) -> int:
+        """Comments trained on in one timed run, counted once in each epoch."""
+
+    def warm_up(self) -> None:
+        """Train for a few steps, so that one-time costs are not measured."""
+
+    def run(self) -> TimedTraining:
+        """Train and measure."""
+
+
+class WholeEpochs:
+    """Base of the variants that train on all train rows, on the task's device."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+
+    @property
+    def device(self) -> Device:
+        """The task's device, in bf16 if toxbench trains in bf16."""
+        return self._task.device
+
+    @property
+    def comments(self) -> int:
+        """All train rows in each epoch."""
+        return len(self._task.rows) * self._task.settings.epochs
+
+
+class ToxbenchLoop(WholeEpochs):
+    """toxbench's loop; each run also predicts all rows of the table, which is timed separately."""
+
+    name = "toxbench"
+
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        self.evaluation_seconds: list[float] = []
+
+    def warm_up(self) -> None:
+        warm_up(self._task)
+
+    def run(self) -> TimedTraining:
+        training, seconds = timed_run(self._task)
+        self.evaluation_seconds.append(seconds)
+        return training
 
 
 class TrainerPeer(WholeEpochs):
     """transformers' Trainer over all epochs, with the options that make it fast."""
 
-    name = TRAINER
+    name = "trainer"
 
     def warm_up(self) -> None:
         """Train on a few batches for one epoch."""
         few = self._task.rows[: WARM_UP_BATCHES * self._task.settings.batch_size]
         self._timed(few, {**self._options(), "num_train_epochs": 1})
 
-    def run(self) -> Timed:
+    def run(self) -> TimedTraining:
         """Train on all train rows."""
         return self._timed(self._task.rows, self._options())
 
@@ -49,32 +111,32 @@ class TrainerPeer(WholeEpochs):
             "bf16": self.device.precision == "bf16",
         }
 
-    def _timed(self, rows: Rows, options: Mapping[str, Any]) -> Timed:
+    def _timed(self, rows: Rows, options: Mapping[str, Any]) -> TimedTraining:
         """Build a module and a Trainer, and time its ``train``."""
         with _quiet(), seeded(0, self.device), TemporaryDirectory() as folder:
             trainer = _transformers_trainer(self._task, self.device, rows, folder, options)
-            return timed(self.device, trainer.train)
+            return timed_training(self.device, trainer.train)
 
 
 class DefaultTrainerPeer(TrainerPeer):
-    """The same untold: fp32, batches of any lengths, padded to their longest."""
+    """The Trainer with its defaults: fp32, random batches padded to their longest comment."""
 
-    name = TRAINER_DEFAULT
+    name = "trainer-default"
 
     @property
     def device(self) -> Device:
-        """The task's, in fp32."""
+        """The task's device, in fp32."""
         return replace(self._task.device, precision="fp32")
 
     @property
     def comments(self) -> int:
-        """Some batches."""
+        """The comments of a few batches."""
         count = _BATCHES_OF_DEFAULT_TRAINER * self._task.settings.batch_size
         return min(count, len(self._task.rows))
 
-    def run(self) -> Timed:
-        """Train on some rows for one epoch."""
-        return self._timed(_some(self._task.rows, self.comments), self._options())
+    def run(self) -> TimedTraining:
+        """Train on a sample of the rows for one epoch."""
+        return self._timed(_sample(self._task.rows, self.comments), self._options())
 
     def _options(self) -> dict[str, Any]:
         return {"num_train_epochs": 1}
@@ -83,7 +145,7 @@ class DefaultTrainerPeer(TrainerPeer):
 class NotebookPeer:
     """The original study's loop: fp32, Adam, one padded comment at a time; plain PyTorch."""
 
-    name = NOTEBOOK
+    name = "notebook"
 
     def __init__(self, task: Task) -> None:
         self._task = task
@@ -92,27 +154,27 @@ class NotebookPeer:
 
     @property
     def device(self) -> Device:
-        """The task's, in fp32."""
+        """The task's device, in fp32."""
         return replace(self._task.device, precision="fp32")
 
     @property
     def comments(self) -> int:
-        """Some; all take the same time, because all are padded to the same length."""
+        """A few: all take the same time, because all are padded to the same length."""
         return min(_COMMENTS_OF_NOTEBOOK, len(self._task.rows))
 
     def warm_up(self) -> None:
         """Train on a few comments."""
         self._timed(self._task.rows[:WARM_UP_BATCHES])
 
-    def run(self) -> Timed:
-        """Train on some comments."""
-        return self._timed(_some(self._task.rows, self.comments))
+    def run(self) -> TimedTraining:
+        """Train on a sample of the comments."""
+        return self._timed(_sample(self._task.rows, self.comments))
 
-    def _timed(self, rows: Rows) -> Timed:
+    def _timed(self, rows: Rows) -> TimedTraining:
         with _quiet(), seeded(0, self.device):
             module = _plain_module(self._task).to(self.device.torch).train()
             padded = [_padded(self._task, row) for row in rows.tolist()]
-            return timed(self.device, lambda: self._train(module, padded))
+            return timed_training(self.device, lambda: self._train(module, padded))
 
     def _train(self, module: nn.Module, padded: list[dict[str, torch.Tensor]]) -> None:
         optimizer = torch.optim.Adam(module.parameters(), lr=self._rate)
@@ -123,14 +185,42 @@ class NotebookPeer:
             optimizer.step()
 
 
-def peer(name: str, task: Task) -> Variant:
-    """Return the peer of that name."""
-    kinds: Mapping[str, Callable[[Task], Variant]] = {
-        TRAINER: TrainerPeer,
-        TRAINER_DEFAULT: DefaultTrainerPeer,
-        NOTEBOOK: NotebookPeer,
-    }
-    return kinds[name](task)
+@dataclass(frozen=True)
+class Measured:
+    """The measurements of one variant.
+
+    Attributes:
+        variant: what was run.
+        epochs: the seconds of an epoch over all train rows, one for each round.
+        peak_memory_bytes: the highest of all runs.
+    """
+
+    variant: Variant
+    epochs: list[float]
+    peak_memory_bytes: int
+
+    def times_slower(self, reference: "Measured") -> list[float]:
+        """Return the ratio of the seconds of both in each round."""
+        pairs = zip(self.epochs, reference.epochs, strict=True)
+        return [epoch / faster for epoch, faster in pairs]
+
+
+def measure_in_turn(task: Task, variants: Sequence[Variant], repeats: int) -> list[Measured]:
+    """Warm every variant up, then run them in turn: a slower machine slows down all of them."""
+    name = task.candidate.name
+    for variant in variants:
+        print(f"[{name}] {variant.name}: warm-up")
+        variant.warm_up()
+    measured = [Measured(variant, [], 0) for variant in variants]
+    for number in range(1, repeats + 1):
+        for place, before in enumerate(measured):
+            variant = before.variant
+            training = variant.run()
+            epoch = training.seconds / variant.comments * len(task.rows)
+            memory = max(before.peak_memory_bytes, training.peak_memory_bytes)
+            measured[place] = Measured(variant, [*before.epochs, epoch], memory)
+            print(f"[{name}] {variant.name}, run {number} of {repeats}: {epoch:.2f} s an epoch")
+    return measured
 
 
 def _transformers_trainer(
@@ -166,18 +256,8 @@ def _transformers_trainer(
 
 
 def _plain_module(task: Task) -> nn.Module:
-    """Build what AutoModelForSequenceClassification makes of the weights.
-
-    Raises:
-        PluginError: it knows no such architecture.
-    """
-    try:
-        return Backbone.build(task.candidate.backbone, task.folder, len(task.comments.labels))
-    except (ValueError, OSError) as error:
-        raise PluginError(
-            f"transformers makes no classifier of the weights of {task.candidate.name}, so that "
-            "there is nothing to compare; leave out --against"
-        ) from error
+    """Build the module that AutoModelForSequenceClassification makes of the weights."""
+    return Backbone.build(task.candidate.backbone, task.folder, len(task.comments.labels))
 
 
 def _features(task: Task, row: int) -> dict[str, list[int] | list[float]]:
@@ -204,13 +284,13 @@ def _ids(task: Task, row: int) -> list[int]:
     return ids
 
 
-def _some(rows: Rows, count: int) -> Rows:
+def _sample(rows: Rows, count: int) -> Rows:
     return np.random.default_rng(0).permutation(rows)[:count]
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep what transformers and torch have to say about a peer's settings off the terminal."""
+    """Hide the warnings of transformers and torch about the settings of a peer."""
     with warnings.catch_warnings(), quiet_transformers():
         warnings.simplefilter("ignore")
         yield

@@ -1,0 +1,131 @@
+"""How much a run has to compute, and how long the rest of it takes."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from heapq import heapreplace
+from pathlib import Path
+
+from toxbench.benchmark.candidate import BackboneCandidate
+from toxbench.benchmark.plan import Plan
+from toxbench.records import CellKey, EpochRecord
+from toxbench.settings import TrainSettings
+from toxbench.training.loop import looks
+from toxbench.training.weights import parameter_counts
+
+_CHARACTERS_A_TOKEN = 4.5
+_TEXTS_LOOKED_AT = 10_000
+
+
+class TimeLeft:
+    """Estimates how long the rest of a run takes, from the epochs that it has finished.
+
+    An operation takes as long on average in the remaining cells as in the finished epochs. Each
+    remaining cell starts on the worker that is free first.
+    """
+
+    def __init__(
+        self, operations: Mapping[CellKey, float], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Start with nothing measured.
+
+        Args:
+            operations: of each cell, in the order in which they start.
+            clock: returns seconds.
+        """
+        self._operations = operations
+        self._clock = clock
+        self._remaining = dict(operations)
+        self._epochs: dict[CellKey, int] = {}
+        self._last_event: dict[CellKey, float] = {}  # of the cells that are being computed
+        self._setup: dict[CellKey, float] = {}
+        self._at_once = 1
+        self._measured_seconds = self._measured_operations = 0.0
+
+    def start(self, key: CellKey, epochs: int | None) -> None:
+        """Note that a cell starts; a baseline has no epochs and counts as no work.
+
+        The number of workers is the number of cells that ran at once so far.
+        """
+        if epochs is not None:
+            self._epochs[key] = epochs
+            self._last_event[key] = self._clock()
+            self._at_once = max(self._at_once, len(self._last_event))
+
+    def finish_epoch(self, key: CellKey, record: EpochRecord) -> None:
+        """Note an epoch of a cell.
+
+        The time before the first one, in which the process starts and loads the weights, counts
+        when the cell is finished. The epochs that a resumed training reports from its checkpoint
+        count with the seconds that they took then.
+        """
+        seconds = max(self._since_last_event(key), record.seconds)
+        if record.epoch == 1:
+            self._setup[key] = seconds - record.seconds
+            seconds = record.seconds
+        self._measured_seconds += seconds
+        total, epochs = self._operations[key], self._epochs[key]
+        self._measured_operations += total / epochs
+        self._remaining[key] = total * (1 - record.epoch / epochs)
+
+    def finish(self, key: CellKey) -> None:
+        """Note that a cell is stored."""
+        if key in self._last_event:
+            self._measured_seconds += self._since_last_event(key) + self._setup.pop(key, 0.0)
+        self.drop(key)
+
+    def drop(self, key: CellKey) -> None:
+        """Note that a cell failed; the time after its last epoch is not counted."""
+        self._remaining.pop(key, None)
+        self._last_event.pop(key, None)
+
+    def seconds(self) -> float | None:
+        """Return the estimate; None before the first epoch."""
+        if not self._measured_operations:
+            return None
+        workers = [0.0] * self._at_once
+        for remaining in self._remaining.values():
+            heapreplace(workers, workers[0] + remaining)
+        return max(workers) * self._measured_seconds / self._measured_operations
+
+    def _since_last_event(self, key: CellKey) -> float:
+        now = self._clock()
+        seconds = now - self._last_event[key]
+        self._last_event[key] = now
+        return seconds
+
+
+def operations(plan: Plan, cells: Iterable[tuple[BackboneCandidate, CellKey]]) -> float:
+    """Count the floating-point operations of cells; those without weights on the disk count 0.
+
+    Training costs 6 operations a parameter and token, scoring 2, embedding tables left out
+    (Kaplan et al. 2020, arXiv:2001.08361, section 2.1).
+    """
+    return sum(
+        body_parameters(candidate.weights.folder) * _for_a_parameter(plan, candidate, key.fold)
+        for candidate, key in cells
+        if candidate.weights.folder is not None
+    )
+
+
+def _for_a_parameter(plan: Plan, candidate: BackboneCandidate, fold: int) -> float:
+    """Count the operations of one cell for each parameter."""
+    settings = candidate.settings
+    split, texts = plan.protocol.folds[fold], plan.protocol.comments.texts
+    trained = len(split.train) * settings.epochs
+    scored = len(split.validation) * looks(settings, len(split.train)) + len(texts)
+    return _tokens_of_a_row(texts, settings) * (6 * trained + 2 * scored)
+
+
+def _tokens_of_a_row(texts: Sequence[str], settings: TrainSettings) -> float:
+    """Guess the mean number of tokens of a row; of many rows, from a sample."""
+    cut = settings.max_length
+    if settings.padding == "max_length":
+        return cut
+    sample = texts[:: -(-len(texts) // _TEXTS_LOOKED_AT)]
+    return sum(min(cut, len(text) / _CHARACTERS_A_TOKEN + 2) for text in sample) / len(sample)
+
+
+def body_parameters(folder: Path) -> int:
+    """Count a checkpoint's parameters without embedding tables; raises `StorageError`."""
+    counts = parameter_counts(folder)
+    return sum(count for name, count in counts.items() if "embeddings" not in name)
