@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(
     reason="the sources are not beside the tests",
 )
 
-BASE = {"errors", "settings", "layers", "presets", "records", "atomic", "interruption"}
+BASE = {"errors", "settings", "config", "records", "atomic", "interruption"}
 LIBRARY = {
     "base", "data", "plugin", "evaluation", "training", "store", "report", "executors", "benchmark",
 }  # fmt: skip

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from toxbench.config import PRESETS, layered, preset, read_config, run_settings
 from toxbench.errors import SettingsError
-from toxbench.layers import layered, read_config, run_settings
-from toxbench.presets import PRESETS, preset
 from toxbench.settings import ColumnSettings, RunSettings, SplitSettings, TrainSettings, digest
 
 

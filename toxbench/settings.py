@@ -1,4 +1,4 @@
-"""Frozen, validated settings; layers.py puts them together.
+"""Frozen, validated settings; config.py puts them together.
 
 Every field of `TrainSettings` and `SplitSettings` is also a command-line option and a TOML key of
 the same name, so a new setting is one new field here beside the code that uses it.

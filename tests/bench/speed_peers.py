@@ -14,9 +14,9 @@ from transformers import DataCollatorWithPadding, PrinterCallback, TrainingArgum
 from transformers import Trainer as TransformersTrainer
 
 from toxbench.benchmark.workbench import quiet_transformers
+from toxbench.config import PRESETS
 from toxbench.data.split import Rows
 from toxbench.plugin.backbone import Backbone
-from toxbench.presets import PRESETS
 from toxbench.speed.measure import (
     WARM_UP_BATCHES,
     Task,

@@ -12,9 +12,9 @@ from torch import nn
 from toxbench.benchmark.candidate import BackboneCandidate
 from toxbench.benchmark.plan import Plan, make_plan
 from toxbench.benchmark.workbench import Workbench
+from toxbench.config import run_settings
 from toxbench.evaluation.epochs import EpochChoice, epoch_scores
 from toxbench.evaluation.metrics import evaluate
-from toxbench.layers import run_settings
 from toxbench.plugin.registry import Registry
 from toxbench.training.device import seeded
 from toxbench.training.loop import Trainer

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from tabulate import tabulate
 
+from toxbench.config import run_settings
 from toxbench.data.table import read_comments
-from toxbench.layers import run_settings
 from toxbench.plugin.registry import Registry
 from toxbench.settings import RunSettings
 

@@ -11,9 +11,9 @@ from torch import nn
 from toxbench.benchmark.candidate import BackboneCandidate
 from toxbench.benchmark.plan import Plan, make_plan
 from toxbench.benchmark.workbench import Workbench
+from toxbench.config import run_settings
 from toxbench.data.split import Split
 from toxbench.evaluation.epochs import epoch_scores
-from toxbench.layers import run_settings
 from toxbench.plugin.registry import Registry
 from toxbench.training.device import choose_device, seeded
 from toxbench.training.loop import Trainer

@@ -6,7 +6,7 @@ import pytest
 
 from toxbench.benchmark.estimate import TimeLeft, operations
 from toxbench.benchmark.plan import Plan, make_plan
-from toxbench.layers import run_settings
+from toxbench.config import run_settings
 from toxbench.plugin.registry import Registry
 from toxbench.records import CellKey, EpochRecord
 

@@ -14,13 +14,13 @@ from support import write_table
 from toxbench.benchmark.check import Where
 from toxbench.benchmark.plan import Plan, make_plan
 from toxbench.benchmark.share import in_this_process, threads_of_a_cell, worker_count
+from toxbench.config import run_settings
 from toxbench.executors.machine import (
     cores,
     environ_of_a_worker,
     environs_of_workers,
     gpu_names,
 )
-from toxbench.layers import run_settings
 from toxbench.plugin.registry import Registry
 
 LONG = 10**7  # epochs: nothing is trained here

@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 
 import toxbench
+from toxbench.config import layered, run_settings
 from toxbench.data.source import open_source
 from toxbench.data.table import Comments, read_comments
 from toxbench.errors import DataError, SettingsError
-from toxbench.layers import layered, run_settings
 from toxbench.settings import ColumnSettings, SplitSettings
 from toxbench.store.find import find_store
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from toxbench import Backbone, Choice, Range, Space, fine_tuning_space, stand_in_space
-from toxbench.layers import layered
+from toxbench.config import layered
 from toxbench.plugin.registry import Registry
 from toxbench.settings import TrainSettings
 from toxbench.tuning.space import checked_space

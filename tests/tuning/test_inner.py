@@ -9,13 +9,13 @@ import pandas as pd
 import pytest
 
 from toxbench.benchmark.plan import make_protocol
+from toxbench.config import run_settings
 from toxbench.data.folds import draw_folds
 from toxbench.data.groups import row_groups
 from toxbench.data.source import open_source
 from toxbench.data.split import Protocol
 from toxbench.data.table import Comments, read_comments
 from toxbench.errors import DataError
-from toxbench.layers import run_settings
 from toxbench.plugin.registry import Registry
 from toxbench.settings import INNER_FOLDS, ColumnSettings, SplitSettings
 from toxbench.tuning.inner import InnerData, inner_data

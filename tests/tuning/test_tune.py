@@ -17,10 +17,10 @@ import pytest
 from support import write_checkpoint, write_table
 
 import toxbench
+from toxbench.config import read_config, run_settings
 from toxbench.data.folds import draw_folds
 from toxbench.data.table import read_comments
 from toxbench.errors import CellsFailedError, DataError, SettingsError, StorageError
-from toxbench.layers import read_config, run_settings
 from toxbench.plugin.registry import Registry
 from toxbench.records import CellKey, TrialRecord
 from toxbench.store.cells import read_cell

@@ -12,9 +12,9 @@ from toxbench.benchmark.rescore import rescore as score_again
 from toxbench.benchmark.resume import read_table_of
 from toxbench.benchmark.run import run_plan
 from toxbench.benchmark.tasks import Failure
+from toxbench.config import layered, read_config, run_settings
 from toxbench.errors import CellsFailedError
 from toxbench.evaluation.definitions import HALF
-from toxbench.layers import layered, read_config, run_settings
 from toxbench.plugin.registry import Registry
 from toxbench.records import CellKey, CellRecord, EpochRecord
 from toxbench.report.tables import records

@@ -4,13 +4,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
 
+from toxbench.config import layered, preset
 from toxbench.errors import PluginError, SettingsError, nearest
-from toxbench.layers import layered
 from toxbench.plugin.backbone import Backbone
 from toxbench.plugin.baseline import Baseline
 from toxbench.plugin.registry import Item, Registered, Registry
 from toxbench.plugin.tracker import Tracker
-from toxbench.presets import preset
 from toxbench.settings import RunSettings, SplitSettings, TrainSettings
 from toxbench.training.weights import WeightsChoice
 

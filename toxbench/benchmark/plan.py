@@ -15,6 +15,7 @@ from toxbench.benchmark.check import (
 )
 from toxbench.benchmark.command import command_of
 from toxbench.benchmark.resume import check_resumable, other_table_warning
+from toxbench.config import layered, preset
 from toxbench.data.folds import fold_warnings
 from toxbench.data.messages import shown
 from toxbench.data.source import Source, open_source
@@ -22,12 +23,10 @@ from toxbench.data.split import Protocol, Split
 from toxbench.data.table import Comments, left_out
 from toxbench.errors import SettingsError
 from toxbench.evaluation import metrics, thresholds
-from toxbench.layers import layered
 from toxbench.plugin.backbone import Backbone
 from toxbench.plugin.baseline import Baseline
 from toxbench.plugin.registry import Registered, Registry
 from toxbench.plugin.tracker import Tracker
-from toxbench.presets import preset
 from toxbench.records import CellKey
 from toxbench.settings import RunSettings, TrainSettings, seconds
 from toxbench.store.cells import CellStore

@@ -69,7 +69,7 @@ def _references(
     found: "Candidate", store: "CellStore", registry: "Registry"
 ) -> "dict[str, TrainSettings]":
     """Return the default settings, where its plugin is here, and the tuned ones, if there are."""
-    from toxbench.layers import layered
+    from toxbench.config import layered
     from toxbench.settings import TrainSettings
     from toxbench.store.tuned import find_tuned
 

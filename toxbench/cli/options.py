@@ -9,8 +9,7 @@ import click
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from toxbench.layers import read_config, run_settings
-from toxbench.presets import PRESETS
+from toxbench.config import PRESETS, read_config, run_settings
 from toxbench.settings import (
     ColumnSettings,
     Frozen,
@@ -234,7 +233,7 @@ def settings_from(
         more: further tables of `RunSettings`.
 
     Raises:
-        SettingsError: as `toxbench.layers.run_settings`.
+        SettingsError: as `toxbench.config.run_settings`.
     """
     config = (below or {}) | (read_config(values["config"]) if values["config"] else {})
     kinds: dict[str, type[Frozen]] = {

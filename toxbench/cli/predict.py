@@ -17,9 +17,9 @@ from toxbench.cli.options import (
     used,
 )
 from toxbench.cli.output import say
+from toxbench.config import layered
 from toxbench.errors import SettingsError
 from toxbench.evaluation.definitions import HALF, RULES
-from toxbench.layers import layered
 from toxbench.plugin.formats import Table
 from toxbench.report.words import printable
 from toxbench.settings import ColumnSettings

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toxbench.cli.options import Command, FilePath, column_options, used
+from toxbench.config import layered
 from toxbench.errors import SettingsError
-from toxbench.layers import layered
 from toxbench.settings import ColumnSettings, SplitSettings
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 
 from toxbench.benchmark.api import Silent, leaderboard
+from toxbench.config import read_config, run_settings
 from toxbench.errors import CellsFailedError
-from toxbench.layers import read_config, run_settings
 from toxbench.plugin.registry import Registry
 from toxbench.records import EpochRecord, TrialRecord
 from toxbench.tuning.progress import SearchProgress

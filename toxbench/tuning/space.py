@@ -8,8 +8,8 @@ from typing import Any
 
 from optuna.trial import Trial
 
+from toxbench.config import layered
 from toxbench.errors import SettingsError, nearest
-from toxbench.layers import layered
 from toxbench.plugin.space import Choice, Dimension, Range, Space, Value
 from toxbench.settings import TrainSettings, possible_path
 

@@ -15,11 +15,10 @@ from toxbench.benchmark.command import command_of
 from toxbench.benchmark.plan import Plan, check_length, make_plan
 from toxbench.benchmark.run import Feedback, run_plan
 from toxbench.benchmark.share import executor_for_trials
+from toxbench.config import layered, preset
 from toxbench.errors import CellsFailedError, SettingsError
-from toxbench.layers import layered
 from toxbench.plugin.registry import Registry
 from toxbench.plugin.space import Choice, Dimension
-from toxbench.presets import preset
 from toxbench.settings import RunSettings, TrainSettings, TuneSettings
 from toxbench.store.manifest import note_code
 from toxbench.store.trials import TrialStore

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from toxbench.errors import SettingsError, nearest
-from toxbench.settings import RunSettings, possible_path
+from toxbench.settings import Frozen, RunSettings, possible_path
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
@@ -90,3 +90,53 @@ def _fields(kind: type[BaseModel], tables: Sequence[str]) -> Iterable[str]:
             return ()
         kind = inner
     return kind.model_fields
+
+
+class Preset(Frozen):
+    """A named recipe: settings between the plugin's defaults and the user's own."""
+
+    train: dict[str, Any]
+    split: dict[str, Any]
+
+
+PRESETS: Mapping[str, Preset] = {
+    # The study this project starts from: batch 1, Adam, one rate, everything padded, no
+    # validation part, no schedule, the last epoch. fp32, as PyTorch does it untold.
+    "notebook": Preset(
+        train={
+            "epochs": 3,
+            "batch_size": 1,
+            "accumulation": 1,
+            "optimizer": "adam",
+            "learning_rate": 1e-5,
+            "head_learning_rate": 1e-5,
+            "layer_decay": 1.0,
+            "weight_decay": 0.0,
+            "dropout": None,
+            "schedule": "constant",
+            "warmup": 0.0,
+            "clip_norm": 0.0,
+            "max_length": 128,
+            "padding": "max_length",
+            "loss": "bce",
+            "selection": "last",
+            "precision": "fp32",
+            "eval_steps": 0,
+            "patience": 0,
+        },
+        split={"test_size": 0.2, "validation_size": 0.0, "split_seed": 42},
+    )
+}
+
+
+def preset(name: str | None) -> Preset:
+    """Return the named recipe, or an empty one for None.
+
+    Raises:
+        SettingsError: no preset has that name.
+    """
+    if name is None:
+        return Preset(train={}, split={})
+    if name not in PRESETS:
+        raise SettingsError(f"no preset is called {name!r}{nearest(name, PRESETS)}")
+    return PRESETS[name]
