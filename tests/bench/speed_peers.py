@@ -13,7 +13,7 @@ from torch import nn
 from transformers import DataCollatorWithPadding, PrinterCallback, TrainingArguments
 from transformers import Trainer as TransformersTrainer
 
-from toxbench.benchmark.workbench import quiet_transformers
+from toxbench.benchmark.trainer_factory import quiet_transformers
 from toxbench.config import PRESETS
 from toxbench.data.split import Rows
 from toxbench.plugin.backbone import Backbone

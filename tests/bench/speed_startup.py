@@ -51,8 +51,8 @@ def main() -> None:
     settings = RunSettings.model_validate(request["settings"])
     name: str = request["backbone"]
 
-    from toxbench.benchmark.check import split_settings
     from toxbench.benchmark.plan import backbone_candidate
+    from toxbench.benchmark.validate import split_settings
     from toxbench.data.source import open_source
     from toxbench.data.tokens import tokenise
     from toxbench.plugin.registry import Registry

@@ -97,7 +97,7 @@ def run_model(stages: Stages, folder: Path, protocol: "Protocol") -> None:
     """Tokenise, and predict some rows with a tiny checkpoint."""
     from support import write_checkpoint
 
-    from toxbench.benchmark.workbench import Workbench
+    from toxbench.benchmark.trainer_factory import Workbench
     from toxbench.plugin.backbone import Backbone
     from toxbench.records import WeightsRecord
     from toxbench.settings import TrainSettings

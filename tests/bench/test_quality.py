@@ -9,9 +9,9 @@ from statistics import fmean, stdev
 import pytest
 from torch import nn
 
-from toxbench.benchmark.candidate import BackboneCandidate
+from toxbench.benchmark.candidates import BackboneCandidate
 from toxbench.benchmark.plan import Plan, make_plan
-from toxbench.benchmark.workbench import Workbench
+from toxbench.benchmark.trainer_factory import Workbench
 from toxbench.config import run_settings
 from toxbench.evaluation.epochs import EpochChoice, epoch_scores
 from toxbench.evaluation.metrics import evaluate

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from torch import nn
 
-from toxbench.benchmark.candidate import BackboneCandidate
+from toxbench.benchmark.candidates import BackboneCandidate
 from toxbench.benchmark.plan import Plan, make_plan
-from toxbench.benchmark.workbench import Workbench
+from toxbench.benchmark.trainer_factory import Workbench
 from toxbench.config import run_settings
 from toxbench.data.split import Split
 from toxbench.evaluation.epochs import epoch_scores

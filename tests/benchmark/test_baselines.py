@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 from support import make_comments
 
-from toxbench.benchmark.candidate import BaselineCandidate
+from toxbench.benchmark.candidates import BaselineCandidate
 from toxbench.benchmark.cell import CellRunner
 from toxbench.benchmark.plan import make_protocol
 from toxbench.data.folds import draw_folds

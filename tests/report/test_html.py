@@ -197,7 +197,7 @@ def test_baselines_alone_make_a_report(table: Path, tmp_path: Path) -> None:
 
 
 def test_a_command_keeps_no_folder_and_no_password(tmp_path: Path) -> None:
-    from toxbench.benchmark.command import command_of
+    from toxbench.benchmark.plan import command_of
     from toxbench.config import run_settings
 
     settings: dict[str, Any] = {

@@ -11,7 +11,7 @@ from torch.nn import functional
 from transformers import AutoModelForSequenceClassification
 
 from toxbench import TrainSettings
-from toxbench.benchmark.workbench import Workbench
+from toxbench.benchmark.trainer_factory import Workbench
 from toxbench.data.sample import sample_comments
 from toxbench.data.split import Split
 from toxbench.evaluation.epochs import epoch_scores

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import toxbench
-from toxbench.benchmark.workbench import Workbench
+from toxbench.benchmark.trainer_factory import Workbench
 from toxbench.errors import CellsFailedError
 from toxbench.settings import TrainSettings
 from toxbench.tuning.inner import InnerData

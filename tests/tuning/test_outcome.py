@@ -18,7 +18,7 @@ from optuna.distributions import (
 )
 
 from toxbench import Backbone, Choice, Range, TrainSettings
-from toxbench.benchmark.candidate import BackboneCandidate
+from toxbench.benchmark.candidates import BackboneCandidate
 from toxbench.data.table import Comments
 from toxbench.errors import StorageError
 from toxbench.plugin.space import Dimension

@@ -7,11 +7,11 @@ from typing import Any
 import pandas as pd
 
 from toxbench.benchmark.compare import comparison
+from toxbench.benchmark.feedback import Failure
 from toxbench.benchmark.plan import make_plan
 from toxbench.benchmark.rescore import rescore as score_again
 from toxbench.benchmark.resume import read_table_of
 from toxbench.benchmark.run import run_plan
-from toxbench.benchmark.tasks import Failure
 from toxbench.config import layered, read_config, run_settings
 from toxbench.errors import CellsFailedError
 from toxbench.evaluation.definitions import HALF

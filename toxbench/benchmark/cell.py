@@ -13,19 +13,22 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from toxbench.benchmark.candidate import BackboneCandidate, BaselineCandidate, Candidate
-from toxbench.benchmark.saving import write_model
-from toxbench.benchmark.workbench import Workbench
+from toxbench.benchmark.candidates import BackboneCandidate, BaselineCandidate, Candidate, CellTask
+from toxbench.benchmark.save_model import write_model
+from toxbench.benchmark.trainer_factory import Workbench
 from toxbench.data.split import Protocol, Rows, Split
 from toxbench.data.strings import taken
 from toxbench.data.table import Comments
-from toxbench.errors import PluginError
+from toxbench.errors import PluginError, StorageError
 from toxbench.evaluation.epochs import EpochChoice, Patience, epoch_scores
 from toxbench.evaluation.metrics import measure
 from toxbench.evaluation.thresholds import choose_thresholds
+from toxbench.executors.interface import Fault, Setup
 from toxbench.interruption import Interruption
 from toxbench.plugin.baseline import Predict
+from toxbench.plugin.registry import Registry
 from toxbench.records import PARTS, CellKey, CellRecord, Cost, Environment, EpochRecord, Part
+from toxbench.store.manifest import Code, LoadedPlugin
 from toxbench.store.models import ModelStore
 from toxbench.training.checkpoint import (
     Checkpoints,
@@ -324,3 +327,91 @@ def _git_commit() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None
+
+
+def code_of(registry: Registry) -> Code:
+    """Describe the plugins that were imported, and the versions of the packages that compute."""
+    return Code(
+        plugins=tuple(
+            LoadedPlugin(name=name, distribution=distribution)
+            for name, distribution in sorted(registry.imported.items())
+        ),
+        versions=package_versions(),
+    )
+
+
+Computed = tuple[CellRecord, Probabilities]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellSetup(Setup):
+    """What a process needs once to compute cells; ``writes`` is where trained models go.
+
+    Attributes:
+        protocol: the table and its folds.
+        keeping: where the states of trainings are kept; None: nowhere.
+    """
+
+    protocol: Protocol
+    keeping: Keeping | None = None
+
+    def station(self, interruption: Interruption, group: Group = ALONE) -> "CellStation":
+        """Make what computes.
+
+        Args:
+            interruption: what asks it to leave.
+            group: the processes that compute the same cells.
+        """
+        models = None if self.writes is None else ModelStore(self.writes)
+        going_on = None if self.keeping is None else GoingOn(self.keeping, interruption)
+        return CellStation(self.protocol, models, going_on, group)
+
+
+class CellStation:
+    """Computes one cell at a time; what the cells of one candidate share is prepared once."""
+
+    def __init__(
+        self,
+        protocol: Protocol,
+        models: ModelStore | None,
+        going_on: GoingOn | None,
+        group: Group,
+    ) -> None:
+        """Prepare nothing yet.
+
+        Args:
+            protocol: the table and its folds.
+            models: where trained models are written; None: nowhere.
+            going_on: how trainings that are stopped are taken up again; None: they are not.
+            group: the processes that compute the same cells.
+        """
+        self._group = group
+        self._going_on = going_on
+        self._protocol = protocol
+        self._models = models
+        self._current: tuple[tuple[str, str], CellRunner] | None = None
+
+    def compute(self, task: CellTask, tell: OnEpoch) -> Computed | Fault:
+        """Return the cell's result, or why it has none.
+
+        Raises:
+            StorageError: the disk fails every cell alike.
+            Stopped: it was asked to, and the state of the training is kept.
+        """
+        name = task.key.candidate, task.key.digest
+        if self._current is None or self._current[0] != name:
+            runner = CellRunner(
+                task.candidate,
+                self._protocol,
+                task.device,
+                self._models,
+                self._going_on,
+                self._group,
+            )
+            self._current = name, runner
+        try:
+            return self._current[1].run(task.key, tell)
+        except StorageError:
+            raise
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - reported, counted, exit code 5
+            return Fault.of(error)

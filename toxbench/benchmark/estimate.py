@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from heapq import heapreplace
 from pathlib import Path
 
-from toxbench.benchmark.candidate import BackboneCandidate
+from toxbench.benchmark.candidates import BackboneCandidate
 from toxbench.benchmark.plan import Plan
 from toxbench.records import CellKey, EpochRecord
 from toxbench.settings import TrainSettings

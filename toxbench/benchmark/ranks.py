@@ -16,8 +16,8 @@ from typing import cast
 from torch.distributed.distributed_c10d import PrefixStore
 
 from toxbench.benchmark.board import END, Board
-from toxbench.benchmark.candidate import BackboneCandidate
-from toxbench.benchmark.tasks import CellJob, CellSetup, CellStation, CellTask, Computed
+from toxbench.benchmark.candidates import BackboneCandidate, CellJob, CellTask
+from toxbench.benchmark.cell import CellSetup, CellStation, Computed
 from toxbench.errors import ProcessLostError
 from toxbench.executors.interface import Fault, Listener, Setup, Tasks
 from toxbench.interruption import BySignal, Stopped

@@ -2,22 +2,21 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Protocol as Interface
 
 from toxbench.atomic import write_atomically
-from toxbench.benchmark.candidate import BackboneCandidate, Candidate
-from toxbench.benchmark.code import code_of
+from toxbench.benchmark.candidates import BackboneCandidate, Candidate, CellTask, cell_tasks
+from toxbench.benchmark.cell import CellSetup, Computed, code_of
 from toxbench.benchmark.estimate import TimeLeft, operations
+from toxbench.benchmark.feedback import Failure, Feedback
 from toxbench.benchmark.plan import Plan
-from toxbench.benchmark.saving import keep_model
-from toxbench.benchmark.share import executor_for
-from toxbench.benchmark.tasks import CellSetup, CellTask, Computed, Failure, cell_tasks
-from toxbench.benchmark.trackers import Trackers, tracking
+from toxbench.benchmark.resources import executor_for
+from toxbench.benchmark.save_model import keep_model
+from toxbench.benchmark.tracking import Trackers, tracking
 from toxbench.errors import TryAgainError
 from toxbench.executors.interface import Executor, Fault
 from toxbench.executors.process import PROCESS_ENDED
 from toxbench.plugin.registry import Registry
-from toxbench.records import CellKey, CellRecord, EpochRecord, RunRecord
+from toxbench.records import CellKey, EpochRecord, RunRecord
 from toxbench.report.labels import label_tables
 from toxbench.report.tables import leaderboard_table
 from toxbench.store.cells import CellStore
@@ -28,27 +27,6 @@ from toxbench.store.upkeep import remove_temporaries
 from toxbench.training.loop import DivergedError, looks
 
 _KINDS = {DivergedError.__name__: "diverged"}  # as the leaderboard names it
-
-
-class Feedback(Interface):
-    """Hears how a run goes on."""
-
-    def cell_started(self, key: CellKey, number: int, total: int, epochs: int | None) -> None:
-        """A cell begins: ``number`` of ``total``, counted from 1."""
-
-    def epoch_finished(
-        self, key: CellKey, epoch: EpochRecord, comments: int, seconds_left: float | None
-    ) -> None:
-        """An epoch over ``comments`` train rows ended; the run takes ``seconds_left`` more."""
-
-    def cell_finished(self, record: CellRecord, seconds_left: float | None) -> None:
-        """A cell was stored; ``seconds_left`` is None if no epoch was measured."""
-
-    def cell_failed(self, failure: Failure) -> None:
-        """A cell has no result; the run goes on."""
-
-    def warn(self, message: str) -> None:
-        """Something that a user should know."""
 
 
 def run_plan(

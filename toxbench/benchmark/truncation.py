@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from toxbench.benchmark.plan import backbone_candidate
-from toxbench.benchmark.workbench import Workbench
+from toxbench.benchmark.trainer_factory import Workbench
 from toxbench.data.table import Comments
 from toxbench.errors import SettingsError, TryAgainError
 from toxbench.plugin.registry import Registry

@@ -75,7 +75,7 @@ def check(file: Path, debug: bool, **values: Any) -> None:
         if values[name] not in {None, ()} and not values["backbones"]:
             raise SettingsError(f"--{name} is for --backbones; name some")
     settings = settings_from({**values, "data": file, "config": None})
-    from toxbench.benchmark.check import split_settings
+    from toxbench.benchmark.validate import split_settings
     from toxbench.data.audit import audit
     from toxbench.data.folds import draw_folds
     from toxbench.data.table import read_comments
@@ -146,7 +146,7 @@ def _row_name(comments: "Comments", row: int) -> str:
 
 def _truncation(settings: RunSettings, comments: "Comments") -> "Iterator[str]":
     """Yield how many comments each backbone cuts, or why that is not known."""
-    from toxbench.benchmark.check import check_settings
+    from toxbench.benchmark.validate import check_settings
     from toxbench.plugin.registry import Registry
 
     registry = Registry.discover(settings.plugins)

@@ -15,11 +15,10 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from toxbench.benchmark.tasks import Failure
+from toxbench.benchmark.feedback import Failure, SearchProgress
 from toxbench.cli.output import Style, has_colour, say
 from toxbench.records import CellKey, CellRecord, EpochRecord, TrialRecord
 from toxbench.report.words import duration, printable
-from toxbench.tuning.progress import SearchProgress
 
 _LOOKS: dict[Style, str] = {"": "", "error": "red", "warning": "yellow", "strong": "bold"}
 

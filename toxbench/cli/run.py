@@ -42,7 +42,7 @@ def run(spread: "Spread | None", /, **values: Any) -> None:
     What is stored already is not trained again, so the same command goes on where it was
     interrupted. Settings not given here come from --config, then --preset, then the backbone.
     """
-    from toxbench.benchmark.check import check_settings
+    from toxbench.benchmark.validate import check_settings
     from toxbench.plugin.registry import Registry
 
     settings = settings_from(values)
@@ -89,8 +89,8 @@ def _plan_text(plan: "Plan") -> str:
     """Describe the plan in a few lines."""
     import numpy as np
 
-    from toxbench.benchmark.candidate import BackboneCandidate
-    from toxbench.benchmark.share import worker_count
+    from toxbench.benchmark.candidates import BackboneCandidate
+    from toxbench.benchmark.resources import worker_count
 
     comments, folds = plan.protocol.comments, plan.protocol.folds
     tested = comments.targets[np.concatenate([fold.test for fold in folds])]
@@ -132,7 +132,7 @@ def _plan_text(plan: "Plan") -> str:
 
 def tracker_lines(plan: "Plan") -> list[str]:
     """Say where each tracker writes, and how to look at it."""
-    from toxbench.benchmark.trackers import FOLDER
+    from toxbench.benchmark.tracking import FOLDER
 
     folders = {found.item: plan.store.folder / FOLDER / found.item.name for found in plan.trackers}
     return [
@@ -152,7 +152,7 @@ def _detectable(plan: "Plan") -> list[str]:
     """Say how large a difference the test rows can show, before anything is trained."""
     import numpy as np
 
-    from toxbench.benchmark.candidate import BackboneCandidate
+    from toxbench.benchmark.candidates import BackboneCandidate
     from toxbench.evaluation.power import detectable_difference
     from toxbench.report.comparison import METRICS
 

@@ -33,7 +33,7 @@ def speed(**values: Any) -> None:
     Nothing is stored. Each timed run trains on all train rows for three epochs (--epochs); the
     machine should have nothing else to do.
     """
-    from toxbench.benchmark.check import check_settings
+    from toxbench.benchmark.validate import check_settings
     from toxbench.plugin.registry import Registry
 
     # No validation rows: they are no part of training.

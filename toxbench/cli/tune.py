@@ -47,7 +47,7 @@ def tune(**values: Any) -> None:
         _print_importance(values["results"] or Path("results"), registry)
         return
     # Only now: torch and optuna take seconds to import.
-    from toxbench.benchmark.check import check_settings
+    from toxbench.benchmark.validate import check_settings
     from toxbench.cli.feedback import feedback_for
     from toxbench.cli.show import print_leaderboard
     from toxbench.store.ranking import load_leaderboard

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from toxbench.atomic import TEMPORARY, unwritable
-from toxbench.benchmark.workbench import quiet_transformers
+from toxbench.benchmark.trainer_factory import quiet_transformers
 from toxbench.errors import PluginError, SettingsError
 from toxbench.inference.model import Model
 from toxbench.store.models import CARD

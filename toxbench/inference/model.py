@@ -9,7 +9,7 @@ import numpy as np
 from safetensors.torch import load_model as load_tensors
 from torch import nn
 
-from toxbench.benchmark.workbench import quiet_transformers
+from toxbench.benchmark.trainer_factory import quiet_transformers
 from toxbench.data.tokens import tokens_of
 from toxbench.errors import PluginError, SettingsError
 from toxbench.plugin.backbone import Backbone

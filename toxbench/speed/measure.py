@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from toxbench.benchmark.candidate import BackboneCandidate
+from toxbench.benchmark.candidates import BackboneCandidate
 from toxbench.benchmark.cell import environment
-from toxbench.benchmark.check import split_settings
 from toxbench.benchmark.estimate import body_parameters
 from toxbench.benchmark.plan import backbone_candidate
-from toxbench.benchmark.workbench import Workbench
+from toxbench.benchmark.trainer_factory import Workbench
+from toxbench.benchmark.validate import split_settings
 from toxbench.data.source import open_source
 from toxbench.data.split import Rows, Split
 from toxbench.data.table import Comments

@@ -7,11 +7,11 @@ from typing import Any
 import pandas as pd
 
 from toxbench.benchmark.api import Silent, leaderboard
+from toxbench.benchmark.feedback import SearchProgress
 from toxbench.config import read_config, run_settings
 from toxbench.errors import CellsFailedError
 from toxbench.plugin.registry import Registry
 from toxbench.records import EpochRecord, TrialRecord
-from toxbench.tuning.progress import SearchProgress
 from toxbench.tuning.tune import plan_tuning, run_tuning, with_tuning_seeds
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from toxbench.benchmark.candidate import BackboneCandidate
+from toxbench.benchmark.candidates import BackboneCandidate
 from toxbench.plugin.space import Dimension
 from toxbench.settings import TuneSettings, digest
 from toxbench.training.device import Device

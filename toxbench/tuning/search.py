@@ -10,6 +10,7 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.storages import RDBStorage
 from optuna.trial import Trial
 
+from toxbench.benchmark.feedback import SearchFeedback, SearchProgress
 from toxbench.errors import CellsFailedError
 from toxbench.executors.interface import Executor
 from toxbench.records import TrialRecord
@@ -17,7 +18,6 @@ from toxbench.settings import DEFAULT_TRIALS, INNER_FOLDS, TrainSettings, digest
 from toxbench.store.trials import TrialStore
 from toxbench.tuning.definition import UNLIMITED, Definition
 from toxbench.tuning.index import Changed, Enough, StudyIndex
-from toxbench.tuning.progress import SearchFeedback, SearchProgress
 from toxbench.tuning.sampling import Sampler, make_pruner
 from toxbench.tuning.trial import Configuration, TrialSetup
 from toxbench.tuning.work import TrialWork

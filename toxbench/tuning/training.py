@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from toxbench.benchmark.workbench import Workbench
+from toxbench.benchmark.trainer_factory import Workbench
 from toxbench.data.table import Targets
 from toxbench.evaluation.metrics import average_precision
 from toxbench.evaluation.predictions import Probabilities

@@ -10,9 +10,14 @@ from typing import Literal
 from optuna.distributions import distribution_to_json
 from optuna.trial import Trial
 
-from toxbench.benchmark.candidate import BackboneCandidate
-from toxbench.benchmark.tasks import BackboneValues, backbone_again, backbone_values
-from toxbench.benchmark.workbench import Workbench
+from toxbench.benchmark.candidates import (
+    BackboneCandidate,
+    BackboneValues,
+    backbone_again,
+    backbone_values,
+)
+from toxbench.benchmark.feedback import SearchFeedback
+from toxbench.benchmark.trainer_factory import Workbench
 from toxbench.errors import StorageError
 from toxbench.executors.interface import Fault, Job, Setup
 from toxbench.interruption import Interruption
@@ -23,7 +28,6 @@ from toxbench.settings import TrainSettings
 from toxbench.store.private import scrubbed
 from toxbench.training.device import Device
 from toxbench.tuning.inner import InnerData
-from toxbench.tuning.progress import SearchFeedback
 from toxbench.tuning.sampling import pruning_step
 from toxbench.tuning.training import Result, score_of, train_on_folds
 

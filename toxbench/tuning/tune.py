@@ -9,12 +9,12 @@ from typing import Any, Protocol
 
 from optuna.storages import RDBStorage
 
-from toxbench.benchmark.candidate import BackboneCandidate, BaselineCandidate
-from toxbench.benchmark.code import code_of
-from toxbench.benchmark.command import command_of
-from toxbench.benchmark.plan import Plan, check_length, make_plan
-from toxbench.benchmark.run import Feedback, run_plan
-from toxbench.benchmark.share import executor_for_trials
+from toxbench.benchmark.candidates import BackboneCandidate, BaselineCandidate
+from toxbench.benchmark.cell import code_of
+from toxbench.benchmark.feedback import Feedback, SearchFeedback
+from toxbench.benchmark.plan import Plan, check_length, command_of, make_plan
+from toxbench.benchmark.resources import executor_for_trials
+from toxbench.benchmark.run import run_plan
 from toxbench.config import layered, preset
 from toxbench.errors import CellsFailedError, SettingsError
 from toxbench.plugin.registry import Registry
@@ -27,7 +27,6 @@ from toxbench.store.upkeep import set_aside_damaged
 from toxbench.tuning.definition import Definition
 from toxbench.tuning.inner import inner_data
 from toxbench.tuning.outcome import write_outcome
-from toxbench.tuning.progress import SearchFeedback
 from toxbench.tuning.search import Search
 from toxbench.tuning.space import checked_space, parse_dimension
 from toxbench.tuning.storage import check_url, database_errors, open_storage, sqlite_url

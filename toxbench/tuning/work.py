@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import Trial
 
+from toxbench.benchmark.feedback import SearchFeedback
 from toxbench.executors.interface import Fault
 from toxbench.records import TrialRecord
 from toxbench.tuning.definition import Definition
 from toxbench.tuning.index import Drawn, StudyIndex
-from toxbench.tuning.progress import SearchFeedback
 from toxbench.tuning.training import Result
 from toxbench.tuning.trial import (
     Configuration,

@@ -2,10 +2,10 @@
 
 import torch
 
-from toxbench.benchmark.candidate import BackboneCandidate
-from toxbench.benchmark.check import Where
+from toxbench.benchmark.candidates import BackboneCandidate
 from toxbench.benchmark.estimate import operations
 from toxbench.benchmark.plan import Plan
+from toxbench.benchmark.validate import Where
 from toxbench.executors.here import Here
 from toxbench.executors.interface import Executor
 from toxbench.executors.local import Local

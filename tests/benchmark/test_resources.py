@@ -11,9 +11,9 @@ import torch
 from measured import Table
 from support import write_table
 
-from toxbench.benchmark.check import Where
 from toxbench.benchmark.plan import Plan, make_plan
-from toxbench.benchmark.share import in_this_process, threads_of_a_cell, worker_count
+from toxbench.benchmark.resources import in_this_process, threads_of_a_cell, worker_count
+from toxbench.benchmark.validate import Where
 from toxbench.config import run_settings
 from toxbench.executors.machine import (
     cores,

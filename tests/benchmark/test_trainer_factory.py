@@ -12,7 +12,7 @@ from support import make_comments
 from torch import nn
 
 from toxbench import Backbone, TrainSettings, first_token_classifier
-from toxbench.benchmark.workbench import Workbench
+from toxbench.benchmark.trainer_factory import Workbench
 from toxbench.data.folds import draw_folds
 from toxbench.data.table import Comments, read_comments
 from toxbench.errors import PluginError
