@@ -2,8 +2,8 @@
 
 import click
 
+from toxbench.cli.console import say
 from toxbench.cli.options import plugins_option
-from toxbench.cli.output import say
 
 
 @click.command(short_help="List backbones, and what weights there are on this machine.")
@@ -11,7 +11,7 @@ from toxbench.cli.output import say
 @click.option("--debug", is_flag=True, help="Show a traceback with every error.")
 def backbones(plugins: tuple[str, ...] | None, debug: bool) -> None:
     """List backbones: where they come from, and what weights there are on this machine."""
-    from toxbench.cli.show import print_tables
+    from toxbench.cli.console import print_tables
     from toxbench.plugin.formats import Table
     from toxbench.plugin.registry import Registry
     from toxbench.report.words import millions, printable

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from toxbench.cli.console import say
 from toxbench.cli.options import FilePath, plugins_option
-from toxbench.cli.output import say
 from toxbench.errors import PluginError, SettingsError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def show(
     NAME is as the leaderboard has it: settings, cost, learning curves, labels, thresholds, and
     which cells failed, why.
     """
-    from toxbench.cli.show import print_tables
+    from toxbench.cli.console import print_tables
     from toxbench.plugin.registry import Registry
     from toxbench.report.show import TABLES, find_candidate
     from toxbench.store.find import find_store

@@ -26,7 +26,7 @@ def compare(
     is over all pairs of the leaderboard, whichever are asked for.
     """
     from toxbench.benchmark.compare import comparison
-    from toxbench.cli.show import print_tables
+    from toxbench.cli.console import print_tables
     from toxbench.plugin.registry import Registry
     from toxbench.store.find import find_store
     from toxbench.store.ranking import load_leaderboard

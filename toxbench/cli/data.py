@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from toxbench.cli.console import say
 from toxbench.cli.options import (
     FilePath,
     column_options,
@@ -14,7 +15,6 @@ from toxbench.cli.options import (
     settings_options,
     used,
 )
-from toxbench.cli.output import say
 from toxbench.errors import SettingsError
 from toxbench.report.words import printable
 from toxbench.settings import RunSettings, SplitSettings

@@ -45,7 +45,7 @@ def errors(
     Test rows that every candidate misses, those that they disagree about, and labels that look
     wrong. Nothing is trained, and no comment is printed without --show-text.
     """
-    from toxbench.cli.show import print_tables
+    from toxbench.cli.console import print_tables
     from toxbench.plugin.registry import Registry
     from toxbench.report.errors import TABLES, Shown
     from toxbench.store.find import find_store

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
+from toxbench.cli.console import say
 from toxbench.cli.options import FilePath, plugins_option, results_option
-from toxbench.cli.output import say
 from toxbench.report.words import printable
 
 

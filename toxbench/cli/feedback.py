@@ -16,7 +16,7 @@ from rich.progress import (
 )
 
 from toxbench.benchmark.feedback import Failure, SearchProgress
-from toxbench.cli.output import Style, has_colour, say
+from toxbench.cli.console import Style, has_colour, say
 from toxbench.records import CellKey, CellRecord, EpochRecord, TrialRecord
 from toxbench.report.words import duration, printable
 

@@ -26,7 +26,7 @@ def leaderboard(
     Several folders, from several machines say, make one leaderboard if they hold results of the
     same protocol; otherwise what differs is named.
     """
-    from toxbench.cli.show import print_labels, print_leaderboard
+    from toxbench.cli.console import print_labels, print_leaderboard
     from toxbench.plugin.registry import Registry
     from toxbench.store.find import find_store
     from toxbench.store.ranking import load_leaderboard

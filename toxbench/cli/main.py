@@ -13,13 +13,13 @@ from toxbench.atomic import NO_ROOM
 from toxbench.cli.backbones import backbones
 from toxbench.cli.candidate import show
 from toxbench.cli.compare import compare
+from toxbench.cli.console import say
 from toxbench.cli.data import data
 from toxbench.cli.errors import errors
 from toxbench.cli.export import export
 from toxbench.cli.leaderboard import leaderboard
 from toxbench.cli.metrics import metrics
 from toxbench.cli.new_backbone import new_backbone
-from toxbench.cli.output import say
 from toxbench.cli.predict import predict
 from toxbench.cli.report import report
 from toxbench.cli.rescore import rescore

@@ -11,7 +11,7 @@ from toxbench.cli.options import format_option, plugins_option
 @click.option("--debug", is_flag=True, help="Show a traceback with every error.")
 def metrics(name: str | None, plugins: tuple[str, ...] | None, debug: bool) -> None:
     """Print every metric with its direction, range and definition."""
-    from toxbench.cli.show import print_tables
+    from toxbench.cli.console import print_tables
     from toxbench.plugin.registry import Registry
     from toxbench.report.metrics import metrics_table
 

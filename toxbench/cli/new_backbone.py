@@ -10,8 +10,8 @@ from string import Template
 import click
 
 from toxbench import __version__
+from toxbench.cli.console import say
 from toxbench.cli.options import FilePath, plugins_option
-from toxbench.cli.output import say
 from toxbench.errors import SettingsError
 from toxbench.plugin.registry import Registry, is_name
 from toxbench.report.words import printable

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from toxbench.cli.console import say
 from toxbench.cli.options import (
     FilePath,
     format_option,
@@ -16,7 +17,6 @@ from toxbench.cli.options import (
     results_option,
     used,
 )
-from toxbench.cli.output import say
 from toxbench.config import layered
 from toxbench.errors import SettingsError
 from toxbench.evaluation.definitions import HALF, RULES

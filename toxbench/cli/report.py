@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from toxbench.cli.console import say
 from toxbench.cli.options import FilePath
-from toxbench.cli.output import say
 from toxbench.cli.table import show_text_options, texts_to_show
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ from typing import Any
 
 import click
 
+from toxbench.cli.console import say
 from toxbench.cli.metrics import WithMetrics
 from toxbench.cli.options import FilePath, comma_list, format_option, plugins_option
-from toxbench.cli.output import say
 from toxbench.cli.table import read_table, refuse_without_data, table_options
 from toxbench.evaluation.definitions import HALF, RULES
 
@@ -42,7 +42,7 @@ def rescore(
     """
     refuse_without_data(values)
     from toxbench.benchmark.rescore import rescore as score_again
-    from toxbench.cli.show import print_leaderboard
+    from toxbench.cli.console import print_leaderboard
     from toxbench.plugin.registry import Registry
     from toxbench.report.words import printable
     from toxbench.store.find import find_store

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from toxbench.cli.console import say
 from toxbench.cli.options import (
     experiment_options,
     output_options,
     settings_from,
     settings_options,
 )
-from toxbench.cli.output import say
 from toxbench.errors import CellsFailedError
 from toxbench.records import PARTS
 from toxbench.settings import SplitSettings, TrainSettings
@@ -55,8 +55,8 @@ def run(spread: "Spread | None", /, **values: Any) -> None:
     # Only now: torch and transformers take seconds to import.
     from toxbench.benchmark.plan import make_plan
     from toxbench.benchmark.run import run_plan
+    from toxbench.cli.console import print_leaderboard
     from toxbench.cli.feedback import feedback_for
-    from toxbench.cli.show import print_leaderboard
     from toxbench.store.ranking import load_leaderboard
 
     with feedback_for(

@@ -44,8 +44,8 @@ def speed(**values: Any) -> None:
     registry.report_format(name or "plain")  # refused now, not after minutes
     check_settings(settings, registry)
     # Only now: torch and transformers take seconds to import.
+    from toxbench.cli.console import print_tables
     from toxbench.cli.feedback import Plain, Quiet
-    from toxbench.cli.show import print_tables
     from toxbench.report.speed import speed_table
     from toxbench.speed.measure import measure
 

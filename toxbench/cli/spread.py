@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from toxbench.cli.output import say
+from toxbench.cli.console import say
 from toxbench.cli.signals import Ended
 from toxbench.errors import ProcessLostError, SettingsError
 from toxbench.plugin.registry import Registry

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from toxbench.cli.console import say
 from toxbench.cli.options import (
     experiment_options,
     output_options,
@@ -12,7 +13,6 @@ from toxbench.cli.options import (
     settings_options,
     used,
 )
-from toxbench.cli.output import say
 from toxbench.cli.run import tracker_lines
 from toxbench.errors import CellsFailedError, StorageError
 from toxbench.settings import RunSettings, SplitSettings, TrainSettings, TuneSettings
@@ -48,8 +48,8 @@ def tune(**values: Any) -> None:
         return
     # Only now: torch and optuna take seconds to import.
     from toxbench.benchmark.validate import check_settings
+    from toxbench.cli.console import print_leaderboard
     from toxbench.cli.feedback import feedback_for
-    from toxbench.cli.show import print_leaderboard
     from toxbench.store.ranking import load_leaderboard
     from toxbench.tuning.tune import plan_tuning, run_tuning
 
@@ -119,7 +119,7 @@ def _plan_text(planned: "TunePlan") -> str:
 
 
 def _print_tuned(planned: "TunePlan", outcome: "Outcome", registry: "Registry") -> None:
-    from toxbench.cli.show import print_tables
+    from toxbench.cli.console import print_tables
     from toxbench.report.studies import tuned_table
     from toxbench.store.tuned import FILE
 
@@ -134,7 +134,7 @@ def _print_tuned(planned: "TunePlan", outcome: "Outcome", registry: "Registry") 
 
 def _print_importance(results: Path, registry: "Registry") -> None:
     """Print and draw what mattered in every study of the newest protocol."""
-    from toxbench.cli.show import print_tables
+    from toxbench.cli.console import print_tables
     from toxbench.report.plots import importances
     from toxbench.report.studies import importance_table
     from toxbench.store.find import find_store
