@@ -146,8 +146,8 @@ def serve() -> None:
     import transformers.models.bert.tokenization_bert  # noqa: F401
 
     import toxbench.benchmark.run
-    import toxbench.cli.feedback
     import toxbench.cli.main
+    import toxbench.cli.progress
     import toxbench.executors.worker
     import toxbench.store.predicted
     import toxbench.tuning.tune  # noqa: F401

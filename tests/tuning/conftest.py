@@ -52,7 +52,7 @@ learning_rate = "1e-4:1e-2:log"
 # A server that has torch already forks off the commands: each is a process of its own.
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(
-    ["toxbench.tuning.tune", "toxbench.cli.feedback", "transformers.models.bert.modeling_bert",
+    ["toxbench.tuning.tune", "toxbench.cli.progress", "transformers.models.bert.modeling_bert",
      "transformers.models.bert.tokenization_bert", "optuna.visualization.matplotlib",
      "matplotlib.backends.backend_svg", "alembic.config", "optuna.storages._rdb.storage"]
 )  # fmt: skip

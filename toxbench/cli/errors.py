@@ -5,8 +5,13 @@ from typing import Any
 
 import click
 
-from toxbench.cli.options import FilePath, format_option, plugins_option
-from toxbench.cli.table import show_text_options, texts_to_show
+from toxbench.cli.options import (
+    FilePath,
+    format_option,
+    plugins_option,
+    show_text_options,
+    texts_to_show,
+)
 from toxbench.errors import SettingsError
 
 _ONE_TABLE = ("csv", "json")  # formats that hold one table a file

@@ -11,7 +11,6 @@ import click
 
 from toxbench.atomic import NO_ROOM
 from toxbench.cli.backbones import backbones
-from toxbench.cli.candidate import show
 from toxbench.cli.compare import compare
 from toxbench.cli.console import say
 from toxbench.cli.data import data
@@ -24,9 +23,10 @@ from toxbench.cli.predict import predict
 from toxbench.cli.report import report
 from toxbench.cli.rescore import rescore
 from toxbench.cli.run import run
+from toxbench.cli.show import show
 from toxbench.cli.signals import Ended, ending_in_order
 from toxbench.cli.speed import speed
-from toxbench.cli.spread import Spread
+from toxbench.cli.torchrun import Spread
 from toxbench.cli.tune import tune
 from toxbench.errors import SettingsError, StorageError, ToxbenchError
 from toxbench.report.words import printable

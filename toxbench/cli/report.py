@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toxbench.cli.console import say
-from toxbench.cli.options import FilePath
-from toxbench.cli.table import show_text_options, texts_to_show
+from toxbench.cli.options import FilePath, show_text_options, texts_to_show
 
 if TYPE_CHECKING:
     from toxbench.records import TrialRecord

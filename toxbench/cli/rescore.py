@@ -7,8 +7,15 @@ import click
 
 from toxbench.cli.console import say
 from toxbench.cli.metrics import WithMetrics
-from toxbench.cli.options import FilePath, comma_list, format_option, plugins_option
-from toxbench.cli.table import read_table, refuse_without_data, table_options
+from toxbench.cli.options import (
+    FilePath,
+    comma_list,
+    format_option,
+    plugins_option,
+    read_table,
+    refuse_without_data,
+    table_options,
+)
 from toxbench.evaluation.definitions import HALF, RULES
 
 

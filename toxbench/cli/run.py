@@ -19,7 +19,7 @@ from toxbench.training.place import ALONE
 
 if TYPE_CHECKING:
     from toxbench.benchmark.plan import Plan
-    from toxbench.cli.spread import Spread
+    from toxbench.cli.torchrun import Spread
 
 
 @click.command(epilog="What the numbers mean: toxbench metrics")
@@ -56,7 +56,7 @@ def run(spread: "Spread | None", /, **values: Any) -> None:
     from toxbench.benchmark.plan import make_plan
     from toxbench.benchmark.run import run_plan
     from toxbench.cli.console import print_leaderboard
-    from toxbench.cli.feedback import feedback_for
+    from toxbench.cli.progress import feedback_for
     from toxbench.store.ranking import load_leaderboard
 
     with feedback_for(

@@ -45,7 +45,7 @@ def speed(**values: Any) -> None:
     check_settings(settings, registry)
     # Only now: torch and transformers take seconds to import.
     from toxbench.cli.console import print_tables
-    from toxbench.cli.feedback import Plain, Quiet
+    from toxbench.cli.progress import Plain, Quiet
     from toxbench.report.speed import speed_table
     from toxbench.speed.measure import measure
 

@@ -49,7 +49,7 @@ def tune(**values: Any) -> None:
     # Only now: torch and optuna take seconds to import.
     from toxbench.benchmark.validate import check_settings
     from toxbench.cli.console import print_leaderboard
-    from toxbench.cli.feedback import feedback_for
+    from toxbench.cli.progress import feedback_for
     from toxbench.store.ranking import load_leaderboard
     from toxbench.tuning.tune import plan_tuning, run_tuning
 
