@@ -9,8 +9,8 @@ from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 from support import make_comments
 
 from toxbench.benchmark.plan import make_protocol
-from toxbench.data.folds import draw_folds
 from toxbench.data.groups import row_groups
+from toxbench.data.splits import draw_folds
 from toxbench.data.table import Targets
 from toxbench.evaluation.metrics import Predictions, is_constant, predict
 from toxbench.evaluation.thresholds import HALF, choose_thresholds

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from toxbench.data.groups import plain_text
-from toxbench.data.sample import LABELS, _choose, _draw_labels, _write
+from toxbench.data.synthetic import LABELS, _choose, _draw_labels, _write
 
 COLUMNS = ("CommentId", "VideoId", "Text", *LABELS)
 _ROWS_AT_ONCE = 50_000
@@ -25,7 +25,7 @@ Row = tuple[str, ...]
 
 
 def rows_of(count: int, seed: int = 20_240_817) -> Iterator[Row]:
-    """Draw rows as `toxbench.data.sample` does, in constant memory."""
+    """Draw rows as `toxbench.data.synthetic` does, in constant memory."""
     draw = random.Random(seed)
     texts: list[str] = []
     videos = max(1, count // _ROWS_OF_A_VIDEO)

@@ -15,7 +15,7 @@ from transformers import Trainer as TransformersTrainer
 
 from toxbench.benchmark.trainer_factory import quiet_transformers
 from toxbench.config import PRESETS
-from toxbench.data.split import Rows
+from toxbench.data.protocol import Rows
 from toxbench.plugin.backbone import Backbone
 from toxbench.speed.measure import (
     WARM_UP_BATCHES,

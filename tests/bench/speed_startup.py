@@ -53,8 +53,8 @@ def main() -> None:
 
     from toxbench.benchmark.plan import backbone_candidate
     from toxbench.benchmark.validate import split_settings
-    from toxbench.data.source import open_source
-    from toxbench.data.tokens import tokenise
+    from toxbench.data.load import open_source
+    from toxbench.data.tokenization import tokenise
     from toxbench.plugin.registry import Registry
     from toxbench.training.device import choose_device
     from toxbench.training.loop import Trainer

@@ -21,7 +21,7 @@ import pytest
 from tabulate import tabulate
 
 if TYPE_CHECKING:
-    from toxbench.data.split import Protocol
+    from toxbench.data.protocol import Protocol
     from toxbench.store.cells import Probabilities
 
 pytestmark = pytest.mark.bench
@@ -70,8 +70,8 @@ def measure(rows: int, folder: Path) -> dict[str, tuple[float, float]]:
 
     from toxbench.benchmark.plan import make_protocol
     from toxbench.data.audit import audit
-    from toxbench.data.folds import draw_folds
     from toxbench.data.groups import row_groups
+    from toxbench.data.splits import draw_folds
     from toxbench.data.table import read_comments
     from toxbench.settings import SplitSettings
 

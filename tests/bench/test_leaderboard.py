@@ -14,8 +14,8 @@ import numpy.typing as npt
 import pytest
 
 from toxbench.benchmark.plan import make_protocol
-from toxbench.data.folds import draw_folds
-from toxbench.data.split import Protocol
+from toxbench.data.protocol import Protocol
+from toxbench.data.splits import draw_folds
 from toxbench.data.table import Comments
 from toxbench.evaluation.metrics import measure
 from toxbench.evaluation.thresholds import choose_thresholds

@@ -12,8 +12,8 @@ from support import make_comments
 from toxbench.benchmark.candidates import BaselineCandidate
 from toxbench.benchmark.cell import CellRunner
 from toxbench.benchmark.plan import make_protocol
-from toxbench.data.folds import draw_folds
-from toxbench.data.split import Protocol
+from toxbench.data.protocol import Protocol
+from toxbench.data.splits import draw_folds
 from toxbench.plugin.baseline import Baseline
 from toxbench.records import PARTS
 from toxbench.store.cells import CellStore, read_cell

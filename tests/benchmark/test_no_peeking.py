@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from support import write_table
 
-from toxbench.data.folds import draw_folds
+from toxbench.data.splits import draw_folds
 from toxbench.data.table import read_comments
 from toxbench.records import CellRecord
 from toxbench.settings import SplitSettings

@@ -13,7 +13,7 @@ from torch import nn
 
 from toxbench import Backbone, TrainSettings, first_token_classifier
 from toxbench.benchmark.trainer_factory import Workbench
-from toxbench.data.folds import draw_folds
+from toxbench.data.splits import draw_folds
 from toxbench.data.table import Comments, read_comments
 from toxbench.errors import PluginError
 from toxbench.evaluation.epochs import epoch_scores

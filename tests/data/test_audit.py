@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from support import make_comments
 
 from toxbench.data.audit import audit
-from toxbench.data.folds import draw_folds
-from toxbench.data.sample import sample_comments
-from toxbench.data.split import Split
+from toxbench.data.protocol import Split
+from toxbench.data.splits import draw_folds
+from toxbench.data.synthetic import sample_comments
 from toxbench.data.table import Comments, read_comments
 from toxbench.records import Audit, SharedGroups
 from toxbench.settings import SplitSettings

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from toxbench.data.describe import Description, describe
+from toxbench.data.audit import Description, describe
 from toxbench.data.table import read_comments
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from toxbench.data.files import read_strings
-from toxbench.data.folds import draw_folds
 from toxbench.data.groups import row_groups
-from toxbench.data.split import Protocol
+from toxbench.data.protocol import Protocol
+from toxbench.data.readers import read_strings
+from toxbench.data.splits import draw_folds
 from toxbench.data.table import Comments, read_comments
 from toxbench.errors import DataError
 from toxbench.settings import ColumnSettings, SplitSettings

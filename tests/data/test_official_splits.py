@@ -9,7 +9,7 @@ import pytest
 from support import write_table
 
 from toxbench.data.groups import row_groups
-from toxbench.data.source import Source, open_source
+from toxbench.data.load import Source, open_source
 from toxbench.errors import DataError
 from toxbench.settings import ColumnSettings, SplitSettings
 

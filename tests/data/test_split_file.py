@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from toxbench.data.source import Source, open_source
+from toxbench.data.load import Source, open_source
 from toxbench.errors import DataError, SettingsError, StorageError
 from toxbench.records import PARTS
 from toxbench.settings import ColumnSettings, SplitSettings

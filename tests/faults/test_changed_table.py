@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import toxbench
-from toxbench.data.split import Protocol
+from toxbench.data.protocol import Protocol
 from toxbench.data.table import read_comments
 from toxbench.errors import DataError, StorageError
 

@@ -11,7 +11,7 @@ import pytest
 
 import toxbench
 from toxbench.config import layered, run_settings
-from toxbench.data.source import open_source
+from toxbench.data.load import open_source
 from toxbench.data.table import Comments, read_comments
 from toxbench.errors import DataError, SettingsError
 from toxbench.settings import ColumnSettings, SplitSettings

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from toxbench.data.folds import draw_folds
-from toxbench.data.split import Protocol
+from toxbench.data.protocol import Protocol
+from toxbench.data.splits import draw_folds
 from toxbench.data.table import Comments
 from toxbench.errors import StorageError, TryAgainError
 from toxbench.records import (

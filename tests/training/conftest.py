@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from toxbench.data.tokens import Tokens
+from toxbench.data.tokenization import Tokens
 
 ROWS, LABELS = 48, 3
 

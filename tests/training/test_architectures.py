@@ -16,9 +16,9 @@ from transformers import AutoModelForSequenceClassification
 import toxbench
 from toxbench import Backbone, TrainSettings
 from toxbench.cli.main import main
-from toxbench.data.sample import sample_comments
-from toxbench.data.split import Split
-from toxbench.data.tokens import Tokens, tokenise
+from toxbench.data.protocol import Split
+from toxbench.data.synthetic import sample_comments
+from toxbench.data.tokenization import Tokens, tokenise
 from toxbench.evaluation.epochs import epoch_scores
 from toxbench.plugin.registry import Registry
 from toxbench.training.device import choose_device, seeded

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from toxbench.data.tokens import Tokens
+from toxbench.data.tokenization import Tokens
 from toxbench.training.batching import Batcher, epoch_batches, sorted_batches
 
 TARGETS = np.eye(900, 3, dtype=np.uint8)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from toxbench import TrainSettings, first_token_classifier
-from toxbench.data.split import Split
-from toxbench.data.tokens import Tokens
+from toxbench.data.protocol import Split
+from toxbench.data.tokenization import Tokens
 from toxbench.evaluation.epochs import EpochChoice, Patience, epoch_scores
 from toxbench.interruption import Stopped
 from toxbench.records import EpochRecord

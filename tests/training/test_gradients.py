@@ -12,8 +12,8 @@ from transformers import AutoModelForSequenceClassification
 
 from toxbench import TrainSettings
 from toxbench.benchmark.trainer_factory import Workbench
-from toxbench.data.sample import sample_comments
-from toxbench.data.split import Split
+from toxbench.data.protocol import Split
+from toxbench.data.synthetic import sample_comments
 from toxbench.evaluation.epochs import epoch_scores
 from toxbench.plugin.backbone import Backbone
 from toxbench.plugin.registry import Registry

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from toxbench import TrainSettings, first_token_classifier
-from toxbench.data.split import Split
-from toxbench.data.tokens import Tokens
+from toxbench.data.protocol import Split
+from toxbench.data.tokenization import Tokens
 from toxbench.errors import PluginError
 from toxbench.evaluation.epochs import epoch_scores
 from toxbench.records import EpochRecord, Scores

@@ -10,7 +10,7 @@ from support import write_checkpoint
 from torch import nn
 
 from toxbench import TrainSettings, first_token_classifier
-from toxbench.data.tokens import Tokens
+from toxbench.data.tokenization import Tokens
 from toxbench.errors import PluginError
 from toxbench.plugin.registry import Registry
 from toxbench.training.device import choose_device

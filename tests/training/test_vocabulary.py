@@ -11,8 +11,8 @@ from torch import nn
 from transformers import AutoModel
 
 from toxbench import TrainSettings, first_token_classifier
-from toxbench.data.split import Split
-from toxbench.data.tokens import Tokens
+from toxbench.data.protocol import Split
+from toxbench.data.tokenization import Tokens
 from toxbench.evaluation.epochs import epoch_scores
 from toxbench.training.device import choose_device, seeded
 from toxbench.training.loop import Trainer

@@ -10,10 +10,10 @@ import pytest
 
 from toxbench.benchmark.plan import make_protocol
 from toxbench.config import run_settings
-from toxbench.data.folds import draw_folds
 from toxbench.data.groups import row_groups
-from toxbench.data.source import open_source
-from toxbench.data.split import Protocol
+from toxbench.data.load import open_source
+from toxbench.data.protocol import Protocol
+from toxbench.data.splits import draw_folds
 from toxbench.data.table import Comments, read_comments
 from toxbench.errors import DataError
 from toxbench.plugin.registry import Registry

@@ -10,7 +10,7 @@ from sklearn.metrics import average_precision_score
 from toxbench import Backbone, EpochRecord, TrainSettings, first_token_classifier
 from toxbench.benchmark.plan import make_protocol
 from toxbench.benchmark.trainer_factory import Workbench
-from toxbench.data.folds import draw_folds
+from toxbench.data.splits import draw_folds
 from toxbench.data.table import read_comments
 from toxbench.errors import CellsFailedError
 from toxbench.evaluation.thresholds import choose_thresholds

@@ -18,7 +18,7 @@ from support import write_checkpoint, write_table
 
 import toxbench
 from toxbench.config import read_config, run_settings
-from toxbench.data.folds import draw_folds
+from toxbench.data.splits import draw_folds
 from toxbench.data.table import read_comments
 from toxbench.errors import CellsFailedError, DataError, SettingsError, StorageError
 from toxbench.plugin.registry import Registry

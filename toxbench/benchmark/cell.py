@@ -16,9 +16,9 @@ import torch
 from toxbench.benchmark.candidates import BackboneCandidate, BaselineCandidate, Candidate, CellTask
 from toxbench.benchmark.save_model import write_model
 from toxbench.benchmark.trainer_factory import Workbench
-from toxbench.data.split import Protocol, Rows, Split
-from toxbench.data.strings import taken
+from toxbench.data.protocol import Protocol, Rows, Split
 from toxbench.data.table import Comments
+from toxbench.data.text_array import taken
 from toxbench.errors import PluginError, StorageError
 from toxbench.evaluation.epochs import EpochChoice, Patience, epoch_scores
 from toxbench.evaluation.metrics import measure

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol
 from typing import Protocol as Interface
 
-from toxbench.data.split import Protocol
+from toxbench.data.protocol import Protocol
 from toxbench.executors.interface import Fault
 from toxbench.records import CellKey, CellRecord, EpochRecord, TrialRecord
 

@@ -18,10 +18,10 @@ from toxbench.benchmark.validate import (
     where,
 )
 from toxbench.config import layered, preset
-from toxbench.data.folds import fold_warnings
-from toxbench.data.messages import shown
-from toxbench.data.source import Source, open_source
-from toxbench.data.split import Protocol, Split
+from toxbench.data.load import Source, open_source
+from toxbench.data.protocol import Protocol, Split
+from toxbench.data.readers import shown
+from toxbench.data.splits import fold_warnings
 from toxbench.data.table import Comments, left_out
 from toxbench.errors import SettingsError
 from toxbench.evaluation import metrics, thresholds

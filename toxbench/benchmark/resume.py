@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from toxbench.data.official import read_files
-from toxbench.data.sample import sample_comments
-from toxbench.data.split import Protocol
+from toxbench.data.load import read_files
+from toxbench.data.protocol import Protocol
+from toxbench.data.synthetic import sample_comments
 from toxbench.data.table import Comments, read_comments
 from toxbench.errors import DataError, SettingsError, StorageError
 from toxbench.settings import ColumnSettings, SplitSettings

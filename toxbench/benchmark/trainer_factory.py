@@ -12,7 +12,7 @@ from torch import nn
 
 from toxbench.atomic import cache_folder
 from toxbench.data.table import Comments
-from toxbench.data.tokens import Tokens, tokenise
+from toxbench.data.tokenization import Tokens, tokenise
 from toxbench.errors import PluginError
 from toxbench.plugin.backbone import Backbone
 from toxbench.settings import TrainSettings

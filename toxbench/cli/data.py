@@ -22,8 +22,8 @@ from toxbench.settings import RunSettings, SplitSettings
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from toxbench.data.describe import Description
-    from toxbench.data.split import Split
+    from toxbench.data.audit import Description
+    from toxbench.data.protocol import Split
     from toxbench.data.table import Comments
 
 
@@ -39,7 +39,7 @@ def data() -> None:
 def show(file: Path, debug: bool, **values: Any) -> None:
     """Print what the harness sees in FILE: no comment, only numbers."""
     from toxbench.config import layered
-    from toxbench.data.describe import describe
+    from toxbench.data.audit import describe
     from toxbench.data.table import read_comments
     from toxbench.settings import ColumnSettings
 
@@ -77,7 +77,7 @@ def check(file: Path, debug: bool, **values: Any) -> None:
     settings = settings_from({**values, "data": file, "config": None})
     from toxbench.benchmark.validate import split_settings
     from toxbench.data.audit import audit
-    from toxbench.data.folds import draw_folds
+    from toxbench.data.splits import draw_folds
     from toxbench.data.table import read_comments
     from toxbench.report.leaks import audit_lines
 
@@ -98,7 +98,7 @@ def check(file: Path, debug: bool, **values: Any) -> None:
 def sample(file: Path, debug: bool) -> None:
     """Write the built-in synthetic sample to OUT.csv."""
     from toxbench.atomic import write_atomically
-    from toxbench.data.sample import sample_frame
+    from toxbench.data.synthetic import sample_frame
 
     frame = sample_frame()
     write_atomically(file, frame.to_csv(index=False, lineterminator="\n").encode("utf-8"))

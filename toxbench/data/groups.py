@@ -5,7 +5,7 @@ import unicodedata
 import numpy as np
 import numpy.typing as npt
 
-from toxbench.data.numbering import first_come, numbered
+from toxbench.data.duplicates import first_come, numbered
 from toxbench.data.table import Comments
 
 

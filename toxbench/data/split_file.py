@@ -8,8 +8,8 @@ import numpy as np
 from pydantic import Field, ValidationError
 
 from toxbench.atomic import write_atomically
-from toxbench.data.messages import shown
-from toxbench.data.split import Protocol, Split
+from toxbench.data.protocol import Protocol, Split
+from toxbench.data.readers import shown
 from toxbench.data.table import Comments
 from toxbench.errors import DataError, StorageError
 from toxbench.records import PARTS, Stored

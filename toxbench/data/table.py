@@ -9,9 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from toxbench.data.files import read_strings
-from toxbench.data.messages import MAX_PROBLEMS, columns_found, names_to_show, shown_value
-from toxbench.data.strings import Strings, taken
+from toxbench.data.readers import (
+    MAX_PROBLEMS,
+    columns_found,
+    names_to_show,
+    read_strings,
+    shown_value,
+)
+from toxbench.data.text_array import Strings, taken
 from toxbench.errors import DataError, nearest
 from toxbench.settings import FALSE_WORDS, TRUE_WORDS, ColumnSettings, plain_word
 

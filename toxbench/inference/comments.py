@@ -6,8 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from toxbench.data.files import read_blocks
-from toxbench.data.messages import MAX_PROBLEMS
+from toxbench.data.readers import MAX_PROBLEMS, read_blocks
 from toxbench.data.table import bad_texts, find_roles, is_blank
 from toxbench.errors import DataError
 from toxbench.settings import ColumnSettings

@@ -10,7 +10,7 @@ from safetensors.torch import load_model as load_tensors
 from torch import nn
 
 from toxbench.benchmark.trainer_factory import quiet_transformers
-from toxbench.data.tokens import tokens_of
+from toxbench.data.tokenization import tokens_of
 from toxbench.errors import PluginError, SettingsError
 from toxbench.plugin.backbone import Backbone
 from toxbench.plugin.registry import Registry

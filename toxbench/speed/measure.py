@@ -16,10 +16,10 @@ from toxbench.benchmark.estimate import body_parameters
 from toxbench.benchmark.plan import backbone_candidate
 from toxbench.benchmark.trainer_factory import Workbench
 from toxbench.benchmark.validate import split_settings
-from toxbench.data.source import open_source
-from toxbench.data.split import Rows, Split
+from toxbench.data.load import open_source
+from toxbench.data.protocol import Rows, Split
 from toxbench.data.table import Comments
-from toxbench.data.tokens import Tokens
+from toxbench.data.tokenization import Tokens
 from toxbench.errors import PluginError, SettingsError
 from toxbench.evaluation.epochs import EpochChoice, epoch_scores
 from toxbench.plugin.registry import Registry

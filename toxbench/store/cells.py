@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from toxbench.atomic import make_folder, write_atomically
-from toxbench.data.split import Protocol, fingerprint
+from toxbench.data.protocol import Protocol, fingerprint
 from toxbench.errors import StorageError
 from toxbench.records import PARTS, Audit, CellKey, CellRecord, Part, Stored
 from toxbench.settings import Frozen

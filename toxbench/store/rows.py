@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from toxbench.atomic import write_atomically
 from toxbench.data.groups import row_groups
-from toxbench.data.strings import Strings
 from toxbench.data.table import Comments, Targets
+from toxbench.data.text_array import Strings
 from toxbench.errors import StorageError
 from toxbench.records import refuse_newer
 from toxbench.store.sealed import Tensors, seal, unseal

@@ -62,7 +62,7 @@ def train_tokenizer(
     from transformers import AutoConfig, PreTrainedTokenizerFast
     from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING
 
-    from toxbench.data.sample import sample_comments
+    from toxbench.data.synthetic import sample_comments
 
     corpus = list(sample_comments().texts if texts is None else texts)
     kinds: Any = TOKENIZER_MAPPING

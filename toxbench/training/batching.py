@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from toxbench.data.split import Rows
+from toxbench.data.protocol import Rows
 from toxbench.data.table import Targets
-from toxbench.data.tokens import Tokens
+from toxbench.data.tokenization import Tokens
 
 _BATCHES_IN_A_BUCKET = 50
 _IDS_AT_ONCE = 1 << 24

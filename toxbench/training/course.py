@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from toxbench.data.split import Rows
+from toxbench.data.protocol import Rows
 from toxbench.records import EpochRecord
 from toxbench.training.batching import Batch
 from toxbench.training.checkpoint import State

@@ -18,7 +18,7 @@ from torch import nn
 from torch.distributed.distributed_c10d import Store
 from torch.nn.parallel import DistributedDataParallel
 
-from toxbench.data.split import Rows
+from toxbench.data.protocol import Rows
 from toxbench.errors import CellsFailedError
 from toxbench.training.memory import OutOfMemoryError, retried
 

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from toxbench.data.split import Rows, Split
+from toxbench.data.protocol import Rows, Split
 from toxbench.data.table import Targets
-from toxbench.data.tokens import Tokens
+from toxbench.data.tokenization import Tokens
 from toxbench.errors import CellsFailedError
 from toxbench.interruption import Stopped, never
 from toxbench.records import EpochRecord, Scores

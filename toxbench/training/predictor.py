@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from toxbench.data.split import Rows
+from toxbench.data.protocol import Rows
 from toxbench.errors import PluginError
 from toxbench.interruption import Asked, never, until
 from toxbench.training.batching import Batch, Batcher, sorted_batches

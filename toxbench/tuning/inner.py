@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from toxbench.data.folds import draw_folds
-from toxbench.data.split import Protocol, Split
+from toxbench.data.protocol import Protocol, Split
+from toxbench.data.splits import draw_folds
 from toxbench.data.table import Comments
 from toxbench.errors import DataError
 from toxbench.settings import INNER_FOLDS, SplitSettings

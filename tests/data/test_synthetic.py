@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from toxbench.data.groups import row_groups
-from toxbench.data.sample import LABELS, SAMPLE_NAME, sample_comments, sample_frame
-from toxbench.data.split import Protocol
+from toxbench.data.protocol import Protocol
+from toxbench.data.synthetic import LABELS, SAMPLE_NAME, sample_comments, sample_frame
 from toxbench.data.table import Comments, read_comments
 
 PRINT_FINGERPRINT = (
-    "from toxbench.data.sample import sample_comments\n"
-    "from toxbench.data.split import Protocol\n"
+    "from toxbench.data.synthetic import sample_comments\n"
+    "from toxbench.data.protocol import Protocol\n"
     "print(Protocol(sample_comments(), (), {}).data_fingerprint)"
 )
 

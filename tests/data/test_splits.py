@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import make_comments
 
-from toxbench.data.folds import draw_folds, fold_warnings
 from toxbench.data.groups import row_groups
-from toxbench.data.split import Split
+from toxbench.data.protocol import Split
+from toxbench.data.splits import draw_folds, fold_warnings
 from toxbench.data.table import Comments, read_comments
 from toxbench.errors import DataError
 from toxbench.records import PARTS

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from toxbench.data.tokens import Tokens, tokenise
+from toxbench.data.tokenization import Tokens, tokenise
 
 # Each word of the tiny vocabulary is one token; [CLS] and [SEP] come on top.
 TEXTS = [

@@ -4,19 +4,173 @@ A null is NA; everything else is the text that was written.
 """
 
 import codecs
+import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
-from toxbench.data.delimited import delimited_rows
-from toxbench.data.messages import check_unique
 from toxbench.errors import DataError
+from toxbench.settings import FALSE_WORDS, TRUE_WORDS, plain_word
 
-if TYPE_CHECKING:  # as in toxbench.data.table
+if TYPE_CHECKING:
     import pandas as pd
+
+
+MAX_PROBLEMS = 10
+_COLUMNS_SHOWN = 8
+_LONGEST_VALUE = 12
+# Odd as the name of a column: a table without a header has its first row there.
+_VALUES = TRUE_WORDS | FALSE_WORDS | {"yes", "no", "1.0", "0.0"}
+
+
+def shown(name: str, kind: str = "a name") -> str:
+    """Quote a column's name or an id for a message, unless it may be somebody's comment."""
+    if len(name) > 32 or len(name.split()) > 3:
+        return f"{kind} of {len(name)} characters"
+    return ascii(name)
+
+
+def shown_value(value: str) -> str:
+    """Quote a bad value for a message, unless it may be somebody's comment."""
+    if len(value) > _LONGEST_VALUE or len(value.split()) > 1:
+        return f"a text of {len(value)} characters"
+    return ascii(value)
+
+
+def names_to_show(names: Iterable[str]) -> list[str]:
+    """Return the names that a message may print; none where the header looks like a row."""
+    names = list(names)
+    if _is_a_row(names) or _is_a_text(names):
+        return []
+    return [name for name in names if shown(name) == ascii(name)]
+
+
+def columns_found(names: Iterable[str]) -> str:
+    """List the columns of a table for a message."""
+    names = list(names)
+    if _is_a_row(names):
+        return (
+            f"{len(names)} without names (the first line looks like a row of values; put a line "
+            "of column names above it)"
+        )
+    if _is_a_text(names):
+        return f"a name of {len(names[0])} characters"
+    return ", ".join([*map(shown, names[:_COLUMNS_SHOWN]), *["..."][: len(names) > _COLUMNS_SHOWN]])
+
+
+def check_unique(path: Path, names: Sequence[str]) -> None:
+    """Refuse a header that says one name twice; raises `DataError`."""
+    repeated = next((name for name, count in Counter(names).items() if count > 1), None)
+    if repeated is None:
+        return
+    if _is_a_row(names):
+        raise DataError(f"{path}: two columns have one name, among {columns_found(names)}")
+    raise DataError(f"{path}: column {shown(repeated)} stands twice in the header; rename one")
+
+
+def _is_a_text(names: Sequence[str]) -> bool:
+    """Whether this may be the first line of a file of comments, one a line."""
+    return len(names) == 1 and len(names[0].split()) > 1
+
+
+def _is_a_row(names: Iterable[str]) -> bool:
+    return any(plain_word(name) in _VALUES for name in names)
+
+
+_DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
+_ENDINGS = {",": "rename it to end in .csv", "\t": "rename it to end in .tsv"}
+_LONGEST_HEADER = 1 << 16
+
+Row = list[str]
+
+
+@contextmanager
+def delimited_rows(
+    path: Path, encoding: str, delimiter: str
+) -> Iterator[tuple[Row, Iterator[Row]]]:
+    """Open a table; yield its header, and its rows as an iterator that checks them on the way.
+
+    Raises:
+        DataError: there is no header, or another delimiter is likely; and from the iterator, with
+            the line of the quotes that do not match, or with up to ten rows that have more or
+            fewer fields than the header.
+    """
+    limit = csv.field_size_limit(1 << 30)
+    try:
+        with path.open(encoding=encoding, newline="") as file:
+            suspicion = _other_delimiter(file, path, delimiter)
+            file.seek(0)
+            records = _records(file, path, delimiter)
+            _, header = next(records, (0, []))
+            if not header:
+                raise DataError(f"{path}: not a table: every line is blank")
+            yield header, _rectangular(records, len(header), path, suspicion)
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _records(file: TextIO, path: Path, delimiter: str) -> Iterator[tuple[int, Row]]:
+    """Yield the line on which a row begins, and the row; blank lines are no rows."""
+    reader = csv.reader(file, delimiter=delimiter, strict=True)
+    begin = 1
+    try:
+        for row in reader:
+            if row:
+                yield begin, row
+            begin = reader.line_num + 1
+    except csv.Error as error:
+        raise DataError(
+            f"{path}: line {begin}: in the row that begins there, a quote does not end or ends "
+            f"within a field ({error}); check the quotes there and before, and double those that "
+            "are part of a text"
+        ) from error
+
+
+def _rectangular(
+    records: Iterator[tuple[int, Row]], width: int, path: Path, suspicion: list[str]
+) -> Iterator[Row]:
+    """Yield rows; refuse those of another width in the end, all at once."""
+    problems: list[str] = []
+    for number, (line, row) in enumerate(records, start=1):
+        if len(row) == width:
+            yield row
+        elif len(problems) < MAX_PROBLEMS:
+            problems.append(
+                f"{path}: row {number} (line {line}) has {len(row)} fields, the header has {width};"
+                " mend the row, or check the quotes before it"
+            )
+    if problems:
+        raise DataError([*suspicion, *problems][:MAX_PROBLEMS])
+
+
+def _other_delimiter(file: TextIO, path: Path, delimiter: str) -> list[str]:
+    """Say which other delimiter makes more columns of the first line, if one does.
+
+    Raises:
+        DataError: with the delimiter of this kind of file there is only one column.
+    """
+    lines = iter(lambda: file.readline(_LONGEST_HEADER), "")
+    first = next((line for line in lines if line.strip("\r\n")), "")
+    found = {each: next(csv.reader([first], delimiter=each), []) for each in _DELIMITERS}
+    best = max(found, key=lambda each: len(found[each]))
+    if len(found[best]) <= len(found[delimiter]):
+        return []
+    columns = len(found[delimiter])
+    mend = _ENDINGS.get(best, "save it with commas as .csv, or with tabs as .tsv")
+    said = (
+        f"{path}: {columns} column{'s' * (columns > 1)} found with {_DELIMITERS[delimiter]} "
+        f"between fields, but {len(found[best])} with {_DELIMITERS[best]}: "
+        f"{columns_found(found[best])}; {mend}"
+    )
+    if columns == 1:
+        raise DataError(said)
+    return [said]
+
 
 _ROWS_AT_ONCE = 50_000
 _FEW_VALUES = 127

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from toxbench.data.files import read_strings
+from toxbench.data.readers import read_strings
 from toxbench.errors import DataError
 
 LIKE_MISSING = [

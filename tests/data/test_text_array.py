@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toxbench.data.numbering import numbered
-from toxbench.data.strings import Strings, taken
+from toxbench.data.duplicates import numbered
+from toxbench.data.text_array import Strings, taken
 
 TEXTS = ("", "a", "ünter 🎬", "two\nlines\x00", "a", "last")
 EDGES = (None, -7, -6, -2, 0, 1, 3, 6, 7)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toxbench.data.copies import LEAST_WORDS, SIMILARITY, NearCopies, first_rows
+from toxbench.data.duplicates import LEAST_WORDS, SIMILARITY, NearCopies, first_rows
 
 WORDS = [f"word{number}" for number in range(2000)]
 

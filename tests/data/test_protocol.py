@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from toxbench.data.folds import draw_folds
-from toxbench.data.split import Protocol, Split
+from toxbench.data.protocol import Protocol, Split
+from toxbench.data.splits import draw_folds
 from toxbench.data.table import Comments, read_comments
 
 

@@ -8,7 +8,7 @@ from iterstrat.ml_stratifiers import MultilabelStratifiedKFold, MultilabelStrati
 from sklearn.model_selection import KFold, train_test_split
 
 from toxbench.data.groups import row_groups
-from toxbench.data.split import Rows, Split
+from toxbench.data.protocol import Rows, Split
 from toxbench.data.table import Comments
 from toxbench.errors import DataError
 from toxbench.records import Part
