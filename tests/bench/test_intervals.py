@@ -11,10 +11,9 @@ import numpy.typing as npt
 import pytest
 
 from toxbench.evaluation.bootstrap import Evidence, bootstrap, interval
-from toxbench.evaluation.comparison import compare_all
-from toxbench.evaluation.counts import HEADLINES, SCORES, row_counts
-from toxbench.evaluation.power import detectable_difference
-from toxbench.evaluation.simulation import ErrorModel
+from toxbench.evaluation.power import ErrorModel, detectable_difference
+from toxbench.evaluation.row_counts import HEADLINES, SCORES, row_counts
+from toxbench.evaluation.significance import compare_all
 
 pytestmark = pytest.mark.bench
 

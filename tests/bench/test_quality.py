@@ -13,7 +13,7 @@ from toxbench.benchmark.candidates import BackboneCandidate
 from toxbench.benchmark.plan import Plan, make_plan
 from toxbench.benchmark.trainer_factory import Workbench
 from toxbench.config import run_settings
-from toxbench.evaluation.epochs import EpochChoice, epoch_scores
+from toxbench.evaluation.early_stopping import EpochChoice, epoch_scores
 from toxbench.evaluation.metrics import evaluate
 from toxbench.plugin.registry import Registry
 from toxbench.training.device import seeded

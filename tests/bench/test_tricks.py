@@ -13,7 +13,7 @@ from toxbench.benchmark.plan import Plan, make_plan
 from toxbench.benchmark.trainer_factory import Workbench
 from toxbench.config import run_settings
 from toxbench.data.protocol import Split
-from toxbench.evaluation.epochs import epoch_scores
+from toxbench.evaluation.early_stopping import epoch_scores
 from toxbench.plugin.registry import Registry
 from toxbench.training.device import choose_device, seeded
 from toxbench.training.loop import Trainer

@@ -16,7 +16,7 @@ from toxbench.benchmark.trainer_factory import Workbench
 from toxbench.data.splits import draw_folds
 from toxbench.data.table import Comments, read_comments
 from toxbench.errors import PluginError
-from toxbench.evaluation.epochs import epoch_scores
+from toxbench.evaluation.early_stopping import epoch_scores
 from toxbench.records import WeightsRecord
 from toxbench.training.device import choose_device
 from toxbench.training.weights import Weights

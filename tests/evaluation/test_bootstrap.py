@@ -19,8 +19,8 @@ from toxbench.evaluation.bootstrap import (
     sampling_units,
     t_stretch,
 )
-from toxbench.evaluation.counts import HEADLINES, Counts, Floats, row_counts
-from toxbench.evaluation.simulation import ErrorModel
+from toxbench.evaluation.power import ErrorModel
+from toxbench.evaluation.row_counts import HEADLINES, Counts, Floats, row_counts
 
 Predictions = npt.NDArray[np.uint8]  # [seed, row, label]
 Units = npt.NDArray[np.int64]

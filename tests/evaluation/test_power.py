@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from toxbench.data.table import Targets
-from toxbench.evaluation.counts import HEADLINES
-from toxbench.evaluation.power import detectable_difference
-from toxbench.evaluation.simulation import ErrorModel
+from toxbench.evaluation.power import ErrorModel, detectable_difference
+from toxbench.evaluation.row_counts import HEADLINES
 
 
 def table(rows: int) -> Targets:

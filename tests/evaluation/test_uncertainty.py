@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from toxbench.data.table import Targets
+from toxbench.evaluation.bootstrap import jackknife_error
 from toxbench.evaluation.metrics import Probabilities, average_precision
-from toxbench.evaluation.uncertainty import jackknife_error
 
 
 def mean(targets: Targets, probabilities: Probabilities) -> float:

@@ -9,7 +9,7 @@ import pytest
 from measured import Table
 
 from toxbench.errors import StorageError
-from toxbench.evaluation.counts import HEADLINES
+from toxbench.evaluation.row_counts import HEADLINES
 from toxbench.evaluation.thresholds import GLOBAL, HALF
 from toxbench.store.cells import CellStore
 from toxbench.store.leaderboard import Leaderboard, Row, build_leaderboard

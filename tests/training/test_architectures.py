@@ -19,7 +19,7 @@ from toxbench.cli.main import main
 from toxbench.data.protocol import Split
 from toxbench.data.synthetic import sample_comments
 from toxbench.data.tokenization import Tokens, tokenise
-from toxbench.evaluation.epochs import epoch_scores
+from toxbench.evaluation.early_stopping import epoch_scores
 from toxbench.plugin.registry import Registry
 from toxbench.training.device import choose_device, seeded
 from toxbench.training.dropout import CheapDropout

@@ -10,7 +10,7 @@ import pytest
 from toxbench import TrainSettings, first_token_classifier
 from toxbench.data.protocol import Split
 from toxbench.data.tokenization import Tokens
-from toxbench.evaluation.epochs import EpochChoice, Patience, epoch_scores
+from toxbench.evaluation.early_stopping import EpochChoice, Patience, epoch_scores
 from toxbench.interruption import Stopped
 from toxbench.records import EpochRecord
 from toxbench.training.checkpoint import FileCheckpoints

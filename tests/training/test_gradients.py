@@ -14,7 +14,7 @@ from toxbench import TrainSettings
 from toxbench.benchmark.trainer_factory import Workbench
 from toxbench.data.protocol import Split
 from toxbench.data.synthetic import sample_comments
-from toxbench.evaluation.epochs import epoch_scores
+from toxbench.evaluation.early_stopping import epoch_scores
 from toxbench.plugin.backbone import Backbone
 from toxbench.plugin.registry import Registry
 from toxbench.training.device import choose_device

@@ -12,7 +12,7 @@ from toxbench import TrainSettings, first_token_classifier
 from toxbench.data.protocol import Split
 from toxbench.data.tokenization import Tokens
 from toxbench.errors import PluginError
-from toxbench.evaluation.epochs import epoch_scores
+from toxbench.evaluation.early_stopping import epoch_scores
 from toxbench.records import EpochRecord, Scores
 from toxbench.training.device import choose_device, seeded
 from toxbench.training.loop import (

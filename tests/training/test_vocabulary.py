@@ -13,7 +13,7 @@ from transformers import AutoModel
 from toxbench import TrainSettings, first_token_classifier
 from toxbench.data.protocol import Split
 from toxbench.data.tokenization import Tokens
-from toxbench.evaluation.epochs import epoch_scores
+from toxbench.evaluation.early_stopping import epoch_scores
 from toxbench.training.device import choose_device, seeded
 from toxbench.training.loop import Trainer
 from toxbench.training.tricks import PLAIN, Tricks

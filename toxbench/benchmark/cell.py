@@ -20,7 +20,7 @@ from toxbench.data.protocol import Protocol, Rows, Split
 from toxbench.data.table import Comments
 from toxbench.data.text_array import taken
 from toxbench.errors import PluginError, StorageError
-from toxbench.evaluation.epochs import EpochChoice, Patience, epoch_scores
+from toxbench.evaluation.early_stopping import EpochChoice, Patience, epoch_scores
 from toxbench.evaluation.metrics import measure
 from toxbench.evaluation.thresholds import choose_thresholds
 from toxbench.executors.interface import Fault, Setup

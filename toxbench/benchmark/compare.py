@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from toxbench.errors import SettingsError
-from toxbench.evaluation.comparison import Difference
+from toxbench.evaluation.significance import Difference
 from toxbench.plugin.formats import Table
 from toxbench.report.comparison import comparison_table, turned, verdict
 from toxbench.report.notes import caveats

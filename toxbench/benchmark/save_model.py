@@ -16,7 +16,7 @@ from toxbench.atomic import unwritable
 from toxbench.benchmark.plan import Plan
 from toxbench.errors import PluginError
 from toxbench.evaluation.definitions import HALF
-from toxbench.evaluation.predictions import predict
+from toxbench.evaluation.thresholds import predict
 from toxbench.plugin.registry import Registry
 from toxbench.records import CellRecord
 from toxbench.report.card import HEAD, TITLE, USE, Rounding, model_card

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from toxbench.data.table import Targets
-from toxbench.evaluation.predictions import Probabilities, predict
+from toxbench.evaluation.thresholds import Probabilities, predict
 
 Floats = npt.NDArray[np.float64]
 BINS = 10

@@ -23,7 +23,7 @@ from sklearn.metrics import (
 
 from toxbench.data.table import Targets
 from toxbench.evaluation.definitions import METRICS
-from toxbench.evaluation.predictions import Predictions, Probabilities, predict
+from toxbench.evaluation.thresholds import Predictions, Probabilities, predict
 from toxbench.records import LabelScores, Part, Scores
 
 # Name -> definition. Part of the protocol's fingerprint: change a definition, and old cells are

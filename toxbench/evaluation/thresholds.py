@@ -1,13 +1,21 @@
 """When a probability counts as yes. Every rule sees validation rows only, never test rows."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from toxbench.data.table import Targets
 from toxbench.evaluation.definitions import GLOBAL, HALF, PER_LABEL
-from toxbench.evaluation.predictions import Probabilities
+
+Probabilities = npt.NDArray[np.floating]
+Predictions = npt.NDArray[np.uint8]
+
+
+def predict(probabilities: Probabilities, thresholds: Sequence[float]) -> Predictions:
+    """Return 0/1 predictions ``[row, label]``: 1 where the probability is above the threshold."""
+    return (probabilities > np.asarray(thresholds)).astype(np.uint8)
+
 
 POSITIVES_NEEDED = 10
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from toxbench.evaluation.comparison import Difference
+from toxbench.evaluation.significance import Difference
 from toxbench.plugin.formats import Table
 from toxbench.report.words import printable
 

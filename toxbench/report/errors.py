@@ -6,7 +6,7 @@ from textwrap import fill
 
 import numpy as np
 
-from toxbench.evaluation.errors import (
+from toxbench.evaluation.label_errors import (
     FEWEST,
     disagreements,
     is_judged,

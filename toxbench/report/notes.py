@@ -1,7 +1,7 @@
 """What a reader must know before quoting a number of a leaderboard."""
 
-from toxbench.evaluation.counts import HEADLINES
 from toxbench.evaluation.definitions import HALF
+from toxbench.evaluation.row_counts import HEADLINES
 from toxbench.records import TuningRecord
 from toxbench.report.comparison import METRICS, verdict
 from toxbench.report.leaks import leak_note

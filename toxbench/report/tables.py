@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from toxbench.evaluation.counts import HEADLINES
+from toxbench.evaluation.row_counts import HEADLINES
 from toxbench.plugin.formats import Table
 from toxbench.report.notes import conclusions, notes, scored_labels, title
 from toxbench.report.words import millions, printable

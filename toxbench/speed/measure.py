@@ -21,7 +21,7 @@ from toxbench.data.protocol import Rows, Split
 from toxbench.data.table import Comments
 from toxbench.data.tokenization import Tokens
 from toxbench.errors import PluginError, SettingsError
-from toxbench.evaluation.epochs import EpochChoice, epoch_scores
+from toxbench.evaluation.early_stopping import EpochChoice, epoch_scores
 from toxbench.plugin.registry import Registry
 from toxbench.records import SpeedRecord, Spread
 from toxbench.settings import RunSettings, TrainSettings

@@ -8,9 +8,9 @@ from statistics import fmean, stdev
 from typing import Literal
 
 from toxbench.errors import StorageError
-from toxbench.evaluation.comparison import Difference
+from toxbench.evaluation.bootstrap import Uncertainty
 from toxbench.evaluation.definitions import GLOBAL, HALF, METRICS, PER_LABEL
-from toxbench.evaluation.uncertainty import Uncertainty
+from toxbench.evaluation.significance import Difference
 from toxbench.records import CellRecord, FailureRecord, Part, TuningRecord
 from toxbench.store.cells import ProtocolRecord
 from toxbench.store.failures import FailedCells, failed_cells

@@ -7,9 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from toxbench.evaluation.bootstrap import Evidence, in_units, sampling_units
-from toxbench.evaluation.counts import COUNTS, SCORES, Counts, Floats, row_counts
-from toxbench.evaluation.predictions import Probabilities, predict
-from toxbench.evaluation.thresholds import choose_thresholds
+from toxbench.evaluation.row_counts import COUNTS, SCORES, Counts, Floats, row_counts
+from toxbench.evaluation.thresholds import Probabilities, choose_thresholds, predict
 from toxbench.records import CellRecord, Part
 from toxbench.store.cells import ProtocolRecord
 from toxbench.store.rows import StoredRows

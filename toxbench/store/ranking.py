@@ -5,11 +5,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from toxbench.evaluation.bootstrap import Draws, Evidence, bootstrap
-from toxbench.evaluation.comparison import Difference, compare_all, tiers
-from toxbench.evaluation.counts import HEADLINES, SCORES, Floats
+from toxbench.evaluation.bootstrap import (
+    Draws,
+    Evidence,
+    Uncertainty,
+    bootstrap,
+    measure_uncertainty,
+)
 from toxbench.evaluation.definitions import GLOBAL, HALF, PER_LABEL
-from toxbench.evaluation.uncertainty import Uncertainty, measure_uncertainty
+from toxbench.evaluation.row_counts import HEADLINES, SCORES, Floats
+from toxbench.evaluation.significance import Difference, compare_all, tiers
 from toxbench.records import FailureRecord
 from toxbench.store.cells import CellStore, ProtocolRecord
 from toxbench.store.kept import keep, made_of, read_kept

@@ -9,8 +9,7 @@ import numpy as np
 from toxbench.benchmark.trainer_factory import Workbench
 from toxbench.data.table import Targets
 from toxbench.evaluation.metrics import average_precision
-from toxbench.evaluation.predictions import Probabilities
-from toxbench.evaluation.thresholds import choose_thresholds
+from toxbench.evaluation.thresholds import Probabilities, choose_thresholds
 from toxbench.records import EpochRecord, Scores
 from toxbench.settings import TrainSettings
 from toxbench.training.loop import Trainer

@@ -6,9 +6,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, average_precision_score, f1_score, log_loss
 
-from toxbench.evaluation.epochs import EpochChoice, epoch_scores
+from toxbench.evaluation.bootstrap import jackknife_error
+from toxbench.evaluation.early_stopping import EpochChoice, epoch_scores
 from toxbench.evaluation.metrics import headline
-from toxbench.evaluation.uncertainty import jackknife_error
 
 Epoch = tuple[float | None, float | None]
 

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from toxbench.data.table import Targets
-from toxbench.evaluation.predictions import Predictions
+from toxbench.evaluation.thresholds import Predictions
 
 Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.float32]  # [..., row, count] of COUNTS

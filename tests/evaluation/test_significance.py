@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toxbench.evaluation.bootstrap import Draws, Evidence, bootstrap
-from toxbench.evaluation.comparison import (
+from toxbench.evaluation.power import ErrorModel
+from toxbench.evaluation.row_counts import HEADLINES, row_counts
+from toxbench.evaluation.significance import (
     Difference,
     compare_all,
     detectable,
@@ -16,8 +18,6 @@ from toxbench.evaluation.comparison import (
     tiers,
     two_sided_p,
 )
-from toxbench.evaluation.counts import HEADLINES, row_counts
-from toxbench.evaluation.simulation import ErrorModel
 
 RESAMPLES = 999
 

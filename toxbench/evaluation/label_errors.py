@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from toxbench.data.table import Targets
-from toxbench.evaluation.counts import Floats
-from toxbench.evaluation.predictions import Predictions, Probabilities, predict
+from toxbench.evaluation.row_counts import Floats
+from toxbench.evaluation.thresholds import Predictions, Probabilities, predict
 
 FEWEST = 5  # rows with a label, and rows without it: fewer make no threshold
 _SUREST = 1e-7  # float32 cannot tell a probability that is nearer to 0 or 1 from it

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from toxbench.data.table import Targets
-from toxbench.evaluation.counts import Floats
-from toxbench.evaluation.errors import (
+from toxbench.evaluation.label_errors import (
     Suspect,
     disagreements,
     is_judged,
@@ -17,6 +16,7 @@ from toxbench.evaluation.errors import (
     row_losses,
     suspects,
 )
+from toxbench.evaluation.row_counts import Floats
 
 SEEDS = range(5)
 

@@ -3,9 +3,9 @@
 import numpy as np
 
 from toxbench.data.table import Targets
+from toxbench.evaluation.bootstrap import jackknife_error
 from toxbench.evaluation.metrics import evaluate, headline
-from toxbench.evaluation.predictions import Probabilities
-from toxbench.evaluation.uncertainty import jackknife_error
+from toxbench.evaluation.thresholds import Probabilities
 from toxbench.records import Scores
 
 
