@@ -15,12 +15,7 @@ from toxbench.benchmark.plan import Plan, make_plan
 from toxbench.benchmark.resources import in_this_process, threads_of_a_cell, worker_count
 from toxbench.benchmark.validate import Where
 from toxbench.config import run_settings
-from toxbench.executors.machine import (
-    cores,
-    environ_of_a_worker,
-    environs_of_workers,
-    gpu_names,
-)
+from toxbench.executors.resources import cores, environ_of_a_worker, environs_of_workers, gpu_names
 from toxbench.plugin.registry import Registry
 
 LONG = 10**7  # epochs: nothing is trained here

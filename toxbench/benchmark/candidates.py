@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from toxbench.errors import PluginError
-from toxbench.executors.interface import Job
+from toxbench.executors.base import Job
 from toxbench.plugin.backbone import Backbone
 from toxbench.plugin.baseline import Baseline
 from toxbench.plugin.registry import Registry

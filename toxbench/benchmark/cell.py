@@ -23,7 +23,7 @@ from toxbench.errors import PluginError, StorageError
 from toxbench.evaluation.early_stopping import EpochChoice, Patience, epoch_scores
 from toxbench.evaluation.metrics import measure
 from toxbench.evaluation.thresholds import choose_thresholds
-from toxbench.executors.interface import Fault, Setup
+from toxbench.executors.base import Fault, Setup
 from toxbench.interruption import Interruption
 from toxbench.plugin.baseline import Predict
 from toxbench.plugin.registry import Registry

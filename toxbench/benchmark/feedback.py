@@ -5,7 +5,7 @@ from typing import Protocol
 from typing import Protocol as Interface
 
 from toxbench.data.protocol import Protocol
-from toxbench.executors.interface import Fault
+from toxbench.executors.base import Fault
 from toxbench.records import CellKey, CellRecord, EpochRecord, TrialRecord
 
 

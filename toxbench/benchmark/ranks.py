@@ -19,7 +19,7 @@ from toxbench.benchmark.board import END, Board
 from toxbench.benchmark.candidates import BackboneCandidate, CellJob, CellTask
 from toxbench.benchmark.cell import CellSetup, CellStation, Computed
 from toxbench.errors import ProcessLostError
-from toxbench.executors.interface import Fault, Listener, Setup, Tasks
+from toxbench.executors.base import Fault, Listener, Setup, Tasks
 from toxbench.interruption import BySignal, Stopped
 from toxbench.plugin.registry import Registry
 from toxbench.records import EpochRecord

@@ -6,11 +6,10 @@ from toxbench.benchmark.candidates import BackboneCandidate
 from toxbench.benchmark.estimate import operations
 from toxbench.benchmark.plan import Plan
 from toxbench.benchmark.validate import Where
-from toxbench.executors.here import Here
-from toxbench.executors.interface import Executor
-from toxbench.executors.local import Local
-from toxbench.executors.machine import THREADS, cores, environs_of_workers, gpu_names, memory
+from toxbench.executors.base import Executor
+from toxbench.executors.local import Here, Local
 from toxbench.executors.ray import OnRay
+from toxbench.executors.resources import THREADS, cores, environs_of_workers, gpu_names, memory
 from toxbench.records import CellKey
 from toxbench.training.weights import parameter_counts
 

@@ -13,8 +13,8 @@ from toxbench.benchmark.resources import executor_for
 from toxbench.benchmark.save_model import keep_model
 from toxbench.benchmark.tracking import Trackers, tracking
 from toxbench.errors import TryAgainError
-from toxbench.executors.interface import Executor, Fault
-from toxbench.executors.process import PROCESS_ENDED
+from toxbench.executors.base import Executor, Fault
+from toxbench.executors.worker import PROCESS_ENDED
 from toxbench.plugin.registry import Registry
 from toxbench.records import CellKey, EpochRecord, RunRecord
 from toxbench.report.labels import label_tables

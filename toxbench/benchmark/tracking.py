@@ -12,7 +12,7 @@ from typing import Any
 from typing import Protocol as Interface
 
 from toxbench.atomic import make_folder
-from toxbench.executors.child import end_child, leave_with_parent, start_child
+from toxbench.executors.spawn import end_child, leave_with_parent, start_child
 from toxbench.plugin.registry import Listener, Registered, Registry
 from toxbench.plugin.tracker import Tracker
 from toxbench.records import CellRecord

@@ -20,7 +20,7 @@ from toxbench.training.place import Place
 
 if TYPE_CHECKING:
     from toxbench.benchmark.board import Board
-    from toxbench.executors.interface import Listener, Setup, Tasks
+    from toxbench.executors.base import Listener, Setup, Tasks
 
 _TO_LEAVE = 5.0  # seconds that the first process waits for the others, when all is done
 _TO_SAY = 30.0  # seconds that another one waits for the first to come upon the same error

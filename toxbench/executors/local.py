@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import wait
-from typing import cast
+from typing import Any, cast
 
-from toxbench.executors.interface import POLL_SECONDS, Fault, Listener, Setup, Task, Tasks
-from toxbench.executors.process import Told, WorkerProcess
+from toxbench.executors.base import POLL_SECONDS, Fault, Listener, Setup, Task, Tasks
+from toxbench.executors.worker import Told, WorkerProcess
+from toxbench.interruption import BySignal
 
 _END = object()
 _SECONDS_TO_LEAVE = 9.0  # who sends SIGTERM often sends SIGKILL ten seconds later
@@ -147,3 +148,49 @@ class _Pool:
         worker = self._workers.pop(place, None)
         if worker is not None:
             worker.end()
+
+
+class Here:
+    """The executor for little work: it starts no process."""
+
+    def compute(self, setup: Setup, tasks: Tasks, listener: Listener) -> None:
+        """Compute tasks one after the other; see `Executor`."""
+        station = setup.station(BySignal())
+        for task in tasks:
+            if task is None:
+                time.sleep(POLL_SECONDS)
+                continue
+            listener.started(task)
+            ear = _Ear(task, listener)
+            try:
+                found = station.compute(task, ear.tell)
+            except _StoppedError:
+                if ear.error is not None:
+                    raise ear.error from None
+                continue
+            if isinstance(found, Fault):
+                listener.failed(task, found)
+            else:
+                listener.done(task, found)
+
+
+class _StoppedError(BaseException):
+    """The task goes on no further. No task takes this for an error of its own."""
+
+
+class _Ear:
+    """Passes on what a task tells, and ends it where it should or must."""
+
+    def __init__(self, task: Any, listener: Listener) -> None:
+        self.error: Exception | None = None  # the listener's, not the task's
+        self._task = task
+        self._listener = listener
+
+    def tell(self, report: object) -> None:
+        try:
+            goes_on = self._listener.heard(self._task, report)
+        except Exception as error:
+            self.error = error
+            raise _StoppedError from error
+        if not goes_on:
+            raise _StoppedError

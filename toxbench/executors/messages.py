@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from toxbench.executors.interface import Job, Setup
+from toxbench.executors.base import Job, Setup
 
 
 @dataclass(frozen=True)

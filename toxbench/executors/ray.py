@@ -17,9 +17,8 @@ from multiprocessing.connection import Connection
 from typing import cast
 
 from toxbench.errors import SettingsError, StorageError, ToxbenchError, TryAgainError
-from toxbench.executors.child import end_child, start_child
+from toxbench.executors.base import POLL_SECONDS, Fault, Listener, Setup, Task, Tasks
 from toxbench.executors.files import put_files
-from toxbench.executors.interface import POLL_SECONDS, Fault, Listener, Setup, Task, Tasks
 from toxbench.executors.messages import (
     Began,
     Begin,
@@ -33,6 +32,7 @@ from toxbench.executors.messages import (
     Tell,
     Terms,
 )
+from toxbench.executors.spawn import end_child, start_child
 
 _TO_ANSWER = 5.0  # seconds in which an address takes a connection
 _TO_JOIN, _TO_START = 60.0, 180.0  # a cluster that is there; a Ray of our own

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from toxbench.executors import ray_task
-from toxbench.executors.child import leave_with_parent
+from toxbench.executors.base import Fault
 from toxbench.executors.files import files_of, hashes
-from toxbench.executors.interface import Fault
 from toxbench.executors.messages import (
     Began,
     Begin,
@@ -29,6 +28,7 @@ from toxbench.executors.messages import (
     Room,
     Stop,
 )
+from toxbench.executors.spawn import leave_with_parent
 
 ray: Any = importlib.import_module("ray")  # its types are there only in part
 _GRACE = 10.0  # seconds to leave the cluster, after the run's process is gone

@@ -14,11 +14,11 @@ from typing import Any
 
 from toxbench.atomic import cache_folder
 from toxbench.errors import StorageError
+from toxbench.executors.base import Fault, Job, Setup
 from toxbench.executors.files import folder_here, keep_sent, take_files
-from toxbench.executors.interface import Fault, Job, Setup
-from toxbench.executors.machine import environ_of_a_worker
 from toxbench.executors.messages import Began, Begin, Ended, Missing, Refused, Tell, Terms
-from toxbench.executors.process import Told, WorkerProcess
+from toxbench.executors.resources import environ_of_a_worker
+from toxbench.executors.worker import Told, WorkerProcess
 
 # What names a place of one machine, or is set by Ray for each.
 _OF_A_MACHINE = (

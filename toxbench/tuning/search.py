@@ -12,7 +12,7 @@ from optuna.trial import Trial
 
 from toxbench.benchmark.feedback import SearchFeedback, SearchProgress
 from toxbench.errors import CellsFailedError
-from toxbench.executors.interface import Executor
+from toxbench.executors.base import Executor
 from toxbench.records import TrialRecord
 from toxbench.settings import DEFAULT_TRIALS, INNER_FOLDS, TrainSettings, digest, seconds
 from toxbench.store.trials import TrialStore

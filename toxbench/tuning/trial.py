@@ -19,7 +19,7 @@ from toxbench.benchmark.candidates import (
 from toxbench.benchmark.feedback import SearchFeedback
 from toxbench.benchmark.trainer_factory import Workbench
 from toxbench.errors import StorageError
-from toxbench.executors.interface import Fault, Job, Setup
+from toxbench.executors.base import Fault, Job, Setup
 from toxbench.interruption import Interruption
 from toxbench.plugin.registry import Registry
 from toxbench.records import EpochRecord, TrialRecord

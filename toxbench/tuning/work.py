@@ -6,7 +6,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import Trial
 
 from toxbench.benchmark.feedback import SearchFeedback
-from toxbench.executors.interface import Fault
+from toxbench.executors.base import Fault
 from toxbench.records import TrialRecord
 from toxbench.tuning.definition import Definition
 from toxbench.tuning.index import Drawn, StudyIndex
