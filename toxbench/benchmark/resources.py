@@ -8,7 +8,7 @@ from toxbench.benchmark.plan import Plan
 from toxbench.benchmark.validate import Where
 from toxbench.executors.base import Executor
 from toxbench.executors.local import Here, Local
-from toxbench.executors.ray import OnRay
+from toxbench.executors.ray.executor import OnRay
 from toxbench.executors.resources import THREADS, cores, environs_of_workers, gpu_names, memory
 from toxbench.records import CellKey
 from toxbench.training.weights import parameter_counts

@@ -5,9 +5,16 @@ from pathlib import Path
 import pytest
 
 from toxbench.errors import StorageError
-from toxbench.executors.files import files_of, folder_here, hashes, keep_sent, put_files, take_files
-from toxbench.executors.ray import without_secrets
-from toxbench.executors.ray_task import environ_there
+from toxbench.executors.ray.executor import without_secrets
+from toxbench.executors.ray.task import environ_there
+from toxbench.executors.ray.transfer import (
+    files_of,
+    folder_here,
+    hashes,
+    keep_sent,
+    put_files,
+    take_files,
+)
 
 
 def send(folder: Path, cache: Path, damage: str | None = None) -> Path:

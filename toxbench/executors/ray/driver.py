@@ -13,10 +13,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from toxbench.executors import ray_task
 from toxbench.executors.base import Fault
-from toxbench.executors.files import files_of, hashes
-from toxbench.executors.messages import (
+from toxbench.executors.ray import task as ray_task
+from toxbench.executors.ray.messages import (
     Began,
     Begin,
     Connect,
@@ -28,6 +27,7 @@ from toxbench.executors.messages import (
     Room,
     Stop,
 )
+from toxbench.executors.ray.transfer import files_of, hashes
 from toxbench.executors.spawn import leave_with_parent
 
 ray: Any = importlib.import_module("ray")  # its types are there only in part

@@ -18,8 +18,7 @@ from typing import cast
 
 from toxbench.errors import SettingsError, StorageError, ToxbenchError, TryAgainError
 from toxbench.executors.base import POLL_SECONDS, Fault, Listener, Setup, Task, Tasks
-from toxbench.executors.files import put_files
-from toxbench.executors.messages import (
+from toxbench.executors.ray.messages import (
     Began,
     Begin,
     Connect,
@@ -32,6 +31,7 @@ from toxbench.executors.messages import (
     Tell,
     Terms,
 )
+from toxbench.executors.ray.transfer import put_files
 from toxbench.executors.spawn import end_child, start_child
 
 _TO_ANSWER = 5.0  # seconds in which an address takes a connection
@@ -94,7 +94,7 @@ class OnRay:
         """Start the process that talks to Ray; at the end let it leave in order, or end it."""
         _probe(self.address)
         process, connection = start_child(
-            "toxbench.executors.ray_driver", {**self.environ, **_QUIET}, subprocess.DEVNULL
+            "toxbench.executors.ray.driver", {**self.environ, **_QUIET}, subprocess.DEVNULL
         )
         try:
             yield connection

@@ -15,8 +15,8 @@ from typing import Any
 from toxbench.atomic import cache_folder
 from toxbench.errors import StorageError
 from toxbench.executors.base import Fault, Job, Setup
-from toxbench.executors.files import folder_here, keep_sent, take_files
-from toxbench.executors.messages import Began, Begin, Ended, Missing, Refused, Tell, Terms
+from toxbench.executors.ray.messages import Began, Begin, Ended, Missing, Refused, Tell, Terms
+from toxbench.executors.ray.transfer import folder_here, keep_sent, take_files
 from toxbench.executors.resources import environ_of_a_worker
 from toxbench.executors.worker import Told, WorkerProcess
 
