@@ -19,8 +19,8 @@ from toxbench.settings import RunSettings
 from toxbench.training.place import Place
 
 if TYPE_CHECKING:
-    from toxbench.benchmark.board import Board
     from toxbench.executors.base import Listener, Setup, Tasks
+    from toxbench.executors.torchrun.coordinator import Board
 
 _TO_LEAVE = 5.0  # seconds that the first process waits for the others, when all is done
 _TO_SAY = 30.0  # seconds that another one waits for the first to come upon the same error
@@ -75,7 +75,7 @@ class Spread:
             SettingsError: it is not a command to be spread.
             ProcessLostError: a process is gone.
         """
-        from toxbench.benchmark.board import LOST, Board
+        from toxbench.executors.torchrun.coordinator import LOST, Board
 
         try:
             self._board = Board.join(self.place, os.environ, self._last_words)
@@ -125,8 +125,8 @@ class Spread:
         return self.place.rank == 0
 
     def compute(self, setup: "Setup", tasks: "Tasks", listener: "Listener") -> None:
-        """Compute cells with the others; raises as `toxbench.benchmark.ranks.Leader.compute`."""
-        from toxbench.benchmark.ranks import Leader
+        """Compute cells with the others; raises as `toxbench.executors.torchrun.executor.Leader.compute`."""
+        from toxbench.executors.torchrun.executor import Leader
 
         Leader(self._joined_board).compute(setup, tasks, listener)
 
@@ -136,7 +136,7 @@ class Spread:
         Raises:
             ProcessLostError: a process is gone, or this one failed where the others did not.
         """
-        from toxbench.benchmark.ranks import Follower
+        from toxbench.executors.torchrun.executor import Follower
 
         return Follower(self._joined_board).serve(registry)
 
@@ -159,7 +159,7 @@ class Spread:
         Raises:
             ProcessLostError: there is nobody to wait for.
         """
-        from toxbench.benchmark.board import END, FOLLOWED
+        from toxbench.executors.torchrun.coordinator import END, FOLLOWED
 
         if self.place.rank == 0:
             board.post(END, str(code))

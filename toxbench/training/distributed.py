@@ -25,7 +25,7 @@ from toxbench.training.memory import OutOfMemoryError, retried
 Result = TypeVar("Result")
 Values = npt.NDArray[np.float32]
 
-# That a process is gone shows otherwise (toxbench.benchmark.board): one that lives may be slow.
+# That a process is gone shows otherwise (toxbench.executors.torchrun.coordinator): one that lives may be slow.
 _PATIENCE = timedelta(days=7)
 
 

@@ -15,11 +15,11 @@ from typing import cast
 
 from torch.distributed.distributed_c10d import PrefixStore
 
-from toxbench.benchmark.board import END, Board
 from toxbench.benchmark.candidates import BackboneCandidate, CellJob, CellTask
 from toxbench.benchmark.cell import CellSetup, CellStation, Computed
 from toxbench.errors import ProcessLostError
 from toxbench.executors.base import Fault, Listener, Setup, Tasks
+from toxbench.executors.torchrun.coordinator import END, Board
 from toxbench.interruption import BySignal, Stopped
 from toxbench.plugin.registry import Registry
 from toxbench.records import EpochRecord
