@@ -22,7 +22,7 @@ from toxbench.settings import TrainSettings
 
 if TYPE_CHECKING:
     from toxbench.benchmark.api import compare, leaderboard, rescore, run
-    from toxbench.inference.api import predict
+    from toxbench.inference.predict import predict
     from toxbench.tuning.api import tune
 
 __version__ = "0.1.0"
@@ -71,7 +71,7 @@ def __getattr__(name: str) -> Any:
 
         return getattr(api, name)
     if name == "predict":
-        from toxbench.inference.api import predict
+        from toxbench.inference.predict import predict
 
         return predict
     if name == "tune":

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 import toxbench
-from toxbench.inference.api import predict_blocks
-from toxbench.inference.choose import choose_model
-from toxbench.inference.comments import CommentsFile
+from toxbench.inference.input import CommentsFile
 from toxbench.inference.model import Classifier, load_model
 from toxbench.inference.output import writing
+from toxbench.inference.predict import predict_blocks
+from toxbench.inference.select import choose_model
 from toxbench.plugin.registry import Registry
 from toxbench.settings import ColumnSettings
 from toxbench.store.find import find_store

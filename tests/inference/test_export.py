@@ -15,9 +15,9 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification
 
 from toxbench.errors import PluginError, SettingsError, StorageError
-from toxbench.inference.choose import choose_model
 from toxbench.inference.export import export
 from toxbench.inference.model import Model, load_model
+from toxbench.inference.select import choose_model
 from toxbench.plugin.heads import FirstTokenClassifier
 from toxbench.plugin.registry import Registry
 from toxbench.plugin.standard import standard_model

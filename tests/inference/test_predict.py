@@ -16,7 +16,7 @@ from support import install_plugin, write_checkpoint, write_table
 
 import toxbench
 from toxbench.errors import DataError, PluginError, SettingsError, StorageError
-from toxbench.inference.comments import CommentsFile
+from toxbench.inference.input import CommentsFile
 from toxbench.settings import ColumnSettings
 from toxbench.store.find import find_store
 

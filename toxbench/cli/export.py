@@ -27,7 +27,7 @@ def export(
     transformers.pipeline("text-classification", FOLDER, top_k=None) reads it, without toxbench and
     without any code that comes with it. The folder is checked against the stored model first.
     """
-    from toxbench.inference.choose import choose_model
+    from toxbench.inference.select import choose_model
     from toxbench.plugin.registry import Registry
     from toxbench.store.find import find_store
 

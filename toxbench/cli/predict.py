@@ -25,7 +25,7 @@ from toxbench.report.words import printable
 from toxbench.settings import ColumnSettings
 
 if TYPE_CHECKING:
-    from toxbench.inference.comments import Block
+    from toxbench.inference.input import Block
     from toxbench.inference.model import Classifier
     from toxbench.plugin.registry import Registry
     from toxbench.store.models import ModelRecord
@@ -97,7 +97,7 @@ def _check(comments: tuple[str, ...], values: dict[str, Any]) -> None:
 
 
 def _predict_words(comments: tuple[str, ...], registry: "Registry", values: dict[str, Any]) -> None:
-    from toxbench.inference.api import check_comments
+    from toxbench.inference.predict import check_comments
 
     check_comments(comments)
     render = registry.report_format(values["name"] or "plain").item.render
@@ -124,8 +124,8 @@ def _predict_words(comments: tuple[str, ...], registry: "Registry", values: dict
 
 
 def _predict_file(registry: "Registry", values: dict[str, Any]) -> None:
-    from toxbench.inference.api import predict_blocks
     from toxbench.inference.output import check_output, csv_writer, writing
+    from toxbench.inference.predict import predict_blocks
 
     source, target = values["source"], values["target"]
     if target is not None:
@@ -149,7 +149,7 @@ def _predict_file(registry: "Registry", values: dict[str, Any]) -> None:
 
 def _blocks(source: Path, columns: ColumnSettings) -> "tuple[Iterator[Block], int | None]":
     """Return the comments, and how many there are; None: that is not known before their end."""
-    from toxbench.inference.comments import CommentsFile, lines_of
+    from toxbench.inference.input import CommentsFile, lines_of
 
     if source == _STDIN:
         return lines_of(sys.stdin.buffer, columns), None
@@ -161,7 +161,7 @@ def _chosen(
     registry: "Registry", values: dict[str, Any]
 ) -> "tuple[ModelRecord, tuple[float, ...], Callable[[], Classifier]]":
     """Return what is known of the model that is meant, its thresholds, and how to load it."""
-    from toxbench.inference.choose import choose_model, thresholds_of
+    from toxbench.inference.select import choose_model, thresholds_of
     from toxbench.store.find import find_store
 
     store = find_store(values["results"] or Path("results"))

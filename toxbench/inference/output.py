@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from toxbench.atomic import atomic_file
 from toxbench.errors import SettingsError
 from toxbench.evaluation.thresholds import predict
-from toxbench.inference.comments import Block
+from toxbench.inference.input import Block
 from toxbench.plugin.formats import spreadsheet_safe
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ import pandas as pd
 
 from toxbench.errors import SettingsError
 from toxbench.evaluation.definitions import HALF
-from toxbench.inference.choose import choose_model, thresholds_of
-from toxbench.inference.comments import Block
+from toxbench.inference.input import Block
 from toxbench.inference.model import Classifier, load_model
 from toxbench.inference.output import Write, columns_of
+from toxbench.inference.select import choose_model, thresholds_of
 from toxbench.plugin.registry import Registry
 from toxbench.store.find import find_store
 from toxbench.store.models import ModelRecord
