@@ -29,7 +29,7 @@ from toxbench.store.cells import ProtocolRecord, protocol_record
 from toxbench.store.rows import StoredRows
 
 if TYPE_CHECKING:
-    from toxbench.store.pooled import Cell
+    from toxbench.leaderboard.pool import Cell
 
 TUNING = TuningRecord(
     study="s", trials=1, pruned=0, failed=0, finalists=1, average_precision=0.5,

@@ -123,10 +123,10 @@ def run_store(stages: Stages, folder: Path, protocol: "Protocol") -> None:
     from toxbench.benchmark.cell import environment
     from toxbench.evaluation.metrics import measure as scores
     from toxbench.evaluation.thresholds import choose_thresholds
+    from toxbench.leaderboard.build import load_leaderboard
+    from toxbench.leaderboard.predictions import load_predicted
     from toxbench.records import PARTS, CellKey, CellRecord, Cost
     from toxbench.store.cells import CellStore
-    from toxbench.store.predicted import load_predicted
-    from toxbench.store.ranking import load_leaderboard
 
     comments, (split,) = protocol.comments, protocol.folds
     targets = {part: comments.targets[split.part(part)] for part in PARTS}

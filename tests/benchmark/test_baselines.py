@@ -14,10 +14,10 @@ from toxbench.benchmark.cell import CellRunner
 from toxbench.benchmark.plan import make_protocol
 from toxbench.data.protocol import Protocol
 from toxbench.data.splits import draw_folds
+from toxbench.leaderboard.build import load_leaderboard
 from toxbench.plugin.baseline import Baseline
 from toxbench.records import PARTS
 from toxbench.store.cells import CellStore, read_cell
-from toxbench.store.ranking import load_leaderboard
 from toxbench.training.device import choose_device
 
 Probabilities = npt.NDArray[np.float64]

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from measured import Table
 
 from toxbench.errors import NewerError, StorageError
+from toxbench.leaderboard.build import load_leaderboard
 from toxbench.records import (
     CellRecord,
     FailureRecord,
@@ -22,7 +23,6 @@ from toxbench.records import (
 )
 from toxbench.report.tables import records
 from toxbench.store.cells import CellStore, ProtocolRecord, read_cell
-from toxbench.store.ranking import load_leaderboard
 from toxbench.store.rows import write_rows
 from toxbench.store.sealed import seal, unseal
 

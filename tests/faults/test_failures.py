@@ -11,12 +11,12 @@ from forks import Ended, Forks
 from measured import Table
 from support import read_json, write_table
 
+from toxbench.leaderboard.build import load_leaderboard, make_leaderboard
+from toxbench.leaderboard.rows import Leaderboard
 from toxbench.records import CellKey, FailureRecord
 from toxbench.report.tables import leaderboard_table
 from toxbench.store.cells import CellStore
-from toxbench.store.leaderboard import Leaderboard
 from toxbench.store.private import scrubbed
-from toxbench.store.ranking import load_leaderboard, make_leaderboard
 from toxbench.store.rows import write_rows
 
 PLUGIN = """

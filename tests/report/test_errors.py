@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from toxbench import Table
+from toxbench.leaderboard.predictions import Predicted
 from toxbench.plugin.registry import Registry
 from toxbench.report.errors import TABLES, Shown, disagreement_table, missed_table, suspect_table
 from toxbench.store.cells import FoldRows, ProtocolRecord
-from toxbench.store.predicted import Predicted
 
 HOSTILE = "\x1b[31m|a\nb</td>\u202e"
 PROTOCOL = ProtocolRecord(

@@ -15,6 +15,7 @@ from optuna.distributions import (
 )
 
 from toxbench import Table, TrainSettings
+from toxbench.leaderboard.rows import Leaderboard, Row, build_leaderboard
 from toxbench.plugin.registry import Registry
 from toxbench.records import (
     PARTS,
@@ -33,7 +34,6 @@ from toxbench.report.plots import importances, study_plots
 from toxbench.report.studies import importance_table, tuned_table
 from toxbench.report.tables import leaderboard_table, terminal_tables
 from toxbench.store.cells import FoldRows, ProtocolRecord
-from toxbench.store.leaderboard import Leaderboard, Row, build_leaderboard
 from toxbench.tuning.index import in_memory_study
 
 UNIT = FloatDistribution(0.0, 1.0)

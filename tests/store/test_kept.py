@@ -10,15 +10,15 @@ import pytest
 from measured import Table
 
 from toxbench.evaluation.definitions import GLOBAL, HALF
+from toxbench.leaderboard import build as ranking
+from toxbench.leaderboard.build import load_cells, load_leaderboard, make_leaderboard
+from toxbench.leaderboard.rows import Leaderboard, Statistic
 from toxbench.plugin.registry import Registry
 from toxbench.records import LabelScores
 from toxbench.report.labels import label_table
 from toxbench.report.tables import leaderboard_table
-from toxbench.store import ranking
 from toxbench.store.cells import CellDamagedError, CellStore
 from toxbench.store.kept import FILE, keep, made_of, read_kept
-from toxbench.store.leaderboard import Leaderboard, Statistic
-from toxbench.store.ranking import load_cells, load_leaderboard, make_leaderboard
 from toxbench.store.rows import write_rows
 
 LABELS = tuple(

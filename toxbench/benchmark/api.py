@@ -9,18 +9,18 @@ import pandas as pd
 from toxbench.benchmark.compare import comparison
 from toxbench.benchmark.feedback import Failure
 from toxbench.benchmark.plan import make_plan
-from toxbench.benchmark.rescore import rescore as score_again
 from toxbench.benchmark.resume import read_table_of
 from toxbench.benchmark.run import run_plan
 from toxbench.config import layered, read_config, run_settings
 from toxbench.errors import CellsFailedError
 from toxbench.evaluation.definitions import HALF
+from toxbench.leaderboard.build import load_leaderboard
+from toxbench.leaderboard.rescore import rescore as score_again
 from toxbench.plugin.registry import Registry
 from toxbench.records import CellKey, CellRecord, EpochRecord
 from toxbench.report.tables import records
 from toxbench.settings import ColumnSettings, SplitSettings
 from toxbench.store.find import find_store
-from toxbench.store.ranking import load_leaderboard
 
 
 class Silent:

@@ -15,14 +15,14 @@ from toxbench.benchmark.tracking import Trackers, tracking
 from toxbench.errors import TryAgainError
 from toxbench.executors.base import Executor, Fault
 from toxbench.executors.worker import PROCESS_ENDED
+from toxbench.leaderboard.build import SEEDS_NEEDED, load_leaderboard
+from toxbench.leaderboard.rows import Leaderboard
 from toxbench.plugin.registry import Registry
 from toxbench.records import CellKey, EpochRecord, RunRecord
 from toxbench.report.labels import label_tables
 from toxbench.report.tables import leaderboard_table
 from toxbench.store.cells import CellStore
-from toxbench.store.leaderboard import Leaderboard
 from toxbench.store.manifest import note_code
-from toxbench.store.ranking import SEEDS_NEEDED, load_leaderboard
 from toxbench.store.upkeep import remove_temporaries
 from toxbench.training.loop import DivergedError, looks
 

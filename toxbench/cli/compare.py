@@ -27,9 +27,9 @@ def compare(
     """
     from toxbench.benchmark.compare import comparison
     from toxbench.cli.console import print_tables
+    from toxbench.leaderboard.build import load_leaderboard
     from toxbench.plugin.registry import Registry
     from toxbench.store.find import find_store
-    from toxbench.store.ranking import load_leaderboard
 
     registry = Registry.discover(plugins)
     leaderboard = load_leaderboard(find_store(results or Path("results")))

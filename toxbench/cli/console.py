@@ -11,13 +11,13 @@ from typing import Literal
 
 import click
 
+from toxbench.leaderboard.rows import Leaderboard
 from toxbench.plugin.formats import Table
 from toxbench.plugin.registry import Registry
 from toxbench.report.labels import label_table, label_tables
 from toxbench.report.tables import leaderboard_table, terminal_tables
 from toxbench.report.terminal import lines
 from toxbench.report.words import inert
-from toxbench.store.leaderboard import Leaderboard
 
 Style = Literal["", "error", "warning", "strong"]
 _LOOKS: dict[Style, dict[str, str | bool]] = {

@@ -51,10 +51,10 @@ def errors(
     wrong. Nothing is trained, and no comment is printed without --show-text.
     """
     from toxbench.cli.console import print_tables
+    from toxbench.leaderboard.predictions import load_predicted
     from toxbench.plugin.registry import Registry
     from toxbench.report.errors import TABLES, Shown
     from toxbench.store.find import find_store
-    from toxbench.store.predicted import load_predicted
 
     if name in _ONE_TABLE and which is None:
         raise SettingsError(f"{name} holds one table; choose with --table missed|disagree|labels")

@@ -27,9 +27,9 @@ def leaderboard(
     same protocol; otherwise what differs is named.
     """
     from toxbench.cli.console import print_labels, print_leaderboard
+    from toxbench.leaderboard.build import load_leaderboard
     from toxbench.plugin.registry import Registry
     from toxbench.store.find import find_store
-    from toxbench.store.ranking import load_leaderboard
 
     registry = Registry.discover(plugins)
     show = print_labels if per_label else print_leaderboard

@@ -48,8 +48,8 @@ def rescore(
     Without FOLDER, the newest in results/. With --data, only if they are of that very table.
     """
     refuse_without_data(values)
-    from toxbench.benchmark.rescore import rescore as score_again
     from toxbench.cli.console import print_leaderboard
+    from toxbench.leaderboard.rescore import rescore as score_again
     from toxbench.plugin.registry import Registry
     from toxbench.report.words import printable
     from toxbench.store.find import find_store

@@ -44,10 +44,10 @@ def show(
     which cells failed, why.
     """
     from toxbench.cli.console import print_tables
+    from toxbench.leaderboard.build import load_failures, load_leaderboard
     from toxbench.plugin.registry import Registry
     from toxbench.report.show import TABLES, find_candidate
     from toxbench.store.find import find_store
-    from toxbench.store.ranking import load_failures, load_leaderboard
 
     if format_name == "csv" and which is None:
         raise SettingsError(f"csv holds one table; choose with --table {'|'.join(_TABLES)}")

@@ -14,9 +14,9 @@ from toxbench.evaluation.label_errors import (
     missed_by_all,
     suspects,
 )
+from toxbench.leaderboard.predictions import Predicted
 from toxbench.plugin.formats import Table
 from toxbench.report.words import printable
-from toxbench.store.predicted import Predicted
 
 _TEXT_LENGTH = 120  # characters of a comment
 _WIDTH = 44  # of a cell, so that most tables fit a terminal

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from statistics import fmean
 
+from toxbench.leaderboard.rows import Leaderboard, Row
 from toxbench.plugin.formats import Table
 from toxbench.report.words import printable
 from toxbench.store.cells import ProtocolRecord
-from toxbench.store.leaderboard import Leaderboard, Row
 
 LabelColumns = dict[str, Sequence[int | float | None]]  # title -> value of each label
 _NO_POSITIVE = "A label without a positive test row has no score."

@@ -2,12 +2,11 @@
 
 from toxbench.evaluation.definitions import HALF
 from toxbench.evaluation.row_counts import HEADLINES
+from toxbench.leaderboard.build import SEEDS_NEEDED
+from toxbench.leaderboard.rows import FailedCells, Leaderboard, Row
 from toxbench.records import TuningRecord
 from toxbench.report.comparison import METRICS, verdict
 from toxbench.report.leaks import leak_note
-from toxbench.store.failures import FailedCells
-from toxbench.store.leaderboard import Leaderboard, Row
-from toxbench.store.ranking import SEEDS_NEEDED
 
 
 def title(leaderboard: Leaderboard) -> str:

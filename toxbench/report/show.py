@@ -6,12 +6,12 @@ from statistics import fmean
 
 from toxbench.errors import SettingsError, nearest
 from toxbench.evaluation.definitions import HALF, PER_LABEL
+from toxbench.leaderboard.rows import Leaderboard, Row
 from toxbench.plugin.formats import Table
 from toxbench.records import CellRecord, FailureRecord, LabelScores
 from toxbench.report.epochs import EpochMean, mean_epochs, mean_known
 from toxbench.report.words import millions, printable
 from toxbench.settings import TrainSettings
-from toxbench.store.leaderboard import Leaderboard, Row
 
 Value = str | int | float | bool | None
 Record = dict[str, Value]

@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from toxbench.evaluation.row_counts import HEADLINES
+from toxbench.leaderboard.rows import Leaderboard, Row, Statistic
 from toxbench.plugin.formats import Table
 from toxbench.report.notes import conclusions, notes, scored_labels, title
 from toxbench.report.words import millions, printable
-from toxbench.store.leaderboard import Leaderboard, Row, Statistic
 
 Record = dict[str, str | int | float | bool | None]
 

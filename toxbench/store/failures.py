@@ -1,7 +1,5 @@
 """Failed cells on the disk: one small file each, there until the cell has a result."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,25 +11,6 @@ from toxbench.store.private import scrubbed
 from toxbench.store.upkeep import DamagedError
 
 Candidate = tuple[str, str]  # name and digest
-
-
-@dataclass(frozen=True)
-class FailedCells:
-    """The cells of one candidate that have no result.
-
-    Attributes:
-        name: of the candidate.
-        digest: of everything else that was chosen.
-        kinds: of what went wrong, each once.
-        failed: cells.
-        cells: of the candidate, failed and stored.
-    """
-
-    name: str
-    digest: str
-    kinds: tuple[str, ...]
-    failed: int
-    cells: int
 
 
 @dataclass(frozen=True)
@@ -96,30 +75,3 @@ def read_failure(path: Path) -> FailureRecord | None:
         raise DamagedError(
             f"{path} is damaged; the same toxbench run again moves it aside and tries its cell"
         ) from error
-
-
-def failed_cells(
-    failures: Iterable[FailureRecord], stored: Mapping[Candidate, Iterable[CellKey]]
-) -> tuple[FailedCells, ...]:
-    """Count the failures of each candidate, in the order of names.
-
-    Args:
-        failures: of any candidates; those of cells that have a result since do not count.
-        stored: candidate -> keys of its cells.
-    """
-    keys = {candidate: set(own) for candidate, own in stored.items()}
-    failed: dict[Candidate, list[FailureRecord]] = defaultdict(list)
-    for record in sorted(failures, key=lambda record: record.key.stem):
-        candidate = record.key.candidate, record.key.digest
-        if record.key not in keys.get(candidate, ()):
-            failed[candidate].append(record)
-    return tuple(
-        FailedCells(
-            name=name,
-            digest=digest,
-            kinds=tuple(sorted({record.kind for record in own})),
-            failed=len(own),
-            cells=len(own) + len(keys.get((name, digest), ())),
-        )
-        for (name, digest), own in sorted(failed.items())
-    )

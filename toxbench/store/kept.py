@@ -17,8 +17,8 @@ from pydantic import ConfigDict, TypeAdapter
 
 from toxbench.atomic import write_atomically
 from toxbench.errors import StorageError
+from toxbench.leaderboard.rows import Leaderboard
 from toxbench.store.cells import CellStore
-from toxbench.store.leaderboard import Leaderboard
 from toxbench.store.rows import FILE as ROWS
 
 FILE = ".leaderboard.cache"

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from toxbench.leaderboard.rows import Row
 from toxbench.plugin.formats import Table
 from toxbench.report.html.parts import Picture
 from toxbench.report.html.svg import inline_svg
 from toxbench.report.palette import DASHES, GREY, HEAT, SERIES
 from toxbench.report.words import printable
-from toxbench.store.leaderboard import Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from toxbench.leaderboard.build import load_cells, load_leaderboard, of_row
+from toxbench.leaderboard.predictions import Predicted, no_candidate, predicted_of
+from toxbench.leaderboard.rows import Leaderboard, Row
 from toxbench.records import CellRecord, TrialRecord
 from toxbench.store.cells import CellStore
-from toxbench.store.leaderboard import Leaderboard, Row
 from toxbench.store.manifest import Manifest, read_manifest
-from toxbench.store.predicted import Predicted, no_candidate, predicted_of
-from toxbench.store.ranking import load_cells, load_leaderboard, of_row
 from toxbench.store.trials import TrialStore
 from toxbench.store.tuned import TUNING
 

@@ -7,12 +7,12 @@ import numpy as np
 
 from toxbench.evaluation.curves import ThresholdCurve, threshold_curve
 from toxbench.evaluation.definitions import GLOBAL
+from toxbench.leaderboard.rows import Row
 from toxbench.records import CellRecord
 from toxbench.report.epochs import mean_epochs
 from toxbench.report.html.drawing import guide, legend, panels, picture, plain, series
 from toxbench.report.html.findings import DRAWN, Findings
 from toxbench.report.html.parts import Section, plain_table
-from toxbench.store.leaderboard import Row
 
 _GRID = np.linspace(0, 1, 101)
 _SHOWN = range(5, 100, 10)  # thresholds of the table: 0.05, 0.15, ...

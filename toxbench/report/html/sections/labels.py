@@ -1,6 +1,7 @@
 """The labels one by one: scores, mistakes and how far probabilities can be believed."""
 
 from toxbench.evaluation.curves import calibration, confusions
+from toxbench.leaderboard.rows import Row
 from toxbench.plugin.formats import Table
 from toxbench.report.html.drawing import (
     guide,
@@ -16,7 +17,6 @@ from toxbench.report.html.findings import Findings
 from toxbench.report.html.parts import Picture, Section, plain_table
 from toxbench.report.labels import label_tables
 from toxbench.report.palette import BLUE, GREY, RED
-from toxbench.store.leaderboard import Row
 
 
 def per_label(findings: Findings) -> Section:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from toxbench.leaderboard.rows import Row
 from toxbench.plugin.formats import Table
 from toxbench.report.comparison import METRICS
 from toxbench.report.html.drawing import guide, legend, name_axis, numbered, panels, picture
@@ -15,7 +16,6 @@ from toxbench.report.notes import conclusions, notes
 from toxbench.report.palette import BLUE, GREY, HEAT, RED
 from toxbench.report.tables import terminal_tables
 from toxbench.report.words import duration
-from toxbench.store.leaderboard import Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

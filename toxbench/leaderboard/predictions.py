@@ -8,10 +8,10 @@ import numpy.typing as npt
 
 from toxbench.data.table import Targets
 from toxbench.errors import StorageError
+from toxbench.leaderboard.build import load_cells, of_row
+from toxbench.leaderboard.pool import Cell
+from toxbench.leaderboard.rows import Row, build_leaderboard
 from toxbench.store.cells import CellStore, ProtocolRecord
-from toxbench.store.leaderboard import Row, build_leaderboard
-from toxbench.store.pooled import Cell
-from toxbench.store.ranking import load_cells, of_row
 from toxbench.store.rows import StoredRows
 
 

@@ -6,7 +6,7 @@ from measured import Table
 from sklearn.metrics import accuracy_score, f1_score
 
 from toxbench.evaluation.thresholds import GLOBAL, HALF, PER_LABEL, choose_thresholds
-from toxbench.store.pooled import FEWEST_GROUPS, Cell, Pool, Pooled
+from toxbench.leaderboard.pool import FEWEST_GROUPS, Cell, Pool, Pooled
 
 
 def pool(table: Table, cells: list[Cell]) -> dict[str, Pooled]:

@@ -11,10 +11,10 @@ from measured import Table
 from toxbench.errors import StorageError
 from toxbench.evaluation.row_counts import HEADLINES
 from toxbench.evaluation.thresholds import GLOBAL, HALF
+from toxbench.leaderboard.build import SEEDS_NEEDED, load_leaderboard, make_leaderboard
+from toxbench.leaderboard.pool import FEWEST_GROUPS, Cell
+from toxbench.leaderboard.rows import Leaderboard, Row, build_leaderboard
 from toxbench.store.cells import CellStore
-from toxbench.store.leaderboard import Leaderboard, Row, build_leaderboard
-from toxbench.store.pooled import FEWEST_GROUPS, Cell
-from toxbench.store.ranking import SEEDS_NEEDED, load_leaderboard, make_leaderboard
 from toxbench.store.rows import write_rows
 
 FIVE = tuple(range(SEEDS_NEEDED))

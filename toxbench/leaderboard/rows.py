@@ -1,6 +1,7 @@
 """Stored cells to ranked rows: a pure function, so that anybody gets the same leaderboard."""
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import repeat
@@ -11,9 +12,8 @@ from toxbench.errors import StorageError
 from toxbench.evaluation.bootstrap import Uncertainty
 from toxbench.evaluation.definitions import GLOBAL, HALF, METRICS, PER_LABEL
 from toxbench.evaluation.significance import Difference
-from toxbench.records import CellRecord, FailureRecord, Part, TuningRecord
+from toxbench.records import CellKey, CellRecord, FailureRecord, Part, TuningRecord
 from toxbench.store.cells import ProtocolRecord
-from toxbench.store.failures import FailedCells, failed_cells
 
 
 @dataclass(frozen=True)
@@ -332,3 +332,49 @@ def _short(value: object) -> str:
 
 def _settings(cell: CellRecord) -> dict[str, object]:
     return cell.settings.model_dump() if cell.settings else {}
+
+
+@dataclass(frozen=True)
+class FailedCells:
+    """The cells of one candidate that have no result.
+
+    Attributes:
+        name: of the candidate.
+        digest: of everything else that was chosen.
+        kinds: of what went wrong, each once.
+        failed: cells.
+        cells: of the candidate, failed and stored.
+    """
+
+    name: str
+    digest: str
+    kinds: tuple[str, ...]
+    failed: int
+    cells: int
+
+
+def failed_cells(
+    failures: Iterable[FailureRecord], stored: Mapping[Candidate, Iterable[CellKey]]
+) -> tuple[FailedCells, ...]:
+    """Count the failures of each candidate, in the order of names.
+
+    Args:
+        failures: of any candidates; those of cells that have a result since do not count.
+        stored: candidate -> keys of its cells.
+    """
+    keys = {candidate: set(own) for candidate, own in stored.items()}
+    failed: dict[Candidate, list[FailureRecord]] = defaultdict(list)
+    for record in sorted(failures, key=lambda record: record.key.stem):
+        candidate = record.key.candidate, record.key.digest
+        if record.key not in keys.get(candidate, ()):
+            failed[candidate].append(record)
+    return tuple(
+        FailedCells(
+            name=name,
+            digest=digest,
+            kinds=tuple(sorted({record.kind for record in own})),
+            failed=len(own),
+            cells=len(own) + len(keys.get((name, digest), ())),
+        )
+        for (name, digest), own in sorted(failed.items())
+    )

@@ -8,11 +8,11 @@ from toxbench.errors import SettingsError, nearest
 from toxbench.evaluation.definitions import HALF, METRICS, RULES
 from toxbench.evaluation.metrics import measure
 from toxbench.evaluation.thresholds import choose_thresholds
+from toxbench.leaderboard.build import load_cells, load_failures, make_leaderboard
+from toxbench.leaderboard.pool import Cell
+from toxbench.leaderboard.rows import Leaderboard
 from toxbench.records import PARTS
 from toxbench.store.cells import CellStore, ProtocolRecord
-from toxbench.store.leaderboard import Leaderboard
-from toxbench.store.pooled import Cell
-from toxbench.store.ranking import load_cells, load_failures, make_leaderboard
 from toxbench.store.rows import StoredRows
 
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toxbench.errors import StorageError
+from toxbench.leaderboard.rows import Leaderboard, Row, Statistic, build_leaderboard
 from toxbench.records import (
     PARTS,
     CellKey,
@@ -21,7 +22,6 @@ from toxbench.records import (
 )
 from toxbench.settings import TrainSettings
 from toxbench.store.cells import FoldRows, ProtocolRecord
-from toxbench.store.leaderboard import Leaderboard, Row, Statistic, build_leaderboard
 
 FINGERPRINT = "f" * 64
 PROTOCOL = ProtocolRecord(
