@@ -6,17 +6,30 @@ line calls; the rest is for plugins.
 
 from typing import TYPE_CHECKING, Any
 
-from toxbench.plugin.backbone import Backbone, StandIn, Tensors, first_token_classifier
-from toxbench.plugin.baseline import Baseline, Predict
-from toxbench.plugin.formats import ReportFormat, Table, spreadsheet_safe
-from toxbench.plugin.hookspecs import hookimpl
-from toxbench.plugin.space import Choice, Range, Space, fine_tuning_space, stand_in_space
-from toxbench.plugin.stand_in import (
+from toxbench.plugin.contracts import (
+    Backbone,
+    Baseline,
+    Choice,
+    Predict,
+    Range,
+    ReportFormat,
+    Space,
+    StandIn,
+    Table,
+    Tensors,
+    Tracker,
+    cell_facts,
+    cell_numbers,
+    epoch_numbers,
+    fine_tuning_space,
+    first_token_classifier,
     minilm_as_roberta,
     minilm_as_roberta_config,
     minilm_config,
+    spreadsheet_safe,
+    stand_in_space,
 )
-from toxbench.plugin.tracker import Tracker, cell_facts, cell_numbers, epoch_numbers
+from toxbench.plugin.hookspecs import hookimpl
 from toxbench.records import CellKey, CellRecord, EpochRecord, RunRecord
 from toxbench.settings import TrainSettings
 

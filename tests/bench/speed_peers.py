@@ -13,10 +13,10 @@ from torch import nn
 from transformers import DataCollatorWithPadding, PrinterCallback, TrainingArguments
 from transformers import Trainer as TransformersTrainer
 
-from toxbench.benchmark.trainer_factory import quiet_transformers
 from toxbench.config import PRESETS
 from toxbench.data.protocol import Rows
-from toxbench.plugin.backbone import Backbone
+from toxbench.plugin.contracts import Backbone
+from toxbench.plugin.modules import quiet_transformers
 from toxbench.speed.measure import (
     WARM_UP_BATCHES,
     Task,

@@ -98,7 +98,7 @@ def run_model(stages: Stages, folder: Path, protocol: "Protocol") -> None:
     from support import write_checkpoint
 
     from toxbench.benchmark.trainer_factory import Workbench
-    from toxbench.plugin.backbone import Backbone
+    from toxbench.plugin.contracts import Backbone
     from toxbench.records import WeightsRecord
     from toxbench.settings import TrainSettings
     from toxbench.training.weights import Weights

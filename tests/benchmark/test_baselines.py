@@ -15,7 +15,7 @@ from toxbench.benchmark.plan import make_protocol
 from toxbench.data.protocol import Protocol
 from toxbench.data.splits import draw_folds
 from toxbench.leaderboard.build import load_leaderboard
-from toxbench.plugin.baseline import Baseline
+from toxbench.plugin.contracts import Baseline
 from toxbench.records import PARTS
 from toxbench.store.cells import CellStore, read_cell
 from toxbench.training.device import choose_device

@@ -18,9 +18,8 @@ from toxbench.errors import PluginError, SettingsError, StorageError
 from toxbench.inference.export import export
 from toxbench.inference.model import Model, load_model
 from toxbench.inference.select import choose_model
-from toxbench.plugin.heads import FirstTokenClassifier
+from toxbench.plugin.modules import FirstTokenClassifier, standard_model
 from toxbench.plugin.registry import Registry
-from toxbench.plugin.standard import standard_model
 from toxbench.store.cells import read_cell
 from toxbench.store.find import find_store
 

@@ -3,7 +3,7 @@
 import pytest
 from rich.cells import cell_len
 
-from toxbench.plugin.formats import Table
+from toxbench.plugin.contracts import Table
 from toxbench.report.terminal import lines, wrapped
 
 TABLE = Table(

@@ -15,7 +15,7 @@ from toxbench.benchmark.trainer_factory import Workbench
 from toxbench.data.protocol import Split
 from toxbench.data.synthetic import sample_comments
 from toxbench.evaluation.early_stopping import epoch_scores
-from toxbench.plugin.backbone import Backbone
+from toxbench.plugin.contracts import Backbone
 from toxbench.plugin.registry import Registry
 from toxbench.training.device import choose_device
 from toxbench.training.loop import Trainer

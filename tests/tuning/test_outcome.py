@@ -21,7 +21,7 @@ from toxbench import Backbone, Choice, Range, TrainSettings
 from toxbench.benchmark.candidates import BackboneCandidate
 from toxbench.data.table import Comments
 from toxbench.errors import StorageError
-from toxbench.plugin.space import Dimension
+from toxbench.plugin.contracts import Dimension
 from toxbench.records import TrialRecord, WeightsRecord
 from toxbench.settings import TuneSettings
 from toxbench.store.trials import TrialStore

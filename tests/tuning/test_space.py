@@ -18,7 +18,7 @@ from optuna.samplers import RandomSampler
 
 from toxbench import Choice, Range, Space, TrainSettings, fine_tuning_space, stand_in_space
 from toxbench.errors import SettingsError, ToxbenchError
-from toxbench.plugin.space import Dimension
+from toxbench.plugin.contracts import Dimension
 from toxbench.tuning.space import (
     checked_space,
     default_values,

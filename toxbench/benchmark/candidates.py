@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 from toxbench.errors import PluginError
 from toxbench.executors.base import Job
-from toxbench.plugin.backbone import Backbone
-from toxbench.plugin.baseline import Baseline
+from toxbench.plugin.contracts import Backbone, Baseline
 from toxbench.plugin.registry import Registry
 from toxbench.records import CellKey, TunedSettings, WeightsRecord
 from toxbench.settings import TrainSettings, digest

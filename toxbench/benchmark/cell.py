@@ -25,7 +25,7 @@ from toxbench.evaluation.metrics import measure
 from toxbench.evaluation.thresholds import choose_thresholds
 from toxbench.executors.base import Fault, Setup
 from toxbench.interruption import Interruption
-from toxbench.plugin.baseline import Predict
+from toxbench.plugin.contracts import Predict
 from toxbench.plugin.registry import Registry
 from toxbench.records import PARTS, CellKey, CellRecord, Cost, Environment, EpochRecord, Part
 from toxbench.store.manifest import Code, LoadedPlugin

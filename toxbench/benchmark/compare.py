@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from toxbench.errors import SettingsError
 from toxbench.evaluation.significance import Difference
 from toxbench.leaderboard.rows import Leaderboard
-from toxbench.plugin.formats import Table
+from toxbench.plugin.contracts import Table
 from toxbench.report.comparison import comparison_table, turned, verdict
 from toxbench.report.notes import caveats
 

@@ -25,10 +25,8 @@ from toxbench.data.splits import fold_warnings
 from toxbench.data.table import Comments, left_out
 from toxbench.errors import SettingsError
 from toxbench.evaluation import metrics, thresholds
-from toxbench.plugin.backbone import Backbone
-from toxbench.plugin.baseline import Baseline
+from toxbench.plugin.contracts import Backbone, Baseline, Tracker
 from toxbench.plugin.registry import Registered, Registry
-from toxbench.plugin.tracker import Tracker
 from toxbench.records import CellKey
 from toxbench.settings import SPLIT_FILES, RunSettings, TrainSettings, seconds
 from toxbench.store.cells import CellStore

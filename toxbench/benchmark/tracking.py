@@ -13,8 +13,8 @@ from typing import Protocol as Interface
 
 from toxbench.atomic import make_folder
 from toxbench.executors.spawn import end_child, leave_with_parent, start_child
+from toxbench.plugin.contracts import Tracker
 from toxbench.plugin.registry import Listener, Registered, Registry
-from toxbench.plugin.tracker import Tracker
 from toxbench.records import CellRecord
 from toxbench.report.words import duration
 from toxbench.settings import digest

@@ -14,7 +14,8 @@ from toxbench.atomic import cache_folder
 from toxbench.data.table import Comments
 from toxbench.data.tokenization import Tokens, tokenise
 from toxbench.errors import PluginError
-from toxbench.plugin.backbone import Backbone
+from toxbench.plugin.contracts import Backbone
+from toxbench.plugin.modules import quiet_transformers
 from toxbench.settings import TrainSettings
 from toxbench.training.checkpoint import Checkpoints, NoCheckpoints
 from toxbench.training.device import Device, seeded
@@ -25,6 +26,7 @@ from toxbench.training.weights import Weights, tokenizer_files
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
 
 Result = TypeVar("Result")
 
@@ -161,20 +163,3 @@ class Workbench:
         if self._keep_module:
             self._kept = (seed, copy.deepcopy(module), torch.get_rng_state())
         return module
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Keep transformers' load reports and bars off the terminal; a new head is no news here."""
-    from transformers.utils import logging
-
-    level = logging.get_verbosity()
-    had_bars = logging.is_progress_bar_enabled()
-    logging.set_verbosity(40)  # logging.ERROR
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if had_bars:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call]

@@ -6,10 +6,8 @@ from importlib.util import find_spec
 
 from toxbench.config import layered, preset
 from toxbench.errors import PluginError, SettingsError, nearest
-from toxbench.plugin.backbone import Backbone
-from toxbench.plugin.baseline import Baseline
+from toxbench.plugin.contracts import Backbone, Baseline, Tracker
 from toxbench.plugin.registry import Item, Registered, Registry
-from toxbench.plugin.tracker import Tracker
 from toxbench.settings import RunSettings, SplitSettings, TrainSettings
 from toxbench.training.weights import WeightsChoice
 

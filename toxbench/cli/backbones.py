@@ -12,7 +12,7 @@ from toxbench.cli.options import plugins_option
 def backbones(plugins: tuple[str, ...] | None, debug: bool) -> None:
     """List backbones: where they come from, and what weights there are on this machine."""
     from toxbench.cli.console import print_tables
-    from toxbench.plugin.formats import Table
+    from toxbench.plugin.contracts import Table
     from toxbench.plugin.registry import Registry
     from toxbench.report.words import millions, printable
     from toxbench.training.weights import parameters_here

@@ -12,7 +12,7 @@ from typing import Literal
 import click
 
 from toxbench.leaderboard.rows import Leaderboard
-from toxbench.plugin.formats import Table
+from toxbench.plugin.contracts import Table
 from toxbench.plugin.registry import Registry
 from toxbench.report.labels import label_table, label_tables
 from toxbench.report.tables import leaderboard_table, terminal_tables

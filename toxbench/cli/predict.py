@@ -20,7 +20,7 @@ from toxbench.cli.options import (
 from toxbench.config import layered
 from toxbench.errors import SettingsError
 from toxbench.evaluation.definitions import HALF, RULES
-from toxbench.plugin.formats import Table
+from toxbench.plugin.contracts import Table
 from toxbench.report.words import printable
 from toxbench.settings import ColumnSettings
 

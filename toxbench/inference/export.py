@@ -14,9 +14,9 @@ from safetensors import SafetensorError
 from torch import nn
 
 from toxbench.atomic import TEMPORARY, unwritable
-from toxbench.benchmark.trainer_factory import quiet_transformers
 from toxbench.errors import PluginError, SettingsError
 from toxbench.inference.model import Model
+from toxbench.plugin.modules import quiet_transformers
 from toxbench.store.models import CARD
 from toxbench.training.predictor import checked_logits
 from toxbench.training.weights import of_the_disk

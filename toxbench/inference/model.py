@@ -9,10 +9,10 @@ import numpy as np
 from safetensors.torch import load_model as load_tensors
 from torch import nn
 
-from toxbench.benchmark.trainer_factory import quiet_transformers
 from toxbench.data.tokenization import tokens_of
 from toxbench.errors import PluginError, SettingsError
-from toxbench.plugin.backbone import Backbone
+from toxbench.plugin.contracts import Backbone
+from toxbench.plugin.modules import quiet_transformers
 from toxbench.plugin.registry import Registry
 from toxbench.store.models import WEIGHTS, ModelRecord, check_model
 from toxbench.training.batching import Batcher

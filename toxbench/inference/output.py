@@ -12,7 +12,7 @@ from toxbench.atomic import atomic_file
 from toxbench.errors import SettingsError
 from toxbench.evaluation.thresholds import predict
 from toxbench.inference.input import Block
-from toxbench.plugin.formats import spreadsheet_safe
+from toxbench.plugin.contracts import spreadsheet_safe
 
 if TYPE_CHECKING:
     import pyarrow as pa

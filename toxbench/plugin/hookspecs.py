@@ -11,10 +11,7 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
-    from toxbench.plugin.backbone import Backbone
-    from toxbench.plugin.baseline import Baseline
-    from toxbench.plugin.formats import ReportFormat
-    from toxbench.plugin.tracker import Tracker
+    from toxbench.plugin.contracts import Backbone, Baseline, ReportFormat, Tracker
     from toxbench.records import CellKey, CellRecord, EpochRecord, RunRecord
 
 hookspec = pluggy.HookspecMarker("toxbench")

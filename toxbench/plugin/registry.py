@@ -16,10 +16,7 @@ import pluggy
 
 from toxbench.errors import PluginError, SettingsError, nearest
 from toxbench.plugin import hookspecs
-from toxbench.plugin.backbone import Backbone
-from toxbench.plugin.baseline import Baseline
-from toxbench.plugin.formats import ReportFormat
-from toxbench.plugin.tracker import Tracker
+from toxbench.plugin.contracts import Backbone, Baseline, ReportFormat, Tracker
 
 GROUP = "toxbench"
 _OWN = "toxbench"  # the distribution whose plugins always load

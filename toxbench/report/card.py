@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from toxbench.evaluation.definitions import HALF
-from toxbench.plugin.formats import Table
+from toxbench.plugin.contracts import Table
 from toxbench.records import CellRecord
 from toxbench.report.leaks import leak_note
 from toxbench.report.words import millions

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from toxbench.evaluation.significance import Difference
-from toxbench.plugin.formats import Table
+from toxbench.plugin.contracts import Table
 from toxbench.report.words import printable
 
 METRICS = {"micro_f1": "micro-F1", "subset_accuracy": "subset accuracy"}

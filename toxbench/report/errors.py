@@ -15,7 +15,7 @@ from toxbench.evaluation.label_errors import (
     suspects,
 )
 from toxbench.leaderboard.predictions import Predicted
-from toxbench.plugin.formats import Table
+from toxbench.plugin.contracts import Table
 from toxbench.report.words import printable
 
 _TEXT_LENGTH = 120  # characters of a comment

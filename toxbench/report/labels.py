@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from toxbench.leaderboard.rows import Leaderboard, Row
-from toxbench.plugin.formats import Table
+from toxbench.plugin.contracts import Table
 from toxbench.report.words import printable
 from toxbench.store.cells import ProtocolRecord
 

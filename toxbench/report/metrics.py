@@ -4,7 +4,7 @@ import math
 from textwrap import fill
 
 from toxbench.evaluation.definitions import METRICS, Metric
-from toxbench.plugin.formats import Table
+from toxbench.plugin.contracts import Table
 
 _DEFINITION_WIDTH = 46  # the whole table is then 100 characters wide
 

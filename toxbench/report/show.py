@@ -7,7 +7,7 @@ from statistics import fmean
 from toxbench.errors import SettingsError, nearest
 from toxbench.evaluation.definitions import HALF, PER_LABEL
 from toxbench.leaderboard.rows import Leaderboard, Row
-from toxbench.plugin.formats import Table
+from toxbench.plugin.contracts import Table
 from toxbench.records import CellRecord, FailureRecord, LabelScores
 from toxbench.report.epochs import EpochMean, mean_epochs, mean_known
 from toxbench.report.words import millions, printable

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
-from toxbench.plugin.formats import Table
+from toxbench.plugin.contracts import Table
 from toxbench.records import SpeedRecord, Spread
 from toxbench.report.words import millions, printable
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from toxbench.plugin.formats import Table
+from toxbench.plugin.contracts import Table
 from toxbench.records import TunedSettings, TuningRecord
 from toxbench.report.words import printable
 from toxbench.settings import TrainSettings

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from toxbench.evaluation.row_counts import HEADLINES
 from toxbench.leaderboard.rows import Leaderboard, Row, Statistic
-from toxbench.plugin.formats import Table
+from toxbench.plugin.contracts import Table
 from toxbench.report.notes import conclusions, notes, scored_labels, title
 from toxbench.report.words import millions, printable
 

@@ -6,7 +6,7 @@ from itertools import zip_longest
 
 from rich.cells import cell_len, chop_cells
 
-from toxbench.plugin.formats import Table
+from toxbench.plugin.contracts import Table
 
 _GAP = "  "
 _NARROW = 16  # what a column of words is given at least, where it can be

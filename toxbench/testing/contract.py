@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, NoReturn
 import pytest
 
 from toxbench.errors import PluginError
-from toxbench.plugin.backbone import Backbone
+from toxbench.plugin.contracts import Backbone
 from toxbench.settings import TrainSettings
 from toxbench.testing import modules
 

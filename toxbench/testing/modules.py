@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 
-from toxbench.plugin.backbone import Backbone
+from toxbench.plugin.contracts import Backbone
 from toxbench.settings import TrainSettings
 from toxbench.training.predictor import checked_logits
 

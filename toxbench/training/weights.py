@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from toxbench.atomic import cache_folder, unwritable
 from toxbench.errors import SettingsError, StorageError, TryAgainError, nearest
-from toxbench.plugin.backbone import Backbone, StandIn, Tensors
-from toxbench.plugin.space import Space
+from toxbench.plugin.contracts import Backbone, Space, StandIn, Tensors
 from toxbench.records import WeightsRecord
 from toxbench.settings import digest, possible_path
 from toxbench.training.hub import (

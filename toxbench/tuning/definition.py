@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from toxbench.benchmark.candidates import BackboneCandidate
-from toxbench.plugin.space import Dimension
+from toxbench.plugin.contracts import Dimension
 from toxbench.settings import TuneSettings, digest
 from toxbench.training.device import Device
 from toxbench.tuning.inner import InnerData

@@ -18,7 +18,7 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial
 
-from toxbench.plugin.space import Dimension, Value
+from toxbench.plugin.contracts import Dimension, Value
 from toxbench.settings import TrainSettings, TuneSettings
 from toxbench.tuning.space import default_values, draw, grid
 

@@ -10,7 +10,7 @@ from optuna.trial import Trial
 
 from toxbench.config import layered
 from toxbench.errors import SettingsError, nearest
-from toxbench.plugin.space import Choice, Dimension, Range, Space, Value
+from toxbench.plugin.contracts import Choice, Dimension, Range, Space, Value
 from toxbench.settings import TrainSettings, possible_path
 
 _GRID_POINTS = 3

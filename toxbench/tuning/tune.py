@@ -17,8 +17,8 @@ from toxbench.benchmark.resources import executor_for_trials
 from toxbench.benchmark.run import run_plan
 from toxbench.config import layered, preset
 from toxbench.errors import CellsFailedError, SettingsError
+from toxbench.plugin.contracts import Choice, Dimension
 from toxbench.plugin.registry import Registry
-from toxbench.plugin.space import Choice, Dimension
 from toxbench.settings import RunSettings, TrainSettings, TuneSettings
 from toxbench.store.manifest import note_code
 from toxbench.store.trials import TrialStore

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from toxbench.leaderboard.rows import Row
-from toxbench.plugin.formats import Table
+from toxbench.plugin.contracts import Table
 from toxbench.report.html.parts import Picture
 from toxbench.report.html.svg import inline_svg
 from toxbench.report.palette import DASHES, GREY, HEAT, SERIES

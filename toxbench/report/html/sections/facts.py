@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from toxbench.plugin.formats import Table
+from toxbench.plugin.contracts import Table
 from toxbench.records import CellRecord
 from toxbench.report.html.findings import Findings
 from toxbench.report.html.parts import Section, plain_table

@@ -2,7 +2,7 @@
 
 from toxbench.evaluation.curves import calibration, confusions
 from toxbench.leaderboard.rows import Row
-from toxbench.plugin.formats import Table
+from toxbench.plugin.contracts import Table
 from toxbench.report.html.drawing import (
     guide,
     heat,

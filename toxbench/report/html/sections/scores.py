@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from toxbench.leaderboard.rows import Row
-from toxbench.plugin.formats import Table
+from toxbench.plugin.contracts import Table
 from toxbench.report.comparison import METRICS
 from toxbench.report.html.drawing import guide, legend, name_axis, numbered, panels, picture
 from toxbench.report.html.findings import Findings

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from toxbench.plugin.formats import Table
+from toxbench.plugin.contracts import Table
 from toxbench.records import TrialRecord
 from toxbench.report.html.drawing import picture
 from toxbench.report.html.findings import Findings, Search
