@@ -21,7 +21,7 @@ from toxbench.records import (
     TrialRecord,
     TunedSettings,
 )
-from toxbench.report.tables import records
+from toxbench.report.leaderboard import records
 from toxbench.store.cells import CellStore, ProtocolRecord, read_cell
 from toxbench.store.rows import write_rows
 from toxbench.store.sealed import seal, unseal

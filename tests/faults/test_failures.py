@@ -14,7 +14,7 @@ from support import read_json, write_table
 from toxbench.leaderboard.build import load_leaderboard, make_leaderboard
 from toxbench.leaderboard.rows import Leaderboard
 from toxbench.records import CellKey, FailureRecord
-from toxbench.report.tables import leaderboard_table
+from toxbench.report.leaderboard import leaderboard_table
 from toxbench.store.cells import CellStore
 from toxbench.store.private import scrubbed
 from toxbench.store.rows import write_rows

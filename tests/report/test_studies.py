@@ -30,9 +30,8 @@ from toxbench.records import (
     WeightsRecord,
 )
 from toxbench.report.labels import label_table, label_tables
-from toxbench.report.plots import importances, study_plots
-from toxbench.report.studies import importance_table, tuned_table
-from toxbench.report.tables import leaderboard_table, terminal_tables
+from toxbench.report.leaderboard import leaderboard_table, terminal_tables
+from toxbench.report.tuning import importance_table, importances, study_plots, tuned_table
 from toxbench.store.cells import FoldRows, ProtocolRecord
 from toxbench.tuning.index import in_memory_study
 

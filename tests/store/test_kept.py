@@ -16,7 +16,7 @@ from toxbench.leaderboard.rows import Leaderboard, Statistic
 from toxbench.plugin.registry import Registry
 from toxbench.records import LabelScores
 from toxbench.report.labels import label_table
-from toxbench.report.tables import leaderboard_table
+from toxbench.report.leaderboard import leaderboard_table
 from toxbench.store.cells import CellDamagedError, CellStore
 from toxbench.store.kept import FILE, keep, made_of, read_kept
 from toxbench.store.rows import write_rows

@@ -6,7 +6,6 @@ from typing import Any
 
 import pandas as pd
 
-from toxbench.benchmark.compare import comparison
 from toxbench.benchmark.feedback import Failure
 from toxbench.benchmark.plan import make_plan
 from toxbench.benchmark.resume import read_table_of
@@ -18,7 +17,7 @@ from toxbench.leaderboard.build import load_leaderboard
 from toxbench.leaderboard.rescore import rescore as score_again
 from toxbench.plugin.registry import Registry
 from toxbench.records import CellKey, CellRecord, EpochRecord
-from toxbench.report.tables import records
+from toxbench.report.leaderboard import comparison, records
 from toxbench.settings import ColumnSettings, SplitSettings
 from toxbench.store.find import find_store
 

@@ -20,7 +20,7 @@ from toxbench.leaderboard.rows import Leaderboard
 from toxbench.plugin.registry import Registry
 from toxbench.records import CellKey, EpochRecord, RunRecord
 from toxbench.report.labels import label_tables
-from toxbench.report.tables import leaderboard_table
+from toxbench.report.leaderboard import leaderboard_table
 from toxbench.store.cells import CellStore
 from toxbench.store.manifest import note_code
 from toxbench.store.upkeep import remove_temporaries

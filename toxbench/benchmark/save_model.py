@@ -19,7 +19,7 @@ from toxbench.evaluation.definitions import HALF
 from toxbench.evaluation.thresholds import predict
 from toxbench.plugin.registry import Registry
 from toxbench.records import CellRecord
-from toxbench.report.card import HEAD, TITLE, USE, Rounding, model_card
+from toxbench.report.model_card import HEAD, TITLE, USE, Rounding, model_card
 from toxbench.store.cells import Probabilities
 from toxbench.store.models import PROBABILITIES, WEIGHTS, ModelRecord, Saved, validation_score
 from toxbench.training.weights import of_the_disk, tokenizer_files

@@ -25,10 +25,10 @@ def compare(
     The same resampled test rows and seeds for both; p-values are two-sided, and Holm's correction
     is over all pairs of the leaderboard, whichever are asked for.
     """
-    from toxbench.benchmark.compare import comparison
     from toxbench.cli.console import print_tables
     from toxbench.leaderboard.build import load_leaderboard
     from toxbench.plugin.registry import Registry
+    from toxbench.report.leaderboard import comparison
     from toxbench.store.find import find_store
 
     registry = Registry.discover(plugins)

@@ -15,7 +15,7 @@ from toxbench.leaderboard.rows import Leaderboard
 from toxbench.plugin.contracts import Table
 from toxbench.plugin.registry import Registry
 from toxbench.report.labels import label_table, label_tables
-from toxbench.report.tables import leaderboard_table, terminal_tables
+from toxbench.report.leaderboard import leaderboard_table, terminal_tables
 from toxbench.report.terminal import lines
 from toxbench.report.words import inert
 

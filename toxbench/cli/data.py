@@ -79,7 +79,7 @@ def check(file: Path, debug: bool, **values: Any) -> None:
     from toxbench.data.audit import audit
     from toxbench.data.splits import draw_folds
     from toxbench.data.table import read_comments
-    from toxbench.report.leaks import audit_lines
+    from toxbench.report.audit import audit_lines
 
     split = split_settings(settings)
     comments = read_comments(file, settings.columns)

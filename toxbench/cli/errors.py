@@ -53,7 +53,7 @@ def errors(
     from toxbench.cli.console import print_tables
     from toxbench.leaderboard.predictions import load_predicted
     from toxbench.plugin.registry import Registry
-    from toxbench.report.errors import TABLES, Shown
+    from toxbench.report.label_errors import TABLES, Shown
     from toxbench.store.find import find_store
 
     if name in _ONE_TABLE and which is None:

@@ -154,7 +154,7 @@ def _detectable(plan: "Plan") -> list[str]:
 
     from toxbench.benchmark.candidates import BackboneCandidate
     from toxbench.evaluation.power import detectable_difference
-    from toxbench.report.comparison import METRICS
+    from toxbench.report.verdicts import METRICS
 
     seeds = {key.seed for c, key in plan.cells if isinstance(c, BackboneCandidate)}
     if not seeds:

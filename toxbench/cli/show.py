@@ -14,7 +14,7 @@ from toxbench.errors import PluginError, SettingsError
 
 if TYPE_CHECKING:
     from toxbench.plugin.registry import Registry
-    from toxbench.report.show import Candidate
+    from toxbench.report.candidate import Candidate
     from toxbench.settings import TrainSettings
     from toxbench.store.cells import CellStore
 
@@ -46,7 +46,7 @@ def show(
     from toxbench.cli.console import print_tables
     from toxbench.leaderboard.build import load_failures, load_leaderboard
     from toxbench.plugin.registry import Registry
-    from toxbench.report.show import TABLES, find_candidate
+    from toxbench.report.candidate import TABLES, find_candidate
     from toxbench.store.find import find_store
 
     if format_name == "csv" and which is None:

@@ -120,7 +120,7 @@ def _plan_text(planned: "TunePlan") -> str:
 
 def _print_tuned(planned: "TunePlan", outcome: "Outcome", registry: "Registry") -> None:
     from toxbench.cli.console import print_tables
-    from toxbench.report.studies import tuned_table
+    from toxbench.report.tuning import tuned_table
     from toxbench.store.tuned import FILE
 
     definitions = {d.candidate.name: d for d in planned.definitions}
@@ -135,8 +135,7 @@ def _print_tuned(planned: "TunePlan", outcome: "Outcome", registry: "Registry") 
 def _print_importance(results: Path, registry: "Registry") -> None:
     """Print and draw what mattered in every study of the newest protocol."""
     from toxbench.cli.console import print_tables
-    from toxbench.report.plots import importances
-    from toxbench.report.studies import importance_table
+    from toxbench.report.tuning import importance_table, importances
     from toxbench.store.find import find_store
     from toxbench.store.trials import TrialStore
     from toxbench.store.tuned import TUNING

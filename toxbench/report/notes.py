@@ -5,8 +5,8 @@ from toxbench.evaluation.row_counts import HEADLINES
 from toxbench.leaderboard.build import SEEDS_NEEDED
 from toxbench.leaderboard.rows import FailedCells, Leaderboard, Row
 from toxbench.records import TuningRecord
-from toxbench.report.comparison import METRICS, verdict
-from toxbench.report.leaks import leak_note
+from toxbench.report.audit import leak_note
+from toxbench.report.verdicts import METRICS, verdict
 
 
 def title(leaderboard: Leaderboard) -> str:

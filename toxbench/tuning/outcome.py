@@ -8,7 +8,7 @@ from statistics import fmean
 
 from toxbench.atomic import write_atomically
 from toxbench.records import TrialRecord, TunedSettings, TuningRecord
-from toxbench.report.plots import importances, study_plots
+from toxbench.report.tuning import importances, study_plots
 from toxbench.report.words import printable
 from toxbench.settings import INNER_FOLDS, TrainSettings
 from toxbench.store.trials import TrialStore

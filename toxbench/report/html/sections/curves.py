@@ -9,7 +9,7 @@ from toxbench.evaluation.curves import ThresholdCurve, threshold_curve
 from toxbench.evaluation.definitions import GLOBAL
 from toxbench.leaderboard.rows import Row
 from toxbench.records import CellRecord
-from toxbench.report.epochs import mean_epochs
+from toxbench.report.candidate import mean_epochs
 from toxbench.report.html.drawing import guide, legend, panels, picture, plain, series
 from toxbench.report.html.findings import DRAWN, Findings
 from toxbench.report.html.parts import Section, plain_table

@@ -1,10 +1,10 @@
 """Test rows: how far candidates agree, and which rows to look at."""
 
 from toxbench.evaluation.curves import agreement
-from toxbench.report.errors import TABLES, Shown
 from toxbench.report.html.drawing import heat, panels, picture, plain
 from toxbench.report.html.findings import Findings
 from toxbench.report.html.parts import Section, plain_table
+from toxbench.report.label_errors import TABLES, Shown
 
 _LIMIT = 20
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 from toxbench.leaderboard.rows import Row
 from toxbench.plugin.contracts import Table
-from toxbench.report.comparison import METRICS
 from toxbench.report.html.drawing import guide, legend, name_axis, numbered, panels, picture
 from toxbench.report.html.findings import Findings
 from toxbench.report.html.parts import Picture, Section, plain_table
 from toxbench.report.labels import label_tables
+from toxbench.report.leaderboard import terminal_tables
 from toxbench.report.notes import conclusions, notes
 from toxbench.report.palette import BLUE, GREY, HEAT, RED
-from toxbench.report.tables import terminal_tables
+from toxbench.report.verdicts import METRICS
 from toxbench.report.words import duration
 
 if TYPE_CHECKING:

@@ -7,8 +7,7 @@ from toxbench.records import TrialRecord
 from toxbench.report.html.drawing import picture
 from toxbench.report.html.findings import Findings, Search
 from toxbench.report.html.parts import Picture, Section, plain_table
-from toxbench.report.plots import study_figures
-from toxbench.report.studies import importance_table
+from toxbench.report.tuning import importance_table, study_figures
 
 Importances = Callable[[Sequence[TrialRecord]], Mapping[str, float]]
 _ALT = {

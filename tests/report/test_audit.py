@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from toxbench.records import Audit, Implication, SharedGroups
-from toxbench.report.leaks import audit_lines, leak_note
+from toxbench.report.audit import audit_lines, leak_note
 
 CLEAN = Audit(
     tested=200,

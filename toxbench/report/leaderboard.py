@@ -3,10 +3,13 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from toxbench.errors import SettingsError
 from toxbench.evaluation.row_counts import HEADLINES
+from toxbench.evaluation.significance import Difference
 from toxbench.leaderboard.rows import Leaderboard, Row, Statistic
 from toxbench.plugin.contracts import Table
-from toxbench.report.notes import conclusions, notes, scored_labels, title
+from toxbench.report.notes import caveats, conclusions, notes, scored_labels, title
+from toxbench.report.verdicts import comparison_table, turned, verdict
 from toxbench.report.words import millions, printable
 
 Record = dict[str, str | int | float | bool | None]
@@ -218,3 +221,33 @@ def _statistic(statistic: Statistic | None, pattern: str) -> str:
     if statistic.deviation is None:
         return mean
     return f"{mean} ± {pattern.format(statistic.deviation)}"
+
+
+def comparison(leaderboard: Leaderboard, names: Sequence[str]) -> Table:
+    """Return the differences of every pair of some candidates, and a verdict on each.
+
+    Args:
+        leaderboard: with all candidates; the correction for their number is over all of them.
+        names: as the leaderboard shows them; none: all.
+
+    Raises:
+        SettingsError: there is no such candidate, or only one.
+    """
+    pairs = chosen_pairs(leaderboard, names)
+    return comparison_table(pairs, [*map(verdict, pairs), *caveats(leaderboard)])
+
+
+def chosen_pairs(leaderboard: Leaderboard, names: Sequence[str]) -> list[Difference]:
+    """Return the differences between some candidates, in the order of their names; raises alike."""
+    known = [row.name for row in leaderboard.rows]
+    wanted = list(dict.fromkeys(names)) or known
+    for name in wanted:
+        if name not in known:
+            raise SettingsError(
+                f"no candidate {name!r} on the leaderboard; it has: {', '.join(known) or 'none'}"
+            )
+    if len(wanted) < 2:
+        raise SettingsError("a comparison needs two candidates that the leaderboard has")
+    place = {name: i for i, name in enumerate(wanted)}
+    pairs = [d for d in leaderboard.differences if d.one in place and d.other in place]
+    return [d if place[d.one] < place[d.other] else turned(d) for d in pairs]

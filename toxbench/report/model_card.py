@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from toxbench.evaluation.definitions import HALF
 from toxbench.plugin.contracts import Table
 from toxbench.records import CellRecord
-from toxbench.report.leaks import leak_note
+from toxbench.report.audit import leak_note
 from toxbench.report.words import millions
 from toxbench.store.cells import ProtocolRecord
 from toxbench.store.models import ModelRecord

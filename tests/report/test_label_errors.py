@@ -9,7 +9,13 @@ import pytest
 from toxbench import Table
 from toxbench.leaderboard.predictions import Predicted
 from toxbench.plugin.registry import Registry
-from toxbench.report.errors import TABLES, Shown, disagreement_table, missed_table, suspect_table
+from toxbench.report.label_errors import (
+    TABLES,
+    Shown,
+    disagreement_table,
+    missed_table,
+    suspect_table,
+)
 from toxbench.store.cells import FoldRows, ProtocolRecord
 
 HOSTILE = "\x1b[31m|a\nb</td>\u202e"
