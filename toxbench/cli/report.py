@@ -25,7 +25,7 @@ def report(folder: Path | None, opens: bool, **values: Any) -> None:
     same numbers again. It holds no comment without --show-text.
     """
     from toxbench.atomic import write_atomically
-    from toxbench.report.html.findings import load_findings
+    from toxbench.report.html.load import load_findings
     from toxbench.report.html.page import FILE, render_report
     from toxbench.store.find import find_store
 

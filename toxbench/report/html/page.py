@@ -7,8 +7,8 @@ from collections.abc import Callable
 from importlib.resources import files
 from typing import Any
 
-from toxbench.report.html.findings import Findings
-from toxbench.report.html.parts import Section
+from toxbench.report.html.elements import Section
+from toxbench.report.html.load import Findings
 from toxbench.report.html.sections import curves, facts, labels, rows, scores, search
 from toxbench.report.html.sections.search import Importances
 from toxbench.report.notes import title

@@ -10,9 +10,17 @@ from toxbench.evaluation.definitions import GLOBAL
 from toxbench.leaderboard.rows import Row
 from toxbench.records import CellRecord
 from toxbench.report.candidate import mean_epochs
-from toxbench.report.html.drawing import guide, legend, panels, picture, plain, series
-from toxbench.report.html.findings import DRAWN, Findings
-from toxbench.report.html.parts import Section, plain_table
+from toxbench.report.html.elements import (
+    Section,
+    guide,
+    legend,
+    panels,
+    picture,
+    plain,
+    plain_table,
+    series,
+)
+from toxbench.report.html.load import DRAWN, Findings
 
 _GRID = np.linspace(0, 1, 101)
 _SHOWN = range(5, 100, 10)  # thresholds of the table: 0.05, 0.15, ...

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from toxbench.plugin.contracts import Table
 from toxbench.records import CellRecord
 from toxbench.report.audit import audit_findings
-from toxbench.report.html.findings import Findings
-from toxbench.report.html.parts import Section, plain_table
+from toxbench.report.html.elements import Section, plain_table
+from toxbench.report.html.load import Findings
 from toxbench.report.notes import notes
 from toxbench.report.words import millions
 from toxbench.settings import TrainSettings

@@ -3,7 +3,9 @@
 from toxbench.evaluation.curves import calibration, confusions
 from toxbench.leaderboard.rows import Row
 from toxbench.plugin.contracts import Table
-from toxbench.report.html.drawing import (
+from toxbench.report.html.elements import (  # fmt: skip
+    Picture,
+    Section,
     guide,
     heat,
     legend,
@@ -11,10 +13,10 @@ from toxbench.report.html.drawing import (
     panels,
     picture,
     plain,
+    plain_table,
     series,
-)  # fmt: skip
-from toxbench.report.html.findings import Findings
-from toxbench.report.html.parts import Picture, Section, plain_table
+)
+from toxbench.report.html.load import Findings
 from toxbench.report.labels import label_tables
 from toxbench.report.palette import BLUE, GREY, RED
 

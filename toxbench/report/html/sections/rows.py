@@ -1,9 +1,8 @@
 """Test rows: how far candidates agree, and which rows to look at."""
 
 from toxbench.evaluation.curves import agreement
-from toxbench.report.html.drawing import heat, panels, picture, plain
-from toxbench.report.html.findings import Findings
-from toxbench.report.html.parts import Section, plain_table
+from toxbench.report.html.elements import Section, heat, panels, picture, plain, plain_table
+from toxbench.report.html.load import Findings
 from toxbench.report.label_errors import TABLES, Shown
 
 _LIMIT = 20

@@ -7,9 +7,18 @@ from typing import TYPE_CHECKING
 
 from toxbench.leaderboard.rows import Row
 from toxbench.plugin.contracts import Table
-from toxbench.report.html.drawing import guide, legend, name_axis, numbered, panels, picture
-from toxbench.report.html.findings import Findings
-from toxbench.report.html.parts import Picture, Section, plain_table
+from toxbench.report.html.elements import (
+    Picture,
+    Section,
+    guide,
+    legend,
+    name_axis,
+    numbered,
+    panels,
+    picture,
+    plain_table,
+)
+from toxbench.report.html.load import Findings
 from toxbench.report.labels import label_tables
 from toxbench.report.leaderboard import terminal_tables
 from toxbench.report.notes import conclusions, notes

@@ -4,9 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from toxbench.plugin.contracts import Table
 from toxbench.records import TrialRecord
-from toxbench.report.html.drawing import picture
-from toxbench.report.html.findings import Findings, Search
-from toxbench.report.html.parts import Picture, Section, plain_table
+from toxbench.report.html.elements import Picture, Section, picture, plain_table
+from toxbench.report.html.load import Findings, Search
 from toxbench.report.tuning import importance_table, study_figures
 
 Importances = Callable[[Sequence[TrialRecord]], Mapping[str, float]]
