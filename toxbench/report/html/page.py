@@ -10,7 +10,7 @@ from typing import Any
 from toxbench.report.html.elements import Section
 from toxbench.report.html.load import Findings
 from toxbench.report.html.sections import curves, facts, labels, rows, scores, search
-from toxbench.report.html.sections.search import Importances
+from toxbench.report.html.sections.facts import Importances
 from toxbench.report.notes import title
 from toxbench.report.words import printable
 

@@ -1,13 +1,24 @@
 """The data, the split, and how anybody gets the same numbers again."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+from toxbench.evaluation.curves import agreement
 from toxbench.plugin.contracts import Table
-from toxbench.records import CellRecord
+from toxbench.records import CellRecord, TrialRecord
 from toxbench.report.audit import audit_findings
-from toxbench.report.html.elements import Section, plain_table
-from toxbench.report.html.load import Findings
+from toxbench.report.html.elements import (
+    Picture,
+    Section,
+    heat,
+    panels,
+    picture,
+    plain,
+    plain_table,
+)
+from toxbench.report.html.load import Findings, Search
+from toxbench.report.label_errors import TABLES, Shown
 from toxbench.report.notes import notes
+from toxbench.report.tuning import importance_table, study_figures
 from toxbench.report.words import millions
 from toxbench.settings import TrainSettings
 
@@ -99,3 +110,81 @@ def _plugins(findings: Findings) -> Table:
         for plugin in code.plugins
     }
     return plain_table("Plugins whose code ran", ("plugin", "distribution"), sorted(plugins))
+
+
+_LIMIT = 20
+
+
+def agreeing(findings: Findings) -> Section | None:
+    """Show for how many rows two candidates predict the same labels."""
+    names = [row.name for row in findings.drawn]
+    if len(names) < 2:
+        return None
+    shares = agreement({name: findings.predicted.candidates[name] for name in names}).tolist()
+    figure, (axes,) = panels(1, 1.0 + 0.4 * len(names))
+    heat(axes, shares)
+    axes.set_yticks(range(len(names)), [plain(name) for name in names])
+    axes.set_xticks(range(len(names)), [plain(n, 22) for n in names], rotation=25, ha="right")
+    numbers = plain_table(
+        "Share of test rows with the same predicted labels", ["candidate", *names],
+        [[name, *row] for name, row in zip(names, shares, strict=True)],
+    )  # fmt: skip
+    alt = f"Matrix: share of test rows for which two of {len(names)} candidates agree."
+    note = f"Seeds of a candidate decide by their mean probability. {findings.not_drawn}"
+    return Section("agreement", "Agreement between candidates",
+                   pictures=[picture("agreement", alt, figure, numbers, note.strip())])  # fmt: skip
+
+
+def to_look_at(findings: Findings) -> Section:
+    """List rows worth reading, by id; their texts only where those were asked for."""
+    shown = Shown(_LIMIT, findings.texts)
+    text = (
+        "Where to look first; toxbench errors prints more of them."
+        if findings.texts is not None
+        else "By id, without the comments; toxbench report --show-text --data FILE shows those."
+    )
+    tables = [make(findings.predicted, shown) for make in TABLES.values()]
+    return Section("rows", "Rows to look at", [text], folded=tables)
+
+
+Importances = Callable[[Sequence[TrialRecord]], Mapping[str, float]]
+_ALT = {
+    "history": "Score of each trial in its order, and the best so far.",
+    "importance": "Share of each hyperparameter in what the scores differ by.",
+}
+
+
+def searches(findings: Findings, importances: Importances) -> Section | None:
+    """Show every search of this protocol."""
+    if not findings.searches:
+        return None
+    pictures: list[Picture] = []
+    for place, search in enumerate(findings.searches):
+        shares = importances(search.trials)
+        complete = sum(trial.state == "complete" for trial in search.trials)
+        tables = {"importance": importance_table(search.name, complete, shares)}
+        figures = study_figures(search.trials, shares)
+        pictures += [
+            picture(f"search-{place}-{name}", f"{search.name}: {_ALT[name]}", figure,
+                    tables.get(name, _trials(search)), search.name)
+            for name, figure in figures.items()
+            if name in _ALT  # the others are too wide for a page; they lie beside the trials
+        ]  # fmt: skip
+    text = "Scores are micro average precision on inner validation rows: no test row is in them."
+    return Section("search", "Searched settings", [text], pictures=pictures)
+
+
+def _trials(search: Search) -> Table:
+    return plain_table(
+        f"Trials of {search.name}",
+        ("trial", "state", "score", "epochs", "settings"),
+        [
+            ["0 (default)" if t.default else t.number, t.state, t.value, t.epochs, _drawn(t)]
+            for t in search.trials
+        ],
+    )
+
+
+def _drawn(trial: TrialRecord) -> str:
+    values = {k: f"{v:.3g}" if isinstance(v, float) else v for k, v in trial.params.items()}
+    return ", ".join(f"{name} {value}" for name, value in sorted(values.items())) or "-"
