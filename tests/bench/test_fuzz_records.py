@@ -76,9 +76,8 @@ def fuzz() -> None:
         from toxbench.store.cells import read_cell, read_protocol
         from toxbench.store.failures import read_failure
         from toxbench.store.rows import FILE, read_rows
-        from toxbench.store.sealed import seal
-        from toxbench.store.trials import read_trial
-        from toxbench.store.tuned import read_tuned
+        from toxbench.store.tensor_file import seal
+        from toxbench.store.trials import read_trial, read_tuned
     import numpy as np
 
     path = Path(tempfile.mkdtemp()) / FILE

@@ -20,7 +20,7 @@ from toxbench.inference.predict import predict_blocks
 from toxbench.inference.select import choose_model
 from toxbench.plugin.registry import Registry
 from toxbench.settings import ColumnSettings
-from toxbench.store.find import find_store
+from toxbench.store.cells import find_store
 from toxbench.training.device import choose_device
 
 SIZES = (2_000, 20_000)

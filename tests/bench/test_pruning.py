@@ -11,8 +11,7 @@ from statistics import fmean, stdev
 import pytest
 
 import toxbench
-from toxbench.store.trials import TrialStore
-from toxbench.store.tuned import read_tuned
+from toxbench.store.trials import TrialStore, read_tuned
 
 pytestmark = pytest.mark.bench
 

@@ -10,8 +10,7 @@ from support import read_json, write_table
 
 import toxbench
 from toxbench.errors import DataError, SettingsError
-from toxbench.store.cells import CellStore, read_cell
-from toxbench.store.find import find_store
+from toxbench.store.cells import CellStore, find_store, read_cell
 
 Run = Callable[..., pd.DataFrame]
 

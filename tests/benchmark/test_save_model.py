@@ -11,8 +11,7 @@ from safetensors.numpy import load_file
 
 import toxbench
 from toxbench.errors import SettingsError
-from toxbench.store.cells import CellStore, read_cell
-from toxbench.store.find import find_store
+from toxbench.store.cells import CellStore, find_store, read_cell
 from toxbench.store.models import ModelRecord, check_model, read_model, validation_score
 
 Run = Callable[..., pd.DataFrame]

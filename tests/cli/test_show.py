@@ -9,7 +9,7 @@ import pytest
 import toxbench
 from toxbench.cli.main import main
 from toxbench.records import CellKey
-from toxbench.store.find import find_store
+from toxbench.store.cells import find_store
 
 Run = Callable[..., str]
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import toxbench
-from toxbench.store.find import find_store
+from toxbench.store.cells import find_store
 
 Command = Callable[..., tuple[int, str]]
 CHEAP = ("--backbones", "none", "--baselines", "always-negative")

@@ -24,7 +24,7 @@ from toxbench.records import (
 from toxbench.report.leaderboard import records
 from toxbench.store.cells import CellStore, ProtocolRecord, read_cell
 from toxbench.store.rows import write_rows
-from toxbench.store.sealed import seal, unseal
+from toxbench.store.tensor_file import seal, unseal
 
 pytestmark = pytest.mark.faults(35)
 

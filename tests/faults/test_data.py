@@ -15,7 +15,7 @@ from toxbench.data.load import open_source
 from toxbench.data.table import Comments, read_comments
 from toxbench.errors import DataError, SettingsError
 from toxbench.settings import ColumnSettings, SplitSettings
-from toxbench.store.find import find_store
+from toxbench.store.cells import find_store
 
 Command = Callable[..., tuple[int, str]]
 BASELINES = ("--backbones", "none", "--quiet")

@@ -14,7 +14,7 @@ from support import read_json, write_table
 import toxbench
 from toxbench.records import CellKey
 from toxbench.store.cells import SUFFIX, CellStore
-from toxbench.store.sealed import seal, unseal
+from toxbench.store.tensor_file import seal, unseal
 
 Contents = dict[str, bytes]
 Run = Callable[..., Ended]

@@ -20,8 +20,7 @@ from toxbench.inference.model import Model, load_model
 from toxbench.inference.select import choose_model
 from toxbench.plugin.modules import FirstTokenClassifier, standard_model
 from toxbench.plugin.registry import Registry
-from toxbench.store.cells import read_cell
-from toxbench.store.find import find_store
+from toxbench.store.cells import find_store, read_cell
 
 Command = Callable[..., tuple[int, str]]
 CLASSIFY = """

@@ -18,7 +18,7 @@ import toxbench
 from toxbench.errors import DataError, PluginError, SettingsError, StorageError
 from toxbench.inference.input import CommentsFile
 from toxbench.settings import ColumnSettings
-from toxbench.store.find import find_store
+from toxbench.store.cells import find_store
 
 Command = Callable[..., tuple[int, str]]
 LABELS = ["IsRude", "IsLong", "IsNever"]

@@ -15,8 +15,7 @@ from plugin_site import write_plugin
 
 import toxbench
 from toxbench.records import CellRecord
-from toxbench.store.cells import CellStore
-from toxbench.store.find import find_store
+from toxbench.store.cells import CellStore, find_store
 
 BOTH = "tensorboard,mlflow"
 # In a process of its own: what these packages do when they are imported is none of the tests'.

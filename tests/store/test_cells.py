@@ -23,8 +23,7 @@ from toxbench.records import (
     WeightsRecord,
 )
 from toxbench.settings import TrainSettings
-from toxbench.store.cells import CellDamagedError, CellStore, Probabilities, read_cell
-from toxbench.store.find import find_store
+from toxbench.store.cells import CellDamagedError, CellStore, Probabilities, find_store, read_cell
 
 PROSE = "a comment that nobody may find"
 

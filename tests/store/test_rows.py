@@ -10,7 +10,7 @@ from support import make_comments
 from toxbench.data.groups import row_groups
 from toxbench.errors import StorageError
 from toxbench.store.rows import FILE, read_rows, write_rows
-from toxbench.store.sealed import seal
+from toxbench.store.tensor_file import seal
 
 
 @pytest.mark.parametrize("rows", [1, 7])

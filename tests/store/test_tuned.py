@@ -10,7 +10,7 @@ import pytest
 from toxbench.errors import StorageError
 from toxbench.records import TunedSettings, TuningRecord, WeightsRecord
 from toxbench.settings import TrainSettings
-from toxbench.store.tuned import FILE, TUNING, find_tuned, read_tuned, write_tuned
+from toxbench.store.trials import FILE, TUNING, find_tuned, read_tuned, write_tuned
 
 PROTOCOL = "f" * 64
 WEIGHTS = WeightsRecord(source="stand-in", label="stand-in: all-MiniLM-L6-v2", identity="1/bert")

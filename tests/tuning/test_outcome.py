@@ -24,8 +24,7 @@ from toxbench.errors import StorageError
 from toxbench.plugin.contracts import Dimension
 from toxbench.records import TrialRecord, WeightsRecord
 from toxbench.settings import TuneSettings
-from toxbench.store.trials import TrialStore
-from toxbench.store.tuned import find_tuned, read_tuned
+from toxbench.store.trials import TrialStore, find_tuned, read_tuned
 from toxbench.training.device import choose_device
 from toxbench.training.weights import Weights
 from toxbench.tuning.definition import Definition

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from toxbench.errors import NewerError, StorageError
-from toxbench.store.tuned import read_tuned
+from toxbench.store.trials import read_tuned
 
 if TYPE_CHECKING:
     from tuning.conftest import Search, Study

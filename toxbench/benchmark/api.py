@@ -19,7 +19,7 @@ from toxbench.plugin.registry import Registry
 from toxbench.records import CellKey, CellRecord, EpochRecord
 from toxbench.report.leaderboard import comparison, records
 from toxbench.settings import ColumnSettings, SplitSettings
-from toxbench.store.find import find_store
+from toxbench.store.cells import find_store
 
 
 class Silent:

@@ -31,7 +31,7 @@ from toxbench.records import CellKey
 from toxbench.settings import SPLIT_FILES, RunSettings, TrainSettings, seconds
 from toxbench.store.cells import CellStore
 from toxbench.store.models import Saved
-from toxbench.store.tuned import find_tuned
+from toxbench.store.trials import find_tuned
 from toxbench.training.checkpoint import Keeping
 from toxbench.training.device import Device, choose_device
 from toxbench.training.place import ALONE, Place

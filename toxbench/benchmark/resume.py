@@ -8,8 +8,7 @@ from toxbench.data.synthetic import sample_comments
 from toxbench.data.table import Comments, read_comments
 from toxbench.errors import DataError, SettingsError, StorageError
 from toxbench.settings import ColumnSettings, SplitSettings
-from toxbench.store.cells import CellStore, ProtocolRecord
-from toxbench.store.find import stores_below
+from toxbench.store.cells import CellStore, ProtocolRecord, stores_below
 
 
 def check_resumable(results: Path, store: CellStore, protocol: Protocol) -> None:

@@ -23,7 +23,7 @@ from toxbench.report.labels import label_tables
 from toxbench.report.leaderboard import leaderboard_table
 from toxbench.store.cells import CellStore
 from toxbench.store.manifest import note_code
-from toxbench.store.upkeep import remove_temporaries
+from toxbench.store.repair import remove_temporaries
 from toxbench.training.loop import DivergedError, looks
 
 _KINDS = {DivergedError.__name__: "diverged"}  # as the leaderboard names it

@@ -29,7 +29,7 @@ def compare(
     from toxbench.leaderboard.build import load_leaderboard
     from toxbench.plugin.registry import Registry
     from toxbench.report.leaderboard import comparison
-    from toxbench.store.find import find_store
+    from toxbench.store.cells import find_store
 
     registry = Registry.discover(plugins)
     leaderboard = load_leaderboard(find_store(results or Path("results")))

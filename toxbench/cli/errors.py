@@ -54,7 +54,7 @@ def errors(
     from toxbench.leaderboard.predictions import load_predicted
     from toxbench.plugin.registry import Registry
     from toxbench.report.label_errors import TABLES, Shown
-    from toxbench.store.find import find_store
+    from toxbench.store.cells import find_store
 
     if name in _ONE_TABLE and which is None:
         raise SettingsError(f"{name} holds one table; choose with --table missed|disagree|labels")

@@ -29,7 +29,7 @@ def export(
     """
     from toxbench.inference.select import choose_model
     from toxbench.plugin.registry import Registry
-    from toxbench.store.find import find_store
+    from toxbench.store.cells import find_store
 
     registry = Registry.discover(plugins)
     source, record = choose_model(find_store(results or Path("results")), backbone)

@@ -29,7 +29,7 @@ def leaderboard(
     from toxbench.cli.console import print_labels, print_leaderboard
     from toxbench.leaderboard.build import load_leaderboard
     from toxbench.plugin.registry import Registry
-    from toxbench.store.find import find_store
+    from toxbench.store.cells import find_store
 
     registry = Registry.discover(plugins)
     show = print_labels if per_label else print_leaderboard

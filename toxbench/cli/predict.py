@@ -162,7 +162,7 @@ def _chosen(
 ) -> "tuple[ModelRecord, tuple[float, ...], Callable[[], Classifier]]":
     """Return what is known of the model that is meant, its thresholds, and how to load it."""
     from toxbench.inference.select import choose_model, thresholds_of
-    from toxbench.store.find import find_store
+    from toxbench.store.cells import find_store
 
     store = find_store(values["results"] or Path("results"))
     folder, record = choose_model(store, values["backbone"])

@@ -27,7 +27,7 @@ def report(folder: Path | None, opens: bool, **values: Any) -> None:
     from toxbench.atomic import write_atomically
     from toxbench.report.html.load import load_findings
     from toxbench.report.html.page import FILE, render_report
-    from toxbench.store.find import find_store
+    from toxbench.store.cells import find_store
 
     store = find_store(folder or Path("results"))
     findings = load_findings(store, texts_to_show(store.protocol(), values))

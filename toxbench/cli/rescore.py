@@ -52,7 +52,7 @@ def rescore(
     from toxbench.leaderboard.rescore import rescore as score_again
     from toxbench.plugin.registry import Registry
     from toxbench.report.words import printable
-    from toxbench.store.find import find_store
+    from toxbench.store.cells import find_store
 
     registry = Registry.discover(plugins)
     store = find_store(folder or Path("results"))

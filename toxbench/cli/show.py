@@ -47,7 +47,7 @@ def show(
     from toxbench.leaderboard.build import load_failures, load_leaderboard
     from toxbench.plugin.registry import Registry
     from toxbench.report.candidate import TABLES, find_candidate
-    from toxbench.store.find import find_store
+    from toxbench.store.cells import find_store
 
     if format_name == "csv" and which is None:
         raise SettingsError(f"csv holds one table; choose with --table {'|'.join(_TABLES)}")
@@ -71,7 +71,7 @@ def _references(
     """Return the default settings, where its plugin is here, and the tuned ones, if there are."""
     from toxbench.config import layered
     from toxbench.settings import TrainSettings
-    from toxbench.store.tuned import find_tuned
+    from toxbench.store.trials import find_tuned
 
     first = found.cells[0] if found.cells else None
     if first is None or first.weights is None:

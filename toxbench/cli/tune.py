@@ -121,7 +121,7 @@ def _plan_text(planned: "TunePlan") -> str:
 def _print_tuned(planned: "TunePlan", outcome: "Outcome", registry: "Registry") -> None:
     from toxbench.cli.console import print_tables
     from toxbench.report.tuning import tuned_table
-    from toxbench.store.tuned import FILE
+    from toxbench.store.trials import FILE
 
     definitions = {d.candidate.name: d for d in planned.definitions}
     for candidate in outcome.tuned:
@@ -136,9 +136,8 @@ def _print_importance(results: Path, registry: "Registry") -> None:
     """Print and draw what mattered in every study of the newest protocol."""
     from toxbench.cli.console import print_tables
     from toxbench.report.tuning import importance_table, importances
-    from toxbench.store.find import find_store
-    from toxbench.store.trials import TrialStore
-    from toxbench.store.tuned import TUNING
+    from toxbench.store.cells import find_store
+    from toxbench.store.trials import TUNING, TrialStore
     from toxbench.tuning.index import in_memory_study
     from toxbench.tuning.outcome import write_study
 

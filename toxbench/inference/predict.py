@@ -12,7 +12,7 @@ from toxbench.inference.model import Classifier, load_model
 from toxbench.inference.output import Write, columns_of
 from toxbench.inference.select import choose_model, thresholds_of
 from toxbench.plugin.registry import Registry
-from toxbench.store.find import find_store
+from toxbench.store.cells import find_store
 from toxbench.store.models import ModelRecord
 from toxbench.training.device import choose_device
 

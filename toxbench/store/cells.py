@@ -14,22 +14,22 @@ import numpy.typing as npt
 
 from toxbench.atomic import make_folder, write_atomically
 from toxbench.data.protocol import Protocol, fingerprint
-from toxbench.errors import StorageError
+from toxbench.errors import SettingsError, StorageError
 from toxbench.records import PARTS, Audit, CellKey, CellRecord, Part, Stored
-from toxbench.settings import Frozen
+from toxbench.settings import Frozen, possible_path
 from toxbench.store.failures import FailureStore, read_failure
 from toxbench.store.lock import locked, signed
 from toxbench.store.models import ModelStore
-from toxbench.store.rows import FILE as ROWS
-from toxbench.store.rows import StoredRows, read_rows, write_rows
-from toxbench.store.sealed import Tensors, read_tensor, seal, unseal
-from toxbench.store.upkeep import (
+from toxbench.store.repair import (
     DamagedError,
     check_writable,
     refuse_links,
     remove_temporaries,
     set_aside_damaged,
 )
+from toxbench.store.rows import FILE as ROWS
+from toxbench.store.rows import StoredRows, read_rows, write_rows
+from toxbench.store.tensor_file import Tensors, read_tensor, seal, unseal
 
 SUFFIX = ".safetensors"
 Probabilities = Mapping[Part, npt.NDArray[np.float32]]
@@ -356,3 +356,33 @@ def _tame(name: str) -> str:
     stem = name.rpartition(".")[0] or name
     tame = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in stem)
     return tame.strip("-")[:40] or "table"
+
+
+def find_store(path: Path) -> CellStore:
+    """Return the store in a folder: the folder itself, or the one below it that changed last.
+
+    Raises:
+        SettingsError: no folder could be called that.
+        StorageError: there is none.
+    """
+    try:
+        possible_path(path)
+    except ValueError as error:
+        raise SettingsError(f"no folder of results: {error}") from error
+    stores = [CellStore(path), *stores_below(path)]
+    found = next((store for store in stores if store.protocol_path.is_file()), None)
+    if found is None:
+        raise StorageError(f"{path} holds no results yet; start with: toxbench run")
+    return found
+
+
+def stores_below(results: Path) -> list[CellStore]:
+    """Return the stores in the folders of a folder, the one that changed last first."""
+    below = sorted(results.glob("*/protocol.json"), key=_changed, reverse=True)
+    return [CellStore(protocol.parent) for protocol in below]
+
+
+def _changed(protocol: Path) -> float:
+    """When the leaderboard beside it was written, or else the protocol itself."""
+    written = protocol.with_name("leaderboard.json")
+    return (written if written.is_file() else protocol).stat().st_mtime

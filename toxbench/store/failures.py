@@ -8,7 +8,7 @@ from toxbench.atomic import write_atomically
 from toxbench.errors import StorageError
 from toxbench.records import CellKey, FailureRecord
 from toxbench.store.private import scrubbed
-from toxbench.store.upkeep import DamagedError
+from toxbench.store.repair import DamagedError
 
 Candidate = tuple[str, str]  # name and digest
 

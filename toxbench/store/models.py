@@ -21,7 +21,7 @@ from pydantic import Field
 from toxbench.atomic import TEMPORARY, sync_folder, unwritable
 from toxbench.errors import StorageError
 from toxbench.records import CellKey, CellRecord, Stored, WeightsRecord
-from toxbench.store.upkeep import DamagedError, set_aside
+from toxbench.store.repair import DamagedError, set_aside
 
 RECORD, CARD = "toxbench.json", "README.md"
 WEIGHTS, PROBABILITIES = "model.safetensors", "probabilities.safetensors"

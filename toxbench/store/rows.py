@@ -15,8 +15,8 @@ from toxbench.data.table import Comments, Targets
 from toxbench.data.text_array import Strings
 from toxbench.errors import StorageError
 from toxbench.records import refuse_newer
-from toxbench.store.sealed import Tensors, seal, unseal
-from toxbench.store.upkeep import DamagedError
+from toxbench.store.repair import DamagedError
+from toxbench.store.tensor_file import Tensors, seal, unseal
 
 FILE = "rows.safetensors"
 _VERSION = 2  # 1 had its ids in the header, where two million of them are too many

@@ -11,8 +11,7 @@ from toxbench.records import TrialRecord, TunedSettings, TuningRecord
 from toxbench.report.tuning import importances, study_plots
 from toxbench.report.words import printable
 from toxbench.settings import INNER_FOLDS, TrainSettings
-from toxbench.store.trials import TrialStore
-from toxbench.store.tuned import FILE, write_tuned
+from toxbench.store.trials import FILE, TrialStore, write_tuned
 from toxbench.tuning.definition import Definition
 from toxbench.tuning.index import in_memory_study
 from toxbench.tuning.search import Found

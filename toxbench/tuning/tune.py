@@ -21,9 +21,8 @@ from toxbench.plugin.contracts import Choice, Dimension
 from toxbench.plugin.registry import Registry
 from toxbench.settings import RunSettings, TrainSettings, TuneSettings
 from toxbench.store.manifest import note_code
-from toxbench.store.trials import TrialStore
-from toxbench.store.tuned import FILE, TUNING, read_tuned
-from toxbench.store.upkeep import set_aside_damaged
+from toxbench.store.repair import set_aside_damaged
+from toxbench.store.trials import FILE, TUNING, TrialStore, read_tuned
 from toxbench.tuning.definition import Definition
 from toxbench.tuning.inner import inner_data
 from toxbench.tuning.outcome import write_outcome

@@ -14,8 +14,7 @@ from toxbench.leaderboard.rows import Leaderboard, Row
 from toxbench.records import CellRecord, TrialRecord
 from toxbench.store.cells import CellStore
 from toxbench.store.manifest import Manifest, read_manifest
-from toxbench.store.trials import TrialStore
-from toxbench.store.tuned import TUNING
+from toxbench.store.trials import TUNING, TrialStore
 
 if TYPE_CHECKING:
     from toxbench.data.table import Targets
