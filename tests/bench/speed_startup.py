@@ -57,7 +57,7 @@ def main() -> None:
     from toxbench.data.tokenization import tokenise
     from toxbench.plugin.registry import Registry
     from toxbench.training.device import choose_device
-    from toxbench.training.loop import Trainer
+    from toxbench.training.trainer import Trainer
     from toxbench.training.weights import WeightsChoice, WeightsFinder
 
     clock = [time.perf_counter()]

@@ -17,8 +17,7 @@ from toxbench.evaluation.early_stopping import EpochChoice, epoch_scores
 from toxbench.evaluation.metrics import evaluate
 from toxbench.plugin.registry import Registry
 from toxbench.training.device import seeded
-from toxbench.training.loop import Trainer
-from toxbench.training.tricks import ALL, PLAIN, Tricks
+from toxbench.training.trainer import ALL, PLAIN, Trainer, Tricks
 
 pytestmark = pytest.mark.bench
 SEEDS = 5

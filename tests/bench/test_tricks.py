@@ -16,8 +16,7 @@ from toxbench.data.protocol import Split
 from toxbench.evaluation.early_stopping import epoch_scores
 from toxbench.plugin.registry import Registry
 from toxbench.training.device import choose_device, seeded
-from toxbench.training.loop import Trainer
-from toxbench.training.tricks import ALL, PLAIN, Tricks
+from toxbench.training.trainer import ALL, PLAIN, Trainer, Tricks
 
 pytestmark = pytest.mark.bench
 ROUNDS = 5

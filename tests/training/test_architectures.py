@@ -22,10 +22,9 @@ from toxbench.data.tokenization import Tokens, tokenise
 from toxbench.evaluation.early_stopping import epoch_scores
 from toxbench.plugin.registry import Registry
 from toxbench.training.device import choose_device, seeded
-from toxbench.training.dropout import CheapDropout
-from toxbench.training.loop import Trainer
-from toxbench.training.tricks import PLAIN, Tricks
-from toxbench.training.vocabulary import UsedRows, used_rows_only
+from toxbench.training.embedding import UsedRows, used_rows_only
+from toxbench.training.fast_dropout import CheapDropout
+from toxbench.training.trainer import PLAIN, Trainer, Tricks
 
 ROWS, LABELS = 24, 3
 SPLIT = Split(*np.split(np.arange(ROWS), [16, 20]))

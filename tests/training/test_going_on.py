@@ -13,10 +13,10 @@ from toxbench.data.tokenization import Tokens
 from toxbench.evaluation.early_stopping import EpochChoice, Patience, epoch_scores
 from toxbench.interruption import Stopped
 from toxbench.records import EpochRecord
-from toxbench.training.checkpoint import FileCheckpoints
-from toxbench.training.course import Trained
 from toxbench.training.device import choose_device, seeded
-from toxbench.training.loop import Trainer, looks
+from toxbench.training.optimizer import looks
+from toxbench.training.state import FileCheckpoints, Trained
+from toxbench.training.trainer import Trainer
 
 ROWS, LABELS = 48, 3
 SPLIT = Split(np.arange(32), np.arange(32, 40), np.arange(40, 48))

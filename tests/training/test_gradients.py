@@ -18,9 +18,8 @@ from toxbench.evaluation.early_stopping import epoch_scores
 from toxbench.plugin.contracts import Backbone
 from toxbench.plugin.registry import Registry
 from toxbench.training.device import choose_device
-from toxbench.training.loop import Trainer
-from toxbench.training.parameters import set_dropout
-from toxbench.training.tricks import Tricks
+from toxbench.training.optimizer import set_dropout
+from toxbench.training.trainer import Trainer, Tricks
 from toxbench.training.weights import WeightsChoice, WeightsFinder
 
 ROWS = 16

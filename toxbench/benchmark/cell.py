@@ -30,17 +30,17 @@ from toxbench.plugin.registry import Registry
 from toxbench.records import PARTS, CellKey, CellRecord, Cost, Environment, EpochRecord, Part
 from toxbench.store.manifest import Code, LoadedPlugin
 from toxbench.store.models import ModelStore
-from toxbench.training.checkpoint import (
+from toxbench.training.device import Device, PeakMemory
+from toxbench.training.process_group import ALONE, Group
+from toxbench.training.state import (
     Checkpoints,
     FileCheckpoints,
     Keeping,
     NoCheckpoints,
     SharedCheckpoints,
+    Trained,
 )
-from toxbench.training.course import Trained
-from toxbench.training.device import Device, PeakMemory
-from toxbench.training.distributed import ALONE, Group
-from toxbench.training.loop import Trainer
+from toxbench.training.trainer import Trainer
 
 OnEpoch = Callable[[EpochRecord], None]
 Probabilities = dict[Part, npt.NDArray[np.float32]]

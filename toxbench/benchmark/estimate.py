@@ -9,7 +9,7 @@ from toxbench.benchmark.candidates import BackboneCandidate
 from toxbench.benchmark.plan import Plan
 from toxbench.records import CellKey, EpochRecord
 from toxbench.settings import TrainSettings
-from toxbench.training.loop import looks
+from toxbench.training.optimizer import looks
 from toxbench.training.weights import parameter_counts
 
 _CHARACTERS_A_TOKEN = 4.5

@@ -32,9 +32,9 @@ from toxbench.settings import SPLIT_FILES, RunSettings, TrainSettings, seconds
 from toxbench.store.cells import CellStore
 from toxbench.store.models import Saved
 from toxbench.store.trials import find_tuned
-from toxbench.training.checkpoint import Keeping
 from toxbench.training.device import Device, choose_device
 from toxbench.training.place import ALONE, Place
+from toxbench.training.state import Keeping
 from toxbench.training.weights import (
     Weights,
     WeightsChoice,

@@ -24,7 +24,8 @@ from toxbench.report.leaderboard import leaderboard_table
 from toxbench.store.cells import CellStore
 from toxbench.store.manifest import note_code
 from toxbench.store.repair import remove_temporaries
-from toxbench.training.loop import DivergedError, looks
+from toxbench.training.optimizer import looks
+from toxbench.training.trainer import DivergedError
 
 _KINDS = {DivergedError.__name__: "diverged"}  # as the leaderboard names it
 

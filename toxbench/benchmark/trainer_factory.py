@@ -17,11 +17,11 @@ from toxbench.errors import PluginError
 from toxbench.plugin.contracts import Backbone
 from toxbench.plugin.modules import quiet_transformers
 from toxbench.settings import TrainSettings
-from toxbench.training.checkpoint import Checkpoints, NoCheckpoints
 from toxbench.training.device import Device, seeded
-from toxbench.training.distributed import ALONE, Group
 from toxbench.training.hub import sha256_of
-from toxbench.training.loop import Trainer
+from toxbench.training.process_group import ALONE, Group
+from toxbench.training.state import Checkpoints, NoCheckpoints
+from toxbench.training.trainer import Trainer
 from toxbench.training.weights import Weights, tokenizer_files
 
 if TYPE_CHECKING:

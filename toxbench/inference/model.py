@@ -15,7 +15,7 @@ from toxbench.plugin.contracts import Backbone
 from toxbench.plugin.modules import quiet_transformers
 from toxbench.plugin.registry import Registry
 from toxbench.store.models import WEIGHTS, ModelRecord, check_model
-from toxbench.training.batching import Batcher
+from toxbench.training.dataloader import Batcher
 from toxbench.training.device import Device, choose_device, seeded
 from toxbench.training.predictor import WIDTH_MULTIPLE, Predictor, Probabilities
 

@@ -32,7 +32,7 @@ from toxbench.training.device import (
     matrix_peak,
     wait_for_device,
 )
-from toxbench.training.loop import Trainer
+from toxbench.training.trainer import Trainer
 from toxbench.training.weights import WeightsChoice, WeightsFinder
 
 WARM_UP_BATCHES = 4

@@ -12,7 +12,7 @@ from toxbench.evaluation.metrics import average_precision
 from toxbench.evaluation.thresholds import Probabilities, choose_thresholds
 from toxbench.records import EpochRecord, Scores
 from toxbench.settings import TrainSettings
-from toxbench.training.loop import Trainer
+from toxbench.training.trainer import Trainer
 from toxbench.tuning.inner import InnerData
 
 SCORE = "micro_average_precision"

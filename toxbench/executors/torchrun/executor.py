@@ -23,8 +23,8 @@ from toxbench.executors.torchrun.coordinator import END, Board
 from toxbench.interruption import BySignal, Stopped
 from toxbench.plugin.registry import Registry
 from toxbench.records import EpochRecord
-from toxbench.training.distributed import Ranks, connected, from_the_first
-from toxbench.training.memory import OutOfMemoryError
+from toxbench.training.oom import OutOfMemoryError
+from toxbench.training.process_group import Ranks, connected, from_the_first
 
 _ALIKE = 10.0  # seconds within which processes fail that fail alike
 _SEEN = 5.0  # seconds after which it is known why another process has left a collective

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from toxbench.data.tokenization import Tokens
-from toxbench.training.batching import Batcher, epoch_batches, sorted_batches
+from toxbench.training.dataloader import Batcher, epoch_batches, sorted_batches
 
 TARGETS = np.eye(900, 3, dtype=np.uint8)
 

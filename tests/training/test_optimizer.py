@@ -14,8 +14,8 @@ from toxbench.data.tokenization import Tokens
 from toxbench.errors import PluginError
 from toxbench.plugin.registry import Registry
 from toxbench.training.device import choose_device
-from toxbench.training.loop import Trainer
-from toxbench.training.parameters import parameter_groups, set_dropout
+from toxbench.training.optimizer import parameter_groups, set_dropout
+from toxbench.training.trainer import Trainer
 
 LABELS = 3
 ARCHITECTURES = ("bert", "distilbert", "roberta")

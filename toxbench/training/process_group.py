@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from toxbench.data.protocol import Rows
 from toxbench.errors import CellsFailedError
-from toxbench.training.memory import OutOfMemoryError, retried
+from toxbench.training.oom import OutOfMemoryError, retried
 
 Result = TypeVar("Result")
 Values = npt.NDArray[np.float32]

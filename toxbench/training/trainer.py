@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,17 +17,47 @@ from toxbench.errors import CellsFailedError
 from toxbench.interruption import Stopped, never
 from toxbench.records import EpochRecord, Scores
 from toxbench.settings import TrainSettings
-from toxbench.training.batching import Batch, Batcher, epoch_batches
-from toxbench.training.checkpoint import Checkpoints, NoCheckpoints, State
-from toxbench.training.course import Backward, Course, Dropout, Trained
+from toxbench.training.dataloader import Batch, Batcher, epoch_batches
 from toxbench.training.device import Device, Precision
-from toxbench.training.distributed import ALONE, Group, Pass, Replica
-from toxbench.training.dropout import CheapDropout
+from toxbench.training.embedding import used_rows_only
+from toxbench.training.fast_dropout import CheapDropout
 from toxbench.training.losses import LOSSES, Loss
-from toxbench.training.parameters import parameter_groups, set_dropout
+from toxbench.training.optimizer import (
+    make_optimizer,
+    make_scheduler,
+    parameter_groups,
+    set_dropout,
+    steps_an_epoch,
+)
 from toxbench.training.predictor import WIDTH_MULTIPLE, Predictor, Probabilities
-from toxbench.training.tricks import ALL, Tricks
-from toxbench.training.vocabulary import used_rows_only
+from toxbench.training.process_group import ALONE, Group, Pass, Replica
+from toxbench.training.state import (
+    Backward,
+    Checkpoints,
+    Course,
+    Dropout,
+    NoCheckpoints,
+    State,
+    Trained,
+)
+
+
+@dataclass(frozen=True)
+class Tricks:
+    """Ways to compute the same in less time; tests/bench/test_tricks.py measures each.
+
+    Attributes:
+        cheap_dropout: masks from a pool of noise (`CheapDropout`); on the CPU only.
+        used_rows: of the token embedding, train only what the table uses (`used_rows_only`).
+    """
+
+    cheap_dropout: bool = True
+    used_rows: bool = True
+
+
+ALL = Tricks()
+PLAIN = Tricks(cheap_dropout=False, used_rows=False)
+
 
 Validate = Callable[[Targets, Probabilities], Scores]
 Keep = Callable[[Scores], bool]
@@ -337,42 +366,3 @@ class _Step:
     comments: int
     passes: Sequence[Pass]
     batches: Iterator[Batch]
-
-
-def make_optimizer(
-    groups: list[dict[str, Any]], settings: TrainSettings, device: Device
-) -> torch.optim.Optimizer:
-    """Return AdamW or Adam, fused into one kernel where the device has it."""
-    fused = device.kind in {"cpu", "cuda"}
-    if settings.optimizer == "adam":
-        return torch.optim.Adam(groups, fused=fused)
-    return torch.optim.AdamW(groups, fused=fused)
-
-
-def make_scheduler(
-    optimizer: torch.optim.Optimizer, settings: TrainSettings, row_count: int
-) -> torch.optim.lr_scheduler.LRScheduler:
-    """Return warm-up from 0, then linear decay to 0 or a constant rate."""
-    steps = settings.epochs * steps_an_epoch(settings, row_count)
-    warmup = round(settings.warmup * steps)
-
-    def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / (warmup + 1)
-        if settings.schedule == "constant":
-            return 1.0
-        return (steps - step) / max(1, steps - warmup)
-
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-
-
-def steps_an_epoch(settings: TrainSettings, row_count: int) -> int:
-    """Count the optimizer's steps in one pass over the train rows."""
-    batches = -(-row_count // settings.batch_size)
-    return -(-batches // settings.accumulation)
-
-
-def looks(settings: TrainSettings, row_count: int) -> int:
-    """Count the looks at the validation rows, of a training that nothing ends early."""
-    steps = settings.epochs * steps_an_epoch(settings, row_count)
-    return -(-steps // settings.eval_steps) if settings.eval_steps else settings.epochs

@@ -15,14 +15,9 @@ from toxbench.errors import PluginError
 from toxbench.evaluation.early_stopping import epoch_scores
 from toxbench.records import EpochRecord, Scores
 from toxbench.training.device import choose_device, seeded
-from toxbench.training.loop import (
-    DivergedError,
-    Trainer,
-    make_optimizer,
-    make_scheduler,
-)
-from toxbench.training.parameters import parameter_groups
+from toxbench.training.optimizer import make_optimizer, make_scheduler, parameter_groups
 from toxbench.training.predictor import checked_logits
+from toxbench.training.trainer import DivergedError, Trainer
 
 ROWS, LABELS = 48, 3
 SPLIT = Split(np.arange(32), np.arange(32, 40), np.arange(40, 48))

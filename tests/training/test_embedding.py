@@ -15,9 +15,8 @@ from toxbench.data.protocol import Split
 from toxbench.data.tokenization import Tokens
 from toxbench.evaluation.early_stopping import epoch_scores
 from toxbench.training.device import choose_device, seeded
-from toxbench.training.loop import Trainer
-from toxbench.training.tricks import PLAIN, Tricks
-from toxbench.training.vocabulary import UsedRows, used_rows_only
+from toxbench.training.embedding import UsedRows, used_rows_only
+from toxbench.training.trainer import PLAIN, Trainer, Tricks
 
 ROWS, LABELS = 24, 3
 PARTS = np.split(np.arange(ROWS), [16, 20])

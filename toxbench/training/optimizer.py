@@ -2,10 +2,12 @@
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from toxbench.errors import PluginError
 from toxbench.settings import TrainSettings
+from toxbench.training.device import Device
 
 
 def parameter_groups(
@@ -95,3 +97,42 @@ def _layer_list(module: nn.Module, head: tuple[str, ...]) -> tuple[str, int]:
         if not any(name.startswith(f"{other}.") for other, _ in lists)
     ]
     return max(outer, key=lambda found: found[1])
+
+
+def make_optimizer(
+    groups: list[dict[str, Any]], settings: TrainSettings, device: Device
+) -> torch.optim.Optimizer:
+    """Return AdamW or Adam, fused into one kernel where the device has it."""
+    fused = device.kind in {"cpu", "cuda"}
+    if settings.optimizer == "adam":
+        return torch.optim.Adam(groups, fused=fused)
+    return torch.optim.AdamW(groups, fused=fused)
+
+
+def make_scheduler(
+    optimizer: torch.optim.Optimizer, settings: TrainSettings, row_count: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """Return warm-up from 0, then linear decay to 0 or a constant rate."""
+    steps = settings.epochs * steps_an_epoch(settings, row_count)
+    warmup = round(settings.warmup * steps)
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        if settings.schedule == "constant":
+            return 1.0
+        return (steps - step) / max(1, steps - warmup)
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+def steps_an_epoch(settings: TrainSettings, row_count: int) -> int:
+    """Count the optimizer's steps in one pass over the train rows."""
+    batches = -(-row_count // settings.batch_size)
+    return -(-batches // settings.accumulation)
+
+
+def looks(settings: TrainSettings, row_count: int) -> int:
+    """Count the looks at the validation rows, of a training that nothing ends early."""
+    steps = settings.epochs * steps_an_epoch(settings, row_count)
+    return -(-steps // settings.eval_steps) if settings.eval_steps else settings.epochs

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from toxbench.training.dropout import CheapDropout
+from toxbench.training.fast_dropout import CheapDropout
 
 
 def test_the_share_scale_and_gradient_are_those_of_dropout() -> None:

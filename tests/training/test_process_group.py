@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from toxbench.training.distributed import ALONE, Ranks
+from toxbench.training.process_group import ALONE, Ranks
 
 ASKED = """
 import json, os, sys
 import numpy as np, torch
 import torch.distributed as dist
 from toxbench.errors import ToxbenchError
-from toxbench.training.distributed import Ranks, connected, from_the_first
+from toxbench.training.process_group import Ranks, connected, from_the_first
 
 rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 group, done = Ranks(rank, size), []
