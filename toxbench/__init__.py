@@ -36,7 +36,7 @@ from toxbench.settings import TrainSettings
 if TYPE_CHECKING:
     from toxbench.benchmark.api import compare, leaderboard, rescore, run
     from toxbench.inference.predict import predict
-    from toxbench.tuning.api import tune
+    from toxbench.tuning.tune import tune
 
 __version__ = "0.1.0"
 
@@ -88,7 +88,7 @@ def __getattr__(name: str) -> Any:
 
         return predict
     if name == "tune":
-        from toxbench.tuning.api import tune
+        from toxbench.tuning.tune import tune
 
         return tune
     raise AttributeError(f"module 'toxbench' has no attribute {name!r}")

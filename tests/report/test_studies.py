@@ -33,7 +33,7 @@ from toxbench.report.labels import label_table, label_tables
 from toxbench.report.leaderboard import leaderboard_table, terminal_tables
 from toxbench.report.tuning import importance_table, importances, study_plots, tuned_table
 from toxbench.store.cells import FoldRows, ProtocolRecord
-from toxbench.tuning.index import in_memory_study
+from toxbench.tuning.study import in_memory_study
 
 UNIT = FloatDistribution(0.0, 1.0)
 RATE = FloatDistribution(1e-5, 1e-3, log=True)

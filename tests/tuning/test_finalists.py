@@ -11,8 +11,8 @@ import toxbench
 from toxbench.benchmark.trainer_factory import Workbench
 from toxbench.errors import CellsFailedError
 from toxbench.settings import TrainSettings
-from toxbench.tuning.inner import InnerData
-from toxbench.tuning.training import OnEpoch, Result
+from toxbench.tuning.definition import InnerData
+from toxbench.tuning.trial import OnEpoch, Result
 
 if TYPE_CHECKING:
     from tuning.conftest import Search

@@ -18,7 +18,7 @@ from toxbench.data.table import Comments, read_comments
 from toxbench.errors import DataError
 from toxbench.plugin.registry import Registry
 from toxbench.settings import INNER_FOLDS, ColumnSettings, SplitSettings
-from toxbench.tuning.inner import InnerData, inner_data
+from toxbench.tuning.definition import InnerData, inner_data
 from toxbench.tuning.tune import plan_tuning
 
 

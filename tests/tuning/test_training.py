@@ -18,8 +18,8 @@ from toxbench.records import WeightsRecord
 from toxbench.settings import SplitSettings
 from toxbench.training.device import choose_device
 from toxbench.training.weights import Weights
-from toxbench.tuning.inner import InnerData, inner_data
-from toxbench.tuning.training import Result, score_of, train_on_folds
+from toxbench.tuning.definition import InnerData, inner_data
+from toxbench.tuning.trial import Result, score_of, train_on_folds
 
 SETTINGS = TrainSettings(
     epochs=2, max_length=16, batch_size=8, learning_rate=3e-3, head_learning_rate=3e-2

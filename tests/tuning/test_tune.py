@@ -24,8 +24,7 @@ from toxbench.errors import CellsFailedError, DataError, SettingsError, StorageE
 from toxbench.plugin.registry import Registry
 from toxbench.records import CellKey, TrialRecord
 from toxbench.store.cells import read_cell
-from toxbench.tuning.api import SilentSearch
-from toxbench.tuning.tune import plan_tuning, run_tuning
+from toxbench.tuning.tune import SilentSearch, plan_tuning, run_tuning
 
 if TYPE_CHECKING:
     from tuning.conftest import Search

@@ -40,7 +40,7 @@ def report(folder: Path | None, opens: bool, **values: Any) -> None:
 
 def _importances(trials: "Sequence[TrialRecord]") -> Mapping[str, float]:
     from toxbench.report.tuning import importances
-    from toxbench.tuning.index import in_memory_study
+    from toxbench.tuning.study import in_memory_study
 
     return importances(in_memory_study(trials))
 

@@ -138,8 +138,8 @@ def _print_importance(results: Path, registry: "Registry") -> None:
     from toxbench.report.tuning import importance_table, importances
     from toxbench.store.cells import find_store
     from toxbench.store.trials import TUNING, TrialStore
-    from toxbench.tuning.index import in_memory_study
-    from toxbench.tuning.outcome import write_study
+    from toxbench.tuning.results import write_study
+    from toxbench.tuning.study import in_memory_study
 
     tuning = find_store(results).folder / TUNING
     folders = sorted(path.parent for path in tuning.glob("*/trials"))

@@ -4,12 +4,58 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from toxbench.benchmark.candidates import BackboneCandidate
+from toxbench.data.protocol import Protocol, Split
+from toxbench.data.splits import draw_folds
+from toxbench.data.table import Comments
+from toxbench.errors import DataError
 from toxbench.plugin.contracts import Dimension
-from toxbench.settings import TuneSettings, digest
+from toxbench.settings import INNER_FOLDS, SplitSettings, TuneSettings, digest
 from toxbench.training.device import Device
-from toxbench.tuning.inner import InnerData
-from toxbench.tuning.sampling import grid_points
+from toxbench.tuning.sampler import grid_points
+
+
+@dataclass(frozen=True, eq=False)
+class InnerData:
+    """A table that test rows were never part of, and its folds."""
+
+    comments: Comments
+    folds: tuple[Split, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        """Sha256 of these rows and folds: test rows, and their labels, do not change it."""
+        return Protocol(self.comments, self.folds, {}).fingerprint
+
+
+def inner_data(protocol: Protocol, split: SplitSettings, seed: int) -> InnerData:
+    """Copy the rows that are not test rows, and cut them into `INNER_FOLDS` folds.
+
+    Each fold's ``validation`` is one of the parts, its ``train`` the others, its ``test`` empty;
+    rows are counted in the new table. They are drawn as the protocol's own folds are: what must
+    not be torn apart there is not torn apart here.
+
+    Raises:
+        DataError: too few rows, or a fold without a positive validation entry.
+    """
+    outer = protocol.folds[0]
+    rows = np.sort(np.concatenate([outer.train, outer.validation]))
+    comments = protocol.comments.take(rows)
+    if len(rows) < 2 * INNER_FOLDS:
+        raise DataError(
+            f"{len(rows)} rows beside the test rows are too few to tune on; bring more rows"
+        )
+    inner = SplitSettings(
+        split=split.split, folds=INNER_FOLDS, validation_size=0.0, split_seed=seed
+    )
+    drawn = draw_folds(comments, inner)
+    folds = tuple(Split(fold.train, fold.test, fold.validation) for fold in drawn)
+    if not all(comments.targets[fold.validation].any() for fold in folds):
+        raise DataError("too few positive rows to tune on: an inner fold has none to validate with")
+    return InnerData(comments, folds)
+
 
 UNLIMITED = 10**6
 

@@ -17,11 +17,9 @@ from toxbench.records import TrialRecord
 from toxbench.settings import DEFAULT_TRIALS, INNER_FOLDS, TrainSettings, digest, seconds
 from toxbench.store.trials import TrialStore
 from toxbench.tuning.definition import UNLIMITED, Definition
-from toxbench.tuning.index import Changed, Enough, StudyIndex
-from toxbench.tuning.sampling import Sampler, make_pruner
-from toxbench.tuning.trial import Configuration, TrialSetup
-from toxbench.tuning.work import TrialWork
-from toxbench.tuning.worker import Worker
+from toxbench.tuning.sampler import Sampler, make_pruner
+from toxbench.tuning.study import Changed, Enough, StudyIndex, Worker
+from toxbench.tuning.trial import Configuration, TrialSetup, TrialWork
 
 _FIRST_SEED = 10_001  # beyond the seeds of any run
 

@@ -1,13 +1,16 @@
 """One trial: trained, ended early or failed, and in every case recorded."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from statistics import fmean
 from typing import Literal
 
+import numpy as np
 from optuna.distributions import distribution_to_json
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import Trial
 
 from toxbench.benchmark.candidates import (
@@ -18,18 +21,97 @@ from toxbench.benchmark.candidates import (
 )
 from toxbench.benchmark.feedback import SearchFeedback
 from toxbench.benchmark.trainer_factory import Workbench
+from toxbench.data.table import Targets
 from toxbench.errors import StorageError
+from toxbench.evaluation.metrics import average_precision
+from toxbench.evaluation.thresholds import Probabilities, choose_thresholds
 from toxbench.executors.base import Fault, Job, Setup
 from toxbench.interruption import Interruption
 from toxbench.plugin.registry import Registry
-from toxbench.records import EpochRecord, TrialRecord
+from toxbench.records import EpochRecord, Scores, TrialRecord
 from toxbench.report.words import printable
 from toxbench.settings import TrainSettings
 from toxbench.store.private import scrubbed
 from toxbench.training.device import Device
-from toxbench.tuning.inner import InnerData
-from toxbench.tuning.sampling import pruning_step
-from toxbench.tuning.training import Result, score_of, train_on_folds
+from toxbench.training.trainer import Trainer
+from toxbench.tuning.definition import Definition, InnerData
+from toxbench.tuning.sampler import pruning_step
+from toxbench.tuning.study import Drawn, StudyIndex
+
+SCORE = "micro_average_precision"
+
+OnEpoch = Callable[[int, EpochRecord], None]  # place of the fold, counted from 0, and the epoch
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a configuration did.
+
+    Attributes:
+        scores: micro average precision of each fold, after its last epoch.
+        thresholds: rule -> threshold per label, chosen on the validation rows of all its folds.
+    """
+
+    scores: tuple[float, ...]
+    thresholds: dict[str, tuple[float, ...]]
+
+
+def train_on_folds(
+    bench: Workbench,
+    data: InnerData,
+    folds: Sequence[int],
+    settings: TrainSettings,
+    seed: int,
+    on_epoch: OnEpoch,
+) -> Result:
+    """Train on one inner fold after the other, and score the last epoch on its validation rows.
+
+    Args:
+        bench: of the table in ``data``.
+        data: rows that are not test rows.
+        folds: which of its folds.
+        settings: how to train; the last epoch counts, whatever ``selection`` says.
+        seed: of every training.
+        on_epoch: called after each epoch; what it raises ends the training.
+
+    Raises:
+        CellsFailedError: the training diverged.
+        PluginError: the backbone breaks its contract.
+    """
+    scores: list[float] = []
+    targets: list[Targets] = []
+    probabilities: list[Probabilities] = []
+    for place, fold in enumerate(folds):
+        work = partial(_train, data, fold, seed, place, on_epoch)
+        (last, predicted), _ = bench.with_trainer(settings, seed, work)
+        scores.append(last)
+        targets.append(data.comments.targets[data.folds[fold].validation])
+        probabilities.append(predicted)
+    thresholds = choose_thresholds(np.concatenate(targets), np.concatenate(probabilities))
+    return Result(tuple(scores), thresholds)
+
+
+def score_of(scores: Scores) -> float:
+    """Return the objective's value after an epoch; inner folds always have a positive."""
+    value = scores[SCORE]
+    return 0.0 if value is None else value
+
+
+def _train(
+    data: InnerData, fold: int, seed: int, place: int, on_epoch: OnEpoch, trainer: Trainer
+) -> tuple[float, Probabilities]:
+    """Train on one fold; return score and validation probabilities of the last epoch."""
+    last: list[Probabilities] = []
+
+    def validate(targets: Targets, probabilities: Probabilities) -> Scores:
+        last[:] = [probabilities]
+        return {SCORE: average_precision(targets, probabilities)}
+
+    trained = trainer.train(
+        data.folds[fold], seed, validate, lambda scores: True, lambda e: on_epoch(place, e)
+    )
+    return score_of(trained.epochs[-1].validation), last[0]
+
 
 Heard = tuple[int, EpochRecord]  # the place of a fold, counted from 0, and an epoch of it
 State = Literal["complete", "pruned", "failed"]
@@ -251,3 +333,84 @@ def _same(known: Sequence[TrialRecord], configuration: Configuration) -> TrialRe
         ),
         None,
     )
+
+
+class TrialWork:
+    """Makes tasks of the trials of a study, and hears of them."""
+
+    def __init__(self, definition: Definition, index: StudyIndex, feedback: SearchFeedback) -> None:
+        self._definition = definition
+        self._index = index
+        self._feedback = feedback
+
+    def tasks(
+        self,
+        drawn: Iterable[Drawn | None],
+        configure: Callable[[Trial, int], Configuration],
+        known: Sequence[TrialRecord],
+    ) -> Iterator[TrialTask | None]:
+        """Yield trials to train; commit at once what the very same training gave before.
+
+        Raises:
+            StorageError, SQLAlchemyError, OptunaError: no trial's fault.
+        """
+        for one in drawn:
+            if one is None:
+                yield None
+                continue
+            trial, slot = one
+            try:
+                configuration = configure(trial, slot)
+            except UpdateFinishedTrialError:  # taken for lost meanwhile
+                self._index.leave(one)
+                continue
+            task = TrialTask(
+                candidate=self._definition.candidate,
+                device=self._definition.device,
+                configuration=configuration,
+                trial=trial,
+                slot=slot,
+                log=TrialLog(trial, configuration, self._feedback),
+            )
+            same = repeated(self._definition.name, task, known)
+            if same is None:
+                yield task
+            else:
+                self.started(task)
+                self._commit(task, same)
+
+    def started(self, task: TrialTask) -> None:
+        """A trial begins."""
+        task.log.begin()
+        self._feedback.trial_started(
+            self._definition.candidate.name,
+            task.trial.number,
+            task.configuration.default,
+            task.log.epochs_planned,
+        )
+
+    def heard(self, task: TrialTask, report: Heard) -> bool:
+        """Note an epoch; end the trial where going on is not worth it, or others have it."""
+        try:
+            task.log.hear(*report)
+        except EndedError as ended:
+            record = record_of(self._definition.name, task, None, "pruned", str(ended))
+            self._commit(task, record)
+            return False
+        except UpdateFinishedTrialError:  # taken for lost meanwhile
+            self._index.leave((task.trial, task.slot))
+            return False
+        return True
+
+    def done(self, task: TrialTask, result: Result) -> None:
+        """A trial has its score."""
+        self._commit(task, record_of(self._definition.name, task, result, "complete"))
+
+    def failed(self, task: TrialTask, fault: Fault) -> None:
+        """A trial has none."""
+        self._commit(task, failed(self._definition.name, task, fault))
+
+    def _commit(self, task: TrialTask, record: TrialRecord) -> None:
+        signed = self._index.commit((task.trial, task.slot), record)
+        if signed is not None:
+            self._feedback.trial_finished(self._definition.candidate.name, signed)

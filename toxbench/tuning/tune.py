@@ -7,29 +7,31 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import pandas as pd
 from optuna.storages import RDBStorage
 
+from toxbench.benchmark.api import Silent, leaderboard
 from toxbench.benchmark.candidates import BackboneCandidate, BaselineCandidate
 from toxbench.benchmark.cell import code_of
-from toxbench.benchmark.feedback import Feedback, SearchFeedback
+from toxbench.benchmark.feedback import Feedback, SearchFeedback, SearchProgress
 from toxbench.benchmark.plan import Plan, check_length, command_of, make_plan
 from toxbench.benchmark.resources import executor_for_trials
 from toxbench.benchmark.run import run_plan
-from toxbench.config import layered, preset
+from toxbench.config import layered, preset, read_config, run_settings
 from toxbench.errors import CellsFailedError, SettingsError
 from toxbench.plugin.contracts import Choice, Dimension
 from toxbench.plugin.registry import Registry
+from toxbench.records import EpochRecord, TrialRecord
 from toxbench.settings import RunSettings, TrainSettings, TuneSettings
 from toxbench.store.manifest import note_code
 from toxbench.store.repair import set_aside_damaged
 from toxbench.store.trials import FILE, TUNING, TrialStore, read_tuned
-from toxbench.tuning.definition import Definition
-from toxbench.tuning.inner import inner_data
-from toxbench.tuning.outcome import write_outcome
+from toxbench.tuning.definition import Definition, inner_data
+from toxbench.tuning.results import write_outcome
 from toxbench.tuning.search import Search
 from toxbench.tuning.space import checked_space, parse_dimension
 from toxbench.tuning.storage import check_url, database_errors, open_storage, sqlite_url
-from toxbench.tuning.worker import Worker
+from toxbench.tuning.study import Worker
 
 SEEDS = 5
 
@@ -198,3 +200,58 @@ def _space(
             longest_settings = base.model_copy(update={"max_length": length})
             check_length(candidate.name, candidate.weights, longest_settings)
     return space
+
+
+class SilentSearch(Silent):
+    """Feedback that says nothing of a search either."""
+
+    def trial_started(self, backbone: str, number: int, default: bool, epochs: int) -> None:
+        """Say nothing."""
+
+    def trial_epoch(self, number: int, epoch: EpochRecord) -> None:
+        """Say nothing."""
+
+    def trial_finished(self, backbone: str, record: TrialRecord) -> None:
+        """Say nothing."""
+
+    def search_progress(self, progress: SearchProgress) -> None:
+        """Say nothing."""
+
+
+def tune(
+    data: Path | str | None = None,
+    *,
+    tune: Mapping[str, Any] | None = None,
+    config: Path | str | None = None,
+    **settings: Any,
+) -> pd.DataFrame:
+    """Search hyperparameters, evaluate what was found, and return the leaderboard.
+
+    What was finished already is not trained again. Afterwards ``run(..., tuned=True)`` puts the
+    rows of the default settings beside the tuned ones.
+
+    Args:
+        data: CSV, TSV, Parquet or JSON lines; default the synthetic sample.
+        tune: fields of `toxbench.settings.TuneSettings`: ``trials``, ``budget``, ``sampler``,
+            ``pruner``, ``space`` and more.
+        config: TOML file with the same keys; what is passed here wins.
+        settings: as `toxbench.run`; training settings that are set are not searched, and
+            ``seeds`` is 5 unless it is set.
+
+    Returns:
+        as `toxbench.leaderboard`.
+
+    Raises:
+        toxbench.errors.ToxbenchError: with an exit code.
+    """
+    flags = {name: value for name, value in settings.items() if value is not None}
+    flags |= {"data": data} if data is not None else {}
+    flags |= {"tune": dict(tune)} if tune else {}
+    below = read_config(Path(config)) if config is not None else {}
+    asked = run_settings(with_tuning_seeds(below), flags)
+    registry = Registry.discover(asked.plugins)
+    planned = plan_tuning(asked, registry)
+    outcome = run_tuning(planned, registry, SilentSearch())
+    if outcome.failures:
+        raise CellsFailedError("; ".join(outcome.failures))
+    return leaderboard(planned.plan.store.folder)

@@ -13,12 +13,7 @@ from optuna.trial import TrialState
 
 from toxbench import Choice, Range, Space, TrainSettings, fine_tuning_space
 from toxbench.settings import TuneSettings
-from toxbench.tuning.sampling import (
-    PRUNING_STEPS,
-    Sampler,
-    make_pruner,
-    pruning_step,
-)
+from toxbench.tuning.sampler import PRUNING_STEPS, Sampler, make_pruner, pruning_step
 from toxbench.tuning.space import checked_space
 
 BASE = TrainSettings()

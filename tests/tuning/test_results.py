@@ -27,9 +27,8 @@ from toxbench.settings import TuneSettings
 from toxbench.store.trials import TrialStore, find_tuned, read_tuned
 from toxbench.training.device import choose_device
 from toxbench.training.weights import Weights
-from toxbench.tuning.definition import Definition
-from toxbench.tuning.inner import InnerData
-from toxbench.tuning.outcome import CSV_FILE, tuned_settings, write_outcome, write_study
+from toxbench.tuning.definition import Definition, InnerData
+from toxbench.tuning.results import CSV_FILE, tuned_settings, write_outcome, write_study
 from toxbench.tuning.search import Found
 
 PLOTS = {"history.svg", "importance.svg", "parallel-coordinates.svg", "slices.svg"}

@@ -13,9 +13,9 @@ from toxbench.report.words import printable
 from toxbench.settings import INNER_FOLDS, TrainSettings
 from toxbench.store.trials import FILE, TrialStore, write_tuned
 from toxbench.tuning.definition import Definition
-from toxbench.tuning.index import in_memory_study
 from toxbench.tuning.search import Found
 from toxbench.tuning.space import described
+from toxbench.tuning.study import in_memory_study
 
 CSV_FILE = "trials.csv"
 
