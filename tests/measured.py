@@ -11,7 +11,6 @@ from support import make_comments
 from toxbench.benchmark.plan import make_protocol
 from toxbench.data.groups import row_groups
 from toxbench.data.splits import draw_folds
-from toxbench.data.table import Targets
 from toxbench.evaluation.metrics import Predictions, is_constant, predict
 from toxbench.evaluation.thresholds import HALF, choose_thresholds
 from toxbench.records import (
@@ -27,6 +26,7 @@ from toxbench.records import (
 from toxbench.settings import SplitSettings
 from toxbench.store.cells import ProtocolRecord, protocol_record
 from toxbench.store.rows import StoredRows
+from toxbench.util.arrays import Targets
 
 if TYPE_CHECKING:
     from toxbench.leaderboard.pool import Cell

@@ -14,7 +14,6 @@ from transformers import DataCollatorWithPadding, PrinterCallback, TrainingArgum
 from transformers import Trainer as TransformersTrainer
 
 from toxbench.config import PRESETS
-from toxbench.data.protocol import Rows
 from toxbench.plugin.contracts import Backbone
 from toxbench.plugin.modules import quiet_transformers
 from toxbench.speed.measure import (
@@ -26,6 +25,7 @@ from toxbench.speed.measure import (
     warm_up,
 )
 from toxbench.training.device import Device, seeded
+from toxbench.util.arrays import Rows
 
 # Slow variants are timed on a random sample of comments, and the epoch is extrapolated.
 _BATCHES_OF_DEFAULT_TRAINER = 10

@@ -17,7 +17,7 @@ from support import install_plugin, write_checkpoint, write_table
 
 from toxbench.errors import SettingsError
 from toxbench.store.cells import CellStore
-from toxbench.training.place import ALONE, Place
+from toxbench.util.torchrun import ALONE, Place
 
 Command = Callable[..., tuple[int, str]]
 ROWS = 66  # 49 of them for training: of seven steps of 8 comments, the last has one

@@ -7,7 +7,6 @@ import numpy.typing as npt
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
-from toxbench.data.table import Targets
 from toxbench.evaluation import bootstrap as module
 from toxbench.evaluation.bootstrap import (
     MOST_UNITS,
@@ -20,7 +19,8 @@ from toxbench.evaluation.bootstrap import (
     t_stretch,
 )
 from toxbench.evaluation.power import ErrorModel
-from toxbench.evaluation.row_counts import HEADLINES, Counts, Floats, row_counts
+from toxbench.evaluation.row_counts import HEADLINES, row_counts
+from toxbench.util.arrays import Counts, Floats, Targets
 
 Predictions = npt.NDArray[np.uint8]  # [seed, row, label]
 Units = npt.NDArray[np.int64]

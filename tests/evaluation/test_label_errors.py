@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from toxbench.data.table import Targets
 from toxbench.evaluation.label_errors import (
     Suspect,
     disagreements,
@@ -16,7 +15,7 @@ from toxbench.evaluation.label_errors import (
     row_losses,
     suspects,
 )
-from toxbench.evaluation.row_counts import Floats
+from toxbench.util.arrays import Floats, Targets
 
 SEEDS = range(5)
 

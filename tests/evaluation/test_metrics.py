@@ -10,7 +10,6 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from toxbench.data.table import Targets
 from toxbench.evaluation.definitions import METRICS
 from toxbench.evaluation.metrics import (
     DEFINITIONS,
@@ -21,6 +20,7 @@ from toxbench.evaluation.metrics import (
     label_table,
     predict,
 )
+from toxbench.util.arrays import Targets
 
 SKLEARN = {"f1": f1_score, "precision": precision_score, "recall": recall_score}
 Case = tuple[Targets, Probabilities, list[float]]

@@ -22,7 +22,6 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from toxbench.data.table import Targets
 from toxbench.evaluation.definitions import METRICS
 from toxbench.evaluation.metrics import (
     Probabilities,
@@ -32,6 +31,7 @@ from toxbench.evaluation.metrics import (
     label_table,
 )
 from toxbench.records import Scores
+from toxbench.util.arrays import Targets
 
 Case = tuple[Targets, Probabilities, list[float]]
 Score = Callable[..., float]

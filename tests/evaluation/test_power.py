@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from toxbench.data.table import Targets
 from toxbench.evaluation.power import ErrorModel, detectable_difference
 from toxbench.evaluation.row_counts import HEADLINES
+from toxbench.util.arrays import Targets
 
 
 def table(rows: int) -> Targets:

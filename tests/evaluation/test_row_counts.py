@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from toxbench.data.table import Targets
 from toxbench.evaluation.metrics import evaluate, predict
 from toxbench.evaluation.row_counts import COUNTS, HEADLINES, SCORES, row_counts
+from toxbench.util.arrays import Targets
 
 
 def scores(targets: Targets, predictions: npt.NDArray[np.uint8]) -> dict[str, float]:

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from toxbench.data.table import Targets
 from toxbench.evaluation.bootstrap import jackknife_error
 from toxbench.evaluation.metrics import Probabilities, average_precision
+from toxbench.util.arrays import Targets
 
 
 def mean(targets: Targets, probabilities: Probabilities) -> float:

@@ -16,8 +16,8 @@ from toxbench.leaderboard.rows import Leaderboard
 from toxbench.records import CellKey, FailureRecord
 from toxbench.report.leaderboard import leaderboard_table
 from toxbench.store.cells import CellStore
-from toxbench.store.private import scrubbed
 from toxbench.store.rows import write_rows
+from toxbench.util.redact import scrubbed
 
 PLUGIN = """
 import os

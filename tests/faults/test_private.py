@@ -12,7 +12,7 @@ import pytest
 from plugin_site import write_plugin
 from support import write_table
 
-from toxbench.store.private import scrubbed
+from toxbench.util.redact import scrubbed
 
 pytestmark = pytest.mark.faults(44)
 TOKEN = "hf_secretsecretsecret"  # noqa: S105 - nobody's

@@ -11,8 +11,8 @@ from toxbench.leaderboard.rows import Leaderboard, Row, Statistic, columns
 from toxbench.records import Audit
 from toxbench.report.labels import label_table, label_tables
 from toxbench.report.leaderboard import leaderboard_table, records, terminal_tables
-from toxbench.report.words import millions
 from toxbench.store.cells import FoldRows, ProtocolRecord
+from toxbench.util.text import millions
 
 PROTOCOL = ProtocolRecord(
     name="comments.csv",

@@ -11,12 +11,12 @@ from toxbench import TrainSettings, first_token_classifier
 from toxbench.data.protocol import Split
 from toxbench.data.tokenization import Tokens
 from toxbench.evaluation.early_stopping import EpochChoice, Patience, epoch_scores
-from toxbench.interruption import Stopped
 from toxbench.records import EpochRecord
 from toxbench.training.device import choose_device, seeded
 from toxbench.training.optimizer import looks
 from toxbench.training.state import FileCheckpoints, Trained
 from toxbench.training.trainer import Trainer
+from toxbench.util.signals import Stopped
 
 ROWS, LABELS = 48, 3
 SPLIT = Split(np.arange(32), np.arange(32, 40), np.arange(40, 48))
@@ -176,7 +176,7 @@ def test_a_state_that_is_not_exactly_this_trainings_is_not_used(
 def test_signals_are_held_back_and_then_given_back() -> None:
     import signal
 
-    from toxbench.interruption import BySignal
+    from toxbench.util.signals import BySignal
 
     heard: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))

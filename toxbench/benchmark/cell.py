@@ -16,7 +16,7 @@ import torch
 from toxbench.benchmark.candidates import BackboneCandidate, BaselineCandidate, Candidate, CellTask
 from toxbench.benchmark.save_model import write_model
 from toxbench.benchmark.trainer_factory import Workbench
-from toxbench.data.protocol import Protocol, Rows, Split
+from toxbench.data.protocol import Protocol, Split
 from toxbench.data.table import Comments
 from toxbench.data.text_array import taken
 from toxbench.errors import PluginError, StorageError
@@ -24,7 +24,6 @@ from toxbench.evaluation.early_stopping import EpochChoice, Patience, epoch_scor
 from toxbench.evaluation.metrics import measure
 from toxbench.evaluation.thresholds import choose_thresholds
 from toxbench.executors.base import Fault, Setup
-from toxbench.interruption import Interruption
 from toxbench.plugin.contracts import Predict
 from toxbench.plugin.registry import Registry
 from toxbench.records import PARTS, CellKey, CellRecord, Cost, Environment, EpochRecord, Part
@@ -41,6 +40,8 @@ from toxbench.training.state import (
     Trained,
 )
 from toxbench.training.trainer import Trainer
+from toxbench.util.arrays import Rows
+from toxbench.util.signals import Interruption
 
 OnEpoch = Callable[[EpochRecord], None]
 Probabilities = dict[Part, npt.NDArray[np.float32]]

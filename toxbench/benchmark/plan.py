@@ -33,7 +33,6 @@ from toxbench.store.cells import CellStore
 from toxbench.store.models import Saved
 from toxbench.store.trials import find_tuned
 from toxbench.training.device import Device, choose_device
-from toxbench.training.place import ALONE, Place
 from toxbench.training.state import Keeping
 from toxbench.training.weights import (
     Weights,
@@ -41,6 +40,7 @@ from toxbench.training.weights import (
     WeightsFinder,
     checkpoint_config,
 )
+from toxbench.util.torchrun import ALONE, Place
 
 _GROUPS = ("columns", "train", "split")  # whose fields are options of their own
 _PLAIN = ("preset", "seeds", "device", "workers", "cpus_per_cell", "cell_timeout", "tuned")

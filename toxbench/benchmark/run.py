@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from toxbench.atomic import write_atomically
 from toxbench.benchmark.candidates import BackboneCandidate, Candidate, CellTask, cell_tasks
 from toxbench.benchmark.cell import CellSetup, Computed, code_of
 from toxbench.benchmark.estimate import TimeLeft, operations
@@ -26,6 +25,7 @@ from toxbench.store.manifest import note_code
 from toxbench.store.repair import remove_temporaries
 from toxbench.training.optimizer import looks
 from toxbench.training.trainer import DivergedError
+from toxbench.util.atomic import write_atomically
 
 _KINDS = {DivergedError.__name__: "diverged"}  # as the leaderboard names it
 

@@ -12,7 +12,6 @@ from safetensors.numpy import load_file, save_file
 from safetensors.torch import save_model
 from torch import nn
 
-from toxbench.atomic import unwritable
 from toxbench.benchmark.plan import Plan
 from toxbench.errors import PluginError
 from toxbench.evaluation.definitions import HALF
@@ -23,6 +22,7 @@ from toxbench.report.model_card import HEAD, TITLE, USE, Rounding, model_card
 from toxbench.store.cells import Probabilities
 from toxbench.store.models import PROBABILITIES, WEIGHTS, ModelRecord, Saved, validation_score
 from toxbench.training.weights import of_the_disk, tokenizer_files
+from toxbench.util.atomic import unwritable
 
 _CONFIGS = ("config.json", "tokenizer_config.json")
 

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 from typing import Protocol as Interface
 
-from toxbench.atomic import make_folder
 from toxbench.executors.spawn import end_child, leave_with_parent, start_child
 from toxbench.plugin.contracts import Tracker
 from toxbench.plugin.registry import Listener, Registered, Registry
 from toxbench.records import CellRecord
-from toxbench.report.words import duration
 from toxbench.settings import digest
+from toxbench.util.atomic import make_folder
+from toxbench.util.text import duration
 
 _GRACE = 10.0  # seconds to finish what was heard, after the run's process is gone
 _TOLD = ".told"

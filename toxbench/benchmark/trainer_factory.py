@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import nn
 
-from toxbench.atomic import cache_folder
 from toxbench.data.table import Comments
 from toxbench.data.tokenization import Tokens, tokenise
 from toxbench.errors import PluginError
@@ -23,6 +22,7 @@ from toxbench.training.process_group import ALONE, Group
 from toxbench.training.state import Checkpoints, NoCheckpoints
 from toxbench.training.trainer import Trainer
 from toxbench.training.weights import Weights, tokenizer_files
+from toxbench.util.atomic import cache_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

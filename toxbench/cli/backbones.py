@@ -14,8 +14,8 @@ def backbones(plugins: tuple[str, ...] | None, debug: bool) -> None:
     from toxbench.cli.console import print_tables
     from toxbench.plugin.contracts import Table
     from toxbench.plugin.registry import Registry
-    from toxbench.report.words import millions, printable
     from toxbench.training.weights import parameters_here
+    from toxbench.util.text import millions, printable
 
     registry = Registry.discover(plugins)
     rows = []

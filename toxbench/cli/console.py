@@ -17,7 +17,7 @@ from toxbench.plugin.registry import Registry
 from toxbench.report.labels import label_table, label_tables
 from toxbench.report.leaderboard import leaderboard_table, terminal_tables
 from toxbench.report.terminal import lines
-from toxbench.report.words import inert
+from toxbench.util.text import inert
 
 Style = Literal["", "error", "warning", "strong"]
 _LOOKS: dict[Style, dict[str, str | bool]] = {

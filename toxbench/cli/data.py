@@ -16,8 +16,8 @@ from toxbench.cli.options import (
     used,
 )
 from toxbench.errors import SettingsError
-from toxbench.report.words import printable
 from toxbench.settings import RunSettings, SplitSettings
+from toxbench.util.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -97,8 +97,8 @@ def check(file: Path, debug: bool, **values: Any) -> None:
 @click.option("--debug", is_flag=True, help="Show a traceback with every error.")
 def sample(file: Path, debug: bool) -> None:
     """Write the built-in synthetic sample to OUT.csv."""
-    from toxbench.atomic import write_atomically
     from toxbench.data.synthetic import sample_frame
+    from toxbench.util.atomic import write_atomically
 
     frame = sample_frame()
     write_atomically(file, frame.to_csv(index=False, lineterminator="\n").encode("utf-8"))

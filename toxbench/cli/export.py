@@ -6,7 +6,7 @@ import click
 
 from toxbench.cli.console import say
 from toxbench.cli.options import FilePath, plugins_option, results_option
-from toxbench.report.words import printable
+from toxbench.util.text import printable
 
 
 @click.command(short_help="Write the best stored model for transformers alone.")

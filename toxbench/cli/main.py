@@ -9,7 +9,6 @@ from contextlib import suppress
 
 import click
 
-from toxbench.atomic import NO_ROOM
 from toxbench.cli.backbones import backbones
 from toxbench.cli.compare import compare
 from toxbench.cli.console import say
@@ -24,13 +23,14 @@ from toxbench.cli.report import report
 from toxbench.cli.rescore import rescore
 from toxbench.cli.run import run
 from toxbench.cli.show import show
-from toxbench.cli.signals import Ended, ending_in_order
 from toxbench.cli.speed import speed
 from toxbench.cli.torchrun import Spread
 from toxbench.cli.tune import tune
 from toxbench.errors import SettingsError, StorageError, ToxbenchError
-from toxbench.report.words import printable
-from toxbench.training.place import ALONE, Place
+from toxbench.util.atomic import NO_ROOM
+from toxbench.util.signals import Ended, ending_in_order
+from toxbench.util.text import printable
+from toxbench.util.torchrun import ALONE, Place
 
 EXIT_CODES = (
     "Exit codes: 0 ok, 1 bug, 2 usage or settings, 3 data, 4 plugin, 5 some cells failed, "

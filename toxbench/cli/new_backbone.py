@@ -14,8 +14,8 @@ from toxbench.cli.console import say
 from toxbench.cli.options import FilePath, plugins_option
 from toxbench.errors import SettingsError
 from toxbench.plugin.registry import Registry, is_name
-from toxbench.report.words import printable
 from toxbench.settings import possible_path
+from toxbench.util.text import printable
 
 # Template -> file of the distribution.
 _FILES = {

@@ -21,8 +21,8 @@ from toxbench.config import layered
 from toxbench.errors import SettingsError
 from toxbench.evaluation.definitions import HALF, RULES
 from toxbench.plugin.contracts import Table
-from toxbench.report.words import printable
 from toxbench.settings import ColumnSettings
+from toxbench.util.text import printable
 
 if TYPE_CHECKING:
     from toxbench.inference.input import Block

@@ -18,7 +18,7 @@ from rich.progress import (
 from toxbench.benchmark.feedback import Failure, SearchProgress
 from toxbench.cli.console import Style, has_colour, say
 from toxbench.records import CellKey, CellRecord, EpochRecord, TrialRecord
-from toxbench.report.words import duration, printable
+from toxbench.util.text import duration, printable
 
 _LOOKS: dict[Style, str] = {"": "", "error": "red", "warning": "yellow", "strong": "bold"}
 

@@ -24,10 +24,10 @@ def report(folder: Path | None, opens: bool, **values: Any) -> None:
     One file that needs nothing else: pictures with their numbers, what leaks, and how to get the
     same numbers again. It holds no comment without --show-text.
     """
-    from toxbench.atomic import write_atomically
     from toxbench.report.html.load import load_findings
     from toxbench.report.html.page import FILE, render_report
     from toxbench.store.cells import find_store
+    from toxbench.util.atomic import write_atomically
 
     store = find_store(folder or Path("results"))
     findings = load_findings(store, texts_to_show(store.protocol(), values))

@@ -51,8 +51,8 @@ def rescore(
     from toxbench.cli.console import print_leaderboard
     from toxbench.leaderboard.rescore import rescore as score_again
     from toxbench.plugin.registry import Registry
-    from toxbench.report.words import printable
     from toxbench.store.cells import find_store
+    from toxbench.util.text import printable
 
     registry = Registry.discover(plugins)
     store = find_store(folder or Path("results"))

@@ -15,7 +15,7 @@ from toxbench.cli.options import (
 from toxbench.errors import CellsFailedError
 from toxbench.records import PARTS
 from toxbench.settings import SplitSettings, TrainSettings
-from toxbench.training.place import ALONE
+from toxbench.util.torchrun import ALONE
 
 if TYPE_CHECKING:
     from toxbench.benchmark.plan import Plan

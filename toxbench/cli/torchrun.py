@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import click
 
 from toxbench.cli.console import say
-from toxbench.cli.signals import Ended
 from toxbench.errors import ProcessLostError, SettingsError
 from toxbench.plugin.registry import Registry
-from toxbench.report.words import printable
 from toxbench.settings import RunSettings
-from toxbench.training.place import Place
+from toxbench.util.signals import Ended
+from toxbench.util.text import printable
+from toxbench.util.torchrun import Place
 
 if TYPE_CHECKING:
     from toxbench.executors.base import Listener, Setup, Tasks

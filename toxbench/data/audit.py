@@ -17,10 +17,11 @@ from toxbench.data.duplicates import (
     run_begins,
 )
 from toxbench.data.groups import plain_text
-from toxbench.data.protocol import Rows, Split
+from toxbench.data.protocol import Split
 from toxbench.data.readers import shown
 from toxbench.data.table import Comments, left_out
 from toxbench.records import Audit, Implication, SharedGroups
+from toxbench.util.arrays import Rows
 
 LEAST_POSITIVES = 5  # an implication over fewer rows is an anecdote
 LEAST_SHARE = 0.8

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from datasketch import MinHash
 
-from toxbench.data.protocol import Rows
+from toxbench.util.arrays import Rows
 
 Numbers = npt.NDArray[np.int64]
 

@@ -10,8 +10,7 @@ import numpy.typing as npt
 
 from toxbench.data.table import Comments
 from toxbench.records import PARTS, Part
-
-Rows = npt.NDArray[np.int64]
+from toxbench.util.arrays import Rows
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field, ValidationError
 
-from toxbench.atomic import write_atomically
 from toxbench.data.protocol import Protocol, Split
 from toxbench.data.readers import shown
 from toxbench.data.table import Comments
 from toxbench.errors import DataError, StorageError
 from toxbench.records import PARTS, Stored
 from toxbench.settings import Frozen, SplitSettings
+from toxbench.util.atomic import write_atomically
 
 
 class TableFacts(Frozen):

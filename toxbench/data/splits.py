@@ -8,11 +8,12 @@ from iterstrat.ml_stratifiers import MultilabelStratifiedKFold, MultilabelStrati
 from sklearn.model_selection import KFold, train_test_split
 
 from toxbench.data.groups import row_groups
-from toxbench.data.protocol import Rows, Split
+from toxbench.data.protocol import Split
 from toxbench.data.table import Comments
 from toxbench.errors import DataError
 from toxbench.records import Part
 from toxbench.settings import SplitSettings
+from toxbench.util.arrays import Rows
 
 # Assignments of groups to parts that are compared: many for few groups, which are hard to balance,
 # and so few for many groups that drawing stays a matter of seconds.

@@ -19,11 +19,11 @@ from toxbench.data.readers import (
 from toxbench.data.text_array import Strings, taken
 from toxbench.errors import DataError, nearest
 from toxbench.settings import FALSE_WORDS, TRUE_WORDS, ColumnSettings, plain_word
+from toxbench.util.arrays import Targets
 
-if TYPE_CHECKING:  # a stored leaderboard is printed without pandas, in a third of the time
+if TYPE_CHECKING:
     import pandas as pd
 
-Targets = npt.NDArray[np.uint8]
 
 # Values that show that a column was meant as a label, though it must be mended first.
 _MEANT: Mapping[str, str] = {

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock
 
-from toxbench.atomic import atomic_file, make_folder
 from toxbench.errors import StorageError
+from toxbench.util.atomic import atomic_file, make_folder
 
 _TEXTS_AT_ONCE = 10_000
 _BYTES_AT_ONCE = 1 << 22

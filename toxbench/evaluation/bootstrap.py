@@ -20,9 +20,8 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from toxbench.data.table import Targets
-from toxbench.evaluation.row_counts import COUNTS, HEADLINES, SCORES, Counts, Floats
-from toxbench.evaluation.thresholds import Probabilities
+from toxbench.evaluation.row_counts import COUNTS, HEADLINES, SCORES
+from toxbench.util.arrays import Counts, Floats, Probabilities, Targets
 
 RESAMPLES = 10_000
 MOST_UNITS = 5_000  # a larger table is resampled in blocks of rows

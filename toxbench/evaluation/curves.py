@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from toxbench.data.table import Targets
-from toxbench.evaluation.thresholds import Probabilities, predict
+from toxbench.evaluation.thresholds import predict
+from toxbench.util.arrays import Probabilities, Targets
 
 Floats = npt.NDArray[np.float64]
 BINS = 10

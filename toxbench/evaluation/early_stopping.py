@@ -2,11 +2,10 @@
 
 import numpy as np
 
-from toxbench.data.table import Targets
 from toxbench.evaluation.bootstrap import jackknife_error
 from toxbench.evaluation.metrics import evaluate, headline
-from toxbench.evaluation.thresholds import Probabilities
 from toxbench.records import Scores
+from toxbench.util.arrays import Probabilities, Targets
 
 
 def epoch_scores(targets: Targets, probabilities: Probabilities) -> Scores:

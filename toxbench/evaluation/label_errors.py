@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from toxbench.data.table import Targets
-from toxbench.evaluation.row_counts import Floats
-from toxbench.evaluation.thresholds import Predictions, Probabilities, predict
+from toxbench.evaluation.thresholds import predict
+from toxbench.util.arrays import Floats, Predictions, Probabilities, Targets
 
 FEWEST = 5  # rows with a label, and rows without it: fewer make no threshold
 _SUREST = 1e-7  # float32 cannot tell a probability that is nearer to 0 or 1 from it

@@ -21,10 +21,10 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from toxbench.data.table import Targets
 from toxbench.evaluation.definitions import METRICS
-from toxbench.evaluation.thresholds import Predictions, Probabilities, predict
+from toxbench.evaluation.thresholds import predict
 from toxbench.records import LabelScores, Part, Scores
+from toxbench.util.arrays import Predictions, Probabilities, Targets
 
 # Name -> definition. Part of the protocol's fingerprint: change a definition, and old cells are
 # no longer compared with new ones.

@@ -7,11 +7,10 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from toxbench.data.table import Targets
 from toxbench.evaluation.bootstrap import t_stretch
-from toxbench.evaluation.row_counts import HEADLINES, SCORES, Floats, row_counts
+from toxbench.evaluation.row_counts import HEADLINES, SCORES, row_counts
 from toxbench.evaluation.significance import detectable
-from toxbench.evaluation.thresholds import Predictions
+from toxbench.util.arrays import Floats, Predictions, Targets
 
 
 @dataclass(frozen=True)

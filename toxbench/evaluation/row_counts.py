@@ -5,11 +5,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from toxbench.data.table import Targets
-from toxbench.evaluation.thresholds import Predictions
+from toxbench.util.arrays import Counts, Floats, Predictions, Targets
 
-Floats = npt.NDArray[np.float64]
-Counts = npt.NDArray[np.float32]  # [..., row, count] of COUNTS
 COUNTS = ("true_positives", "false_positives", "false_negatives", "exact", "one")
 
 

@@ -8,7 +8,7 @@ from statistics import NormalDist
 import numpy as np
 
 from toxbench.evaluation.bootstrap import Draws, interval
-from toxbench.evaluation.row_counts import Floats
+from toxbench.util.arrays import Floats
 
 ALPHA = 0.05
 POWER = 0.8

@@ -5,11 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from toxbench.data.table import Targets
 from toxbench.evaluation.definitions import GLOBAL, HALF, PER_LABEL
-
-Probabilities = npt.NDArray[np.floating]
-Predictions = npt.NDArray[np.uint8]
+from toxbench.util.arrays import Predictions, Probabilities, Targets
 
 
 def predict(probabilities: Probabilities, thresholds: Sequence[float]) -> Predictions:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from toxbench.interruption import Interruption
+from toxbench.util.signals import Interruption
 
 if TYPE_CHECKING:
     from toxbench.plugin.registry import Registry

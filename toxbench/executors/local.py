@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from toxbench.executors.base import POLL_SECONDS, Fault, Listener, Setup, Task, Tasks
 from toxbench.executors.worker import Told, WorkerProcess
-from toxbench.interruption import BySignal
+from toxbench.util.signals import BySignal
 
 _END = object()
 _SECONDS_TO_LEAVE = 9.0  # who sends SIGTERM often sends SIGKILL ten seconds later

@@ -10,9 +10,9 @@ from multiprocessing.connection import Connection
 from toxbench.errors import StorageError, ToxbenchError
 from toxbench.executors.base import Fault, Job, Setup
 from toxbench.executors.spawn import end_child, leave_with_parent, start_child
-from toxbench.interruption import Asked, Stopped
 from toxbench.plugin.registry import Registry
-from toxbench.report.words import duration
+from toxbench.util.signals import Asked, Stopped
+from toxbench.util.text import duration
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,13 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from toxbench.atomic import TEMPORARY, unwritable
 from toxbench.errors import PluginError, SettingsError
 from toxbench.inference.model import Model
 from toxbench.plugin.modules import quiet_transformers
 from toxbench.store.models import CARD
 from toxbench.training.predictor import checked_logits
 from toxbench.training.weights import of_the_disk
+from toxbench.util.atomic import TEMPORARY, unwritable
 
 TOLERANCE = 1e-5  # of a logit, or of its size where that is above 1
 _PHRASES = (

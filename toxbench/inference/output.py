@@ -8,11 +8,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from toxbench.atomic import atomic_file
 from toxbench.errors import SettingsError
 from toxbench.evaluation.thresholds import predict
 from toxbench.inference.input import Block
 from toxbench.plugin.contracts import spreadsheet_safe
+from toxbench.util.atomic import atomic_file
 
 if TYPE_CHECKING:
     import pyarrow as pa

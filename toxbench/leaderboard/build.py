@@ -16,7 +16,7 @@ from toxbench.evaluation.bootstrap import (
     measure_uncertainty,
 )
 from toxbench.evaluation.definitions import GLOBAL, HALF, PER_LABEL
-from toxbench.evaluation.row_counts import HEADLINES, SCORES, Floats
+from toxbench.evaluation.row_counts import HEADLINES, SCORES
 from toxbench.evaluation.significance import Difference, compare_all, tiers
 from toxbench.leaderboard.pool import Cell, Pool, Pooled
 from toxbench.leaderboard.rows import (
@@ -32,6 +32,7 @@ from toxbench.records import PARTS, CellRecord, FailureRecord, Part
 from toxbench.store.cells import CellStore, ProtocolRecord
 from toxbench.store.kept import keep, made_of, read_kept
 from toxbench.store.rows import StoredRows
+from toxbench.util.arrays import Floats
 
 
 def what_differs(one: ProtocolRecord, other: ProtocolRecord) -> list[str]:

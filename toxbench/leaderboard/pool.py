@@ -7,11 +7,12 @@ import numpy as np
 import numpy.typing as npt
 
 from toxbench.evaluation.bootstrap import Evidence, in_units, sampling_units
-from toxbench.evaluation.row_counts import COUNTS, SCORES, Counts, Floats, row_counts
-from toxbench.evaluation.thresholds import Probabilities, choose_thresholds, predict
+from toxbench.evaluation.row_counts import COUNTS, SCORES, row_counts
+from toxbench.evaluation.thresholds import choose_thresholds, predict
 from toxbench.records import CellRecord, Part
 from toxbench.store.cells import ProtocolRecord
 from toxbench.store.rows import StoredRows
+from toxbench.util.arrays import Counts, Floats, Probabilities
 
 FEWEST_GROUPS = 20  # below, groups are too few to be resampled
 Cell = tuple[CellRecord, Mapping[Part, npt.NDArray[np.float32]]]

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from toxbench.data.table import Targets
 from toxbench.errors import StorageError
 from toxbench.leaderboard.build import load_cells, of_row
 from toxbench.leaderboard.pool import Cell
 from toxbench.leaderboard.rows import Row, build_leaderboard
 from toxbench.store.cells import CellStore, ProtocolRecord
 from toxbench.store.rows import StoredRows
+from toxbench.util.arrays import Targets
 
 
 @dataclass(frozen=True, eq=False)

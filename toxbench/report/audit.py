@@ -5,7 +5,7 @@ from itertools import islice
 from textwrap import wrap
 
 from toxbench.records import Audit
-from toxbench.report.words import printable
+from toxbench.util.text import printable
 
 _SHOWN = 10  # rows, texts or labels of one finding; the stored protocol holds all of them
 _WIDTH = 98

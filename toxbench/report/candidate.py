@@ -9,8 +9,8 @@ from toxbench.evaluation.definitions import HALF, PER_LABEL
 from toxbench.leaderboard.rows import Leaderboard, Row
 from toxbench.plugin.contracts import Table
 from toxbench.records import CellRecord, FailureRecord, LabelScores
-from toxbench.report.words import millions, printable
 from toxbench.settings import TrainSettings
+from toxbench.util.text import millions, printable
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from toxbench.evaluation.label_errors import (
 )
 from toxbench.leaderboard.predictions import Predicted
 from toxbench.plugin.contracts import Table
-from toxbench.report.words import printable
+from toxbench.util.text import printable
 
 _TEXT_LENGTH = 120  # characters of a comment
 _WIDTH = 44  # of a cell, so that most tables fit a terminal

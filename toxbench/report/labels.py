@@ -5,8 +5,8 @@ from statistics import fmean
 
 from toxbench.leaderboard.rows import Leaderboard, Row
 from toxbench.plugin.contracts import Table
-from toxbench.report.words import printable
 from toxbench.store.cells import ProtocolRecord
+from toxbench.util.text import printable
 
 LabelColumns = dict[str, Sequence[int | float | None]]  # title -> value of each label
 _NO_POSITIVE = "A label without a positive test row has no score."

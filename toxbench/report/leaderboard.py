@@ -10,7 +10,7 @@ from toxbench.leaderboard.rows import Leaderboard, Row, Statistic
 from toxbench.plugin.contracts import Table
 from toxbench.report.notes import caveats, conclusions, notes, scored_labels, title
 from toxbench.report.verdicts import comparison_table, turned, verdict
-from toxbench.report.words import millions, printable
+from toxbench.util.text import millions, printable
 
 Record = dict[str, str | int | float | bool | None]
 

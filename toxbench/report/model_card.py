@@ -7,9 +7,9 @@ from toxbench.evaluation.definitions import HALF
 from toxbench.plugin.contracts import Table
 from toxbench.records import CellRecord
 from toxbench.report.audit import leak_note
-from toxbench.report.words import millions
 from toxbench.store.cells import ProtocolRecord
 from toxbench.store.models import ModelRecord
+from toxbench.util.text import millions
 
 _SCORES = {
     "micro_f1": "micro-F1", "subset_accuracy": "subset accuracy", "macro_f1": "macro-F1",

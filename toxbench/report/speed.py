@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from toxbench.plugin.contracts import Table
 from toxbench.records import SpeedRecord, Spread
-from toxbench.report.words import millions, printable
+from toxbench.util.text import millions, printable
 
 Value = str | int | float | bool | None
 

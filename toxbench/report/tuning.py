@@ -15,8 +15,8 @@ import numpy.typing as npt
 from toxbench.plugin.contracts import Table
 from toxbench.records import TrialRecord, TunedSettings, TuningRecord
 from toxbench.report.palette import BLUE, GREY, RED
-from toxbench.report.words import printable
 from toxbench.settings import TrainSettings
+from toxbench.util.text import printable
 
 if TYPE_CHECKING:
     import optuna

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from toxbench.evaluation.significance import Difference
 from toxbench.plugin.contracts import Table
-from toxbench.report.words import printable
+from toxbench.util.text import printable
 
 METRICS = {"micro_f1": "micro-F1", "subset_accuracy": "subset accuracy"}
 

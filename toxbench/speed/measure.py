@@ -17,7 +17,7 @@ from toxbench.benchmark.plan import backbone_candidate
 from toxbench.benchmark.trainer_factory import Workbench
 from toxbench.benchmark.validate import split_settings
 from toxbench.data.load import open_source
-from toxbench.data.protocol import Rows, Split
+from toxbench.data.protocol import Split
 from toxbench.data.table import Comments
 from toxbench.data.tokenization import Tokens
 from toxbench.errors import PluginError, SettingsError
@@ -34,6 +34,7 @@ from toxbench.training.device import (
 )
 from toxbench.training.trainer import Trainer
 from toxbench.training.weights import WeightsChoice, WeightsFinder
+from toxbench.util.arrays import Rows
 
 WARM_UP_BATCHES = 4
 _OPERATIONS = 6  # per parameter and token in training (Kaplan et al. 2020, arXiv:2001.08361)

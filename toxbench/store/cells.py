@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from toxbench.atomic import make_folder, write_atomically
 from toxbench.data.protocol import Protocol, fingerprint
 from toxbench.errors import SettingsError, StorageError
 from toxbench.records import PARTS, Audit, CellKey, CellRecord, Part, Stored
@@ -30,6 +29,7 @@ from toxbench.store.repair import (
 from toxbench.store.rows import FILE as ROWS
 from toxbench.store.rows import StoredRows, read_rows, write_rows
 from toxbench.store.tensor_file import Tensors, read_tensor, seal, unseal
+from toxbench.util.atomic import make_folder, write_atomically
 
 SUFFIX = ".safetensors"
 Probabilities = Mapping[Part, npt.NDArray[np.float32]]

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from toxbench.atomic import write_atomically
 from toxbench.errors import StorageError
 from toxbench.records import CellKey, FailureRecord
-from toxbench.store.private import scrubbed
 from toxbench.store.repair import DamagedError
+from toxbench.util.atomic import write_atomically
+from toxbench.util.redact import scrubbed
 
 Candidate = tuple[str, str]  # name and digest
 

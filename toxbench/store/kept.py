@@ -15,11 +15,11 @@ from pathlib import Path
 
 from pydantic import ConfigDict, TypeAdapter
 
-from toxbench.atomic import write_atomically
 from toxbench.errors import StorageError
 from toxbench.leaderboard.rows import Leaderboard
 from toxbench.store.cells import CellStore
 from toxbench.store.rows import FILE as ROWS
+from toxbench.util.atomic import write_atomically
 
 FILE = ".leaderboard.cache"
 _PACKAGES = ("numpy", "scipy", "pydantic")  # that compute the numbers, or write them

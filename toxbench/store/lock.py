@@ -11,9 +11,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
-from toxbench.atomic import unwritable, write_atomically
 from toxbench.errors import TryAgainError
 from toxbench.settings import Frozen
+from toxbench.util.atomic import unwritable, write_atomically
 
 
 class Holder(Frozen):

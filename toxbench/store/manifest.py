@@ -4,12 +4,12 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from toxbench.atomic import make_folder, write_atomically
 from toxbench.errors import StorageError
 from toxbench.records import Stored
 from toxbench.settings import Frozen
 from toxbench.store.lock import locked
-from toxbench.store.private import scrubbed
+from toxbench.util.atomic import make_folder, write_atomically
+from toxbench.util.redact import scrubbed
 
 FILE = "manifest.json"
 

@@ -18,10 +18,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from toxbench.atomic import TEMPORARY, sync_folder, unwritable
 from toxbench.errors import StorageError
 from toxbench.records import CellKey, CellRecord, Stored, WeightsRecord
 from toxbench.store.repair import DamagedError, set_aside
+from toxbench.util.atomic import TEMPORARY, sync_folder, unwritable
 
 RECORD, CARD = "toxbench.json", "README.md"
 WEIGHTS, PROBABILITIES = "model.safetensors", "probabilities.safetensors"

@@ -7,8 +7,8 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from toxbench.atomic import TEMPORARY, make_folder, unwritable
 from toxbench.errors import StorageError
+from toxbench.util.atomic import TEMPORARY, make_folder, unwritable
 
 
 class DamagedError(StorageError):

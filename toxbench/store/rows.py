@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from toxbench.atomic import write_atomically
 from toxbench.data.groups import row_groups
-from toxbench.data.table import Comments, Targets
+from toxbench.data.table import Comments
 from toxbench.data.text_array import Strings
 from toxbench.errors import StorageError
 from toxbench.records import refuse_newer
 from toxbench.store.repair import DamagedError
 from toxbench.store.tensor_file import Tensors, seal, unseal
+from toxbench.util.arrays import Targets
+from toxbench.util.atomic import write_atomically
 
 FILE = "rows.safetensors"
 _VERSION = 2  # 1 had its ids in the header, where two million of them are too many

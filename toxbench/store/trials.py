@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toxbench.atomic import write_atomically
 from toxbench.errors import StorageError
 from toxbench.records import TrialRecord, TunedSettings
 from toxbench.store.lock import locked
 from toxbench.store.repair import DamagedError, set_aside_damaged
+from toxbench.util.atomic import write_atomically
 
 SYNC = ".sync.lock"  # held by who brings a folder of trials and a database to the same state
 

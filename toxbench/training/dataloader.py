@@ -7,9 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from toxbench.data.protocol import Rows
-from toxbench.data.table import Targets
 from toxbench.data.tokenization import Tokens
+from toxbench.util.arrays import Rows, Targets
 
 _BATCHES_IN_A_BUCKET = 50
 _IDS_AT_ONCE = 1 << 24

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 
 from toxbench.errors import SettingsError
-from toxbench.training.place import Place
+from toxbench.util.torchrun import Place
 
 Precision = Literal["bf16", "fp32"]
 DEVICES = ("auto", "cuda", "mps", "cpu")

@@ -8,12 +8,12 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from toxbench.data.protocol import Rows
 from toxbench.errors import PluginError
-from toxbench.interruption import Asked, never, until
 from toxbench.training.dataloader import Batch, Batcher, sorted_batches
 from toxbench.training.device import Device
 from toxbench.training.oom import retried
+from toxbench.util.arrays import Rows
+from toxbench.util.signals import Asked, never, until
 
 # Padded tokens. More of them at once leave the CPU's caches (0.92 of the time of 4,096).
 _EVALUATED_AT_ONCE = {"cpu": 1024, "mps": 8192, "cuda": 65536}

@@ -18,9 +18,9 @@ from torch import nn
 from torch.distributed.distributed_c10d import Store
 from torch.nn.parallel import DistributedDataParallel
 
-from toxbench.data.protocol import Rows
 from toxbench.errors import CellsFailedError
 from toxbench.training.oom import OutOfMemoryError, retried
+from toxbench.util.arrays import Rows
 
 Result = TypeVar("Result")
 Values = npt.NDArray[np.float32]

@@ -15,14 +15,14 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from toxbench.atomic import atomic_file
-from toxbench.data.protocol import Rows
-from toxbench.interruption import Asked
 from toxbench.records import EpochRecord
 from toxbench.training.dataloader import Batch
 from toxbench.training.device import Device, random_state, set_random_state
 from toxbench.training.fast_dropout import CheapDropout
 from toxbench.training.process_group import Group, Replica
+from toxbench.util.arrays import Rows
+from toxbench.util.atomic import atomic_file
+from toxbench.util.signals import Asked
 
 OF_A_PROCESS = ("random", "dropout", "total")  # what differs between processes of one training
 State = dict[str, Any]  # tensors, numbers, texts, lists and dicts of them

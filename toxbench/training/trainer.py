@@ -10,11 +10,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from toxbench.data.protocol import Rows, Split
-from toxbench.data.table import Targets
+from toxbench.data.protocol import Split
 from toxbench.data.tokenization import Tokens
 from toxbench.errors import CellsFailedError
-from toxbench.interruption import Stopped, never
 from toxbench.records import EpochRecord, Scores
 from toxbench.settings import TrainSettings
 from toxbench.training.dataloader import Batch, Batcher, epoch_batches
@@ -40,6 +38,8 @@ from toxbench.training.state import (
     State,
     Trained,
 )
+from toxbench.util.arrays import Rows, Targets
+from toxbench.util.signals import Stopped, never
 
 
 @dataclass(frozen=True)

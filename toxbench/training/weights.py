@@ -13,7 +13,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toxbench.atomic import cache_folder, unwritable
 from toxbench.errors import SettingsError, StorageError, TryAgainError, nearest
 from toxbench.plugin.contracts import Backbone, Space, StandIn, Tensors
 from toxbench.records import WeightsRecord
@@ -26,6 +25,7 @@ from toxbench.training.hub import (
     sha256_of,
     weight_files,
 )
+from toxbench.util.atomic import cache_folder, unwritable
 
 if TYPE_CHECKING:
     from torch import nn

@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
-from toxbench.atomic import write_atomically
 from toxbench.records import TrialRecord, TunedSettings, TuningRecord
 from toxbench.report.tuning import importances, study_plots
-from toxbench.report.words import printable
 from toxbench.settings import INNER_FOLDS, TrainSettings
 from toxbench.store.trials import FILE, TrialStore, write_tuned
 from toxbench.tuning.definition import Definition
 from toxbench.tuning.search import Found
 from toxbench.tuning.space import described
 from toxbench.tuning.study import in_memory_study
+from toxbench.util.atomic import write_atomically
+from toxbench.util.text import printable
 
 CSV_FILE = "trials.csv"
 

@@ -17,9 +17,9 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, SQLAlchemyError
 
-from toxbench.atomic import make_folder, unwritable
 from toxbench.errors import SettingsError, StorageError, TryAgainError
 from toxbench.store.lock import locked
+from toxbench.util.atomic import make_folder, unwritable
 
 HEARTBEAT_SECONDS = 5
 GRACE_SECONDS = 30  # a worker that is silent for so long is taken for dead

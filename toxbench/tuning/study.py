@@ -21,12 +21,12 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from pydantic import ValidationError
 
-from toxbench.atomic import make_folder, unwritable
 from toxbench.errors import StorageError
 from toxbench.records import TrialRecord
 from toxbench.store.lock import locked
 from toxbench.store.trials import SYNC, TrialStore
 from toxbench.tuning.storage import beating
+from toxbench.util.atomic import make_folder, unwritable
 
 
 class Worker:

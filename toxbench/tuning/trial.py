@@ -21,22 +21,22 @@ from toxbench.benchmark.candidates import (
 )
 from toxbench.benchmark.feedback import SearchFeedback
 from toxbench.benchmark.trainer_factory import Workbench
-from toxbench.data.table import Targets
 from toxbench.errors import StorageError
 from toxbench.evaluation.metrics import average_precision
-from toxbench.evaluation.thresholds import Probabilities, choose_thresholds
+from toxbench.evaluation.thresholds import choose_thresholds
 from toxbench.executors.base import Fault, Job, Setup
-from toxbench.interruption import Interruption
 from toxbench.plugin.registry import Registry
 from toxbench.records import EpochRecord, Scores, TrialRecord
-from toxbench.report.words import printable
 from toxbench.settings import TrainSettings
-from toxbench.store.private import scrubbed
 from toxbench.training.device import Device
 from toxbench.training.trainer import Trainer
 from toxbench.tuning.definition import Definition, InnerData
 from toxbench.tuning.sampler import pruning_step
 from toxbench.tuning.study import Drawn, StudyIndex
+from toxbench.util.arrays import Probabilities, Targets
+from toxbench.util.redact import scrubbed
+from toxbench.util.signals import Interruption
+from toxbench.util.text import printable
 
 SCORE = "micro_average_precision"
 

@@ -12,13 +12,13 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from toxbench.atomic import cache_folder
 from toxbench.errors import StorageError
 from toxbench.executors.base import Fault, Job, Setup
 from toxbench.executors.ray.messages import Began, Begin, Ended, Missing, Refused, Tell, Terms
 from toxbench.executors.ray.transfer import folder_here, keep_sent, take_files
 from toxbench.executors.resources import environ_of_a_worker
 from toxbench.executors.worker import Told, WorkerProcess
+from toxbench.util.atomic import cache_folder
 
 # What names a place of one machine, or is set by Ray for each.
 _OF_A_MACHINE = (

@@ -7,8 +7,8 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from toxbench.atomic import unwritable
 from toxbench.errors import StorageError
+from toxbench.util.atomic import unwritable
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")  # never loaded, so never sent
 

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from toxbench.errors import ProcessLostError
-from toxbench.training.place import Place
+from toxbench.util.torchrun import Place
 
 _PAUSE = 0.02  # seconds between two looks
 _CHECK = 0.5  # seconds between two looks at who is gone

@@ -20,11 +20,11 @@ from toxbench.benchmark.cell import CellSetup, CellStation, Computed
 from toxbench.errors import ProcessLostError
 from toxbench.executors.base import Fault, Listener, Setup, Tasks
 from toxbench.executors.torchrun.coordinator import END, Board
-from toxbench.interruption import BySignal, Stopped
 from toxbench.plugin.registry import Registry
 from toxbench.records import EpochRecord
 from toxbench.training.oom import OutOfMemoryError
 from toxbench.training.process_group import Ranks, connected, from_the_first
+from toxbench.util.signals import BySignal, Stopped
 
 _ALIKE = 10.0  # seconds within which processes fail that fail alike
 _SEEN = 5.0  # seconds after which it is known why another process has left a collective

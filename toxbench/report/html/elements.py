@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 from toxbench.leaderboard.rows import Row
 from toxbench.plugin.contracts import Table
 from toxbench.report.palette import DASHES, GREY, HEAT, SERIES, css_names
-from toxbench.report.words import printable
+from toxbench.util.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

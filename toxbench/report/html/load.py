@@ -17,7 +17,7 @@ from toxbench.store.manifest import Manifest, read_manifest
 from toxbench.store.trials import TUNING, TrialStore
 
 if TYPE_CHECKING:
-    from toxbench.data.table import Targets
+    from toxbench.util.arrays import Targets
 
 DRAWN = 8  # candidates in one picture; more cannot be told apart
 

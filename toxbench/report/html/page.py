@@ -12,7 +12,7 @@ from toxbench.report.html.load import Findings
 from toxbench.report.html.sections import curves, facts, labels, rows, scores, search
 from toxbench.report.html.sections.facts import Importances
 from toxbench.report.notes import title
-from toxbench.report.words import printable
+from toxbench.util.text import printable
 
 FILE = "report.html"
 _NUMBER = re.compile(r"[-+<]?\d[\d.,]*\s*(%|M|MiB|s)?( ±.*| \[.*| to .*)?|-")

@@ -19,8 +19,8 @@ from toxbench.report.html.load import Findings, Search
 from toxbench.report.label_errors import TABLES, Shown
 from toxbench.report.notes import notes
 from toxbench.report.tuning import importance_table, study_figures
-from toxbench.report.words import millions
 from toxbench.settings import TrainSettings
+from toxbench.util.text import millions
 
 
 def data(findings: Findings) -> Section:

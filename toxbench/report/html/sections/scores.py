@@ -24,7 +24,7 @@ from toxbench.report.leaderboard import terminal_tables
 from toxbench.report.notes import conclusions, notes
 from toxbench.report.palette import BLUE, GREY, HEAT, RED
 from toxbench.report.verdicts import METRICS
-from toxbench.report.words import duration
+from toxbench.util.text import duration
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from toxbench.atomic import cache_folder, write_atomically
 from toxbench.errors import StorageError
+from toxbench.util.atomic import cache_folder, write_atomically
 
 
 @pytest.mark.parametrize("data", [b"", b"\x00\xff\r\n", b"x" * 2**20], ids=len)
