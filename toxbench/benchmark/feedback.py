@@ -2,9 +2,7 @@
 
 from dataclasses import dataclass
 from typing import Protocol
-from typing import Protocol as Interface
 
-from toxbench.data.protocol import Protocol
 from toxbench.executors.base import Fault
 from toxbench.records import CellKey, CellRecord, EpochRecord, TrialRecord
 
@@ -51,7 +49,7 @@ class Failure:
         return f"{name} failed: {self.fault.kind}: {self.fault.reason}"
 
 
-class Feedback(Interface):
+class Feedback(Protocol):
     """Hears how a run goes on."""
 
     def cell_started(self, key: CellKey, number: int, total: int, epochs: int | None) -> None:

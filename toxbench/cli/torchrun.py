@@ -125,7 +125,7 @@ class Spread:
         return self.place.rank == 0
 
     def compute(self, setup: "Setup", tasks: "Tasks", listener: "Listener") -> None:
-        """Compute cells with the others; raises as `toxbench.executors.torchrun.executor.Leader.compute`."""
+        """Compute cells with the others; raises as `Leader.compute`."""
         from toxbench.executors.torchrun.executor import Leader
 
         Leader(self._joined_board).compute(setup, tasks, listener)

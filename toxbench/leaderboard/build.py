@@ -18,6 +18,7 @@ from toxbench.evaluation.bootstrap import (
 from toxbench.evaluation.definitions import GLOBAL, HALF, PER_LABEL
 from toxbench.evaluation.row_counts import HEADLINES, SCORES
 from toxbench.evaluation.significance import Difference, compare_all, tiers
+from toxbench.leaderboard.cache import keep, made_of, read_kept
 from toxbench.leaderboard.pool import Cell, Pool, Pooled
 from toxbench.leaderboard.rows import (
     Leaderboard,
@@ -30,7 +31,6 @@ from toxbench.leaderboard.rows import (
 )
 from toxbench.records import PARTS, CellRecord, FailureRecord, Part
 from toxbench.store.cells import CellStore, ProtocolRecord
-from toxbench.store.kept import keep, made_of, read_kept
 from toxbench.store.rows import StoredRows
 from toxbench.util.arrays import Floats
 
@@ -122,7 +122,7 @@ Pools = Mapping[str, Pooled]  # thresholds rule -> counts
 def load_leaderboard(*stores: CellStore, rule: str = HALF, metric: str = "micro_f1") -> Leaderboard:
     """Return the leaderboard of a stored protocol, from the cells of one or several folders.
 
-    That of one folder is computed once and then kept beside its cells (`toxbench.store.kept`).
+    That of one folder is computed once and then cached (`toxbench.leaderboard.cache`).
 
     Args:
         stores: of one protocol.

@@ -91,6 +91,25 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class FailedCells:
+    """The cells of one candidate that have no result.
+
+    Attributes:
+        name: of the candidate.
+        digest: of everything else that was chosen.
+        kinds: of what went wrong, each once.
+        failed: cells.
+        cells: of the candidate, failed and stored.
+    """
+
+    name: str
+    digest: str
+    kinds: tuple[str, ...]
+    failed: int
+    cells: int
+
+
+@dataclass(frozen=True)
 class Leaderboard:
     """All candidates of one protocol, the highest micro-F1 first.
 
@@ -334,27 +353,8 @@ def _settings(cell: CellRecord) -> dict[str, object]:
     return cell.settings.model_dump() if cell.settings else {}
 
 
-@dataclass(frozen=True)
-class FailedCells:
-    """The cells of one candidate that have no result.
-
-    Attributes:
-        name: of the candidate.
-        digest: of everything else that was chosen.
-        kinds: of what went wrong, each once.
-        failed: cells.
-        cells: of the candidate, failed and stored.
-    """
-
-    name: str
-    digest: str
-    kinds: tuple[str, ...]
-    failed: int
-    cells: int
-
-
 def failed_cells(
-    failures: Iterable[FailureRecord], stored: Mapping[Candidate, Iterable[CellKey]]
+    failures: Iterable[FailureRecord], stored: Mapping[tuple[str, str], Iterable[CellKey]]
 ) -> tuple[FailedCells, ...]:
     """Count the failures of each candidate, in the order of names.
 
@@ -363,7 +363,7 @@ def failed_cells(
         stored: candidate -> keys of its cells.
     """
     keys = {candidate: set(own) for candidate, own in stored.items()}
-    failed: dict[Candidate, list[FailureRecord]] = defaultdict(list)
+    failed: dict[tuple[str, str], list[FailureRecord]] = defaultdict(list)
     for record in sorted(failures, key=lambda record: record.key.stem):
         candidate = record.key.candidate, record.key.digest
         if record.key not in keys.get(candidate, ()):

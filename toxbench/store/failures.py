@@ -10,8 +10,6 @@ from toxbench.store.repair import DamagedError
 from toxbench.util.atomic import write_atomically
 from toxbench.util.redact import scrubbed
 
-Candidate = tuple[str, str]  # name and digest
-
 
 @dataclass(frozen=True)
 class FailureStore:

@@ -25,7 +25,7 @@ from toxbench.util.arrays import Rows
 Result = TypeVar("Result")
 Values = npt.NDArray[np.float32]
 
-# That a process is gone shows otherwise (toxbench.executors.torchrun.coordinator): one that lives may be slow.
+# The coordinator notices that a process is gone; a process that lives may be slow.
 _PATIENCE = timedelta(days=7)
 
 

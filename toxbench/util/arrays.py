@@ -1,25 +1,11 @@
-"""TODO."""
-
-from typing import TYPE_CHECKING
+"""Types of the arrays that stages hand on; comments give their shapes."""
 
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING:
-    pass
-
-
-Targets = npt.NDArray[np.uint8]
-
-
-Rows = npt.NDArray[np.int64]
-
-
-Probabilities = npt.NDArray[np.floating]
-
-Predictions = npt.NDArray[np.uint8]
-
-
+Targets = npt.NDArray[np.uint8]  # [row, label], 0 or 1
+Rows = npt.NDArray[np.int64]  # row numbers of the table, counted from 0
+Probabilities = npt.NDArray[np.floating]  # [row, label], 0 to 1
+Predictions = npt.NDArray[np.uint8]  # [row, label], 0 or 1
 Floats = npt.NDArray[np.float64]
-
 Counts = npt.NDArray[np.float32]  # [..., row, count] of COUNTS

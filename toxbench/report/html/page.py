@@ -9,7 +9,7 @@ from typing import Any
 
 from toxbench.report.html.elements import Section
 from toxbench.report.html.load import Findings
-from toxbench.report.html.sections import curves, facts, labels, rows, scores, search
+from toxbench.report.html.sections import curves, facts, labels, scores
 from toxbench.report.html.sections.facts import Importances
 from toxbench.report.notes import title
 from toxbench.util.text import printable
@@ -33,10 +33,10 @@ def sections(findings: Findings, importances: Importances) -> list[Section]:
         curves.learning,
         curves.thresholds,
         labels.calibrated,
-        rows.agreeing,
-        lambda findings: search.searches(findings, importances),
+        facts.agreeing,
+        lambda findings: facts.searches(findings, importances),
         facts.data,
-        rows.to_look_at,
+        facts.to_look_at,
         facts.reproduce,
     )
     found = (write(findings) for write in writers)

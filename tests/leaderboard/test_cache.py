@@ -12,13 +12,13 @@ from measured import Table
 from toxbench.evaluation.definitions import GLOBAL, HALF
 from toxbench.leaderboard import build as ranking
 from toxbench.leaderboard.build import load_cells, load_leaderboard, make_leaderboard
+from toxbench.leaderboard.cache import FILE, keep, made_of, read_kept
 from toxbench.leaderboard.rows import Leaderboard, Statistic
 from toxbench.plugin.registry import Registry
 from toxbench.records import LabelScores
 from toxbench.report.labels import label_table
 from toxbench.report.leaderboard import leaderboard_table
 from toxbench.store.cells import CellDamagedError, CellStore
-from toxbench.store.kept import FILE, keep, made_of, read_kept
 from toxbench.store.rows import write_rows
 
 LABELS = tuple(
@@ -143,7 +143,7 @@ def test_rule_and_metric_are_not_mixed_up(store: CellStore) -> None:
 
 def test_other_code_computes_anew(store: CellStore, monkeypatch: pytest.MonkeyPatch) -> None:
     before = made_of(store, HALF, "micro_f1")
-    monkeypatch.setattr("toxbench.store.kept.version", lambda name: "99")
+    monkeypatch.setattr("toxbench.leaderboard.cache.version", lambda name: "99")
     assert made_of(store, HALF, "micro_f1") != before
 
 
