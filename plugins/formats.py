@@ -13,9 +13,9 @@ from toxbench import ReportFormat, Table, hookimpl, spreadsheet_safe
 
 def markdown(table: Table) -> str:
     """Write a GitHub table with title and notes; markup inside cells is inert."""
-    inert = [[_inert_markdown(cell) for cell in row] for row in table.rows]
+    escape_text = [[_inert_markdown(cell) for cell in row] for row in table.rows]
     headers = [_inert_markdown(header) for header in table.headers]
-    body = tabulate(inert, headers=headers, tablefmt="github", disable_numparse=True)
+    body = tabulate(escape_text, headers=headers, tablefmt="github", disable_numparse=True)
     notes = "".join(f"\n- {_inert_markdown(note)}" for note in table.notes)
     return f"### {_inert_markdown(table.title)}\n\n{body}\n{notes}\n"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from toxbench.data.table import Comments
+    from toxbench.data.table import TextDataset
 
 REAL_TABLE_SHA256 = "a2408d78f4c8380a8acbc1b1a13b8f4d22868a74fa03c07a38ab00375b876eab"
 
@@ -57,15 +57,15 @@ def read_json(path: Path) -> dict[str, object]:
 
 def make_comments(
     rows: int, groups: list[str | None] | None = None, texts: list[str] | None = None, seed: int = 0
-) -> "Comments":
+) -> "TextDataset":
     """Make a table in memory: four labels of shares 0.5, 0.2, 0.05 and 0."""
     import numpy as np
 
-    from toxbench.data.table import Comments
+    from toxbench.data.table import TextDataset
 
     shares = np.array([0.5, 0.2, 0.05, 0.0])
     targets = (np.random.default_rng(seed).random((rows, 4)) < shares).astype(np.uint8)
-    comments = Comments(
+    comments = TextDataset(
         name="made.csv",
         ids=tuple(f"c{row}" for row in range(rows)),
         texts=tuple(texts or (f"text {row}" for row in range(rows))),

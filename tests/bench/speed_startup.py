@@ -53,7 +53,7 @@ def main() -> None:
 
     from toxbench.benchmark.plan import backbone_candidate
     from toxbench.benchmark.validate import split_settings
-    from toxbench.data.load import open_source
+    from toxbench.data.load import load_dataset
     from toxbench.data.tokenization import tokenise
     from toxbench.plugin.registry import Registry
     from toxbench.training.device import choose_device
@@ -64,7 +64,7 @@ def main() -> None:
     finder = WeightsFinder(WeightsChoice.parse(settings.weights))
     registry = Registry.discover(settings.plugins)
     candidate = backbone_candidate(registry.backbone(name), settings, finder)
-    comments = open_source(settings.data, settings.columns, split_settings(settings)).comments
+    comments = load_dataset(settings.data, settings.columns, split_settings(settings)).comments
     backbone, weights, chosen = candidate.backbone, candidate.weights, candidate.settings
     folder = weights.folder
     assert folder is not None

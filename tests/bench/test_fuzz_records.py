@@ -76,7 +76,7 @@ def fuzz() -> None:
         from toxbench.store.cells import read_cell, read_protocol
         from toxbench.store.failures import read_failure
         from toxbench.store.rows import FILE, read_rows
-        from toxbench.store.tensor_file import seal
+        from toxbench.store.tensor_file import encode
         from toxbench.store.trials import read_trial, read_tuned
     import numpy as np
 
@@ -84,7 +84,7 @@ def fuzz() -> None:
     nothing = {part: np.zeros((1, 1), np.float32) for part in ("train", "validation", "test")}
 
     def in_a_cell(data: bytes) -> bytes:
-        return seal("cell", data.decode("utf-8", "replace"), nothing)
+        return encode("cell", data.decode("utf-8", "replace"), nothing)
 
     def in_a_trial(data: bytes) -> bytes:
         text = data.decode("utf-8", "replace")

@@ -97,7 +97,7 @@ def run_model(stages: Stages, folder: Path, protocol: "Protocol") -> None:
     """Tokenise, and predict some rows with a tiny checkpoint."""
     from support import write_checkpoint
 
-    from toxbench.benchmark.trainer_factory import Workbench
+    from toxbench.benchmark.trainer_factory import TrainerFactory
     from toxbench.plugin.contracts import Backbone
     from toxbench.records import WeightsRecord
     from toxbench.settings import TrainSettings
@@ -108,8 +108,8 @@ def run_model(stages: Stages, folder: Path, protocol: "Protocol") -> None:
     backbone = Backbone(name="tiny", checkpoint="tiny")
     settings = TrainSettings(max_length=64)
 
-    def bench() -> Workbench:
-        return Workbench(backbone, weights, protocol.comments, stages.device)
+    def bench() -> TrainerFactory:
+        return TrainerFactory(backbone, weights, protocol.comments, stages.device)
 
     stages.run("tokenise", lambda: bench().tokens(64).pad_id, again=False)
     stages.run("tokens from the cache", lambda: bench().tokens(64).pad_id)
@@ -124,7 +124,7 @@ def run_store(stages: Stages, folder: Path, protocol: "Protocol") -> None:
     from toxbench.evaluation.metrics import measure as scores
     from toxbench.evaluation.thresholds import choose_thresholds
     from toxbench.leaderboard.build import load_leaderboard
-    from toxbench.leaderboard.predictions import load_predicted
+    from toxbench.leaderboard.predictions import load_test_predictions
     from toxbench.records import PARTS, CellKey, CellRecord, Cost
     from toxbench.store.cells import CellStore
 
@@ -165,7 +165,7 @@ def run_store(stages: Stages, folder: Path, protocol: "Protocol") -> None:
         store.write(cell(number), said(number))
     name = f"leaderboard of {CANDIDATES}, with intervals"
     stages.run(name, lambda: load_leaderboard(store), again=False)
-    stages.run("what each said of test rows", lambda: len(load_predicted(store).rows))
+    stages.run("what each said of test rows", lambda: len(load_test_predictions(store).rows))
 
 
 def exponent(rows: tuple[int, ...], seconds: list[float]) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from toxbench.evaluation.bootstrap import Evidence, bootstrap, interval
+from toxbench.evaluation.bootstrap import SampleCounts, bootstrap, interval
 from toxbench.evaluation.power import ErrorModel, detectable_difference
 from toxbench.evaluation.row_counts import HEADLINES, SCORES, row_counts
 from toxbench.evaluation.significance import compare_all
@@ -53,16 +53,18 @@ def true_scores(skill: float) -> dict[str, float]:
 
 def studies(
     skills: tuple[float, float], count: int
-) -> Iterator[tuple[Targets, dict[str, Evidence]]]:
+) -> Iterator[tuple[Targets, dict[str, SampleCounts]]]:
     """Yield test rows and two candidates' counts on them, again and again."""
     for study in range(count):
         rng = np.random.default_rng([2, study])
         targets = make_rows(rng, ROWS)
         both = MODEL.predict(targets, skills, SEEDS, rng)
-        yield {name: Evidence(counts_of(targets, p)) for name, p in zip("ab", both, strict=True)}
+        yield {
+            name: SampleCounts(counts_of(targets, p)) for name, p in zip("ab", both, strict=True)
+        }
 
 
-def means(evidence: dict[str, Evidence], metric: str) -> dict[str, float]:
+def means(evidence: dict[str, SampleCounts], metric: str) -> dict[str, float]:
     sums = {name: own.test.sum(axis=1, dtype=np.float64) for name, own in evidence.items()}
     return {name: float(SCORES[metric](own).mean()) for name, own in sums.items()}
 
@@ -123,7 +125,7 @@ def test_ten_candidates_with_ten_seeds_take_less_than_five_seconds() -> None:
     rng = np.random.default_rng(0)
     targets = make_rows(rng, 1000)
     predictions = MODEL.predict(targets, [0.0] * 10, 10, rng)
-    evidence = {i: Evidence(counts_of(targets, own)) for i, own in enumerate(predictions)}
+    evidence = {i: SampleCounts(counts_of(targets, own)) for i, own in enumerate(predictions)}
     seconds = []
     for _ in range(5):
         started = time.perf_counter()

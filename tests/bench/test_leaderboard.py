@@ -16,7 +16,7 @@ import pytest
 from toxbench.benchmark.plan import make_protocol
 from toxbench.data.protocol import Protocol
 from toxbench.data.splits import draw_folds
-from toxbench.data.table import Comments
+from toxbench.data.table import TextDataset
 from toxbench.evaluation.metrics import measure
 from toxbench.evaluation.thresholds import choose_thresholds
 from toxbench.records import PARTS, CellKey, CellRecord, Cost, Environment, EpochRecord, Part
@@ -31,10 +31,10 @@ SHAPES = ((40, 25), (200, 5), (10, 100))  # candidates, seeds
 ASKED = 2.0  # seconds, for a re-print
 
 
-def make_table() -> Comments:
+def make_table() -> TextDataset:
     """Make a table of the YouTube table's size and shares of labels; every comment is alone."""
     targets = (np.random.default_rng(0).random((ROWS, 12)) < np.array(SHARES)).astype(np.uint8)
-    return Comments(
+    return TextDataset(
         name="made.csv",
         ids=tuple(f"c{row}" for row in range(ROWS)),
         texts=tuple(f"text {row}" for row in range(ROWS)),

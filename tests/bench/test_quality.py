@@ -11,13 +11,13 @@ from torch import nn
 
 from toxbench.benchmark.candidates import BackboneCandidate
 from toxbench.benchmark.plan import Plan, make_plan
-from toxbench.benchmark.trainer_factory import Workbench
+from toxbench.benchmark.trainer_factory import TrainerFactory
 from toxbench.config import run_settings
-from toxbench.evaluation.early_stopping import EpochChoice, epoch_scores
+from toxbench.evaluation.early_stopping import EpochSelector, epoch_scores
 from toxbench.evaluation.metrics import evaluate
 from toxbench.plugin.registry import Registry
 from toxbench.training.device import seeded
-from toxbench.training.trainer import ALL, PLAIN, Trainer, Tricks
+from toxbench.training.trainer import ALL, PLAIN, Optimizations, Trainer
 
 pytestmark = pytest.mark.bench
 SEEDS = 5
@@ -31,14 +31,14 @@ def without_hooks(module: nn.Module) -> nn.Module:
     return module
 
 
-def scores(plan: Plan, tricks: Tricks, seed: int) -> tuple[float, ...]:
+def scores(plan: Plan, tricks: Optimizations, seed: int) -> tuple[float, ...]:
     """Train a stand-in as a run does; return its scores on the test rows."""
     (candidate,) = plan.candidates
     assert isinstance(candidate, BackboneCandidate)
     assert candidate.weights.folder is not None
     comments, settings = plan.protocol.comments, candidate.settings
     device, split = plan.devices[candidate.title], plan.protocol.folds[0]
-    tokens = Workbench(candidate.backbone, candidate.weights, comments, device).tokens(
+    tokens = TrainerFactory(candidate.backbone, candidate.weights, comments, device).tokens(
         settings.max_length
     )
     build = candidate.weights.build or candidate.backbone.build
@@ -47,7 +47,7 @@ def scores(plan: Plan, tricks: Tricks, seed: int) -> tuple[float, ...]:
         module = without_hooks(module) if tricks == PLAIN else module
         head = candidate.backbone.head
         trainer = Trainer(module, head, tokens, comments.targets, settings, device, tricks)
-        trainer.train(split, seed, epoch_scores, EpochChoice().keep, lambda epoch: None)
+        trainer.train(split, seed, epoch_scores, EpochSelector().keep, lambda epoch: None)
         probabilities = trainer.predict(split.test)
     found = evaluate(comments.targets[split.test], probabilities, [0.5] * len(comments.labels))
     return tuple(found[name] or 0.0 for name in SCORES)

@@ -10,13 +10,13 @@ from torch import nn
 
 from toxbench.benchmark.candidates import BackboneCandidate
 from toxbench.benchmark.plan import Plan, make_plan
-from toxbench.benchmark.trainer_factory import Workbench
+from toxbench.benchmark.trainer_factory import TrainerFactory
 from toxbench.config import run_settings
 from toxbench.data.protocol import Split
 from toxbench.evaluation.early_stopping import epoch_scores
 from toxbench.plugin.registry import Registry
 from toxbench.training.device import choose_device, seeded
-from toxbench.training.trainer import ALL, PLAIN, Trainer, Tricks
+from toxbench.training.trainer import ALL, PLAIN, Optimizations, Trainer
 
 pytestmark = pytest.mark.bench
 ROUNDS = 5
@@ -30,7 +30,7 @@ def whole_last_layer(module: nn.Module) -> nn.Module:
 
 
 def make_course(
-    plan: Plan, tricks: Tricks, change: Callable[[nn.Module], nn.Module]
+    plan: Plan, tricks: Optimizations, change: Callable[[nn.Module], nn.Module]
 ) -> Callable[[], float]:
     """Return a function that trains a backbone's stand-in and returns the seconds of an epoch."""
     (candidate,) = plan.candidates
@@ -39,7 +39,7 @@ def make_course(
     build = candidate.weights.build or candidate.backbone.build
     comments, device = plan.protocol.comments, choose_device("auto")
     settings = candidate.settings.model_copy(update={"epochs": 1})
-    bench = Workbench(candidate.backbone, candidate.weights, comments, device)
+    bench = TrainerFactory(candidate.backbone, candidate.weights, comments, device)
     tokens = bench.tokens(settings.max_length)
     module = change(build(candidate.weights.folder, len(comments.labels)))
     head = candidate.backbone.head

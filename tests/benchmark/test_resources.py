@@ -12,7 +12,7 @@ from measured import Table
 from support import write_table
 
 from toxbench.benchmark.plan import Plan, make_plan
-from toxbench.benchmark.resources import in_this_process, threads_of_a_cell, worker_count
+from toxbench.benchmark.resources import num_workers, runs_in_process, threads_of_a_cell
 from toxbench.benchmark.validate import Where
 from toxbench.config import run_settings
 from toxbench.executors.resources import cores, environ_of_a_worker, environs_of_workers, gpu_names
@@ -44,30 +44,30 @@ def test_a_large_run_has_a_worker_for_each_cell_and_thread(
     tmp_path: Path, checkpoint: Path, seeds: int, workers: int
 ) -> None:
     large = plan(tmp_path, checkpoint, LONG, seeds)
-    assert worker_count(large) == workers
-    assert not in_this_process(large)  # not even one cell: its worker may die
+    assert num_workers(large) == workers
+    assert not runs_in_process(large)  # not even one cell: its worker may die
 
 
 def test_a_small_run_starts_no_process(tmp_path: Path, checkpoint: Path) -> None:
-    assert in_this_process(plan(tmp_path, checkpoint, 2, 9))
+    assert runs_in_process(plan(tmp_path, checkpoint, 2, 9))
 
 
 @pytest.mark.parametrize("asked", [{"workers": 1}, {"cell_timeout": "1h"}])
 def test_unless_it_was_asked_for(tmp_path: Path, checkpoint: Path, asked: dict[str, Any]) -> None:
     small = plan(tmp_path, checkpoint, 2, 9, **asked)
-    assert not in_this_process(small)
-    assert worker_count(small) == 1
+    assert not runs_in_process(small)
+    assert num_workers(small) == 1
 
 
 def test_the_code_of_others_gets_a_process(tmp_path: Path, checkpoint: Path) -> None:
     small = replace(plan(tmp_path, checkpoint, 2, 9), has_foreign=True)
-    assert not in_this_process(small)
-    assert worker_count(small) == 1
+    assert not runs_in_process(small)
+    assert num_workers(small) == 1
 
 
 def test_who_asks_for_workers_gets_them(tmp_path: Path, checkpoint: Path) -> None:
-    assert worker_count(plan(tmp_path, checkpoint, 2, 3, workers=2)) == 2
-    assert worker_count(plan(tmp_path, checkpoint, LONG, 3, workers=1)) == 1
+    assert num_workers(plan(tmp_path, checkpoint, 2, 3, workers=2)) == 2
+    assert num_workers(plan(tmp_path, checkpoint, LONG, 3, workers=1)) == 1
 
 
 def test_what_is_left_of_a_run_has_as_many(tmp_path: Path, checkpoint: Path) -> None:
@@ -77,7 +77,7 @@ def test_what_is_left_of_a_run_has_as_many(tmp_path: Path, checkpoint: Path) -> 
         whole.store.write(record.model_copy(update={"key": key}), probabilities)
     left = plan(tmp_path, checkpoint, LONG, 3)
     assert len(left.missing) == len(whole.missing) - 2
-    assert worker_count(left) == worker_count(whole)
+    assert num_workers(left) == num_workers(whole)
 
 
 @pytest.mark.parametrize(("workers", "threads"), [(1, None), (2, 2), (3, 1), (8, 1)])
@@ -99,7 +99,7 @@ def test_a_worker_is_told_its_threads() -> None:
 def test_as_many_workers_as_the_threads_of_a_cell_leave_room_for(
     tmp_path: Path, checkpoint: Path
 ) -> None:
-    assert worker_count(plan(tmp_path, checkpoint, LONG, 9, cpus_per_cell=2)) == 2
+    assert num_workers(plan(tmp_path, checkpoint, LONG, 9, cpus_per_cell=2)) == 2
 
 
 def test_each_worker_owns_a_gpu() -> None:
@@ -117,9 +117,9 @@ def test_on_cuda_as_many_workers_as_gpus(
     cuda = replace(next(iter(small.devices.values())), torch=torch.device("cuda"))
     small = replace(small, devices=small.devices | {"bert": cuda})
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert worker_count(small) == 2
-    assert not in_this_process(small)
-    assert worker_count(replace(small, where=Where(gpus_per_cell=0.25))) == 8
+    assert num_workers(small) == 2
+    assert not runs_in_process(small)
+    assert num_workers(replace(small, where=Where(gpus_per_cell=0.25))) == 8
 
 
 def test_workers_allocate_with_tcmalloc_where_it_is_and_nothing_else_is_named() -> None:

@@ -17,7 +17,7 @@ from support import install_plugin, write_checkpoint, write_table
 
 from toxbench.errors import SettingsError
 from toxbench.store.cells import CellStore
-from toxbench.util.torchrun import ALONE, Place
+from toxbench.util.torchrun import NOT_DISTRIBUTED, TorchrunEnv
 
 Command = Callable[..., tuple[int, str]]
 ROWS = 66  # 49 of them for training: of seven steps of 8 comments, the last has one
@@ -314,12 +314,13 @@ def test_what_cannot_be_run_is_said_once_with_one_exit_code(
 
 
 def test_a_place_is_what_torchrun_sets() -> None:
-    assert Place.of({}) == Place.of({"WORLD_SIZE": "4"}) == ALONE
-    assert Place.of({"RANK": "0", "WORLD_SIZE": "1"}) == ALONE
-    place = Place.of({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2",
-                      "GROUP_WORLD_SIZE": "2"})  # fmt: skip
+    assert TorchrunEnv.of({}) == NOT_DISTRIBUTED
+    assert TorchrunEnv.of({"WORLD_SIZE": "4"}) == NOT_DISTRIBUTED
+    assert TorchrunEnv.of({"RANK": "0", "WORLD_SIZE": "1"}) == NOT_DISTRIBUTED
+    environ = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
+    place = TorchrunEnv.of(environ | {"GROUP_WORLD_SIZE": "2"})
     assert (place.rank, place.size, place.local_rank, place.machines) == (3, 4, 1, 2)
     assert place.command == "torchrun --nnodes 2 ... --nproc-per-node 2 -m toxbench"
     for wrong in ({"RANK": "4", "WORLD_SIZE": "4"}, {"RANK": "one", "WORLD_SIZE": "2"}):
         with pytest.raises(SettingsError, match="torchrun never sets RANK="):
-            Place.of(wrong)
+            TorchrunEnv.of(wrong)

@@ -12,9 +12,9 @@ from support import make_comments
 from torch import nn
 
 from toxbench import Backbone, TrainSettings, first_token_classifier
-from toxbench.benchmark.trainer_factory import Workbench
+from toxbench.benchmark.trainer_factory import TrainerFactory
 from toxbench.data.splits import draw_folds
-from toxbench.data.table import Comments, read_comments
+from toxbench.data.table import TextDataset, read_comments
 from toxbench.errors import PluginError
 from toxbench.evaluation.early_stopping import epoch_scores
 from toxbench.records import WeightsRecord
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 CPU = choose_device("cpu", "fp32")
 SETTINGS = TrainSettings(epochs=2, max_length=16, learning_rate=1e-3, head_learning_rate=1e-2)
-Make = Callable[..., Workbench]
+Make = Callable[..., TrainerFactory]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,30 +50,30 @@ def backbone() -> Counting:
 
 
 @pytest.fixture
-def comments(table: Path) -> Comments:
+def comments(table: Path) -> TextDataset:
     return read_comments(table)
 
 
 @pytest.fixture
-def make(checkpoint: Path, comments: Comments, backbone: Counting) -> Make:
+def make(checkpoint: Path, comments: TextDataset, backbone: Counting) -> Make:
     """Make a workbench of the tiny checkpoint; keywords override its weights' fields."""
 
-    def call(keep_module: bool, **weights: Any) -> Workbench:
+    def call(keep_module: bool, **weights: Any) -> TrainerFactory:
         record = WeightsRecord(source="local", label="tiny", identity="tiny")
         found = Weights(**({"record": record, "folder": checkpoint, "defaults": {}} | weights))
-        return Workbench(backbone, found, comments, CPU, keep_module=keep_module)
+        return TrainerFactory(backbone, found, comments, CPU, keep_module=keep_module)
 
     return call
 
 
-def start(bench: Workbench, seed: int, settings: TrainSettings = SETTINGS) -> bytes:
+def start(bench: TrainerFactory, seed: int, settings: TrainSettings = SETTINGS) -> bytes:
     """Return what an untrained module predicts, and how torch's generator goes on."""
     with bench.trainer(settings, seed) as trainer:
         noise = torch.rand(4).numpy().tobytes()
         return trainer.predict(np.arange(60)).tobytes() + noise
 
 
-def trained(bench: Workbench, seed: int, settings: TrainSettings = SETTINGS) -> bytes:
+def trained(bench: TrainerFactory, seed: int, settings: TrainSettings = SETTINGS) -> bytes:
     """Return what a trained module predicts."""
     (fold,) = draw_folds(make_comments(60))
     with bench.trainer(settings, seed) as trainer:
@@ -151,7 +151,7 @@ def test_other_settings_need_no_other_module(make: Make, backbone: Counting) -> 
     assert sorted(backbone.calls) == ["build", "tokenizer"]
 
 
-def test_the_table_is_tokenised_once_for_each_length(make: Make, comments: Comments) -> None:
+def test_the_table_is_tokenised_once_for_each_length(make: Make, comments: TextDataset) -> None:
     bench = make(keep_module=True)
     short, long = bench.tokens(8), bench.tokens(64)
     assert bench.tokens(8) is short

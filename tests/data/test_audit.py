@@ -13,7 +13,7 @@ from toxbench.data.audit import audit
 from toxbench.data.protocol import Split
 from toxbench.data.splits import draw_folds
 from toxbench.data.synthetic import sample_comments
-from toxbench.data.table import Comments, read_comments
+from toxbench.data.table import TextDataset, read_comments
 from toxbench.records import Audit, SharedGroups
 from toxbench.settings import SplitSettings
 
@@ -24,7 +24,7 @@ PARTS = Split(np.arange(4), np.array([4]), np.arange(5, 10))
 
 def audited(
     texts: dict[int, str] | None = None, groups: dict[int, str] | None = None
-) -> tuple[Comments, Audit]:
+) -> tuple[TextDataset, Audit]:
     """Audit ten rows of which some have a text or a group that matters."""
     written = [(texts or {}).get(row, f"text {row}") for row in range(10)]
     column = None if groups is None else [groups.get(row) for row in range(10)]

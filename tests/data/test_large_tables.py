@@ -12,7 +12,7 @@ from toxbench.data.groups import row_groups
 from toxbench.data.protocol import Protocol
 from toxbench.data.readers import read_strings
 from toxbench.data.splits import draw_folds
-from toxbench.data.table import Comments, read_comments
+from toxbench.data.table import TextDataset, read_comments
 from toxbench.errors import DataError
 from toxbench.settings import ColumnSettings, SplitSettings
 
@@ -50,11 +50,11 @@ def table(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture(scope="module")
-def comments(table: Path) -> Comments:
+def comments(table: Path) -> TextDataset:
     return read_comments(table)
 
 
-def test_every_format_gives_what_was_written(comments: Comments) -> None:
+def test_every_format_gives_what_was_written(comments: TextDataset) -> None:
     written = frame()
     assert comments.ids == written["id"].tolist()
     assert comments.texts == written["text"].tolist()
@@ -65,7 +65,7 @@ def test_every_format_gives_what_was_written(comments: Comments) -> None:
     assert comments.supports["IsLate"] == ROWS - 100_001
 
 
-def test_every_format_has_one_fingerprint_and_one_split(comments: Comments) -> None:
+def test_every_format_has_one_fingerprint_and_one_split(comments: TextDataset) -> None:
     folds = draw_folds(comments, SplitSettings(split="grouped"))
     protocol = Protocol(comments, folds, {})
     assert protocol.data_fingerprint == (
@@ -76,7 +76,7 @@ def test_every_format_has_one_fingerprint_and_one_split(comments: Comments) -> N
     )
 
 
-def test_rows_are_linked_across_blocks(comments: Comments) -> None:
+def test_rows_are_linked_across_blocks(comments: TextDataset) -> None:
     groups = row_groups(comments)
     assert groups[5] == groups[70_005]
     assert groups[70_005] == groups[70_305]  # their video is one

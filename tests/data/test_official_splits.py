@@ -9,7 +9,7 @@ import pytest
 from support import write_table
 
 from toxbench.data.groups import row_groups
-from toxbench.data.load import Source, open_source
+from toxbench.data.load import SplitDataset, load_dataset
 from toxbench.errors import DataError
 from toxbench.settings import ColumnSettings, SplitSettings
 
@@ -31,21 +31,21 @@ def frame(table: Path) -> pd.DataFrame:
     return pd.read_csv(table)
 
 
-def opened(data: Path, columns: dict[str, Any] | None = None, **split: Any) -> Source:
-    return open_source(data, ColumnSettings(**(columns or {})), SplitSettings(**split))
+def opened(data: Path, columns: dict[str, Any] | None = None, **split: Any) -> SplitDataset:
+    return load_dataset(data, ColumnSettings(**(columns or {})), SplitSettings(**split))
 
 
-def parts(source: Source) -> list[list[int]]:
+def parts(source: SplitDataset) -> list[list[int]]:
     (fold,) = source.folds
     return [rows.tolist() for rows in (fold.train, fold.validation, fold.test)]
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_file_for_each_part(frame: pd.DataFrame, tmp_path: Path, suffix: str) -> None:
-    turned = list(frame.columns[::-1])
+    reversed_difference = list(frame.columns[::-1])
     data = write(frame[:30], tmp_path / f"train.{suffix}")
-    valid = write(frame[turned][30:40], tmp_path / f"valid.{suffix}")
-    test = write(frame[turned][40:], tmp_path / f"test.{suffix}")
+    valid = write(frame[reversed_difference][30:40], tmp_path / f"valid.{suffix}")
+    test = write(frame[reversed_difference][40:], tmp_path / f"test.{suffix}")
     source = opened(data, valid=valid, test=test)
     assert parts(source) == [list(range(30)), list(range(30, 40)), list(range(40, 60))]
     assert source.comments.ids == tuple(frame["id"])

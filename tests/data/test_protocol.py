@@ -10,15 +10,15 @@ import pytest
 
 from toxbench.data.protocol import Protocol, Split
 from toxbench.data.splits import draw_folds
-from toxbench.data.table import Comments, read_comments
+from toxbench.data.table import TextDataset, read_comments
 
 
 @pytest.fixture
-def comments(table: Path) -> Comments:
+def comments(table: Path) -> TextDataset:
     return read_comments(table)
 
 
-def protocol(comments: Comments, definitions: dict[str, str] | None = None) -> Protocol:
+def protocol(comments: TextDataset, definitions: dict[str, str] | None = None) -> Protocol:
     if definitions is None:
         definitions = {"f1": "harmonic mean", "accuracy": "share"}
     return Protocol(comments, draw_folds(comments), definitions)
@@ -46,32 +46,32 @@ def test_the_real_table_has_one_fingerprint_in_csv_and_parquet(
     assert first == second
 
 
-def one_text(comments: Comments) -> Comments:
+def one_text(comments: TextDataset) -> TextDataset:
     return replace(comments, texts=(*comments.texts[:-1], comments.texts[-1] + " "))
 
 
-def one_id(comments: Comments) -> Comments:
+def one_id(comments: TextDataset) -> TextDataset:
     return replace(comments, ids=("other", *comments.ids[1:]))
 
 
-def one_target(comments: Comments) -> Comments:
+def one_target(comments: TextDataset) -> TextDataset:
     targets = comments.targets.copy()
     targets[-1, -1] ^= 1
     return replace(comments, targets=targets)
 
 
-def one_label(comments: Comments) -> Comments:
+def one_label(comments: TextDataset) -> TextDataset:
     return replace(comments, labels=(*comments.labels[:-1], "IsOther"))
 
 
-def a_moved_boundary(comments: Comments) -> Comments:
+def a_moved_boundary(comments: TextDataset) -> TextDataset:
     first, second, *rest = comments.texts
     return replace(comments, texts=(first + second[0], second[1:], *rest))
 
 
 @pytest.mark.parametrize("change", [one_text, one_id, one_target, one_label, a_moved_boundary])
 def test_one_change_of_the_table_changes_both_fingerprints(
-    comments: Comments, change: Callable[[Comments], Comments]
+    comments: TextDataset, change: Callable[[TextDataset], TextDataset]
 ) -> None:
     before, after = protocol(comments), protocol(change(comments))
     assert before.data_fingerprint != after.data_fingerprint
@@ -83,7 +83,7 @@ def test_one_change_of_the_table_changes_both_fingerprints(
     [([0, 1], [2], [3, 5]), ([1, 0], [2], [3, 4]), ([0], [1, 2], [3, 4]), ([0, 1, 2], [], [3, 4])],
 )
 def test_one_change_of_the_rows_changes_the_fingerprint_but_not_that_of_the_table(
-    comments: Comments, train: list[int], validation: list[int], test: list[int]
+    comments: TextDataset, train: list[int], validation: list[int], test: list[int]
 ) -> None:
     usual, other = (
         Protocol(comments, (Split(*(np.array(rows, dtype=np.int64) for rows in parts)),), {})
@@ -93,7 +93,7 @@ def test_one_change_of_the_rows_changes_the_fingerprint_but_not_that_of_the_tabl
     assert other.data_fingerprint == usual.data_fingerprint
 
 
-def test_a_second_fold_changes_the_fingerprint(comments: Comments) -> None:
+def test_a_second_fold_changes_the_fingerprint(comments: TextDataset) -> None:
     (fold,) = draw_folds(comments)
     one, two = (Protocol(comments, folds, {}).fingerprint for folds in ((fold,), (fold, fold)))
     assert one != two
@@ -109,14 +109,14 @@ def test_a_second_fold_changes_the_fingerprint(comments: Comments) -> None:
     ],
 )
 def test_one_definition_changes_the_fingerprint(
-    comments: Comments, definitions: dict[str, str]
+    comments: TextDataset, definitions: dict[str, str]
 ) -> None:
     assert protocol(comments, definitions).fingerprint != protocol(comments).fingerprint
 
 
 def test_the_order_of_definitions_and_the_name_of_the_file_do_not_change_the_fingerprint(
-    comments: Comments,
+    comments: TextDataset,
 ) -> None:
     renamed = replace(comments, name="other.parquet")
-    turned = {"accuracy": "share", "f1": "harmonic mean"}
-    assert protocol(renamed, turned).fingerprint == protocol(comments).fingerprint
+    reversed_difference = {"accuracy": "share", "f1": "harmonic mean"}
+    assert protocol(renamed, reversed_difference).fingerprint == protocol(comments).fingerprint

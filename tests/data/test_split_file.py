@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from toxbench.data.load import Source, open_source
+from toxbench.data.load import SplitDataset, load_dataset
 from toxbench.errors import DataError, SettingsError, StorageError
 from toxbench.records import PARTS
 from toxbench.settings import ColumnSettings, SplitSettings
@@ -16,12 +16,12 @@ from toxbench.settings import ColumnSettings, SplitSettings
 Content = dict[str, Any]
 
 
-def opened(table: Path, file: Path, **split: Any) -> Source:
+def opened(table: Path, file: Path, **split: Any) -> SplitDataset:
     settings = SplitSettings(split_file=file, **split)
-    return open_source(table, ColumnSettings(), settings, frozenset(split))
+    return load_dataset(table, ColumnSettings(), settings, frozenset(split))
 
 
-def ids(source: Source) -> list[list[list[str]]]:
+def ids(source: SplitDataset) -> list[list[list[str]]]:
     names = source.comments.ids
     return [[[names[row] for row in fold.part(part)] for part in PARTS] for fold in source.folds]
 

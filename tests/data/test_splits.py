@@ -11,7 +11,7 @@ from support import make_comments
 from toxbench.data.groups import row_groups
 from toxbench.data.protocol import Split
 from toxbench.data.splits import draw_folds, fold_warnings
-from toxbench.data.table import Comments, read_comments
+from toxbench.data.table import TextDataset, read_comments
 from toxbench.errors import DataError
 from toxbench.records import PARTS
 from toxbench.settings import SplitSettings
@@ -89,7 +89,7 @@ def test_too_few_rows_are_refused_with_the_numbers(
 # --- folds of every kind
 
 
-def grouped(rows: int, groups: int, seed: int = 0) -> Comments:
+def grouped(rows: int, groups: int, seed: int = 0) -> TextDataset:
     """Make rows in groups of very different size, a tenth of them in none."""
     rng = np.random.default_rng(seed)
     shares = rng.dirichlet(np.full(groups, 0.7))

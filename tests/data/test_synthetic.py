@@ -11,7 +11,7 @@ import pytest
 from toxbench.data.groups import row_groups
 from toxbench.data.protocol import Protocol
 from toxbench.data.synthetic import LABELS, SAMPLE_NAME, sample_comments, sample_frame
-from toxbench.data.table import Comments, read_comments
+from toxbench.data.table import TextDataset, read_comments
 
 PRINT_FINGERPRINT = (
     "from toxbench.data.synthetic import sample_comments\n"
@@ -21,11 +21,11 @@ PRINT_FINGERPRINT = (
 
 
 @pytest.fixture(scope="module")
-def sample() -> Comments:
+def sample() -> TextDataset:
     return sample_comments()
 
 
-def test_the_sample_is_the_same_twice(sample: Comments) -> None:
+def test_the_sample_is_the_same_twice(sample: TextDataset) -> None:
     again = sample_comments()
     assert again.texts == sample.texts
     assert again.ids == sample.ids
@@ -33,7 +33,7 @@ def test_the_sample_is_the_same_twice(sample: Comments) -> None:
     assert np.array_equal(again.targets, sample.targets)
 
 
-def test_the_sample_is_the_same_in_a_process_with_other_hashes(sample: Comments) -> None:
+def test_the_sample_is_the_same_in_a_process_with_other_hashes(sample: TextDataset) -> None:
     answer = subprocess.run(
         [sys.executable, "-c", PRINT_FINGERPRINT],
         env={**os.environ, "PYTHONHASHSEED": "4242"},
@@ -44,14 +44,14 @@ def test_the_sample_is_the_same_in_a_process_with_other_hashes(sample: Comments)
     assert answer.stdout.strip() == Protocol(sample, (), {}).data_fingerprint
 
 
-def test_the_sample_is_the_same_on_every_machine(sample: Comments) -> None:
+def test_the_sample_is_the_same_on_every_machine(sample: TextDataset) -> None:
     """A change of it makes stored cells incomparable: it must be meant, and said here."""
     assert Protocol(sample, (), {}).data_fingerprint == (
         "dbd91ca4ad69e485b9e0589e247ea38b6f5f0470dd511bdae4d5a3c5a33a67d3"
     )
 
 
-def test_the_sample_has_the_columns_of_the_real_table(sample: Comments) -> None:
+def test_the_sample_has_the_columns_of_the_real_table(sample: TextDataset) -> None:
     assert sample_frame().columns.tolist() == ["CommentId", "VideoId", "Text", *LABELS]
     assert sample.labels == LABELS
     assert sample.name == SAMPLE_NAME
@@ -59,7 +59,7 @@ def test_the_sample_has_the_columns_of_the_real_table(sample: Comments) -> None:
 
 
 def test_the_sample_has_the_columns_in_the_order_of_the_real_table(
-    sample: Comments, real_table: Path
+    sample: TextDataset, real_table: Path
 ) -> None:
     real = read_comments(real_table)
     labels, columns = real.labels, real.columns  # so that a failure prints no comment
@@ -67,7 +67,7 @@ def test_the_sample_has_the_columns_in_the_order_of_the_real_table(
     assert sample.columns == columns
 
 
-def test_the_sample_survives_a_file(sample: Comments, tmp_path: Path) -> None:
+def test_the_sample_survives_a_file(sample: TextDataset, tmp_path: Path) -> None:
     sample_frame().to_csv(tmp_path / "sample.csv", index=False)
     read = read_comments(tmp_path / "sample.csv")
     assert Protocol(read, (), {}).data_fingerprint == Protocol(sample, (), {}).data_fingerprint
@@ -75,7 +75,7 @@ def test_the_sample_survives_a_file(sample: Comments, tmp_path: Path) -> None:
 
 
 def test_the_sample_is_several_hundred_rows_and_hard_in_the_ways_the_real_table_is(
-    sample: Comments,
+    sample: TextDataset,
 ) -> None:
     supports = sample.supports
     assert 300 <= len(sample) <= 1000
@@ -85,7 +85,7 @@ def test_the_sample_is_several_hundred_rows_and_hard_in_the_ways_the_real_table_
     assert supports["IsToxic"] == max(supports.values())
 
 
-def test_the_sample_repeats_texts_and_has_rows_without_a_group(sample: Comments) -> None:
+def test_the_sample_repeats_texts_and_has_rows_without_a_group(sample: TextDataset) -> None:
     assert sample.groups is not None
     named = [group for group in sample.groups if group is not None]
     assert len(set(sample.texts)) < len(sample)
@@ -93,17 +93,17 @@ def test_the_sample_repeats_texts_and_has_rows_without_a_group(sample: Comments)
     assert 0 < len(sample) - len(named) < 30
 
 
-def test_the_lengths_of_the_sample_are_very_different(sample: Comments) -> None:
+def test_the_lengths_of_the_sample_are_very_different(sample: TextDataset) -> None:
     words = np.array([len(text.split()) for text in sample.texts])
     assert words.min() <= 5
     assert words.max() >= 200
     assert words.max() > 10 * np.median(words)
 
 
-def test_no_slot_of_the_templates_is_left_open(sample: Comments) -> None:
+def test_no_slot_of_the_templates_is_left_open(sample: TextDataset) -> None:
     assert not any("{" in text or "}" in text for text in sample.texts)
 
 
-def test_equal_texts_of_the_sample_stand_below_one_video(sample: Comments) -> None:
+def test_equal_texts_of_the_sample_stand_below_one_video(sample: TextDataset) -> None:
     """Or grouped splits would find that all videos belong together."""
     assert np.bincount(row_groups(sample)).max() < len(sample) / 4

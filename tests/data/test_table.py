@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from toxbench.data.table import Comments, read_comments
+from toxbench.data.table import TextDataset, read_comments
 from toxbench.errors import DataError
 from toxbench.settings import ColumnSettings
 
@@ -42,7 +42,7 @@ def put(folder: Path, content: str, name: str = "t.csv") -> Path:
     return path
 
 
-def read(folder: Path, content: str, **columns: object) -> Comments:
+def read(folder: Path, content: str, **columns: object) -> TextDataset:
     return read_comments(put(folder, content), ColumnSettings.model_validate(columns))
 
 

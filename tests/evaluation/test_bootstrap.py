@@ -10,12 +10,12 @@ from sklearn.metrics import accuracy_score, f1_score
 from toxbench.evaluation import bootstrap as module
 from toxbench.evaluation.bootstrap import (
     MOST_UNITS,
-    Draws,
-    Evidence,
+    BootstrapScores,
+    SampleCounts,
     bootstrap,
-    in_units,
     interval,
     sampling_units,
+    sum_by_unit,
     t_stretch,
 )
 from toxbench.evaluation.power import ErrorModel
@@ -41,7 +41,7 @@ def make_table(
 
 def counts(targets: Targets, predictions: Predictions, units: Units | None = None) -> Counts:
     found = np.stack([row_counts(targets, own) for own in predictions])
-    return found if units is None else in_units(found, units)
+    return found if units is None else sum_by_unit(found, units)
 
 
 def drawn_units(units: int, stream: int, seed: int = 0) -> Units:
@@ -62,7 +62,7 @@ def plain_scores(
     return np.array([[score(targets[own], p[own]) for p in predictions] for own in rows])
 
 
-def draw(evidence: Evidence, resamples: int = 2000, seed: int = 0) -> Draws:
+def draw(evidence: SampleCounts, resamples: int = 2000, seed: int = 0) -> BootstrapScores:
     return bootstrap({"own": evidence}, resamples, seed)["own"]
 
 
@@ -74,7 +74,7 @@ def draw(evidence: Evidence, resamples: int = 2000, seed: int = 0) -> Draws:
 def test_resampled_scores_are_those_of_the_repeated_rows(metric: str, groups: int) -> None:
     targets, predictions = make_table(30, seeds=3)
     units = sampling_units(np.arange(30) % groups)
-    found = draw(Evidence(counts(targets, predictions, units)), FEW)
+    found = draw(SampleCounts(counts(targets, predictions, units)), FEW)
     rows = [repeated(units, drawn) for drawn in drawn_units(groups, stream=0)]
     expected = plain_scores(metric, targets, predictions, rows)
     np.testing.assert_allclose(found.values[metric], expected, rtol=0, atol=1e-9)
@@ -86,7 +86,7 @@ def test_resampled_scores_are_those_of_the_repeated_rows(metric: str, groups: in
 def test_gaps_to_rows_that_are_never_tested_resample_both_sides(metric: str) -> None:
     targets, predictions = make_table(50, seeds=2)
     test, train = np.arange(20), np.arange(20, 50)
-    evidence = Evidence(
+    evidence = SampleCounts(
         test=counts(targets[test], predictions[:, test]),
         train_elsewhere=counts(targets[train], predictions[:, train]),
     )
@@ -107,7 +107,7 @@ def test_gaps_of_folds_resample_a_row_on_both_sides_at_once(metric: str, elsewhe
     tests, trains = predictions[:2], predictions[2:]  # 2 seeds; 2 folds' train predictions of each
     units = np.arange(rows) % groups
     both = [trains[:2], trains[2:]]
-    evidence = Evidence(
+    evidence = SampleCounts(
         test=counts(targets[:rows], tests[:, :rows], units),
         train=sum(counts(targets[:rows], own[:, :rows], units) for own in both),
         train_elsewhere=sum(counts(targets[rows:], own[:, rows:]) for own in both),
@@ -126,7 +126,7 @@ def test_gaps_of_folds_resample_a_row_on_both_sides_at_once(metric: str, elsewhe
 
 
 def test_without_train_rows_there_is_no_gap() -> None:
-    assert set(draw(Evidence(counts(*make_table(9, seeds=1))), 5).values) == set(HEADLINES)
+    assert set(draw(SampleCounts(counts(*make_table(9, seeds=1))), 5).values) == set(HEADLINES)
 
 
 # What results must not hang on
@@ -137,7 +137,7 @@ def test_it_does_not_matter_how_many_weights_there_are_at_once(
     monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
     targets, predictions = make_table(40, seeds=2)
-    evidence = Evidence(
+    evidence = SampleCounts(
         test=counts(targets[:17], predictions[:, :17]),
         train_elsewhere=counts(targets[17:], predictions[:, 17:]),
     )
@@ -152,8 +152,8 @@ def test_it_does_not_matter_how_many_weights_there_are_at_once(
 
 def test_it_does_not_matter_who_else_is_there() -> None:
     targets, predictions = make_table(40, seeds=3)
-    own = Evidence(counts(targets[:20], predictions[:, :20]))
-    other = Evidence(
+    own = SampleCounts(counts(targets[:20], predictions[:, :20]))
+    other = SampleCounts(
         counts(targets[:20], predictions[:1, :20]),
         train_elsewhere=counts(targets[20:], predictions[:1, 20:]),
     )
@@ -163,7 +163,7 @@ def test_it_does_not_matter_who_else_is_there() -> None:
 
 
 def test_the_same_seed_draws_the_same_and_another_one_does_not() -> None:
-    evidence = Evidence(counts(*make_table(30, seeds=3)))
+    evidence = SampleCounts(counts(*make_table(30, seeds=3)))
     one, again, other = (draw(evidence, 50, seed).scores("micro_f1") for seed in (0, 0, 1))
     assert np.array_equal(one, again)
     assert not np.array_equal(one, other)
@@ -173,16 +173,16 @@ def test_the_order_of_rows_within_units_changes_nothing() -> None:
     targets, predictions = make_table(60, seeds=2)
     units = np.arange(60) // 4
     order = np.random.default_rng(0).permutation(60)
-    one = draw(Evidence(counts(targets, predictions, units)), 50)
-    other = draw(Evidence(counts(targets[order], predictions[:, order], units[order])), 50)
+    one = draw(SampleCounts(counts(targets, predictions, units)), 50)
+    other = draw(SampleCounts(counts(targets[order], predictions[:, order], units[order])), 50)
     for name in HEADLINES:
         assert np.array_equal(one.values[name], other.values[name])
 
 
 def test_the_order_of_units_changes_the_spread_but_little() -> None:
     targets, predictions = make_table(60, seeds=2)
-    one = draw(Evidence(counts(targets, predictions))).scores("micro_f1")
-    other = draw(Evidence(counts(targets[::-1], predictions[:, ::-1]))).scores("micro_f1")
+    one = draw(SampleCounts(counts(targets, predictions))).scores("micro_f1")
+    other = draw(SampleCounts(counts(targets[::-1], predictions[:, ::-1]))).scores("micro_f1")
     assert not np.array_equal(one, other)
     assert one.std() == pytest.approx(other.std(), rel=0.08)
 
@@ -211,21 +211,21 @@ def test_blocks_give_about_the_same_error_as_rows(
     monkeypatch: pytest.MonkeyPatch, metric: str, rows: int
 ) -> None:
     targets, predictions = make_table(rows, seeds=1)
-    single = draw(Evidence(counts(targets, predictions))).scores(metric).std()
+    single = draw(SampleCounts(counts(targets, predictions))).scores(metric).std()
     monkeypatch.setattr(module, "MOST_UNITS", 250)
     units = sampling_units(np.arange(rows))
     assert len(set(units)) == 250
-    blocks = draw(Evidence(counts(targets, predictions, units))).scores(metric).std()
+    blocks = draw(SampleCounts(counts(targets, predictions, units))).scores(metric).std()
     assert blocks == pytest.approx(single, rel=0.2)
 
 
 def test_rows_that_err_together_are_less_sure_than_rows_alone() -> None:
     targets, predictions = make_table(50, seeds=1)
-    alone = draw(Evidence(counts(targets, predictions))).scores("subset_accuracy").std()
+    alone = draw(SampleCounts(counts(targets, predictions))).scores("subset_accuracy").std()
     targets, predictions = np.repeat(targets, 4, axis=0), np.repeat(predictions, 4, axis=1)
     units = sampling_units(np.repeat(np.arange(50), 4))
-    copies = draw(Evidence(counts(targets, predictions, units))).scores("subset_accuracy").std()
-    naive = draw(Evidence(counts(targets, predictions))).scores("subset_accuracy").std()
+    copies = draw(SampleCounts(counts(targets, predictions, units))).scores("subset_accuracy").std()
+    naive = draw(SampleCounts(counts(targets, predictions))).scores("subset_accuracy").std()
     assert copies == pytest.approx(alone, abs=1e-9)
     assert naive == pytest.approx(alone / 2, rel=0.1)
 
@@ -236,7 +236,7 @@ def test_rows_that_err_together_are_less_sure_than_rows_alone() -> None:
 def test_the_spread_over_rows_is_the_textbook_one() -> None:
     targets, predictions = make_table(400, seeds=1)
     share = accuracy_score(targets, predictions[0])
-    draws = draw(Evidence(counts(targets, predictions)), 4000).scores("subset_accuracy")
+    draws = draw(SampleCounts(counts(targets, predictions)), 4000).scores("subset_accuracy")
     assert draws.mean() == pytest.approx(share, abs=0.003)
     assert draws.std() == pytest.approx((share * (1 - share) / 400) ** 0.5, rel=0.05)
 
@@ -245,14 +245,14 @@ def test_the_spread_over_rows_is_the_textbook_one() -> None:
 def test_intervals_shrink_with_the_root_of_the_rows(metric: str) -> None:
     widths = []
     for rows in (200, 3200):
-        low, high = interval(draw(Evidence(counts(*make_table(rows, seeds=1)))).scores(metric))
+        low, high = interval(draw(SampleCounts(counts(*make_table(rows, seeds=1)))).scores(metric))
         widths.append(high - low)
     assert widths[0] / widths[1] == pytest.approx(4, rel=0.2)
 
 
 @pytest.mark.parametrize("metric", HEADLINES)
 def test_one_row_says_nothing_about_rows(metric: str) -> None:
-    draws = draw(Evidence(counts(*make_table(1, seeds=1))), 50)
+    draws = draw(SampleCounts(counts(*make_table(1, seeds=1))), 50)
     assert interval(draws.scores(metric)) == (draws.observed[metric][0],) * 2
 
 
@@ -260,23 +260,23 @@ def test_one_row_says_nothing_about_rows(metric: str) -> None:
 
 
 def test_a_single_seed_adds_nothing() -> None:
-    draws = draw(Evidence(counts(*make_table(50, seeds=1))))
+    draws = draw(SampleCounts(counts(*make_table(50, seeds=1))))
     assert np.array_equal(draws.scores("micro_f1"), draws.rows_alone("micro_f1"))
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 7])
 def test_equal_seeds_add_nothing(seeds: int) -> None:
     targets, predictions = make_table(53, seeds=1)
-    one = draw(Evidence(counts(targets, predictions))).scores("micro_f1")
-    several = draw(Evidence(counts(targets, np.repeat(predictions, seeds, axis=0))))
+    one = draw(SampleCounts(counts(targets, predictions))).scores("micro_f1")
+    several = draw(SampleCounts(counts(targets, np.repeat(predictions, seeds, axis=0))))
     np.testing.assert_allclose(several.scores("micro_f1"), one, rtol=0, atol=1e-9)
 
 
-def flips(rows: int, wrong: Sequence[int]) -> Evidence:
+def flips(rows: int, wrong: Sequence[int]) -> SampleCounts:
     """One label, all rows 1; each seed errs on a number of rows of its own."""
     targets = np.ones((rows, 1), dtype=np.uint8)
     predictions = np.stack([(np.arange(rows) >= count)[:, None] for count in wrong])
-    return Evidence(counts(targets, predictions.astype(np.uint8)))
+    return SampleCounts(counts(targets, predictions.astype(np.uint8)))
 
 
 def test_what_whole_seeds_differ_by_is_added_without_bias() -> None:
@@ -284,7 +284,7 @@ def test_what_whole_seeds_differ_by_is_added_without_bias() -> None:
     shares = np.array([0.70, 0.74, 0.79, 0.85])
     sums = np.zeros((4, 1, 5), dtype=np.float32)
     sums[:, 0, 3], sums[:, 0, 4] = shares * 1000, 1000
-    draws = draw(Evidence(sums), 20_000).scores("subset_accuracy")
+    draws = draw(SampleCounts(sums), 20_000).scores("subset_accuracy")
     error = shares.std(ddof=1) / 2
     assert draws.mean() == pytest.approx(shares.mean(), abs=2e-3)
     assert draws.std() == pytest.approx(error * t_stretch(1, [(1, 4)]), rel=0.02)
@@ -297,7 +297,7 @@ def test_seeds_that_differ_by_rows_alone_are_not_counted_twice() -> None:
     errors = []
     for _ in range(10):
         predictions = (rng.random((30, 300, 1)) < 0.7).astype(np.uint8)
-        draws = draw(Evidence(counts(targets, predictions)), 500)
+        draws = draw(SampleCounts(counts(targets, predictions)), 500)
         errors.append(draws.scores("subset_accuracy").std())
     assert np.mean(errors) == pytest.approx((0.3 * 0.7 / 9000) ** 0.5, rel=0.15)
 
@@ -327,7 +327,7 @@ def test_differences_are_of_the_same_rows() -> None:
     better = predictions.copy()
     better[0, :15] = targets[:15]  # the same but for a few rows
     draws = bootstrap(
-        {n: Evidence(counts(targets, p)) for n, p in (("a", better), ("b", predictions))}, 2000
+        {n: SampleCounts(counts(targets, p)) for n, p in (("a", better), ("b", predictions))}, 2000
     )
     paired = draws["a"].minus(draws["b"], "subset_accuracy")
     gained = (better[0] == targets).all(axis=1) > (predictions[0] == targets).all(axis=1)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, average_precision_score, f1_score, log_loss
 
 from toxbench.evaluation.bootstrap import jackknife_error
-from toxbench.evaluation.early_stopping import EpochChoice, epoch_scores
+from toxbench.evaluation.early_stopping import EpochSelector, epoch_scores
 from toxbench.evaluation.metrics import headline
 
 Epoch = tuple[float | None, float | None]
@@ -15,7 +15,7 @@ Epoch = tuple[float | None, float | None]
 
 def kept(epochs: list[Epoch]) -> int | None:
     """The epoch, counted from 1, whose weights are there in the end."""
-    choice = EpochChoice()
+    choice = EpochSelector()
     latest = None
     for number, (score, error) in enumerate(epochs, start=1):
         scores = {"headline": score, "headline_error": error}

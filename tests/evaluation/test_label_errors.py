@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from toxbench.evaluation.label_errors import (
-    Suspect,
+    LabelIssue,
+    can_judge,
     disagreements,
-    is_judged,
+    find_label_issues,
     majority,
     mean_probabilities,
     missed_by_all,
     row_losses,
-    suspects,
 )
 from toxbench.util.arrays import Floats, Targets
 
@@ -42,14 +42,14 @@ def planted(
     return given, probabilities, {(row, label) for row, label in entries}
 
 
-def entries(found: Sequence[Suspect]) -> set[tuple[int, int]]:
+def entries(found: Sequence[LabelIssue]) -> set[tuple[int, int]]:
     return {(suspect.row, suspect.label) for suspect in found}
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_planted_label_errors_are_found_and_nothing_else(seed: int) -> None:
     given, probabilities, wrong = planted(*learnt(seed), seed)
-    found = suspects(given, probabilities)
+    found = find_label_issues(given, probabilities)
     assert entries(found) == wrong
     assert all(suspect.given == given[suspect.row, suspect.label] for suspect in found)
 
@@ -60,7 +60,7 @@ def test_planted_label_errors_come_first_where_others_are_suspect_too(seed: int)
     hard = np.random.default_rng(seed).random(targets.shape) < 0.1
     probabilities[hard] = np.abs(targets[hard] - 0.9)  # the candidate is wrong there, and sure
     given, probabilities, wrong = planted(targets, probabilities, seed)
-    found = suspects(given, probabilities)
+    found = find_label_issues(given, probabilities)
     assert len(found) > len(wrong)
     assert entries(found[: len(wrong)]) == wrong
     confidences = [suspect.self_confidence for suspect in found]
@@ -70,7 +70,7 @@ def test_planted_label_errors_come_first_where_others_are_suspect_too(seed: int)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_nothing_is_suspect_where_nothing_is_wrong(seed: int) -> None:
     targets, probabilities = learnt(seed)
-    assert suspects(targets, probabilities) == []
+    assert find_label_issues(targets, probabilities) == []
     assert missed_by_all(targets, {"a": probabilities[None]}) == []
 
 
@@ -79,28 +79,28 @@ def test_the_threshold_is_the_mean_probability_of_the_other_side() -> None:
     targets = np.array([[1]] * 6 + [[0]] * 6, dtype=np.uint8)
     probabilities = np.array([[0.8]] * 5 + [[0.2]] + [[0.1]] * 5 + [[0.71]])
     # 1 - p of rows without the label: (5 * 0.9 + 0.29) / 6 = 0.798; p of those with it: 0.7.
-    assert [(s.row, s.given, s.probability) for s in suspects(targets, probabilities)] == [
+    assert [(s.row, s.given, s.probability) for s in find_label_issues(targets, probabilities)] == [
         (5, True, 0.2),
         (11, False, 0.71),
     ]
     probabilities[5] = 0.21  # 0.79 is less than 0.798
-    assert [suspect.row for suspect in suspects(targets, probabilities)] == [11]
+    assert [suspect.row for suspect in find_label_issues(targets, probabilities)] == [11]
 
 
 @pytest.mark.parametrize("constant", [0.0, 0.3, 0.5, 0.7, 1.0])
 def test_constant_probabilities_contradict_nobody(constant: float) -> None:
     targets, _ = learnt(0)
     probabilities = np.full(targets.shape, constant)
-    assert not is_judged(targets, probabilities).any()
-    assert suspects(targets, probabilities) == []
+    assert not can_judge(targets, probabilities).any()
+    assert find_label_issues(targets, probabilities) == []
 
 
 @pytest.mark.parametrize("value", [0, 1])
 def test_a_label_that_nobody_or_everybody_has_is_not_judged(value: int) -> None:
     targets, probabilities = learnt(0)
     targets[:, 1] = value
-    assert is_judged(targets, probabilities).tolist() == [True, False, True]
-    assert suspects(targets, probabilities) == []
+    assert can_judge(targets, probabilities).tolist() == [True, False, True]
+    assert find_label_issues(targets, probabilities) == []
 
 
 @pytest.mark.parametrize(("positives", "judged"), [(4, False), (5, True)])
@@ -109,21 +109,21 @@ def test_five_rows_with_a_label_are_enough_to_judge_it(positives: int, judged: b
     targets[:positives] = 1
     probabilities = 0.1 + 0.8 * targets
     probabilities[0] = 0.01
-    assert is_judged(targets, probabilities).tolist() == [judged]
-    assert [suspect.row for suspect in suspects(targets, probabilities)] == [0] * judged
+    assert can_judge(targets, probabilities).tolist() == [judged]
+    assert [suspect.row for suspect in find_label_issues(targets, probabilities)] == [0] * judged
 
 
 def test_a_label_that_is_never_predicted_is_not_judged() -> None:
     targets, probabilities = learnt(0)
     probabilities[:, 2] *= 0.01
-    assert is_judged(targets, probabilities).tolist() == [True, True, False]
-    assert suspects(targets, probabilities) == []
+    assert can_judge(targets, probabilities).tolist() == [True, True, False]
+    assert find_label_issues(targets, probabilities) == []
 
 
 def test_one_label_alone_is_enough() -> None:
     targets, probabilities = learnt(0)
     given, probabilities, wrong = planted(targets[:, :1], probabilities[:, :1], 0)
-    assert entries(suspects(given, probabilities)) == wrong
+    assert entries(find_label_issues(given, probabilities)) == wrong
 
 
 def test_rows_are_missed_by_all_only_if_every_candidate_has_a_label_wrong() -> None:

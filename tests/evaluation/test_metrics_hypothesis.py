@@ -196,8 +196,8 @@ def test_the_order_of_rows_and_of_labels_does_not_matter(case: Case, random: Any
     random.shuffle(labels)
     scores = same(evaluate(*case))
     assert evaluate(targets[rows], probabilities[rows], thresholds) == scores
-    turned = [thresholds[i] for i in labels]
-    assert evaluate(targets[:, labels], probabilities[:, labels], turned) == scores
+    reversed_difference = [thresholds[i] for i in labels]
+    assert evaluate(targets[:, labels], probabilities[:, labels], reversed_difference) == scores
 
 
 @fewer

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toxbench.evaluation.bootstrap import Draws, Evidence, bootstrap
+from toxbench.evaluation.bootstrap import BootstrapScores, SampleCounts, bootstrap
 from toxbench.evaluation.power import ErrorModel
 from toxbench.evaluation.row_counts import HEADLINES, row_counts
 from toxbench.evaluation.significance import (
@@ -22,20 +22,22 @@ from toxbench.evaluation.significance import (
 RESAMPLES = 999
 
 
-def draws_of(skills: dict[str, float], rows: int = 200, seeds: int = 5) -> dict[str, Draws]:
+def draws_of(
+    skills: dict[str, float], rows: int = 200, seeds: int = 5
+) -> dict[str, BootstrapScores]:
     rng = np.random.default_rng(0)
     targets = (rng.random((rows, 4)) < [0.5, 0.3, 0.1, 0.0]).astype(np.uint8)
     predictions = ErrorModel().predict(targets, list(skills.values()), seeds, rng)
     return bootstrap(
         {
-            name: Evidence(np.stack([row_counts(targets, own) for own in seed]))
+            name: SampleCounts(np.stack([row_counts(targets, own) for own in seed]))
             for name, seed in zip(skills, predictions, strict=True)
         },
         RESAMPLES,
     )
 
 
-def compare(draws: dict[str, Draws], metric: str = "micro_f1") -> list[Difference]:
+def compare(draws: dict[str, BootstrapScores], metric: str = "micro_f1") -> list[Difference]:
     means = {name: float(own.observed[metric].mean()) for name, own in draws.items()}
     return compare_all(draws, means, metric)
 

@@ -84,9 +84,9 @@ def test_the_order_of_the_entries_does_not_matter() -> None:
     draw = np.random.default_rng(3)
     targets = draw.integers(0, 2, 200).astype(np.uint8)
     probabilities = draw.integers(0, 50, 200).astype(np.float32) / 50
-    turned = draw.permutation(200)
+    reversed_difference = draw.permutation(200)
     assert best_threshold(targets, probabilities) == best_threshold(
-        targets[turned], probabilities[turned]
+        targets[reversed_difference], probabilities[reversed_difference]
     )
 
 

@@ -24,7 +24,7 @@ from toxbench.records import (
 from toxbench.report.leaderboard import records
 from toxbench.store.cells import CellStore, ProtocolRecord, read_cell
 from toxbench.store.rows import write_rows
-from toxbench.store.tensor_file import seal, unseal
+from toxbench.store.tensor_file import decode, encode
 
 pytestmark = pytest.mark.faults(35)
 
@@ -109,7 +109,7 @@ def test_a_forged_header_is_damage_and_takes_no_memory(data: bytes) -> None:
     tracemalloc.start()
     try:
         with pytest.raises(ValueError, match=r"."):
-            unseal("cell", data)
+            decode("cell", data)
         assert tracemalloc.get_traced_memory()[1] < 40 * 2**20
     finally:
         tracemalloc.stop()
@@ -132,7 +132,7 @@ def test_probabilities_of_another_type_or_shape_are_refused(tmp_path: Path, chan
     record, tensors = table.cell()
     changed = {part: change(values) for part, values in tensors.items()}  # type: ignore[operator]
     store.path(record.key).parent.mkdir()
-    store.path(record.key).write_bytes(seal("cell", record.model_dump_json(), changed))
+    store.path(record.key).write_bytes(encode("cell", record.model_dump_json(), changed))
     with pytest.raises(StorageError, match=r"(is damaged|has other rows or labels)"):
         load_leaderboard(store)
 

@@ -11,8 +11,8 @@ import pytest
 
 import toxbench
 from toxbench.config import layered, run_settings
-from toxbench.data.load import open_source
-from toxbench.data.table import Comments, read_comments
+from toxbench.data.load import load_dataset
+from toxbench.data.table import TextDataset, read_comments
 from toxbench.errors import DataError, SettingsError
 from toxbench.settings import ColumnSettings, SplitSettings
 from toxbench.store.cells import find_store
@@ -148,7 +148,7 @@ def test_the_command_answers_with_3_and_says_what_and_where(
     ],
 )
 def test_another_delimiter_is_named_with_the_columns_that_it_gives(
-    tmp_path: Path, name: str, delimiter: str, found: str, mend: str, quoting: int
+    tmp_path: Path, name: str, delimiter: str, found: str, repair: str, quoting: int
 ) -> None:
     header, text = ["id", "text", "IsA", "IsB"], "a, b; c\td | e"
     lines = [header, ["c1", text, "1", "0"], ["c2", "f", "0", "1"]]
@@ -157,7 +157,7 @@ def test_another_delimiter_is_named_with_the_columns_that_it_gives(
     with pytest.raises(DataError) as caught:
         read_comments(tmp_path / name)
     (problem,) = caught.value.problems
-    assert f"1 column found with {found}: 'id', 'text', 'IsA', 'IsB'; {mend}" in problem
+    assert f"1 column found with {found}: 'id', 'text', 'IsA', 'IsB'; {repair}" in problem
 
 
 @pytest.mark.faults(3)
@@ -206,7 +206,7 @@ WORDS = rows("c1,x,Yes,2", "c2,y,NO,-1", "c3,z, yes ,-1")
 MAPPED = {"true_values": ["yes", "2"], "false_values": "no,-1"}
 
 
-def mapped(path: Path, **columns: Any) -> Comments:
+def mapped(path: Path, **columns: Any) -> TextDataset:
     return read_comments(path, layered(ColumnSettings, MAPPED, columns))
 
 
@@ -245,11 +245,11 @@ def test_columns_are_found_by_mapped_words_and_others_stay_wrong(tmp_path: Path)
 def test_mapped_words_are_labels_in_every_file_of_an_official_split(tmp_path: Path) -> None:
     data, test = put(tmp_path, WORDS), put(tmp_path, WORDS.replace("c", "d"), "test.csv")
     columns = layered(ColumnSettings, MAPPED)
-    source = open_source(data, columns, SplitSettings(test=test, validation_size=0))
+    source = load_dataset(data, columns, SplitSettings(test=test, validation_size=0))
     assert source.comments.targets.tolist() == [[1, 1], [0, 0], [1, 0]] * 2
     other = WORDS.replace("c", "d").replace("IsB", "IsX")
     with pytest.raises(DataError, match=r"label columns that 't\.csv' has not: 'IsX'"):
-        open_source(data, columns, SplitSettings(test=put(tmp_path, other, "test.csv")))
+        load_dataset(data, columns, SplitSettings(test=put(tmp_path, other, "test.csv")))
 
 
 @pytest.mark.faults(9)
@@ -315,7 +315,7 @@ def test_ids_that_are_made_up_are_the_numbers_of_the_file(tmp_path: Path) -> Non
     first = put(tmp_path, "text,IsA\nx,1\n,0\ny,0\n", "a.csv")
     second = put(tmp_path, "text,IsA\n,1\nz,1\n", "b.csv")
     assert read_comments(first, columns).ids == ("1", "3")
-    source = open_source(first, columns, SplitSettings(test=second, validation_size=0))
+    source = load_dataset(first, columns, SplitSettings(test=second, validation_size=0))
     assert source.comments.ids == ("1", "3", "5")
     assert source.comments.dropped == (2, 4)
 
@@ -325,7 +325,7 @@ def test_an_id_in_two_files_is_told_with_the_numbers_of_both(tmp_path: Path) -> 
     first = put(tmp_path, rows("c1,,1,0", "c2,x,1,0"), "a.csv")
     second = put(tmp_path, rows("d1,z,1,0", "d2,,1,0", "c2,x,1,0"), "b.csv")
     with pytest.raises(DataError, match=r"b.csv: row 3, column 'id': the same id as in row 2 of"):
-        open_source(first, ColumnSettings(drop_empty=True), SplitSettings(test=second))
+        load_dataset(first, ColumnSettings(drop_empty=True), SplitSettings(test=second))
 
 
 @pytest.mark.faults(10)
@@ -333,11 +333,11 @@ def test_a_split_column_loses_the_same_rows(tmp_path: Path) -> None:
     header, columns = "id,text,IsA,part", ColumnSettings(drop_empty=True)
     split = SplitSettings(split_column="part", validation_size=0)
     path = put(tmp_path, rows("c1,x,1,train", "c2,,0,what", "c3,y,0,test", header=header))
-    (fold,) = open_source(path, columns, split).folds
+    (fold,) = load_dataset(path, columns, split).folds
     assert (fold.train.tolist(), fold.test.tolist()) == ([0], [1])
     path = put(tmp_path, rows("c1,x,1,train", "c2,,0,test", "c3,y,0,tset", header=header))
     with pytest.raises(DataError, match="row 3, column 'part': 'tset' is no part"):
-        open_source(path, columns, split)
+        load_dataset(path, columns, split)
 
 
 @pytest.mark.faults(10)

@@ -11,13 +11,13 @@ from forks import Ended, Forks
 from measured import Table
 from support import read_json, write_table
 
-from toxbench.leaderboard.build import load_leaderboard, make_leaderboard
+from toxbench.leaderboard.build import build_leaderboard, load_leaderboard
 from toxbench.leaderboard.rows import Leaderboard
 from toxbench.records import CellKey, FailureRecord
 from toxbench.report.leaderboard import leaderboard_table
 from toxbench.store.cells import CellStore
 from toxbench.store.rows import write_rows
-from toxbench.util.redact import scrubbed
+from toxbench.util.redact import redact
 
 PLUGIN = """
 import os
@@ -131,10 +131,10 @@ def test_secrets_are_known_by_the_names_of_their_variables(
 ) -> None:
     monkeypatch.setenv(name, "s3cr3t-value")
     monkeypatch.setenv("USER", "alice")
-    assert scrubbed("at s3cr3t-value, /data/alice/x and malice/alice") == (
+    assert redact("at s3cr3t-value, /data/alice/x and malice/alice") == (
         "at ***, /data/USER/x and malice/USER"
     )
-    assert scrubbed("half \udc80") == "half ?"
+    assert redact("half \udc80") == "half ?"
 
 
 # On the leaderboard
@@ -146,7 +146,7 @@ def failure(seed: int, fold: int = 0, kind: str = "diverged", **key: Any) -> Fai
 
 
 def board(table: Table, cells: list[Any], *failures: FailureRecord) -> Leaderboard:
-    return make_leaderboard(table.protocol, table.rows, cells, failures=failures)
+    return build_leaderboard(table.protocol, table.rows, cells, failures=failures)
 
 
 @pytest.mark.faults(29)

@@ -12,7 +12,7 @@ import pytest
 from plugin_site import write_plugin
 from support import write_table
 
-from toxbench.util.redact import scrubbed
+from toxbench.util.redact import redact
 
 pytestmark = pytest.mark.faults(44)
 TOKEN = "hf_secretsecretsecret"  # noqa: S105 - nobody's
@@ -127,4 +127,4 @@ def test_messages_are_scrubbed(monkeypatch: pytest.MonkeyPatch, text: str, shown
     for name, value in {"HOME": "/somewhere/alice", "USER": "alice", "LOGNAME": "alice",
                         "HF_TOKEN": TOKEN, "KAGGLE_KEY": "0123456789"}.items():  # fmt: skip
         monkeypatch.setenv(name, value)
-    assert scrubbed(text) == shown
+    assert redact(text) == shown

@@ -14,7 +14,7 @@ from support import read_json, write_table
 import toxbench
 from toxbench.records import CellKey
 from toxbench.store.cells import SUFFIX, CellStore
-from toxbench.store.tensor_file import seal, unseal
+from toxbench.store.tensor_file import decode, encode
 
 Contents = dict[str, bytes]
 Run = Callable[..., Ended]
@@ -84,7 +84,7 @@ def test_damaged_cells_are_moved_aside_said_and_computed_again(
 ) -> None:
     before = run()
     first, second = store.paths()
-    whole = unseal("cell", first.read_bytes())[1]
+    whole = decode("cell", first.read_bytes())[1]
     damaged = {first: cut(first), second: flipped(second)}
     there = kept(store.folder)
     for words in (("leaderboard",), ("compare", "--results"), ("rescore",)):
@@ -107,7 +107,7 @@ def test_damaged_cells_are_moved_aside_said_and_computed_again(
             "computes it again"
         ]
     assert scores(done) == scores(before)
-    again = unseal("cell", first.read_bytes())[1]
+    again = decode("cell", first.read_bytes())[1]
     assert all(again[part].tobytes() == whole[part].tobytes() for part in whole)
     second_time = cut(first)
     assert run().code == 0
@@ -155,9 +155,9 @@ def test_a_row_number_that_is_another_one_is_noticed(run: Run, store: CellStore)
 
 def newer_cell(store: CellStore) -> Path:
     path = store.paths()[0]
-    text, tensors = unseal("cell", path.read_bytes())
+    text, tensors = decode("cell", path.read_bytes())
     content = json.loads(text) | {"schema_version": 2, "new": [1]}
-    path.write_bytes(seal("cell", json.dumps(content), tensors))
+    path.write_bytes(encode("cell", json.dumps(content), tensors))
     return path
 
 
@@ -169,9 +169,9 @@ def newer_protocol(store: CellStore) -> Path:
 
 def newer_rows(store: CellStore) -> Path:
     path = store.folder / "rows.safetensors"
-    text, tensors = unseal("rows", path.read_bytes())
+    text, tensors = decode("rows", path.read_bytes())
     content = json.loads(text) | {"schema_version": 99}
-    path.write_bytes(seal("rows", json.dumps(content), tensors))
+    path.write_bytes(encode("rows", json.dumps(content), tensors))
     return path
 
 
@@ -202,17 +202,17 @@ def test_what_a_newer_toxbench_wrote_is_refused_and_left_alone(
 def test_what_an_older_toxbench_wrote_is_read(run: Run, store: CellStore) -> None:
     before = run()
     path = store.paths()[0]
-    text, tensors = unseal("cell", path.read_bytes())
+    text, tensors = decode("cell", path.read_bytes())
     content = {k: v for k, v in json.loads(text).items() if k not in {"tuning", "schema_version"}}
     for labels in content["per_label"].values():
         for label in labels:
             for newer in ("prevalence", "mcc", "brier", "expected_calibration_error"):
                 del label[newer]
-    path.write_bytes(seal("cell", json.dumps(content), tensors))
+    path.write_bytes(encode("cell", json.dumps(content), tensors))
     rows = store.folder / "rows.safetensors"
-    text, tensors = unseal("rows", rows.read_bytes())
+    text, tensors = decode("rows", rows.read_bytes())
     older = {k: v for k, v in json.loads(text).items() if k != "schema_version"}
-    rows.write_bytes(seal("rows", json.dumps(older), tensors))
+    rows.write_bytes(encode("rows", json.dumps(older), tensors))
     protocol = read_json(store.protocol_path)
     del protocol["audit"], protocol["schema_version"]
     store.protocol_path.write_text(json.dumps(protocol), encoding="utf-8")

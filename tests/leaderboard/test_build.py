@@ -11,9 +11,9 @@ from measured import Table
 from toxbench.errors import StorageError
 from toxbench.evaluation.row_counts import HEADLINES
 from toxbench.evaluation.thresholds import GLOBAL, HALF
-from toxbench.leaderboard.build import SEEDS_NEEDED, load_leaderboard, make_leaderboard
+from toxbench.leaderboard.build import SEEDS_NEEDED, build_leaderboard, load_leaderboard
 from toxbench.leaderboard.pool import FEWEST_GROUPS, Cell
-from toxbench.leaderboard.rows import Leaderboard, Row, build_leaderboard
+from toxbench.leaderboard.rows import Leaderboard, Row, summarize_cells
 from toxbench.store.cells import CellStore
 from toxbench.store.rows import write_rows
 
@@ -21,7 +21,7 @@ FIVE = tuple(range(SEEDS_NEEDED))
 
 
 def board(table: Table, *cells: list[Cell]) -> Leaderboard:
-    return make_leaderboard(table.protocol, table.rows, [cell for own in cells for cell in own])
+    return build_leaderboard(table.protocol, table.rows, [cell for own in cells for cell in own])
 
 
 def row(found: Leaderboard, candidate: str) -> Row:
@@ -42,7 +42,7 @@ def test_values_of_one_fold_are_those_of_the_cells() -> None:
     table = Table()
     cells = table.cells("bert", (0, 1, 2)) + table.cells("roberta")
     pooled = board(table, cells)
-    plain = build_leaderboard(table.protocol, [record for record, _ in cells])
+    plain = summarize_cells(table.protocol, [record for record, _ in cells])
     for own in plain.rows:
         again = row(pooled, own.candidate)
         assert again.values.keys() == own.values.keys()

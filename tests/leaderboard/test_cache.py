@@ -11,7 +11,7 @@ from measured import Table
 
 from toxbench.evaluation.definitions import GLOBAL, HALF
 from toxbench.leaderboard import build as ranking
-from toxbench.leaderboard.build import load_cells, load_leaderboard, make_leaderboard
+from toxbench.leaderboard.build import build_leaderboard, load_cells, load_leaderboard
 from toxbench.leaderboard.cache import FILE, keep, made_of, read_kept
 from toxbench.leaderboard.rows import Leaderboard, Statistic
 from toxbench.plugin.registry import Registry
@@ -55,7 +55,7 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def counted(*arguments: object) -> Leaderboard:
         calls.append("computed")
-        return make_leaderboard(*arguments)  # type: ignore[arg-type]
+        return build_leaderboard(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(ranking, "make_leaderboard", counted)
     return calls
@@ -71,7 +71,7 @@ def test_a_second_load_computes_nothing_and_is_the_same(
     store: CellStore, computed: list[str]
 ) -> None:
     first = load_leaderboard(store)
-    assert load_leaderboard(store) == first == make_leaderboard(*load_cells(store))
+    assert load_leaderboard(store) == first == build_leaderboard(*load_cells(store))
     assert computed == ["computed"]
 
 
@@ -120,7 +120,7 @@ def test_other_cells_are_another_leaderboard(
     change(store)
     after = load_leaderboard(store)
     assert after != before
-    assert after == make_leaderboard(*load_cells(store)) == load_leaderboard(store)
+    assert after == build_leaderboard(*load_cells(store)) == load_leaderboard(store)
     assert len(computed) == 2
 
 
@@ -138,7 +138,7 @@ def test_rule_and_metric_are_not_mixed_up(store: CellStore) -> None:
         board = load_leaderboard(store, rule=rule, metric=metric)
         assert (board.rule, board.metric) == (rule, metric)
         assert board == load_leaderboard(store, rule=rule, metric=metric)
-        assert board == make_leaderboard(*load_cells(store), rule, metric)
+        assert board == build_leaderboard(*load_cells(store), rule, metric)
 
 
 def test_other_code_computes_anew(store: CellStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,7 +188,7 @@ def test_a_cell_that_comes_while_computing_is_not_left_out(
 ) -> None:
     def slow(*arguments: object) -> Leaderboard:
         add_a_cell(store)
-        return make_leaderboard(*arguments)  # type: ignore[arg-type]
+        return build_leaderboard(*arguments)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patched:
         patched.setattr(ranking, "make_leaderboard", slow)

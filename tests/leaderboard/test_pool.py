@@ -6,11 +6,11 @@ from measured import Table
 from sklearn.metrics import accuracy_score, f1_score
 
 from toxbench.evaluation.thresholds import GLOBAL, HALF, PER_LABEL, choose_thresholds
-from toxbench.leaderboard.pool import FEWEST_GROUPS, Cell, Pool, Pooled
+from toxbench.leaderboard.pool import FEWEST_GROUPS, Cell, FoldPooler, PooledScores
 
 
-def pool(table: Table, cells: list[Cell]) -> dict[str, Pooled]:
-    return Pool(table.protocol, table.rows).pool(cells)
+def pool(table: Table, cells: list[Cell]) -> dict[str, PooledScores]:
+    return FoldPooler(table.protocol, table.rows).pool(cells)
 
 
 def plain(table: Table, cells: list[Cell], part: str, threshold: float = 0.5) -> tuple[float, ...]:
@@ -52,7 +52,7 @@ def test_every_tested_row_is_counted_once_and_every_train_row_in_each_fold() -> 
     assert evidence.train_elsewhere.shape[1] == 0
     order = [row for fold in table.protocol.folds for row in fold.test]
     folds = [sum(row in fold.train for fold in table.protocol.folds) for row in order]
-    units = Pool(table.protocol, table.rows).units
+    units = FoldPooler(table.protocol, table.rows).units
     assert evidence.train[0, units, -1].tolist() == folds
 
 
@@ -84,7 +84,7 @@ def test_seeds_are_sorted_and_folds_too() -> None:
 @pytest.mark.parametrize("groups", [FEWEST_GROUPS - 1, FEWEST_GROUPS])
 def test_groups_are_resampled_if_they_are_enough(groups: int) -> None:
     table = Table(100, [f"g{row % groups}" for row in range(100)], split="grouped", folds=5)
-    own = Pool(table.protocol, table.rows)
+    own = FoldPooler(table.protocol, table.rows)
     half = own.pool(table.cells())[HALF]
     assert own.group_count == groups
     assert own.by_group is (groups == FEWEST_GROUPS)
@@ -98,7 +98,7 @@ def test_groups_are_resampled_if_they_are_enough(groups: int) -> None:
 
 def test_only_groups_among_the_tested_rows_count() -> None:
     table = Table(100, [f"g{row // 2}" for row in range(100)], split="grouped", test_size=0.2)
-    own = Pool(table.protocol, table.rows)
+    own = FoldPooler(table.protocol, table.rows)
     (fold,) = table.protocol.folds
     assert own.group_count == len({row // 2 for row in fold.test}) < FEWEST_GROUPS
     assert own.has_groups
@@ -110,7 +110,7 @@ def test_only_groups_among_the_tested_rows_count() -> None:
 def test_one_fold_has_the_thresholds_of_its_cell() -> None:
     table = Table()
     cell = table.cell(thresholds={HALF: (0.5,) * 4, GLOBAL: (0.3,) * 4})
-    own = Pool(table.protocol, table.rows)
+    own = FoldPooler(table.protocol, table.rows)
     assert own.thresholds([cell]) == [cell[0].thresholds]
     assert set(own.pool([cell])) == {HALF, GLOBAL}
     scores = own.pool([cell])[GLOBAL].test
@@ -122,15 +122,15 @@ def test_searched_settings_keep_their_thresholds() -> None:
     table = Table(folds=3)
     rules = {HALF: (0.5,) * 4, GLOBAL: (0.3,) * 4, PER_LABEL: (0.3, 0.4, 0.3, 0.3)}
     cells = table.cells(tuned=True, thresholds=rules)
-    assert Pool(table.protocol, table.rows).thresholds(cells) == [rules] * 3
+    assert FoldPooler(table.protocol, table.rows).thresholds(cells) == [rules] * 3
     default = table.cells(thresholds=rules)
-    assert Pool(table.protocol, table.rows).thresholds(default) != [rules] * 3
+    assert FoldPooler(table.protocol, table.rows).thresholds(default) != [rules] * 3
 
 
 def test_folds_choose_on_each_others_validation_rows() -> None:
     table = Table(folds=3)
     cells = table.cells()
-    found = Pool(table.protocol, table.rows).thresholds(cells)
+    found = FoldPooler(table.protocol, table.rows).thresholds(cells)
     for fold, own in zip(table.protocol.folds, found, strict=True):
         kept = [
             (row, tensors["validation"][place])
@@ -150,14 +150,14 @@ def test_no_fold_chooses_thresholds_by_rows_that_it_tests(fold: int) -> None:
     table = Table(folds=3, validation_size=0.4)
     cells = table.cells()
     tested = list(table.protocol.folds[fold].test)
-    before = Pool(table.protocol, table.rows).thresholds(cells)
+    before = FoldPooler(table.protocol, table.rows).thresholds(cells)
     others = {row for f in table.protocol.folds for row in f.validation} & set(tested)
     assert others  # somebody validates on them
     table.comments.targets[tested] = 1 - table.comments.targets[tested]
     for other, (_, tensors) in zip(table.protocol.folds, cells, strict=True):
         own = np.isin(other.validation, tested)
         tensors["validation"][own] = 1 - tensors["validation"][own]
-    after = Pool(table.protocol, table.rows).thresholds(cells)
+    after = FoldPooler(table.protocol, table.rows).thresholds(cells)
     assert after[fold] == before[fold]
     assert after != before
 

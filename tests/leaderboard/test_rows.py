@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toxbench.errors import StorageError
-from toxbench.leaderboard.rows import Leaderboard, Row, Statistic, build_leaderboard
+from toxbench.leaderboard.rows import Leaderboard, Row, Statistic, summarize_cells
 from toxbench.records import (
     PARTS,
     CellKey,
@@ -89,7 +89,7 @@ def make_baseline(candidate: str, test: float) -> CellRecord:
 
 
 def rank(*cells: CellRecord) -> Leaderboard:
-    return build_leaderboard(PROTOCOL, cells)
+    return summarize_cells(PROTOCOL, cells)
 
 
 def only_row(*cells: CellRecord) -> Row:
@@ -228,7 +228,7 @@ def test_costs_are_of_one_cell() -> None:
 def test_folds_count_as_cells_but_not_as_seeds() -> None:
     keys = [CellKey(candidate="bert", digest="0" * 12, fold=fold, seed=7) for fold in range(3)]
     protocol = PROTOCOL.model_copy(update={"folds": PROTOCOL.folds * 3})
-    (row,) = build_leaderboard(protocol, (make_cell(key=key) for key in keys)).rows
+    (row,) = summarize_cells(protocol, (make_cell(key=key) for key in keys)).rows
     assert (row.cells, row.seeds) == (3, 1)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from toxbench import Table
-from toxbench.leaderboard.predictions import Predicted
+from toxbench.leaderboard.predictions import TestPredictions
 from toxbench.plugin.registry import Registry
 from toxbench.report.label_errors import (
     TABLES,
@@ -35,7 +35,7 @@ TEXTS = tuple(f"comment {row} " + "x" * 200 for row in range(14))
 
 
 @pytest.fixture
-def predicted() -> Predicted:
+def predicted() -> TestPredictions:
     """Twelve tested rows; both miss the first one, and the second is disagreed about."""
     targets = np.zeros((12, 3), dtype=np.uint8)
     targets[:6, 0] = 1
@@ -44,7 +44,7 @@ def predicted() -> Predicted:
     other = one.copy()
     other[0, 2] = 0.1
     other[1, 0] = 0.4
-    return Predicted(
+    return TestPredictions(
         protocol=PROTOCOL,
         rows=np.arange(2, 14),
         ids=(HOSTILE, *(f"c{row}" for row in range(3, 14))),
@@ -54,7 +54,7 @@ def predicted() -> Predicted:
     )
 
 
-def test_missed_rows_name_what_is_wrong_and_in_how_many(predicted: Predicted) -> None:
+def test_missed_rows_name_what_is_wrong_and_in_how_many(predicted: TestPredictions) -> None:
     table = missed_table(predicted, Shown(20))
     assert table.headers == ("id", "missed", "wrongly predicted", "loss")
     assert len(table.rows) == 1
@@ -63,20 +63,20 @@ def test_missed_rows_name_what_is_wrong_and_in_how_many(predicted: Predicted) ->
     assert "bert (2 seeds), other (1 seed); not counted: always-negative" in table.notes[-1]
 
 
-def test_disagreements_show_what_each_says_beside_what_is_given(predicted: Predicted) -> None:
+def test_disagreements_show_what_each_says_beside_what_is_given(predicted: TestPredictions) -> None:
     table = disagreement_table(predicted, Shown(20))
     assert table.headers == ("id", "given", "bert says", "other says")
     assert ("c3", "IsRude", "IsRude", "-") in table.rows
 
 
-def test_suspect_labels_say_what_was_not_judged(predicted: Predicted) -> None:
+def test_suspect_labels_say_what_was_not_judged(predicted: TestPredictions) -> None:
     table = suspect_table(predicted, Shown(20))
     assert [row[1:] for row in table.rows] == [("IsRude", "yes", "0.020")]
     assert "a hint to look at, not a proof" in table.notes[0]
     assert "Is|Long" in table.notes[1]
 
 
-def test_a_limit_says_how_many_there_are(predicted: Predicted) -> None:
+def test_a_limit_says_how_many_there_are(predicted: TestPredictions) -> None:
     wrong = {"bert": 1 - predicted.candidates["bert"]}
     table = missed_table(replace(predicted, candidates=wrong), Shown(3))
     assert len(table.rows) == len(table.records) == 3
@@ -85,7 +85,7 @@ def test_a_limit_says_how_many_there_are(predicted: Predicted) -> None:
     )
 
 
-def test_one_candidate_disagrees_with_nobody(predicted: Predicted) -> None:
+def test_one_candidate_disagrees_with_nobody(predicted: TestPredictions) -> None:
     table = disagreement_table(
         replace(predicted, candidates={"bert": predicted.candidates["bert"]}), Shown(20)
     )
@@ -93,7 +93,7 @@ def test_one_candidate_disagrees_with_nobody(predicted: Predicted) -> None:
     assert "it takes two" in table.notes[0]
 
 
-def test_texts_are_those_of_the_tested_rows_and_short(predicted: Predicted) -> None:
+def test_texts_are_those_of_the_tested_rows_and_short(predicted: TestPredictions) -> None:
     record = missed_table(predicted, Shown(20, TEXTS)).records[0]
     assert str(record["text"]).startswith("comment 2 xxx")
     assert len(str(record["text"])) == 120
@@ -103,7 +103,7 @@ def test_texts_are_those_of_the_tested_rows_and_short(predicted: Predicted) -> N
 @pytest.mark.parametrize("make", TABLES.values(), ids=TABLES)
 @pytest.mark.parametrize("name", Registry.discover().formats)
 def test_hostile_ids_labels_and_texts_are_harmless_everywhere(
-    make: object, name: str, predicted: Predicted
+    make: object, name: str, predicted: TestPredictions
 ) -> None:
     assert callable(make)
     table = make(predicted, Shown(20, (HOSTILE,) * 14))

@@ -49,7 +49,7 @@ def make_row(values: dict[str, Statistic | None] | None = None, **changes: Any) 
     return replace(row, **changes)
 
 
-def make_leaderboard(*rows: Row, **changes: Any) -> Leaderboard:
+def build_leaderboard(*rows: Row, **changes: Any) -> Leaderboard:
     return Leaderboard(PROTOCOL.model_copy(update=changes), rows or (make_row(),))
 
 
@@ -62,14 +62,14 @@ def notes(leaderboard: Leaderboard) -> str:
 
 
 def test_the_title_says_what_was_measured_on_what() -> None:
-    assert leaderboard_table(make_leaderboard()).title == (
+    assert leaderboard_table(build_leaderboard()).title == (
         "Leaderboard of comments.csv: 3 test rows, 5 train, 2 validation; protocol 0123456789ab"
     )
 
 
 def test_scores_have_three_decimals_and_their_deviation() -> None:
     values = {"micro_f1": Statistic(0.64649, 0.02951), "micro_recall": None}
-    table = leaderboard_table(make_leaderboard(make_row(values)))
+    table = leaderboard_table(build_leaderboard(make_row(values)))
     assert cell(table, "micro-F1") == "0.646 ± 0.030"
     assert cell(table, "subset accuracy") == "0.333"
     assert cell(table, "recall") == "-"
@@ -81,7 +81,7 @@ def test_costs_are_in_units_for_people() -> None:
         "comments_per_second": Statistic(99.6, None),
         "peak_memory_bytes": Statistic(3 * 2**20, None),
     }
-    table = leaderboard_table(make_leaderboard(make_row(values)))
+    table = leaderboard_table(build_leaderboard(make_row(values)))
     shown = [cell(table, t) for t in ("seconds", "comments/s", "peak memory", "parameters")]
     assert shown == ["12.3", "100", "3 MiB", "109.5 M"]
 
@@ -89,17 +89,17 @@ def test_costs_are_in_units_for_people() -> None:
 def test_what_a_baseline_does_not_have_is_a_dash() -> None:
     values = dict.fromkeys(("comments_per_second", "peak_memory_bytes", "micro_f1_global"), None)
     row = make_row(values, kind="baseline", weights="", parameters=None)
-    table = leaderboard_table(make_leaderboard(row))
+    table = leaderboard_table(build_leaderboard(row))
     titles = ("weights", "parameters", "comments/s", "peak memory", "micro-F1, global thr.")
     assert [cell(table, title) for title in titles] == ["-"] * 5
 
 
 def test_macro_f1_says_how_many_labels_it_is_over() -> None:
-    assert "macro-F1 (2 of 3 labels)" in leaderboard_table(make_leaderboard()).headers
+    assert "macro-F1 (2 of 3 labels)" in leaderboard_table(build_leaderboard()).headers
 
 
 def test_every_row_has_a_cell_for_every_header() -> None:
-    board = make_leaderboard(make_row(), make_row(candidate="roberta"))
+    board = build_leaderboard(make_row(), make_row(candidate="roberta"))
     for table in (leaderboard_table(board), *terminal_tables(board)):
         assert [len(row) for row in table.rows] == [len(table.headers)] * 2
         assert [row[0] for row in table.rows] == ["bert", "roberta"]
@@ -107,7 +107,7 @@ def test_every_row_has_a_cell_for_every_header() -> None:
 
 
 def test_the_terminal_tables_show_together_what_the_one_table_shows() -> None:
-    board = make_leaderboard()
+    board = build_leaderboard()
     parts = terminal_tables(board)
     whole = leaderboard_table(board)
     assert {title for part in parts for title in part.headers} == set(whole.headers)
@@ -118,18 +118,18 @@ def test_the_terminal_tables_show_together_what_the_one_table_shows() -> None:
 
 def test_settings_and_a_constant_prediction_stand_in_the_name() -> None:
     row = make_row(difference="learning_rate=1e-05", constant=True)
-    table = leaderboard_table(make_leaderboard(row))
+    table = leaderboard_table(build_leaderboard(row))
     assert cell(table, "backbone") == "bert [learning_rate=1e-05] (constant!)"
 
 
 STAND_IN = make_row(stand_in=True)
 NOTES: dict[str, tuple[Leaderboard, str]] = {
-    "synthetic": (make_leaderboard(synthetic=True), "Synthetic sample"),
-    "stand_in": (make_leaderboard(make_row(), STAND_IN), "stand-in rows start from small"),
-    "constant": (make_leaderboard(make_row(constant=True)), "(constant!) predicts the same"),
-    "deviation": (make_leaderboard(make_row(cells=2, seeds=2)), "± is the standard deviation"),
+    "synthetic": (build_leaderboard(synthetic=True), "Synthetic sample"),
+    "stand_in": (build_leaderboard(make_row(), STAND_IN), "stand-in rows start from small"),
+    "constant": (build_leaderboard(make_row(constant=True)), "(constant!) predicts the same"),
+    "deviation": (build_leaderboard(make_row(cells=2, seeds=2)), "± is the standard deviation"),
     "uneven": (
-        make_leaderboard(make_row(cells=3, seeds=3), make_row(cells=2, seeds=2)),
+        build_leaderboard(make_row(cells=3, seeds=3), make_row(cells=2, seeds=2)),
         "not rest on the same number of seeds",
     ),
 }
@@ -140,7 +140,7 @@ def test_a_note_stands_there_when_it_is_needed_and_only_then(
     leaderboard: Leaderboard, words: str
 ) -> None:
     assert words in notes(leaderboard)
-    assert words not in notes(make_leaderboard())
+    assert words not in notes(build_leaderboard())
 
 
 def test_a_split_that_leaks_is_told_and_only_such_a_split() -> None:
@@ -149,29 +149,29 @@ def test_a_split_that_leaks_is_told_and_only_such_a_split() -> None:
         conflicts=(), implications=(), never=(), always=(),
     )  # fmt: skip
     whole = audit.model_copy(update={"exact": (), "affected": 0})
-    assert "The split leaks" in notes(make_leaderboard(audit=audit))
-    assert "The split leaks" not in notes(make_leaderboard(audit=whole))
-    assert "The split leaks" not in notes(make_leaderboard(audit=None))
+    assert "The split leaks" in notes(build_leaderboard(audit=audit))
+    assert "The split leaks" not in notes(build_leaderboard(audit=whole))
+    assert "The split leaks" not in notes(build_leaderboard(audit=None))
 
 
 def test_labels_without_a_positive_test_row_are_named() -> None:
-    assert "left out of macro: IsNever." in notes(make_leaderboard())
+    assert "left out of macro: IsNever." in notes(build_leaderboard())
     scored = ({"IsRude": 1, "IsLong": 2, "IsNever": 1},)
-    assert "left out of macro" not in notes(make_leaderboard(test_supports=scored))
+    assert "left out of macro" not in notes(build_leaderboard(test_supports=scored))
 
 
 def test_a_baseline_with_one_cell_is_not_called_uneven() -> None:
-    board = make_leaderboard(make_row(cells=3, seeds=3), make_row(kind="baseline"))
+    board = build_leaderboard(make_row(cells=3, seeds=3), make_row(kind="baseline"))
     assert "same number of seeds" not in notes(board)
 
 
 def test_the_thresholds_are_always_explained() -> None:
-    assert "threshold 0.5 unless a column says otherwise" in notes(make_leaderboard())
+    assert "threshold 0.5 unless a column says otherwise" in notes(build_leaderboard())
 
 
 def test_records_are_unrounded_and_flat() -> None:
     row = make_row({"micro_f1": Statistic(1 / 3, 2 / 3), "best_epoch": None}, stand_in=True)
-    first, second = records(make_leaderboard(row, make_row(candidate="roberta")))
+    first, second = records(build_leaderboard(row, make_row(candidate="roberta")))
     assert (first["rank"], second["rank"]) == (1, 2)
     assert (first["micro_f1"], first["micro_f1_sd"]) == (1 / 3, 2 / 3)
     assert (first["best_epoch"], first["best_epoch_sd"]) == (None, None)
@@ -183,9 +183,9 @@ def test_records_are_unrounded_and_flat() -> None:
 
 
 def test_the_label_tables_have_no_number_for_a_label_without_support() -> None:
-    leaderboard = make_leaderboard(make_row(label_f1=(1 / 3, *[0.5] * (len(PROTOCOL.labels) - 1))))
+    leaderboard = build_leaderboard(make_row(label_f1=(1 / 3, *[0.5] * (len(PROTOCOL.labels) - 1))))
     table, precision = label_tables(leaderboard)
-    supports = make_leaderboard().protocol.test_supports[0]
+    supports = build_leaderboard().protocol.test_supports[0]
     assert [row[0] for row in table.rows] == list(supports)
     for row, record, support in zip(table.rows, table.records, supports.values(), strict=True):
         assert row[1] == str(support)
@@ -207,7 +207,7 @@ def test_the_floor_of_average_precision_is_of_the_folds_that_have_a_positive() -
         FoldRows(train=(0, 1), validation=(), test=(2, 3, 4, 5)),
     )
     supports = ({"IsRude": 1, "IsLong": 2, "IsNever": 0}, {"IsRude": 1, "IsLong": 0, "IsNever": 0})
-    _, precision = label_tables(make_leaderboard(folds=folds, test_supports=supports))
+    _, precision = label_tables(build_leaderboard(folds=folds, test_supports=supports))
     assert [row["prevalence"] for row in precision.records] == [3 / 8, 1, 0]
 
 

@@ -15,7 +15,7 @@ from optuna.distributions import (
 )
 
 from toxbench import Table, TrainSettings
-from toxbench.leaderboard.rows import Leaderboard, Row, build_leaderboard
+from toxbench.leaderboard.rows import Leaderboard, Row, summarize_cells
 from toxbench.plugin.registry import Registry
 from toxbench.records import (
     PARTS,
@@ -396,7 +396,7 @@ def make_cell(
 
 
 def board(*cells: CellRecord) -> Leaderboard:
-    return build_leaderboard(PROTOCOL, cells)
+    return summarize_cells(PROTOCOL, cells)
 
 
 def names(table: Table) -> list[str]:

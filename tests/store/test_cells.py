@@ -11,7 +11,7 @@ import pytest
 
 from toxbench.data.protocol import Protocol
 from toxbench.data.splits import draw_folds
-from toxbench.data.table import Comments
+from toxbench.data.table import TextDataset
 from toxbench.errors import StorageError, TryAgainError
 from toxbench.records import (
     PARTS,
@@ -31,7 +31,7 @@ PROSE = "a comment that nobody may find"
 def make_protocol(name: str = "comments.csv", rows: int = 20) -> Protocol:
     targets = np.zeros((rows, 2), dtype=np.uint8)
     targets[::2, 0] = 1
-    comments = Comments(
+    comments = TextDataset(
         name=name,
         ids=tuple(f"id{row}" for row in range(rows)),
         texts=tuple(f"{PROSE} {row}" for row in range(rows)),

@@ -81,7 +81,7 @@ def test_a_model_without_its_cell_goes_and_a_beaten_one_too(tmp_path: Path) -> N
     take(store, model(0.3, 0, saved="all"))
     take(store, model(0.4, 1, saved="all"))
     take(store, model(0.5, 2))
-    assert list(store.mend(lambda key: key.seed != 2)) == []
+    assert list(store.repair(lambda key: key.seed != 2)) == []
     assert kept(store) == [1, 0]
     # Killed after the better cell was stored, and before the beaten model was removed.
     store = ModelStore(tmp_path / "other")
@@ -89,7 +89,7 @@ def test_a_model_without_its_cell_goes_and_a_beaten_one_too(tmp_path: Path) -> N
     (store.path(model(0, 0).key)).rename(tmp_path / "aside")
     take(store, model(0.3, 1))
     (tmp_path / "aside").rename(store.path(model(0, 0).key))
-    assert list(store.mend(lambda key: True)) == []
+    assert list(store.repair(lambda key: True)) == []
     assert kept(store) == [1]
 
 
@@ -122,11 +122,11 @@ def test_a_damaged_record_is_moved_aside_with_its_model(tmp_path: Path) -> None:
     take(store, model(0.5))
     (folder,) = store.paths()
     (folder / "toxbench.json").write_text("{}", encoding="utf-8")
-    (said,) = store.mend(lambda key: True)
+    (said,) = store.repair(lambda key: True)
     assert f"{folder} was damaged and is now {folder.name}.corrupt" in said
     assert kept(store) == []
     assert (tmp_path / f"{folder.name}.corrupt" / "model.safetensors").is_file()
-    assert list(store.mend(lambda key: True)) == []
+    assert list(store.repair(lambda key: True)) == []
 
 
 @pytest.mark.faults(38)
@@ -138,5 +138,5 @@ def test_a_newer_one_is_left_as_it_is(tmp_path: Path) -> None:
     newer = json.loads(path.read_text(encoding="utf-8")) | {"schema_version": 99, "new": 1}
     path.write_text(json.dumps(newer), encoding="utf-8")
     with pytest.raises(NewerError, match="upgrade"):
-        list(store.mend(lambda key: True))
+        list(store.repair(lambda key: True))
     assert json.loads(path.read_text(encoding="utf-8")) == newer

@@ -10,7 +10,7 @@ from support import make_comments
 from toxbench.data.groups import row_groups
 from toxbench.errors import StorageError
 from toxbench.store.rows import FILE, read_rows, write_rows
-from toxbench.store.tensor_file import seal
+from toxbench.store.tensor_file import encode
 
 
 @pytest.mark.parametrize("rows", [1, 7])
@@ -96,7 +96,7 @@ def test_rows_of_version_1_are_still_read(tmp_path: Path) -> None:
     ids = ["c0", "\u00fcnter", "c2"]
     text = json.dumps({"schema_version": 1, "ids": ids, "has_groups": True})
     tensors = {"targets": np.eye(3, 4, dtype=np.uint8), "groups": np.array([0, 1, 0])}
-    (tmp_path / FILE).write_bytes(seal("rows", text, tensors))
+    (tmp_path / FILE).write_bytes(encode("rows", text, tensors))
     found = read_rows(tmp_path)
     assert (found.ids, found.has_groups, found.groups.tolist()) == (tuple(ids), True, [0, 1, 0])
     write_rows(tmp_path, make_comments(3))

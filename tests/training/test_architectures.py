@@ -22,9 +22,9 @@ from toxbench.data.tokenization import Tokens, tokenise
 from toxbench.evaluation.early_stopping import epoch_scores
 from toxbench.plugin.registry import Registry
 from toxbench.training.device import choose_device, seeded
-from toxbench.training.embedding import UsedRows, used_rows_only
-from toxbench.training.fast_dropout import CheapDropout
-from toxbench.training.trainer import PLAIN, Trainer, Tricks
+from toxbench.training.embedding import TrimmedEmbedding, trim_embedding
+from toxbench.training.fast_dropout import PooledDropout
+from toxbench.training.trainer import PLAIN, Optimizations, Trainer
 
 ROWS, LABELS = 24, 3
 SPLIT = Split(*np.split(np.arange(ROWS), [16, 20]))
@@ -50,7 +50,11 @@ def tokens(backbone: Backbone, folders: dict[str, Path], tmp_path: Path) -> Toke
 
 
 def make_trainer(
-    module: nn.Module, backbone: Backbone, tokens: Tokens, tricks: Tricks = PLAIN, **changes: object
+    module: nn.Module,
+    backbone: Backbone,
+    tokens: Tokens,
+    tricks: Optimizations = PLAIN,
+    **changes: object,
 ) -> Trainer:
     targets = np.random.default_rng(0).integers(0, 2, size=(ROWS, LABELS)).astype(np.uint8)
     given = {"epochs": 2, "batch_size": 8, "precision": "fp32", "dropout": 0.0, **changes}
@@ -59,7 +63,7 @@ def make_trainer(
     return Trainer(module, backbone.head, tokens, targets, settings, device, tricks)
 
 
-def trained(backbone: Backbone, folder: Path, tokens: Tokens, tricks: Tricks) -> nn.Module:
+def trained(backbone: Backbone, folder: Path, tokens: Tokens, tricks: Optimizations) -> nn.Module:
     with seeded(0, choose_device("cpu")):
         module = backbone.build(folder, LABELS)
         trainer = make_trainer(module, backbone, tokens, tricks, learning_rate=1e-3)
@@ -93,11 +97,11 @@ def test_training_few_rows_of_the_embedding_learns_the_same(
     folder = folders[backbone.name]
     module = backbone.build(folder, LABELS)
     ids = torch.from_numpy(tokens.ids).long()
-    with used_rows_only(module, torch.cat([ids, ids.new_tensor([tokens.pad_id])]), lambda: None):
-        cut = [child for child in module.modules() if isinstance(child, UsedRows)]
+    with trim_embedding(module, torch.cat([ids, ids.new_tensor([tokens.pad_id])]), lambda: None):
+        cut = [child for child in module.modules() if isinstance(child, TrimmedEmbedding)]
     assert len(cut) == 1
     plain = trained(backbone, folder, tokens, PLAIN)
-    used = trained(backbone, folder, tokens, Tricks())
+    used = trained(backbone, folder, tokens, Optimizations())
     rows = np.arange(ROWS)
     values = [make_trainer(model, backbone, tokens).predict(rows) for model in (plain, used)]
     np.testing.assert_allclose(*values, atol=1e-4)
@@ -116,7 +120,7 @@ def test_training_with_dropout_and_all_tricks_stays_finite(
         if isinstance(getattr(part, "attention_dropout", None), float):
             part.attention_dropout = 0.1
     changes = {"dropout": 0.1, "precision": "bf16", "padding": padding, "layer_decay": 0.9}
-    trainer = make_trainer(module, backbone, tokens, Tricks(), **changes)
+    trainer = make_trainer(module, backbone, tokens, Optimizations(), **changes)
     done = trainer.train(SPLIT, 0, epoch_scores, lambda scores: True, lambda epoch: None)
     assert all(np.isfinite(epoch.train_loss) for epoch in done.epochs)
 
@@ -126,7 +130,7 @@ def test_padding_that_no_window_reaches_is_no_nan() -> None:
     mask = torch.tensor([[1, 1, 0], [1, 1, 0], [0, 0, 0]]).bool()[None, None]
     added = torch.zeros(mask.shape).masked_fill(~mask, -torch.inf)
     for given in (mask, added):
-        with CheapDropout():
+        with PooledDropout():
             attend = nn.functional.scaled_dot_product_attention
             assert torch.isfinite(attend(query, query, query, given, dropout_p=1e-4)).all()
 

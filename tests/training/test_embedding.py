@@ -15,8 +15,8 @@ from toxbench.data.protocol import Split
 from toxbench.data.tokenization import Tokens
 from toxbench.evaluation.early_stopping import epoch_scores
 from toxbench.training.device import choose_device, seeded
-from toxbench.training.embedding import UsedRows, used_rows_only
-from toxbench.training.trainer import PLAIN, Trainer, Tricks
+from toxbench.training.embedding import TrimmedEmbedding, trim_embedding
+from toxbench.training.trainer import PLAIN, Optimizations, Trainer
 
 ROWS, LABELS = 24, 3
 PARTS = np.split(np.arange(ROWS), [16, 20])
@@ -30,7 +30,7 @@ def tokens() -> Tokens:
     return Tokens(ids, np.arange(ROWS + 1) * 4, 0, np.zeros(ROWS, dtype=bool))
 
 
-def trained(folder: Path, tokens: Tokens, tricks: Tricks, **settings: Any) -> nn.Module:
+def trained(folder: Path, tokens: Tokens, tricks: Optimizations, **settings: Any) -> nn.Module:
     torch.manual_seed(0)
     module = first_token_classifier(folder, LABELS)
     targets = np.random.default_rng(0).integers(0, 2, size=(ROWS, LABELS)).astype(np.uint8)
@@ -56,7 +56,7 @@ def test_every_weight_that_is_used_learns_the_same(
 ) -> None:
     folder = write_checkpoint(tmp_path / "tiny", model_type)
     plain = trained(folder, tokens, PLAIN, selection=selection).state_dict()
-    part = trained(folder, tokens, Tricks(), selection=selection).state_dict()
+    part = trained(folder, tokens, Optimizations(), selection=selection).state_dict()
     assert plain.keys() == part.keys()
     before = AutoModel.from_pretrained(folder).get_input_embeddings().weight.detach()
     for name, value in plain.items():
@@ -73,9 +73,9 @@ def test_the_optimizer_and_the_clipped_norm_see_few_rows(checkpoint: Path) -> No
     module = first_token_classifier(checkpoint, LABELS)
     whole = module.encoder.get_input_embeddings()
     ids = torch.tensor(USED)
-    with used_rows_only(module, ids, lambda: module(ids[None], torch.ones(1, 4))):
+    with trim_embedding(module, ids, lambda: module(ids[None], torch.ones(1, 4))):
         inside = module.encoder.get_input_embeddings()
-        assert isinstance(inside, UsedRows)
+        assert isinstance(inside, TrimmedEmbedding)
         assert inside.weight.shape[0] == len(USED)
         assert torch.equal(inside(ids), whole(ids))
     assert module.encoder.get_input_embeddings() is whole
@@ -127,15 +127,15 @@ def test_embeddings_that_cannot_be_cut_are_left_alone(checkpoint: Path) -> None:
     frozen.encoder.get_input_embeddings().requires_grad_(requires_grad=False)
     own = nn.Sequential(nn.Embedding(50, 4), nn.Linear(4, LABELS))
     for module in (tied, frozen, own):
-        with used_rows_only(module, torch.tensor(USED), lambda: None):
-            assert not any(isinstance(child, UsedRows) for child in module.modules())
+        with trim_embedding(module, torch.tensor(USED), lambda: None):
+            assert not any(isinstance(child, TrimmedEmbedding) for child in module.modules())
 
 
 def test_a_vocabulary_that_is_mostly_used_is_left_alone(checkpoint: Path) -> None:
     module = first_token_classifier(checkpoint, LABELS)
     count = module.encoder.config.vocab_size
-    with used_rows_only(module, torch.arange(count // 2 + 1), lambda: None):
-        assert not any(isinstance(child, UsedRows) for child in module.modules())
+    with trim_embedding(module, torch.arange(count // 2 + 1), lambda: None):
+        assert not any(isinstance(child, TrimmedEmbedding) for child in module.modules())
 
 
 def test_the_whole_embedding_is_back_after_an_error(checkpoint: Path, tokens: Tokens) -> None:
@@ -143,7 +143,7 @@ def test_the_whole_embedding_is_back_after_an_error(checkpoint: Path, tokens: To
     whole = module.encoder.get_input_embeddings()
     with (
         pytest.raises(ZeroDivisionError),
-        used_rows_only(module, torch.tensor(USED), lambda: None),
+        trim_embedding(module, torch.tensor(USED), lambda: None),
     ):
         raise ZeroDivisionError
     assert module.encoder.get_input_embeddings() is whole

@@ -5,13 +5,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from toxbench.training.fast_dropout import CheapDropout
+from toxbench.training.fast_dropout import PooledDropout
 
 
 def test_the_share_scale_and_gradient_are_those_of_dropout() -> None:
     torch.manual_seed(0)
     inputs = torch.ones(400, 1001, requires_grad=True)
-    with CheapDropout():
+    with PooledDropout():
         outputs = functional.dropout(inputs, 0.1)
     outputs.sum().backward()
     dropped = (outputs == 0).float().mean().item()
@@ -22,7 +22,7 @@ def test_the_share_scale_and_gradient_are_those_of_dropout() -> None:
 
 def test_neighbouring_elements_are_dropped_independently() -> None:
     torch.manual_seed(1)
-    with CheapDropout():
+    with PooledDropout():
         dropped = (nn.Dropout(0.5)(torch.ones(4, 250_000)) == 0).float()
     pairs = (dropped[:, 1:] * dropped[:, :-1]).mean().item()
     assert pairs == pytest.approx(0.25, abs=0.004)
@@ -31,7 +31,7 @@ def test_neighbouring_elements_are_dropped_independently() -> None:
 def test_a_seed_repeats_the_masks_and_another_does_not() -> None:
     def mask(seed: int) -> torch.Tensor:
         torch.manual_seed(seed)
-        with CheapDropout():
+        with PooledDropout():
             return functional.dropout(torch.ones(1000), 0.3)
 
     assert torch.equal(mask(5), mask(5))
@@ -40,7 +40,7 @@ def test_a_seed_repeats_the_masks_and_another_does_not() -> None:
 
 def test_masks_of_layers_and_of_batches_are_independent() -> None:
     torch.manual_seed(3)
-    cheap, inputs = CheapDropout(), torch.ones(300_000)
+    cheap, inputs = PooledDropout(), torch.ones(300_000)
     masks = []
     for _ in range(3):  # batches
         with cheap:
@@ -53,7 +53,7 @@ def test_masks_of_layers_and_of_batches_are_independent() -> None:
 
 @pytest.mark.parametrize("p", [0.0, 1.0])
 def test_the_ends_are_exact(p: float) -> None:
-    with CheapDropout():
+    with PooledDropout():
         outputs = functional.dropout(torch.ones(10), p)
     assert torch.equal(outputs, torch.full((10,), 1 - p))
 
@@ -61,7 +61,7 @@ def test_the_ends_are_exact(p: float) -> None:
 def test_nothing_is_dropped_in_eval_mode_or_outside_the_context() -> None:
     inputs = torch.randn(5, 7)
     layer = nn.Dropout(0.5).eval()
-    with CheapDropout():
+    with PooledDropout():
         assert torch.equal(layer(inputs), inputs)
     torch.manual_seed(2)
     plain = functional.dropout(inputs, 0.5)
@@ -77,7 +77,7 @@ def test_attention_at_a_tiny_rate_equals_torchs(masked: str) -> None:
     allowed[..., 0] = True
     bias = torch.zeros(2, 1, 6, 6).masked_fill(~allowed, -torch.inf)
     mask = {"bool": allowed, "float": bias, "none": None}[masked]
-    with CheapDropout():
+    with PooledDropout():
         # 2 in 65536 is not rounded to nothing, so the written-out path runs; it hardly ever drops
         ours = functional.scaled_dot_product_attention(query, key, value, mask, dropout_p=2e-5)
     theirs = functional.scaled_dot_product_attention(query, key, value, mask)
@@ -88,7 +88,7 @@ def test_attention_weights_are_dropped_at_their_rate() -> None:
     torch.manual_seed(4)
     query = torch.zeros(8, 4, 50, 8)
     value = torch.eye(50).expand(8, 4, 50, 50)
-    with CheapDropout():
+    with PooledDropout():
         weights = functional.scaled_dot_product_attention(query, query, value, dropout_p=0.25)
     assert (weights == 0).float().mean().item() == pytest.approx(0.25, abs=0.01)
     assert weights.sum(-1).mean().item() == pytest.approx(1.0, abs=0.01)

@@ -10,13 +10,13 @@ import pytest
 from toxbench import TrainSettings, first_token_classifier
 from toxbench.data.protocol import Split
 from toxbench.data.tokenization import Tokens
-from toxbench.evaluation.early_stopping import EpochChoice, Patience, epoch_scores
+from toxbench.evaluation.early_stopping import EpochSelector, Patience, epoch_scores
 from toxbench.records import EpochRecord
 from toxbench.training.device import choose_device, seeded
-from toxbench.training.optimizer import looks
+from toxbench.training.optimizer import num_evaluations
 from toxbench.training.state import FileCheckpoints, Trained
 from toxbench.training.trainer import Trainer
-from toxbench.util.signals import Stopped
+from toxbench.util.signals import StopRequested
 
 ROWS, LABELS = 48, 3
 SPLIT = Split(np.arange(32), np.arange(32, 40), np.arange(40, 48))
@@ -43,23 +43,23 @@ class Training:
 
     def __call__(
         self,
-        is_asked: Callable[[], bool] = lambda: False,
+        should_stop: Callable[[], bool] = lambda: False,
         seconds: float = 600,
         identity: str = "this",
         **settings: Any,
     ) -> tuple[Trained, bytes, list[EpochRecord]]:
         chosen = TrainSettings(**(FAST | EVERY | settings))
         device = choose_device("cpu", chosen.precision)
-        kept = FileCheckpoints(self.path, seconds, {"of": identity}, is_asked)
+        kept = FileCheckpoints(self.path, seconds, {"of": identity}, should_stop)
         heard: list[EpochRecord] = []
         with seeded(1, device):
             module = first_token_classifier(self.checkpoint, LABELS)
             trainer = Trainer(
                 module, ("classifier",), self.tokens, self.targets, chosen, device, checkpoints=kept
             )
-            choice, patience = EpochChoice(), Patience(chosen.patience)
+            choice, patience = EpochSelector(), Patience(chosen.patience)
             trained = trainer.train(
-                SPLIT, 1, epoch_scores, choice.keep, heard.append, patience.is_over
+                SPLIT, 1, epoch_scores, choice.keep, heard.append, patience.should_stop
             )
             return trained, trainer.predict(np.arange(ROWS)).tobytes(), heard
 
@@ -85,7 +85,7 @@ def test_looks_come_after_so_many_steps_and_at_the_end(training: Training) -> No
     assert sum(record.comments or 0 for record in heard) == 4 * len(SPLIT.train)
     assert all(record.validation for record in heard)
     assert trained.epochs == tuple(heard)
-    assert looks(TrainSettings(**(FAST | EVERY)), len(SPLIT.train)) == 6
+    assert num_evaluations(TrainSettings(**(FAST | EVERY)), len(SPLIT.train)) == 6
 
 
 def test_looks_do_not_change_what_is_learnt(training: Training) -> None:
@@ -108,7 +108,7 @@ def test_patience_ends_a_training_and_the_best_weights_stay(training: Training) 
 def test_stopped_anywhere_it_goes_on_to_the_same_bytes(training: Training, times: int) -> None:
     """In a step, between two epochs, during a look, and while the end is evaluated."""
     trained, probabilities, _ = training()
-    with pytest.raises(Stopped):
+    with pytest.raises(StopRequested):
         training(Countdown(times))
     assert training.path.is_file()
     again, same, heard = training()
@@ -125,7 +125,7 @@ def test_stopped_again_and_again(training: Training) -> None:
         try:
             again, same, _ = training(Countdown(4), padding="max_length", max_length=12)
             break
-        except Stopped:
+        except StopRequested:
             stops += 1
     assert stops > 3
     assert plain(again.epochs) == plain(trained.epochs)
@@ -158,7 +158,7 @@ def test_a_state_that_is_not_exactly_this_trainings_is_not_used(
     training: Training, harm: str
 ) -> None:
     trained, probabilities, _ = training()
-    with pytest.raises(Stopped):
+    with pytest.raises(StopRequested):
         training(Countdown(9), identity="another" if harm == "another's" else "this")
     data = bytearray(training.path.read_bytes())
     if harm == "cut":
@@ -176,18 +176,18 @@ def test_a_state_that_is_not_exactly_this_trainings_is_not_used(
 def test_signals_are_held_back_and_then_given_back() -> None:
     import signal
 
-    from toxbench.util.signals import BySignal
+    from toxbench.util.signals import SignalStop
 
     heard: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
     try:
-        with BySignal().listening() as is_asked:
-            assert not is_asked()
+        with SignalStop().listening() as should_stop:
+            assert not should_stop()
             signal.raise_signal(signal.SIGTERM)
-            assert is_asked()
+            assert should_stop()
             assert heard == []
         assert heard == [signal.SIGTERM]
-        with BySignal().listening():
+        with SignalStop().listening():
             signal.raise_signal(signal.SIGTERM)
             signal.raise_signal(signal.SIGTERM)  # the second one is not held back
             assert len(heard) >= 3

@@ -11,7 +11,7 @@ from torch.nn import functional
 from transformers import AutoModelForSequenceClassification
 
 from toxbench import TrainSettings
-from toxbench.benchmark.trainer_factory import Workbench
+from toxbench.benchmark.trainer_factory import TrainerFactory
 from toxbench.data.protocol import Split
 from toxbench.data.synthetic import sample_comments
 from toxbench.evaluation.early_stopping import epoch_scores
@@ -19,7 +19,7 @@ from toxbench.plugin.contracts import Backbone
 from toxbench.plugin.registry import Registry
 from toxbench.training.device import choose_device
 from toxbench.training.optimizer import set_dropout
-from toxbench.training.trainer import Trainer, Tricks
+from toxbench.training.trainer import Optimizations, Trainer
 from toxbench.training.weights import WeightsChoice, WeightsFinder
 
 ROWS = 16
@@ -43,12 +43,14 @@ def collect(module: nn.Module) -> Gradients:
     return found
 
 
-def ours(module: nn.Module, backbone: Backbone, bench: Workbench) -> Gradients:
+def ours(module: nn.Module, backbone: Backbone, bench: TrainerFactory) -> Gradients:
     """Train one step on one batch with everything that is fast, in this device's precision."""
     found = collect(module)
     comments = sample_comments()
     device = choose_device("cpu", "bf16")
-    tricks = Tricks(used_rows=False)  # its gradients are another parameter's: test_vocabulary.py
+    tricks = Optimizations(
+        used_rows=False
+    )  # its gradients are another parameter's: test_vocabulary.py
     tokens = bench.tokens(SETTINGS.max_length)
     trainer = Trainer(module, backbone.head, tokens, comments.targets, SETTINGS, device, tricks)
     rows = np.arange(ROWS)
@@ -79,7 +81,7 @@ def test_every_gradient_points_where_float32_points(name: str) -> None:
     reference = AutoModelForSequenceClassification.from_pretrained(weights.folder, num_labels=12)
     set_dropout(reference, 0.0)
     reference.load_state_dict(module.state_dict())
-    bench = Workbench(backbone, weights, sample_comments(), choose_device("cpu"))
+    bench = TrainerFactory(backbone, weights, sample_comments(), choose_device("cpu"))
     fast, exact = ours(module, backbone, bench), plain(reference, weights.folder, backbone)
     assert fast.keys() == exact.keys()
     for parameter, gradient in exact.items():

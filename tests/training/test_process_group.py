@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from toxbench.training.process_group import ALONE, Ranks
+from toxbench.training.process_group import SINGLE_PROCESS, TorchrunGroup
 
 ASKED = """
 import json, os, sys
@@ -111,16 +111,16 @@ def test_the_first_draws_as_it_would_alone_and_the_others_differ(
 ) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        ALONE.own_noise(3)
+        SINGLE_PROCESS.seed_rank(3)
         assert found[0]["noise"] == float(torch.rand(()))
     assert found[1]["noise"] != found[0]["noise"]
 
 
 def test_the_passes_of_a_step_are_dealt_out_and_nobody_stays_away() -> None:
     step = [np.arange(0, 3), np.arange(3, 6), np.arange(6, 7)]
-    shares = [Ranks(rank, 4).share(step) for rank in range(4)]
+    shares = [TorchrunGroup(rank, 4).share(step) for rank in range(4)]
     assert [[(list(p.rows), p.counted) for p in share] for share in shares] == [
         [([0, 1, 2], 3)], [([3, 4, 5], 3)], [([6], 1)], [([0], 0)]
     ]  # fmt: skip
-    assert [len(p.rows) for p in ALONE.share(step)] == [3, 3, 1]
-    assert [Ranks(0, 3).portion(16), ALONE.portion(16)] == [6, 16]
+    assert [len(p.rows) for p in SINGLE_PROCESS.share(step)] == [3, 3, 1]
+    assert [TorchrunGroup(0, 3).per_rank_batch(16), SINGLE_PROCESS.per_rank_batch(16)] == [6, 16]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import toxbench
-from toxbench.benchmark.trainer_factory import Workbench
+from toxbench.benchmark.trainer_factory import TrainerFactory
 from toxbench.errors import CellsFailedError
 from toxbench.settings import TrainSettings
 from toxbench.tuning.definition import InnerData
@@ -27,7 +27,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Callable[[Rule], None]:
 
     def scripted(rule: Rule) -> None:
         def train(
-            bench: Workbench, data: InnerData, folds: Sequence[int], settings: TrainSettings,
+            bench: TrainerFactory, data: InnerData, folds: Sequence[int], settings: TrainSettings,
             seed: int, on_epoch: OnEpoch,
         ) -> Result:  # fmt: skip
             score = rule(settings, seed)

@@ -11,10 +11,10 @@ import pytest
 from toxbench.benchmark.plan import make_protocol
 from toxbench.config import run_settings
 from toxbench.data.groups import row_groups
-from toxbench.data.load import open_source
+from toxbench.data.load import load_dataset
 from toxbench.data.protocol import Protocol
 from toxbench.data.splits import draw_folds
-from toxbench.data.table import Comments, read_comments
+from toxbench.data.table import TextDataset, read_comments
 from toxbench.errors import DataError
 from toxbench.plugin.registry import Registry
 from toxbench.settings import INNER_FOLDS, ColumnSettings, SplitSettings
@@ -22,11 +22,11 @@ from toxbench.tuning.definition import InnerData, inner_data
 from toxbench.tuning.tune import plan_tuning
 
 
-def make_comments(rows: int, positives: tuple[int, ...] | None = None) -> Comments:
+def make_comments(rows: int, positives: tuple[int, ...] | None = None) -> TextDataset:
     """Make a table of rows that tell themselves apart; every second one is positive by default."""
     targets = np.zeros((rows, 2), dtype=np.uint8)
     targets[list(range(0, rows, 2) if positives is None else positives), 0] = 1
-    return Comments(
+    return TextDataset(
         name="comments.csv",
         ids=tuple(f"id-{row}" for row in range(rows)),
         texts=tuple(f"comment number {row} of them" for row in range(rows)),
@@ -170,7 +170,7 @@ def test_a_search_tears_no_group_that_its_split_file_kept(
     frame.to_csv(table, index=False)
     split = {"split_file": tmp_path / "split.json"}
     grouped = SplitSettings(split="grouped", **split)
-    open_source(table, ColumnSettings(), grouped).write()
+    load_dataset(table, ColumnSettings(), grouped).write()
     asked = {
         "data": table, "backbones": ["bert"], "baselines": [], "weights": f"bert={checkpoint}",
         "split": split, "results": tmp_path / "results",

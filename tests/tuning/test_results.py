@@ -19,7 +19,7 @@ from optuna.distributions import (
 
 from toxbench import Backbone, Choice, Range, TrainSettings
 from toxbench.benchmark.candidates import BackboneCandidate
-from toxbench.data.table import Comments
+from toxbench.data.table import TextDataset
 from toxbench.errors import StorageError
 from toxbench.plugin.contracts import Dimension
 from toxbench.records import TrialRecord, WeightsRecord
@@ -27,9 +27,9 @@ from toxbench.settings import TuneSettings
 from toxbench.store.trials import TrialStore, find_tuned, read_tuned
 from toxbench.training.device import choose_device
 from toxbench.training.weights import Weights
-from toxbench.tuning.definition import Definition, InnerData
+from toxbench.tuning.definition import InnerData, SearchSpec
 from toxbench.tuning.results import CSV_FILE, tuned_settings, write_outcome, write_study
-from toxbench.tuning.search import Found
+from toxbench.tuning.search import SearchResult
 
 PLOTS = {"history.svg", "importance.svg", "parallel-coordinates.svg", "slices.svg"}
 SPACE: dict[str, Dimension] = {
@@ -44,15 +44,15 @@ KINDS: dict[str, BaseDistribution] = {
 }
 
 
-def make_definition(folder: Path, name: str = "comments.csv", label: str = "hub") -> Definition:
+def make_definition(folder: Path, name: str = "comments.csv", label: str = "hub") -> SearchSpec:
     """Make a search below ``folder`` whose table and weights are called so."""
-    comments = Comments(
+    comments = TextDataset(
         name=name, ids=("a", "b"), texts=("secret prose", "more prose"),
         targets=np.eye(2, dtype=np.uint8), labels=("IsRude", "IsLong"), groups=None, ignored=(),
         columns={},
     )  # fmt: skip
     record = WeightsRecord(source="local", label=label, identity="abc")
-    return Definition(
+    return SearchSpec(
         candidate=BackboneCandidate(
             backbone=Backbone(name="bert", checkpoint="a/b"),
             distribution="toxbench 0",
@@ -110,16 +110,16 @@ AGAIN = (  # the default settings
     make_trial(3, 0.2, settings=TRIALS[0].settings, default=True),
     make_trial(4, 0.4, settings=TRIALS[0].settings, default=True),
 )
-FOUND = Found(TRIALS, (WINNER, RUNNER_UP, AGAIN))
-ONE = Found(TRIALS[:1], ((make_trial(0, 0.4, default=False),),))
+FOUND = SearchResult(TRIALS, (WINNER, RUNNER_UP, AGAIN))
+ONE = SearchResult(TRIALS[:1], ((make_trial(0, 0.4, default=False),),))
 
 
 @pytest.fixture
-def definition(tmp_path: Path) -> Definition:
+def definition(tmp_path: Path) -> SearchSpec:
     return make_definition(tmp_path)
 
 
-def commit(definition: Definition, found: Found = FOUND) -> None:
+def commit(definition: SearchSpec, found: SearchResult = FOUND) -> None:
     """Store the records of a search, as they are when its outcome is written."""
     for record in found.trials:
         TrialStore(definition.folder / "trials").write(record)
@@ -129,7 +129,7 @@ def commit(definition: Definition, found: Found = FOUND) -> None:
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Definition:
+def written(tmp_path_factory: pytest.TempPathFactory) -> SearchSpec:
     """A search whose outcome was written."""
     definition = make_definition(tmp_path_factory.mktemp("written"))
     commit(definition)
@@ -141,7 +141,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
-def rows(definition: Definition) -> list[dict[str, str]]:
+def rows(definition: SearchSpec) -> list[dict[str, str]]:
     with (definition.folder / CSV_FILE).open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
@@ -149,7 +149,7 @@ def rows(definition: Definition) -> list[dict[str, str]]:
 # --- the settings
 
 
-def test_the_tuned_settings_are_the_winners_with_its_mean_score(definition: Definition) -> None:
+def test_the_tuned_settings_are_the_winners_with_its_mean_score(definition: SearchSpec) -> None:
     tuned = tuned_settings(definition, FOUND)
     assert tuned.train == BEST
     assert (tuned.backbone, tuned.protocol) == ("bert", "f" * 64)
@@ -163,10 +163,10 @@ def test_the_tuned_settings_are_the_winners_with_its_mean_score(definition: Defi
 
 
 def test_the_default_score_is_of_fresh_seeds_and_none_where_it_failed(
-    definition: Definition,
+    definition: SearchSpec,
 ) -> None:
     def reference(*finalists: Sequence[TrialRecord]) -> tuple[float | None, bool | None]:
-        record = tuned_settings(definition, Found(TRIALS, finalists)).tuning
+        record = tuned_settings(definition, SearchResult(TRIALS, finalists)).tuning
         return record.default_average_precision, record.default_won
 
     assert reference(WINNER, AGAIN, RUNNER_UP) == (pytest.approx(0.3), False)
@@ -174,19 +174,19 @@ def test_the_default_score_is_of_fresh_seeds_and_none_where_it_failed(
     assert reference(WINNER, RUNNER_UP) == (None, False)
 
 
-def test_thresholds_are_averaged_over_the_winners_seeds(definition: Definition) -> None:
+def test_thresholds_are_averaged_over_the_winners_seeds(definition: SearchSpec) -> None:
     thresholds = tuned_settings(definition, FOUND).thresholds
     assert thresholds == {"0.5": (0.5, 0.5), "global": pytest.approx((0.4, 0.4))}
 
 
-def test_a_thresholds_rule_that_one_seed_lacks_is_left_out(definition: Definition) -> None:
+def test_a_thresholds_rule_that_one_seed_lacks_is_left_out(definition: SearchSpec) -> None:
     lacking = WINNER[1].model_copy(update={"thresholds": {"0.5": (0.5, 0.5)}})
     for winner in ((WINNER[0], lacking), (lacking, WINNER[0])):
-        tuned = tuned_settings(definition, Found(TRIALS, (winner,)))
+        tuned = tuned_settings(definition, SearchResult(TRIALS, (winner,)))
         assert tuned.thresholds == {"0.5": (0.5, 0.5)}
 
 
-def test_the_same_records_give_the_same_settings_whenever_that_is(definition: Definition) -> None:
+def test_the_same_records_give_the_same_settings_whenever_that_is(definition: SearchSpec) -> None:
     assert tuned_settings(definition, FOUND) == tuned_settings(definition, FOUND)
     assert tuned_settings(definition, FOUND).finished == "2026-01-02T03:04:06+00:00"
 
@@ -194,29 +194,29 @@ def test_the_same_records_give_the_same_settings_whenever_that_is(definition: De
 # --- tuned.toml
 
 
-def test_what_is_written_is_what_a_run_finds(written: Definition) -> None:
+def test_what_is_written_is_what_a_run_finds(written: SearchSpec) -> None:
     tuned = tuned_settings(written, FOUND)
     assert read_tuned(written.folder / "tuned.toml") == tuned
     assert find_tuned(written.tuning.parent, tuned.protocol, "bert", "abc") == tuned
 
 
-def test_writing_an_outcome_again_changes_nothing(written: Definition) -> None:
+def test_writing_an_outcome_again_changes_nothing(written: SearchSpec) -> None:
     before = files(written.folder)
     assert write_outcome(written, FOUND) == tuned_settings(written, FOUND)
     assert files(written.folder) == before
 
 
 def test_tuned_settings_are_found_although_the_default_settings_failed(
-    definition: Definition, tmp_path: Path
+    definition: SearchSpec, tmp_path: Path
 ) -> None:
     trials = (make_trial(0, state="failed", reason="diverged"), *TRIALS[1:])
-    found = Found(trials, FOUND.finalists)
+    found = SearchResult(trials, FOUND.finalists)
     commit(definition, found)
     tuned = write_outcome(definition, found)
     assert find_tuned(tmp_path, tuned.protocol, "bert", "abc") == tuned
 
 
-def test_the_remarks_say_where_the_settings_came_from(written: Definition) -> None:
+def test_the_remarks_say_where_the_settings_came_from(written: SearchSpec) -> None:
     text = (written.folder / "tuned.toml").read_text(encoding="utf-8")
     head = "\n".join(line for line in text.splitlines() if line.startswith("#"))
     for words in (
@@ -240,15 +240,15 @@ def test_the_remarks_say_where_the_settings_came_from(written: Definition) -> No
     ],
 )
 def test_the_remarks_say_that_the_default_settings_won_or_failed(
-    definition: Definition, finalists: tuple[Sequence[TrialRecord], ...], words: str
+    definition: SearchSpec, finalists: tuple[Sequence[TrialRecord], ...], words: str
 ) -> None:
-    commit(definition, Found(TRIALS, finalists))
-    write_outcome(definition, Found(TRIALS, finalists))
+    commit(definition, SearchResult(TRIALS, finalists))
+    write_outcome(definition, SearchResult(TRIALS, finalists))
     assert words in (definition.folder / "tuned.toml").read_text(encoding="utf-8")
 
 
 def test_each_searched_setting_has_its_range_and_default_behind_it(
-    written: Definition,
+    written: SearchSpec,
 ) -> None:
     lines = (written.folder / "tuned.toml").read_text(encoding="utf-8").splitlines()
     behind = {line.split(" = ")[0]: line.split("  # ")[1] for line in lines if "  # " in line}
@@ -275,7 +275,7 @@ def test_a_hostile_name_does_not_break_the_file(tmp_path: Path, place: str, name
 # --- trials.csv
 
 
-def test_the_csv_has_a_line_for_each_trial_and_finalist(written: Definition) -> None:
+def test_the_csv_has_a_line_for_each_trial_and_finalist(written: SearchSpec) -> None:
     table = rows(written)
     assert [(row["phase"], row["number"]) for row in table] == [
         *(("search", str(number)) for number in range(5)),
@@ -289,7 +289,7 @@ def test_the_csv_has_a_line_for_each_trial_and_finalist(written: Definition) -> 
     assert [(row["folds"], row["seconds"]) for row in table[:1]] == [("0 1", "1.235")]
 
 
-def test_the_csv_has_every_setting_of_every_trial(written: Definition) -> None:
+def test_the_csv_has_every_setting_of_every_trial(written: SearchSpec) -> None:
     for row, trial in zip(rows(written), TRIALS, strict=False):
         settings = trial.settings.model_dump()
         assert {name: row[name] for name in settings} == {
@@ -298,7 +298,7 @@ def test_the_csv_has_every_setting_of_every_trial(written: Definition) -> None:
         assert (row["uid"], row["finished"]) == (trial.uid, trial.finished)
 
 
-def test_a_reason_with_quotes_and_commands_is_one_inert_field(written: Definition) -> None:
+def test_a_reason_with_quotes_and_commands_is_one_inert_field(written: SearchSpec) -> None:
     assert rows(written)[3]["reason"] == r'ValueError: "a", b; \x1b[31mc'
     lines = (written.folder / CSV_FILE).read_bytes().splitlines()
     assert len(lines) == 1 + 5 + 6
@@ -307,7 +307,7 @@ def test_a_reason_with_quotes_and_commands_is_one_inert_field(written: Definitio
 # --- plots, and all of it again
 
 
-def test_plots_are_there_and_parse(written: Definition) -> None:
+def test_plots_are_there_and_parse(written: SearchSpec) -> None:
     paths = list(written.folder.glob("*.svg"))
     assert {path.name for path in paths} == PLOTS
     for path in paths:
@@ -315,7 +315,7 @@ def test_plots_are_there_and_parse(written: Definition) -> None:
 
 
 def test_everything_is_written_again_from_the_records_alone(
-    written: Definition, tmp_path: Path
+    written: SearchSpec, tmp_path: Path
 ) -> None:
     first = files(written.folder)
     assert first.keys() == {"tuned.toml", CSV_FILE, *PLOTS}
@@ -328,27 +328,27 @@ def test_everything_is_written_again_from_the_records_alone(
     assert files(tmp_path) == first
 
 
-def test_no_comment_of_the_table_is_in_any_file(written: Definition) -> None:
+def test_no_comment_of_the_table_is_in_any_file(written: SearchSpec) -> None:
     assert not [name for name, data in files(written.folder).items() if b"prose" in data]
 
 
-def test_a_search_of_one_trial_has_a_history_and_nothing_more(definition: Definition) -> None:
+def test_a_search_of_one_trial_has_a_history_and_nothing_more(definition: SearchSpec) -> None:
     commit(definition, ONE)
     write_outcome(definition, ONE)
     assert files(definition.folder).keys() == {"tuned.toml", CSV_FILE, "history.svg"}
 
 
 def test_an_easy_table_that_every_drawn_trial_solves_has_an_outcome(
-    definition: Definition,
+    definition: SearchSpec,
 ) -> None:
     """All drawn scores are 1; the defaults lie outside the space, so they tell of nothing."""
     lone = make_trial(0, 0.5, params={}, distributions={})
-    found = Found((lone, *(make_trial(n, 1.0) for n in range(1, 5))), (WINNER,))
+    found = SearchResult((lone, *(make_trial(n, 1.0) for n in range(1, 5))), (WINNER,))
     commit(definition, found)
     assert write_outcome(definition, found).train == BEST
 
 
-def test_a_damaged_record_is_a_storage_error(definition: Definition) -> None:
+def test_a_damaged_record_is_a_storage_error(definition: SearchSpec) -> None:
     commit(definition)
     path = next((definition.folder / "trials").iterdir())
     path.write_bytes(path.read_bytes()[:-10])

@@ -26,7 +26,7 @@ MIXED: Space = {
 }
 GRID: Space = {"epochs": Choice((2, 3, 5)), "batch_size": Choice((8, 32))}  # without the defaults
 SAMPLERS = ("random", "tpe", "grid")
-Drawn = dict[str, Any]
+SampledTrial = dict[str, Any]
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +51,7 @@ def search(
     restart: bool = True,
     base: TrainSettings = BASE,
     **tune: Any,
-) -> list[tuple[bool, Drawn]]:
+) -> list[tuple[bool, SampledTrial]]:
     """Draw trials, each from a new sampler as after a restart, and score them.
 
     Args:
@@ -70,7 +70,7 @@ def search(
     checked = checked_space(space, base, "space")
     settings = TuneSettings(**({"trials": 20, "sampler": "random"} | tune))
     sampler = Sampler(settings, checked, base)
-    found: list[tuple[bool, Drawn]] = []
+    found: list[tuple[bool, SampledTrial]] = []
     for _ in range(count):
         if restart:
             sampler = Sampler(settings, checked, base)
@@ -93,11 +93,11 @@ def free_slot(study: Study) -> int:
     return next(slot for slot in itertools.count() if slot not in taken)
 
 
-def params(found: Sequence[tuple[bool, Drawn]]) -> list[Drawn]:
+def params(found: Sequence[tuple[bool, SampledTrial]]) -> list[SampledTrial]:
     return [drawn for _, drawn in found]
 
 
-def as_text(drawn: Drawn) -> str:
+def as_text(drawn: SampledTrial) -> str:
     return json.dumps(drawn, sort_keys=True)
 
 

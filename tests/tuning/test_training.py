@@ -9,7 +9,7 @@ from sklearn.metrics import average_precision_score
 
 from toxbench import Backbone, EpochRecord, TrainSettings, first_token_classifier
 from toxbench.benchmark.plan import make_protocol
-from toxbench.benchmark.trainer_factory import Workbench
+from toxbench.benchmark.trainer_factory import TrainerFactory
 from toxbench.data.splits import draw_folds
 from toxbench.data.table import read_comments
 from toxbench.errors import CellsFailedError
@@ -32,18 +32,18 @@ def data(table: Path) -> InnerData:
     return inner_data(make_protocol(comments, draw_folds(comments)), SplitSettings(), 0)
 
 
-def make_bench(data: InnerData, checkpoint: Path) -> Workbench:
+def make_bench(data: InnerData, checkpoint: Path) -> TrainerFactory:
     weights = Weights(
         WeightsRecord(source="local", label="tiny", identity="tiny"), checkpoint, {},
         build=first_token_classifier,
     )  # fmt: skip
     backbone = Backbone(name="tiny", checkpoint="a/b")
     device = choose_device("cpu", "fp32")
-    return Workbench(backbone, weights, data.comments, device, keep_module=True)
+    return TrainerFactory(backbone, weights, data.comments, device, keep_module=True)
 
 
 @pytest.fixture
-def bench(data: InnerData, checkpoint: Path) -> Workbench:
+def bench(data: InnerData, checkpoint: Path) -> TrainerFactory:
     return make_bench(data, checkpoint)
 
 
@@ -51,7 +51,7 @@ def ignore(place: int, epoch: EpochRecord) -> None:
     """Hear nothing."""
 
 
-def probabilities(bench: Workbench, data: InnerData, fold: int, seed: int = 0) -> np.ndarray:
+def probabilities(bench: TrainerFactory, data: InnerData, fold: int, seed: int = 0) -> np.ndarray:
     """Train on a fold by hand and return what the last epoch predicts for its validation rows."""
     with bench.trainer(SETTINGS, seed) as trainer:
         trainer.train(data.folds[fold], seed, lambda t, p: {}, lambda s: True, lambda e: None)
@@ -59,7 +59,7 @@ def probabilities(bench: Workbench, data: InnerData, fold: int, seed: int = 0) -
 
 
 def test_the_score_is_scikit_learns_micro_average_precision_of_the_last_epoch(
-    bench: Workbench, data: InnerData
+    bench: TrainerFactory, data: InnerData
 ) -> None:
     result = train_on_folds(bench, data, (1, 3), SETTINGS, 0, ignore)
     for fold, score in zip((1, 3), result.scores, strict=True):
@@ -70,7 +70,7 @@ def test_the_score_is_scikit_learns_micro_average_precision_of_the_last_epoch(
 
 
 def test_thresholds_are_chosen_on_the_validation_rows_of_all_its_folds(
-    bench: Workbench, data: InnerData
+    bench: TrainerFactory, data: InnerData
 ) -> None:
     result = train_on_folds(bench, data, (0, 2), SETTINGS, 0, ignore)
     truth = [data.comments.targets[data.folds[fold].validation] for fold in (0, 2)]
@@ -81,7 +81,7 @@ def test_thresholds_are_chosen_on_the_validation_rows_of_all_its_folds(
 
 
 def test_every_epoch_is_heard_with_its_folds_place_and_score(
-    bench: Workbench, data: InnerData
+    bench: TrainerFactory, data: InnerData
 ) -> None:
     heard: list[tuple[int, EpochRecord]] = []
     result = train_on_folds(
@@ -92,7 +92,7 @@ def test_every_epoch_is_heard_with_its_folds_place_and_score(
 
 
 def test_the_last_epoch_counts_whatever_the_selection_says(
-    bench: Workbench, data: InnerData
+    bench: TrainerFactory, data: InnerData
 ) -> None:
     best, last = (
         train_on_folds(bench, data, (0,), SETTINGS.model_copy(update={"selection": s}), 0, ignore)
@@ -102,7 +102,7 @@ def test_the_last_epoch_counts_whatever_the_selection_says(
 
 
 def test_the_same_training_gives_the_same_result_and_another_seed_does_not(
-    bench: Workbench, data: InnerData, checkpoint: Path
+    bench: TrainerFactory, data: InnerData, checkpoint: Path
 ) -> None:
     first = train_on_folds(bench, data, (0, 1), SETTINGS, 0, ignore)
     assert train_on_folds(bench, data, (0, 1), SETTINGS, 0, ignore) == first
@@ -111,7 +111,7 @@ def test_the_same_training_gives_the_same_result_and_another_seed_does_not(
 
 
 def test_a_fold_is_trained_the_same_alone_and_after_another(
-    bench: Workbench, data: InnerData
+    bench: TrainerFactory, data: InnerData
 ) -> None:
     both = train_on_folds(bench, data, (0, 1), SETTINGS, 0, ignore)
     alone = train_on_folds(bench, data, (1,), SETTINGS, 0, ignore)
@@ -119,7 +119,7 @@ def test_a_fold_is_trained_the_same_alone_and_after_another(
 
 
 def test_a_folds_validation_rows_have_no_influence_on_its_training(
-    bench: Workbench, data: InnerData, checkpoint: Path
+    bench: TrainerFactory, data: InnerData, checkpoint: Path
 ) -> None:
     targets = data.comments.targets.copy()
     targets[data.folds[0].validation] ^= 1
@@ -133,7 +133,7 @@ class EnoughError(Exception):
     """Raised by a listener."""
 
 
-def test_what_a_listener_raises_ends_the_training(bench: Workbench, data: InnerData) -> None:
+def test_what_a_listener_raises_ends_the_training(bench: TrainerFactory, data: InnerData) -> None:
     heard: list[tuple[int, int]] = []
 
     def stop(place: int, epoch: EpochRecord) -> None:
@@ -149,7 +149,7 @@ def test_what_a_listener_raises_ends_the_training(bench: Workbench, data: InnerD
 
 
 def test_a_training_that_diverges_says_so_and_spoils_nothing(
-    bench: Workbench, data: InnerData
+    bench: TrainerFactory, data: InnerData
 ) -> None:
     expected = train_on_folds(bench, data, (0,), SETTINGS, 0, ignore)
     wild = SETTINGS.model_copy(update={"learning_rate": 1e30, "clip_norm": 0.0})
@@ -163,7 +163,7 @@ def test_a_score_that_is_undefined_counts_as_nothing(score: float | None, value:
     assert score_of({"micro_average_precision": score, "headline": 0.9}) == value
 
 
-def test_a_result_of_one_fold_has_one_score(bench: Workbench, data: InnerData) -> None:
+def test_a_result_of_one_fold_has_one_score(bench: TrainerFactory, data: InnerData) -> None:
     result = train_on_folds(bench, data, (2,), SETTINGS, 0, ignore)
     assert isinstance(result, Result)
     assert len(result.scores) == 1

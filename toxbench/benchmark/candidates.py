@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from toxbench.errors import PluginError
-from toxbench.executors.base import Job
+from toxbench.executors.base import TaskSpec
 from toxbench.plugin.contracts import Backbone, Baseline
 from toxbench.plugin.registry import Registry
 from toxbench.records import CellKey, TunedSettings, WeightsRecord
@@ -77,12 +77,12 @@ class CellTask:
     device: Device
 
     @property
-    def job(self) -> "CellJob":
+    def job(self) -> "CellSpec":
         """Describe it to another process."""
         candidate, backbone = self.candidate, None
         if isinstance(candidate, BackboneCandidate):
             backbone = backbone_values(candidate)
-        return CellJob(
+        return CellSpec(
             plugin=candidate.plugin,
             reads=candidate.weights.folder if isinstance(candidate, BackboneCandidate) else None,
             uses_gpu=self.device.kind == "cuda",
@@ -95,7 +95,7 @@ class CellTask:
 
 
 @dataclass(frozen=True)
-class BackboneValues:
+class BackboneSpec:
     """How a backbone's cell is trained; a baseline's is not."""
 
     record: WeightsRecord
@@ -104,16 +104,16 @@ class BackboneValues:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CellJob(Job):
+class CellSpec(TaskSpec):
     """A cell as plain values."""
 
     key: CellKey
     distribution: str
     device: Device
-    backbone: BackboneValues | None
+    backbone: BackboneSpec | None
 
     def task(self, registry: Registry) -> CellTask:
-        """Make the cell again with this process's own plugins; see `Job`."""
+        """Make the cell again with this process's own plugins; see `TaskSpec`."""
         name = self.key.candidate
         candidate: Candidate
         if self.backbone is None:
@@ -124,13 +124,13 @@ class CellJob(Job):
         return CellTask(candidate, self.key, self.device)
 
 
-def backbone_values(candidate: BackboneCandidate) -> BackboneValues:
+def backbone_values(candidate: BackboneCandidate) -> BackboneSpec:
     """Take out of a candidate what can be sent to another process."""
-    return BackboneValues(candidate.weights.record, candidate.settings, candidate.tuned)
+    return BackboneSpec(candidate.weights.record, candidate.settings, candidate.tuned)
 
 
 def backbone_again(
-    name: str, job: Job, distribution: str, values: BackboneValues, registry: Registry
+    name: str, job: TaskSpec, distribution: str, values: BackboneSpec, registry: Registry
 ) -> BackboneCandidate:
     """Make a candidate of what was sent from another process.
 

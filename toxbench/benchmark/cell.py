@@ -15,33 +15,33 @@ import torch
 
 from toxbench.benchmark.candidates import BackboneCandidate, BaselineCandidate, Candidate, CellTask
 from toxbench.benchmark.save_model import write_model
-from toxbench.benchmark.trainer_factory import Workbench
+from toxbench.benchmark.trainer_factory import TrainerFactory
 from toxbench.data.protocol import Protocol, Split
-from toxbench.data.table import Comments
-from toxbench.data.text_array import taken
+from toxbench.data.table import TextDataset
+from toxbench.data.text_array import take_rows
 from toxbench.errors import PluginError, StorageError
-from toxbench.evaluation.early_stopping import EpochChoice, Patience, epoch_scores
+from toxbench.evaluation.early_stopping import EpochSelector, Patience, epoch_scores
 from toxbench.evaluation.metrics import measure
 from toxbench.evaluation.thresholds import choose_thresholds
-from toxbench.executors.base import Fault, Setup
+from toxbench.executors.base import RunnerConfig, TaskError
 from toxbench.plugin.contracts import Predict
 from toxbench.plugin.registry import Registry
 from toxbench.records import PARTS, CellKey, CellRecord, Cost, Environment, EpochRecord, Part
 from toxbench.store.manifest import Code, LoadedPlugin
 from toxbench.store.models import ModelStore
 from toxbench.training.device import Device, PeakMemory
-from toxbench.training.process_group import ALONE, Group
+from toxbench.training.process_group import SINGLE_PROCESS, ProcessGroup
 from toxbench.training.state import (
+    CheckpointConfig,
     Checkpoints,
     FileCheckpoints,
-    Keeping,
     NoCheckpoints,
     SharedCheckpoints,
     Trained,
 )
 from toxbench.training.trainer import Trainer
 from toxbench.util.arrays import Rows
-from toxbench.util.signals import Interruption
+from toxbench.util.signals import StopSource
 
 OnEpoch = Callable[[EpochRecord], None]
 Probabilities = dict[Part, npt.NDArray[np.float32]]
@@ -50,7 +50,7 @@ _PACKAGES = ("toxbench", "torch", "transformers", "scikit-learn", "numpy", "pand
 
 
 @dataclass(frozen=True)
-class _Done:
+class TrainingOutput:
     """What came of a training."""
 
     trainer: Trainer
@@ -60,7 +60,7 @@ class _Done:
 
 
 @dataclass(frozen=True)
-class GoingOn:
+class Checkpointing:
     """How a training that is stopped is taken up again.
 
     Attributes:
@@ -68,8 +68,8 @@ class GoingOn:
         interruption: what stops it.
     """
 
-    keeping: Keeping
-    interruption: Interruption
+    keeping: CheckpointConfig
+    interruption: StopSource
 
 
 class CellRunner:
@@ -81,8 +81,8 @@ class CellRunner:
         protocol: Protocol,
         device: Device,
         models: ModelStore | None = None,
-        going_on: "GoingOn | None" = None,
-        group: Group = ALONE,
+        going_on: "Checkpointing | None" = None,
+        group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
         """Prepare nothing yet.
 
@@ -100,7 +100,7 @@ class CellRunner:
         self._models = models
         self._protocol = protocol
         self._device = device
-        self._bench: Workbench | None = None
+        self._bench: TrainerFactory | None = None
 
     def run(self, key: CellKey, on_epoch: OnEpoch) -> tuple[CellRecord, Probabilities]:
         """Train and score one cell.
@@ -128,20 +128,20 @@ class CellRunner:
     ) -> tuple[CellRecord, Probabilities]:
         bench = self._workbench(candidate)
 
-        def work(trainer: Trainer) -> _Done:
-            choice, patience = EpochChoice(), Patience(candidate.settings.patience)
+        def work(trainer: Trainer) -> TrainingOutput:
+            choice, patience = EpochSelector(), Patience(candidate.settings.patience)
             trained = trainer.train(
-                split, key.seed, epoch_scores, choice.keep, on_epoch, patience.is_over
+                split, key.seed, epoch_scores, choice.keep, on_epoch, patience.should_stop
             )
             started = time.perf_counter()
             probabilities: Probabilities = {p: trainer.predict(split.part(p)) for p in PARTS}
             seconds = time.perf_counter() - started
-            return _Done(trainer, trained, probabilities, seconds)
+            return TrainingOutput(trainer, trained, probabilities, seconds)
 
         with self._checkpoints(key) as kept:
             done, micro_batch = bench.with_trainer(candidate.settings, key.seed, work, kept)
         comments_trained = sum(e.comments or len(split.train) for e in done.trained.epochs)
-        portion = self._group.portion(candidate.settings.batch_size)
+        per_rank_batch = self._group.per_rank_batch(candidate.settings.batch_size)
         cost = Cost(
             train_seconds=done.trained.train_seconds,
             evaluation_seconds=done.evaluation_seconds,
@@ -154,7 +154,7 @@ class CellRunner:
                 "epochs": done.trained.epochs,
                 "best_epoch": done.trained.best_epoch,
                 "truncated": float(bench.tokens(candidate.settings.max_length).cut.mean()),
-                "micro_batch": micro_batch if micro_batch < portion else None,
+                "micro_batch": micro_batch if micro_batch < per_rank_batch else None,
             }
         )
         if self._models is not None:
@@ -170,19 +170,19 @@ class CellRunner:
         keeping = self._going_on.keeping
         around = environment(self._device).model_dump(exclude={"commit"})
         same = {"protocol": self._protocol.fingerprint, "cell": key.stem, **around}
-        with self._going_on.interruption.listening() as is_asked:
+        with self._going_on.interruption.listening() as should_stop:
             yield lambda micro_batch: SharedCheckpoints(
                 self._group,
                 FileCheckpoints(
                     keeping.path(key.stem),
                     keeping.seconds,
                     same | {"micro_batch": micro_batch, "processes": self._group.size},
-                    is_asked,
+                    should_stop,
                 ),
             )
 
     def _write_model(
-        self, made: Path, candidate: BackboneCandidate, done: _Done, split: Split
+        self, made: Path, candidate: BackboneCandidate, done: TrainingOutput, split: Split
     ) -> None:
         folder = candidate.weights.folder
         assert folder is not None  # noqa: S101 - it was trained from
@@ -192,9 +192,9 @@ class CellRunner:
         if self._group.rank == 0:
             write_model(made, done.trainer.module, folder, exact)
 
-    def _workbench(self, candidate: BackboneCandidate) -> Workbench:
+    def _workbench(self, candidate: BackboneCandidate) -> TrainerFactory:
         if self._bench is None:
-            self._bench = Workbench(
+            self._bench = TrainerFactory(
                 candidate.backbone,
                 candidate.weights,
                 self._protocol.comments,
@@ -209,7 +209,7 @@ class CellRunner:
         comments, baseline = self._protocol.comments, candidate.baseline
         started = time.perf_counter()
         rows = _sample(split.train, baseline.most_rows)
-        fitted = baseline.fit(list(taken(comments.texts, rows)), comments.targets[rows])
+        fitted = baseline.fit(list(take_rows(comments.texts, rows)), comments.targets[rows])
         fitted_at = time.perf_counter()
         probabilities = {part: _predicted(fitted, comments, split.part(part)) for part in PARTS}
         seconds = fitted_at - started
@@ -280,7 +280,7 @@ def _sample(rows: Rows, most: int | None) -> Rows:
     return rows[np.sort(places)]
 
 
-def _predicted(predict: Predict, comments: Comments, rows: Rows) -> npt.NDArray[np.float32]:
+def _predicted(predict: Predict, comments: TextDataset, rows: Rows) -> npt.NDArray[np.float32]:
     """Return what a fitted baseline predicts of some rows, as float32; many are asked in pieces.
 
     Raises:
@@ -290,7 +290,7 @@ def _predicted(predict: Predict, comments: Comments, rows: Rows) -> npt.NDArray[
     values = np.empty((len(rows), label_count), dtype=np.float32)
     for start in range(0, len(rows), _TEXTS_AT_ONCE):
         some = slice(start, start + _TEXTS_AT_ONCE)
-        texts = list(taken(comments.texts, rows[some]))
+        texts = list(take_rows(comments.texts, rows[some]))
         values[some] = _predicted_texts(predict, texts, label_count)
     return values
 
@@ -345,7 +345,7 @@ Computed = tuple[CellRecord, Probabilities]
 
 
 @dataclass(frozen=True, kw_only=True)
-class CellSetup(Setup):
+class CellRunnerConfig(RunnerConfig):
     """What a process needs once to compute cells; ``writes`` is where trained models go.
 
     Attributes:
@@ -354,9 +354,11 @@ class CellSetup(Setup):
     """
 
     protocol: Protocol
-    keeping: Keeping | None = None
+    keeping: CheckpointConfig | None = None
 
-    def station(self, interruption: Interruption, group: Group = ALONE) -> "CellStation":
+    def station(
+        self, interruption: StopSource, group: ProcessGroup = SINGLE_PROCESS
+    ) -> "CellStation":
         """Make what computes.
 
         Args:
@@ -364,7 +366,7 @@ class CellSetup(Setup):
             group: the processes that compute the same cells.
         """
         models = None if self.writes is None else ModelStore(self.writes)
-        going_on = None if self.keeping is None else GoingOn(self.keeping, interruption)
+        going_on = None if self.keeping is None else Checkpointing(self.keeping, interruption)
         return CellStation(self.protocol, models, going_on, group)
 
 
@@ -375,8 +377,8 @@ class CellStation:
         self,
         protocol: Protocol,
         models: ModelStore | None,
-        going_on: GoingOn | None,
-        group: Group,
+        going_on: Checkpointing | None,
+        group: ProcessGroup,
     ) -> None:
         """Prepare nothing yet.
 
@@ -392,7 +394,7 @@ class CellStation:
         self._models = models
         self._current: tuple[tuple[str, str], CellRunner] | None = None
 
-    def compute(self, task: CellTask, tell: OnEpoch) -> Computed | Fault:
+    def compute(self, task: CellTask, tell: OnEpoch) -> Computed | TaskError:
         """Return the cell's result, or why it has none.
 
         Raises:
@@ -415,4 +417,4 @@ class CellStation:
         except StorageError:
             raise
         except (Exception, SystemExit) as error:  # noqa: BLE001 - reported, counted, exit code 5
-            return Fault.of(error)
+            return TaskError.of(error)

@@ -9,7 +9,7 @@ from toxbench.benchmark.candidates import BackboneCandidate
 from toxbench.benchmark.plan import Plan
 from toxbench.records import CellKey, EpochRecord
 from toxbench.settings import TrainSettings
-from toxbench.training.optimizer import looks
+from toxbench.training.optimizer import num_evaluations
 from toxbench.training.weights import parameter_counts
 
 _CHARACTERS_A_TOKEN = 4.5
@@ -112,7 +112,7 @@ def _for_a_parameter(plan: Plan, candidate: BackboneCandidate, fold: int) -> flo
     settings = candidate.settings
     split, texts = plan.protocol.folds[fold], plan.protocol.comments.texts
     trained = len(split.train) * settings.epochs
-    scored = len(split.validation) * looks(settings, len(split.train)) + len(texts)
+    scored = len(split.validation) * num_evaluations(settings, len(split.train)) + len(texts)
     return _tokens_of_a_row(texts, settings) * (6 * trained + 2 * scored)
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from toxbench.executors.base import Fault
+from toxbench.executors.base import TaskError
 from toxbench.records import CellKey, CellRecord, EpochRecord, TrialRecord
 
 
@@ -42,7 +42,7 @@ class Failure:
     """A cell that has no result, and why."""
 
     key: CellKey
-    fault: Fault
+    fault: TaskError
 
     def __str__(self) -> str:
         name = f"cell {self.key.candidate} seed {self.key.seed}"

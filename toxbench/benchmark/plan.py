@@ -18,11 +18,11 @@ from toxbench.benchmark.validate import (
     where,
 )
 from toxbench.config import layered, preset
-from toxbench.data.load import Source, open_source
+from toxbench.data.load import SplitDataset, load_dataset
 from toxbench.data.protocol import Protocol, Split
-from toxbench.data.readers import shown
+from toxbench.data.readers import safe_name
 from toxbench.data.splits import fold_warnings
-from toxbench.data.table import Comments, left_out
+from toxbench.data.table import TextDataset, left_out
 from toxbench.errors import SettingsError
 from toxbench.evaluation import metrics, thresholds
 from toxbench.plugin.contracts import Backbone, Baseline, Tracker
@@ -33,14 +33,14 @@ from toxbench.store.cells import CellStore
 from toxbench.store.models import Saved
 from toxbench.store.trials import find_tuned
 from toxbench.training.device import Device, choose_device
-from toxbench.training.state import Keeping
+from toxbench.training.state import CheckpointConfig
 from toxbench.training.weights import (
     Weights,
     WeightsChoice,
     WeightsFinder,
     checkpoint_config,
 )
-from toxbench.util.torchrun import ALONE, Place
+from toxbench.util.torchrun import NOT_DISTRIBUTED, TorchrunEnv
 
 _GROUPS = ("columns", "train", "split")  # whose fields are options of their own
 _PLAIN = ("preset", "seeds", "device", "workers", "cpus_per_cell", "cell_timeout", "tuned")
@@ -48,7 +48,7 @@ _LISTS = ("backbones", "baselines", "plugins")
 _ELSEWHERE = {"storage", "space"}  # where a study is; and what has a form of its own
 
 
-def command_of(verb: str, settings: RunSettings, place: Place = ALONE) -> str:
+def command_of(verb: str, settings: RunSettings, place: TorchrunEnv = NOT_DISTRIBUTED) -> str:
     """Write a command line that asks for the same; what is left at its default is left out.
 
     Settings of one backbone alone have no option: they follow as the lines of a ``--config`` file.
@@ -141,7 +141,7 @@ class Plan:
         processes: that compute each training together.
     """
 
-    source: Source
+    source: SplitDataset
     protocol: Protocol
     synthetic: bool
     store: CellStore
@@ -164,9 +164,9 @@ class Plan:
     processes: int = 1
 
     @property
-    def keeping(self) -> Keeping:
+    def keeping(self) -> CheckpointConfig:
         """Where the states of trainings are kept, and how often."""
-        return Keeping(self.store.folder / ".checkpoints", self.checkpoint_seconds)
+        return CheckpointConfig(self.store.folder / ".checkpoints", self.checkpoint_seconds)
 
     def of(self, candidates: tuple[Candidate, ...], seeds: int) -> "Plan":
         """Return the plan of these candidates; each backbone has cells of that many seeds."""
@@ -193,7 +193,10 @@ class Plan:
 
 
 def make_plan(
-    settings: RunSettings, registry: Registry, download: bool = True, place: Place = ALONE
+    settings: RunSettings,
+    registry: Registry,
+    download: bool = True,
+    place: TorchrunEnv = NOT_DISTRIBUTED,
 ) -> Plan:
     """Check settings, read the table, find the weights; train and write nothing.
 
@@ -208,7 +211,7 @@ def make_plan(
     """
     check_settings(settings, registry)
     split = split_settings(settings)
-    source = open_source(settings.data, settings.columns, split, frozenset(settings.split))
+    source = load_dataset(settings.data, settings.columns, split, frozenset(settings.split))
     protocol = make_protocol(source.comments, source.folds)
     finder = WeightsFinder(WeightsChoice.parse(settings.weights), download)
     store = CellStore.for_protocol(settings.results, protocol)
@@ -248,7 +251,7 @@ def make_plan(
     return plan.of(candidates, settings.seeds)
 
 
-def make_protocol(comments: Comments, folds: tuple[Split, ...]) -> Protocol:
+def make_protocol(comments: TextDataset, folds: tuple[Split, ...]) -> Protocol:
     """Put a table, its folds and the definitions of every metric and thresholds rule together."""
     definitions = {f"metric {k}": v for k, v in metrics.DEFINITIONS.items()}
     definitions |= {f"threshold {k}": v for k, v in thresholds.DEFINITIONS.items()}
@@ -345,7 +348,7 @@ def _data_warnings(protocol: Protocol) -> list[str]:
     warnings = [f"no positive row, nothing to learn or score: {', '.join(none)}"] if none else []
     warnings += left_out(comments)
     if comments.ignored:
-        warnings.append(f"columns that are not used: {', '.join(map(shown, comments.ignored))}")
+        warnings.append(f"columns that are not used: {', '.join(map(safe_name, comments.ignored))}")
     warnings += fold_warnings(comments, protocol.folds)
     return warnings
 

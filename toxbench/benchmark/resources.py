@@ -7,8 +7,8 @@ from toxbench.benchmark.estimate import operations
 from toxbench.benchmark.plan import Plan
 from toxbench.benchmark.validate import Where
 from toxbench.executors.base import Executor
-from toxbench.executors.local import Here, Local
-from toxbench.executors.ray.executor import OnRay
+from toxbench.executors.local import InProcessExecutor, LocalExecutor
+from toxbench.executors.ray.executor import RayExecutor
 from toxbench.executors.resources import THREADS, cores, environs_of_workers, gpu_names, memory
 from toxbench.records import CellKey
 from toxbench.training.weights import parameter_counts
@@ -22,9 +22,9 @@ _BYTES_A_PARAMETER = 24  # weights, gradients, two moments, the best epoch's cop
 
 def executor_for(plan: Plan) -> Executor:
     """Return what computes the cells of a plan."""
-    if in_this_process(plan) and plan.where.executor == "local":
-        return Here()
-    return _elsewhere(plan, worker_count(plan), threads_of_a_cell(plan), plan.cell_seconds)
+    if runs_in_process(plan) and plan.where.executor == "local":
+        return InProcessExecutor()
+    return _remote_executor(plan, num_workers(plan), threads_of_a_cell(plan), plan.cell_seconds)
 
 
 def executor_for_trials(plan: Plan, folds: int) -> Executor:
@@ -35,19 +35,21 @@ def executor_for_trials(plan: Plan, folds: int) -> Executor:
     """
     asked = plan.workers is not None or plan.where != Where()
     if not asked and not plan.has_foreign:
-        return Here()
-    threads = plan.where.cpus_per_cell or _shared(plan, plan.workers or 1)
+        return InProcessExecutor()
+    threads = plan.where.cpus_per_cell or _threads_per_worker(plan, plan.workers or 1)
     seconds = None if plan.cell_seconds is None else plan.cell_seconds * folds
-    return _elsewhere(plan, plan.workers or 1, threads, seconds)
+    return _remote_executor(plan, plan.workers or 1, threads, seconds)
 
 
-def _elsewhere(plan: Plan, count: int, threads: int | None, seconds: float | None) -> Executor:
+def _remote_executor(
+    plan: Plan, count: int, threads: int | None, seconds: float | None
+) -> Executor:
     """Return what computes in other processes, with so many threads each."""
     if plan.where.executor == "local":
         environs = environs_of_workers(plan.environ, count, threads, _gpus(plan))
-        return Local(environs, seconds)
+        return LocalExecutor(environs, seconds)
     cpus = threads or _threads_of_torch(plan)
-    return OnRay(
+    return RayExecutor(
         address=plan.where.ray_address,
         environ=plan.environ,
         cpus=cpus,
@@ -58,7 +60,7 @@ def _elsewhere(plan: Plan, count: int, threads: int | None, seconds: float | Non
     )
 
 
-def in_this_process(plan: Plan) -> bool:
+def runs_in_process(plan: Plan) -> bool:
     """Whether cells are computed here, one after the other: little work, and nobody else's code.
 
     Anything else gets worker processes: a crash, a hang or a system without memory then costs one
@@ -70,7 +72,7 @@ def in_this_process(plan: Plan) -> bool:
     return operations(plan, _large(plan)) < _WORTH_STARTING
 
 
-def worker_count(plan: Plan) -> int:
+def num_workers(plan: Plan) -> int:
     """Return how many cells are computed at once: on CUDA one for each GPU, unless it was asked.
 
     One thread for each cell, side by side, is faster than all threads for one cell: 1.3 times on
@@ -94,10 +96,10 @@ def worker_count(plan: Plan) -> int:
 
 def threads_of_a_cell(plan: Plan) -> int | None:
     """Divide the cores among workers, one thread each at least; None: one alone, as torch likes."""
-    return plan.where.cpus_per_cell or _shared(plan, worker_count(plan))
+    return plan.where.cpus_per_cell or _threads_per_worker(plan, num_workers(plan))
 
 
-def _shared(plan: Plan, count: int) -> int | None:
+def _threads_per_worker(plan: Plan, count: int) -> int | None:
     return max(1, cores(plan.environ) // count) if count > 1 else None
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from toxbench.data.load import read_files
 from toxbench.data.protocol import Protocol
 from toxbench.data.synthetic import sample_comments
-from toxbench.data.table import Comments, read_comments
+from toxbench.data.table import TextDataset, read_comments
 from toxbench.errors import DataError, SettingsError, StorageError
 from toxbench.settings import ColumnSettings, SplitSettings
 from toxbench.store.cells import CellStore, ProtocolRecord, stores_below
@@ -65,7 +65,7 @@ def other_table_warning(results: Path, store: CellStore, protocol: Protocol) -> 
 
 def read_table_of(
     record: ProtocolRecord, data: Path | None, columns: ColumnSettings, split: SplitSettings
-) -> Comments:
+) -> TextDataset:
     """Read the table that stored results are of, and no other.
 
     Args:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from toxbench.benchmark.candidates import BackboneCandidate, Candidate, CellTask, cell_tasks
-from toxbench.benchmark.cell import CellSetup, Computed, code_of
+from toxbench.benchmark.cell import CellRunnerConfig, Computed, code_of
 from toxbench.benchmark.estimate import TimeLeft, operations
 from toxbench.benchmark.feedback import Failure, Feedback
 from toxbench.benchmark.plan import Plan
@@ -12,7 +12,7 @@ from toxbench.benchmark.resources import executor_for
 from toxbench.benchmark.save_model import keep_model
 from toxbench.benchmark.tracking import Trackers, tracking
 from toxbench.errors import TryAgainError
-from toxbench.executors.base import Executor, Fault
+from toxbench.executors.base import Executor, TaskError
 from toxbench.executors.worker import PROCESS_ENDED
 from toxbench.leaderboard.build import SEEDS_NEEDED, load_leaderboard
 from toxbench.leaderboard.rows import Leaderboard
@@ -22,8 +22,8 @@ from toxbench.report.labels import label_tables
 from toxbench.report.leaderboard import leaderboard_table
 from toxbench.store.cells import CellStore
 from toxbench.store.manifest import note_code
-from toxbench.store.repair import remove_temporaries
-from toxbench.training.optimizer import looks
+from toxbench.store.repair import remove_partial_files
+from toxbench.training.optimizer import num_evaluations
 from toxbench.training.trainer import DivergedError
 from toxbench.util.atomic import write_atomically
 
@@ -58,31 +58,31 @@ def run_plan(
         TryAgainError: another run is writing to the same folder.
     """
     with ExitStack() as held:
-        _hold(plan.store, patience, held, feedback)
-        for line in (*plan.prepare(), *plan.store.mend()):
+        _acquire_lock(plan.store, patience, held, feedback)
+        for line in (*plan.prepare(), *plan.store.repair()):
             feedback.warn(line)
         note_code(plan.store.folder, code_of(registry), plan.command)
         told = held.enter_context(
             tracking(plan.store.folder, plan.trackers, plan.environ, feedback)
         )
         missing = [(candidate, key) for candidate, key in plan.missing if not plan.store.has(key)]
-        keeper = _Keeper(plan, registry, feedback, told, _time_left(plan, missing))
-        keeper.begin()
+        keeper = ResultRecorder(plan, registry, feedback, told, _time_left(plan, missing))
+        keeper.on_start()
         try:
             models = plan.store.models.folder if plan.save_models else None
             # A node of a cluster need not see this folder: what it loses, Ray begins again.
             keeping = None if plan.where.executor == "ray" else plan.keeping
-            setup = CellSetup(protocol=plan.protocol, writes=models, keeping=keeping)
+            setup = CellRunnerConfig(protocol=plan.protocol, writes=models, keeping=keeping)
             tasks = cell_tasks(missing, plan.devices)
             (executor or executor_for(plan)).compute(setup, iter(tasks), keeper)
         finally:
             for folder in (plan.store.models.folder, plan.keeping.folder):
-                remove_temporaries(folder)  # of workers that were ended
+                remove_partial_files(folder)  # of workers that were ended
             write_leaderboard(plan.store)
     return keeper.failures
 
 
-class _Keeper:
+class ResultRecorder:
     """Stores results as they come, and passes on what is heard."""
 
     def __init__(
@@ -101,7 +101,7 @@ class _Keeper:
         self._time_left = time_left
         self._number = 0
 
-    def begin(self) -> None:
+    def on_start(self) -> None:
         """Tell of the run; tell the trackers what was stored while nobody told them."""
         self._tell("toxbench_run_started", run=_described(self._plan))
         if self._plan.trackers:
@@ -114,7 +114,7 @@ class _Keeper:
         self._time_left.start(task.key, epochs)
         self._feedback.cell_started(task.key, self._number, len(self._plan.missing), epochs)
 
-    def heard(self, task: CellTask, record: EpochRecord) -> bool:
+    def on_progress(self, task: CellTask, record: EpochRecord) -> bool:
         comments = record.comments or self._train_rows(task)
         self._time_left.finish_epoch(task.key, record)
         self._feedback.epoch_finished(task.key, record, comments, self._time_left.seconds())
@@ -130,18 +130,18 @@ class _Keeper:
         self._plan.store.failures.remove(record.key)
         if saved is not None:
             self._plan.store.models.remove_beaten(record.key)
-        self._plan.keeping.forget(record.key.stem)
+        self._plan.keeping.delete(record.key.stem)
         self._time_left.finish(task.key)
         self._feedback.cell_finished(record, self._time_left.seconds())
         self._tell("toxbench_cell_finished", result=record)
 
-    def failed(self, task: CellTask, fault: Fault) -> None:
+    def failed(self, task: CellTask, fault: TaskError) -> None:
         failure = Failure(task.key, fault)
         self.failures.append(failure)
         kind = _KINDS.get(fault.kind, fault.kind)
         self._plan.store.failures.write(task.key, kind, fault.reason)
         if fault.kind not in PROCESS_ENDED:  # what it raises it would raise again from there
-            self._plan.keeping.forget(task.key.stem)
+            self._plan.keeping.delete(task.key.stem)
         self._time_left.drop(task.key)
         self._feedback.cell_failed(failure)
 
@@ -149,7 +149,7 @@ class _Keeper:
         """Count the epochs of a cell; None for a baseline."""
         if not isinstance(task.candidate, BackboneCandidate):
             return None
-        return looks(task.candidate.settings, self._train_rows(task))
+        return num_evaluations(task.candidate.settings, self._train_rows(task))
 
     def _train_rows(self, task: CellTask) -> int:
         return len(self._plan.protocol.folds[task.key.fold].train)
@@ -178,7 +178,7 @@ def _described(plan: Plan) -> RunRecord:
     )
 
 
-def _hold(store: CellStore, patience: float, held: ExitStack, feedback: Feedback) -> None:
+def _acquire_lock(store: CellStore, patience: float, held: ExitStack, feedback: Feedback) -> None:
     """Lock the folder; say so where that means to wait."""
     try:
         held.enter_context(store.lock())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import nn
 
-from toxbench.data.table import Comments
+from toxbench.data.table import TextDataset
 from toxbench.data.tokenization import Tokens, tokenise
 from toxbench.errors import PluginError
 from toxbench.plugin.contracts import Backbone
@@ -18,7 +18,7 @@ from toxbench.plugin.modules import quiet_transformers
 from toxbench.settings import TrainSettings
 from toxbench.training.device import Device, seeded
 from toxbench.training.hub import sha256_of
-from toxbench.training.process_group import ALONE, Group
+from toxbench.training.process_group import SINGLE_PROCESS, ProcessGroup
 from toxbench.training.state import Checkpoints, NoCheckpoints
 from toxbench.training.trainer import Trainer
 from toxbench.training.weights import Weights, tokenizer_files
@@ -31,17 +31,17 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 
-class Workbench:
+class TrainerFactory:
     """Makes trainers of one backbone on one table; what they share is prepared once."""
 
     def __init__(
         self,
         backbone: Backbone,
         weights: Weights,
-        comments: Comments,
+        comments: TextDataset,
         device: Device,
         keep_module: bool = False,
-        group: Group = ALONE,
+        group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
         """Load nothing yet.
 
@@ -120,9 +120,9 @@ class Workbench:
         Raises:
             PluginError: the backbone breaks its contract, or has not what the settings ask for.
         """
-        tokens = self._group.one_by_one(lambda: self.tokens(settings.max_length))
+        tokens = self._group.run_rank0_first(lambda: self.tokens(settings.max_length))
         with seeded(seed, self._device):
-            module = self._group.together(lambda: self._module(seed))
+            module = self._group.run_on_all(lambda: self._module(seed))
             yield Trainer(
                 module,
                 self._backbone.head,

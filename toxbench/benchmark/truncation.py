@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from toxbench.benchmark.plan import backbone_candidate
-from toxbench.benchmark.trainer_factory import Workbench
-from toxbench.data.table import Comments
+from toxbench.benchmark.trainer_factory import TrainerFactory
+from toxbench.data.table import TextDataset
 from toxbench.errors import SettingsError, TryAgainError
 from toxbench.plugin.registry import Registry
 from toxbench.settings import RunSettings
@@ -39,7 +39,7 @@ class Unknown:
 
 
 def truncations(
-    settings: RunSettings, comments: Comments, registry: Registry
+    settings: RunSettings, comments: TextDataset, registry: Registry
 ) -> Iterator[Truncation | Unknown]:
     """Yield the truncation of each backbone of the settings; nothing is downloaded.
 
@@ -59,7 +59,7 @@ def truncations(
             )
             continue
         device = choose_device("cpu", "fp32")  # tokenising needs none
-        bench = Workbench(candidate.backbone, candidate.weights, comments, device)
+        bench = TrainerFactory(candidate.backbone, candidate.weights, comments, device)
         length = candidate.settings.max_length
         share = float(bench.tokens(length).cut.mean())
         yield Truncation(name, share, length, candidate.weights.record.label)

@@ -2,7 +2,7 @@
 
 import click
 
-from toxbench.cli.console import say
+from toxbench.cli.console import echo
 from toxbench.cli.options import plugins_option
 
 
@@ -15,7 +15,7 @@ def backbones(plugins: tuple[str, ...] | None, debug: bool) -> None:
     from toxbench.plugin.contracts import Table
     from toxbench.plugin.registry import Registry
     from toxbench.training.weights import parameters_here
-    from toxbench.util.text import millions, printable
+    from toxbench.util.text import escape_line, millions
 
     registry = Registry.discover(plugins)
     rows = []
@@ -26,16 +26,16 @@ def backbones(plugins: tuple[str, ...] | None, debug: bool) -> None:
         rows.append(
             (
                 name,
-                printable(registered.item.checkpoint),
-                printable(here),
+                escape_line(registered.item.checkpoint),
+                escape_line(here),
                 millions(parameters),
-                printable(registered.distribution),
+                escape_line(registered.distribution),
             )
         )
     headers = ("backbone", "checkpoint", "weights here", "parameters", "from")
     print_tables([Table("", headers, tuple(rows), (), ())], registry, None)
     baselines = [f"{name} ({entry.distribution})" for name, entry in registry.baselines.items()]
-    say(f"\nBaselines: {', '.join(baselines) or 'none'}")
-    say("Parameters are those of the pretrained weights here, without a new head.")
+    echo(f"\nBaselines: {', '.join(baselines) or 'none'}")
+    echo("Parameters are those of the pretrained weights here, without a new head.")
     for problem in registry.problems:
-        say(f"toxbench: warning: {printable(str(problem))}", err=True, style="warning")
+        echo(f"toxbench: warning: {escape_line(str(problem))}", err=True, style="warning")

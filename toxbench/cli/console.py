@@ -17,21 +17,21 @@ from toxbench.plugin.registry import Registry
 from toxbench.report.labels import label_table, label_tables
 from toxbench.report.leaderboard import leaderboard_table, terminal_tables
 from toxbench.report.terminal import lines
-from toxbench.util.text import inert
+from toxbench.util.text import escape_text
 
 Style = Literal["", "error", "warning", "strong"]
-_LOOKS: dict[Style, dict[str, str | bool]] = {
+_STYLES: dict[Style, dict[str, str | bool]] = {
     "error": {"fg": "red"},
     "warning": {"fg": "yellow"},
     "strong": {"bold": True},
 }
 
 
-def say(text: str, err: bool = False, style: Style = "") -> None:
+def echo(text: str, err: bool = False, style: Style = "") -> None:
     """Print lines, on stderr if asked, with every control character as its escape."""
-    safe = inert(text)
+    safe = escape_text(text)
     if style and has_colour(err):
-        click.echo(click.style(safe, **_LOOKS[style]), err=err, color=True)  # type: ignore[arg-type]
+        click.echo(click.style(safe, **_STYLES[style]), err=err, color=True)  # type: ignore[arg-type]
     else:
         click.echo(safe, err=err)
 
@@ -79,12 +79,12 @@ def print_tables(tables: list[Table], registry: Registry, name: str | None) -> N
         _print_fitted(tables, width)
         return
     render = registry.report_format(name or "plain").item.render
-    say("\n\n".join(render(table).strip() for table in tables))
+    echo("\n\n".join(render(table).strip() for table in tables))
 
 
 def _print_fitted(tables: list[Table], width: int) -> None:
     for number, table in enumerate(tables):
         if number:
-            say("")
+            echo("")
         for line in lines(table, width):
-            say(line.text, style="strong" if line.strong else "")
+            echo(line.text, style="strong" if line.strong else "")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toxbench.cli.console import say
+from toxbench.cli.console import echo
 from toxbench.cli.options import (
     FilePath,
     column_options,
@@ -17,14 +17,14 @@ from toxbench.cli.options import (
 )
 from toxbench.errors import SettingsError
 from toxbench.settings import RunSettings, SplitSettings
-from toxbench.util.text import printable
+from toxbench.util.text import escape_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from toxbench.data.audit import Description
     from toxbench.data.protocol import Split
-    from toxbench.data.table import Comments
+    from toxbench.data.table import TextDataset
 
 
 @click.group()
@@ -44,7 +44,7 @@ def show(file: Path, debug: bool, **values: Any) -> None:
     from toxbench.settings import ColumnSettings
 
     comments = read_comments(file, layered(ColumnSettings, used(ColumnSettings, values)))
-    say(_text(comments, describe(comments)))
+    echo(_text(comments, describe(comments)))
 
 
 @data.command()
@@ -84,12 +84,12 @@ def check(file: Path, debug: bool, **values: Any) -> None:
     split = split_settings(settings)
     comments = read_comments(file, settings.columns)
     folds = draw_folds(comments, split)
-    say(_headline(comments, split, folds))
+    echo(_headline(comments, split, folds))
     for line in audit_lines(audit(comments, folds), lambda row: _row_name(comments, row)):
-        say(line)
+        echo(line)
     truncated = _truncation(settings, comments) if values["backbones"] else _TRUNCATION_HINT
     for line in truncated:
-        say(printable(line))
+        echo(escape_line(line))
 
 
 @data.command()
@@ -102,7 +102,7 @@ def sample(file: Path, debug: bool) -> None:
 
     frame = sample_frame()
     write_atomically(file, frame.to_csv(index=False, lineterminator="\n").encode("utf-8"))
-    say(f"{file}: {len(frame)} synthetic comments; scores on them say nothing of real ones")
+    echo(f"{file}: {len(frame)} synthetic comments; scores on them say nothing of real ones")
 
 
 @data.command()
@@ -115,17 +115,17 @@ def fetch(debug: bool) -> None:
     same = "the version that toxbench was measured on" if fetched.known else (
         "NOT the version that toxbench was measured on: its sha256 differs"
     )  # fmt: skip
-    say(f"{fetched.path}")
-    say(f"{fetched.rows} comments, {fetched.labels} labels; {same}")
+    echo(f"{fetched.path}")
+    echo(f"{fetched.rows} comments, {fetched.labels} labels; {same}")
 
 
 _TRUNCATION_HINT = ("Cut comments: not counted; --backbones bert,distilbert counts them",)
 
 
-def _headline(comments: "Comments", split: SplitSettings, folds: "Sequence[Split]") -> str:
+def _headline(comments: "TextDataset", split: SplitSettings, folds: "Sequence[Split]") -> str:
     tested = sum(len(fold.test) for fold in folds)
     many = f" in {len(folds)} folds" if len(folds) > 1 else ""
-    name = printable(comments.name)
+    name = escape_line(comments.name)
     dropped = f" ({len(comments.dropped)} without a text left out)" if comments.dropped else ""
     return (
         f"{name}: {len(comments)} rows{dropped}, {tested} of them test rows{many}; "
@@ -133,7 +133,7 @@ def _headline(comments: "Comments", split: SplitSettings, folds: "Sequence[Split
     )
 
 
-def _row_name(comments: "Comments", row: int) -> str:
+def _row_name(comments: "TextDataset", row: int) -> str:
     """Call a row by its id; by its number, counted from 1, where the id is none to be shown.
 
     It may be long, or hold the comment: the text column can be named for both.
@@ -144,7 +144,7 @@ def _row_name(comments: "Comments", row: int) -> str:
     return row_id
 
 
-def _truncation(settings: RunSettings, comments: "Comments") -> "Iterator[str]":
+def _truncation(settings: RunSettings, comments: "TextDataset") -> "Iterator[str]":
     """Yield how many comments each backbone cuts, or why that is not known."""
     from toxbench.benchmark.validate import check_settings
     from toxbench.plugin.registry import Registry
@@ -165,15 +165,15 @@ def _truncation(settings: RunSettings, comments: "Comments") -> "Iterator[str]":
             yield f"  {found.backbone}: unknown, {found.reason}"
 
 
-def _text(comments: "Comments", facts: "Description") -> str:
+def _text(comments: "TextDataset", facts: "Description") -> str:
     """Lay out a description for a terminal."""
     roles = ", ".join(
-        f"{role}: {printable(column or 'none')}" for role, column in comments.columns.items()
+        f"{role}: {escape_line(column or 'none')}" for role, column in comments.columns.items()
     )
     shortest, median, mean, high, longest = facts.characters
     per_row = ", ".join(f"{count}: {rows}" for count, rows in facts.labels_a_row.items())
     lines = [
-        f"{printable(comments.name)}: {len(comments)} rows, {len(comments.labels)} labels",
+        f"{escape_line(comments.name)}: {len(comments)} rows, {len(comments.labels)} labels",
         f"Columns      {roles}",
         f"Characters   shortest {shortest:.0f}, median {median:.0f}, mean {mean:.0f}, "
         f"95 % below {high:.0f}, longest {longest:.0f}",
@@ -186,11 +186,11 @@ def _text(comments: "Comments", facts: "Description") -> str:
             f"Groups       {count}, the largest with {largest} rows; {without} rows without one"
         )
     lines += ["", _label_table(comments, facts)]
-    lines += ["", *(f"Note: {printable(problem)}" for problem in facts.problems)]
+    lines += ["", *(f"Note: {escape_line(problem)}" for problem in facts.problems)]
     return "\n".join(lines).rstrip()
 
 
-def _label_table(comments: "Comments", facts: "Description") -> str:
+def _label_table(comments: "TextDataset", facts: "Description") -> str:
     """One row for each label: support, share, and rows together with each other label."""
     from tabulate import tabulate
 
@@ -198,7 +198,7 @@ def _label_table(comments: "Comments", facts: "Description") -> str:
     rows = [
         (
             number,
-            printable(label),
+            escape_line(label),
             facts.supports[label],
             f"{facts.supports[label] / len(comments):.1%}",
             *("." if i == j else count for j, count in enumerate(facts.together[i].tolist())),

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import click
 
-from toxbench.cli.console import say
+from toxbench.cli.console import echo
 from toxbench.cli.options import FilePath, plugins_option, results_option
-from toxbench.util.text import printable
+from toxbench.util.text import escape_line
 
 
 @click.command(short_help="Write the best stored model for transformers alone.")
@@ -40,6 +40,6 @@ def export(
 
     check_target(folder)
     write(load_model(source, record, registry), source, folder)
-    say(f"{printable(record.title)}, cell {record.key.stem}, is in {folder}")
-    say(f'transformers.pipeline("text-classification", {str(folder)!r}, top_k=None)')
-    say(f"Comments of more than {record.max_length} tokens: call it with truncation=True.")
+    echo(f"{escape_line(record.title)}, cell {record.key.stem}, is in {folder}")
+    echo(f'transformers.pipeline("text-classification", {str(folder)!r}, top_k=None)')
+    echo(f"Comments of more than {record.max_length} tokens: call it with truncation=True.")

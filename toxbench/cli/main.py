@@ -11,7 +11,7 @@ import click
 
 from toxbench.cli.backbones import backbones
 from toxbench.cli.compare import compare
-from toxbench.cli.console import say
+from toxbench.cli.console import echo
 from toxbench.cli.data import data
 from toxbench.cli.errors import errors
 from toxbench.cli.export import export
@@ -24,13 +24,13 @@ from toxbench.cli.rescore import rescore
 from toxbench.cli.run import run
 from toxbench.cli.show import show
 from toxbench.cli.speed import speed
-from toxbench.cli.torchrun import Spread
+from toxbench.cli.torchrun import TorchrunSession
 from toxbench.cli.tune import tune
 from toxbench.errors import SettingsError, StorageError, ToxbenchError
 from toxbench.util.atomic import NO_ROOM
 from toxbench.util.signals import Ended, ending_in_order
-from toxbench.util.text import printable
-from toxbench.util.torchrun import ALONE, Place
+from toxbench.util.text import escape_line
+from toxbench.util.torchrun import NOT_DISTRIBUTED, TorchrunEnv
 
 EXIT_CODES = (
     "Exit codes: 0 ok, 1 bug, 2 usage or settings, 3 data, 4 plugin, 5 some cells failed, "
@@ -65,16 +65,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with a documented code; errors are one line on stderr."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        place = Place.of(os.environ)
+        place = TorchrunEnv.of(os.environ)
     except SettingsError as error:
         _say(str(error))
         sys.exit(error.exit_code)
     if place.size == 1:
         sys.exit(_code_of(words, lambda: _run(words)))
-    spread = Spread(place, words)
+    spread = TorchrunSession(place, words)
 
     def together() -> int:
-        with spread.joined():
+        with spread.connect():
             return _run(words, spread)
 
     sys.exit(spread.answer(lambda: _code_of(words, together, place, _ECHO_SECONDS)))
@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _code_of(
     words: list[str],
     run: Callable[[], int],
-    place: Place = ALONE,
+    place: TorchrunEnv = NOT_DISTRIBUTED,
     echo_seconds: float = 0.0,
 ) -> int:
     """Run a command; say what went wrong and return the exit code."""
@@ -105,7 +105,7 @@ def _code_of(
             os.dup2(nowhere, stream.fileno())
         code = 0
     except click.exceptions.NoArgsIsHelpError as error:
-        say(error.ctx.get_help() if error.ctx else str(error), err=True)
+        echo(error.ctx.get_help() if error.ctx else str(error), err=True)
         code = 2
     except click.ClickException as error:
         _say(error.format_message())
@@ -129,7 +129,7 @@ def _code_of(
     return code
 
 
-def _run(words: list[str], spread: Spread | None = None) -> int:
+def _run(words: list[str], spread: TorchrunSession | None = None) -> int:
     """Run a command; return the exit code that it asked for, after --help for one.
 
     Not by ``cli.main``, which takes a reader that has left for an error, and for the last word.
@@ -142,7 +142,7 @@ def _run(words: list[str], spread: Spread | None = None) -> int:
     return 0
 
 
-def _how_to_go_on(words: Sequence[str], place: Place) -> str:
+def _how_to_go_on(words: Sequence[str], place: TorchrunEnv) -> str:
     """Give the command that takes up what was begun, where there is something to take up."""
     command = next((word for word in words if not word.startswith("-")), "")
     if command not in {"run", "tune"}:
@@ -164,10 +164,10 @@ def _unusable(error: OSError) -> int:
 
 def _debug(words: Sequence[str]) -> None:
     if "--debug" in words:
-        say(traceback.format_exc().rstrip("\n"), err=True)
+        echo(traceback.format_exc().rstrip("\n"), err=True)
 
 
 def _say(message: str) -> None:
     """Write one line that no terminal takes as a command."""
     with suppress(OSError):  # a log on a full disk: the exit code is left to tell
-        say(f"toxbench: error: {printable(message)}", err=True, style="error")
+        echo(f"toxbench: error: {escape_line(message)}", err=True, style="error")

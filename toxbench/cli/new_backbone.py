@@ -10,12 +10,12 @@ from string import Template
 import click
 
 from toxbench import __version__
-from toxbench.cli.console import say
+from toxbench.cli.console import echo
 from toxbench.cli.options import FilePath, plugins_option
 from toxbench.errors import SettingsError
 from toxbench.plugin.registry import Registry, is_name
 from toxbench.settings import possible_path
-from toxbench.util.text import printable
+from toxbench.util.text import escape_line
 
 # Template -> file of the distribution.
 _FILES = {
@@ -48,10 +48,10 @@ def new_backbone(name: str, into: Path, plugins: tuple[str, ...] | None, debug: 
     _refuse_taken(name, words["module"], Registry.discover(plugins))
     folder = _free_folder(into, words["distribution"])
     _write(folder, words)
-    shown = printable(str(folder))
-    say(f"wrote {shown}: edit {words['module']}.py, then")
-    say(f"  cd {shown} && pip install -e . && toxbench backbones")
-    say("  pip install tox && tox")
+    shown = escape_line(str(folder))
+    echo(f"wrote {shown}: edit {words['module']}.py, then")
+    echo(f"  cd {shown} && pip install -e . && toxbench backbones")
+    echo("  pip install tox && tox")
 
 
 def _words(name: str) -> dict[str, str]:
@@ -62,8 +62,8 @@ def _words(name: str) -> dict[str, str]:
     """
     if not is_name(name):
         raise SettingsError(
-            f"{printable(name)[:80]!r} cannot be the name of a backbone: it takes 1 to 64 letters, "
-            "digits, '-', '_' or '.', and starts with a letter or digit"
+            f"{escape_line(name)[:80]!r} is not a backbone name: use 1 to 64 letters, "
+            "digits, '-', '_' or '.', starting with a letter or digit"
         )
     distribution = f"toxbench-{re.sub(r'[-_.]+', '-', name).strip('-').lower()}"
     return {
@@ -90,7 +90,7 @@ def _refuse_taken(name: str, module: str, registry: Registry) -> None:
         owners.setdefault(name.lower(), f"the module {module} is installed")
     if name.lower() in owners:
         raise SettingsError(
-            f"{name!r} is taken: {printable(owners[name.lower()])}; choose another name, such as "
+            f"{name!r} is taken: {escape_line(owners[name.lower()])}; choose another name, such as "
             f"{f'my-{name}'[:64]!r}"
         )
 

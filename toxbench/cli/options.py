@@ -21,7 +21,7 @@ from toxbench.settings import (
 )
 
 if TYPE_CHECKING:
-    from toxbench.data.table import Comments
+    from toxbench.data.table import TextDataset
     from toxbench.store.cells import ProtocolRecord
 
 
@@ -338,7 +338,7 @@ def texts_to_show(protocol: "ProtocolRecord", values: dict[str, Any]) -> Sequenc
     return None
 
 
-def read_table(protocol: "ProtocolRecord", values: dict[str, Any]) -> "Comments":
+def read_table(protocol: "ProtocolRecord", values: dict[str, Any]) -> "TextDataset":
     """Read the table that `table_options` name; raises as `read_table_of`."""
     from toxbench.benchmark.resume import read_table_of
 

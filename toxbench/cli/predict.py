@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toxbench.cli.console import say
+from toxbench.cli.console import echo
 from toxbench.cli.options import (
     FilePath,
     format_option,
@@ -22,7 +22,7 @@ from toxbench.errors import SettingsError
 from toxbench.evaluation.definitions import HALF, RULES
 from toxbench.plugin.contracts import Table
 from toxbench.settings import ColumnSettings
-from toxbench.util.text import printable
+from toxbench.util.text import escape_line
 
 if TYPE_CHECKING:
     from toxbench.inference.input import Block
@@ -111,16 +111,16 @@ def _predict_words(comments: tuple[str, ...], registry: "Registry", values: dict
     names = ("comment", "label", "probability", "predicted")
     first = 0 if len(comments) > 1 else 1  # one comment needs no number
     table = Table(
-        title=f"{printable(record.title)}, thresholds {values['rule']}",
+        title=f"{escape_line(record.title)}, thresholds {values['rule']}",
         headers=names[first:],
         rows=tuple(
-            (str(number), printable(label), f"{probability:.3f}", "yes" if yes else "no")[first:]
+            (str(number), escape_line(label), f"{probability:.3f}", "yes" if yes else "no")[first:]
             for number, label, probability, yes in found
         ),
         notes=_notes(record),
         records=tuple(dict(zip(names, row, strict=True)) for row in found),
     )
-    say(render(table).strip())
+    echo(render(table).strip())
 
 
 def _predict_file(registry: "Registry", values: dict[str, Any]) -> None:
@@ -134,7 +134,7 @@ def _predict_file(registry: "Registry", values: dict[str, Any]) -> None:
     record, thresholds, load = _chosen(registry, values)
     classifier = load()
     if target is None:
-        write = csv_writer(lambda text: say(text.removesuffix("\n")))
+        write = csv_writer(lambda text: echo(text.removesuffix("\n")))
         predict_blocks(classifier, record, thresholds, blocks, write, with_text=values["with_text"])
         return
     with writing(target) as write, _progress(total) as advance:
@@ -142,9 +142,9 @@ def _predict_file(registry: "Registry", values: dict[str, Any]) -> None:
             classifier, record, thresholds, blocks, write,
             with_text=values["with_text"], on_block=advance,
         )  # fmt: skip
-    say(f"{target}: what {printable(record.title)} says of {count} comments")
+    echo(f"{target}: what {escape_line(record.title)} says of {count} comments")
     for note in _notes(record):
-        say(note)
+        echo(note)
 
 
 def _blocks(source: Path, columns: ColumnSettings) -> "tuple[Iterator[Block], int | None]":
@@ -180,7 +180,7 @@ def _chosen(
 
 def _notes(record: "ModelRecord") -> tuple[str, ...]:
     """Say what a reader must know of a model before believing it."""
-    said = [f"Model {printable(record.key.stem)}; what it is good for is in its README.md."]
+    said = [f"Model {escape_line(record.key.stem)}; what it is good for is in its README.md."]
     if record.synthetic:
         said.append("It learnt from the synthetic sample: it knows nothing of real comments.")
     if record.weights.source == "stand-in":

@@ -16,20 +16,20 @@ from rich.progress import (
 )
 
 from toxbench.benchmark.feedback import Failure, SearchProgress
-from toxbench.cli.console import Style, has_colour, say
+from toxbench.cli.console import Style, echo, has_colour
 from toxbench.records import CellKey, CellRecord, EpochRecord, TrialRecord
-from toxbench.util.text import duration, printable
+from toxbench.util.text import duration, escape_line
 
-_LOOKS: dict[Style, str] = {"": "", "error": "red", "warning": "yellow", "strong": "bold"}
+_STYLES: dict[Style, str] = {"": "", "error": "red", "warning": "yellow", "strong": "bold"}
 
 
-class Quiet:
+class NullProgress:
     """Only failures are told."""
 
     def __init__(self, debug: bool = False) -> None:
         self._debug = debug
 
-    def say(self, text: str) -> None:
+    def echo(self, text: str) -> None:
         """Say nothing."""
 
     def warn(self, message: str) -> None:
@@ -49,7 +49,7 @@ class Quiet:
     def cell_failed(self, failure: Failure) -> None:
         """Write one line, and the traceback if it was asked for."""
         if self._debug:
-            say(failure.fault.trace.rstrip("\n"), err=True)
+            echo(failure.fault.trace.rstrip("\n"), err=True)
         self._write(f"toxbench: error: {failure}", "error")
 
     def trial_started(self, backbone: str, number: int, default: bool, epochs: int) -> None:
@@ -65,17 +65,17 @@ class Quiet:
         """Say nothing."""
 
     def _write(self, line: str, style: Style = "") -> None:
-        say(printable(line), err=True, style=style)
+        echo(escape_line(line), err=True, style=style)
 
 
-class Plain(Quiet):
+class LogProgress(NullProgress):
     """One line an event, for logs and pipes."""
 
     def __init__(self, debug: bool = False) -> None:
         super().__init__(debug)
         self._told = ""
 
-    def say(self, text: str) -> None:
+    def echo(self, text: str) -> None:
         """Write some lines."""
         for line in text.splitlines():
             self._write(line)
@@ -110,7 +110,7 @@ class Plain(Quiet):
             self._write(text)
 
 
-class Live(Plain):
+class LiveProgress(LogProgress):
     """A progress display with one bar over all cells and one over the epochs of each at work."""
 
     def __init__(self, progress: Progress, debug: bool = False) -> None:
@@ -123,8 +123,8 @@ class Live(Plain):
     def _write(self, line: str, style: Style = "") -> None:
         # markup and highlighting off: names and messages are shown as they are
         self._progress.console.print(
-            printable(line), markup=False, emoji=False, highlight=False, soft_wrap=True,
-            style=_LOOKS[style] if has_colour(err=True) else None,
+            escape_line(line), markup=False, emoji=False, highlight=False, soft_wrap=True,
+            style=_STYLES[style] if has_colour(err=True) else None,
         )  # fmt: skip
 
     def cell_started(self, key: CellKey, number: int, total: int, epochs: int | None) -> None:
@@ -178,10 +178,10 @@ class Live(Plain):
 
 
 @contextmanager
-def feedback_for(quiet: bool, debug: bool) -> Iterator[Quiet]:
+def feedback_for(quiet: bool, debug: bool) -> Iterator[NullProgress]:
     """Choose by where stderr goes; everything but the leaderboard is written there."""
     if quiet:
-        yield Quiet(debug)
+        yield NullProgress(debug)
     elif sys.stderr.isatty():
         with Progress(
             SpinnerColumn(),
@@ -193,9 +193,9 @@ def feedback_for(quiet: bool, debug: bool) -> Iterator[Quiet]:
             console=Console(stderr=True),
             transient=True,
         ) as progress:
-            yield Live(progress, debug)
+            yield LiveProgress(progress, debug)
     else:
-        yield Plain(debug)
+        yield LogProgress(debug)
 
 
 def _name(key: CellKey) -> str:

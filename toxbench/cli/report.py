@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toxbench.cli.console import say
+from toxbench.cli.console import echo
 from toxbench.cli.options import FilePath, show_text_options, texts_to_show
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def report(folder: Path | None, opens: bool, **values: Any) -> None:
     findings = load_findings(store, texts_to_show(store.protocol(), values))
     path = store.folder / FILE
     write_atomically(path, render_report(findings, _importances).encode("utf-8"))
-    say(f"Report in {path}")
+    echo(f"Report in {path}")
     if opens:
         _open(path)
 
@@ -49,4 +49,4 @@ def _open(path: Path) -> None:
     import webbrowser
 
     if not webbrowser.open(path.resolve().as_uri()):
-        say("No browser was found here; copy the file to where there is one.", err=True)
+        echo("No browser was found here; copy the file to where there is one.", err=True)

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from toxbench.cli.console import say
+from toxbench.cli.console import echo
 from toxbench.cli.metrics import WithMetrics
 from toxbench.cli.options import (
     FilePath,
@@ -52,7 +52,7 @@ def rescore(
     from toxbench.leaderboard.rescore import rescore as score_again
     from toxbench.plugin.registry import Registry
     from toxbench.store.cells import find_store
-    from toxbench.util.text import printable
+    from toxbench.util.text import escape_line
 
     registry = Registry.discover(plugins)
     store = find_store(folder or Path("results"))
@@ -60,6 +60,6 @@ def rescore(
         read_table(store.protocol(), values)
     leaderboard = score_again(store, rule, without or (), metric.replace("-", "_"))
     if name is None:
-        left_out = f" without {', '.join(map(printable, without))}" if without else ""
-        say(f"Scored anew{left_out}; nothing is stored.\n")
+        left_out = f" without {', '.join(map(escape_line, without))}" if without else ""
+        echo(f"Scored anew{left_out}; nothing is stored.\n")
     print_leaderboard(leaderboard, registry, name)

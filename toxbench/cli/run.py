@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toxbench.cli.console import say
+from toxbench.cli.console import echo
 from toxbench.cli.options import (
     experiment_options,
     output_options,
@@ -15,11 +15,11 @@ from toxbench.cli.options import (
 from toxbench.errors import CellsFailedError
 from toxbench.records import PARTS
 from toxbench.settings import SplitSettings, TrainSettings
-from toxbench.util.torchrun import ALONE
+from toxbench.util.torchrun import NOT_DISTRIBUTED
 
 if TYPE_CHECKING:
     from toxbench.benchmark.plan import Plan
-    from toxbench.cli.torchrun import Spread
+    from toxbench.cli.torchrun import TorchrunSession
 
 
 @click.command(epilog="What the numbers mean: toxbench metrics")
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 @settings_options(TrainSettings)
 @settings_options(SplitSettings)
 @click.pass_obj
-def run(spread: "Spread | None", /, **values: Any) -> None:
+def run(spread: "TorchrunSession | None", /, **values: Any) -> None:
     """Train and compare backbones, and print a leaderboard.
 
     What is stored already is not trained again, so the same command goes on where it was
@@ -64,17 +64,17 @@ def run(spread: "Spread | None", /, **values: Any) -> None:
     ) as feedback:
         for problem in registry.problems:
             feedback.warn(str(problem))
-        place = ALONE if spread is None else spread.place
+        place = NOT_DISTRIBUTED if spread is None else spread.place
         plan = make_plan(settings, registry, not values["dry_run"], place)
         for warning in plan.warnings:
             feedback.warn(warning)
-        feedback.say(_plan_text(plan))
+        feedback.echo(_plan_text(plan))
         if values["dry_run"]:
             return
         failures = run_plan(plan, registry, feedback, executor=spread)
     print_leaderboard(load_leaderboard(plan.store), registry, "json" if values["as_json"] else None)
     if not values["as_json"] and not values["quiet"]:
-        say(f"\nStored in {plan.store.folder}")
+        echo(f"\nStored in {plan.store.folder}")
     lines = list(plan.lost)
     if failures:
         lines.append(
@@ -90,7 +90,7 @@ def _plan_text(plan: "Plan") -> str:
     import numpy as np
 
     from toxbench.benchmark.candidates import BackboneCandidate
-    from toxbench.benchmark.resources import worker_count
+    from toxbench.benchmark.resources import num_workers
 
     comments, folds = plan.protocol.comments, plan.protocol.folds
     tested = comments.targets[np.concatenate([fold.test for fold in folds])]
@@ -122,7 +122,7 @@ def _plan_text(plan: "Plan") -> str:
     lines += tracker_lines(plan)
     lines += _detectable(plan)
     if plan.missing:
-        workers = min(worker_count(plan), len(plan.missing))
+        workers = min(num_workers(plan), len(plan.missing))
         at_once = f", {workers} at once" if workers > 1 else ""
         lines.append(f"Cells     {len(plan.missing)} to compute{at_once}")
     else:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toxbench.cli.console import say
+from toxbench.cli.console import echo
 from toxbench.cli.options import FilePath, plugins_option
 from toxbench.errors import PluginError, SettingsError
 
@@ -59,7 +59,9 @@ def show(
     found = replace(found, references=_references(found, store, registry))
     wanted = {key: make(found) for key, make in TABLES.items() if which in {None, key}}
     if format_name == "json" and which is None:
-        say(json.dumps({key: json.loads(render(table)) for key, table in wanted.items()}, indent=2))
+        echo(
+            json.dumps({key: json.loads(render(table)) for key, table in wanted.items()}, indent=2)
+        )
     else:
         said = [table for key, table in wanted.items() if table.rows or key == which]
         print_tables(said, registry, format_name)

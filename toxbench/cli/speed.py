@@ -45,12 +45,12 @@ def speed(**values: Any) -> None:
     check_settings(settings, registry)
     # Only now: torch and transformers take seconds to import.
     from toxbench.cli.console import print_tables
-    from toxbench.cli.progress import Plain, Quiet
+    from toxbench.cli.progress import LogProgress, NullProgress
     from toxbench.report.speed import speed_table
     from toxbench.speed.measure import measure
 
-    feedback = Quiet() if values["quiet"] or values["as_json"] else Plain()
+    feedback = NullProgress() if values["quiet"] or values["as_json"] else LogProgress()
     for problem in registry.problems:
         feedback.warn(str(problem))
-    records = list(measure(settings, values["repeats"], registry, feedback.say))
+    records = list(measure(settings, values["repeats"], registry, feedback.echo))
     print_tables([speed_table(records)], registry, name)

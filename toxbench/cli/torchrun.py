@@ -10,26 +10,26 @@ from typing import TYPE_CHECKING
 
 import click
 
-from toxbench.cli.console import say
+from toxbench.cli.console import echo
 from toxbench.errors import ProcessLostError, SettingsError
 from toxbench.plugin.registry import Registry
 from toxbench.settings import RunSettings
 from toxbench.util.signals import Ended
-from toxbench.util.text import printable
-from toxbench.util.torchrun import Place
+from toxbench.util.text import escape_line
+from toxbench.util.torchrun import TorchrunEnv
 
 if TYPE_CHECKING:
-    from toxbench.executors.base import Listener, Setup, Tasks
-    from toxbench.executors.torchrun.coordinator import Board
+    from toxbench.executors.base import RunnerConfig, TaskCallbacks, Tasks
+    from toxbench.executors.torchrun.coordinator import Coordinator
 
 _TO_LEAVE = 5.0  # seconds that the first process waits for the others, when all is done
 _TO_SAY = 30.0  # seconds that another one waits for the first to come upon the same error
 
 
-class Spread:
+class TorchrunSession:
     """This process among those that torchrun started with the same words."""
 
-    def __init__(self, place: Place, words: Sequence[str]) -> None:
+    def __init__(self, place: TorchrunEnv, words: Sequence[str]) -> None:
         """Do nothing yet.
 
         Args:
@@ -38,12 +38,12 @@ class Spread:
         """
         self.place = place
         self._words = words
-        self._board: Board | None = None
+        self._board: Coordinator | None = None
         self._left = ""  # why this process leaves, for the others; empty: in order
         self._stderr: int | None = None
 
     @property
-    def go_on(self) -> str:
+    def resume_hint(self) -> str:
         """What to do where the run was ended."""
         command = f"{self.place.command} {shlex.join(self._words)}"
         return f"what was finished is stored. To go on: {command}"
@@ -52,12 +52,12 @@ class Spread:
         """Run the command, and leave together with the others; all but the first are silent.
 
         Args:
-            code_of: runs it in `joined`, says what went wrong, and returns the exit code.
+            code_of: runs it in `connect`, says what went wrong, and returns the exit code.
         """
         # DistributedDataParallel would warn each time that it looks for unused parameters.
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
         if self.place.rank > 0:
-            self._be_silent()
+            self._mute()
         code = code_of()
         for number in (signal.SIGTERM, signal.SIGINT):  # torchrun ends the rest when one has left
             signal.signal(number, signal.SIG_IGN)
@@ -68,17 +68,17 @@ class Spread:
         return code
 
     @contextmanager
-    def joined(self) -> Iterator[None]:
+    def connect(self) -> Iterator[None]:
         """Find the other processes, and say it where one of them is what went wrong.
 
         Raises:
             SettingsError: it is not a command to be spread.
             ProcessLostError: a process is gone.
         """
-        from toxbench.executors.torchrun.coordinator import LOST, Board
+        from toxbench.executors.torchrun.coordinator import LOST, Coordinator
 
         try:
-            self._board = Board.join(self.place, os.environ, self._last_words)
+            self._board = Coordinator.join(self.place, os.environ, self._last_words)
             self._refuse_all_but_run()
             yield
         except click.exceptions.Exit:
@@ -124,11 +124,11 @@ class Spread:
         """Whether this is the first process."""
         return self.place.rank == 0
 
-    def compute(self, setup: "Setup", tasks: "Tasks", listener: "Listener") -> None:
-        """Compute cells with the others; raises as `Leader.compute`."""
-        from toxbench.executors.torchrun.executor import Leader
+    def compute(self, setup: "RunnerConfig", tasks: "Tasks", listener: "TaskCallbacks") -> None:
+        """Compute cells with the others; raises as `Rank0Executor.compute`."""
+        from toxbench.executors.torchrun.executor import Rank0Executor
 
-        Leader(self._joined_board).compute(setup, tasks, listener)
+        Rank0Executor(self._joined_board).compute(setup, tasks, listener)
 
     def serve(self, registry: Registry) -> int:
         """Compute along with the first process; return the exit code that it says.
@@ -136,12 +136,12 @@ class Spread:
         Raises:
             ProcessLostError: a process is gone, or this one failed where the others did not.
         """
-        from toxbench.executors.torchrun.executor import Follower
+        from toxbench.executors.torchrun.executor import WorkerRank
 
-        return Follower(self._joined_board).serve(registry)
+        return WorkerRank(self._joined_board).serve(registry)
 
     @property
-    def _joined_board(self) -> "Board":
+    def _joined_board(self) -> "Coordinator":
         assert self._board is not None  # noqa: S101 - inside of `joined`
         return self._board
 
@@ -153,7 +153,7 @@ class Spread:
                 "which is for toxbench run"
             )
 
-    def _leave(self, board: "Board", code: int) -> None:
+    def _leave(self, board: "Coordinator", code: int) -> None:
         """Let the others leave, or wait until the first one has said why all have to.
 
         Raises:
@@ -162,12 +162,12 @@ class Spread:
         from toxbench.executors.torchrun.coordinator import END, FOLLOWED
 
         if self.place.rank == 0:
-            board.post(END, str(code))
+            board.publish(END, str(code))
         board.leave(self._left)
         if self._left in FOLLOWED:
             return
         if self.place.rank == 0:
-            board.wait_for_leave(_TO_LEAVE)
+            board.wait_for_peers(_TO_LEAVE)
         elif self._left:
             board.wait(END, patience=_TO_SAY)
 
@@ -175,12 +175,12 @@ class Spread:
         """Say how to go on; of the processes that are left, the first of a machine says it."""
         if lost.rank == 0 and (self.place.rank == 1 or self.place.local_rank == 0):
             self._speak_again()
-        return ProcessLostError(f"{lost}; {self.go_on}", lost.rank)
+        return ProcessLostError(f"{lost}; {self.resume_hint}", lost.rank)
 
     def _last_words(self, lost: ProcessLostError) -> None:
-        say(f"toxbench: error: {printable(str(self._explained(lost)))}", err=True, style="error")
+        echo(f"toxbench: error: {escape_line(str(self._explained(lost)))}", err=True, style="error")
 
-    def _be_silent(self) -> None:
+    def _mute(self) -> None:
         """Write nothing more; with --debug, on stderr."""
         nowhere = os.open(os.devnull, os.O_WRONLY)
         self._stderr = os.dup(sys.stderr.fileno())

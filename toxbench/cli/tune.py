@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toxbench.cli.console import say
+from toxbench.cli.console import echo
 from toxbench.cli.options import (
     experiment_options,
     output_options,
@@ -64,7 +64,7 @@ def tune(**values: Any) -> None:
         planned = plan_tuning(settings, registry, download=not values["dry_run"])
         for warning in planned.plan.warnings:
             feedback.warn(warning)
-        feedback.say(_plan_text(planned))
+        feedback.echo(_plan_text(planned))
         if values["dry_run"]:
             return
         outcome = run_tuning(planned, registry, feedback)
@@ -73,8 +73,8 @@ def tune(**values: Any) -> None:
         _print_tuned(planned, outcome, registry)
     print_leaderboard(load_leaderboard(store), registry, "json" if values["as_json"] else None)
     if not values["as_json"] and not values["quiet"]:
-        say(f"\nStored in {store.folder}")
-        say("The default settings in the same table: the same options with toxbench run "
+        echo(f"\nStored in {store.folder}")
+        echo("The default settings in the same table: the same options with toxbench run "
                    "--tuned")  # fmt: skip
     if outcome.failures:
         more = f" (and {len(outcome.failures) - 1} more)" if len(outcome.failures) > 1 else ""
@@ -129,7 +129,7 @@ def _print_tuned(planned: "TunePlan", outcome: "Outcome", registry: "Registry") 
         if candidate.tuned is not None:
             table = tuned_table(candidate.tuned, definition.candidate.settings)
             print_tables([table], registry, None)
-            say(f"In {definition.folder / FILE}; beside it trials.csv and plots\n")
+            echo(f"In {definition.folder / FILE}; beside it trials.csv and plots\n")
 
 
 def _print_importance(results: Path, registry: "Registry") -> None:
@@ -151,5 +151,5 @@ def _print_importance(results: Path, registry: "Registry") -> None:
         shares = importances(in_memory_study(trials))
         print_tables([importance_table(folder.name, complete, shares)], registry, None)
         for plot in write_study(folder):
-            say(f"  {plot}")
-        say("")
+            echo(f"  {plot}")
+        echo("")

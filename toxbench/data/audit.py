@@ -13,13 +13,13 @@ from toxbench.data.duplicates import (
     NearCopies,
     Numbers,
     first_rows,
-    numbered,
-    run_begins,
+    group_ids,
+    run_starts,
 )
 from toxbench.data.groups import plain_text
 from toxbench.data.protocol import Split
-from toxbench.data.readers import shown
-from toxbench.data.table import Comments, left_out
+from toxbench.data.readers import safe_name
+from toxbench.data.table import TextDataset, left_out
 from toxbench.records import Audit, Implication, SharedGroups
 from toxbench.util.arrays import Rows
 
@@ -43,15 +43,15 @@ class _Leaks:
         return {*self.shared, *(row for row, _ in (*self.exact, *self.near))}
 
 
-def audit(comments: Comments, folds: Sequence[Split]) -> Audit:
+def audit(comments: TextDataset, folds: Sequence[Split]) -> Audit:
     """Look for test rows that training has seen in some form, and for odd labels.
 
     A leak is between a fold's test part and its train or validation part. Counts are over all
     folds; rows are counted from 0 in the order of the table. The result holds no text.
     """
-    texts = numbered(map(plain_text, comments.texts))
+    texts = group_ids(map(plain_text, comments.texts))
     near = NearCopies(map(plain_text, comments.texts))
-    groups = numbered(comments.groups or repeat(None, len(comments)))
+    groups = group_ids(comments.groups or repeat(None, len(comments)))
     leaks = [_leaks(fold, texts, near, groups) for fold in folds]
     return Audit(
         tested=sum(len(fold.test) for fold in folds),
@@ -77,23 +77,23 @@ def _leaks(fold: Split, texts: Numbers, near: NearCopies, groups: Numbers) -> _L
 
 def _same(numbers: Numbers, test: Rows, kept: Rows) -> list[Pair]:
     """Return each test row whose number a kept row has, and the first such row."""
-    numbered = np.sort(test[numbers[test] >= 0])
-    others = first_rows(numbers, kept)[numbers[numbered]]
-    pairs = zip(numbered.tolist(), others.tolist(), strict=True)
+    group_ids = np.sort(test[numbers[test] >= 0])
+    others = first_rows(numbers, kept)[numbers[group_ids]]
+    pairs = zip(group_ids.tolist(), others.tolist(), strict=True)
     return [(row, other) for row, other in pairs if other >= 0]
 
 
-def _shared(comments: Comments, groups: Numbers, rows: list[int]) -> SharedGroups | None:
+def _shared(comments: TextDataset, groups: Numbers, rows: list[int]) -> SharedGroups | None:
     if comments.groups is None:
         return None
     column = comments.columns.get("group") or "group"
     return SharedGroups(column=column, groups=len(np.unique(groups[rows])), rows=tuple(rows))
 
 
-def _conflicts(comments: Comments, texts: Numbers) -> Iterator[tuple[int, ...]]:
+def _conflicts(comments: TextDataset, texts: Numbers) -> Iterator[tuple[int, ...]]:
     """Yield the rows of every text that has rows with different labels."""
     order = np.argsort(texts, kind="stable")
-    starts = np.flatnonzero(run_begins(texts[order]))
+    starts = np.flatnonzero(run_starts(texts[order]))
     targets = comments.targets[order]
     differs = (np.maximum.reduceat(targets, starts) != np.minimum.reduceat(targets, starts)).any(1)
     ends = np.append(starts, len(order))[1:]
@@ -101,7 +101,7 @@ def _conflicts(comments: Comments, texts: Numbers) -> Iterator[tuple[int, ...]]:
         yield tuple(order[start:end].tolist())
 
 
-def _implications(comments: Comments) -> list[Implication]:
+def _implications(comments: TextDataset) -> list[Implication]:
     """Return which label (nearly) always comes with which other one, the surest first."""
     targets = comments.targets.astype(np.int64)
     together, supports = targets.T @ targets, targets.sum(axis=0)
@@ -145,11 +145,11 @@ class Description:
     problems: tuple[str, ...]
 
 
-def describe(comments: Comments) -> Description:
+def describe(comments: TextDataset) -> Description:
     """Describe a table."""
     targets = comments.targets.astype(np.int64)
     lengths = np.fromiter(map(len, comments.texts), dtype=np.int64, count=len(comments))
-    repeated = len(comments) - len(np.unique(numbered(comments.texts)))
+    repeated = len(comments) - len(np.unique(group_ids(comments.texts)))
     per_row = Counter(targets.sum(axis=1).tolist())
     return Description(
         supports=comments.supports,
@@ -168,14 +168,14 @@ def describe(comments: Comments) -> Description:
     )
 
 
-def _groups(comments: Comments) -> tuple[int, int, int] | None:
+def _groups(comments: TextDataset) -> tuple[int, int, int] | None:
     if comments.groups is None:
         return None
     sizes = Counter(group for group in comments.groups if group is not None)
     return len(sizes), max(sizes.values(), default=0), len(comments) - sizes.total()
 
 
-def _problems(comments: Comments, repeated: int) -> list[str]:
+def _problems(comments: TextDataset, repeated: int) -> list[str]:
     rows = len(comments)
     problems = left_out(comments)
     for label, support in comments.supports.items():
@@ -196,5 +196,5 @@ def _problems(comments: Comments, repeated: int) -> list[str]:
             "both sides"
         )
     if comments.ignored:
-        problems.append(f"columns that are not used: {', '.join(map(shown, comments.ignored))}")
+        problems.append(f"columns that are not used: {', '.join(map(safe_name, comments.ignored))}")
     return problems

@@ -17,7 +17,7 @@ _BYTES = 16  # of a digest: equal for different texts once in 2 ** 128
 _NONE = bytes(_BYTES)
 
 
-def numbered(values: Iterable[str | None]) -> Numbers:
+def group_ids(values: Iterable[str | None]) -> Numbers:
     """Number texts in the order in which they first appear.
 
     Args:
@@ -30,19 +30,19 @@ def numbered(values: Iterable[str | None]) -> Numbers:
     for value in values:
         digests += _NONE if value is None else _digest(value)
     halves = np.frombuffer(digests, dtype="<u8").reshape(-1, 2)
-    numbers = first_come(np.lexsort(halves.T), halves)
+    numbers = relabel_by_first_seen(np.lexsort(halves.T), halves)
     is_none = np.asarray(~halves.any(axis=1))
     return _closed_up(numbers, is_none) if is_none.any() else numbers
 
 
-def first_come(order: Numbers, keys: npt.NDArray[np.generic]) -> Numbers:
+def relabel_by_first_seen(order: Numbers, keys: npt.NDArray[np.generic]) -> Numbers:
     """Number equal keys alike, from 0 in the order of their first places.
 
     Args:
         order: a stable sorting of the keys, ``[key]``.
         keys: ``[key]`` or ``[key, column]``.
     """
-    begins = run_begins(keys[order])
+    begins = run_starts(keys[order])
     firsts = order[begins]  # of equal keys the first place, because the sorting is stable
     ranks = np.empty(len(firsts), dtype=np.int64)
     ranks[np.argsort(firsts)] = np.arange(len(firsts))
@@ -51,7 +51,7 @@ def first_come(order: Numbers, keys: npt.NDArray[np.generic]) -> Numbers:
     return numbers
 
 
-def run_begins(ordered: npt.NDArray[np.generic]) -> npt.NDArray[np.bool_]:
+def run_starts(ordered: npt.NDArray[np.generic]) -> npt.NDArray[np.bool_]:
     """Return where a key, ``[key]`` or ``[key, column]``, is another than the one before."""
     begins = np.ones(len(ordered), dtype=bool)
     differs = ordered[1:] != ordered[:-1]
@@ -61,8 +61,8 @@ def run_begins(ordered: npt.NDArray[np.generic]) -> npt.NDArray[np.bool_]:
 
 def _closed_up(numbers: Numbers, is_none: npt.NDArray[np.bool_]) -> Numbers:
     """Take the number of None out of the others."""
-    taken = numbers[is_none][0]
-    return np.where(is_none, -1, numbers - (numbers > taken))
+    take_rows = numbers[is_none][0]
+    return np.where(is_none, -1, numbers - (numbers > take_rows))
 
 
 def _digest(value: str) -> bytes:
@@ -161,7 +161,7 @@ class _Buckets:
 
     def __init__(self, keys: npt.NDArray[np.uint64]) -> None:
         order = np.argsort(keys, kind="stable").astype(np.int32)
-        begins = np.flatnonzero(run_begins(keys[order]))
+        begins = np.flatnonzero(run_starts(keys[order]))
         ends = np.append(begins, len(order))[1:]
         is_shared = np.repeat(ends - begins > 1, ends - begins)
         self.members: Places = order[is_shared]

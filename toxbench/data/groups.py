@@ -5,8 +5,8 @@ import unicodedata
 import numpy as np
 import numpy.typing as npt
 
-from toxbench.data.duplicates import first_come, numbered
-from toxbench.data.table import Comments
+from toxbench.data.duplicates import group_ids, relabel_by_first_seen
+from toxbench.data.table import TextDataset
 
 
 def plain_text(text: str) -> str:
@@ -14,7 +14,7 @@ def plain_text(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
-def row_groups(comments: Comments) -> npt.NDArray[np.int64]:
+def row_groups(comments: TextDataset) -> npt.NDArray[np.int64]:
     """Number the groups of rows that must not be torn apart.
 
     Two rows are in one group if the table's group column says so, or if their texts are equal
@@ -27,10 +27,10 @@ def row_groups(comments: Comments) -> npt.NDArray[np.int64]:
     from scipy.sparse import coo_array  # a kept leaderboard is printed without
     from scipy.sparse.csgraph import connected_components
 
-    texts = numbered(map(plain_text, comments.texts))
+    texts = group_ids(map(plain_text, comments.texts))
     if comments.groups is None:
         return texts
-    groups = numbered(comments.groups)
+    groups = group_ids(comments.groups)
     grouped = np.flatnonzero(groups >= 0)
     # A text and a group are linked by every row that has both.
     size = texts.max(initial=-1) + 1
@@ -38,4 +38,4 @@ def row_groups(comments: Comments) -> npt.NDArray[np.int64]:
     points = size + groups.max(initial=-1) + 1
     _, parts = connected_components(coo_array(links, shape=(points, points)), directed=False)
     own = parts[texts].astype(np.int64)
-    return first_come(np.argsort(own, kind="stable"), own)
+    return relabel_by_first_seen(np.argsort(own, kind="stable"), own)

@@ -11,17 +11,17 @@ import numpy.typing as npt
 import pandas as pd
 
 from toxbench.data.protocol import Split
-from toxbench.data.readers import MAX_PROBLEMS, names_to_show, read_strings, shown, shown_value
+from toxbench.data.readers import MAX_PROBLEMS, names_to_show, read_strings, safe_name, safe_value
 from toxbench.data.split_file import folds_from_file, read_split_file, write_split_file
 from toxbench.data.splits import draw_folds, hold_out_validation
 from toxbench.data.synthetic import sample_comments
 from toxbench.data.table import (
-    Comments,
+    TextDataset,
     comments_from_frame,
     looks_like_label,
     read_comments,
 )
-from toxbench.data.text_array import Strings
+from toxbench.data.text_array import TextArray
 from toxbench.errors import DataError, SettingsError, nearest
 from toxbench.records import PARTS
 from toxbench.settings import DRAWING, ColumnSettings, SplitSettings, plain_word
@@ -33,15 +33,15 @@ _WORDS = {
 
 
 @dataclass(frozen=True, eq=False)
-class Official:
+class GivenSplit:
     """A table that came with its split; ``drawn``: its validation rows were not part of that."""
 
-    comments: Comments
+    comments: TextDataset
     fold: Split
     drawn: bool
 
 
-def read_files(data: Path, columns: ColumnSettings, settings: SplitSettings) -> Official:
+def read_files(data: Path, columns: ColumnSettings, settings: SplitSettings) -> GivenSplit:
     """Read a table whose parts are files: ``data`` for training, and those that settings name.
 
     Rows are in the order train, validation, test. Without a file of validation rows they are
@@ -65,7 +65,7 @@ def read_files(data: Path, columns: ColumnSettings, settings: SplitSettings) -> 
 
 def read_column(
     data: Path, columns: ColumnSettings, name: str, settings: SplitSettings
-) -> Official:
+) -> GivenSplit:
     """Read a table with a column that says train, validation (valid, val, dev) or test.
 
     Without a row for validation they are drawn out of the train rows.
@@ -94,10 +94,10 @@ def read_column(
     return _official(comments, fold, settings)
 
 
-def _official(comments: Comments, fold: Split, settings: SplitSettings) -> Official:
+def _official(comments: TextDataset, fold: Split, settings: SplitSettings) -> GivenSplit:
     """Take a split as it is, but for validation rows that it does not have."""
     if len(fold.validation):
-        return Official(comments, fold, drawn=False)
+        return GivenSplit(comments, fold, drawn=False)
     try:
         fold = hold_out_validation(comments, fold.train, fold.test, settings)
     except ValueError as error:
@@ -106,19 +106,19 @@ def _official(comments: Comments, fold: Split, settings: SplitSettings) -> Offic
             f"{len(fold.train)} train rows{groups} are too few to hold out validation "
             f"{settings.validation_size:g} of them; name validation rows, or change the fraction"
         ) from error
-    return Official(comments, fold, drawn=len(fold.validation) > 0)
+    return GivenSplit(comments, fold, drawn=len(fold.validation) > 0)
 
 
 def _bad_words(words: "pd.Series[Any]", where: str, name: str) -> Iterator[str]:
     for row, word in words[~words.isin(list(_WORDS))].items():
-        problem = f"{shown_value(word)} is no part" if word else "the part is blank"
+        problem = f"{safe_value(word)} is no part" if word else "the part is blank"
         yield (
             f"{where}: row {int(str(row)) + 1}, column {name!r}: {problem}; "
             "write train, validation or test"
         )
 
 
-def _read_like(first: Comments, path: Path, columns: ColumnSettings) -> Comments:
+def _read_like(first: TextDataset, path: Path, columns: ColumnSettings) -> TextDataset:
     """Read a further file with the columns of the first one, which need not be in its order."""
     frame = read_strings(path, columns.encoding)
     names = dict.fromkeys((*first.columns.values(), *first.labels))
@@ -131,7 +131,11 @@ def _read_like(first: Comments, path: Path, columns: ColumnSettings) -> Comments
 
 
 def _check_columns(
-    frame: pd.DataFrame, path: Path, first: Comments, used: Sequence[str], columns: ColumnSettings
+    frame: pd.DataFrame,
+    path: Path,
+    first: TextDataset,
+    used: Sequence[str],
+    columns: ColumnSettings,
 ) -> None:
     """Refuse another set of columns; labels that were named are all that is wanted."""
     known = {*used, *first.ignored}
@@ -140,10 +144,10 @@ def _check_columns(
     extra = [name for name in others if looks_like_label(frame[name], columns)]
     problems: list[str] = []
     if missing:
-        names = ", ".join(map(shown, missing))
+        names = ", ".join(map(safe_name, missing))
         problems.append(f"{path}: columns of {first.name!r} are missing: {names}; add them")
     if extra:
-        names = ", ".join(map(shown, extra))
+        names = ", ".join(map(safe_name, extra))
         problems.append(
             f"{path}: label columns that {first.name!r} has not: {names}; remove them, or name "
             "the labels with --labels"
@@ -152,7 +156,7 @@ def _check_columns(
         raise DataError(problems)
 
 
-def _repeated_ids(paths: Sequence[Path], tables: Sequence[Comments]) -> Iterator[str]:
+def _repeated_ids(paths: Sequence[Path], tables: Sequence[TextDataset]) -> Iterator[str]:
     """Yield ids that stand in two files; one file alone was checked already."""
     column = tables[0].columns["id"]
     if column is None:
@@ -168,7 +172,7 @@ def _repeated_ids(paths: Sequence[Path], tables: Sequence[Comments]) -> Iterator
                 )
 
 
-def _joined(tables: Sequence[Comments]) -> Comments:
+def _joined(tables: Sequence[TextDataset]) -> TextDataset:
     """Put tables below one another, and count their rows through: ids that were made up, too."""
     first = tables[0]
     sizes = [len(table) + len(table.dropped) for table in tables]
@@ -179,19 +183,19 @@ def _joined(tables: Sequence[Comments]) -> Comments:
     targets: npt.NDArray[np.uint8] = np.concatenate([table.targets for table in tables])
     return replace(
         first,
-        ids=Strings.of(ids if first.columns["id"] is not None else map(str, numbers)),
-        texts=Strings.of(chain.from_iterable(table.texts for table in tables)),
+        ids=TextArray.of(ids if first.columns["id"] is not None else map(str, numbers)),
+        texts=TextArray.of(chain.from_iterable(table.texts for table in tables)),
         targets=targets,
         groups=None
         if first.groups is None
-        else Strings.of(chain.from_iterable(table.groups or () for table in tables)),
+        else TextArray.of(chain.from_iterable(table.groups or () for table in tables)),
         ignored=tuple(dict.fromkeys(chain.from_iterable(table.ignored for table in tables))),
         dropped=tuple(start + row for start, table in pairs for row in table.dropped),
     )
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
+class SplitDataset:
     """A table with its folds.
 
     Attributes:
@@ -202,7 +206,7 @@ class Source:
         unwritten: the split file that is to be written; None: there is none.
     """
 
-    comments: Comments
+    comments: TextDataset
     folds: tuple[Split, ...]
     settings: SplitSettings
     origin: str
@@ -214,12 +218,12 @@ class Source:
             write_split_file(self.unwritten, self.comments, self.folds, self.settings)
 
 
-def open_source(
+def load_dataset(
     data: Path | None,
     columns: ColumnSettings,
     settings: SplitSettings,
     asked: frozenset[str] = frozenset(),
-) -> Source:
+) -> SplitDataset:
     """Read a table, and split it as settings say; write nothing.
 
     Args:
@@ -242,21 +246,21 @@ def open_source(
     comments = sample_comments() if data is None else read_comments(data, columns)
     if settings.split_file is not None:
         return _with_file(comments, settings.split_file, settings, asked)
-    return Source(comments, draw_folds(comments, settings), settings, settings.split)
+    return SplitDataset(comments, draw_folds(comments, settings), settings, settings.split)
 
 
-def _as_given(official: Official, settings: SplitSettings, by: str) -> Source:
+def _as_given(official: GivenSplit, settings: SplitSettings, by: str) -> SplitDataset:
     drawn = f", validation rows {settings.split} out of train" if official.drawn else ""
-    return Source(official.comments, (official.fold,), settings, f"official, by {by}{drawn}")
+    return SplitDataset(official.comments, (official.fold,), settings, f"official, by {by}{drawn}")
 
 
 def _with_file(
-    comments: Comments, path: Path, settings: SplitSettings, asked: frozenset[str]
-) -> Source:
+    comments: TextDataset, path: Path, settings: SplitSettings, asked: frozenset[str]
+) -> SplitDataset:
     file = read_split_file(path)
     if file is None:
         origin = f"{settings.split}, to be written to {path}"
-        return Source(comments, draw_folds(comments, settings), settings, origin, path)
+        return SplitDataset(comments, draw_folds(comments, settings), settings, origin, path)
     for name in DRAWING:
         there, here = getattr(file.settings, name), getattr(settings, name)
         if name in asked and there != here:
@@ -265,4 +269,4 @@ def _with_file(
                 "another split file"
             )
     origin = f"{file.settings.split}, read from {path}"
-    return Source(comments, folds_from_file(path, file, comments), file.settings, origin)
+    return SplitDataset(comments, folds_from_file(path, file, comments), file.settings, origin)

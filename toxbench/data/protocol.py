@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from toxbench.data.table import Comments
+from toxbench.data.table import TextDataset
 from toxbench.records import PARTS, Part
 from toxbench.util.arrays import Rows
 
@@ -41,7 +41,7 @@ class Protocol:
         definitions: name -> definition of each metric and thresholds rule, in words and numbers.
     """
 
-    comments: Comments
+    comments: TextDataset
     folds: tuple[Split, ...]
     definitions: Mapping[str, str]
 

@@ -28,14 +28,14 @@ _LONGEST_VALUE = 12
 _VALUES = TRUE_WORDS | FALSE_WORDS | {"yes", "no", "1.0", "0.0"}
 
 
-def shown(name: str, kind: str = "a name") -> str:
+def safe_name(name: str, kind: str = "a name") -> str:
     """Quote a column's name or an id for a message, unless it may be somebody's comment."""
     if len(name) > 32 or len(name.split()) > 3:
         return f"{kind} of {len(name)} characters"
     return ascii(name)
 
 
-def shown_value(value: str) -> str:
+def safe_value(value: str) -> str:
     """Quote a bad value for a message, unless it may be somebody's comment."""
     if len(value) > _LONGEST_VALUE or len(value.split()) > 1:
         return f"a text of {len(value)} characters"
@@ -47,10 +47,10 @@ def names_to_show(names: Iterable[str]) -> list[str]:
     names = list(names)
     if _is_a_row(names) or _is_a_text(names):
         return []
-    return [name for name in names if shown(name) == ascii(name)]
+    return [name for name in names if safe_name(name) == ascii(name)]
 
 
-def columns_found(names: Iterable[str]) -> str:
+def format_columns(names: Iterable[str]) -> str:
     """List the columns of a table for a message."""
     names = list(names)
     if _is_a_row(names):
@@ -60,7 +60,9 @@ def columns_found(names: Iterable[str]) -> str:
         )
     if _is_a_text(names):
         return f"a name of {len(names[0])} characters"
-    return ", ".join([*map(shown, names[:_COLUMNS_SHOWN]), *["..."][: len(names) > _COLUMNS_SHOWN]])
+    return ", ".join(
+        [*map(safe_name, names[:_COLUMNS_SHOWN]), *["..."][: len(names) > _COLUMNS_SHOWN]]
+    )
 
 
 def check_unique(path: Path, names: Sequence[str]) -> None:
@@ -69,8 +71,8 @@ def check_unique(path: Path, names: Sequence[str]) -> None:
     if repeated is None:
         return
     if _is_a_row(names):
-        raise DataError(f"{path}: two columns have one name, among {columns_found(names)}")
-    raise DataError(f"{path}: column {shown(repeated)} stands twice in the header; rename one")
+        raise DataError(f"{path}: two columns have one name, among {format_columns(names)}")
+    raise DataError(f"{path}: column {safe_name(repeated)} stands twice in the header; rename one")
 
 
 def _is_a_text(names: Sequence[str]) -> bool:
@@ -165,7 +167,7 @@ def _other_delimiter(file: TextIO, path: Path, delimiter: str) -> list[str]:
     said = (
         f"{path}: {columns} column{'s' * (columns > 1)} found with {_DELIMITERS[delimiter]} "
         f"between fields, but {len(found[best])} with {_DELIMITERS[best]}: "
-        f"{columns_found(found[best])}; {mend}"
+        f"{format_columns(found[best])}; {mend}"
     )
     if columns == 1:
         raise DataError(said)

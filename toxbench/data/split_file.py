@@ -8,8 +8,8 @@ import numpy as np
 from pydantic import Field, ValidationError
 
 from toxbench.data.protocol import Protocol, Split
-from toxbench.data.readers import shown
-from toxbench.data.table import Comments
+from toxbench.data.readers import safe_name
+from toxbench.data.table import TextDataset
 from toxbench.errors import DataError, StorageError
 from toxbench.records import PARTS, Stored
 from toxbench.settings import Frozen, SplitSettings
@@ -71,7 +71,7 @@ def read_split_file(path: Path) -> SplitFile | None:
 
 
 def write_split_file(
-    path: Path, comments: Comments, folds: Iterable[Split], settings: SplitSettings
+    path: Path, comments: TextDataset, folds: Iterable[Split], settings: SplitSettings
 ) -> None:
     """Write drawn folds; a file that says the same already stays as it is.
 
@@ -97,7 +97,7 @@ def write_split_file(
         raise StorageError(f"{path}: another run has just written other folds to it; start again")
 
 
-def folds_from_file(path: Path, file: SplitFile, comments: Comments) -> tuple[Split, ...]:
+def folds_from_file(path: Path, file: SplitFile, comments: TextDataset) -> tuple[Split, ...]:
     """Find the rows of a split file's ids in a table.
 
     Raises:
@@ -146,7 +146,7 @@ def _problems(file: SplitFile, known: set[str]) -> Iterator[str]:
         seen: dict[str, str] = {}
         for part, ids in zip(PARTS, _parts(fold), strict=True):
             for name in ids:
-                where = f"fold {number}, {part}: id {shown(name, 'a text')}"
+                where = f"fold {number}, {part}: id {safe_name(name, 'a text')}"
                 if name not in known:
                     yield f"{where} is not in the table"
                 if name in seen:
@@ -154,14 +154,14 @@ def _problems(file: SplitFile, known: set[str]) -> Iterator[str]:
                 seen[name] = part
         if len(seen) < len(known):
             left = min(known - seen.keys())
-            yield f"fold {number}: id {shown(left, 'a text')} is in no part"
+            yield f"fold {number}: id {safe_name(left, 'a text')} is in no part"
         for name in fold.test:
             if tested.setdefault(name, number) != number:
-                first = tested[name]
-                yield f"id {shown(name, 'a text')} is tested in fold {first} and in fold {number}"
+                quoted = safe_name(name, "a text")
+                yield f"id {quoted} is tested in fold {tested[name]} and in fold {number}"
 
 
-def _facts(comments: Comments) -> TableFacts:
+def _facts(comments: TextDataset) -> TableFacts:
     rows = np.array(sorted(range(len(comments)), key=comments.ids.__getitem__), dtype=np.int64)
     columns = sorted(range(len(comments.labels)), key=comments.labels.__getitem__)
     ordered = comments.take(rows)

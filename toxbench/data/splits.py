@@ -9,7 +9,7 @@ from sklearn.model_selection import KFold, train_test_split
 
 from toxbench.data.groups import row_groups
 from toxbench.data.protocol import Split
-from toxbench.data.table import Comments
+from toxbench.data.table import TextDataset
 from toxbench.errors import DataError
 from toxbench.records import Part
 from toxbench.settings import SplitSettings
@@ -25,11 +25,13 @@ _FOLDS_NAMED = 4  # at most, in a warning
 # What a label cannot do in a fold, if no row of the part has it.
 _WITHOUT_POSITIVES: Mapping[Part, str] = {"train": "nothing to learn", "test": "not scored there"}
 
-HoldOut = Callable[[Comments, Rows, float, int], tuple[Rows, Rows]]  # to what stays, what is held
-KFolds = Callable[[Comments, int, int], list[Rows]]
+HoldOut = Callable[
+    [TextDataset, Rows, float, int], tuple[Rows, Rows]
+]  # to what stays, what is held
+KFolds = Callable[[TextDataset, int, int], list[Rows]]
 
 
-def draw_folds(comments: Comments, settings: SplitSettings | None = None) -> tuple[Split, ...]:
+def draw_folds(comments: TextDataset, settings: SplitSettings | None = None) -> tuple[Split, ...]:
     """Split a table.
 
     One fold tests ``test_size`` of the rows; with K folds every row is tested exactly once.
@@ -57,7 +59,7 @@ def draw_folds(comments: Comments, settings: SplitSettings | None = None) -> tup
 
 
 def hold_out_validation(
-    comments: Comments, kept: Rows, test: Rows, settings: SplitSettings
+    comments: TextDataset, kept: Rows, test: Rows, settings: SplitSettings
 ) -> Split:
     """Draw validation rows out of those that are kept for training, by the rule of ``settings``.
 
@@ -73,7 +75,7 @@ def hold_out_validation(
     return Split(*(part.astype(np.int64) for part in (train, validation, test)))
 
 
-def fold_warnings(comments: Comments, folds: Sequence[Split]) -> list[str]:
+def fold_warnings(comments: TextDataset, folds: Sequence[Split]) -> list[str]:
     """Say which labels are too rare for these folds, and whether the folds differ much in size.
 
     Labels that nobody has are not among them.
@@ -101,7 +103,7 @@ def fold_warnings(comments: Comments, folds: Sequence[Split]) -> list[str]:
 
 
 def _without_positives(
-    comments: Comments, folds: Sequence[Split], part: Part
+    comments: TextDataset, folds: Sequence[Split], part: Part
 ) -> dict[str, list[int]]:
     """Return label -> numbers of the folds in whose part no row has it."""
     there = np.array([comments.targets[fold.part(part)].any(axis=0) for fold in folds])
@@ -126,43 +128,43 @@ def _too_few(count: int, settings: SplitSettings) -> str:
     )
 
 
-def _random(comments: Comments, rows: Rows, size: float, seed: int) -> tuple[Rows, Rows]:
+def _random(comments: TextDataset, rows: Rows, size: float, seed: int) -> tuple[Rows, Rows]:
     """Hold out as the original study did."""
     kept, held = train_test_split(rows, test_size=size, random_state=seed)
     return kept, held
 
 
-def _stratified(comments: Comments, rows: Rows, size: float, seed: int) -> tuple[Rows, Rows]:
+def _stratified(comments: TextDataset, rows: Rows, size: float, seed: int) -> tuple[Rows, Rows]:
     """Hold out with every label's share kept (Sechidis et al. 2011)."""
     splitter = MultilabelStratifiedShuffleSplit(n_splits=1, test_size=size, random_state=seed)
     kept, held = next(splitter.split(rows, comments.targets[rows]))
     return rows[kept], rows[held]
 
 
-def _grouped(comments: Comments, rows: Rows, size: float, seed: int) -> tuple[Rows, Rows]:
+def _grouped(comments: TextDataset, rows: Rows, size: float, seed: int) -> tuple[Rows, Rows]:
     """Hold out whole groups; of many draws, the one nearest to the size and the labels' shares."""
     held = _best_assignment(comments, rows, np.array([1 - size, size]), seed) == 1
     return rows[~held], rows[held]
 
 
-def _random_folds(comments: Comments, folds: int, seed: int) -> list[Rows]:
+def _random_folds(comments: TextDataset, folds: int, seed: int) -> list[Rows]:
     splitter = KFold(folds, shuffle=True, random_state=seed)
     return [test for _, test in splitter.split(comments.targets)]
 
 
-def _stratified_folds(comments: Comments, folds: int, seed: int) -> list[Rows]:
+def _stratified_folds(comments: TextDataset, folds: int, seed: int) -> list[Rows]:
     splitter = MultilabelStratifiedKFold(folds, shuffle=True, random_state=seed)
     return [test for _, test in splitter.split(comments.targets, comments.targets)]
 
 
-def _grouped_folds(comments: Comments, folds: int, seed: int) -> list[Rows]:
+def _grouped_folds(comments: TextDataset, folds: int, seed: int) -> list[Rows]:
     rows = np.arange(len(comments), dtype=np.int64)
     part = _best_assignment(comments, rows, np.full(folds, 1 / folds), seed)
     return [rows[part == fold] for fold in range(folds)]
 
 
 def _best_assignment(
-    comments: Comments, rows: Rows, shares: npt.NDArray[np.float64], seed: int
+    comments: TextDataset, rows: Rows, shares: npt.NDArray[np.float64], seed: int
 ) -> npt.NDArray[np.int64]:
     """Assign whole groups to parts; return each row's part, ``[row]``.
 

@@ -18,7 +18,7 @@ from typing import TypeVar
 import pandas as pd
 
 from toxbench.data.groups import plain_text
-from toxbench.data.table import Comments, comments_from_frame
+from toxbench.data.table import TextDataset, comments_from_frame
 from toxbench.settings import ColumnSettings
 
 Option = TypeVar("Option")
@@ -159,7 +159,7 @@ def sample_frame(rows: int = ROWS) -> pd.DataFrame:
     return pd.DataFrame(made, dtype="str")
 
 
-def sample_comments() -> Comments:
+def sample_comments() -> TextDataset:
     """Return the synthetic sample as a validated table."""
     return comments_from_frame(sample_frame(), SAMPLE_NAME, SAMPLE_NAME, ColumnSettings())
 

@@ -11,12 +11,12 @@ import numpy.typing as npt
 
 from toxbench.data.readers import (
     MAX_PROBLEMS,
-    columns_found,
+    format_columns,
     names_to_show,
     read_strings,
-    shown_value,
+    safe_value,
 )
-from toxbench.data.text_array import Strings, taken
+from toxbench.data.text_array import TextArray, take_rows
 from toxbench.errors import DataError, nearest
 from toxbench.settings import FALSE_WORDS, TRUE_WORDS, ColumnSettings, plain_word
 from toxbench.util.arrays import Targets
@@ -39,7 +39,7 @@ _GROUP_NAMES = ("videoid", "group", "groupid", "threadid", "video", "thread")
 
 
 @dataclass(frozen=True, eq=False)
-class Comments:
+class TextDataset:
     """A table that passed every check.
 
     Attributes:
@@ -86,19 +86,19 @@ class Comments:
         every = np.arange(1, len(self) + len(self.dropped) + 1, dtype=np.int64)
         return np.setdiff1d(every, self.dropped, assume_unique=True)
 
-    def take(self, rows: npt.NDArray[np.int64]) -> "Comments":
+    def take(self, rows: npt.NDArray[np.int64]) -> "TextDataset":
         """Return a table of some rows, in the order of ``rows``; it holds nothing of the others."""
         return replace(
             self,
-            ids=taken(self.ids, rows),
-            texts=taken(self.texts, rows),
+            ids=take_rows(self.ids, rows),
+            texts=take_rows(self.texts, rows),
             targets=self.targets[rows],
-            groups=None if self.groups is None else taken(self.groups, rows),
+            groups=None if self.groups is None else take_rows(self.groups, rows),
             dropped=(),
         )
 
 
-def read_comments(path: Path | str, columns: ColumnSettings | None = None) -> Comments:
+def read_comments(path: Path | str, columns: ColumnSettings | None = None) -> TextDataset:
     """Read and validate a table of comments.
 
     Text, id, group and label columns are found by their names and values unless ``columns``
@@ -115,7 +115,7 @@ def read_comments(path: Path | str, columns: ColumnSettings | None = None) -> Co
     return comments_from_frame(frame, path.name, str(path), columns)
 
 
-def left_out(comments: Comments) -> list[str]:
+def left_out(comments: TextDataset) -> list[str]:
     """Say in one line how many rows of the file have no text; nothing where all have one."""
     count = len(comments.dropped)
     return [f"rows without a text that are left out (--drop-empty): {count}"] if count else []
@@ -123,7 +123,7 @@ def left_out(comments: Comments) -> list[str]:
 
 def comments_from_frame(
     frame: "pd.DataFrame", name: str, where: str, columns: ColumnSettings
-) -> Comments:
+) -> TextDataset:
     """Validate a table of strings; ``where`` is how messages call it.
 
     Raises:
@@ -152,10 +152,10 @@ def comments_from_frame(
     if not targets.any():
         raise DataError(f"{where}: no label has a positive row; there is nothing to learn or score")
     used = {text, row_id, group, *labels}
-    return Comments(
+    return TextDataset(
         name=name,
         ids=_ids(frame, row_id),
-        texts=Strings.of_column(frame[text].astype("str")),
+        texts=TextArray.of_column(frame[text].astype("str")),
         targets=targets,
         labels=tuple(labels),
         groups=_groups(frame, group),
@@ -184,7 +184,7 @@ def find_roles(
     text = _named(frame, where, columns.text_column) or _found(free, _TEXT_NAMES)
     if text is None:
         raise DataError(
-            f"{where}: found no text column among {columns_found(frame.columns)}; name it with "
+            f"{where}: found no text column among {format_columns(frame.columns)}; name it with "
             "--text-column, or check the delimiter"
         )
     row_id = _named(frame, where, columns.id_column) or _found(free, _ID_NAMES)
@@ -196,7 +196,7 @@ def _named(frame: "pd.DataFrame", where: str, name: str | None) -> str | None:
     if name is not None and name not in frame.columns:
         near = nearest(name, names_to_show(frame.columns))
         raise DataError(
-            f"{where}: no column is called {name!r}{near}; found {columns_found(frame.columns)}"
+            f"{where}: no column is called {name!r}{near}; found {format_columns(frame.columns)}"
         )
     return name
 
@@ -212,21 +212,21 @@ def _plain(name: str) -> str:
 
 
 def _label_columns(
-    frame: "pd.DataFrame", where: str, columns: ColumnSettings, taken: set[str | None]
+    frame: "pd.DataFrame", where: str, columns: ColumnSettings, take_rows: set[str | None]
 ) -> list[str]:
     if columns.labels:
         for name in columns.labels:
             _named(frame, where, name)
-        clash = next((name for name in columns.labels if name in taken), None)
+        clash = next((name for name in columns.labels if name in take_rows), None)
         if clash is not None:
             raise DataError(f"{where}: column {clash!r} was named for two roles; name another")
         return list(dict.fromkeys(columns.labels))
-    free = [c for c in frame.columns if c not in taken]
+    free = [c for c in frame.columns if c not in take_rows]
     labels = [c for c in free if looks_like_label(frame[c], columns)]
     if not labels:
         raise DataError(
             f"{where}: found no label column (values 0/1 or true/false) among "
-            f"{columns_found(frame.columns)}; name them with --labels, map their values with "
+            f"{format_columns(frame.columns)}; name them with --labels, map their values with "
             "--true-values and --false-values, or check the delimiter"
         )
     return labels
@@ -286,7 +286,7 @@ def _parse_label(
     parsed = np.array([meanings.get(plain_word(v), 2) for v in values], dtype=np.uint8)[codes]
     for row in np.flatnonzero(parsed == 2).tolist():
         value = values[codes[row]]
-        problem = f"{shown_value(value)} is not a label" if value.strip() else "the label is blank"
+        problem = f"{safe_value(value)} is not a label" if value.strip() else "the label is blank"
         yield f"{where}: row {column.index[row] + 1}, column {name!r}: {problem}; {_fix(value)}"
     target[:] = parsed
 
@@ -305,15 +305,15 @@ def _fix(value: str) -> str:
     )
 
 
-def _ids(frame: "pd.DataFrame", row_id: str | None) -> Strings[str]:
+def _ids(frame: "pd.DataFrame", row_id: str | None) -> TextArray[str]:
     if row_id is None:
-        return Strings.of(str(row + 1) for row in frame.index)
-    return Strings.of_column(frame[row_id].astype("str"))
+        return TextArray.of(str(row + 1) for row in frame.index)
+    return TextArray.of_column(frame[row_id].astype("str"))
 
 
-def _groups(frame: "pd.DataFrame", group: str | None) -> Strings[str | None] | None:
+def _groups(frame: "pd.DataFrame", group: str | None) -> TextArray[str | None] | None:
     if group is None:
         return None
     codes, values = _distinct(frame[group])
     is_none = np.array([not value.strip() for value in values])
-    return Strings.of_column(frame[group].astype("str").mask(is_none[codes]))
+    return TextArray.of_column(frame[group].astype("str").mask(is_none[codes]))

@@ -15,7 +15,7 @@ _AT_ONCE = 10_000
 Text = TypeVar("Text", str, str | None)
 
 
-class Strings(Sequence[Text]):
+class TextArray(Sequence[Text]):
     """Texts, or None, end to end in one Arrow array; each is a Python object only while it is used.
 
     It is equal to any sequence of the same texts, and is pickled as the bytes that it is.
@@ -26,7 +26,7 @@ class Strings(Sequence[Text]):
         self._array = array
 
     @classmethod
-    def of(cls, values: Iterable[Text]) -> "Strings[Text]":
+    def of(cls, values: Iterable[Text]) -> "TextArray[Text]":
         """Put texts end to end, a few at a time."""
         import pyarrow as pa
 
@@ -36,7 +36,7 @@ class Strings(Sequence[Text]):
         return cls(pa.chunked_array(chunks, pa.large_string()).combine_chunks())
 
     @classmethod
-    def of_column(cls, column: Any) -> "Strings[Text]":
+    def of_column(cls, column: Any) -> "TextArray[Text]":
         """Take the texts of a pandas column of strings; what is missing there is None."""
         import pyarrow as pa
 
@@ -44,7 +44,9 @@ class Strings(Sequence[Text]):
         return cls(array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array)
 
     @classmethod
-    def from_flat(cls, data: npt.NDArray[np.uint8], ends: npt.NDArray[np.int64]) -> "Strings[Text]":
+    def from_flat(
+        cls, data: npt.NDArray[np.uint8], ends: npt.NDArray[np.int64]
+    ) -> "TextArray[Text]":
         """Take texts as `flat` gives them.
 
         Raises:
@@ -73,14 +75,14 @@ class Strings(Sequence[Text]):
     @overload
     def __getitem__(self, place: int) -> Text: ...
     @overload
-    def __getitem__(self, place: slice) -> "Strings[Text]": ...
-    def __getitem__(self, place: int | slice) -> "Text | Strings[Text]":
+    def __getitem__(self, place: slice) -> "TextArray[Text]": ...
+    def __getitem__(self, place: int | slice) -> "Text | TextArray[Text]":
         if not isinstance(place, slice):
             text: Text = self._array[place].as_py()
             return text
         start, stop, step = place.indices(len(self))
         if step == 1:
-            return Strings(self._array[start : max(start, stop)])
+            return TextArray(self._array[start : max(start, stop)])
         return self.take(np.arange(start, stop, step))
 
     def __iter__(self) -> Iterator[Text]:
@@ -89,7 +91,7 @@ class Strings(Sequence[Text]):
         return chain.from_iterable(blocks)
 
     def __eq__(self, other: object) -> bool:
-        if isinstance(other, Strings):
+        if isinstance(other, TextArray):
             return bool(self._array.equals(other._array))
         if not isinstance(other, Sequence) or isinstance(other, str):
             return NotImplemented
@@ -98,15 +100,15 @@ class Strings(Sequence[Text]):
     def __repr__(self) -> str:
         return f"<{len(self)} texts>"  # they may be comments, which are not printed by the way
 
-    def take(self, rows: npt.NDArray[np.int64]) -> "Strings[Text]":
+    def take(self, rows: npt.NDArray[np.int64]) -> "TextArray[Text]":
         """Return the texts of some rows, in their order."""
         import pyarrow as pa
 
-        return Strings(self._array.take(pa.array(rows)))
+        return TextArray(self._array.take(pa.array(rows)))
 
 
-def taken(values: Sequence[Text], rows: npt.NDArray[np.int64]) -> Sequence[Text]:
+def take_rows(values: Sequence[Text], rows: npt.NDArray[np.int64]) -> Sequence[Text]:
     """Return some of the values, in the order of ``rows``; it holds nothing of the others."""
-    if isinstance(values, Strings):
+    if isinstance(values, TextArray):
         return values.take(rows)
     return tuple(values[row] for row in rows.tolist())

@@ -32,7 +32,7 @@ Units = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
-class Evidence:
+class SampleCounts:
     """What one candidate's predictions count to, in each seed.
 
     Attributes:
@@ -47,7 +47,7 @@ class Evidence:
 
 
 @dataclass(frozen=True, eq=False)
-class Draws:
+class BootstrapScores:
     """Resampled scores of one candidate.
 
     Attributes:
@@ -69,19 +69,19 @@ class Draws:
         """Return the mean score with every seed once, so that only rows vary, ``[resample]``."""
         return np.asarray(self.values[metric].mean(axis=1))
 
-    def minus(self, other: "Draws", metric: str) -> Floats:
+    def minus(self, other: "BootstrapScores", metric: str) -> Floats:
         """Return resampled differences of the same rows and, if possible, seeds, ``[resample]``."""
         return self.side(metric).minus(other.side(metric))
 
-    def side(self, metric: str) -> "Side":
+    def side(self, metric: str) -> "PairedScores":
         """Take the scores apart for comparisons with many others."""
         rows, observed = self.rows_alone(metric), self.observed[metric]
         apart = self.values[metric] - rows[:, None]
-        return Side(rows, apart, _drawn(observed, self.shares), observed)
+        return PairedScores(rows, apart, _drawn(observed, self.shares), observed)
 
 
 @dataclass(frozen=True, eq=False)
-class Side:
+class PairedScores:
     """One candidate's resampled scores, in parts that are subtracted faster than scores.
 
     Candidates are compared in pairs, of which there are many more: what one side can compute once
@@ -99,7 +99,7 @@ class Side:
     drawn: Floats
     observed: Floats
 
-    def minus(self, other: "Side") -> Floats:
+    def minus(self, other: "PairedScores") -> Floats:
         """Return resampled differences of the same rows and, if possible, seeds, ``[resample]``."""
         rows = self.rows - other.rows
         if len(self.observed) != len(other.observed):
@@ -112,7 +112,7 @@ class Side:
         return _spread(rows, [_seed_part(drawn, observed, within)])
 
     @cached_property
-    def seed_part(self) -> "SeedPart":
+    def seed_part(self) -> "SeedVariance":
         """What whole seeds add to the resampled means."""
         return _seed_part(self.drawn, self.observed, self._within)
 
@@ -122,7 +122,7 @@ class Side:
 
 
 @dataclass(frozen=True, eq=False)
-class SeedPart:
+class SeedVariance:
     """What whole seeds add to the resampled means of one candidate.
 
     Attributes:
@@ -153,7 +153,7 @@ def _covariance(one: Floats, other: Floats) -> float:
     return float(np.vdot(one, other) / (resamples * max(1, seeds - 1)))
 
 
-def _seed_part(drawn: Floats, observed: Floats, within: float) -> SeedPart:
+def _seed_part(drawn: Floats, observed: Floats, within: float) -> SeedVariance:
     """Shrink the deviations of seeds by what is owed to the rows.
 
     The observed variance between seeds is that of whole seeds plus that of seed times rows; on
@@ -168,13 +168,13 @@ def _seed_part(drawn: Floats, observed: Floats, within: float) -> SeedPart:
     seeds = len(observed)
     between = float(observed.var(ddof=1)) if seeds > 1 else 0.0
     if between == 0:
-        return SeedPart(np.zeros(len(drawn)), 0.0, seeds)
+        return SeedVariance(np.zeros(len(drawn)), 0.0, seeds)
     with_rows = max(0.0, within - between)
     shrink = (max(0.0, between - with_rows) / between) ** 0.5
-    return SeedPart(shrink * drawn, between / seeds, seeds)
+    return SeedVariance(shrink * drawn, between / seeds, seeds)
 
 
-def _spread(rows: Floats, parts: Sequence[SeedPart]) -> Floats:
+def _spread(rows: Floats, parts: Sequence[SeedVariance]) -> Floats:
     """Add up independent parts, as wide as variances of few seeds demand."""
     from_seeds = [(part.variance, part.seeds) for part in parts if part.variance > 0]
     if not from_seeds:
@@ -217,7 +217,7 @@ def sampling_units(groups: Units, seed: int = 0) -> Units:
     return places[numbers]
 
 
-def in_units(counts: Counts, units: Units) -> Counts:
+def sum_by_unit(counts: Counts, units: Units) -> Counts:
     """Add up the rows of each unit: ``[seed, row, count]`` to ``[seed, unit, count]``."""
     size, (seeds, rows, kinds) = int(units.max(initial=-1)) + 1, counts.shape
     columns = counts.transpose(0, 2, 1).reshape(seeds * kinds, rows)
@@ -226,8 +226,8 @@ def in_units(counts: Counts, units: Units) -> Counts:
 
 
 def bootstrap(
-    evidence: Mapping[Key, Evidence], resamples: int = RESAMPLES, seed: int = 0
-) -> dict[Key, Draws]:
+    evidence: Mapping[Key, SampleCounts], resamples: int = RESAMPLES, seed: int = 0
+) -> dict[Key, BootstrapScores]:
     """Score every resample of every candidate; all have the same units.
 
     Args:
@@ -244,7 +244,7 @@ def bootstrap(
     shares = {n: _seed_shares(n, resamples, seed) for n in {len(e.test) for e in evidence.values()}}
     once = [np.ones((1, units), dtype=np.float32) for units in (tested, elsewhere)]
     return {
-        key: Draws(
+        key: BootstrapScores(
             values={n: np.concatenate([p[n] for p in pieces]) for n in pieces[0]},
             observed={n: values[0] for n, values in _scores(evidence[key], *once).items()},
             shares=shares[len(evidence[key].test)],
@@ -253,7 +253,7 @@ def bootstrap(
     }
 
 
-def _scores(own: Evidence, tested: Counts, others: Counts) -> dict[str, Floats]:
+def _scores(own: SampleCounts, tested: Counts, others: Counts) -> dict[str, Floats]:
     """Score weighted rows: metric -> ``[resample, seed]``."""
     test = _sums(tested, own.test)
     values = {name: SCORES[name](test) for name in HEADLINES}

@@ -32,7 +32,7 @@ def epoch_scores(targets: Targets, probabilities: Probabilities) -> Scores:
     }
 
 
-class EpochChoice:
+class EpochSelector:
     """The one-standard-error rule (Breiman et al. 1984, section 3.4.3), epoch by epoch.
 
     A small validation part cannot tell neighbouring epochs apart, and taking the highest score
@@ -57,17 +57,17 @@ class EpochChoice:
 class Patience:
     """Ends a training after so many looks in a row without a higher headline score."""
 
-    def __init__(self, looks: int) -> None:
+    def __init__(self, num_evaluations: int) -> None:
         """Begin.
 
         Args:
             looks: 0: it never ends.
         """
-        self._looks = looks
+        self._looks = num_evaluations
         self._highest = -1.0
         self._in_vain = 0
 
-    def is_over(self, scores: Scores) -> bool:
+    def should_stop(self, scores: Scores) -> bool:
         """Whether the training ends with the look that gave these scores."""
         score = scores.get("headline") or 0.0
         self._in_vain = 0 if score > self._highest else self._in_vain + 1

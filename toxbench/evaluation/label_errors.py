@@ -19,7 +19,7 @@ Candidates = Mapping[str, Probabilities]  # name -> [seed, row, label] of the sa
 
 
 @dataclass(frozen=True)
-class Missed:
+class HardRow:
     """A row that every candidate gets wrong.
 
     Attributes:
@@ -51,7 +51,7 @@ class Disagreement:
 
 
 @dataclass(frozen=True)
-class Suspect:
+class LabelIssue:
     """A label of a row that candidates confidently contradict.
 
     Attributes:
@@ -72,7 +72,7 @@ class Suspect:
         return self.probability if self.given else 1 - self.probability
 
 
-def missed_by_all(targets: Targets, candidates: Candidates) -> list[Missed]:
+def missed_by_all(targets: Targets, candidates: Candidates) -> list[HardRow]:
     """Find the rows in which every candidate has a label wrong, the highest loss first.
 
     Args:
@@ -84,7 +84,7 @@ def missed_by_all(targets: Targets, candidates: Candidates) -> list[Missed]:
     votes = wrong.sum(axis=0)  # [row, label]
     rows = np.flatnonzero(wrong.any(axis=2).all(axis=0))
     return [
-        Missed(
+        HardRow(
             row=row,
             absent=_counts(votes[row] * (targets[row] == 1)),
             added=_counts(votes[row] * (targets[row] == 0)),
@@ -115,30 +115,30 @@ def disagreements(candidates: Candidates) -> list[Disagreement]:
     ]
 
 
-def suspects(targets: Targets, probabilities: Floats) -> list[Suspect]:
+def find_label_issues(targets: Targets, probabilities: Floats) -> list[LabelIssue]:
     """Find likely label errors by confident learning, the least self-confident first.
 
     A label's threshold for "has it" is the mean probability of it among the rows that have it, and
     for "has it not" likewise (Northcutt, Jiang and Chuang 2021, doi:10.1613/jair.1.12125, eq. 2).
     An entry is suspect where the other side is the likelier one and reaches its threshold (eq. 1).
     That is ``find_label_issues(filter_by="confident_learning")`` of cleanlab 2.9, label by label,
-    but for the labels that `is_judged` leaves out.
+    but for the labels that `can_judge` leaves out.
 
     Args:
         targets: 0/1, ``[row, label]``.
         probabilities: `mean_probabilities`, ``[row, label]``.
     """
-    judged = np.flatnonzero(is_judged(targets, probabilities)).tolist()
+    judged = np.flatnonzero(can_judge(targets, probabilities)).tolist()
     found = [
-        Suspect(row, label, bool(targets[row, label]), float(probabilities[row, label]))
+        LabelIssue(row, label, bool(targets[row, label]), float(probabilities[row, label]))
         for label in judged
         for row in _contradicted(targets[:, label] == 1, probabilities[:, label])
     ]
     return sorted(found, key=lambda suspect: (suspect.self_confidence, suspect.row, suspect.label))
 
 
-def is_judged(targets: Targets, probabilities: Floats) -> npt.NDArray[np.bool_]:
-    """Say of each label whether its errors can be told, ``[label]``; arguments as in `suspects`.
+def can_judge(targets: Targets, probabilities: Floats) -> npt.NDArray[np.bool_]:
+    """Return whether errors of each label can be judged, ``[label]``; see `find_label_issues`.
 
     It takes `FEWEST` rows with it and as many without, of which candidates predict some and not
     others: who never predicts a label contradicts whoever gave it, knowing nothing.

@@ -7,7 +7,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from toxbench.evaluation.bootstrap import Draws, interval
+from toxbench.evaluation.bootstrap import BootstrapScores, interval
 from toxbench.util.arrays import Floats
 
 ALPHA = 0.05
@@ -46,7 +46,7 @@ class Difference:
 
 
 def compare_all(
-    draws: Mapping[str, Draws], means: Mapping[str, float], metric: str
+    draws: Mapping[str, BootstrapScores], means: Mapping[str, float], metric: str
 ) -> list[Difference]:
     """Compare every pair on one metric, in the order of ``draws``.
 

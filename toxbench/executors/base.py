@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from toxbench.util.signals import Interruption
+from toxbench.util.signals import StopSource
 
 if TYPE_CHECKING:
     from toxbench.plugin.registry import Registry
@@ -17,7 +17,7 @@ POLL_SECONDS = 0.5  # after which tasks are asked again whether there is somethi
 
 
 @dataclass(frozen=True)
-class Fault:
+class TaskError:
     """Why a task has no result.
 
     Attributes:
@@ -31,14 +31,14 @@ class Fault:
     trace: str = ""
 
     @classmethod
-    def of(cls, error: BaseException) -> "Fault":
+    def of(cls, error: BaseException) -> "TaskError":
         """Describe an error so that it can be sent to another process."""
         reason = " ".join(str(error).split()) or "no message"
         return cls(type(error).__name__, reason, "".join(traceback.format_exception(error)))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class TaskSpec:
     """A task as plain values. A plugin's own objects need not be pickled: they are found by name.
 
     Attributes:
@@ -66,15 +66,15 @@ class Task(Protocol):
     """One thing to compute."""
 
     @property
-    def job(self) -> Job:
+    def job(self) -> TaskSpec:
         """Describe it to another process."""
 
 
-class Station(Protocol):
+class TaskRunner(Protocol):
     """Computes one task at a time; what tasks share is prepared once."""
 
     def compute(self, task: Any, tell: Callable[[object], None]) -> object:
-        """Return the result, or a `Fault`; ``tell`` hears of whatever happens on the way.
+        """Return the result, or a `TaskError`; ``tell`` hears of whatever happens on the way.
 
         Raises:
             StorageError: the disk fails every task alike.
@@ -83,7 +83,7 @@ class Station(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setup:
+class RunnerConfig:
     """What a process that computes tasks needs once: plain values.
 
     Attributes:
@@ -92,7 +92,7 @@ class Setup:
 
     writes: Path | None = None
 
-    def station(self, interruption: Interruption) -> Station:
+    def station(self, interruption: StopSource) -> TaskRunner:
         """Make what computes, in the process that computes.
 
         Args:
@@ -101,26 +101,26 @@ class Setup:
         raise NotImplementedError
 
 
-class Listener(Protocol):
+class TaskCallbacks(Protocol):
     """Hears of tasks while they are computed, in whatever process."""
 
     def started(self, task: Any) -> None:
         """A task begins."""
 
-    def heard(self, task: Any, report: Any) -> bool:
+    def on_progress(self, task: Any, report: Any) -> bool:
         """Hear what a task tells; where False is returned, it is ended and not heard of again."""
 
     def done(self, task: Any, result: Any) -> None:
         """A task has its result."""
 
-    def failed(self, task: Any, fault: Fault) -> None:
+    def failed(self, task: Any, fault: TaskError) -> None:
         """A task has none."""
 
 
 class Executor(Protocol):
     """Computes tasks somewhere. What they give is the same wherever that is."""
 
-    def compute(self, setup: Setup, tasks: Tasks, listener: Listener) -> None:
+    def compute(self, setup: RunnerConfig, tasks: Tasks, listener: TaskCallbacks) -> None:
         """Compute tasks to the last; all is heard, and stored, in this process.
 
         A task that raises, hangs or takes its process with it loses itself only.

@@ -8,16 +8,23 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import Any, cast
 
-from toxbench.executors.base import POLL_SECONDS, Fault, Listener, Setup, Task, Tasks
-from toxbench.executors.worker import Told, WorkerProcess
-from toxbench.util.signals import BySignal
+from toxbench.executors.base import (
+    POLL_SECONDS,
+    RunnerConfig,
+    Task,
+    TaskCallbacks,
+    TaskError,
+    Tasks,
+)
+from toxbench.executors.worker import Progress, WorkerProcess
+from toxbench.util.signals import SignalStop
 
 _END = object()
 _SECONDS_TO_LEAVE = 9.0  # who sends SIGTERM often sends SIGKILL ten seconds later
 
 
 @dataclass(frozen=True)
-class Local:
+class LocalExecutor:
     """The executor of this machine.
 
     A worker that dies, or takes too long, loses the task that it was at, and another takes its
@@ -32,7 +39,7 @@ class Local:
     environs: Sequence[Mapping[str, str]]
     seconds: float | None = None
 
-    def compute(self, setup: Setup, tasks: Tasks, listener: Listener) -> None:
+    def compute(self, setup: RunnerConfig, tasks: Tasks, listener: TaskCallbacks) -> None:
         """Compute tasks in worker processes; see `Executor`."""
         with ExitStack() as running:
             pool = _Pool(self, setup, running)
@@ -40,7 +47,7 @@ class Local:
                 _serve(pool, tasks, listener)
 
 
-def _serve(pool: "_Pool", tasks: Tasks, listener: Listener) -> None:
+def _serve(pool: "_Pool", tasks: Tasks, listener: TaskCallbacks) -> None:
     while True:
         wanted = pool.fill(tasks, listener)
         if pool.busy:
@@ -55,14 +62,14 @@ def _serve(pool: "_Pool", tasks: Tasks, listener: Listener) -> None:
 class _Pool:
     """The workers, by their places."""
 
-    def __init__(self, terms: Local, setup: Setup, running: ExitStack) -> None:
+    def __init__(self, terms: LocalExecutor, setup: RunnerConfig, running: ExitStack) -> None:
         self.busy: dict[int, Task] = {}
         self._terms = terms
         self._setup = setup
         self._running = running
         self._workers: dict[int, WorkerProcess] = {}
 
-    def fill(self, tasks: Tasks, listener: Listener) -> object:
+    def fill(self, tasks: Tasks, listener: TaskCallbacks) -> object:
         """Begin tasks while there are some and places; return None where one may come later."""
         while len(self.busy) < len(self._terms.environs):
             task = next(tasks, _END)
@@ -86,23 +93,23 @@ class _Pool:
             if worker.connection in said or worker.is_late:
                 yield place
 
-    def hear(self, place: int, listener: Listener) -> None:
+    def hear(self, place: int, listener: TaskCallbacks) -> None:
         """Take one message of a worker."""
         worker, task = self._workers[place], self.busy[place]
-        heard = worker.hear()
-        if heard is None:
+        on_progress = worker.hear()
+        if on_progress is None:
             return
-        if isinstance(heard, Told):
-            if not listener.heard(task, heard.report):
+        if isinstance(on_progress, Progress):
+            if not listener.on_progress(task, on_progress.report):
                 self._end(place)
             return
         del self.busy[place]
         if worker.is_dead:
             self._end(place)
-        if isinstance(heard, Fault):
-            listener.failed(task, heard)
+        if isinstance(on_progress, TaskError):
+            listener.failed(task, on_progress)
         else:
-            listener.done(task, heard.value)
+            listener.done(task, on_progress.value)
 
     @contextmanager
     def leaving(self) -> Iterator[None]:
@@ -150,25 +157,25 @@ class _Pool:
             worker.end()
 
 
-class Here:
+class InProcessExecutor:
     """The executor for little work: it starts no process."""
 
-    def compute(self, setup: Setup, tasks: Tasks, listener: Listener) -> None:
+    def compute(self, setup: RunnerConfig, tasks: Tasks, listener: TaskCallbacks) -> None:
         """Compute tasks one after the other; see `Executor`."""
-        station = setup.station(BySignal())
+        station = setup.station(SignalStop())
         for task in tasks:
             if task is None:
                 time.sleep(POLL_SECONDS)
                 continue
             listener.started(task)
-            ear = _Ear(task, listener)
+            ear = _ProgressGuard(task, listener)
             try:
                 found = station.compute(task, ear.tell)
             except _StoppedError:
                 if ear.error is not None:
                     raise ear.error from None
                 continue
-            if isinstance(found, Fault):
+            if isinstance(found, TaskError):
                 listener.failed(task, found)
             else:
                 listener.done(task, found)
@@ -178,17 +185,17 @@ class _StoppedError(BaseException):
     """The task goes on no further. No task takes this for an error of its own."""
 
 
-class _Ear:
+class _ProgressGuard:
     """Passes on what a task tells, and ends it where it should or must."""
 
-    def __init__(self, task: Any, listener: Listener) -> None:
+    def __init__(self, task: Any, listener: TaskCallbacks) -> None:
         self.error: Exception | None = None  # the listener's, not the task's
         self._task = task
         self._listener = listener
 
     def tell(self, report: object) -> None:
         try:
-            goes_on = self._listener.heard(self._task, report)
+            goes_on = self._listener.on_progress(self._task, report)
         except Exception as error:
             self.error = error
             raise _StoppedError from error

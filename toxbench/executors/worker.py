@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 from toxbench.errors import StorageError, ToxbenchError
-from toxbench.executors.base import Fault, Job, Setup
+from toxbench.executors.base import RunnerConfig, TaskError, TaskSpec
 from toxbench.executors.spawn import end_child, leave_with_parent, start_child
 from toxbench.plugin.registry import Registry
-from toxbench.util.signals import Asked, Stopped
+from toxbench.util.signals import ShouldStop, StopRequested
 from toxbench.util.text import duration
 
 
@@ -21,14 +21,14 @@ class Ready:
 
 
 @dataclass(frozen=True)
-class Broken:
+class FatalError:
     """No task can be computed any more: the disk fails."""
 
     message: str
 
 
 @dataclass(frozen=True)
-class Told:
+class Progress:
     """What a task says while it is computed."""
 
     report: object
@@ -42,11 +42,11 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Leave:
+class StopRequest:
     """The worker is to keep how far its job is, and to end."""
 
 
-Heard = Told | Result | Fault
+Heard = Progress | Result | TaskError
 WORKER_DIED, CELL_TIMEOUT = PROCESS_ENDED = ("WorkerDied", "CellTimeout")  # kinds of faults
 
 
@@ -55,8 +55,8 @@ class WorkerProcess:
 
     def __init__(
         self,
-        setup: Setup,
-        job: Job,
+        setup: RunnerConfig,
+        job: TaskSpec,
         environ: Mapping[str, str],
         seconds: float | None,
         output: int = 2,
@@ -87,11 +87,11 @@ class WorkerProcess:
         """Whether its job takes longer than it may."""
         return time.monotonic() >= self.deadline
 
-    def can_take(self, job: Job) -> bool:
+    def can_take(self, job: TaskSpec) -> bool:
         """Whether it lives, and loaded what the job needs and nothing else."""
         return not self.is_dead and job.plugin == self._job.plugin
 
-    def take(self, job: Job) -> None:
+    def take(self, job: TaskSpec) -> None:
         """Give it another job to compute."""
         self._job = job
         if self._seconds is not None:
@@ -106,13 +106,13 @@ class WorkerProcess:
             StorageError: the worker cannot go on, and no other could.
         """
         message = self._message()
-        if isinstance(message, Broken):
+        if isinstance(message, FatalError):
             raise StorageError(message.message)
         if isinstance(message, Ready):
             self._send(self._setup)
             self.take(self._job)
             return None
-        if not isinstance(message, Told):
+        if not isinstance(message, Progress):
             self.deadline = float("inf")
         return message
 
@@ -123,7 +123,7 @@ class WorkerProcess:
 
     def ask_to_leave(self) -> None:
         """Ask it to keep how far its job is, and to end."""
-        self._send(Leave())
+        self._send(StopRequest())
 
     def wait(self, deadline: float) -> None:
         """Wait until it has ended, or until a time; what it says is not heard."""
@@ -136,17 +136,17 @@ class WorkerProcess:
         self.is_dead = True
         end_child(self._process, self.connection)
 
-    def _message(self) -> Ready | Broken | Heard:
+    def _message(self) -> Ready | FatalError | Heard:
         try:
             if self.connection.poll():
-                message: Ready | Broken | Heard = self.connection.recv()
+                message: Ready | FatalError | Heard = self.connection.recv()
                 return message
         except (EOFError, ConnectionResetError):
             self.is_dead = True
-            return Fault(WORKER_DIED, self._death())
+            return TaskError(WORKER_DIED, self._death())
         self.is_dead = True  # it is late: nothing was heard, and nothing will be
         allowed = duration(self._seconds or 0)
-        return Fault(CELL_TIMEOUT, f"not done within {allowed} (--cell-timeout)")
+        return TaskError(CELL_TIMEOUT, f"not done within {allowed} (--cell-timeout)")
 
     def _send(self, value: object) -> None:
         # A worker that has died is heard of when its report is read: the connection is at its end.
@@ -170,10 +170,10 @@ def main(descriptor: int) -> None:
     leave_with_parent()
     with Connection(descriptor) as connection:
         connection.send(Ready())
-        setup: Setup = connection.recv()
+        setup: RunnerConfig = connection.recv()
         worker = _Worker(connection, setup)
-        with suppress(EOFError, Stopped):
-            while isinstance(job := connection.recv(), Job):
+        with suppress(EOFError, StopRequested):
+            while isinstance(job := connection.recv(), TaskSpec):
                 connection.send(worker.serve(job))
 
 
@@ -184,29 +184,31 @@ class _ByConnection:
         self._connection = connection
 
     @contextmanager
-    def listening(self) -> Iterator[Asked]:
+    def listening(self) -> Iterator[ShouldStop]:
         """Yield what tells whether something was said."""
         yield self._connection.poll
 
 
 class _Worker:
-    def __init__(self, connection: Connection, setup: Setup) -> None:
+    def __init__(self, connection: Connection, setup: RunnerConfig) -> None:
         self._connection = connection
         self._station = setup.station(_ByConnection(connection))
         self._registry: Registry | None = None
 
-    def serve(self, job: Job) -> Result | Fault | Broken:
+    def serve(self, job: TaskSpec) -> Result | TaskError | FatalError:
         """Compute a job; return how it went."""
         try:
             task = job.task(self._own(job))
-            found = self._station.compute(task, lambda report: self._connection.send(Told(report)))
+            found = self._station.compute(
+                task, lambda report: self._connection.send(Progress(report))
+            )
         except StorageError as error:
-            return Broken(str(error))
+            return FatalError(str(error))
         except ToxbenchError as error:
-            return Fault.of(error)
-        return found if isinstance(found, Fault) else Result(found)
+            return TaskError.of(error)
+        return found if isinstance(found, TaskError) else Result(found)
 
-    def _own(self, job: Job) -> Registry:
+    def _own(self, job: TaskSpec) -> Registry:
         """What toxbench brings, and the one plugin whose tasks are computed here."""
         if self._registry is None:
             self._registry = Registry.discover([] if job.plugin is None else [job.plugin])

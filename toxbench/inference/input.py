@@ -98,8 +98,8 @@ def lines_of(stream: BinaryIO, columns: ColumnSettings) -> Iterator[Block]:
     Raises:
         DataError: a line is not in the encoding of ``columns``.
     """
-    numbered = enumerate(stream, start=1)
-    for some in iter(lambda: list(islice(numbered, _ROWS_AT_ONCE)), []):
+    group_ids = enumerate(stream, start=1)
+    for some in iter(lambda: list(islice(group_ids, _ROWS_AT_ONCE)), []):
         decoded = [(str(number), _decoded(line, number, columns)) for number, line in some]
         kept = [(number, text) for number, text in decoded if text.strip()]
         if kept:

@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from toxbench.errors import StorageError
 from toxbench.evaluation.bootstrap import (
-    Draws,
-    Evidence,
+    BootstrapScores,
+    SampleCounts,
     Uncertainty,
     bootstrap,
     measure_uncertainty,
@@ -19,15 +19,15 @@ from toxbench.evaluation.definitions import GLOBAL, HALF, PER_LABEL
 from toxbench.evaluation.row_counts import HEADLINES, SCORES
 from toxbench.evaluation.significance import Difference, compare_all, tiers
 from toxbench.leaderboard.cache import keep, made_of, read_kept
-from toxbench.leaderboard.pool import Cell, Pool, Pooled
+from toxbench.leaderboard.pool import Cell, FoldPooler, PooledScores
 from toxbench.leaderboard.rows import (
     Leaderboard,
     Row,
     Sampling,
     Statistic,
-    build_leaderboard,
     ranked,
     statistic,
+    summarize_cells,
 )
 from toxbench.records import PARTS, CellRecord, FailureRecord, Part
 from toxbench.store.cells import CellStore, ProtocolRecord
@@ -35,7 +35,7 @@ from toxbench.store.rows import StoredRows
 from toxbench.util.arrays import Floats
 
 
-def what_differs(one: ProtocolRecord, other: ProtocolRecord) -> list[str]:
+def diff_protocols(one: ProtocolRecord, other: ProtocolRecord) -> list[str]:
     """Name what makes two protocols different, in words."""
     found: list[str] = []
     if one.data_fingerprint != other.data_fingerprint:
@@ -53,21 +53,21 @@ def what_differs(one: ProtocolRecord, other: ProtocolRecord) -> list[str]:
     return found
 
 
-def refuse_another(one: ProtocolRecord, other: ProtocolRecord, folder: Path) -> None:
+def check_same_protocol(one: ProtocolRecord, other: ProtocolRecord, folder: Path) -> None:
     """Refuse results that another protocol measured.
 
     Raises:
         StorageError: naming what differs.
     """
     if one.fingerprint != other.fingerprint:
-        differing = ", ".join(what_differs(one, other)) or "the fingerprint"
+        differing = ", ".join(diff_protocols(one, other)) or "the fingerprint"
         raise StorageError(
             f"{folder} was measured with another protocol: different are {differing}; scores of "
             "two yardsticks are not compared"
         )
 
 
-def refuse_unfitting(protocol: ProtocolRecord, rows: StoredRows, folder: Path) -> None:
+def check_rows_match(protocol: ProtocolRecord, rows: StoredRows, folder: Path) -> None:
     """Refuse a protocol whose table is another than the stored rows are of.
 
     Raises:
@@ -86,7 +86,7 @@ def refuse_unfitting(protocol: ProtocolRecord, rows: StoredRows, folder: Path) -
         )
 
 
-def refuse_misshapen(
+def check_cell_shape(
     protocol: ProtocolRecord, record: CellRecord, tensors: Mapping[Part, npt.NDArray[np.float32]]
 ) -> None:
     """Refuse a cell of this protocol whose probabilities are of other rows or labels.
@@ -116,7 +116,7 @@ def _split(protocol: ProtocolRecord) -> str:
 
 SEEDS_NEEDED = 5  # fewer are exploratory: nobody is ranked by them
 SUFFIXES = {GLOBAL: "_global", PER_LABEL: "_per_label"}
-Pools = Mapping[str, Pooled]  # thresholds rule -> counts
+Pools = Mapping[str, PooledScores]  # thresholds rule -> counts
 
 
 def load_leaderboard(*stores: CellStore, rule: str = HALF, metric: str = "micro_f1") -> Leaderboard:
@@ -148,7 +148,7 @@ def load_leaderboard(*stores: CellStore, rule: str = HALF, metric: str = "micro_
 
 def _computed(stores: Sequence[CellStore], rule: str, metric: str) -> Leaderboard:
     failures = load_failures(*stores)
-    return make_leaderboard(*load_cells(*stores), rule, metric, failures)
+    return build_leaderboard(*load_cells(*stores), rule, metric, failures)
 
 
 def load_failures(*stores: CellStore) -> list[FailureRecord]:
@@ -170,16 +170,16 @@ def load_cells(*stores: CellStore) -> tuple[ProtocolRecord, StoredRows, list[Cel
     """
     protocol = stores[0].protocol()
     for other in stores[1:]:
-        refuse_another(protocol, other.protocol(), other.folder)
+        check_same_protocol(protocol, other.protocol(), other.folder)
     rows = stores[0].rows()
-    refuse_unfitting(protocol, rows, stores[0].folder)
+    check_rows_match(protocol, rows, stores[0].folder)
     cells = {record.key: (record, tensors) for s in stores for record, tensors in s.cells()}
     for record, tensors in cells.values():
-        refuse_misshapen(protocol, record, tensors)
+        check_cell_shape(protocol, record, tensors)
     return protocol, rows, list(cells.values())
 
 
-def make_leaderboard(
+def build_leaderboard(
     protocol: ProtocolRecord,
     rows: StoredRows,
     cells: Sequence[Cell],
@@ -200,10 +200,10 @@ def make_leaderboard(
     Raises:
         StorageError: a cell was measured with another protocol.
     """
-    board = build_leaderboard(protocol, (record for record, _ in cells), rule, metric, failures)
+    board = summarize_cells(protocol, (record for record, _ in cells), rule, metric, failures)
     if not board.rows:
         return board
-    pool = Pool(protocol, rows)
+    pool = FoldPooler(protocol, rows)
     # Each candidate's own first: every row would have to look through all cells otherwise.
     own: dict[tuple[str, str], list[Cell]] = {}
     for cell in cells:
@@ -226,11 +226,11 @@ def make_leaderboard(
     )
 
 
-def _evidence(pooled: Mapping[str, Pools], rule: str) -> dict[tuple[str, str], Evidence]:
+def _evidence(pooled: Mapping[str, Pools], rule: str) -> dict[tuple[str, str], SampleCounts]:
     """Return candidate and thresholds rule -> what is resampled; gaps are shown at one rule."""
     at_rule = {(name, rule): pools[rule].evidence for name, pools in pooled.items()}
     others = {
-        (name, GLOBAL): Evidence(pools[GLOBAL].evidence.test)
+        (name, GLOBAL): SampleCounts(pools[GLOBAL].evidence.test)
         for name, pools in pooled.items()
         if rule != GLOBAL and GLOBAL in pools
     }
@@ -245,7 +245,7 @@ def of_row(row: Row, cells: Sequence[Cell], folds: int) -> list[Cell]:
 
 
 def _with_uncertainty(
-    row: Row, pools: Pools, draws: Mapping[tuple[str, str], Draws], rule: str
+    row: Row, pools: Pools, draws: Mapping[tuple[str, str], BootstrapScores], rule: str
 ) -> Row:
     """Take the headline scores from all folds of a seed together, and say how sure they are."""
     own = pools[rule]
@@ -265,7 +265,7 @@ def _with_uncertainty(
     return replace(row, values={**row.values, **values}, uncertainty=sure)
 
 
-def _sure(pooled: Pooled, draws: Draws, suffix: str = "") -> dict[str, Uncertainty]:
+def _sure(pooled: PooledScores, draws: BootstrapScores, suffix: str = "") -> dict[str, Uncertainty]:
     return {
         f"{name}{suffix}": measure_uncertainty(
             draws.scores(name).clip(0, 1),  # few seeds may spread them further than they can be
@@ -278,7 +278,7 @@ def _sure(pooled: Pooled, draws: Draws, suffix: str = "") -> dict[str, Uncertain
     }
 
 
-def _sure_gaps(pooled: Pooled, draws: Draws) -> dict[str, Uncertainty]:
+def _sure_gaps(pooled: PooledScores, draws: BootstrapScores) -> dict[str, Uncertainty]:
     return {
         gap: measure_uncertainty(
             draws.scores(gap).clip(-1, 1),
@@ -290,7 +290,7 @@ def _sure_gaps(pooled: Pooled, draws: Draws) -> dict[str, Uncertainty]:
     }
 
 
-def _without_groups(pooled: Pooled, name: str) -> Floats | None:
+def _without_groups(pooled: PooledScores, name: str) -> Floats | None:
     """Return the mean score without each group, ``[group]``; None where groups are many."""
     if pooled.groups is None or pooled.groups.shape[1] < 2:
         return None
@@ -299,7 +299,7 @@ def _without_groups(pooled: Pooled, name: str) -> Floats | None:
     return np.asarray(SCORES[name](rest).mean(axis=0))
 
 
-def _compare(rows: Sequence[Row], draws: Mapping[str, Draws]) -> tuple[Difference, ...]:
+def _compare(rows: Sequence[Row], draws: Mapping[str, BootstrapScores]) -> tuple[Difference, ...]:
     own = {row.name: draws[row.name] for row in rows}
     found: list[Difference] = []
     for metric in HEADLINES:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from toxbench.evaluation.bootstrap import Evidence, in_units, sampling_units
+from toxbench.evaluation.bootstrap import SampleCounts, sampling_units, sum_by_unit
 from toxbench.evaluation.row_counts import COUNTS, SCORES, row_counts
 from toxbench.evaluation.thresholds import choose_thresholds, predict
 from toxbench.records import CellRecord, Part
@@ -20,7 +20,7 @@ Thresholds = dict[str, tuple[float, ...]]
 
 
 @dataclass(frozen=True, eq=False)
-class Pooled:
+class PooledScores:
     """What one candidate's predictions count to, for one thresholds rule.
 
     Attributes:
@@ -32,14 +32,14 @@ class Pooled:
             many enough to be resampled.
     """
 
-    evidence: Evidence
+    evidence: SampleCounts
     test: Mapping[str, Floats]
     train: Mapping[str, Floats]
     folds: Mapping[str, Floats]
     groups: Counts | None
 
 
-class Pool:
+class FoldPooler:
     """Puts the cells of one protocol together."""
 
     def __init__(self, protocol: ProtocolRecord, rows: StoredRows) -> None:
@@ -63,7 +63,7 @@ class Pool:
         """What each tested row is resampled with, ``[row]``."""
         return self._units
 
-    def pool(self, cells: Sequence[Cell]) -> dict[str, Pooled]:
+    def pool(self, cells: Sequence[Cell]) -> dict[str, PooledScores]:
         """Put one candidate's cells together.
 
         Args:
@@ -95,7 +95,7 @@ class Pool:
 
     def _pooled(
         self, by_seed: Sequence[Sequence[Cell]], chosen: Sequence[Sequence[Thresholds]], rule: str
-    ) -> Pooled:
+    ) -> PooledScores:
         test = np.zeros((len(by_seed), len(self._tested), len(COUNTS)), dtype=np.float32)
         train = np.zeros((len(by_seed), len(self._targets), len(COUNTS)), dtype=np.float32)
         ends = np.cumsum([len(rows) for rows in self._tests])
@@ -106,16 +106,16 @@ class Pool:
                 test[seed, place] = self._count(tested, tensors["test"], cut)
                 train[seed, trained] += self._count(trained, tensors["train"], cut)
         several = len(self._tests) > 1
-        return Pooled(
-            evidence=Evidence(
-                test=in_units(test, self._units),
-                train=in_units(train[:, self._tested], self._units) if several else None,
-                train_elsewhere=in_units(train[:, self._elsewhere], self._units_elsewhere),
+        return PooledScores(
+            evidence=SampleCounts(
+                test=sum_by_unit(test, self._units),
+                train=sum_by_unit(train[:, self._tested], self._units) if several else None,
+                train_elsewhere=sum_by_unit(train[:, self._elsewhere], self._units_elsewhere),
             ),
             test=_scores(test),
             train=_scores(train),
             folds=_fold_scores(np.split(test, ends[:-1], axis=1)),
-            groups=None if self.by_group else in_units(test, self._groups),
+            groups=None if self.by_group else sum_by_unit(test, self._groups),
         )
 
     def _count(

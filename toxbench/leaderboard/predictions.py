@@ -9,14 +9,14 @@ import numpy.typing as npt
 from toxbench.errors import StorageError
 from toxbench.leaderboard.build import load_cells, of_row
 from toxbench.leaderboard.pool import Cell
-from toxbench.leaderboard.rows import Row, build_leaderboard
+from toxbench.leaderboard.rows import Row, summarize_cells
 from toxbench.store.cells import CellStore, ProtocolRecord
 from toxbench.store.rows import StoredRows
 from toxbench.util.arrays import Targets
 
 
 @dataclass(frozen=True, eq=False)
-class Predicted:
+class TestPredictions:
     """The test rows of all folds, fold after fold.
 
     Attributes:
@@ -36,7 +36,7 @@ class Predicted:
     left_out: tuple[str, ...]
 
 
-def load_predicted(store: CellStore) -> Predicted:
+def load_test_predictions(store: CellStore) -> TestPredictions:
     """Read what the candidates that count said: backbones, or baselines where there are no others.
 
     One that predicts the same for every row is left out, too, unless all do.
@@ -46,7 +46,7 @@ def load_predicted(store: CellStore) -> Predicted:
             has a seed with every fold.
     """
     protocol, stored, cells = load_cells(store)
-    board = build_leaderboard(protocol, (record for record, _ in cells))
+    board = summarize_cells(protocol, (record for record, _ in cells))
     if not board.rows:
         raise no_candidate(store)
     counted = _that_count(board.rows)
@@ -67,15 +67,15 @@ def predicted_of(
     stored: StoredRows,
     cells: Sequence[Cell],
     left_out: tuple[str, ...] = (),
-) -> Predicted:
+) -> TestPredictions:
     """Put together what some candidates of a leaderboard said of every tested row."""
     rows = np.concatenate([np.array(fold.test, dtype=np.int64) for fold in protocol.folds])
-    return Predicted(
+    return TestPredictions(
         protocol=protocol,
         rows=rows,
         ids=tuple(stored.ids[row] for row in rows.tolist()),
         targets=stored.targets[rows],
-        candidates={row.name: _said(row, cells, len(protocol.folds)) for row in counted},
+        candidates={row.name: _stack_seeds(row, cells, len(protocol.folds)) for row in counted},
         left_out=left_out,
     )
 
@@ -85,7 +85,7 @@ def _that_count(rows: Sequence[Row]) -> list[Row]:
     return [row for row in backbones if not row.constant] or backbones
 
 
-def _said(row: Row, cells: Sequence[Cell], folds: int) -> npt.NDArray[np.float32]:
+def _stack_seeds(row: Row, cells: Sequence[Cell], folds: int) -> npt.NDArray[np.float32]:
     """Put a candidate's probabilities of test rows together: ``[seed, row, label]``."""
     by_seed: dict[int, list[npt.NDArray[np.float32]]] = {}
     for record, tensors in sorted(of_row(row, cells, folds), key=lambda cell: cell[0].key.fold):

@@ -8,7 +8,7 @@ from toxbench.errors import SettingsError, nearest
 from toxbench.evaluation.definitions import HALF, METRICS, RULES
 from toxbench.evaluation.metrics import measure
 from toxbench.evaluation.thresholds import choose_thresholds
-from toxbench.leaderboard.build import load_cells, load_failures, make_leaderboard
+from toxbench.leaderboard.build import build_leaderboard, load_cells, load_failures
 from toxbench.leaderboard.pool import Cell
 from toxbench.leaderboard.rows import Leaderboard
 from toxbench.records import PARTS
@@ -49,7 +49,7 @@ def rescore(
             f"--thresholds {rule}: there were no positive validation rows to choose them on for "
             f"{', '.join(lacking)}"
         )
-    return make_leaderboard(protocol, rows, cells, rule, metric, failures)
+    return build_leaderboard(protocol, rows, cells, rule, metric, failures)
 
 
 def _kept(protocol: ProtocolRecord, without: Sequence[str]) -> list[int]:

@@ -195,7 +195,7 @@ def columns(rule: str, metric: str = "micro_f1") -> dict[str, Value]:
     }
 
 
-def build_leaderboard(
+def summarize_cells(
     protocol: ProtocolRecord,
     cells: Iterable[CellRecord],
     rule: str = HALF,

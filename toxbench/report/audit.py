@@ -5,7 +5,7 @@ from itertools import islice
 from textwrap import wrap
 
 from toxbench.records import Audit
-from toxbench.util.text import printable
+from toxbench.util.text import escape_line
 
 _SHOWN = 10  # rows, texts or labels of one finding; the stored protocol holds all of them
 _WIDTH = 98
@@ -164,7 +164,7 @@ def _first(items: Iterable[str], count: int) -> Iterator[str]:
 
 
 def _laid_out(finding: Finding) -> Iterator[str]:
-    headline, *paragraphs = map(printable, finding)
+    headline, *paragraphs = map(escape_line, finding)
     yield headline
     for paragraph in paragraphs:
         yield from wrap(

@@ -10,7 +10,7 @@ from toxbench.leaderboard.rows import Leaderboard, Row
 from toxbench.plugin.contracts import Table
 from toxbench.records import CellRecord, FailureRecord, LabelScores
 from toxbench.settings import TrainSettings
-from toxbench.util.text import millions, printable
+from toxbench.util.text import escape_line, millions
 
 
 @dataclass(frozen=True)
@@ -308,7 +308,7 @@ def _label(label: str, cells: Sequence[CellRecord], number: int) -> Record:
         return mean_known(of(score) for score in scores if score.support)
 
     return {
-        "label": printable(label),
+        "label": escape_line(label),
         "test positives": sum(supports.values()),
         "precision": mean(lambda score: score.precision, at_half),
         "recall": mean(lambda score: score.recall, at_half),
@@ -347,8 +347,8 @@ def failures_table(candidate: Candidate) -> Table:
         {
             "fold": record.key.fold,
             "seed": record.key.seed,
-            "kind": printable(record.kind),
-            "reason": printable(record.reason),
+            "kind": escape_line(record.kind),
+            "reason": escape_line(record.reason),
             "when": record.finished,
         }
         for record in candidate.failures
@@ -378,7 +378,7 @@ def _table(
     keys: int = 1,
 ) -> Table:
     rows = tuple(tuple(_text(value) for value in record.values()) for record in records)
-    return Table(printable(title), tuple(headers), rows, tuple(notes), records, keys=keys)
+    return Table(escape_line(title), tuple(headers), rows, tuple(notes), records, keys=keys)
 
 
 def _text(value: Value) -> str:
@@ -386,7 +386,7 @@ def _text(value: Value) -> str:
         return "-"
     if isinstance(value, float):
         return f"{value:.3f}" if abs(value) >= 0.01 or value == 0 else f"{value:.3g}"
-    return printable(str(value))
+    return escape_line(str(value))
 
 
 def _listed(numbers: Iterable[int]) -> str:

@@ -8,15 +8,15 @@ import numpy as np
 
 from toxbench.evaluation.label_errors import (
     FEWEST,
+    can_judge,
     disagreements,
-    is_judged,
+    find_label_issues,
     mean_probabilities,
     missed_by_all,
-    suspects,
 )
-from toxbench.leaderboard.predictions import Predicted
+from toxbench.leaderboard.predictions import TestPredictions
 from toxbench.plugin.contracts import Table
-from toxbench.util.text import printable
+from toxbench.util.text import escape_line
 
 _TEXT_LENGTH = 120  # characters of a comment
 _WIDTH = 44  # of a cell, so that most tables fit a terminal
@@ -36,7 +36,7 @@ class Shown:
     texts: Sequence[str] | None = None
 
 
-def missed_table(predicted: Predicted, shown: Shown) -> Table:
+def missed_table(predicted: TestPredictions, shown: Shown) -> Table:
     """Return the rows that every candidate gets wrong, the surest mistakes first."""
     found = missed_by_all(predicted.targets, predicted.candidates)
     labels, count = _labels(predicted), len(predicted.candidates)
@@ -65,10 +65,10 @@ def missed_table(predicted: Predicted, shown: Shown) -> Table:
     )
 
 
-def disagreement_table(predicted: Predicted, shown: Shown) -> Table:
+def disagreement_table(predicted: TestPredictions, shown: Shown) -> Table:
     """Return the rows of which candidates predict different labels, the widest apart first."""
     labels = _labels(predicted)
-    said = {name: f"{printable(name)} says" for name in predicted.candidates}
+    said = {name: f"{escape_line(name)} says" for name in predicted.candidates}
     rows: list[tuple[int, Record]] = []
     for found in disagreements(predicted.candidates):
         record: Record = {"given": _listed(_given(predicted, found.row), labels)}
@@ -89,7 +89,7 @@ def disagreement_table(predicted: Predicted, shown: Shown) -> Table:
     )
 
 
-def suspect_table(predicted: Predicted, shown: Shown) -> Table:
+def suspect_table(predicted: TestPredictions, shown: Shown) -> Table:
     """Return the labels that candidates confidently contradict, the most suspect first."""
     probabilities = mean_probabilities(predicted.candidates)
     labels = _labels(predicted)
@@ -102,9 +102,9 @@ def suspect_table(predicted: Predicted, shown: Shown) -> Table:
                 "probability": found.probability,
             },
         )
-        for found in suspects(predicted.targets, probabilities)
+        for found in find_label_issues(predicted.targets, probabilities)
     ]
-    unjudged = np.flatnonzero(~is_judged(predicted.targets, probabilities)).tolist()
+    unjudged = np.flatnonzero(~can_judge(predicted.targets, probabilities)).tolist()
     left_out = (
         f"Not judged, with fewer than {FEWEST} rows with or without it, or never or always "
         f"predicted: {_listed(unjudged, labels)}.",
@@ -128,7 +128,7 @@ TABLES = {"missed": missed_table, "disagree": disagreement_table, "labels": susp
 
 
 def _table(
-    predicted: Predicted,
+    predicted: TestPredictions,
     shown: Shown,
     title: str,
     headers: tuple[str, ...],
@@ -139,7 +139,7 @@ def _table(
     records: list[Record] = []
     for row, record in found[: shown.limit]:
         text = {} if shown.texts is None else {"text": _short(shown.texts[predicted.rows[row]])}
-        records.append({"id": printable(predicted.ids[row]), **record, **text})
+        records.append({"id": escape_line(predicted.ids[row]), **record, **text})
     more = f", the first {len(records)} shown" if len(records) < len(found) else ""
     return Table(
         title=f"{title}: {len(found)}{more}; {len(predicted.rows)} rows were tested",
@@ -150,7 +150,7 @@ def _table(
     )
 
 
-def _counted(predicted: Predicted) -> str:
+def _counted(predicted: TestPredictions) -> str:
     """Say whose predictions these are."""
     seeds = {name: len(own) for name, own in predicted.candidates.items()}
     counted = [f"{name} ({n} {'seed' if n == 1 else 'seeds'})" for name, n in seeds.items()]
@@ -158,17 +158,17 @@ def _counted(predicted: Predicted) -> str:
     sample = (
         " Synthetic sample: these are no real comments." if predicted.protocol.synthetic else ""
     )
-    return printable(
+    return escape_line(
         f"Predictions at threshold 0.5, by the majority of seeds, of {', '.join(counted)}"
         f"{without}.{sample}"
     )
 
 
-def _labels(predicted: Predicted) -> list[str]:
-    return [printable(label) for label in predicted.protocol.labels]
+def _labels(predicted: TestPredictions) -> list[str]:
+    return [escape_line(label) for label in predicted.protocol.labels]
 
 
-def _given(predicted: Predicted, row: int) -> list[int]:
+def _given(predicted: TestPredictions, row: int) -> list[int]:
     labels: list[int] = np.flatnonzero(predicted.targets[row]).tolist()
     return labels
 
@@ -187,7 +187,7 @@ def _with_counts(votes: Mapping[int, int], names: Sequence[str], candidates: int
 
 
 def _short(text: str) -> str:
-    safe = printable(text)
+    safe = escape_line(text)
     return safe if len(safe) <= _TEXT_LENGTH else f"{safe[: _TEXT_LENGTH - 1]}…"
 
 

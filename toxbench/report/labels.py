@@ -6,7 +6,7 @@ from statistics import fmean
 from toxbench.leaderboard.rows import Leaderboard, Row
 from toxbench.plugin.contracts import Table
 from toxbench.store.cells import ProtocolRecord
-from toxbench.util.text import printable
+from toxbench.util.text import escape_line
 
 LabelColumns = dict[str, Sequence[int | float | None]]  # title -> value of each label
 _NO_POSITIVE = "A label without a positive test row has no score."
@@ -53,7 +53,7 @@ def label_tables(leaderboard: Leaderboard) -> list[Table]:
 def _by_label(
     protocol: ProtocolRecord, title: str, columns: LabelColumns, notes: tuple[str, ...]
 ) -> Table:
-    labels = [printable(label) for label in protocol.labels]
+    labels = [escape_line(label) for label in protocol.labels]
     values = list(zip(labels, *columns.values(), strict=True))
     headers = ("label", *columns)
     return Table(

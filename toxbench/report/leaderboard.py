@@ -8,9 +8,9 @@ from toxbench.evaluation.row_counts import HEADLINES
 from toxbench.evaluation.significance import Difference
 from toxbench.leaderboard.rows import Leaderboard, Row, Statistic
 from toxbench.plugin.contracts import Table
-from toxbench.report.notes import caveats, conclusions, notes, scored_labels, title
-from toxbench.report.verdicts import comparison_table, turned, verdict
-from toxbench.util.text import millions, printable
+from toxbench.report.notes import conclusions, limitations, notes, scored_labels, title
+from toxbench.report.verdicts import comparison_table, conclusion, reversed_difference
+from toxbench.util.text import escape_line, millions
 
 Record = dict[str, str | int | float | bool | None]
 
@@ -65,7 +65,7 @@ def _record(leaderboard: Leaderboard, rank: int, row: Row) -> Record:
         "kind": row.kind,
         "tuned": row.tuning is not None,
         "settings": row.difference,
-        "weights": printable(row.weights),
+        "weights": escape_line(row.weights),
         "stand_in": row.stand_in,
         "synthetic": leaderboard.protocol.synthetic,
         "thresholds": leaderboard.rule,
@@ -92,12 +92,12 @@ def _table(
     leaderboard: Leaderboard, title: str, columns: Sequence[Column], notes: Sequence[str]
 ) -> Table:
     return Table(
-        title=printable(title),
+        title=escape_line(title),
         headers=tuple(column.title for column in columns),
         rows=tuple(
-            tuple(printable(column.text(row)) for column in columns) for row in leaderboard.rows
+            tuple(escape_line(column.text(row)) for column in columns) for row in leaderboard.rows
         ),
-        notes=tuple(map(printable, notes)),
+        notes=tuple(map(escape_line, notes)),
         records=records(leaderboard),
         keys=1 + columns.index(_NAME),
         best=_best(leaderboard),
@@ -234,7 +234,7 @@ def comparison(leaderboard: Leaderboard, names: Sequence[str]) -> Table:
         SettingsError: there is no such candidate, or only one.
     """
     pairs = chosen_pairs(leaderboard, names)
-    return comparison_table(pairs, [*map(verdict, pairs), *caveats(leaderboard)])
+    return comparison_table(pairs, [*map(conclusion, pairs), *limitations(leaderboard)])
 
 
 def chosen_pairs(leaderboard: Leaderboard, names: Sequence[str]) -> list[Difference]:
@@ -250,4 +250,4 @@ def chosen_pairs(leaderboard: Leaderboard, names: Sequence[str]) -> list[Differe
         raise SettingsError("a comparison needs two candidates that the leaderboard has")
     place = {name: i for i, name in enumerate(wanted)}
     pairs = [d for d in leaderboard.differences if d.one in place and d.other in place]
-    return [d if place[d.one] < place[d.other] else turned(d) for d in pairs]
+    return [d if place[d.one] < place[d.other] else reversed_difference(d) for d in pairs]

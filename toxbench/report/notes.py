@@ -6,7 +6,7 @@ from toxbench.leaderboard.build import SEEDS_NEEDED
 from toxbench.leaderboard.rows import FailedCells, Leaderboard, Row
 from toxbench.records import TuningRecord
 from toxbench.report.audit import leak_note
-from toxbench.report.verdicts import METRICS, verdict
+from toxbench.report.verdicts import METRICS, conclusion
 
 
 def title(leaderboard: Leaderboard) -> str:
@@ -127,10 +127,10 @@ def conclusions(leaderboard: Leaderboard) -> list[str]:
     best = rows[0].name if rows else ""
     pairs = [d for d in leaderboard.differences if best in (d.one, d.other)]
     pairs.sort(key=lambda d: d.metric != metric)  # what ranks comes first
-    return [_tiers(rows, METRICS[metric]), *map(verdict, pairs)] if pairs else []
+    return [_tiers(rows, METRICS[metric]), *map(conclusion, pairs)] if pairs else []
 
 
-def caveats(leaderboard: Leaderboard) -> list[str]:
+def limitations(leaderboard: Leaderboard) -> list[str]:
     """Say what makes a comparison weaker than it looks."""
     sampling = leaderboard.sampling
     said = [EXPLORATORY] if is_exploratory(leaderboard) else []

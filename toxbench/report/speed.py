@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from toxbench.plugin.contracts import Table
 from toxbench.records import SpeedRecord, Spread
-from toxbench.util.text import millions, printable
+from toxbench.util.text import escape_line, millions
 
 Value = str | int | float | bool | None
 
@@ -14,8 +14,8 @@ def speed_table(records: Sequence[SpeedRecord]) -> Table:
     return Table(
         title="Speed",
         headers=tuple(title for title, _ in _COLUMNS),
-        rows=tuple(tuple(printable(text(record)) for _, text in _COLUMNS) for record in records),
-        notes=tuple(map(printable, _notes(records))),
+        rows=tuple(tuple(escape_line(text(record)) for _, text in _COLUMNS) for record in records),
+        notes=tuple(map(escape_line, _notes(records))),
         records=tuple(map(_flat, records)),
     )
 
@@ -29,7 +29,7 @@ def _flat(record: SpeedRecord) -> dict[str, Value]:
         elif name == "versions":
             flat |= {f"version_{package}": version for package, version in value.items()}
         else:
-            flat[name] = printable(value) if isinstance(value, str) else value
+            flat[name] = escape_line(value) if isinstance(value, str) else value
     return flat
 
 

@@ -16,7 +16,7 @@ from toxbench.plugin.contracts import Table
 from toxbench.records import TrialRecord, TunedSettings, TuningRecord
 from toxbench.report.palette import BLUE, GREY, RED
 from toxbench.settings import TrainSettings
-from toxbench.util.text import printable
+from toxbench.util.text import escape_line
 
 if TYPE_CHECKING:
     import optuna
@@ -244,7 +244,7 @@ def _last_score(record: TrialRecord) -> float:
 
 def _plain(text: str) -> str:
     """Keep matplotlib from reading a text as a formula, and control characters out of it."""
-    return printable(text).replace("$", r"\$")
+    return escape_line(text).replace("$", r"\$")
 
 
 def _svg(figure: "Figure") -> bytes:
@@ -293,7 +293,7 @@ def importance_table(study: str, trials: int, shares: Mapping[str, float]) -> Ta
         else "Too few complete trials with different scores to tell what mattered."
     )
     return Table(
-        title=f"What mattered in {printable(study)} ({trials} complete trials)",
+        title=f"What mattered in {escape_line(study)} ({trials} complete trials)",
         headers=("hyperparameter", "importance"),
         rows=tuple((name, f"{share:.3f}") for name, share in shares.items()),
         notes=(note,),

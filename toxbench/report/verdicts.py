@@ -5,14 +5,14 @@ from dataclasses import replace
 
 from toxbench.evaluation.significance import Difference
 from toxbench.plugin.contracts import Table
-from toxbench.util.text import printable
+from toxbench.util.text import escape_line
 
 METRICS = {"micro_f1": "micro-F1", "subset_accuracy": "subset accuracy"}
 
 
-def verdict(difference: Difference) -> str:
+def conclusion(difference: Difference) -> str:
     """Say whether two candidates can be told apart, the better one first."""
-    d = difference if difference.difference >= 0 else turned(difference)
+    d = difference if difference.difference >= 0 else reversed_difference(difference)
     metric = METRICS[d.metric]
     p = "< 0.001" if d.adjusted_p < 0.001 else f"= {d.adjusted_p:.3f}"
     numbers = (
@@ -27,7 +27,7 @@ def verdict(difference: Difference) -> str:
     )
 
 
-def turned(difference: Difference) -> Difference:
+def reversed_difference(difference: Difference) -> Difference:
     """Return the same difference the other way round."""
     return replace(
         difference,
@@ -50,16 +50,16 @@ def comparison_table(differences: Sequence[Difference], notes: Sequence[str]) ->
         ),
         rows=tuple(
             (
-                printable(d.one), printable(d.other), METRICS[d.metric], f"{d.difference:+.3f}",
+                escape_line(d.one), escape_line(d.other), METRICS[d.metric], f"{d.difference:+.3f}",
                 f"{d.low:+.3f} to {d.high:+.3f}", _p(d.p), _p(d.adjusted_p), f"{d.better:.2f}",
                 f"{d.detectable:.3f}",
             )
             for d in differences
         ),
-        notes=tuple(map(printable, notes)),
+        notes=tuple(map(escape_line, notes)),
         records=tuple(
             {
-                "first": printable(d.one), "second": printable(d.other), "metric": d.metric,
+                "first": escape_line(d.one), "second": escape_line(d.other), "metric": d.metric,
                 "difference": d.difference, "low": d.low, "high": d.high, "p": d.p,
                 "p_holm": d.adjusted_p, "first_better": d.better, "detectable": d.detectable,
                 "clear": d.is_clear,

@@ -14,14 +14,14 @@ from toxbench.benchmark.candidates import BackboneCandidate
 from toxbench.benchmark.cell import environment
 from toxbench.benchmark.estimate import body_parameters
 from toxbench.benchmark.plan import backbone_candidate
-from toxbench.benchmark.trainer_factory import Workbench
+from toxbench.benchmark.trainer_factory import TrainerFactory
 from toxbench.benchmark.validate import split_settings
-from toxbench.data.load import open_source
+from toxbench.data.load import load_dataset
 from toxbench.data.protocol import Split
-from toxbench.data.table import Comments
+from toxbench.data.table import TextDataset
 from toxbench.data.tokenization import Tokens
 from toxbench.errors import PluginError, SettingsError
-from toxbench.evaluation.early_stopping import EpochChoice, epoch_scores
+from toxbench.evaluation.early_stopping import EpochSelector, epoch_scores
 from toxbench.plugin.registry import Registry
 from toxbench.records import SpeedRecord, Spread
 from toxbench.settings import RunSettings, TrainSettings
@@ -54,15 +54,15 @@ class Task:
     """
 
     candidate: BackboneCandidate
-    comments: Comments
+    comments: TextDataset
     split: Split
     device: Device
 
     @cached_property
-    def bench(self) -> Workbench:
+    def bench(self) -> TrainerFactory:
         """The tokenizer, tokens and weights that all trainings share."""
         weights = self.candidate.weights
-        return Workbench(self.candidate.backbone, weights, self.comments, self.device)
+        return TrainerFactory(self.candidate.backbone, weights, self.comments, self.device)
 
     @property
     def settings(self) -> TrainSettings:
@@ -149,7 +149,7 @@ def speed_tasks(settings: RunSettings, registry: Registry) -> Iterator[Task]:
     """Yield the task of each backbone; raises as `measure`."""
     if not settings.backbones:
         raise SettingsError("no backbone to measure; name some: --backbones bert,distilbert")
-    source = open_source(settings.data, settings.columns, split_settings(settings))
+    source = load_dataset(settings.data, settings.columns, split_settings(settings))
     fold = source.folds[0]
     # Validation rows are left out: scoring them after each epoch is not training.
     split = replace(fold, validation=fold.validation[:0])
@@ -193,7 +193,7 @@ def timed_training(device: Device, train: Callable[[], object]) -> TimedTraining
 
 
 def _train(trainer: Trainer, split: Split) -> None:
-    trainer.train(split, 0, epoch_scores, EpochChoice().keep, lambda epoch: None)
+    trainer.train(split, 0, epoch_scores, EpochSelector().keep, lambda epoch: None)
 
 
 def _runs(task: Task, repeats: int, report_progress: ReportProgress) -> Iterator[Run]:

@@ -17,18 +17,18 @@ from toxbench.errors import SettingsError, StorageError
 from toxbench.records import PARTS, Audit, CellKey, CellRecord, Part, Stored
 from toxbench.settings import Frozen, possible_path
 from toxbench.store.failures import FailureStore, read_failure
-from toxbench.store.lock import locked, signed
+from toxbench.store.lock import locked, write_owner
 from toxbench.store.models import ModelStore
 from toxbench.store.repair import (
     DamagedError,
     check_writable,
-    refuse_links,
-    remove_temporaries,
-    set_aside_damaged,
+    quarantine_damaged,
+    reject_symlinks,
+    remove_partial_files,
 )
 from toxbench.store.rows import FILE as ROWS
 from toxbench.store.rows import StoredRows, read_rows, write_rows
-from toxbench.store.tensor_file import Tensors, read_tensor, seal, unseal
+from toxbench.store.tensor_file import Tensors, decode, encode, read_tensor
 from toxbench.util.atomic import make_folder, write_atomically
 
 SUFFIX = ".safetensors"
@@ -100,7 +100,7 @@ class CellStore:
             StorageError: the folder cannot be made or written, is a link or holds one, or a newer
                 toxbench wrote it.
         """
-        refuse_links(self.folder)
+        reject_symlinks(self.folder)
         check_writable(self.folder)
         check_writable(self.folder / "cells")
         for folder in (self.failures.folder, self.models.folder):
@@ -114,8 +114,8 @@ class CellStore:
 
         then = "it is written again from the table"
         said = [
-            *set_aside_damaged([self.protocol_path], check, then),
-            *set_aside_damaged([self.folder / ROWS], lambda _: self.rows(), then),
+            *quarantine_damaged([self.protocol_path], check, then),
+            *quarantine_damaged([self.folder / ROWS], lambda _: self.rows(), then),
         ]
         if not self.protocol_path.is_file():
             content = protocol_record(protocol, synthetic).model_dump_json()
@@ -123,7 +123,7 @@ class CellStore:
         write_rows(self.folder, protocol.comments)
         return said
 
-    def mend(self) -> list[str]:
+    def repair(self) -> list[str]:
         """Move what is damaged aside, remove leftovers; to be called by who holds the lock.
 
         Returns:
@@ -135,12 +135,12 @@ class CellStore:
         for folder in (
             self.folder, self.folder / "cells", self.failures.folder, self.models.folder,
         ):  # fmt: skip
-            remove_temporaries(folder)
-        cells = set_aside_damaged(self.paths(), read_cell, "a run of the cell computes it again")
-        failures = set_aside_damaged(
+            remove_partial_files(folder)
+        cells = quarantine_damaged(self.paths(), read_cell, "a run of the cell computes it again")
+        failures = quarantine_damaged(
             self.failures.paths(), read_failure, "a run of its cell tries it again"
         )
-        models = self.models.mend(lambda key: self.path(key).is_file())
+        models = self.models.repair(lambda key: self.path(key).is_file())
         return [*cells, *failures, *models]
 
     @property
@@ -203,7 +203,7 @@ class CellStore:
             StorageError: the disk is full or the folder cannot be written.
         """
         tensors: Tensors = {part: probabilities[part] for part in PARTS}
-        content = seal("cell", record.model_dump_json(), tensors)
+        content = encode("cell", record.model_dump_json(), tensors)
         write_atomically(self.path(record.key), content)
 
     def records(self) -> list[CellRecord]:
@@ -237,9 +237,9 @@ class CellStore:
             TryAgainError: another run holds it; the message says which.
             StorageError: the folder cannot be written, is a link or holds one.
         """
-        refuse_links(self.folder)
+        reject_symlinks(self.folder)
         make_folder(self.folder)
-        with locked(self._lock, patience), signed(self._lock):
+        with locked(self._lock, patience), write_owner(self._lock):
             yield
 
     @property
@@ -278,7 +278,7 @@ def read_cell(path: Path) -> tuple[CellRecord, dict[Part, npt.NDArray[np.float32
         StorageError: it cannot be read, or a newer toxbench wrote it.
     """
     try:
-        text, tensors = unseal("cell", path.read_bytes())
+        text, tensors = decode("cell", path.read_bytes())
         record, probabilities = CellRecord.read(text, path), {part: tensors[part] for part in PARTS}
         if any(values.dtype != np.float32 or values.ndim != 2 for values in probabilities.values()):
             raise ValueError("probabilities are float32 [row, label]")

@@ -8,7 +8,7 @@ from toxbench.errors import StorageError
 from toxbench.records import CellKey, FailureRecord
 from toxbench.store.repair import DamagedError
 from toxbench.util.atomic import write_atomically
-from toxbench.util.redact import scrubbed
+from toxbench.util.redact import redact
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class FailureStore:
             StorageError: the disk is full or the folder cannot be written.
         """
         finished = datetime.now(UTC).isoformat(timespec="seconds")
-        record = FailureRecord(key=key, kind=kind, reason=scrubbed(reason), finished=finished)
+        record = FailureRecord(key=key, kind=kind, reason=redact(reason), finished=finished)
         write_atomically(self.path(key), record.model_dump_json().encode("utf-8"))
 
     def remove(self, key: CellKey) -> None:

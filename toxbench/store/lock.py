@@ -16,7 +16,7 @@ from toxbench.settings import Frozen
 from toxbench.util.atomic import unwritable, write_atomically
 
 
-class Holder(Frozen):
+class LockOwner(Frozen):
     """Who holds a lock: which process, since when; neither machine nor user."""
 
     pid: int
@@ -52,7 +52,7 @@ def locked(path: Path, patience: float = math.inf) -> Iterator[None]:
 
 
 @contextmanager
-def signed(path: Path) -> Iterator[None]:
+def write_owner(path: Path) -> Iterator[None]:
     """Say beside a lock that is held that it is this process that holds it.
 
     Raises:
@@ -68,16 +68,16 @@ def signed(path: Path) -> Iterator[None]:
             beside.unlink()
 
 
-def holder_of(path: Path) -> Holder | None:
+def lock_owner(path: Path) -> LockOwner | None:
     """Return who signed a lock last; None: nobody, or whoever did has ended in order."""
     try:
-        return Holder.model_validate_json(_beside(path).read_bytes())
+        return LockOwner.model_validate_json(_beside(path).read_bytes())
     except (OSError, ValidationError):
         return None
 
 
 def _known_holder(path: Path) -> str:
-    holder = holder_of(path)
+    holder = lock_owner(path)
     if holder is None:  # it has the lock, and has not signed yet
         return ""
     return f" (process {holder.pid}, since {holder.since:%Y-%m-%d %H:%M:%S} UTC)"

@@ -9,7 +9,7 @@ from toxbench.records import Stored
 from toxbench.settings import Frozen
 from toxbench.store.lock import locked
 from toxbench.util.atomic import make_folder, write_atomically
-from toxbench.util.redact import scrubbed
+from toxbench.util.redact import redact
 
 FILE = "manifest.json"
 
@@ -51,7 +51,7 @@ def note_code(folder: Path, code: Code, command: str) -> None:
     with locked(folder / ".manifest.lock"):  # several searches may begin at once
         noted = read_manifest(folder)
         runs = noted.runs if code in noted.runs else (*noted.runs, code)
-        commands = tuple(dict.fromkeys((*noted.commands, scrubbed(command))))
+        commands = tuple(dict.fromkeys((*noted.commands, redact(command))))
         added = Manifest(runs=runs, commands=commands)
         if added != noted:
             write_atomically(folder / FILE, added.model_dump_json(indent=1).encode("utf-8"))

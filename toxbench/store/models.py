@@ -20,7 +20,7 @@ from pydantic import Field
 
 from toxbench.errors import StorageError
 from toxbench.records import CellKey, CellRecord, Stored, WeightsRecord
-from toxbench.store.repair import DamagedError, set_aside
+from toxbench.store.repair import DamagedError, quarantine
 from toxbench.util.atomic import TEMPORARY, sync_folder, unwritable
 
 RECORD, CARD = "toxbench.json", "README.md"
@@ -130,7 +130,7 @@ class ModelStore:
             if record.saved == "best":
                 self._remove(record.key)
 
-    def mend(self, has_cell: Callable[[CellKey], bool]) -> Iterator[str]:
+    def repair(self, has_cell: Callable[[CellKey], bool]) -> Iterator[str]:
         """Remove what a killed run left, and move damaged models aside.
 
         Args:
@@ -147,7 +147,7 @@ class ModelStore:
                 record = read_model(path)
             except DamagedError:
                 yield (
-                    f"{path} was damaged and is now {set_aside(path).name}; its cell has no model "
+                    f"{path} was damaged and is now {quarantine(path).name}; its cell has no model "
                     "any more"
                 )
             else:

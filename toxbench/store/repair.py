@@ -15,7 +15,7 @@ class DamagedError(StorageError):
     """A file does not hold what was written."""
 
 
-def refuse_links(folder: Path) -> None:
+def reject_symlinks(folder: Path) -> None:
     """Refuse a folder that is a symbolic link or holds one: what is written would land elsewhere.
 
     Raises:
@@ -44,7 +44,7 @@ def check_writable(folder: Path) -> None:
         raise unwritable(folder, error) from error
 
 
-def remove_temporaries(folder: Path) -> None:
+def remove_partial_files(folder: Path) -> None:
     """Remove what a killed process was writing; no other process may be writing there now."""
     for path in folder.glob(f".*{TEMPORARY}"):
         if path.is_dir():
@@ -53,7 +53,7 @@ def remove_temporaries(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def set_aside_damaged(
+def quarantine_damaged(
     paths: Iterable[Path], read: Callable[[Path], object], then: str
 ) -> Iterator[str]:
     """Rename each damaged file to ``<name>.corrupt``: it is evidence, so it is not deleted.
@@ -73,10 +73,10 @@ def set_aside_damaged(
         try:
             read(path)
         except DamagedError:
-            yield f"{path} was damaged and is now {set_aside(path).name}; {then}"
+            yield f"{path} was damaged and is now {quarantine(path).name}; {then}"
 
 
-def set_aside(path: Path) -> Path:
+def quarantine(path: Path) -> Path:
     """Rename a file or folder to ``<name>.corrupt`` and return its new path.
 
     Raises:

@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from toxbench.data.groups import row_groups
-from toxbench.data.table import Comments
-from toxbench.data.text_array import Strings
+from toxbench.data.table import TextDataset
+from toxbench.data.text_array import TextArray
 from toxbench.errors import StorageError
 from toxbench.records import refuse_newer
 from toxbench.store.repair import DamagedError
-from toxbench.store.tensor_file import Tensors, seal, unseal
+from toxbench.store.tensor_file import Tensors, decode, encode
 from toxbench.util.arrays import Targets
 from toxbench.util.atomic import write_atomically
 
@@ -40,7 +40,7 @@ class StoredRows:
     has_groups: bool
 
 
-def write_rows(folder: Path, comments: Comments) -> None:
+def write_rows(folder: Path, comments: TextDataset) -> None:
     """Write what is kept of a table into a protocol's folder, unless the same is there.
 
     Groups are none of the fingerprint's business, so another ``--group-column`` may change them.
@@ -48,7 +48,7 @@ def write_rows(folder: Path, comments: Comments) -> None:
     Raises:
         StorageError: the folder cannot be written.
     """
-    data, ends = Strings.of(comments.ids).flat
+    data, ends = TextArray.of(comments.ids).flat
     tensors: Tensors = {
         "targets": np.ascontiguousarray(comments.targets, dtype=np.uint8),
         "groups": row_groups(comments),
@@ -56,7 +56,7 @@ def write_rows(folder: Path, comments: Comments) -> None:
         "id_ends": ends,
     }
     text = json.dumps({"schema_version": _VERSION, "has_groups": comments.groups is not None})
-    content, path = seal("rows", text, tensors), folder / FILE
+    content, path = encode("rows", text, tensors), folder / FILE
     try:
         is_there = path.read_bytes() == content
     except OSError:  # not there yet, or not for us to read: to be written in any case
@@ -74,7 +74,7 @@ def read_rows(folder: Path) -> StoredRows:
     """
     path = folder / FILE
     try:
-        text, tensors = unseal("rows", path.read_bytes())
+        text, tensors = decode("rows", path.read_bytes())
         known = json.loads(text)
         refuse_newer(known, path, _VERSION)
         return StoredRows(
@@ -96,4 +96,4 @@ def read_rows(folder: Path) -> StoredRows:
 def _ids(known: dict[str, Any], tensors: Tensors) -> Sequence[str]:
     if "ids" in known:  # version 1
         return tuple(known["ids"])
-    return Strings.from_flat(tensors["ids"], tensors["id_ends"])
+    return TextArray.from_flat(tensors["ids"], tensors["id_ends"])

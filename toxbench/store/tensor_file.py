@@ -14,7 +14,7 @@ from safetensors.numpy import load, save
 Tensors = Mapping[str, npt.NDArray[Any]]
 
 
-def seal(kind: str, text: str, tensors: Tensors) -> bytes:
+def encode(kind: str, text: str, tensors: Tensors) -> bytes:
     """Return the content of a file that holds tensors and a text.
 
     Args:
@@ -28,11 +28,11 @@ def seal(kind: str, text: str, tensors: Tensors) -> bytes:
     return save(whole, metadata={kind: header})
 
 
-def unseal(kind: str, data: bytes) -> tuple[str, dict[str, npt.NDArray[Any]]]:
+def decode(kind: str, data: bytes) -> tuple[str, dict[str, npt.NDArray[Any]]]:
     """Return the text and the tensors of a file's content.
 
     Raises:
-        ValueError: it is not as `seal` made it.
+        ValueError: it is not as `encode` made it.
     """
     try:
         size = int.from_bytes(data[:8], "little")

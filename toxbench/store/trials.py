@@ -11,7 +11,7 @@ from typing import Any
 from toxbench.errors import StorageError
 from toxbench.records import TrialRecord, TunedSettings
 from toxbench.store.lock import locked
-from toxbench.store.repair import DamagedError, set_aside_damaged
+from toxbench.store.repair import DamagedError, quarantine_damaged
 from toxbench.util.atomic import write_atomically
 
 SYNC = ".sync.lock"  # held by who brings a folder of trials and a database to the same state
@@ -34,7 +34,7 @@ class TrialStore:
         name = f"trial-{record.number:04d}-{record.uid[:12]}.json"
         write_atomically(self.folder / name, json.dumps(content).encode("ascii"))
 
-    def mend(self) -> list[str]:
+    def repair(self) -> list[str]:
         """Move damaged trials aside.
 
         Returns:
@@ -45,7 +45,7 @@ class TrialStore:
         """
         then = "the trial comes back from the database, or is trained again"
         with locked(self.folder / SYNC):
-            return list(set_aside_damaged(self.paths(), read_trial, then))
+            return list(quarantine_damaged(self.paths(), read_trial, then))
 
     def paths(self) -> list[Path]:
         """Where all committed trials are."""

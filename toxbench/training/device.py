@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 
 from toxbench.errors import SettingsError
-from toxbench.util.torchrun import Place
+from toxbench.util.torchrun import TorchrunEnv
 
 Precision = Literal["bf16", "fp32"]
 DEVICES = ("auto", "cuda", "mps", "cpu")
@@ -63,7 +63,7 @@ def choose_device(asked: str = "auto", precision: str = "auto") -> Device:
     return Device(device, "bf16" if precision == "bf16" else "fp32", _device_name(kind))
 
 
-def take_device(asked: str, place: Place) -> None:
+def take_device(asked: str, place: TorchrunEnv) -> None:
     """Make a process's own GPU the one that ``cuda`` means in it, where it computes on GPUs.
 
     Raises:

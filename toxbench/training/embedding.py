@@ -12,7 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 
-class UsedRows(nn.Embedding):
+class TrimmedEmbedding(nn.Embedding):
     """Looks up the same ids in an embedding of fewer rows."""
 
     def __init__(self, whole: nn.Embedding, used: torch.Tensor) -> None:
@@ -38,7 +38,7 @@ class UsedRows(nn.Embedding):
 
 
 @contextmanager
-def used_rows_only(
+def trim_embedding(
     module: nn.Module, ids: torch.Tensor, forward: Callable[[], object]
 ) -> Iterator[None]:
     """Inside, the module's token embedding has only the rows that are used; then all again.
@@ -60,7 +60,7 @@ def used_rows_only(
     if 2 * len(used) > whole.num_embeddings:
         yield
         return
-    part = UsedRows(whole, used)
+    part = TrimmedEmbedding(whole, used)
     _replace(module, whole, part)
     try:
         yield

@@ -13,7 +13,7 @@ _POOL = 1 << 22
 _USES = 8
 
 
-class CheapDropout(TorchFunctionMode):
+class PooledDropout(TorchFunctionMode):
     """While it is active, dropout takes its masks from one pool of random bits.
 
     Every mask is a slice at a random place of four million elements of noise, 16 bits each, which
@@ -38,7 +38,7 @@ class CheapDropout(TorchFunctionMode):
         self._entered = state["entered"]
         self._pools = {(threshold, pool.dtype): pool for threshold, pool in state["pools"]}
 
-    def __enter__(self) -> "CheapDropout":
+    def __enter__(self) -> "PooledDropout":
         """Begin a batch."""
         if self._entered % _USES == 0:
             self._pools.clear()

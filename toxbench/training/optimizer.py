@@ -132,7 +132,7 @@ def steps_an_epoch(settings: TrainSettings, row_count: int) -> int:
     return -(-batches // settings.accumulation)
 
 
-def looks(settings: TrainSettings, row_count: int) -> int:
+def num_evaluations(settings: TrainSettings, row_count: int) -> int:
     """Count the looks at the validation rows, of a training that nothing ends early."""
     steps = settings.epochs * steps_an_epoch(settings, row_count)
     return -(-steps // settings.eval_steps) if settings.eval_steps else settings.epochs

@@ -13,7 +13,7 @@ from toxbench.training.dataloader import Batch, Batcher, sorted_batches
 from toxbench.training.device import Device
 from toxbench.training.oom import retried
 from toxbench.util.arrays import Rows
-from toxbench.util.signals import Asked, never, until
+from toxbench.util.signals import ShouldStop, iterate_until, never_stop
 
 # Padded tokens. More of them at once leave the CPU's caches (0.92 of the time of 4,096).
 _EVALUATED_AT_ONCE = {"cpu": 1024, "mps": 8192, "cuda": 65536}
@@ -61,7 +61,9 @@ class Predictor:
         self._device = device
         self._at_once = _EVALUATED_AT_ONCE[device.kind]
 
-    def predict(self, batcher: Batcher, rows: Rows, is_asked: Asked = never) -> Probabilities:
+    def predict(
+        self, batcher: Batcher, rows: Rows, should_stop: ShouldStop = never_stop
+    ) -> Probabilities:
         """Return probabilities float32 ``[row, label]`` in eval mode, in the order of ``rows``.
 
         Where memory runs out, fewer comments are looked at at once, from then on.
@@ -76,7 +78,7 @@ class Predictor:
             Stopped: it was asked to.
         """
         probabilities, self._at_once = retried(
-            lambda at_once: self._predict(batcher, rows, at_once, is_asked),
+            lambda at_once: self._predict(batcher, rows, at_once, should_stop),
             self._at_once,
             self._max_length,
         )
@@ -90,14 +92,14 @@ class Predictor:
         return logits
 
     def _predict(
-        self, batcher: Batcher, rows: Rows, at_once: int, is_asked: Asked
+        self, batcher: Batcher, rows: Rows, at_once: int, should_stop: ShouldStop
     ) -> Probabilities:
         """Predict batches of at most so many tokens."""
         probabilities = np.empty((len(rows), self._label_count), dtype=np.float32)
         self._module.eval()
         places = list(sorted_batches(rows, batcher.lengths, at_once))
         with torch.inference_mode(), self._device.autocast():
-            batches = until(is_asked, batcher.batches([rows[some] for some in places]))
+            batches = iterate_until(should_stop, batcher.batches([rows[some] for some in places]))
             for start in range(0, len(places), _BATCHES_AHEAD):
                 chunk = places[start : start + _BATCHES_AHEAD]
                 found = [self.logits(batch).sigmoid() for batch in islice(batches, len(chunk))]

@@ -1,7 +1,7 @@
 """One training by several processes that torchrun started: what they divide and agree on.
 
-Every process runs the same code. A `Group` says which part of it is this process's own; that of one
-process divides nothing and asks nobody.
+Every process runs the same code. A `ProcessGroup` returns this process's part of the work; a group
+of one process divides nothing.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -67,13 +67,13 @@ class _SharedReplica(Replica):
         return nullcontext() if is_last else self._shared.no_sync()
 
 
-class Group:
+class ProcessGroup:
     """One process: it computes everything."""
 
     rank = 0
     size = 1
 
-    def portion(self, batch_size: int) -> int:
+    def per_rank_batch(self, batch_size: int) -> int:
         """Return how many comments of a batch one process computes at once."""
         return -(-batch_size // self.size)
 
@@ -85,7 +85,7 @@ class Group:
         """Prepare what is trained; then its parameters are the same in every process."""
         return Replica(forward)
 
-    def own_noise(self, seed: int) -> None:
+    def seed_rank(self, seed: int) -> None:
         """Seed torch for what must differ between processes, such as dropout."""
 
     def same_buffers(self, module: nn.Module) -> None:
@@ -95,7 +95,7 @@ class Group:
         """Return the sum of every process's value."""
         return value
 
-    def agree(self, flag: bool) -> bool:
+    def broadcast_flag(self, flag: bool) -> bool:
         """Return what the first process says."""
         return flag
 
@@ -111,7 +111,7 @@ class Group:
         """Return every process's plain value, in the order of ranks, to the first process."""
         return [value]
 
-    def together(self, work: Callable[[], Result]) -> Result:
+    def run_on_all(self, work: Callable[[], Result]) -> Result:
         """Do something in every process; where one fails, all do.
 
         Raises:
@@ -119,7 +119,7 @@ class Group:
         """
         return work()
 
-    def one_by_one(self, work: Callable[[], Result]) -> Result:
+    def run_rank0_first(self, work: Callable[[], Result]) -> Result:
         """Do something in the first process, then in the others, which may find what it left.
 
         Raises:
@@ -127,7 +127,7 @@ class Group:
         """
         return work()
 
-    def divided(
+    def scatter_rows(
         self, rows: Rows, sizes: npt.NDArray[np.int64], work: Callable[[Rows], Values]
     ) -> Values:
         """Compute a value ``[row, column]`` of each row, each row in one process.
@@ -146,7 +146,7 @@ class Group:
         return work(rows)
 
     def retried(self, work: Callable[[int], Result], batch_size: int) -> tuple[Result, int]:
-        """Do work in pieces of `portion` comments; where memory runs out, in smaller ones.
+        """Do work in pieces of `per_rank_batch` comments; where memory runs out, in smaller ones.
 
         Returns:
             what ``work`` returned, and the size of the pieces.
@@ -154,13 +154,13 @@ class Group:
         Raises:
             OutOfMemoryError: it cannot be done by this process alone, or not at all.
         """
-        return retried(work, self.portion(batch_size), smallest=1)
+        return retried(work, self.per_rank_batch(batch_size), smallest=1)
 
 
-ALONE = Group()
+SINGLE_PROCESS = ProcessGroup()
 
 
-class Ranks(Group):
+class TorchrunGroup(ProcessGroup):
     """One of several processes; inside of `connected` each of them has to call the same methods.
 
     All but gradients is exchanged between processors, so that nobody waits for a GPU.
@@ -187,7 +187,7 @@ class Ranks(Group):
         )
         return _SharedReplica(shared)
 
-    def own_noise(self, seed: int) -> None:
+    def seed_rank(self, seed: int) -> None:
         """Seed every process but the first, which goes on as it would alone."""
         if self.rank > 0:
             (state,) = np.random.SeedSequence([seed, self.rank]).generate_state(1, np.uint64)
@@ -205,7 +205,7 @@ class Ranks(Group):
         dist.all_reduce(total)
         return float(total)
 
-    def agree(self, flag: bool) -> bool:
+    def broadcast_flag(self, flag: bool) -> bool:
         """Send it."""
         said = torch.tensor(int(flag))
         dist.broadcast(said, 0)
@@ -227,7 +227,7 @@ class Ranks(Group):
         dist.gather_object(value, values if self.rank == 0 else None, 0)
         return values
 
-    def together(self, work: Callable[[], Result]) -> Result:
+    def run_on_all(self, work: Callable[[], Result]) -> Result:
         """Do it, and tell the others how it went."""
         found: list[Result] = []
         problem: Exception | None = None
@@ -244,21 +244,21 @@ class Ranks(Group):
                 raise CompanionError(f"rank {rank} of {self.size}: {reason}")
         return found[0]
 
-    def one_by_one(self, work: Callable[[], Result]) -> Result:
+    def run_rank0_first(self, work: Callable[[], Result]) -> Result:
         """Let the others wait for the first."""
         if self.rank == 0:
-            found = self.together(work)
-            self.together(lambda: None)
+            found = self.run_on_all(work)
+            self.run_on_all(lambda: None)
             return found
-        self.together(lambda: None)
-        return self.together(work)
+        self.run_on_all(lambda: None)
+        return self.run_on_all(work)
 
-    def divided(
+    def scatter_rows(
         self, rows: Rows, sizes: npt.NDArray[np.int64], work: Callable[[Rows], Values]
     ) -> Values:
         """Deal the rows out from the largest to the smallest; whoever has none adds nothing."""
         own = np.argsort(-sizes[rows], kind="stable")[self.rank :: self.size]
-        values = self.together(lambda: work(rows[own]))
+        values = self.run_on_all(lambda: work(rows[own]))
         whole = torch.zeros(len(rows), values.shape[1])
         whole[torch.from_numpy(own)] = torch.from_numpy(values)
         dist.all_reduce(whole)
@@ -267,7 +267,7 @@ class Ranks(Group):
 
     def retried(self, work: Callable[[int], Result], batch_size: int) -> tuple[Result, int]:
         """Try one size only: another one is for all processes to begin with anew."""
-        size = -(-self.portion(batch_size) // 2**self.halvings)
+        size = -(-self.per_rank_batch(batch_size) // 2**self.halvings)
         try:
             return retried(work, size, smallest=size)
         except OutOfMemoryError as error:

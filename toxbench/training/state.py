@@ -18,13 +18,13 @@ from torch import nn
 from toxbench.records import EpochRecord
 from toxbench.training.dataloader import Batch
 from toxbench.training.device import Device, random_state, set_random_state
-from toxbench.training.fast_dropout import CheapDropout
-from toxbench.training.process_group import Group, Replica
+from toxbench.training.fast_dropout import PooledDropout
+from toxbench.training.process_group import ProcessGroup, Replica
 from toxbench.util.arrays import Rows
 from toxbench.util.atomic import atomic_file
-from toxbench.util.signals import Asked
+from toxbench.util.signals import ShouldStop
 
-OF_A_PROCESS = ("random", "dropout", "total")  # what differs between processes of one training
+PER_RANK_KEYS = ("random", "dropout", "total")  # what differs between processes of one training
 State = dict[str, Any]  # tensors, numbers, texts, lists and dicts of them
 
 
@@ -37,7 +37,7 @@ class Checkpoints(Protocol):
     def is_due(self) -> bool:
         """Whether enough time has gone by to save."""
 
-    def is_asked(self) -> bool:
+    def should_stop(self) -> bool:
         """Whether to save and stop."""
 
     def save(self, state: State) -> None:
@@ -45,7 +45,7 @@ class Checkpoints(Protocol):
 
 
 @dataclass(frozen=True)
-class Keeping:
+class CheckpointConfig:
     """Where the states of trainings are kept, and how often.
 
     Attributes:
@@ -60,7 +60,7 @@ class Keeping:
         """Where the state of a cell is, or would be."""
         return self.folder / f"{stem}.checkpoint"
 
-    def forget(self, stem: str) -> None:
+    def delete(self, stem: str) -> None:
         """Remove the state of a cell; without one, do nothing."""
         self.path(stem).unlink(missing_ok=True)
 
@@ -76,7 +76,7 @@ class NoCheckpoints:
         """Never."""
         return False
 
-    def is_asked(self) -> bool:
+    def should_stop(self) -> bool:
         """Never."""
         return False
 
@@ -88,7 +88,7 @@ class FileCheckpoints:
     """One file, there whole or not at all; what is not exactly this training's is not used."""
 
     def __init__(
-        self, path: Path, seconds: float, identity: Mapping[str, object], is_asked: Asked
+        self, path: Path, seconds: float, identity: Mapping[str, object], should_stop: ShouldStop
     ) -> None:
         """Touch nothing yet.
 
@@ -102,7 +102,7 @@ class FileCheckpoints:
         self._seconds = seconds
         self._identity = json.dumps(identity, sort_keys=True)
         self._saved = time.monotonic()
-        self.is_asked = is_asked
+        self.should_stop = should_stop
 
     def load(self) -> State | None:
         """Return the state to go on from; None: there is none, it is damaged, or another's."""
@@ -137,7 +137,7 @@ class FileCheckpoints:
 class SharedCheckpoints:
     """Those of processes that train together: the first one keeps what each of them needs."""
 
-    def __init__(self, group: Group, own: FileCheckpoints) -> None:
+    def __init__(self, group: ProcessGroup, own: FileCheckpoints) -> None:
         """Ask nobody yet.
 
         Args:
@@ -154,15 +154,15 @@ class SharedCheckpoints:
 
     def is_due(self) -> bool:
         """Whether it is time by the first one's clock."""
-        return self._group.agree(self._own.is_due())
+        return self._group.broadcast_flag(self._own.is_due())
 
-    def is_asked(self) -> bool:
+    def should_stop(self) -> bool:
         """Whether a process is asked to stop."""
-        return self._group.any(self._own.is_asked())
+        return self._group.any(self._own.should_stop())
 
     def save(self, state: State) -> None:
         """Keep the state; raises as `FileCheckpoints.save` in the first process."""
-        each = self._group.gathered({name: state[name] for name in OF_A_PROCESS})
+        each = self._group.gathered({name: state[name] for name in PER_RANK_KEYS})
         if self._group.rank == 0:
             self._own.save(state | {"processes": each})
 
@@ -198,7 +198,7 @@ def _is_bf16(tensor: torch.Tensor) -> bool:
 
 
 Weights = dict[str, torch.Tensor]
-Dropout = CheapDropout | nullcontext[None]
+Dropout = PooledDropout | nullcontext[None]
 Backward = Callable[[Batch, float], torch.Tensor]
 
 
@@ -212,7 +212,7 @@ class Trained:
 
 
 @dataclass(eq=False)
-class Course:
+class TrainingState:
     """A training.
 
     Attributes:
@@ -243,7 +243,7 @@ class Course:
     chooses: bool
     steps_an_epoch: int
     steps: int
-    steps_a_look: int
+    eval_every: int
     rng: np.random.Generator
     backward: Backward
     optimizer: torch.optim.Optimizer
@@ -259,20 +259,20 @@ class Course:
     _epoch_began: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def next_look(self) -> int:
+    def next_eval_step(self) -> int:
         """After how many steps the validation rows are looked at next."""
-        return min(self.steps, (len(self.records) + 1) * self.steps_a_look)
+        return min(self.steps, (len(self.records) + 1) * self.eval_every)
 
     @property
     def is_done(self) -> bool:
         """Whether the last look has been taken."""
-        return len(self.records) * self.steps_a_look >= self.steps
+        return len(self.records) * self.eval_every >= self.steps
 
     def begin_epoch(self) -> None:
         """Note how the batches of the epoch are drawn, so that they can be drawn again."""
         self._epoch_began = dict(self.rng.bit_generator.state)
 
-    def look(self, record: EpochRecord, is_wanted: bool) -> None:
+    def record_evaluation(self, record: EpochRecord, is_wanted: bool) -> None:
         """Note a look at the validation rows; keep the weights as they are now, if wanted."""
         self.records.append(record)
         self.total = torch.zeros_like(self.total)
@@ -301,7 +301,7 @@ class Course:
             "scheduler": self.scheduler.state_dict(),
             "random": random_state(self.device),
             "batches": json.dumps(began),
-            "dropout": self.dropout.state() if isinstance(self.dropout, CheapDropout) else None,
+            "dropout": self.dropout.state() if isinstance(self.dropout, PooledDropout) else None,
             "total": self.total,
             "comments": self.comments,
             "seconds": self.seconds,
@@ -318,7 +318,7 @@ class Course:
         self.scheduler.load_state_dict(state["scheduler"])
         set_random_state(self.device, state["random"])
         self.rng.bit_generator.state = self._epoch_began = json.loads(state["batches"])
-        if isinstance(self.dropout, CheapDropout):
+        if isinstance(self.dropout, PooledDropout):
             self.dropout.restore(state["dropout"])
         self.total = state["total"].to(self.device.torch)
         self.comments, self.seconds = state["comments"], state["seconds"]

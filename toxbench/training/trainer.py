@@ -17,8 +17,8 @@ from toxbench.records import EpochRecord, Scores
 from toxbench.settings import TrainSettings
 from toxbench.training.dataloader import Batch, Batcher, epoch_batches
 from toxbench.training.device import Device, Precision
-from toxbench.training.embedding import used_rows_only
-from toxbench.training.fast_dropout import CheapDropout
+from toxbench.training.embedding import trim_embedding
+from toxbench.training.fast_dropout import PooledDropout
 from toxbench.training.losses import LOSSES, Loss
 from toxbench.training.optimizer import (
     make_optimizer,
@@ -28,35 +28,35 @@ from toxbench.training.optimizer import (
     steps_an_epoch,
 )
 from toxbench.training.predictor import WIDTH_MULTIPLE, Predictor, Probabilities
-from toxbench.training.process_group import ALONE, Group, Pass, Replica
+from toxbench.training.process_group import SINGLE_PROCESS, Pass, ProcessGroup, Replica
 from toxbench.training.state import (
     Backward,
     Checkpoints,
-    Course,
     Dropout,
     NoCheckpoints,
     State,
     Trained,
+    TrainingState,
 )
 from toxbench.util.arrays import Rows, Targets
-from toxbench.util.signals import Stopped, never
+from toxbench.util.signals import StopRequested, never_stop
 
 
 @dataclass(frozen=True)
-class Tricks:
+class Optimizations:
     """Ways to compute the same in less time; tests/bench/test_tricks.py measures each.
 
     Attributes:
-        cheap_dropout: masks from a pool of noise (`CheapDropout`); on the CPU only.
-        used_rows: of the token embedding, train only what the table uses (`used_rows_only`).
+        cheap_dropout: masks from a pool of noise (`PooledDropout`); on the CPU only.
+        used_rows: of the token embedding, train only what the table uses (`trim_embedding`).
     """
 
     cheap_dropout: bool = True
     used_rows: bool = True
 
 
-ALL = Tricks()
-PLAIN = Tricks(cheap_dropout=False, used_rows=False)
+ALL = Optimizations()
+PLAIN = Optimizations(cheap_dropout=False, used_rows=False)
 
 
 Validate = Callable[[Targets, Probabilities], Scores]
@@ -78,10 +78,10 @@ class Trainer:
         targets: Targets,
         settings: TrainSettings,
         device: Device,
-        tricks: Tricks = ALL,
+        tricks: Optimizations = ALL,
         micro_batch: int | None = None,
         checkpoints: Checkpoints | None = None,
-        group: Group = ALONE,
+        group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
         """Move the module and the tokens to the device.
 
@@ -110,7 +110,7 @@ class Trainer:
         self._tricks = tricks
         self._head = head
         self._group = group
-        self._micro_batch = micro_batch or group.portion(settings.batch_size)
+        self._micro_batch = micro_batch or group.per_rank_batch(settings.batch_size)
         self._checkpoints: Checkpoints = checkpoints or NoCheckpoints()
         self._finished: State | None = None
         self._batcher = Batcher(
@@ -140,7 +140,7 @@ class Trainer:
         validate: Validate,
         keep: Keep,
         on_epoch: Callable[[EpochRecord], None],
-        is_over: Callable[[Scores], bool] = lambda scores: False,
+        should_stop: Callable[[Scores], bool] = lambda scores: False,
     ) -> Trained:
         """Train on the train rows; end with the weights of the epoch that was kept.
 
@@ -163,15 +163,17 @@ class Trainer:
             StorageError: the state cannot be kept.
             Stopped: it was asked to, and its state is kept.
         """
-        with self._used_rows(split.train):
+        with self._trim_embedding(split.train):
             course = self._course(split, seed)
-            going = self._going_on(course, keep, on_epoch, is_over)
-            steps, agree = self._steps_of(course), self._group.agree
+            going = self._resume(course, keep, on_epoch, should_stop)
+            steps, broadcast_flag = self._steps_of(course), self._group.broadcast_flag
             while going and not course.is_done:
-                record = self._stretch(course, steps, split.validation, validate)
-                course.look(record, not course.chooses or agree(keep(record.validation)))
+                record = self._train_until_eval(course, steps, split.validation, validate)
+                course.record_evaluation(
+                    record, not course.chooses or broadcast_flag(keep(record.validation))
+                )
                 on_epoch(record)
-                going = not agree(is_over(record.validation))
+                going = not broadcast_flag(should_stop(record.validation))
             trained = course.finish()
             self._finished = course.state()
             return trained
@@ -189,20 +191,20 @@ class Trainer:
             label_count = self._targets.shape[1]
             predictor = Predictor(self._module, label_count, self._settings.max_length, device)
         # Processes that compute together stop together, between two steps.
-        is_asked = self._checkpoints.is_asked if self._group.size == 1 else never
+        should_stop = self._checkpoints.should_stop if self._group.size == 1 else never_stop
 
         def work(some: Rows) -> Probabilities:
-            return predictor.predict(self._batcher, some, is_asked)
+            return predictor.predict(self._batcher, some, should_stop)
 
         self._group.same_buffers(self._module)
         try:
-            return self._group.divided(rows, self._batcher.lengths, work)
-        except Stopped:
+            return self._group.scatter_rows(rows, self._batcher.lengths, work)
+        except StopRequested:
             if self._finished is not None:
                 self._checkpoints.save(self._finished)
             raise
 
-    def _course(self, split: Split, seed: int) -> Course:
+    def _course(self, split: Split, seed: int) -> TrainingState:
         settings, rows = self._settings, split.train
         cheap = self._tricks.cheap_dropout and self._device.kind == "cpu"
         optimizer = make_optimizer(
@@ -210,10 +212,10 @@ class Trainer:
         )
         an_epoch = steps_an_epoch(settings, len(rows))
         replica = self._group.replica(self._predictor.forward)
-        dropout = CheapDropout() if cheap else nullcontext()
+        dropout = PooledDropout() if cheap else nullcontext()
         loss = LOSSES[settings.loss](self._targets[rows], settings)
-        self._group.own_noise(seed)
-        return Course(
+        self._group.seed_rank(seed)
+        return TrainingState(
             module=self._module,
             replica=replica,
             device=self._device,
@@ -221,7 +223,7 @@ class Trainer:
             chooses=settings.selection == "best" and len(split.validation) > 0,
             steps_an_epoch=an_epoch,
             steps=settings.epochs * an_epoch,
-            steps_a_look=settings.eval_steps or an_epoch,
+            eval_every=settings.eval_steps or an_epoch,
             rng=np.random.default_rng(seed),
             backward=self._backward(replica, loss, dropout),
             optimizer=optimizer,
@@ -242,12 +244,12 @@ class Trainer:
 
         return backward
 
-    def _going_on(
+    def _resume(
         self,
-        course: Course,
+        course: TrainingState,
         keep: Keep,
         on_epoch: Callable[[EpochRecord], None],
-        is_over: Callable[[Scores], bool],
+        should_stop: Callable[[Scores], bool],
     ) -> bool:
         """Go on from the state that was kept, if there is one; return whether there is more to do.
 
@@ -262,24 +264,24 @@ class Trainer:
             if course.chooses:
                 keep(record.validation)
             on_epoch(record)
-            over = is_over(record.validation)
+            over = should_stop(record.validation)
         return not over
 
-    def _stretch(
-        self, course: Course, steps: Iterator["_Step"], rows: Rows, validate: Validate
+    def _train_until_eval(
+        self, course: TrainingState, steps: Iterator["_Step"], rows: Rows, validate: Validate
     ) -> EpochRecord:
         """Train until the next look, look, and return what was seen."""
         self._module.train()
         clock = time.perf_counter()
-        while course.step < course.next_look:
+        while course.step < course.next_eval_step:
             self._step(course, next(steps))
-            asked = self._checkpoints.is_asked()
+            asked = self._checkpoints.should_stop()
             if asked or self._checkpoints.is_due():
                 course.seconds += time.perf_counter() - clock
                 self._checkpoints.save(course.state())
                 clock = time.perf_counter()
             if asked:
-                raise Stopped
+                raise StopRequested
         mean_loss = self._group.sum(float(course.total)) / max(1, course.comments)
         course.seconds += time.perf_counter() - clock
         number = len(course.records) + 1
@@ -297,7 +299,7 @@ class Trainer:
             comments=course.comments if by_steps else None,
         )
 
-    def _step(self, course: Course, step: "_Step") -> None:
+    def _step(self, course: TrainingState, step: "_Step") -> None:
         """Make one step of the optimizer."""
         for one, batch in zip(step.passes, step.batches, strict=True):
             with course.replica.passing(is_last=one is step.passes[-1]):
@@ -312,7 +314,7 @@ class Trainer:
         course.comments += step.comments
         course.step += 1
 
-    def _steps_of(self, course: Course) -> Iterator["_Step"]:
+    def _steps_of(self, course: TrainingState) -> Iterator["_Step"]:
         """Yield the steps of a training from where it is."""
         while True:
             course.begin_epoch()
@@ -322,7 +324,7 @@ class Trainer:
             for step, passes in zip(steps, own, strict=True):
                 yield _Step(sum(map(len, step)), passes, islice(batches, len(passes)))
 
-    def _drawn(self, course: Course) -> Iterator[list[Rows]]:
+    def _drawn(self, course: TrainingState) -> Iterator[list[Rows]]:
         """Draw one epoch's batches; yield, for each step, the rows of its forward passes."""
         settings, micro = self._settings, self._micro_batch
         bucket = settings.padding == "bucket"
@@ -332,23 +334,25 @@ class Trainer:
             batches = drawn[start : start + settings.accumulation]
             yield [rows[i : i + micro] for rows in batches for i in range(0, len(rows), micro)]
 
-    def _used_rows(self, rows: Rows) -> AbstractContextManager[object]:
+    def _trim_embedding(self, rows: Rows) -> AbstractContextManager[object]:
         if not self._tricks.used_rows:
             return nullcontext()
-        return used_rows_only(self._module, self._batcher.every_id(), lambda: self._try(rows))
+        return trim_embedding(
+            self._module, self._batcher.every_id(), lambda: self._probe_forward(rows)
+        )
 
-    def _try(self, rows: Rows) -> None:
+    def _probe_forward(self, rows: Rows) -> None:
         """Run the module on one row."""
         self._module.eval()
         for batch in self._batcher.batches([rows[:1]]):
             self._predictor.logits(batch)
 
-    def _validate(self, course: Course, rows: Rows, validate: Validate) -> Scores:
+    def _validate(self, course: TrainingState, rows: Rows, validate: Validate) -> Scores:
         if not len(rows):
             return {}
         try:
             return validate(self._targets[rows], self.predict(rows))
-        except Stopped:
+        except StopRequested:
             self._checkpoints.save(course.state())
             raise
 

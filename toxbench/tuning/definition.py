@@ -9,7 +9,7 @@ import numpy as np
 from toxbench.benchmark.candidates import BackboneCandidate
 from toxbench.data.protocol import Protocol, Split
 from toxbench.data.splits import draw_folds
-from toxbench.data.table import Comments
+from toxbench.data.table import TextDataset
 from toxbench.errors import DataError
 from toxbench.plugin.contracts import Dimension
 from toxbench.settings import INNER_FOLDS, SplitSettings, TuneSettings, digest
@@ -21,7 +21,7 @@ from toxbench.tuning.sampler import grid_points
 class InnerData:
     """A table that test rows were never part of, and its folds."""
 
-    comments: Comments
+    comments: TextDataset
     folds: tuple[Split, ...]
 
     @property
@@ -61,7 +61,7 @@ UNLIMITED = 10**6
 
 
 @dataclass(frozen=True)
-class Definition:
+class SearchSpec:
     """One search.
 
     Attributes:

@@ -10,17 +10,17 @@ from toxbench.records import TrialRecord, TunedSettings, TuningRecord
 from toxbench.report.tuning import importances, study_plots
 from toxbench.settings import INNER_FOLDS, TrainSettings
 from toxbench.store.trials import FILE, TrialStore, write_tuned
-from toxbench.tuning.definition import Definition
-from toxbench.tuning.search import Found
+from toxbench.tuning.definition import SearchSpec
+from toxbench.tuning.search import SearchResult
 from toxbench.tuning.space import described
 from toxbench.tuning.study import in_memory_study
 from toxbench.util.atomic import write_atomically
-from toxbench.util.text import printable
+from toxbench.util.text import escape_line
 
 CSV_FILE = "trials.csv"
 
 
-def write_outcome(definition: Definition, found: Found) -> TunedSettings:
+def write_outcome(definition: SearchSpec, found: SearchResult) -> TunedSettings:
     """Write everything into the study's folder; return the tuned settings.
 
     Raises:
@@ -33,7 +33,7 @@ def write_outcome(definition: Definition, found: Found) -> TunedSettings:
     return tuned
 
 
-def tuned_settings(definition: Definition, found: Found) -> TunedSettings:
+def tuned_settings(definition: SearchSpec, found: SearchResult) -> TunedSettings:
     """Sum up a search; the same records give the same settings."""
     winner, place = found.finalists[0], found.default_place
     return TunedSettings(
@@ -95,7 +95,7 @@ def _csv(trials: Sequence[TrialRecord], finalists: Sequence[TrialRecord]) -> str
             writer.writerow(
                 [phase, record.number, record.state, record.default, record.value, record.epochs,
                  round(record.seconds, 3), record.seed, " ".join(map(str, record.folds)),
-                 *(settings[name] for name in names), printable(record.reason), record.finished,
+                 *(settings[name] for name in names), escape_line(record.reason), record.finished,
                  record.uid]
             )  # fmt: skip
     return buffer.getvalue()
@@ -112,7 +112,7 @@ def _mean_thresholds(
     }
 
 
-def _remarks(definition: Definition, found: Found, tuned: TunedSettings) -> list[str]:
+def _remarks(definition: SearchSpec, found: SearchResult, tuned: TunedSettings) -> list[str]:
     tuning, settings = tuned.tuning, definition.settings
     searched = max(record.value for record in found.trials if record.value is not None)
     default = next((record.value for record in found.trials if record.default), None)
@@ -122,7 +122,7 @@ def _remarks(definition: Definition, found: Found, tuned: TunedSettings) -> list
     return [
         f"Settings of {tuned.backbone} from {tuned.weights.label}, found by toxbench tune.",
         f"They hold for the protocol {definition.fingerprint[:12]} "
-        f"({printable(definition.data.comments.name)}); use them with: toxbench run --tuned",
+        f"({escape_line(definition.data.comments.name)}); use them with: toxbench run --tuned",
         f"{tuning.trials} trials ({tuning.pruned} pruned, {tuning.failed} failed), sampler "
         f"{settings.sampler}, pruner {settings.pruner}.",
         "Score: micro average precision on inner validation rows, mean of "
@@ -135,7 +135,7 @@ def _remarks(definition: Definition, found: Found, tuned: TunedSettings) -> list
     ]
 
 
-def _fresh_scores(found: Found) -> str:
+def _fresh_scores(found: SearchResult) -> str:
     """List the finalists' scores, the winner's first, and say which one is the default's."""
     place, scores = found.default_place, [f"{score:.4f}" for score in found.scores]
     if place is None:
@@ -144,9 +144,9 @@ def _fresh_scores(found: Found) -> str:
     return ", ".join(scores)
 
 
-def _origins(definition: Definition) -> dict[str, str]:
+def _origins(definition: SearchSpec) -> dict[str, str]:
     default = definition.candidate.settings.model_dump()
     return {
-        name: f"searched {printable(described(dimension))}; default {default[name]}"
+        name: f"searched {escape_line(described(dimension))}; default {default[name]}"
         for name, dimension in definition.space.items()
     }

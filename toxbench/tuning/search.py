@@ -16,16 +16,16 @@ from toxbench.executors.base import Executor
 from toxbench.records import TrialRecord
 from toxbench.settings import DEFAULT_TRIALS, INNER_FOLDS, TrainSettings, digest, seconds
 from toxbench.store.trials import TrialStore
-from toxbench.tuning.definition import UNLIMITED, Definition
+from toxbench.tuning.definition import UNLIMITED, SearchSpec
 from toxbench.tuning.sampler import Sampler, make_pruner
-from toxbench.tuning.study import Changed, Enough, StudyIndex, Worker
-from toxbench.tuning.trial import Configuration, TrialSetup, TrialWork
+from toxbench.tuning.study import Changed, SharedStudy, StopCriterion, Worker
+from toxbench.tuning.trial import Configuration, TrialScheduler, TrialSetup
 
 _FIRST_SEED = 10_001  # beyond the seeds of any run
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """What a search ends with.
 
     Attributes:
@@ -54,7 +54,7 @@ class Search:
 
     def __init__(
         self,
-        definition: Definition,
+        definition: SearchSpec,
         storage: RDBStorage,
         worker: Worker,
         executor: Executor,
@@ -67,7 +67,7 @@ class Search:
         self._feedback = feedback
         self._executor = executor
 
-    def run(self) -> Found:
+    def run(self) -> SearchResult:
         """Search, train the best and the default settings again, and return all of it.
 
         Raises:
@@ -82,7 +82,7 @@ class Search:
         finalists = self._finalists(configurations)
         if not finalists:
             raise CellsFailedError(f"every finalist of {name} failed; lower the learning rates")
-        return Found(trials, finalists)
+        return SearchResult(trials, finalists)
 
     def _search(self) -> list[TrialRecord]:
         definition = self._definition
@@ -147,15 +147,15 @@ class Search:
 
     def _work(
         self,
-        index: StudyIndex,
+        index: SharedStudy,
         wanted: int,
-        enough: Enough,
+        enough: StopCriterion,
         configure: Callable[[Trial, int], Configuration],
         changed: Changed,
         known: Sequence[TrialRecord],
     ) -> None:
         """Let the executor train trials; what ``known`` holds already is not trained again."""
-        work = TrialWork(self._definition, index, self._feedback)
+        work = TrialScheduler(self._definition, index, self._feedback)
         tasks = work.tasks(index.draw(wanted, enough, changed), configure, known)
         try:
             self._executor.compute(TrialSetup(data=self._definition.data), tasks, work)
@@ -165,9 +165,9 @@ class Search:
 
     def _index(
         self, name: str, folder: str, sampler: BaseSampler, pruner: BasePruner
-    ) -> StudyIndex:
+    ) -> SharedStudy:
         store = TrialStore(self._definition.folder / folder)
-        return StudyIndex(name, self._storage, store, self._worker, sampler, pruner)
+        return SharedStudy(name, self._storage, store, self._worker, sampler, pruner)
 
     def _tell(self, records: Sequence[TrialRecord], phase: str, wanted: int, budget: float) -> None:
         """Say how far the search is."""

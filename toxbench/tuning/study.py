@@ -81,13 +81,13 @@ _STATES = {
     "failed": TrialState.FAIL,
 }
 
-Drawn = tuple[Trial, int]  # a trial, and its slot, counted from 0
-Enough = Callable[[Sequence[TrialRecord]], bool]
+SampledTrial = tuple[Trial, int]  # a trial, and its slot, counted from 0
+StopCriterion = Callable[[Sequence[TrialRecord]], bool]
 Changed = Callable[[Sequence[TrialRecord]], None]
 
 
 @dataclass
-class StudyIndex:
+class SharedStudy:
     """A study that several workers may work on, and that survives the loss of any of them.
 
     Attributes:
@@ -119,7 +119,9 @@ class StudyIndex:
         self._first_seen: dict[str, float] = {}
         self._beats: dict[int, ExitStack] = {}
 
-    def draw(self, wanted: int, enough: Enough, changed: Changed) -> Iterator[Drawn | None]:
+    def draw(
+        self, wanted: int, enough: StopCriterion, changed: Changed
+    ) -> Iterator[SampledTrial | None]:
         """Draw trials until ``wanted`` are finished, or ``enough`` of the finished ones.
 
         Each trial takes one of ``wanted`` slots, and a lost trial's slot is free again; a worker
@@ -146,7 +148,7 @@ class StudyIndex:
             if drawn is not None:
                 yield drawn
 
-    def commit(self, drawn: Drawn, record: TrialRecord) -> TrialRecord | None:
+    def commit(self, drawn: SampledTrial, record: TrialRecord) -> TrialRecord | None:
         """Sign and write the record of a trial; None where it was taken for lost meanwhile.
 
         Raises:
@@ -173,7 +175,7 @@ class StudyIndex:
             self.leave(drawn)
         return signed
 
-    def leave(self, drawn: Drawn) -> None:
+    def leave(self, drawn: SampledTrial) -> None:
         """Go on with a trial no further: it is finished, or another worker has it."""
         beat = self._beats.pop(drawn[0].number, None)
         if beat is not None:
@@ -208,7 +210,7 @@ class StudyIndex:
             self._free_lost()
         return sorted(records.values(), key=lambda record: (record.number, record.uid))
 
-    def _one(self, wanted: int) -> Drawn | None:
+    def _one(self, wanted: int) -> SampledTrial | None:
         """Draw a trial and find its slot; None where others have all, or took it for lost."""
         beat = ExitStack()
         try:

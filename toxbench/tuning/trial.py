@@ -15,28 +15,28 @@ from optuna.trial import Trial
 
 from toxbench.benchmark.candidates import (
     BackboneCandidate,
-    BackboneValues,
+    BackboneSpec,
     backbone_again,
     backbone_values,
 )
 from toxbench.benchmark.feedback import SearchFeedback
-from toxbench.benchmark.trainer_factory import Workbench
+from toxbench.benchmark.trainer_factory import TrainerFactory
 from toxbench.errors import StorageError
 from toxbench.evaluation.metrics import average_precision
 from toxbench.evaluation.thresholds import choose_thresholds
-from toxbench.executors.base import Fault, Job, Setup
+from toxbench.executors.base import RunnerConfig, TaskError, TaskSpec
 from toxbench.plugin.registry import Registry
 from toxbench.records import EpochRecord, Scores, TrialRecord
 from toxbench.settings import TrainSettings
 from toxbench.training.device import Device
 from toxbench.training.trainer import Trainer
-from toxbench.tuning.definition import Definition, InnerData
+from toxbench.tuning.definition import InnerData, SearchSpec
 from toxbench.tuning.sampler import pruning_step
-from toxbench.tuning.study import Drawn, StudyIndex
+from toxbench.tuning.study import SampledTrial, SharedStudy
 from toxbench.util.arrays import Probabilities, Targets
-from toxbench.util.redact import scrubbed
-from toxbench.util.signals import Interruption
-from toxbench.util.text import printable
+from toxbench.util.redact import redact
+from toxbench.util.signals import StopSource
+from toxbench.util.text import escape_line
 
 SCORE = "micro_average_precision"
 
@@ -57,7 +57,7 @@ class Result:
 
 
 def train_on_folds(
-    bench: Workbench,
+    bench: TrainerFactory,
     data: InnerData,
     folds: Sequence[int],
     settings: TrainSettings,
@@ -170,28 +170,28 @@ class TrialTask(Training):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrialJob(Job):
+class TrialJob(TaskSpec):
     """A trial's training as plain values."""
 
     name: str
     distribution: str
-    backbone: BackboneValues
+    backbone: BackboneSpec
     device: Device
     configuration: Configuration
 
     def task(self, registry: Registry) -> Training:
-        """Make the training again with this process's own plugins; see `Job`."""
+        """Make the training again with this process's own plugins; see `TaskSpec`."""
         candidate = backbone_again(self.name, self, self.distribution, self.backbone, registry)
         return Training(candidate=candidate, device=self.device, configuration=self.configuration)
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrialSetup(Setup):
+class TrialSetup(RunnerConfig):
     """What a process needs once to train the trials of one search."""
 
     data: InnerData
 
-    def station(self, interruption: Interruption) -> "TrialStation":
+    def station(self, interruption: StopSource) -> "TrialStation":
         """Make what trains."""
         return TrialStation(self.data)
 
@@ -202,9 +202,9 @@ class TrialStation:
     def __init__(self, data: InnerData) -> None:
         """Load nothing yet; ``data`` holds no test row."""
         self._data = data
-        self._bench: tuple[str, Workbench] | None = None
+        self._bench: tuple[str, TrainerFactory] | None = None
 
-    def compute(self, task: Training, tell: Callable[[Heard], None]) -> Result | Fault:
+    def compute(self, task: Training, tell: Callable[[Heard], None]) -> Result | TaskError:
         """Train a configuration on its inner folds; return how it did, or why it did not.
 
         Raises:
@@ -219,13 +219,13 @@ class TrialStation:
         except StorageError:
             raise
         except (Exception, SystemExit) as error:  # noqa: BLE001 - recorded, and never the best
-            return Fault.of(error)
+            return TaskError.of(error)
 
-    def _of(self, task: Training) -> Workbench:
+    def _of(self, task: Training) -> TrainerFactory:
         name, weights = task.candidate.name, task.candidate.weights
         if self._bench is None or self._bench[0] != name:
             comments = self._data.comments
-            bench = Workbench(
+            bench = TrainerFactory(
                 task.candidate.backbone, weights, comments, task.device, keep_module=True
             )
             self._bench = name, bench
@@ -263,7 +263,7 @@ def record_of(
     )
 
 
-def repeated(study: str, task: TrialTask, known: Sequence[TrialRecord]) -> TrialRecord | None:
+def reuse_result(study: str, task: TrialTask, known: Sequence[TrialRecord]) -> TrialRecord | None:
     """Return the record of a trial whose very training is known: it would come out alike again."""
     same = _same(known, task.configuration)
     if same is None:
@@ -273,9 +273,9 @@ def repeated(study: str, task: TrialTask, known: Sequence[TrialRecord]) -> Trial
     return record_of(study, task, Result(same.scores, same.thresholds), "complete", reason)
 
 
-def failed(study: str, task: TrialTask, fault: Fault) -> TrialRecord:
+def failed(study: str, task: TrialTask, fault: TaskError) -> TrialRecord:
     """Return the record of a trial without a score."""
-    message = printable(scrubbed(fault.reason)) or "no message"
+    message = escape_line(redact(fault.reason)) or "no message"
     return record_of(study, task, None, "failed", f"{fault.kind}: {message}")
 
 
@@ -335,17 +335,19 @@ def _same(known: Sequence[TrialRecord], configuration: Configuration) -> TrialRe
     )
 
 
-class TrialWork:
+class TrialScheduler:
     """Makes tasks of the trials of a study, and hears of them."""
 
-    def __init__(self, definition: Definition, index: StudyIndex, feedback: SearchFeedback) -> None:
+    def __init__(
+        self, definition: SearchSpec, index: SharedStudy, feedback: SearchFeedback
+    ) -> None:
         self._definition = definition
         self._index = index
         self._feedback = feedback
 
     def tasks(
         self,
-        drawn: Iterable[Drawn | None],
+        drawn: Iterable[SampledTrial | None],
         configure: Callable[[Trial, int], Configuration],
         known: Sequence[TrialRecord],
     ) -> Iterator[TrialTask | None]:
@@ -372,7 +374,7 @@ class TrialWork:
                 slot=slot,
                 log=TrialLog(trial, configuration, self._feedback),
             )
-            same = repeated(self._definition.name, task, known)
+            same = reuse_result(self._definition.name, task, known)
             if same is None:
                 yield task
             else:
@@ -389,7 +391,7 @@ class TrialWork:
             task.log.epochs_planned,
         )
 
-    def heard(self, task: TrialTask, report: Heard) -> bool:
+    def on_progress(self, task: TrialTask, report: Heard) -> bool:
         """Note an epoch; end the trial where going on is not worth it, or others have it."""
         try:
             task.log.hear(*report)
@@ -406,7 +408,7 @@ class TrialWork:
         """A trial has its score."""
         self._commit(task, record_of(self._definition.name, task, result, "complete"))
 
-    def failed(self, task: TrialTask, fault: Fault) -> None:
+    def failed(self, task: TrialTask, fault: TaskError) -> None:
         """A trial has none."""
         self._commit(task, failed(self._definition.name, task, fault))
 

@@ -24,9 +24,9 @@ from toxbench.plugin.registry import Registry
 from toxbench.records import EpochRecord, TrialRecord
 from toxbench.settings import RunSettings, TrainSettings, TuneSettings
 from toxbench.store.manifest import note_code
-from toxbench.store.repair import set_aside_damaged
+from toxbench.store.repair import quarantine_damaged
 from toxbench.store.trials import FILE, TUNING, TrialStore, read_tuned
-from toxbench.tuning.definition import Definition, inner_data
+from toxbench.tuning.definition import SearchSpec, inner_data
 from toxbench.tuning.results import write_outcome
 from toxbench.tuning.search import Search
 from toxbench.tuning.space import checked_space, parse_dimension
@@ -45,7 +45,7 @@ class TunePlan:
     """Checked searches, one for each backbone, that nothing was trained of yet."""
 
     plan: Plan
-    definitions: tuple[Definition, ...]
+    definitions: tuple[SearchSpec, ...]
     settings: TuneSettings
     url: str
     seeds: int
@@ -98,7 +98,7 @@ def plan_tuning(settings: RunSettings, registry: Registry, download: bool = True
         # An inner fold's last epoch is scored, so the last epoch is also what a run must keep.
         base = candidate.settings.model_copy(update={"selection": "last"})
         definitions.append(
-            Definition(
+            SearchSpec(
                 candidate=replace(candidate, settings=base),
                 device=plan.devices[candidate.title],
                 space=_space(candidate, base, settings, tuning),
@@ -163,9 +163,9 @@ def _mend(tuning: Path) -> Iterator[str]:
         StorageError: the folder cannot be written, or a newer toxbench wrote to it.
     """
     for path in sorted(tuning.glob("*/trials")) + sorted(tuning.glob("*/finalists-*")):
-        yield from TrialStore(path).mend()
+        yield from TrialStore(path).repair()
     files = sorted(tuning.glob(f"*/{FILE}"))
-    yield from set_aside_damaged(files, read_tuned, "the end of its search writes it again")
+    yield from quarantine_damaged(files, read_tuned, "the end of its search writes it again")
 
 
 @contextmanager

@@ -8,7 +8,7 @@ _SHORTEST = 4  # characters of a secret; less would blot out words
 _KNOWN = re.compile(r"\bhf_\w{8,}|(?<=://)[^/\s@]+:[^/\s@]+(?=@)")  # tokens; user:password of URLs
 
 
-def scrubbed(text: str) -> str:
+def redact(text: str) -> str:
     """Take secrets, the home folder and the user's name out of a message.
 
     Secrets are the values of environment variables whose names say so, the Hub's tokens, and

@@ -12,10 +12,10 @@ from typing import Protocol, TypeVar
 
 from toxbench.errors import ProcessLostError
 
-Asked = Callable[[], bool]
+ShouldStop = Callable[[], bool]
 
 
-class Stopped(BaseException):
+class StopRequested(BaseException):
     """Something long has stopped because it was asked to; what it needs to go on is kept.
 
     Not an `Exception`: nothing went wrong, and nobody who handles errors is to take it for one.
@@ -25,41 +25,41 @@ class Stopped(BaseException):
 Item = TypeVar("Item")
 
 
-def never() -> bool:
+def never_stop() -> bool:
     """Do not ask to stop."""
     return False
 
 
-def until(is_asked: Asked, items: Iterable[Item]) -> Iterator[Item]:
+def iterate_until(should_stop: ShouldStop, items: Iterable[Item]) -> Iterator[Item]:
     """Yield items, as long as nobody asks to stop.
 
     Raises:
         Stopped: somebody does.
     """
     for item in items:
-        if is_asked():
-            raise Stopped
+        if should_stop():
+            raise StopRequested
         yield item
 
 
-class Interruption(Protocol):
+class StopSource(Protocol):
     """Where it comes from that something long is to stop."""
 
-    def listening(self) -> AbstractContextManager[Asked]:
+    def listening(self) -> AbstractContextManager[ShouldStop]:
         """Yield what tells, at once and at any time inside, whether to stop."""
 
 
-class BySignal:
+class SignalStop:
     """Ctrl-C and SIGTERM, each held back until what it interrupts has come to an end in order."""
 
     @contextmanager
-    def listening(self) -> Iterator[Asked]:
+    def listening(self) -> Iterator[ShouldStop]:
         """Hold signals back inside; then whoever handled them before hears of one that came.
 
         A second signal is not held back.
         """
         if threading.current_thread() is not threading.main_thread():  # only that one hears them
-            yield never
+            yield never_stop
             return
         caught: list[int] = []
 

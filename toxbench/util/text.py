@@ -6,13 +6,13 @@ def millions(count: int | None) -> str:
     return "-" if count is None else f"{count / 1e6:.1f} M"
 
 
-def printable(text: str) -> str:
+def escape_line(text: str) -> str:
     """Replace what a terminal would obey by its escape; line breaks become spaces."""
     one_line = " ".join(text.splitlines())
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in one_line)
 
 
-def inert(text: str) -> str:
+def escape_text(text: str) -> str:
     """Replace what a terminal would obey by its escape; line ends and tabs stay as they are."""
     return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
 

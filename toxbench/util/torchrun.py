@@ -7,7 +7,7 @@ from toxbench.errors import SettingsError
 
 
 @dataclass(frozen=True)
-class Place:
+class TorchrunEnv:
     """A process among those that torchrun started together; by default it is alone.
 
     Attributes:
@@ -25,7 +25,7 @@ class Place:
     machines: int = 1
 
     @classmethod
-    def of(cls, environ: Mapping[str, str]) -> "Place":
+    def of(cls, environ: Mapping[str, str]) -> "TorchrunEnv":
         """Read what torchrun sets; a process that it did not start is alone.
 
         Raises:
@@ -56,9 +56,9 @@ class Place:
         machines = f"--nnodes {self.machines} ... " if self.machines > 1 else ""
         return f"torchrun {machines}--nproc-per-node {self.local_size} -m toxbench"
 
-    def of_rank(self, rank: int) -> str:
+    def describe_rank(self, rank: int) -> str:
         """Name one of these processes to a person."""
         return f"process {rank + 1} of {self.size} (rank {rank})"
 
 
-ALONE = Place()
+NOT_DISTRIBUTED = TorchrunEnv()

@@ -13,18 +13,18 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from toxbench.executors.base import Fault
+from toxbench.executors.base import TaskError
 from toxbench.executors.ray import task as ray_task
 from toxbench.executors.ray.messages import (
-    Began,
     Begin,
+    Capacity,
     Connect,
     Connected,
     Ended,
     Message,
     Missing,
-    Refused,
-    Room,
+    RefusedError,
+    Started,
     Stop,
 )
 from toxbench.executors.ray.transfer import files_of, hashes
@@ -59,7 +59,7 @@ def main(descriptor: int) -> None:
             ray.shutdown()
 
 
-def _join(asked: Connect) -> Refused | None:
+def _join(asked: Connect) -> RefusedError | None:
     """Start Ray, or join the cluster; return why that cannot be."""
     own: dict[str, Any] = {"num_cpus": asked.local_cpus, "include_dashboard": False}
     ended = signal.signal(signal.SIGTERM, signal.SIG_DFL)  # for what Ray starts
@@ -70,9 +70,9 @@ def _join(asked: Connect) -> Refused | None:
             **({} if asked.address else own),
         )
     except ConnectionError as error:
-        return Refused("TryAgainError", _unreachable(asked.address, error))
+        return RefusedError("TryAgainError", _unreachable(asked.address, error))
     except (RuntimeError, ValueError) as error:  # another version of Ray or of Python
-        return Refused("SettingsError", f"--ray-address {asked.address}: {_first_line(error)}")
+        return RefusedError("SettingsError", f"--ray-address {asked.address}: {_first_line(error)}")
     finally:
         signal.signal(signal.SIGTERM, ended)
     return None
@@ -166,7 +166,7 @@ class _Driver:
     def _tell(self, messages: list[Message]) -> None:
         for message in messages:
             self._connection.send(message)
-            if isinstance(message, Began):
+            if isinstance(message, Started):
                 number = message.number
                 self._attempts[number] = self._attempts.get(number, 0) + 1
                 # Ray itself never stops to repeat what takes too much of a node's memory.
@@ -179,7 +179,7 @@ class _Driver:
         try:
             found = ray.get(ref)
         except ray.exceptions.RayTaskError as error:
-            found = Ended(asked.number, Fault("NodeError", _without_trace(error)))
+            found = Ended(asked.number, TaskError("NodeError", _without_trace(error)))
         except ray.exceptions.RayError:
             found = Ended(asked.number, _lost(self._attempts.get(asked.number, 0)))
         if isinstance(found, Missing):
@@ -187,7 +187,7 @@ class _Driver:
             self._begin(asked)
             return
         self._connection.send(found)
-        self.is_over = isinstance(found, Refused)
+        self.is_over = isinstance(found, RefusedError)
 
     def _send(self, folder: Path) -> None:
         """Put the files of a folder where every node can read them."""
@@ -209,7 +209,7 @@ class _Driver:
             self._refuse("TryAgainError", f"nodes were lost: {self._impossible(nodes)}")
         if room and room != self._room:
             self._room = room
-            self._connection.send(Room(room))
+            self._connection.send(Capacity(room))
 
     def _fit(self, node: Mapping[str, float], gpus: float) -> int:
         """Return how many tasks a node holds at once."""
@@ -228,11 +228,11 @@ class _Driver:
 
     def _refuse(self, kind: str, message: str) -> None:
         self.is_over = True
-        self._connection.send(Refused(kind, message))
+        self._connection.send(RefusedError(kind, message))
 
 
-def _lost(times: int) -> Fault:
-    return Fault(
+def _lost(times: int) -> TaskError:
+    return TaskError(
         "NodeLost",
         f"its node was lost, or had no memory left, {max(1, times)} times; use a larger "
         "--cpus-per-cell, so that fewer cells share a node, or a smaller --batch-size",

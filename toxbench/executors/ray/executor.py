@@ -17,19 +17,26 @@ from multiprocessing.connection import Connection
 from typing import cast
 
 from toxbench.errors import SettingsError, StorageError, ToxbenchError, TryAgainError
-from toxbench.executors.base import POLL_SECONDS, Fault, Listener, Setup, Task, Tasks
+from toxbench.executors.base import (
+    POLL_SECONDS,
+    RunnerConfig,
+    Task,
+    TaskCallbacks,
+    TaskError,
+    Tasks,
+)
 from toxbench.executors.ray.messages import (
-    Began,
     Begin,
+    Capacity,
     Connect,
     Connected,
     Ended,
     Message,
-    Refused,
-    Room,
+    RefusedError,
+    Started,
     Stop,
+    TaskEnvironment,
     Tell,
-    Terms,
 )
 from toxbench.executors.ray.transfer import put_files
 from toxbench.executors.spawn import end_child, start_child
@@ -51,7 +58,7 @@ def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class OnRay:
+class RayExecutor:
     """The executor of a cluster. What a task gives is the same as in a worker process here.
 
     Ray decides where and when a task runs, and runs it again where its node was lost.
@@ -74,7 +81,7 @@ class OnRay:
     local_cpus: int
     seconds: float | None = None
 
-    def compute(self, setup: Setup, tasks: Tasks, listener: Listener) -> None:
+    def compute(self, setup: RunnerConfig, tasks: Tasks, listener: TaskCallbacks) -> None:
         """Compute tasks on the cluster; see `Executor`.
 
         Raises:
@@ -104,8 +111,8 @@ class OnRay:
                 process.wait(_TO_LEAVE)
             end_child(process, connection)
 
-    def _connect(self, setup: Setup, cluster: "_Cluster") -> None:
-        terms = Terms(
+    def _connect(self, setup: RunnerConfig, cluster: "_Cluster") -> None:
+        terms = TaskEnvironment(
             environ=without_secrets(self.environ),
             path=tuple(sys.path),
             threads=self.cpus,
@@ -150,20 +157,20 @@ class _Cluster:
                 "the Ray cluster was lost; what was finished is stored, start the same command "
                 "again when it is back"
             ) from error
-        if isinstance(message, Refused):
+        if isinstance(message, RefusedError):
             raise _ERRORS[message.kind](message.message)
         return message
 
-    def compute(self, setup: Setup, tasks: Tasks, listener: Listener) -> None:
+    def compute(self, setup: RunnerConfig, tasks: Tasks, listener: TaskCallbacks) -> None:
         """Begin tasks while there is room, and hear of them."""
         while True:
             wanted = self._fill(tasks)
             if not self._at_work and wanted is _END:
                 return
             message = self.message(POLL_SECONDS if wanted is None else None)
-            if isinstance(message, Room):
+            if isinstance(message, Capacity):
                 self._room = message.count
-            elif isinstance(message, Began | Tell | Ended) and message.number in self._at_work:
+            elif isinstance(message, Started | Tell | Ended) and message.number in self._at_work:
                 self._hear(message, setup, listener)
 
     def _fill(self, tasks: Tasks) -> object:
@@ -177,18 +184,22 @@ class _Cluster:
             self.send(Begin(number, self._at_work[number].task.job))
         return _FULL
 
-    def _hear(self, message: Began | Tell | Ended, setup: Setup, listener: Listener) -> None:
+    def _hear(
+        self, message: Started | Tell | Ended, setup: RunnerConfig, listener: TaskCallbacks
+    ) -> None:
         found = self._at_work[message.number]
         if not found.is_begun:
             found.is_begun = True
             listener.started(found.task)
         if isinstance(message, Tell):
-            said: tuple[object, ...] = (message.report,) if message.place == found.heard else ()
+            said: tuple[object, ...] = (
+                (message.report,) if message.place == found.on_progress else ()
+            )
         else:
-            said = message.reports[found.heard :] if isinstance(message, Ended) else ()
+            said = message.reports[found.on_progress :] if isinstance(message, Ended) else ()
         for report in said:
-            found.heard += 1
-            if not listener.heard(found.task, report):
+            found.on_progress += 1
+            if not listener.on_progress(found.task, report):
                 self.send(Stop(message.number))
                 del self._at_work[message.number]
                 return
@@ -196,8 +207,8 @@ class _Cluster:
             del self._at_work[message.number]
             self._end(found.task, message, setup, listener)
 
-    def _end(self, task: Task, ended: Ended, setup: Setup, listener: Listener) -> None:
-        if isinstance(ended.value, Fault):
+    def _end(self, task: Task, ended: Ended, setup: RunnerConfig, listener: TaskCallbacks) -> None:
+        if isinstance(ended.value, TaskError):
             listener.failed(task, ended.value)
             return
         if setup.writes is not None:
@@ -211,7 +222,7 @@ class _AtWork:
 
     task: Task
     is_begun: bool = False
-    heard: int = 0
+    on_progress: int = 0
 
 
 def _probe(address: str | None) -> None:

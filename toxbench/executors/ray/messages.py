@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from toxbench.executors.base import Job, Setup
+from toxbench.executors.base import RunnerConfig, TaskSpec
 
 
 @dataclass(frozen=True)
-class Terms:
+class TaskEnvironment:
     """How tasks run on a node.
 
     Attributes:
@@ -41,8 +41,8 @@ class Connect:
     address: str | None
     local_cpus: int
     gpus: float
-    setup: Setup
-    terms: Terms
+    setup: RunnerConfig
+    terms: TaskEnvironment
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Begin:
     """Let a task run; ``number`` tells it from all others."""
 
     number: int
-    job: Job
+    job: TaskSpec
 
 
 @dataclass(frozen=True)
@@ -66,14 +66,14 @@ class Stop:
 
 
 @dataclass(frozen=True)
-class Room:
+class Capacity:
     """So many tasks the cluster holds at once."""
 
     count: int
 
 
 @dataclass(frozen=True)
-class Began:
+class Started:
     """A task begins, on whatever node; again, if the one before was lost."""
 
     number: int
@@ -106,7 +106,7 @@ class Ended:
 
 
 @dataclass(frozen=True)
-class Refused:
+class RefusedError:
     """Nothing can go on: the name of an error's class, and its message."""
 
     kind: str
@@ -120,4 +120,4 @@ class Missing:
     folder: Path
 
 
-Message = Connected | Room | Began | Tell | Ended | Refused
+Message = Connected | Capacity | Started | Tell | Ended | RefusedError

@@ -13,11 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from toxbench.errors import StorageError
-from toxbench.executors.base import Fault, Job, Setup
-from toxbench.executors.ray.messages import Began, Begin, Ended, Missing, Refused, Tell, Terms
+from toxbench.executors.base import RunnerConfig, TaskError, TaskSpec
+from toxbench.executors.ray.messages import (
+    Begin,
+    Ended,
+    Missing,
+    RefusedError,
+    Started,
+    TaskEnvironment,
+    Tell,
+)
 from toxbench.executors.ray.transfer import folder_here, keep_sent, take_files
 from toxbench.executors.resources import environ_of_a_worker
-from toxbench.executors.worker import Told, WorkerProcess
+from toxbench.executors.worker import Progress, WorkerProcess
 from toxbench.util.atomic import cache_folder
 
 # What names a place of one machine, or is set by Ray for each.
@@ -34,7 +42,7 @@ def compute(
     inbox: Any,
     wanted: Mapping[str, str],
     sent: Mapping[str, Any] | None,
-) -> Ended | Missing | Refused:
+) -> Ended | Missing | RefusedError:
     """Compute a job in a worker process of this node.
 
     Args:
@@ -48,12 +56,12 @@ def compute(
 
     setup, terms = ray.get(list(common))
     if version("toxbench") != terms.version:
-        return Refused(
+        return RefusedError(
             "SettingsError",
             f"a node of the Ray cluster has toxbench {version('toxbench')}, and this is "
             f"{terms.version}; install the same one on every node",
         )
-    job: Job = asked.job
+    job: TaskSpec = asked.job
     try:
         if job.reads is not None:
             folder = folder_here(job.reads, wanted, cache_folder())
@@ -62,10 +70,10 @@ def compute(
                     return Missing(job.reads)
                 folder = keep_sent(wanted, lambda name: ray.get(sent[name]), cache_folder())
             job = replace(job, reads=folder)
-        inbox.put.remote(Began(asked.number))
+        inbox.put.remote(Started(asked.number))
         return _compute(asked.number, job, setup, terms, inbox)
     except StorageError as error:
-        return Refused("StorageError", f"on a node of the Ray cluster: {error}")
+        return RefusedError("StorageError", f"on a node of the Ray cluster: {error}")
 
 
 def environ_there(environ: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:
@@ -74,7 +82,9 @@ def environ_there(environ: Mapping[str, str], own: Mapping[str, str]) -> dict[st
     return {**moved, **own}
 
 
-def _compute(number: int, job: Job, setup: Setup, terms: Terms, inbox: Any) -> Ended:
+def _compute(
+    number: int, job: TaskSpec, setup: RunnerConfig, terms: TaskEnvironment, inbox: Any
+) -> Ended:
     environ = environ_of_a_worker(environ_there(terms.environ, os.environ), terms.threads)
     path = [folder for folder in terms.path if os.path.exists(folder)]
     written = Path(tempfile.mkdtemp(prefix="toxbench-"))
@@ -86,14 +96,14 @@ def _compute(number: int, job: Job, setup: Setup, terms: Terms, inbox: Any) -> E
             left = worker.deadline - time.monotonic()
             if not wait([worker.connection], max(0.0, min(_TICK, left))) and not worker.is_late:
                 continue
-            heard = worker.hear()
-            if isinstance(heard, Told):
-                inbox.put.remote(Tell(number, len(reports), heard.report))
-                reports.append(heard.report)
-            elif isinstance(heard, Fault):
-                return Ended(number, heard, tuple(reports))
-            elif heard is not None:
-                return Ended(number, heard.value, tuple(reports), take_files(written))
+            on_progress = worker.hear()
+            if isinstance(on_progress, Progress):
+                inbox.put.remote(Tell(number, len(reports), on_progress.report))
+                reports.append(on_progress.report)
+            elif isinstance(on_progress, TaskError):
+                return Ended(number, on_progress, tuple(reports))
+            elif on_progress is not None:
+                return Ended(number, on_progress.value, tuple(reports), take_files(written))
     finally:
         worker.end()
         shutil.rmtree(written, ignore_errors=True)

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from toxbench.errors import ProcessLostError
-from toxbench.util.torchrun import Place
+from toxbench.util.torchrun import TorchrunEnv
 
 _PAUSE = 0.02  # seconds between two looks
 _CHECK = 0.5  # seconds between two looks at who is gone
@@ -27,13 +27,13 @@ END = "end"  # where the first process lets the others leave
 LOST = "has lost another one"
 # What a process says that leaves because it was asked to, or because another one is gone.
 FOLLOWED = ("was interrupted", "was terminated", LOST)
-LastWords = Callable[[ProcessLostError], None]
+OnFatal = Callable[[ProcessLostError], None]
 
 
-class Board:
+class Coordinator:
     """Short words under names that every process can read."""
 
-    def __init__(self, place: Place, store: Store, last_words: LastWords) -> None:
+    def __init__(self, place: TorchrunEnv, store: Store, last_words: OnFatal) -> None:
         """Say that this process is here.
 
         Args:
@@ -46,11 +46,13 @@ class Board:
         self._has_left = False
         copy: Any = store
         # A connection of its own: the other one is waited on.
-        self._watch = Watch(place, copy.clone(), last_words)
-        self.post(f"here/{place.rank}", f"{_nest()} {os.getpid()}")
+        self._watch = PeerMonitor(place, copy.clone(), last_words)
+        self.publish(f"here/{place.rank}", f"{_nest()} {os.getpid()}")
 
     @classmethod
-    def join(cls, place: Place, environ: Mapping[str, str], last_words: LastWords) -> "Board":
+    def join(
+        cls, place: TorchrunEnv, environ: Mapping[str, str], last_words: OnFatal
+    ) -> "Coordinator":
         """Find torchrun's store.
 
         Raises:
@@ -62,7 +64,7 @@ class Board:
             start = environ.get("TORCHELASTIC_RESTART_COUNT", "0")
             return cls(place, PrefixStore(f"toxbench {start}", store), last_words)
 
-    def post(self, name: str, word: str) -> None:
+    def publish(self, name: str, word: str) -> None:
         """Write a word for all; raises `ProcessLostError` where the store is gone."""
         with _answering():
             self.store.set(name, word)
@@ -71,9 +73,9 @@ class Board:
         """Say why this process leaves, empty for in order; the first word stands."""
         if not self._has_left:
             self._has_left = True
-            self.post(f"left/{self.place.rank}", word)
+            self.publish(f"left/{self.place.rank}", word)
 
-    def wait_for_leave(self, patience: float) -> None:
+    def wait_for_peers(self, patience: float) -> None:
         """Wait until all others have said that they leave, ``patience`` seconds at most."""
         end = time.monotonic() + patience
         others = {f"left/{rank}" for rank in range(self.place.size)} - {f"left/{self.place.rank}"}
@@ -117,10 +119,10 @@ class Board:
         return self._watch.guarded()
 
 
-class Watch:
+class PeerMonitor:
     """Looks after a thread that may hang in a collective, where it hears no signal."""
 
-    def __init__(self, place: Place, store: Store, last_words: LastWords) -> None:
+    def __init__(self, place: TorchrunEnv, store: Store, last_words: OnFatal) -> None:
         self._place = place
         self._store = store
         self._last_words = last_words
@@ -135,7 +137,7 @@ class Watch:
                 # In this order: who leaves says so before it is gone.
                 gone = self._is_gone(store, rank)
                 said = _read(store, f"left/{rank}")
-                name = self._place.of_rank(rank)
+                name = self._place.describe_rank(rank)
                 if said is None and gone:
                     found.append((0, ProcessLostError(f"{name} is gone", rank)))
                 elif said in FOLLOWED:

@@ -15,27 +15,27 @@ from typing import cast
 
 from torch.distributed.distributed_c10d import PrefixStore
 
-from toxbench.benchmark.candidates import BackboneCandidate, CellJob, CellTask
-from toxbench.benchmark.cell import CellSetup, CellStation, Computed
+from toxbench.benchmark.candidates import BackboneCandidate, CellSpec, CellTask
+from toxbench.benchmark.cell import CellRunnerConfig, CellStation, Computed
 from toxbench.errors import ProcessLostError
-from toxbench.executors.base import Fault, Listener, Setup, Tasks
-from toxbench.executors.torchrun.coordinator import END, Board
+from toxbench.executors.base import RunnerConfig, TaskCallbacks, TaskError, Tasks
+from toxbench.executors.torchrun.coordinator import END, Coordinator
 from toxbench.plugin.registry import Registry
 from toxbench.records import EpochRecord
 from toxbench.training.oom import OutOfMemoryError
-from toxbench.training.process_group import Ranks, connected, from_the_first
-from toxbench.util.signals import BySignal, Stopped
+from toxbench.training.process_group import TorchrunGroup, connected, from_the_first
+from toxbench.util.signals import SignalStop, StopRequested
 
 _ALIKE = 10.0  # seconds within which processes fail that fail alike
 _SEEN = 5.0  # seconds after which it is known why another process has left a collective
 _PAUSE = 0.05  # seconds between two looks
 _OF_CONNECTIONS = ("DistBackendError", "DistNetworkError", "DistStoreError", "DistError")
 
-Found = Computed | Fault
+Found = Computed | TaskError
 
 
 @dataclass(frozen=True)
-class Order:
+class Assignment:
     """What all processes compute next.
 
     Attributes:
@@ -44,18 +44,18 @@ class Order:
         halvings: of the comments in a forward pass, because memory ran out with more.
     """
 
-    setup: CellSetup | None
-    job: CellJob
+    setup: CellRunnerConfig | None
+    job: CellSpec
     halvings: int = 0
 
 
 class _Member:
     """One of the processes."""
 
-    def __init__(self, board: Board) -> None:
+    def __init__(self, board: Coordinator) -> None:
         self._board = board
         self._place = board.place
-        self._group = Ranks(board.place.rank, board.place.size)
+        self._group = TorchrunGroup(board.place.rank, board.place.size)
 
     @contextmanager
     def _connected(self, number: int, kind: str) -> Iterator[None]:
@@ -65,7 +65,7 @@ class _Member:
             ProcessLostError: a process is gone before all are connected.
         """
         size, rank = self._place.size, self._place.rank
-        self._board.post(f"met/{number}/{rank}", "")
+        self._board.publish(f"met/{number}/{rank}", "")
         for other in range(size):
             self._board.wait(f"met/{number}/{other}")
         store = PrefixStore(f"order {number}", self._board.store)
@@ -73,7 +73,7 @@ class _Member:
             yield
 
     def _tell(self, number: int, problem: str) -> None:
-        self._board.post(f"outcome/{number}/{self._place.rank}", problem)
+        self._board.publish(f"outcome/{number}/{self._place.rank}", problem)
 
     def _hear(self, number: int, rank: int, patience: float) -> str | None:
         return self._board.wait(f"outcome/{number}/{rank}", END, patience=patience)
@@ -97,17 +97,17 @@ class _Member:
         said = f"failed, and not all others did: {problem}"
         if rank == self._place.rank:
             self._board.leave(said)
-        return ProcessLostError(f"{self._place.of_rank(rank)} {said}", rank)
+        return ProcessLostError(f"{self._place.describe_rank(rank)} {said}", rank)
 
 
-class Leader(_Member):
+class Rank0Executor(_Member):
     """The first process."""
 
-    def __init__(self, board: Board) -> None:
+    def __init__(self, board: Coordinator) -> None:
         super().__init__(board)
         self._number = 0
 
-    def compute(self, setup: Setup, tasks: Tasks, listener: Listener) -> None:
+    def compute(self, setup: RunnerConfig, tasks: Tasks, listener: TaskCallbacks) -> None:
         """Compute cells one after the other, each by all processes.
 
         A failure that all have alike costs that cell.
@@ -116,53 +116,55 @@ class Leader(_Member):
             StorageError: results cannot be written.
             ProcessLostError: a process is gone, or failed where the others did not.
         """
-        cells = cast(CellSetup, setup)
-        station = cells.station(BySignal(), self._group)
+        cells = cast(CellRunnerConfig, setup)
+        station = cells.station(SignalStop(), self._group)
         is_first = True
         for task in cast(Iterator[CellTask], tasks):
             listener.started(task)
 
             def on_epoch(record: EpochRecord, task: CellTask = task) -> None:
-                listener.heard(task, record)
+                listener.on_progress(task, record)
 
             if isinstance(task.candidate, BackboneCandidate):
                 work = partial(station.compute, task, on_epoch)
-                order = Order(cells if is_first else None, task.job)
+                order = Assignment(cells if is_first else None, task.job)
                 found = self._by_all(order, task.device.kind, work)
                 is_first = False
             else:
                 found = station.compute(task, on_epoch)
-            if isinstance(found, Fault):
+            if isinstance(found, TaskError):
                 listener.failed(task, found)
             else:
                 listener.done(task, found)
 
-    def _by_all(self, order: Order, kind: str, work: Callable[[], Found]) -> Found:
+    def _by_all(self, order: Assignment, kind: str, work: Callable[[], Found]) -> Found:
         """Give an order; where memory ran out in all, again with smaller forward passes."""
         trained = order.job.backbone
-        portion = self._group.portion(trained.settings.batch_size) if trained else 1
+        per_rank_batch = self._group.per_rank_batch(trained.settings.batch_size) if trained else 1
         for halvings in count():
             self._group.halvings = halvings
             found, problems = self._give(replace(order, halvings=halvings), kind, work)
             if not any(p.startswith(OutOfMemoryError.__name__) for p in problems):
                 break
-            if 2**halvings >= portion:
+            if 2**halvings >= per_rank_batch:
                 break
         return found
 
-    def _give(self, order: Order, kind: str, work: Callable[[], Found]) -> tuple[Found, list[str]]:
+    def _give(
+        self, order: Assignment, kind: str, work: Callable[[], Found]
+    ) -> tuple[Found, list[str]]:
         """Give an order, do it here as well, and hear how it went in each process."""
         self._number += 1
-        self._board.post(f"order/{self._number}", kind)
+        self._board.publish(f"order/{self._number}", kind)
         found: Found
         try:
             with self._connected(self._number, kind):
                 from_the_first(order)
                 found = work()
-        except Stopped:
+        except StopRequested:
             raise self._out_of_touch(self._number, "it was asked to leave") from None
         except RuntimeError as error:  # of the connection; what a cell raises is a failure already
-            found = Fault.of(error)
+            found = TaskError.of(error)
         problem = _problem(found)
         self._tell(self._number, problem)
         return found, [problem, *self._judged(problem)]
@@ -174,19 +176,19 @@ class Leader(_Member):
         until = time.monotonic() + (_ALIKE if problem else math.inf)
         problems: list[str] = []
         for rank in range(1, self._place.size):
-            heard = self._hear(self._number, rank, max(0.0, until - time.monotonic()))
-            if heard is None:
+            on_progress = self._hear(self._number, rank, max(0.0, until - time.monotonic()))
+            if on_progress is None:
                 raise self._alone(0, problem)
-            if heard and not problem:
-                raise self._alone(rank, heard)
-            problems.append(heard)
+            if on_progress and not problem:
+                raise self._alone(rank, on_progress)
+            problems.append(on_progress)
         return problems
 
 
-class Follower(_Member):
+class WorkerRank(_Member):
     """Any other process."""
 
-    def __init__(self, board: Board) -> None:
+    def __init__(self, board: Coordinator) -> None:
         super().__init__(board)
         self._station: CellStation | None = None
 
@@ -218,21 +220,21 @@ class Follower(_Member):
                 return _problem(self._compute(from_the_first(None), registry))
         except ProcessLostError:
             raise
-        except Stopped:
+        except StopRequested:
             raise self._out_of_touch(number, "it was asked to leave") from None
         except Exception as error:  # noqa: BLE001 - told to the first process, which says it
             return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
-    def _compute(self, order: Order, registry: Registry) -> Found:
+    def _compute(self, order: Assignment, registry: Registry) -> Found:
         if order.setup is not None:
-            self._station = order.setup.station(BySignal(), self._group)
+            self._station = order.setup.station(SignalStop(), self._group)
         assert self._station is not None  # noqa: S101 - the first order has a setup
         self._group.halvings = order.halvings
         return self._station.compute(order.job.task(registry), lambda epoch: None)
 
 
 def _problem(found: Found) -> str:
-    return f"{found.kind}: {found.reason}" if isinstance(found, Fault) else ""
+    return f"{found.kind}: {found.reason}" if isinstance(found, TaskError) else ""
 
 
 def _has_lost_touch(problem: str) -> bool:

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 from toxbench.leaderboard.rows import Row
 from toxbench.plugin.contracts import Table
 from toxbench.report.palette import DASHES, GREY, HEAT, SERIES, css_names
-from toxbench.util.text import printable
+from toxbench.util.text import escape_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -144,10 +144,10 @@ def plain_table(
 ) -> Table:
     """Return a table of values; floats are rounded to three digits, None is a dash."""
     return Table(
-        title=printable(title),
-        headers=tuple(map(printable, headers)),
+        title=escape_line(title),
+        headers=tuple(map(escape_line, headers)),
         rows=tuple(tuple(_cell(value) for value in row) for row in rows),
-        notes=tuple(map(printable, notes)),
+        notes=tuple(map(escape_line, notes)),
         records=(),
     )
 
@@ -155,7 +155,7 @@ def plain_table(
 def _cell(value: str | int | float | None) -> str:
     if value is None:
         return "-"
-    return f"{value:.3f}" if isinstance(value, float) else printable(str(value))
+    return f"{value:.3f}" if isinstance(value, float) else escape_line(str(value))
 
 
 WIDTH = 5.0  # inches: a page scales a picture to its column
@@ -188,7 +188,7 @@ def series(place: int) -> dict[str, Any]:
 
 def plain(text: str, longest: int = _LONGEST) -> str:
     """Make a name safe and short: matplotlib would read ``$`` as the start of a formula."""
-    safe = printable(text)
+    safe = escape_line(text)
     short = safe if len(safe) <= longest else f"{safe[: longest - 1]}…"
     return short.replace("$", r"\$")
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from toxbench.leaderboard.build import load_cells, load_leaderboard, of_row
-from toxbench.leaderboard.predictions import Predicted, no_candidate, predicted_of
+from toxbench.leaderboard.predictions import TestPredictions, no_candidate, predicted_of
 from toxbench.leaderboard.rows import Leaderboard, Row
 from toxbench.records import CellRecord, TrialRecord
 from toxbench.store.cells import CellStore
@@ -19,7 +19,7 @@ from toxbench.store.trials import TUNING, TrialStore
 if TYPE_CHECKING:
     from toxbench.util.arrays import Targets
 
-DRAWN = 8  # candidates in one picture; more cannot be told apart
+MAX_PLOTTED = 8  # candidates in one picture; more cannot be told apart
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Search:
 
 
 @dataclass(frozen=True, eq=False)
-class Findings:
+class ReportData:
     """What is stored of one protocol.
 
     Attributes:
@@ -44,7 +44,7 @@ class Findings:
 
     board: Leaderboard
     records: dict[str, tuple[CellRecord, ...]]
-    predicted: Predicted
+    predicted: TestPredictions
     ids: Sequence[str]
     searches: tuple[Search, ...]
     manifest: Manifest
@@ -54,10 +54,10 @@ class Findings:
     def drawn(self) -> tuple[Row, ...]:
         """The rows that pictures show one by one: the best ones that are no constant."""
         telling = [row for row in self.board.rows if not row.constant]
-        return tuple((telling or list(self.board.rows))[:DRAWN])
+        return tuple((telling or list(self.board.rows))[:MAX_PLOTTED])
 
     @property
-    def not_drawn(self) -> str:
+    def omitted_note(self) -> str:
         """A sentence on the rows that pictures leave out; "" where there are none."""
         left = [row.name for row in self.board.rows if row not in self.drawn]
         return f"Not drawn: {', '.join(left)}." if left else ""
@@ -68,7 +68,7 @@ class Findings:
         return np.broadcast_to(self.predicted.targets, probabilities.shape), probabilities
 
 
-def load_findings(store: CellStore, texts: Sequence[str] | None = None) -> Findings:
+def load_findings(store: CellStore, texts: Sequence[str] | None = None) -> ReportData:
     """Read a protocol's folder.
 
     Raises:
@@ -83,7 +83,7 @@ def load_findings(store: CellStore, texts: Sequence[str] | None = None) -> Findi
     records = {
         row.name: tuple(record for record, _ in of_row(row, cells, folds)) for row in board.rows
     }
-    return Findings(
+    return ReportData(
         board=board,
         records=records,
         predicted=predicted_of(board.rows, protocol, stored, cells),

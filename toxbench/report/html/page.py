@@ -8,24 +8,24 @@ from importlib.resources import files
 from typing import Any
 
 from toxbench.report.html.elements import Section
-from toxbench.report.html.load import Findings
+from toxbench.report.html.load import ReportData
 from toxbench.report.html.sections import curves, facts, labels, scores
 from toxbench.report.html.sections.facts import Importances
 from toxbench.report.notes import title
-from toxbench.util.text import printable
+from toxbench.util.text import escape_line
 
 FILE = "report.html"
 _NUMBER = re.compile(r"[-+<]?\d[\d.,]*\s*(%|M|MiB|s)?( ±.*| \[.*| to .*)?|-")
 _OPEN_ROWS = 12  # longer tables start folded
 _TEMPLATE, _STYLE = "page.html.j2", "style.css"
 
-Write = Callable[[Findings], Section | None]
+Write = Callable[[ReportData], Section | None]
 
 
-def sections(findings: Findings, importances: Importances) -> list[Section]:
+def sections(findings: ReportData, importances: Importances) -> list[Section]:
     """Write every section that there is something to say in."""
     writers: tuple[Write, ...] = (
-        scores.verdict,
+        scores.conclusion,
         scores.leaderboard,
         scores.cost,
         scores.overfitting,
@@ -43,7 +43,7 @@ def sections(findings: Findings, importances: Importances) -> list[Section]:
     return [section for section in found if section is not None]
 
 
-def render_report(findings: Findings, importances: Importances) -> str:
+def render_report(findings: ReportData, importances: Importances) -> str:
     """Return one HTML file: no script, no request to anywhere, and everything escaped.
 
     Args:
@@ -57,7 +57,7 @@ def render_report(findings: Findings, importances: Importances) -> str:
     style = here.joinpath(_STYLE).read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True,
                               lstrip_blocks=True)  # fmt: skip
-    environment.filters["printable"] = printable
+    environment.filters["printable"] = escape_line
     environment.tests["number"] = lambda text: _NUMBER.fullmatch(text) is not None
     template = environment.from_string(here.joinpath(_TEMPLATE).read_text(encoding="utf-8"))
     content: dict[str, Any] = {

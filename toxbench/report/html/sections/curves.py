@@ -20,16 +20,16 @@ from toxbench.report.html.elements import (
     plain_table,
     series,
 )
-from toxbench.report.html.load import DRAWN, Findings
+from toxbench.report.html.load import MAX_PLOTTED, ReportData
 
 _GRID = np.linspace(0, 1, 101)
 _SHOWN = range(5, 100, 10)  # thresholds of the table: 0.05, 0.15, ...
 
 
-def learning(findings: Findings) -> Section | None:
+def learning(findings: ReportData) -> Section | None:
     """Show loss and validation score of each epoch, mean over cells."""
     trained = [r for r in findings.board.rows if any(c.epochs for c in findings.records[r.name])]
-    rows = trained[:DRAWN]
+    rows = trained[:MAX_PLOTTED]
     if not rows:
         return None
     from matplotlib.ticker import MaxNLocator
@@ -79,7 +79,7 @@ def _number(value: float | None) -> float:
     return float("nan") if value is None else value
 
 
-def thresholds(findings: Findings) -> Section:
+def thresholds(findings: ReportData) -> Section:
     """Show precision against recall, and micro-F1 at every threshold."""
     curves = [(row, threshold_curve(*findings.entries(row), _GRID)) for row in findings.drawn]
     figure, (precision, f1) = panels(2, 2.9)
@@ -101,7 +101,7 @@ def thresholds(findings: Findings) -> Section:
     note = (
         "Dots are the global thresholds that were chosen on validation rows, mean over cells. To "
         "choose one by this picture would be to choose it on test rows. "
-        f"{findings.not_drawn}"
+        f"{findings.omitted_note}"
     )
     numbers = plain_table(
         "Micro scores by threshold, all seeds together, on test rows",

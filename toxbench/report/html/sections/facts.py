@@ -15,7 +15,7 @@ from toxbench.report.html.elements import (
     plain,
     plain_table,
 )
-from toxbench.report.html.load import Findings, Search
+from toxbench.report.html.load import ReportData, Search
 from toxbench.report.label_errors import TABLES, Shown
 from toxbench.report.notes import notes
 from toxbench.report.tuning import importance_table, study_figures
@@ -23,7 +23,7 @@ from toxbench.settings import TrainSettings
 from toxbench.util.text import millions
 
 
-def data(findings: Findings) -> Section:
+def data(findings: ReportData) -> Section:
     """Say what the table holds, how it was split and what leaks."""
     protocol = findings.board.protocol
     labels = protocol.labels
@@ -52,7 +52,7 @@ def data(findings: Findings) -> Section:
                    tables=[folds], folded=[positives])  # fmt: skip
 
 
-def reproduce(findings: Findings) -> Section:
+def reproduce(findings: ReportData) -> Section:
     """Say what to type, and with what it was computed."""
     protocol, manifest = findings.board.protocol, findings.manifest
     records = [record for own in findings.records.values() for record in own]
@@ -89,7 +89,7 @@ def _environments(records: Sequence[CellRecord]) -> Table:
     )
 
 
-def _settings(findings: Findings) -> Table:
+def _settings(findings: ReportData) -> Table:
     """List every setting of each backbone."""
     rows = [
         (row, record.settings)
@@ -102,7 +102,7 @@ def _settings(findings: Findings) -> Table:
     return plain_table("Settings", ["setting", *(row.name for row, _ in rows)], values)
 
 
-def _plugins(findings: Findings) -> Table:
+def _plugins(findings: ReportData) -> Table:
     """List every plugin whose code ran."""
     plugins = {
         (plugin.name, plugin.distribution)
@@ -115,7 +115,7 @@ def _plugins(findings: Findings) -> Table:
 _LIMIT = 20
 
 
-def agreeing(findings: Findings) -> Section | None:
+def agreeing(findings: ReportData) -> Section | None:
     """Show for how many rows two candidates predict the same labels."""
     names = [row.name for row in findings.drawn]
     if len(names) < 2:
@@ -130,12 +130,12 @@ def agreeing(findings: Findings) -> Section | None:
         [[name, *row] for name, row in zip(names, shares, strict=True)],
     )  # fmt: skip
     alt = f"Matrix: share of test rows for which two of {len(names)} candidates agree."
-    note = f"Seeds of a candidate decide by their mean probability. {findings.not_drawn}"
+    note = f"Seeds of a candidate decide by their mean probability. {findings.omitted_note}"
     return Section("agreement", "Agreement between candidates",
                    pictures=[picture("agreement", alt, figure, numbers, note.strip())])  # fmt: skip
 
 
-def to_look_at(findings: Findings) -> Section:
+def to_look_at(findings: ReportData) -> Section:
     """List rows worth reading, by id; their texts only where those were asked for."""
     shown = Shown(_LIMIT, findings.texts)
     text = (
@@ -154,7 +154,7 @@ _ALT = {
 }
 
 
-def searches(findings: Findings, importances: Importances) -> Section | None:
+def searches(findings: ReportData, importances: Importances) -> Section | None:
     """Show every search of this protocol."""
     if not findings.searches:
         return None

@@ -16,12 +16,12 @@ from toxbench.report.html.elements import (  # fmt: skip
     plain_table,
     series,
 )
-from toxbench.report.html.load import Findings
+from toxbench.report.html.load import ReportData
 from toxbench.report.labels import label_tables
 from toxbench.report.palette import BLUE, GREY, RED
 
 
-def per_label(findings: Findings) -> Section:
+def per_label(findings: ReportData) -> Section:
     """Show F1 of each label for each candidate, with how many rows it rests on."""
     protocol, rows = findings.board.protocol, findings.drawn
     supports = protocol.tested_supports
@@ -35,14 +35,14 @@ def per_label(findings: Findings) -> Section:
     axes.set_yticks(range(len(names)), names)
     axes.set_xticks(range(len(rows)), [plain(r.name, 22) for r in rows], rotation=25, ha="right")
     alt = f"Heat map: F1 of {len(values)} labels for {len(rows)} candidates."
-    note = f"In brackets the positive test rows: F1 of few of them is luck. {findings.not_drawn}"
+    note = f"In brackets the positive test rows: F1 of few of them is luck. {findings.omitted_note}"
     numbers = label_tables(findings.board)[0]
     pictures = [picture("labels", alt, figure, numbers, note.strip()), _confusion(findings)]
     return Section("labels", "Label by label", pictures=pictures,
                    folded=[_counts(findings, row) for row in rows[1:]])  # fmt: skip
 
 
-def _confusion(findings: Findings) -> Picture:
+def _confusion(findings: ReportData) -> Picture:
     """Draw hits, misses and false alarms of the first candidate."""
     row, labels = findings.drawn[0], findings.board.protocol.labels
     counts = confusions(findings.predicted.targets, findings.predicted.candidates[row.name])
@@ -62,7 +62,7 @@ def _confusion(findings: Findings) -> Picture:
     return picture("confusion", alt, figure, _counts(findings, row))
 
 
-def _counts(findings: Findings, row: Row) -> Table:
+def _counts(findings: ReportData, row: Row) -> Table:
     counts = confusions(findings.predicted.targets, findings.predicted.candidates[row.name])
     labels = findings.board.protocol.labels
     return plain_table(
@@ -80,7 +80,7 @@ def _counts(findings: Findings, row: Row) -> Table:
     )  # fmt: skip
 
 
-def calibrated(findings: Findings) -> Section:
+def calibrated(findings: ReportData) -> Section:
     """Show whether 0.8 means that four of five are positive."""
     figure, (axes,) = panels(1, 3.4)
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8)
@@ -105,7 +105,7 @@ def calibrated(findings: Findings) -> Section:
     alt = "Reliability diagram: share of positives against predicted probability."
     note = (
         "On the grey line, probabilities mean what they say; below it, a candidate is too sure. "
-        f"{findings.not_drawn}"
+        f"{findings.omitted_note}"
     )
     return Section("calibration", "Calibration",
                    pictures=[picture("calibration", alt, figure, table, note.strip())])  # fmt: skip

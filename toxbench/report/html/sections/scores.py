@@ -18,7 +18,7 @@ from toxbench.report.html.elements import (
     picture,
     plain_table,
 )
-from toxbench.report.html.load import Findings
+from toxbench.report.html.load import ReportData
 from toxbench.report.labels import label_tables
 from toxbench.report.leaderboard import terminal_tables
 from toxbench.report.notes import conclusions, notes
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _FASTEST = 0.01  # seconds; on a logarithmic axis nothing costs nothing
 
 
-def verdict(findings: Findings) -> Section:
+def conclusion(findings: ReportData) -> Section:
     """Say in plain words what was found, and what makes it weaker than it looks."""
     board = findings.board
     warnings = [note for note in notes(board) if note.startswith(_WARN)]
@@ -42,7 +42,7 @@ def verdict(findings: Findings) -> Section:
 _WARN = ("Synthetic", "The split leaks", "stand-in rows", "(constant!)", "No seed of")
 
 
-def _first(findings: Findings) -> str:
+def _first(findings: ReportData) -> str:
     """Put the first row into a sentence, beside the best cheap reference."""
     best = findings.board.rows[0]
     words = [f"{best.name} is first with a micro-F1 of {_value(best, 'micro_f1')}"]
@@ -60,7 +60,7 @@ def _first(findings: Findings) -> str:
     return f"{''.join(words)}."
 
 
-def leaderboard(findings: Findings) -> Section:
+def leaderboard(findings: ReportData) -> Section:
     """Show the tables that the terminal shows."""
     first, *others = terminal_tables(findings.board)
     # The page and the verdict above it say its title and notes already, and some of the last one's.
@@ -79,7 +79,7 @@ def _not_yet_said(notes: Sequence[str]) -> tuple[str, ...]:
     return tuple(note for note in notes if not note.startswith(_WARN))
 
 
-def _forest(findings: Findings) -> Picture:
+def _forest(findings: ReportData) -> Picture:
     rows = findings.board.rows
     figure, axes = panels(2, 0.7 + 0.26 * len(rows))
     for panel, (metric, words) in zip(axes, METRICS.items(), strict=True):
@@ -115,7 +115,7 @@ def _numbers(row: Row, metric: str) -> tuple[float | None, float | None, float |
     return value.mean if value else None, sure.low if sure else None, sure.high if sure else None
 
 
-def cost(findings: Findings) -> Section | None:
+def cost(findings: ReportData) -> Section | None:
     """Draw quality against training time, and which candidates nobody beats in both."""
     rows = [r for r in findings.board.rows if r.values["micro_f1"] and r.values["train_seconds"]]
     if len(rows) < 2:
@@ -180,7 +180,7 @@ def _seconds(row: Row) -> float:
     return max(_FASTEST, value.mean if value else _FASTEST)
 
 
-def overfitting(findings: Findings) -> Section:
+def overfitting(findings: ReportData) -> Section:
     """Show train and test scores side by side."""
     rows = findings.board.rows
     figure, axes = panels(2, 0.9 + 0.34 * len(rows))
