@@ -149,7 +149,7 @@ def serve() -> None:
     import toxbench.cli.main
     import toxbench.cli.progress
     import toxbench.executors.worker
-    import toxbench.leaderboard.predictions
+    import toxbench.ranking.predictions
     import toxbench.tuning.tune  # noqa: F401
     from toxbench.data.audit import audit  # noqa: F401
 

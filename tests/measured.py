@@ -29,7 +29,7 @@ from toxbench.store.rows import StoredRows
 from toxbench.util.arrays import Targets
 
 if TYPE_CHECKING:
-    from toxbench.leaderboard.pool import Cell
+    from toxbench.ranking.pool import Cell
 
 TUNING = TuningRecord(
     study="s", trials=1, pruned=0, failed=0, finalists=1, average_precision=0.5,

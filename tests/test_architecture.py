@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(
 
 BASE = {"errors", "settings", "config", "records", "util"}
 LIBRARY = {
-    "base", "data", "plugin", "evaluation", "training", "store", "leaderboard", "report",
+    "base", "data", "plugin", "evaluation", "training", "store", "ranking", "report",
     "executors", "benchmark",
 }  # fmt: skip
 # Stage -> the stages that it may import, besides itself. "toxbench" is the package's own names.
@@ -31,8 +31,8 @@ ALLOWED: dict[str, set[str]] = {
     "evaluation": {"base"},
     "training": {"base", "data", "plugin"},
     "store": {"base", "data"},
-    "leaderboard": {"base", "store", "evaluation"},
-    "report": {"base", "plugin", "store", "evaluation", "leaderboard"},
+    "ranking": {"base", "store", "evaluation"},
+    "report": {"base", "plugin", "store", "evaluation", "ranking"},
     "executors": {"base", "plugin", "training", "benchmark"},
     "benchmark": LIBRARY,
     "tuning": LIBRARY,
@@ -169,6 +169,12 @@ def test_plugins_import_public_names_only() -> None:
 def test_every_public_name_is_there() -> None:
     assert sorted(toxbench.__all__) == toxbench.__all__
     assert [name for name in toxbench.__all__ if not hasattr(toxbench, name)] == []
+
+
+def test_no_module_hides_a_public_name() -> None:
+    """Importing the module ``toxbench.run`` would replace the function ``toxbench.run``."""
+    modules = {path.stem for path in (ROOT / "toxbench").iterdir()}
+    assert modules & set(toxbench.__all__) == set()
 
 
 def light_sources() -> list[Path]:

@@ -123,8 +123,8 @@ def run_store(stages: Stages, folder: Path, protocol: "Protocol") -> None:
     from toxbench.benchmark.cell import environment
     from toxbench.evaluation.metrics import measure as scores
     from toxbench.evaluation.thresholds import choose_thresholds
-    from toxbench.leaderboard.build import load_leaderboard
-    from toxbench.leaderboard.predictions import load_test_predictions
+    from toxbench.ranking.build import load_leaderboard
+    from toxbench.ranking.predictions import load_predictions
     from toxbench.records import PARTS, CellKey, CellRecord, Cost
     from toxbench.store.cells import CellStore
 
@@ -165,7 +165,7 @@ def run_store(stages: Stages, folder: Path, protocol: "Protocol") -> None:
         store.write(cell(number), said(number))
     name = f"leaderboard of {CANDIDATES}, with intervals"
     stages.run(name, lambda: load_leaderboard(store), again=False)
-    stages.run("what each said of test rows", lambda: len(load_test_predictions(store).rows))
+    stages.run("what each said of test rows", lambda: len(load_predictions(store).rows))
 
 
 def exponent(rows: tuple[int, ...], seconds: list[float]) -> float:

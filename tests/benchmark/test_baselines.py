@@ -14,8 +14,8 @@ from toxbench.benchmark.cell import CellRunner
 from toxbench.benchmark.plan import make_protocol
 from toxbench.data.protocol import Protocol
 from toxbench.data.splits import draw_folds
-from toxbench.leaderboard.build import load_leaderboard
 from toxbench.plugin.contracts import Baseline
+from toxbench.ranking.build import load_leaderboard
 from toxbench.records import PARTS
 from toxbench.store.cells import CellStore, read_cell
 from toxbench.training.device import choose_device

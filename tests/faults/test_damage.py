@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from measured import Table
 
 from toxbench.errors import NewerError, StorageError
-from toxbench.leaderboard.build import load_leaderboard
+from toxbench.ranking.build import load_leaderboard
 from toxbench.records import (
     CellRecord,
     FailureRecord,

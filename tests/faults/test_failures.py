@@ -11,8 +11,8 @@ from forks import Ended, Forks
 from measured import Table
 from support import read_json, write_table
 
-from toxbench.leaderboard.build import build_leaderboard, load_leaderboard
-from toxbench.leaderboard.rows import Leaderboard
+from toxbench.ranking.build import build_leaderboard, load_leaderboard
+from toxbench.ranking.rows import Leaderboard
 from toxbench.records import CellKey, FailureRecord
 from toxbench.report.leaderboard import leaderboard_table
 from toxbench.store.cells import CellStore

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from toxbench import Table
-from toxbench.leaderboard.predictions import TestPredictions
 from toxbench.plugin.registry import Registry
+from toxbench.ranking.predictions import StoredPredictions
 from toxbench.report.label_errors import (
     TABLES,
     Shown,
@@ -35,7 +35,7 @@ TEXTS = tuple(f"comment {row} " + "x" * 200 for row in range(14))
 
 
 @pytest.fixture
-def predicted() -> TestPredictions:
+def predicted() -> StoredPredictions:
     """Twelve tested rows; both miss the first one, and the second is disagreed about."""
     targets = np.zeros((12, 3), dtype=np.uint8)
     targets[:6, 0] = 1
@@ -44,7 +44,7 @@ def predicted() -> TestPredictions:
     other = one.copy()
     other[0, 2] = 0.1
     other[1, 0] = 0.4
-    return TestPredictions(
+    return StoredPredictions(
         protocol=PROTOCOL,
         rows=np.arange(2, 14),
         ids=(HOSTILE, *(f"c{row}" for row in range(3, 14))),
@@ -54,7 +54,7 @@ def predicted() -> TestPredictions:
     )
 
 
-def test_missed_rows_name_what_is_wrong_and_in_how_many(predicted: TestPredictions) -> None:
+def test_missed_rows_name_what_is_wrong_and_in_how_many(predicted: StoredPredictions) -> None:
     table = missed_table(predicted, Shown(20))
     assert table.headers == ("id", "missed", "wrongly predicted", "loss")
     assert len(table.rows) == 1
@@ -63,20 +63,22 @@ def test_missed_rows_name_what_is_wrong_and_in_how_many(predicted: TestPredictio
     assert "bert (2 seeds), other (1 seed); not counted: always-negative" in table.notes[-1]
 
 
-def test_disagreements_show_what_each_says_beside_what_is_given(predicted: TestPredictions) -> None:
+def test_disagreements_show_what_each_says_beside_what_is_given(
+    predicted: StoredPredictions,
+) -> None:
     table = disagreement_table(predicted, Shown(20))
     assert table.headers == ("id", "given", "bert says", "other says")
     assert ("c3", "IsRude", "IsRude", "-") in table.rows
 
 
-def test_suspect_labels_say_what_was_not_judged(predicted: TestPredictions) -> None:
+def test_suspect_labels_say_what_was_not_judged(predicted: StoredPredictions) -> None:
     table = suspect_table(predicted, Shown(20))
     assert [row[1:] for row in table.rows] == [("IsRude", "yes", "0.020")]
     assert "a hint to look at, not a proof" in table.notes[0]
     assert "Is|Long" in table.notes[1]
 
 
-def test_a_limit_says_how_many_there_are(predicted: TestPredictions) -> None:
+def test_a_limit_says_how_many_there_are(predicted: StoredPredictions) -> None:
     wrong = {"bert": 1 - predicted.candidates["bert"]}
     table = missed_table(replace(predicted, candidates=wrong), Shown(3))
     assert len(table.rows) == len(table.records) == 3
@@ -85,7 +87,7 @@ def test_a_limit_says_how_many_there_are(predicted: TestPredictions) -> None:
     )
 
 
-def test_one_candidate_disagrees_with_nobody(predicted: TestPredictions) -> None:
+def test_one_candidate_disagrees_with_nobody(predicted: StoredPredictions) -> None:
     table = disagreement_table(
         replace(predicted, candidates={"bert": predicted.candidates["bert"]}), Shown(20)
     )
@@ -93,7 +95,7 @@ def test_one_candidate_disagrees_with_nobody(predicted: TestPredictions) -> None
     assert "it takes two" in table.notes[0]
 
 
-def test_texts_are_those_of_the_tested_rows_and_short(predicted: TestPredictions) -> None:
+def test_texts_are_those_of_the_tested_rows_and_short(predicted: StoredPredictions) -> None:
     record = missed_table(predicted, Shown(20, TEXTS)).records[0]
     assert str(record["text"]).startswith("comment 2 xxx")
     assert len(str(record["text"])) == 120
@@ -103,7 +105,7 @@ def test_texts_are_those_of_the_tested_rows_and_short(predicted: TestPredictions
 @pytest.mark.parametrize("make", TABLES.values(), ids=TABLES)
 @pytest.mark.parametrize("name", Registry.discover().formats)
 def test_hostile_ids_labels_and_texts_are_harmless_everywhere(
-    make: object, name: str, predicted: TestPredictions
+    make: object, name: str, predicted: StoredPredictions
 ) -> None:
     assert callable(make)
     table = make(predicted, Shown(20, (HOSTILE,) * 14))

@@ -7,7 +7,7 @@ import pytest
 
 from toxbench import Table
 from toxbench.evaluation.thresholds import HALF
-from toxbench.leaderboard.rows import Leaderboard, Row, Statistic, columns
+from toxbench.ranking.rows import Leaderboard, Row, Statistic, columns
 from toxbench.records import Audit
 from toxbench.report.labels import label_table, label_tables
 from toxbench.report.leaderboard import leaderboard_table, records, terminal_tables

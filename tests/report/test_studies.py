@@ -15,8 +15,8 @@ from optuna.distributions import (
 )
 
 from toxbench import Table, TrainSettings
-from toxbench.leaderboard.rows import Leaderboard, Row, summarize_cells
 from toxbench.plugin.registry import Registry
+from toxbench.ranking.rows import Leaderboard, Row, summarize_cells
 from toxbench.records import (
     PARTS,
     CellKey,

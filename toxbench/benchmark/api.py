@@ -13,9 +13,9 @@ from toxbench.benchmark.run import run_plan
 from toxbench.config import layered, read_config, run_settings
 from toxbench.errors import CellsFailedError
 from toxbench.evaluation.definitions import HALF
-from toxbench.leaderboard.build import load_leaderboard
-from toxbench.leaderboard.rescore import rescore as score_again
 from toxbench.plugin.registry import Registry
+from toxbench.ranking.build import load_leaderboard
+from toxbench.ranking.rescore import rescore as score_again
 from toxbench.records import CellKey, CellRecord, EpochRecord
 from toxbench.report.leaderboard import comparison, records
 from toxbench.settings import ColumnSettings, SplitSettings

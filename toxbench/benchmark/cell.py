@@ -50,7 +50,7 @@ _PACKAGES = ("toxbench", "torch", "transformers", "scikit-learn", "numpy", "pand
 
 
 @dataclass(frozen=True)
-class TrainingOutput:
+class _TrainingOutput:
     """What came of a training."""
 
     trainer: Trainer
@@ -128,7 +128,7 @@ class CellRunner:
     ) -> tuple[CellRecord, Probabilities]:
         bench = self._workbench(candidate)
 
-        def work(trainer: Trainer) -> TrainingOutput:
+        def work(trainer: Trainer) -> _TrainingOutput:
             choice, patience = EpochSelector(), Patience(candidate.settings.patience)
             trained = trainer.train(
                 split, key.seed, epoch_scores, choice.keep, on_epoch, patience.should_stop
@@ -136,7 +136,7 @@ class CellRunner:
             started = time.perf_counter()
             probabilities: Probabilities = {p: trainer.predict(split.part(p)) for p in PARTS}
             seconds = time.perf_counter() - started
-            return TrainingOutput(trainer, trained, probabilities, seconds)
+            return _TrainingOutput(trainer, trained, probabilities, seconds)
 
         with self._checkpoints(key) as kept:
             done, micro_batch = bench.with_trainer(candidate.settings, key.seed, work, kept)
@@ -182,7 +182,7 @@ class CellRunner:
             )
 
     def _write_model(
-        self, made: Path, candidate: BackboneCandidate, done: TrainingOutput, split: Split
+        self, made: Path, candidate: BackboneCandidate, done: _TrainingOutput, split: Split
     ) -> None:
         folder = candidate.weights.folder
         assert folder is not None  # noqa: S101 - it was trained from

@@ -14,9 +14,9 @@ from toxbench.benchmark.tracking import Trackers, tracking
 from toxbench.errors import TryAgainError
 from toxbench.executors.base import Executor, TaskError
 from toxbench.executors.worker import PROCESS_ENDED
-from toxbench.leaderboard.build import SEEDS_NEEDED, load_leaderboard
-from toxbench.leaderboard.rows import Leaderboard
 from toxbench.plugin.registry import Registry
+from toxbench.ranking.build import SEEDS_NEEDED, load_leaderboard
+from toxbench.ranking.rows import Leaderboard
 from toxbench.records import CellKey, EpochRecord, RunRecord
 from toxbench.report.labels import label_tables
 from toxbench.report.leaderboard import leaderboard_table
@@ -66,7 +66,7 @@ def run_plan(
             tracking(plan.store.folder, plan.trackers, plan.environ, feedback)
         )
         missing = [(candidate, key) for candidate, key in plan.missing if not plan.store.has(key)]
-        keeper = ResultRecorder(plan, registry, feedback, told, _time_left(plan, missing))
+        keeper = _ResultRecorder(plan, registry, feedback, told, _time_left(plan, missing))
         keeper.on_start()
         try:
             models = plan.store.models.folder if plan.save_models else None
@@ -82,7 +82,7 @@ def run_plan(
     return keeper.failures
 
 
-class ResultRecorder:
+class _ResultRecorder:
     """Stores results as they come, and passes on what is heard."""
 
     def __init__(

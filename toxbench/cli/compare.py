@@ -26,8 +26,8 @@ def compare(
     is over all pairs of the leaderboard, whichever are asked for.
     """
     from toxbench.cli.console import print_tables
-    from toxbench.leaderboard.build import load_leaderboard
     from toxbench.plugin.registry import Registry
+    from toxbench.ranking.build import load_leaderboard
     from toxbench.report.leaderboard import comparison
     from toxbench.store.cells import find_store
 

@@ -11,9 +11,9 @@ from typing import Literal
 
 import click
 
-from toxbench.leaderboard.rows import Leaderboard
 from toxbench.plugin.contracts import Table
 from toxbench.plugin.registry import Registry
+from toxbench.ranking.rows import Leaderboard
 from toxbench.report.labels import label_table, label_tables
 from toxbench.report.leaderboard import leaderboard_table, terminal_tables
 from toxbench.report.terminal import lines

@@ -51,8 +51,8 @@ def errors(
     wrong. Nothing is trained, and no comment is printed without --show-text.
     """
     from toxbench.cli.console import print_tables
-    from toxbench.leaderboard.predictions import load_test_predictions
     from toxbench.plugin.registry import Registry
+    from toxbench.ranking.predictions import load_predictions
     from toxbench.report.label_errors import TABLES, Shown
     from toxbench.store.cells import find_store
 
@@ -60,7 +60,7 @@ def errors(
         raise SettingsError(f"{name} holds one table; choose with --table missed|disagree|labels")
     registry = Registry.discover(plugins)
     registry.report_format(name or "plain")  # refused now, not after seconds
-    predicted = load_test_predictions(find_store(folder or Path("results")))
+    predicted = load_predictions(find_store(folder or Path("results")))
     shown = Shown(limit, texts_to_show(predicted.protocol, values))
     tables = [make(predicted, shown) for key, make in TABLES.items() if which in {None, key}]
     print_tables(tables, registry, name)

@@ -27,8 +27,8 @@ def leaderboard(
     same protocol; otherwise what differs is named.
     """
     from toxbench.cli.console import print_labels, print_leaderboard
-    from toxbench.leaderboard.build import load_leaderboard
     from toxbench.plugin.registry import Registry
+    from toxbench.ranking.build import load_leaderboard
     from toxbench.store.cells import find_store
 
     registry = Registry.discover(plugins)

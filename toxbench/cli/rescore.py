@@ -49,8 +49,8 @@ def rescore(
     """
     refuse_without_data(values)
     from toxbench.cli.console import print_leaderboard
-    from toxbench.leaderboard.rescore import rescore as score_again
     from toxbench.plugin.registry import Registry
+    from toxbench.ranking.rescore import rescore as score_again
     from toxbench.store.cells import find_store
     from toxbench.util.text import escape_line
 

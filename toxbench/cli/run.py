@@ -57,7 +57,7 @@ def run(spread: "TorchrunSession | None", /, **values: Any) -> None:
     from toxbench.benchmark.run import run_plan
     from toxbench.cli.console import print_leaderboard
     from toxbench.cli.progress import feedback_for
-    from toxbench.leaderboard.build import load_leaderboard
+    from toxbench.ranking.build import load_leaderboard
 
     with feedback_for(
         quiet=values["quiet"] or values["as_json"], debug=values["debug"]

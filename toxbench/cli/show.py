@@ -44,8 +44,8 @@ def show(
     which cells failed, why.
     """
     from toxbench.cli.console import print_tables
-    from toxbench.leaderboard.build import load_failures, load_leaderboard
     from toxbench.plugin.registry import Registry
+    from toxbench.ranking.build import load_failures, load_leaderboard
     from toxbench.report.candidate import TABLES, find_candidate
     from toxbench.store.cells import find_store
 

@@ -50,7 +50,7 @@ def tune(**values: Any) -> None:
     from toxbench.benchmark.validate import check_settings
     from toxbench.cli.console import print_leaderboard
     from toxbench.cli.progress import feedback_for
-    from toxbench.leaderboard.build import load_leaderboard
+    from toxbench.ranking.build import load_leaderboard
     from toxbench.tuning.tune import plan_tuning, run_tuning
 
     settings = _settings(values)

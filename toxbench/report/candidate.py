@@ -6,8 +6,8 @@ from statistics import fmean
 
 from toxbench.errors import SettingsError, nearest
 from toxbench.evaluation.definitions import HALF, PER_LABEL
-from toxbench.leaderboard.rows import Leaderboard, Row
 from toxbench.plugin.contracts import Table
+from toxbench.ranking.rows import Leaderboard, Row
 from toxbench.records import CellRecord, FailureRecord, LabelScores
 from toxbench.settings import TrainSettings
 from toxbench.util.text import escape_line, millions

@@ -14,8 +14,8 @@ from toxbench.evaluation.label_errors import (
     mean_probabilities,
     missed_by_all,
 )
-from toxbench.leaderboard.predictions import TestPredictions
 from toxbench.plugin.contracts import Table
+from toxbench.ranking.predictions import StoredPredictions
 from toxbench.util.text import escape_line
 
 _TEXT_LENGTH = 120  # characters of a comment
@@ -36,7 +36,7 @@ class Shown:
     texts: Sequence[str] | None = None
 
 
-def missed_table(predicted: TestPredictions, shown: Shown) -> Table:
+def missed_table(predicted: StoredPredictions, shown: Shown) -> Table:
     """Return the rows that every candidate gets wrong, the surest mistakes first."""
     found = missed_by_all(predicted.targets, predicted.candidates)
     labels, count = _labels(predicted), len(predicted.candidates)
@@ -65,7 +65,7 @@ def missed_table(predicted: TestPredictions, shown: Shown) -> Table:
     )
 
 
-def disagreement_table(predicted: TestPredictions, shown: Shown) -> Table:
+def disagreement_table(predicted: StoredPredictions, shown: Shown) -> Table:
     """Return the rows of which candidates predict different labels, the widest apart first."""
     labels = _labels(predicted)
     said = {name: f"{escape_line(name)} says" for name in predicted.candidates}
@@ -89,7 +89,7 @@ def disagreement_table(predicted: TestPredictions, shown: Shown) -> Table:
     )
 
 
-def suspect_table(predicted: TestPredictions, shown: Shown) -> Table:
+def suspect_table(predicted: StoredPredictions, shown: Shown) -> Table:
     """Return the labels that candidates confidently contradict, the most suspect first."""
     probabilities = mean_probabilities(predicted.candidates)
     labels = _labels(predicted)
@@ -128,7 +128,7 @@ TABLES = {"missed": missed_table, "disagree": disagreement_table, "labels": susp
 
 
 def _table(
-    predicted: TestPredictions,
+    predicted: StoredPredictions,
     shown: Shown,
     title: str,
     headers: tuple[str, ...],
@@ -150,7 +150,7 @@ def _table(
     )
 
 
-def _counted(predicted: TestPredictions) -> str:
+def _counted(predicted: StoredPredictions) -> str:
     """Say whose predictions these are."""
     seeds = {name: len(own) for name, own in predicted.candidates.items()}
     counted = [f"{name} ({n} {'seed' if n == 1 else 'seeds'})" for name, n in seeds.items()]
@@ -164,11 +164,11 @@ def _counted(predicted: TestPredictions) -> str:
     )
 
 
-def _labels(predicted: TestPredictions) -> list[str]:
+def _labels(predicted: StoredPredictions) -> list[str]:
     return [escape_line(label) for label in predicted.protocol.labels]
 
 
-def _given(predicted: TestPredictions, row: int) -> list[int]:
+def _given(predicted: StoredPredictions, row: int) -> list[int]:
     labels: list[int] = np.flatnonzero(predicted.targets[row]).tolist()
     return labels
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from statistics import fmean
 
-from toxbench.leaderboard.rows import Leaderboard, Row
 from toxbench.plugin.contracts import Table
+from toxbench.ranking.rows import Leaderboard, Row
 from toxbench.store.cells import ProtocolRecord
 from toxbench.util.text import escape_line
 

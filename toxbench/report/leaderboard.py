@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from toxbench.errors import SettingsError
 from toxbench.evaluation.row_counts import HEADLINES
 from toxbench.evaluation.significance import Difference
-from toxbench.leaderboard.rows import Leaderboard, Row, Statistic
 from toxbench.plugin.contracts import Table
+from toxbench.ranking.rows import Leaderboard, Row, Statistic
 from toxbench.report.notes import conclusions, limitations, notes, scored_labels, title
 from toxbench.report.verdicts import comparison_table, conclusion, reversed_difference
 from toxbench.util.text import escape_line, millions

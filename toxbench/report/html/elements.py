@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
-from toxbench.leaderboard.rows import Row
 from toxbench.plugin.contracts import Table
+from toxbench.ranking.rows import Row
 from toxbench.report.palette import DASHES, GREY, HEAT, SERIES, css_names
 from toxbench.util.text import escape_line
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from toxbench.leaderboard.build import load_cells, load_leaderboard, of_row
-from toxbench.leaderboard.predictions import TestPredictions, no_candidate, predicted_of
-from toxbench.leaderboard.rows import Leaderboard, Row
+from toxbench.ranking.build import load_cells, load_leaderboard, of_row
+from toxbench.ranking.predictions import StoredPredictions, no_candidate, predicted_of
+from toxbench.ranking.rows import Leaderboard, Row
 from toxbench.records import CellRecord, TrialRecord
 from toxbench.store.cells import CellStore
 from toxbench.store.manifest import Manifest, read_manifest
@@ -44,7 +44,7 @@ class ReportData:
 
     board: Leaderboard
     records: dict[str, tuple[CellRecord, ...]]
-    predicted: TestPredictions
+    predicted: StoredPredictions
     ids: Sequence[str]
     searches: tuple[Search, ...]
     manifest: Manifest

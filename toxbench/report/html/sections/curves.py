@@ -7,7 +7,7 @@ import numpy as np
 
 from toxbench.evaluation.curves import ThresholdCurve, threshold_curve
 from toxbench.evaluation.definitions import GLOBAL
-from toxbench.leaderboard.rows import Row
+from toxbench.ranking.rows import Row
 from toxbench.records import CellRecord
 from toxbench.report.candidate import mean_epochs
 from toxbench.report.html.elements import (

@@ -1,8 +1,8 @@
 """The labels one by one: scores, mistakes and how far probabilities can be believed."""
 
 from toxbench.evaluation.curves import calibration, confusions
-from toxbench.leaderboard.rows import Row
 from toxbench.plugin.contracts import Table
+from toxbench.ranking.rows import Row
 from toxbench.report.html.elements import (  # fmt: skip
     Picture,
     Section,

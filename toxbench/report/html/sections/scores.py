@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from toxbench.leaderboard.rows import Row
 from toxbench.plugin.contracts import Table
+from toxbench.ranking.rows import Row
 from toxbench.report.html.elements import (
     Picture,
     Section,

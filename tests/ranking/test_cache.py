@@ -10,11 +10,11 @@ import pytest
 from measured import Table
 
 from toxbench.evaluation.definitions import GLOBAL, HALF
-from toxbench.leaderboard import build as ranking
-from toxbench.leaderboard.build import build_leaderboard, load_cells, load_leaderboard
-from toxbench.leaderboard.cache import FILE, keep, made_of, read_kept
-from toxbench.leaderboard.rows import Leaderboard, Statistic
 from toxbench.plugin.registry import Registry
+from toxbench.ranking import build as ranking
+from toxbench.ranking.build import build_leaderboard, load_cells, load_leaderboard
+from toxbench.ranking.cache import FILE, keep, made_of, read_kept
+from toxbench.ranking.rows import Leaderboard, Statistic
 from toxbench.records import LabelScores
 from toxbench.report.labels import label_table
 from toxbench.report.leaderboard import leaderboard_table
@@ -57,7 +57,7 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         calls.append("computed")
         return build_leaderboard(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(ranking, "make_leaderboard", counted)
+    monkeypatch.setattr(ranking, "build_leaderboard", counted)
     return calls
 
 
@@ -143,7 +143,7 @@ def test_rule_and_metric_are_not_mixed_up(store: CellStore) -> None:
 
 def test_other_code_computes_anew(store: CellStore, monkeypatch: pytest.MonkeyPatch) -> None:
     before = made_of(store, HALF, "micro_f1")
-    monkeypatch.setattr("toxbench.leaderboard.cache.version", lambda name: "99")
+    monkeypatch.setattr("toxbench.ranking.cache.version", lambda name: "99")
     assert made_of(store, HALF, "micro_f1") != before
 
 
@@ -191,7 +191,7 @@ def test_a_cell_that_comes_while_computing_is_not_left_out(
         return build_leaderboard(*arguments)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patched:
-        patched.setattr(ranking, "make_leaderboard", slow)
+        patched.setattr(ranking, "build_leaderboard", slow)
         load_leaderboard(store)
     assert not (store.folder / FILE).exists()
     assert "d" in load_leaderboard(store).unfinished

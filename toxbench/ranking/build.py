@@ -18,9 +18,9 @@ from toxbench.evaluation.bootstrap import (
 from toxbench.evaluation.definitions import GLOBAL, HALF, PER_LABEL
 from toxbench.evaluation.row_counts import HEADLINES, SCORES
 from toxbench.evaluation.significance import Difference, compare_all, tiers
-from toxbench.leaderboard.cache import keep, made_of, read_kept
-from toxbench.leaderboard.pool import Cell, FoldPooler, PooledScores
-from toxbench.leaderboard.rows import (
+from toxbench.ranking.cache import keep, made_of, read_kept
+from toxbench.ranking.pool import Cell, FoldPooler, PooledScores
+from toxbench.ranking.rows import (
     Leaderboard,
     Row,
     Sampling,
@@ -122,7 +122,7 @@ Pools = Mapping[str, PooledScores]  # thresholds rule -> counts
 def load_leaderboard(*stores: CellStore, rule: str = HALF, metric: str = "micro_f1") -> Leaderboard:
     """Return the leaderboard of a stored protocol, from the cells of one or several folders.
 
-    That of one folder is computed once and then cached (`toxbench.leaderboard.cache`).
+    That of one folder is computed once and then cached (`toxbench.ranking.cache`).
 
     Args:
         stores: of one protocol.

@@ -6,7 +6,7 @@ from measured import Table
 from sklearn.metrics import accuracy_score, f1_score
 
 from toxbench.evaluation.thresholds import GLOBAL, HALF, PER_LABEL, choose_thresholds
-from toxbench.leaderboard.pool import FEWEST_GROUPS, Cell, FoldPooler, PooledScores
+from toxbench.ranking.pool import FEWEST_GROUPS, Cell, FoldPooler, PooledScores
 
 
 def pool(table: Table, cells: list[Cell]) -> dict[str, PooledScores]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from pydantic import ConfigDict, TypeAdapter
 
 from toxbench.errors import StorageError
-from toxbench.leaderboard.rows import Leaderboard
+from toxbench.ranking.rows import Leaderboard
 from toxbench.store.cells import CellStore
 from toxbench.store.rows import FILE as ROWS
 from toxbench.util.atomic import write_atomically

@@ -7,16 +7,16 @@ import numpy as np
 import numpy.typing as npt
 
 from toxbench.errors import StorageError
-from toxbench.leaderboard.build import load_cells, of_row
-from toxbench.leaderboard.pool import Cell
-from toxbench.leaderboard.rows import Row, summarize_cells
+from toxbench.ranking.build import load_cells, of_row
+from toxbench.ranking.pool import Cell
+from toxbench.ranking.rows import Row, summarize_cells
 from toxbench.store.cells import CellStore, ProtocolRecord
 from toxbench.store.rows import StoredRows
 from toxbench.util.arrays import Targets
 
 
 @dataclass(frozen=True, eq=False)
-class TestPredictions:
+class StoredPredictions:
     """The test rows of all folds, fold after fold.
 
     Attributes:
@@ -36,7 +36,7 @@ class TestPredictions:
     left_out: tuple[str, ...]
 
 
-def load_test_predictions(store: CellStore) -> TestPredictions:
+def load_predictions(store: CellStore) -> StoredPredictions:
     """Read what the candidates that count said: backbones, or baselines where there are no others.
 
     One that predicts the same for every row is left out, too, unless all do.
@@ -67,10 +67,10 @@ def predicted_of(
     stored: StoredRows,
     cells: Sequence[Cell],
     left_out: tuple[str, ...] = (),
-) -> TestPredictions:
+) -> StoredPredictions:
     """Put together what some candidates of a leaderboard said of every tested row."""
     rows = np.concatenate([np.array(fold.test, dtype=np.int64) for fold in protocol.folds])
-    return TestPredictions(
+    return StoredPredictions(
         protocol=protocol,
         rows=rows,
         ids=tuple(stored.ids[row] for row in rows.tolist()),

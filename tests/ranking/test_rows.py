@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toxbench.errors import StorageError
-from toxbench.leaderboard.rows import Leaderboard, Row, Statistic, summarize_cells
+from toxbench.ranking.rows import Leaderboard, Row, Statistic, summarize_cells
 from toxbench.records import (
     PARTS,
     CellKey,

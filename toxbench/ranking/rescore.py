@@ -8,9 +8,9 @@ from toxbench.errors import SettingsError, nearest
 from toxbench.evaluation.definitions import HALF, METRICS, RULES
 from toxbench.evaluation.metrics import measure
 from toxbench.evaluation.thresholds import choose_thresholds
-from toxbench.leaderboard.build import build_leaderboard, load_cells, load_failures
-from toxbench.leaderboard.pool import Cell
-from toxbench.leaderboard.rows import Leaderboard
+from toxbench.ranking.build import build_leaderboard, load_cells, load_failures
+from toxbench.ranking.pool import Cell
+from toxbench.ranking.rows import Leaderboard
 from toxbench.records import PARTS
 from toxbench.store.cells import CellStore, ProtocolRecord
 from toxbench.store.rows import StoredRows
