@@ -10,7 +10,7 @@ import pytest
 from support import make_comments
 
 from toxbench.benchmark.candidates import BaselineCandidate
-from toxbench.benchmark.cell import CellRunner
+from toxbench.benchmark.cell import CandidateRunner
 from toxbench.benchmark.plan import make_protocol
 from toxbench.data.protocol import Protocol
 from toxbench.data.splits import draw_folds
@@ -48,7 +48,7 @@ def table(rows: int) -> Protocol:
 def run(protocol: Protocol, echo: Echo, most_rows: int | None, folder: Path) -> CellStore:
     baseline = Baseline(name="echo", fit=echo.fit, most_rows=most_rows)
     candidate = BaselineCandidate(baseline=baseline, distribution="made here")
-    runner = CellRunner(candidate, protocol, choose_device("cpu", "fp32"))
+    runner = CandidateRunner(candidate, protocol, choose_device("cpu", "fp32"))
     store = CellStore(folder)
     store.prepare(protocol, synthetic=False)
     store.write(*runner.run(candidate.key(0, 0), lambda _: None))

@@ -77,7 +77,7 @@ class CellTask:
     device: Device
 
     @property
-    def job(self) -> "CellSpec":
+    def spec(self) -> "CellSpec":
         """Describe it to another process."""
         candidate, backbone = self.candidate, None
         if isinstance(candidate, BackboneCandidate):
@@ -130,7 +130,7 @@ def backbone_values(candidate: BackboneCandidate) -> BackboneSpec:
 
 
 def backbone_again(
-    name: str, job: TaskSpec, distribution: str, values: BackboneSpec, registry: Registry
+    name: str, spec: TaskSpec, distribution: str, values: BackboneSpec, registry: Registry
 ) -> BackboneCandidate:
     """Make a candidate of what was sent from another process.
 
@@ -146,7 +146,7 @@ def backbone_again(
     return BackboneCandidate(
         backbone=backbone,
         distribution=distribution,
-        weights=Weights(values.record, job.reads, {}, build=build),
+        weights=Weights(values.record, spec.reads, {}, build=build),
         settings=values.settings,
         tuned=values.tuned,
     )

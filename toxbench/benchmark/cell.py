@@ -69,10 +69,10 @@ class Checkpointing:
     """
 
     keeping: CheckpointConfig
-    interruption: StopSource
+    stop: StopSource
 
 
-class CellRunner:
+class CandidateRunner:
     """Runs the cells of one candidate; what they share is prepared once."""
 
     def __init__(
@@ -170,7 +170,7 @@ class CellRunner:
         keeping = self._going_on.keeping
         around = environment(self._device).model_dump(exclude={"commit"})
         same = {"protocol": self._protocol.fingerprint, "cell": key.stem, **around}
-        with self._going_on.interruption.listening() as should_stop:
+        with self._going_on.stop.watching() as should_stop:
             yield lambda micro_batch: SharedCheckpoints(
                 self._group,
                 FileCheckpoints(
@@ -356,9 +356,7 @@ class CellRunnerConfig(RunnerConfig):
     protocol: Protocol
     keeping: CheckpointConfig | None = None
 
-    def station(
-        self, interruption: StopSource, group: ProcessGroup = SINGLE_PROCESS
-    ) -> "CellStation":
+    def runner(self, stop: StopSource, group: ProcessGroup = SINGLE_PROCESS) -> "CellRunner":
         """Make what computes.
 
         Args:
@@ -366,11 +364,11 @@ class CellRunnerConfig(RunnerConfig):
             group: the processes that compute the same cells.
         """
         models = None if self.writes is None else ModelStore(self.writes)
-        going_on = None if self.keeping is None else Checkpointing(self.keeping, interruption)
-        return CellStation(self.protocol, models, going_on, group)
+        going_on = None if self.keeping is None else Checkpointing(self.keeping, stop)
+        return CellRunner(self.protocol, models, going_on, group)
 
 
-class CellStation:
+class CellRunner:
     """Computes one cell at a time; what the cells of one candidate share is prepared once."""
 
     def __init__(
@@ -392,7 +390,7 @@ class CellStation:
         self._going_on = going_on
         self._protocol = protocol
         self._models = models
-        self._current: tuple[tuple[str, str], CellRunner] | None = None
+        self._current: tuple[tuple[str, str], CandidateRunner] | None = None
 
     def compute(self, task: CellTask, tell: OnEpoch) -> Computed | TaskError:
         """Return the cell's result, or why it has none.
@@ -403,7 +401,7 @@ class CellStation:
         """
         name = task.key.candidate, task.key.digest
         if self._current is None or self._current[0] != name:
-            runner = CellRunner(
+            runner = CandidateRunner(
                 task.candidate,
                 self._protocol,
                 task.device,

@@ -89,7 +89,7 @@ class _Told:
 
     def __init__(self) -> None:
         self._folder = Path()
-        self._listener: object = None
+        self._callbacks: object = None
         self._tell: Callable[[str, Mapping[str, object]], None]
 
     def take(self, message: Message) -> Answer:
@@ -110,8 +110,8 @@ class _Told:
         registry = Registry.discover([] if start.plugin is None else [start.plugin])
         make_folder(start.folder)
         self._folder = start.folder
-        self._listener = registry.tracker(start.name).item.start(start.folder)
-        self._tell = Listener(self._listener).tell
+        self._callbacks = registry.tracker(start.name).item.start(start.folder)
+        self._tell = Listener(self._callbacks).tell
 
     def _note(self, record: object) -> None:
         if isinstance(record, CellRecord):
@@ -119,7 +119,7 @@ class _Told:
                 file.write(f"{mark(record)}\n")
 
     def _close(self) -> None:
-        close: Any = getattr(self._listener, "close", None)
+        close: Any = getattr(self._callbacks, "close", None)
         if close is not None:
             close()
 

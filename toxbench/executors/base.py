@@ -66,7 +66,7 @@ class Task(Protocol):
     """One thing to compute."""
 
     @property
-    def job(self) -> TaskSpec:
+    def spec(self) -> TaskSpec:
         """Describe it to another process."""
 
 
@@ -92,7 +92,7 @@ class RunnerConfig:
 
     writes: Path | None = None
 
-    def station(self, interruption: StopSource) -> TaskRunner:
+    def runner(self, stop: StopSource) -> TaskRunner:
         """Make what computes, in the process that computes.
 
         Args:
@@ -120,7 +120,7 @@ class TaskCallbacks(Protocol):
 class Executor(Protocol):
     """Computes tasks somewhere. What they give is the same wherever that is."""
 
-    def compute(self, setup: RunnerConfig, tasks: Tasks, listener: TaskCallbacks) -> None:
+    def compute(self, setup: RunnerConfig, tasks: Tasks, callbacks: TaskCallbacks) -> None:
         """Compute tasks to the last; all is heard, and stored, in this process.
 
         A task that raises, hangs or takes its process with it loses itself only.

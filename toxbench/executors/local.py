@@ -39,20 +39,20 @@ class LocalExecutor:
     environs: Sequence[Mapping[str, str]]
     seconds: float | None = None
 
-    def compute(self, setup: RunnerConfig, tasks: Tasks, listener: TaskCallbacks) -> None:
+    def compute(self, setup: RunnerConfig, tasks: Tasks, callbacks: TaskCallbacks) -> None:
         """Compute tasks in worker processes; see `Executor`."""
         with ExitStack() as running:
             pool = _Pool(self, setup, running)
             with pool.leaving():
-                _serve(pool, tasks, listener)
+                _serve(pool, tasks, callbacks)
 
 
-def _serve(pool: "_Pool", tasks: Tasks, listener: TaskCallbacks) -> None:
+def _serve(pool: "_Pool", tasks: Tasks, callbacks: TaskCallbacks) -> None:
     while True:
-        wanted = pool.fill(tasks, listener)
+        wanted = pool.fill(tasks, callbacks)
         if pool.busy:
             for place in pool.ready(POLL_SECONDS if wanted is None else None):
-                pool.hear(place, listener)
+                pool.hear(place, callbacks)
         elif wanted is None:
             time.sleep(POLL_SECONDS)
         else:
@@ -69,7 +69,7 @@ class _Pool:
         self._running = running
         self._workers: dict[int, WorkerProcess] = {}
 
-    def fill(self, tasks: Tasks, listener: TaskCallbacks) -> object:
+    def fill(self, tasks: Tasks, callbacks: TaskCallbacks) -> object:
         """Begin tasks while there are some and places; return None where one may come later."""
         while len(self.busy) < len(self._terms.environs):
             task = next(tasks, _END)
@@ -79,7 +79,7 @@ class _Pool:
             if task is None or task is _END:
                 return task
             self._begin(cast(Task, task))
-            listener.started(task)
+            callbacks.started(task)
         return _END
 
     def ready(self, patience: float | None) -> Iterator[int]:
@@ -93,23 +93,23 @@ class _Pool:
             if worker.connection in said or worker.is_late:
                 yield place
 
-    def hear(self, place: int, listener: TaskCallbacks) -> None:
+    def hear(self, place: int, callbacks: TaskCallbacks) -> None:
         """Take one message of a worker."""
         worker, task = self._workers[place], self.busy[place]
         on_progress = worker.hear()
         if on_progress is None:
             return
         if isinstance(on_progress, Progress):
-            if not listener.on_progress(task, on_progress.report):
+            if not callbacks.on_progress(task, on_progress.report):
                 self._end(place)
             return
         del self.busy[place]
         if worker.is_dead:
             self._end(place)
         if isinstance(on_progress, TaskError):
-            listener.failed(task, on_progress)
+            callbacks.failed(task, on_progress)
         else:
-            listener.done(task, on_progress.value)
+            callbacks.done(task, on_progress.value)
 
     @contextmanager
     def leaving(self) -> Iterator[None]:
@@ -132,16 +132,16 @@ class _Pool:
 
     def _begin(self, task: Task) -> None:
         """Give a task to an idle worker that may take it, else to a new one in a free place."""
-        job, places = task.job, range(len(self._terms.environs))
-        place = next((p for p in self._idle() if self._workers[p].can_take(job)), None)
+        spec, places = task.spec, range(len(self._terms.environs))
+        place = next((p for p in self._idle() if self._workers[p].can_take(spec)), None)
         if place is not None:
-            self._workers[place].take(job)
+            self._workers[place].take(spec)
         else:
             free = [p for p in places if p not in self._workers]
             place = (free or self._idle())[0]
             self._end(place)
             environ = self._terms.environs[place]
-            worker = WorkerProcess(self._setup, job, environ, self._terms.seconds)
+            worker = WorkerProcess(self._setup, spec, environ, self._terms.seconds)
             self._running.callback(worker.end)
             self._workers[place] = worker
         self.busy[place] = task
@@ -160,25 +160,25 @@ class _Pool:
 class InProcessExecutor:
     """The executor for little work: it starts no process."""
 
-    def compute(self, setup: RunnerConfig, tasks: Tasks, listener: TaskCallbacks) -> None:
+    def compute(self, setup: RunnerConfig, tasks: Tasks, callbacks: TaskCallbacks) -> None:
         """Compute tasks one after the other; see `Executor`."""
-        station = setup.station(SignalStop())
+        runner = setup.runner(SignalStop())
         for task in tasks:
             if task is None:
                 time.sleep(POLL_SECONDS)
                 continue
-            listener.started(task)
-            ear = _ProgressGuard(task, listener)
+            callbacks.started(task)
+            ear = _ProgressGuard(task, callbacks)
             try:
-                found = station.compute(task, ear.tell)
+                found = runner.compute(task, ear.tell)
             except _StoppedError:
                 if ear.error is not None:
                     raise ear.error from None
                 continue
             if isinstance(found, TaskError):
-                listener.failed(task, found)
+                callbacks.failed(task, found)
             else:
-                listener.done(task, found)
+                callbacks.done(task, found)
 
 
 class _StoppedError(BaseException):
@@ -188,14 +188,14 @@ class _StoppedError(BaseException):
 class _ProgressGuard:
     """Passes on what a task tells, and ends it where it should or must."""
 
-    def __init__(self, task: Any, listener: TaskCallbacks) -> None:
+    def __init__(self, task: Any, callbacks: TaskCallbacks) -> None:
         self.error: Exception | None = None  # the listener's, not the task's
         self._task = task
-        self._listener = listener
+        self._callbacks = callbacks
 
     def tell(self, report: object) -> None:
         try:
-            goes_on = self._listener.on_progress(self._task, report)
+            goes_on = self._callbacks.on_progress(self._task, report)
         except Exception as error:
             self.error = error
             raise _StoppedError from error

@@ -56,7 +56,7 @@ class WorkerProcess:
     def __init__(
         self,
         setup: RunnerConfig,
-        job: TaskSpec,
+        spec: TaskSpec,
         environ: Mapping[str, str],
         seconds: float | None,
         output: int = 2,
@@ -77,7 +77,7 @@ class WorkerProcess:
         )
         self._setup = setup
         self._seconds = seconds
-        self._job = job
+        self._spec = spec
         self.deadline = float("inf")  # of its job; importing torch and toxbench does not count
         self.is_dead = False
         self._has_begun = False
@@ -87,16 +87,16 @@ class WorkerProcess:
         """Whether its job takes longer than it may."""
         return time.monotonic() >= self.deadline
 
-    def can_take(self, job: TaskSpec) -> bool:
+    def can_take(self, spec: TaskSpec) -> bool:
         """Whether it lives, and loaded what the job needs and nothing else."""
-        return not self.is_dead and job.plugin == self._job.plugin
+        return not self.is_dead and spec.plugin == self._spec.plugin
 
-    def take(self, job: TaskSpec) -> None:
+    def take(self, spec: TaskSpec) -> None:
         """Give it another job to compute."""
-        self._job = job
+        self._spec = spec
         if self._seconds is not None:
             self.deadline = time.monotonic() + self._seconds
-        self._send(job)
+        self._send(spec)
         self._has_begun = True
 
     def hear(self) -> Heard | None:
@@ -110,7 +110,7 @@ class WorkerProcess:
             raise StorageError(message.message)
         if isinstance(message, Ready):
             self._send(self._setup)
-            self.take(self._job)
+            self.take(self._spec)
             return None
         if not isinstance(message, Progress):
             self.deadline = float("inf")
@@ -119,7 +119,7 @@ class WorkerProcess:
     @property
     def keeps_state(self) -> bool:
         """Whether it is at a job whose state can be kept."""
-        return self._has_begun and not self.is_dead and self._job.keeps_state
+        return self._has_begun and not self.is_dead and self._spec.keeps_state
 
     def ask_to_leave(self) -> None:
         """Ask it to keep how far its job is, and to end."""
@@ -173,8 +173,8 @@ def main(descriptor: int) -> None:
         setup: RunnerConfig = connection.recv()
         worker = _Worker(connection, setup)
         with suppress(EOFError, StopRequested):
-            while isinstance(job := connection.recv(), TaskSpec):
-                connection.send(worker.serve(job))
+            while isinstance(spec := connection.recv(), TaskSpec):
+                connection.send(worker.serve(spec))
 
 
 class _ByConnection:
@@ -184,7 +184,7 @@ class _ByConnection:
         self._connection = connection
 
     @contextmanager
-    def listening(self) -> Iterator[ShouldStop]:
+    def watching(self) -> Iterator[ShouldStop]:
         """Yield what tells whether something was said."""
         yield self._connection.poll
 
@@ -192,14 +192,14 @@ class _ByConnection:
 class _Worker:
     def __init__(self, connection: Connection, setup: RunnerConfig) -> None:
         self._connection = connection
-        self._station = setup.station(_ByConnection(connection))
+        self._runner = setup.runner(_ByConnection(connection))
         self._registry: Registry | None = None
 
-    def serve(self, job: TaskSpec) -> Result | TaskError | FatalError:
+    def serve(self, spec: TaskSpec) -> Result | TaskError | FatalError:
         """Compute a job; return how it went."""
         try:
-            task = job.task(self._own(job))
-            found = self._station.compute(
+            task = spec.task(self._own(spec))
+            found = self._runner.compute(
                 task, lambda report: self._connection.send(Progress(report))
             )
         except StorageError as error:
@@ -208,8 +208,8 @@ class _Worker:
             return TaskError.of(error)
         return found if isinstance(found, TaskError) else Result(found)
 
-    def _own(self, job: TaskSpec) -> Registry:
+    def _own(self, spec: TaskSpec) -> Registry:
         """What toxbench brings, and the one plugin whose tasks are computed here."""
         if self._registry is None:
-            self._registry = Registry.discover([] if job.plugin is None else [job.plugin])
+            self._registry = Registry.discover([] if spec.plugin is None else [spec.plugin])
         return self._registry

@@ -19,7 +19,7 @@ from toxbench.store.trials import TrialStore
 from toxbench.tuning.definition import UNLIMITED, SearchSpec
 from toxbench.tuning.sampler import Sampler, make_pruner
 from toxbench.tuning.study import Changed, SharedStudy, StopCriterion, Worker
-from toxbench.tuning.trial import Configuration, TrialScheduler, TrialSetup
+from toxbench.tuning.trial import Configuration, TrialRunnerConfig, TrialScheduler
 
 _FIRST_SEED = 10_001  # beyond the seeds of any run
 
@@ -158,7 +158,7 @@ class Search:
         work = TrialScheduler(self._definition, index, self._feedback)
         tasks = work.tasks(index.draw(wanted, enough, changed), configure, known)
         try:
-            self._executor.compute(TrialSetup(data=self._definition.data), tasks, work)
+            self._executor.compute(TrialRunnerConfig(data=self._definition.data), tasks, work)
         finally:
             index.close()
         changed(index.sync())

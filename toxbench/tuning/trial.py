@@ -154,10 +154,10 @@ class TrialTask(Training):
     log: "TrialLog"
 
     @property
-    def job(self) -> "TrialJob":
+    def spec(self) -> "TrialSpec":
         """Describe the training to another process."""
         candidate = self.candidate
-        return TrialJob(
+        return TrialSpec(
             plugin=candidate.plugin,
             reads=candidate.weights.folder,
             uses_gpu=self.device.kind == "cuda",
@@ -170,7 +170,7 @@ class TrialTask(Training):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrialJob(TaskSpec):
+class TrialSpec(TaskSpec):
     """A trial's training as plain values."""
 
     name: str
@@ -186,17 +186,17 @@ class TrialJob(TaskSpec):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrialSetup(RunnerConfig):
+class TrialRunnerConfig(RunnerConfig):
     """What a process needs once to train the trials of one search."""
 
     data: InnerData
 
-    def station(self, interruption: StopSource) -> "TrialStation":
+    def runner(self, stop: StopSource) -> "TrialRunner":
         """Make what trains."""
-        return TrialStation(self.data)
+        return TrialRunner(self.data)
 
 
-class TrialStation:
+class TrialRunner:
     """Trains one trial at a time; what those of a backbone share is loaded once."""
 
     def __init__(self, data: InnerData) -> None:

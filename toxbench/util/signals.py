@@ -45,7 +45,7 @@ def iterate_until(should_stop: ShouldStop, items: Iterable[Item]) -> Iterator[It
 class StopSource(Protocol):
     """Where it comes from that something long is to stop."""
 
-    def listening(self) -> AbstractContextManager[ShouldStop]:
+    def watching(self) -> AbstractContextManager[ShouldStop]:
         """Yield what tells, at once and at any time inside, whether to stop."""
 
 
@@ -53,7 +53,7 @@ class SignalStop:
     """Ctrl-C and SIGTERM, each held back until what it interrupts has come to an end in order."""
 
     @contextmanager
-    def listening(self) -> Iterator[ShouldStop]:
+    def watching(self) -> Iterator[ShouldStop]:
         """Hold signals back inside; then whoever handled them before hears of one that came.
 
         A second signal is not held back.

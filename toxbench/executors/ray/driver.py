@@ -127,7 +127,7 @@ class _Driver:
         while self._connection.poll():
             message = self._connection.recv()
             if isinstance(message, Begin):
-                self._kinds.add(self._gpus if message.job.uses_gpu else 0.0)
+                self._kinds.add(self._gpus if message.spec.uses_gpu else 0.0)
                 self._begin(message)
             elif isinstance(message, Stop):
                 self._stop(message.number)
@@ -142,15 +142,15 @@ class _Driver:
                 self._end(self._at_work.pop(ref), ref)
 
     def _begin(self, asked: Begin) -> None:
-        job = asked.job
-        folder = job.reads
+        spec = asked.spec
+        folder = spec.reads
         if folder is not None and folder not in self._folders:
             self._folders[folder] = hashes(folder)
         wanted = {} if folder is None else self._folders[folder]
         sent = None if folder is None else self._sent.get(folder)
         task: Any = ray.remote(
             num_cpus=self._cpus,
-            num_gpus=self._gpus if job.uses_gpu else 0,
+            num_gpus=self._gpus if spec.uses_gpu else 0,
             max_retries=_RETRIES,
             max_calls=0,
         )(ray_task.compute)

@@ -81,7 +81,7 @@ class RayExecutor:
     local_cpus: int
     seconds: float | None = None
 
-    def compute(self, setup: RunnerConfig, tasks: Tasks, listener: TaskCallbacks) -> None:
+    def compute(self, setup: RunnerConfig, tasks: Tasks, callbacks: TaskCallbacks) -> None:
         """Compute tasks on the cluster; see `Executor`.
 
         Raises:
@@ -94,7 +94,7 @@ class RayExecutor:
         with self._driver() as connection:
             cluster = _Cluster(connection, self.at_once)
             self._connect(setup, cluster)
-            cluster.compute(setup, chain([cast("Task | None", first)], tasks), listener)
+            cluster.compute(setup, chain([cast("Task | None", first)], tasks), callbacks)
 
     @contextmanager
     def _driver(self) -> Iterator[Connection]:
@@ -161,7 +161,7 @@ class _Cluster:
             raise _ERRORS[message.kind](message.message)
         return message
 
-    def compute(self, setup: RunnerConfig, tasks: Tasks, listener: TaskCallbacks) -> None:
+    def compute(self, setup: RunnerConfig, tasks: Tasks, callbacks: TaskCallbacks) -> None:
         """Begin tasks while there is room, and hear of them."""
         while True:
             wanted = self._fill(tasks)
@@ -171,7 +171,7 @@ class _Cluster:
             if isinstance(message, Capacity):
                 self._room = message.count
             elif isinstance(message, Started | Tell | Ended) and message.number in self._at_work:
-                self._hear(message, setup, listener)
+                self._hear(message, setup, callbacks)
 
     def _fill(self, tasks: Tasks) -> object:
         """Begin tasks while there are some, and room; return None where one may come later."""
@@ -181,16 +181,16 @@ class _Cluster:
                 return task
             number = next(self._numbers)
             self._at_work[number] = _AtWork(cast(Task, task))
-            self.send(Begin(number, self._at_work[number].task.job))
+            self.send(Begin(number, self._at_work[number].task.spec))
         return _FULL
 
     def _hear(
-        self, message: Started | Tell | Ended, setup: RunnerConfig, listener: TaskCallbacks
+        self, message: Started | Tell | Ended, setup: RunnerConfig, callbacks: TaskCallbacks
     ) -> None:
         found = self._at_work[message.number]
         if not found.is_begun:
             found.is_begun = True
-            listener.started(found.task)
+            callbacks.started(found.task)
         if isinstance(message, Tell):
             said: tuple[object, ...] = (
                 (message.report,) if message.place == found.on_progress else ()
@@ -199,21 +199,21 @@ class _Cluster:
             said = message.reports[found.on_progress :] if isinstance(message, Ended) else ()
         for report in said:
             found.on_progress += 1
-            if not listener.on_progress(found.task, report):
+            if not callbacks.on_progress(found.task, report):
                 self.send(Stop(message.number))
                 del self._at_work[message.number]
                 return
         if isinstance(message, Ended):
             del self._at_work[message.number]
-            self._end(found.task, message, setup, listener)
+            self._end(found.task, message, setup, callbacks)
 
-    def _end(self, task: Task, ended: Ended, setup: RunnerConfig, listener: TaskCallbacks) -> None:
+    def _end(self, task: Task, ended: Ended, setup: RunnerConfig, callbacks: TaskCallbacks) -> None:
         if isinstance(ended.value, TaskError):
-            listener.failed(task, ended.value)
+            callbacks.failed(task, ended.value)
             return
         if setup.writes is not None:
             put_files(ended.files, setup.writes)
-        listener.done(task, ended.value)
+        callbacks.done(task, ended.value)
 
 
 @dataclass

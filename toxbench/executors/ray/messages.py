@@ -55,7 +55,7 @@ class Begin:
     """Let a task run; ``number`` tells it from all others."""
 
     number: int
-    job: TaskSpec
+    spec: TaskSpec
 
 
 @dataclass(frozen=True)

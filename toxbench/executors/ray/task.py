@@ -61,17 +61,17 @@ def compute(
             f"a node of the Ray cluster has toxbench {version('toxbench')}, and this is "
             f"{terms.version}; install the same one on every node",
         )
-    job: TaskSpec = asked.job
+    spec: TaskSpec = asked.spec
     try:
-        if job.reads is not None:
-            folder = folder_here(job.reads, wanted, cache_folder())
+        if spec.reads is not None:
+            folder = folder_here(spec.reads, wanted, cache_folder())
             if folder is None:
                 if sent is None:
-                    return Missing(job.reads)
+                    return Missing(spec.reads)
                 folder = keep_sent(wanted, lambda name: ray.get(sent[name]), cache_folder())
-            job = replace(job, reads=folder)
+            spec = replace(spec, reads=folder)
         inbox.put.remote(Started(asked.number))
-        return _compute(asked.number, job, setup, terms, inbox)
+        return _compute(asked.number, spec, setup, terms, inbox)
     except StorageError as error:
         return RefusedError("StorageError", f"on a node of the Ray cluster: {error}")
 
@@ -83,13 +83,13 @@ def environ_there(environ: Mapping[str, str], own: Mapping[str, str]) -> dict[st
 
 
 def _compute(
-    number: int, job: TaskSpec, setup: RunnerConfig, terms: TaskEnvironment, inbox: Any
+    number: int, spec: TaskSpec, setup: RunnerConfig, terms: TaskEnvironment, inbox: Any
 ) -> Ended:
     environ = environ_of_a_worker(environ_there(terms.environ, os.environ), terms.threads)
     path = [folder for folder in terms.path if os.path.exists(folder)]
     written = Path(tempfile.mkdtemp(prefix="toxbench-"))
     own = setup if setup.writes is None else replace(setup, writes=written)
-    worker = WorkerProcess(own, job, environ, terms.seconds, subprocess.DEVNULL, path)
+    worker = WorkerProcess(own, spec, environ, terms.seconds, subprocess.DEVNULL, path)
     reports: list[object] = []
     try:
         while True:

@@ -16,7 +16,7 @@ from typing import cast
 from torch.distributed.distributed_c10d import PrefixStore
 
 from toxbench.benchmark.candidates import BackboneCandidate, CellSpec, CellTask
-from toxbench.benchmark.cell import CellRunnerConfig, CellStation, Computed
+from toxbench.benchmark.cell import CellRunner, CellRunnerConfig, Computed
 from toxbench.errors import ProcessLostError
 from toxbench.executors.base import RunnerConfig, TaskCallbacks, TaskError, Tasks
 from toxbench.executors.torchrun.coordinator import END, Coordinator
@@ -45,7 +45,7 @@ class Assignment:
     """
 
     setup: CellRunnerConfig | None
-    job: CellSpec
+    spec: CellSpec
     halvings: int = 0
 
 
@@ -107,7 +107,7 @@ class Rank0Executor(_Member):
         super().__init__(board)
         self._number = 0
 
-    def compute(self, setup: RunnerConfig, tasks: Tasks, listener: TaskCallbacks) -> None:
+    def compute(self, setup: RunnerConfig, tasks: Tasks, callbacks: TaskCallbacks) -> None:
         """Compute cells one after the other, each by all processes.
 
         A failure that all have alike costs that cell.
@@ -117,29 +117,29 @@ class Rank0Executor(_Member):
             ProcessLostError: a process is gone, or failed where the others did not.
         """
         cells = cast(CellRunnerConfig, setup)
-        station = cells.station(SignalStop(), self._group)
+        runner = cells.runner(SignalStop(), self._group)
         is_first = True
         for task in cast(Iterator[CellTask], tasks):
-            listener.started(task)
+            callbacks.started(task)
 
             def on_epoch(record: EpochRecord, task: CellTask = task) -> None:
-                listener.on_progress(task, record)
+                callbacks.on_progress(task, record)
 
             if isinstance(task.candidate, BackboneCandidate):
-                work = partial(station.compute, task, on_epoch)
-                order = Assignment(cells if is_first else None, task.job)
+                work = partial(runner.compute, task, on_epoch)
+                order = Assignment(cells if is_first else None, task.spec)
                 found = self._by_all(order, task.device.kind, work)
                 is_first = False
             else:
-                found = station.compute(task, on_epoch)
+                found = runner.compute(task, on_epoch)
             if isinstance(found, TaskError):
-                listener.failed(task, found)
+                callbacks.failed(task, found)
             else:
-                listener.done(task, found)
+                callbacks.done(task, found)
 
     def _by_all(self, order: Assignment, kind: str, work: Callable[[], Found]) -> Found:
         """Give an order; where memory ran out in all, again with smaller forward passes."""
-        trained = order.job.backbone
+        trained = order.spec.backbone
         per_rank_batch = self._group.per_rank_batch(trained.settings.batch_size) if trained else 1
         for halvings in count():
             self._group.halvings = halvings
@@ -190,7 +190,7 @@ class WorkerRank(_Member):
 
     def __init__(self, board: Coordinator) -> None:
         super().__init__(board)
-        self._station: CellStation | None = None
+        self._runner: CellRunner | None = None
 
     def serve(self, registry: Registry) -> int:
         """Compute along until the first process lets this one leave; return the exit code.
@@ -227,10 +227,10 @@ class WorkerRank(_Member):
 
     def _compute(self, order: Assignment, registry: Registry) -> Found:
         if order.setup is not None:
-            self._station = order.setup.station(SignalStop(), self._group)
-        assert self._station is not None  # noqa: S101 - the first order has a setup
+            self._runner = order.setup.runner(SignalStop(), self._group)
+        assert self._runner is not None  # noqa: S101 - the first order has a setup
         self._group.halvings = order.halvings
-        return self._station.compute(order.job.task(registry), lambda epoch: None)
+        return self._runner.compute(order.spec.task(registry), lambda epoch: None)
 
 
 def _problem(found: Found) -> str:
