@@ -8,8 +8,8 @@ import numpy.typing as npt
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 from support import make_comments
 
-from toxbench.benchmark.plan import make_protocol
 from toxbench.data.groups import row_groups
+from toxbench.data.protocol import Protocol
 from toxbench.data.splits import draw_folds
 from toxbench.evaluation.metrics import Predictions, is_constant, predict
 from toxbench.evaluation.thresholds import HALF, choose_thresholds
@@ -59,7 +59,7 @@ class Table:
         self, rows: int = 60, groups: list[str | None] | None = None, **split: Any
     ) -> None:
         self.comments = make_comments(rows, groups)
-        protocol = make_protocol(self.comments, draw_folds(self.comments, SplitSettings(**split)))
+        protocol = Protocol(self.comments, draw_folds(self.comments, SplitSettings(**split)))
         self.protocol: ProtocolRecord = protocol_record(protocol, synthetic=False)
         numbers = row_groups(self.comments)
         self.rows = StoredRows(

@@ -1,14 +1,15 @@
 """How settings are put together; what decides: flags > --config TOML > preset > plugin."""
 
+import shlex
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from toxbench.errors import SettingsError, nearest
-from toxbench.settings import Frozen, RunSettings, possible_path
+from toxbench.settings import SPLIT_FILES, Frozen, RunSettings, possible_path
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
@@ -140,3 +141,68 @@ def preset(name: str | None) -> Preset:
     if name not in PRESETS:
         raise SettingsError(f"no preset is called {name!r}{nearest(name, PRESETS)}")
     return PRESETS[name]
+
+
+_OPTION_TABLES = ("columns", "train", "split")  # whose fields are options
+_PLAIN_OPTIONS = ("preset", "seeds", "device", "workers", "cpus_per_cell", "cell_timeout", "tuned")
+_LIST_OPTIONS = ("backbones", "baselines", "plugins")
+_LEFT_OUT = {"storage", "space"}  # of one machine; written below in another form
+
+
+def command_line(verb: str, settings: RunSettings, program: str = "toxbench") -> str:
+    """Return the command line that repeats a run elsewhere, without defaults and folders.
+
+    Settings of a single backbone have no option: they follow as the lines of a ``--config`` file.
+
+    Args:
+        verb: ``run`` or ``tune``.
+        settings: of the run.
+        program: starts toxbench.
+    """
+    values = {"backbones": settings.backbones, **settings.model_dump(exclude_defaults=True)}
+    words = [*program.split(), verb]
+    if settings.data is not None:
+        words += ["--data", settings.data.name]
+    for name in _LIST_OPTIONS:
+        if name in values:
+            words += [_option(name), ",".join(values[name]) or "none"]
+    for source in values.get("weights", ()):
+        words += ["--weights", _without_folder(source)]
+    for table in (*([] if verb == "run" else ["tune"]), *_OPTION_TABLES):
+        words += _option_words(values.get(table, {}))
+    words += _option_words({name: values[name] for name in _PLAIN_OPTIONS if name in values})
+    for name, dimension in settings.tune.get("space", {}).items() if verb == "tune" else ():
+        words += ["--space", f"{name}={_word(dimension)}"]
+    lines = list(_config_lines(settings.backbone))
+    return shlex.join([*words, *(["--config", "backbones.toml"] if lines else [])]) + (
+        "".join(f"\n# backbones.toml: {line}" for line in lines)
+    )
+
+
+def _option_words(values: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in values.items():
+        if name in _LEFT_OUT or value is None:
+            continue
+        yield _option(name)
+        if value is not True:
+            yield Path(value).name if name in SPLIT_FILES else _word(value)
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _word(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _without_folder(source: str) -> str:
+    """Shorten the path in ``NAME=PATH`` to its last part."""
+    words = (word.partition("=") for word in source.split(","))
+    return ",".join(f"{name}={Path(path).name}" if path else name for name, _, path in words)
+
+
+def _config_lines(backbones: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    for name, values in backbones.items():
+        if values:
+            yield f"[backbone.{name}] " + ", ".join(f"{k} = {v!r}" for k, v in values.items())

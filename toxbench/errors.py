@@ -59,13 +59,13 @@ class ProcessLostError(TryAgainError):
 
     Attributes:
         rank: its; None where torchrun itself is gone.
-        follows: it was asked to end, or had lost another one.
+        is_secondary: it was stopped, or another process was lost before.
     """
 
-    def __init__(self, problem: str, rank: int | None, follows: bool = False) -> None:
+    def __init__(self, problem: str, rank: int | None, is_secondary: bool = False) -> None:
         super().__init__(problem)
         self.rank = rank
-        self.follows = follows
+        self.is_secondary = is_secondary
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

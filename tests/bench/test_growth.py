@@ -68,9 +68,9 @@ def measure(rows: int, folder: Path) -> dict[str, tuple[float, float]]:
     """Run every stage on a table of so many rows."""
     from large import write_table
 
-    from toxbench.benchmark.plan import make_protocol
     from toxbench.data.audit import audit
     from toxbench.data.groups import row_groups
+    from toxbench.data.protocol import Protocol
     from toxbench.data.splits import draw_folds
     from toxbench.data.table import read_comments
     from toxbench.settings import SplitSettings
@@ -84,8 +84,8 @@ def measure(rows: int, folder: Path) -> dict[str, tuple[float, float]]:
     for kind in ("stratified", "grouped", "random"):
         split = SplitSettings(split=kind)
         folds = stages.run(f"split, {kind}", lambda split=split: draw_folds(comments, split))
-    protocol = make_protocol(comments, folds)
-    stages.run("fingerprint", lambda: make_protocol(comments, folds).fingerprint)
+    protocol = Protocol(comments, folds)
+    stages.run("fingerprint", lambda: Protocol(comments, folds).fingerprint)
     stages.run("groups", lambda: row_groups(comments))
     stages.run("audit", lambda: audit(comments, folds))
     run_model(stages, folder, protocol)

@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from toxbench.benchmark.plan import make_protocol
 from toxbench.data.protocol import Protocol
 from toxbench.data.splits import draw_folds
 from toxbench.data.table import TextDataset
@@ -49,7 +48,7 @@ def make_table() -> TextDataset:
 def fill(folder: Path, candidates: int, seeds: int) -> None:
     """Store cells of candidates that differ in a setting and in how well they guess."""
     comments = make_table()
-    protocol = make_protocol(comments, draw_folds(comments, SplitSettings()))
+    protocol = Protocol(comments, draw_folds(comments, SplitSettings()))
     store = CellStore(folder)
     store.prepare(protocol, synthetic=True)
     scored: CellRecord | None = None

@@ -11,7 +11,6 @@ from support import make_comments
 
 from toxbench.benchmark.candidates import BaselineCandidate
 from toxbench.benchmark.cell import CandidateRunner
-from toxbench.benchmark.plan import make_protocol
 from toxbench.data.protocol import Protocol
 from toxbench.data.splits import draw_folds
 from toxbench.plugin.contracts import Baseline
@@ -42,7 +41,7 @@ class Echo:
 
 def table(rows: int) -> Protocol:
     comments = make_comments(rows)
-    return make_protocol(comments, draw_folds(comments))
+    return Protocol(comments, draw_folds(comments))
 
 
 def run(protocol: Protocol, echo: Echo, most_rows: int | None, folder: Path) -> CellStore:

@@ -67,7 +67,7 @@ def test_every_format_gives_what_was_written(comments: TextDataset) -> None:
 
 def test_every_format_has_one_fingerprint_and_one_split(comments: TextDataset) -> None:
     folds = draw_folds(comments, SplitSettings(split="grouped"))
-    protocol = Protocol(comments, folds, {})
+    protocol = Protocol(comments, folds)
     assert protocol.data_fingerprint == (
         "e6b5caa60034a2184c72c1d66cc05b2a70aeb65ec7deb6498fd414d7e06f8ebd"
     )

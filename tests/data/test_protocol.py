@@ -86,7 +86,7 @@ def test_one_change_of_the_rows_changes_the_fingerprint_but_not_that_of_the_tabl
     comments: TextDataset, train: list[int], validation: list[int], test: list[int]
 ) -> None:
     usual, other = (
-        Protocol(comments, (Split(*(np.array(rows, dtype=np.int64) for rows in parts)),), {})
+        Protocol(comments, (Split(*(np.array(rows, dtype=np.int64) for rows in parts)),))
         for parts in (([0, 1], [2], [3, 4]), (train, validation, test))
     )
     assert other.fingerprint != usual.fingerprint
@@ -95,7 +95,7 @@ def test_one_change_of_the_rows_changes_the_fingerprint_but_not_that_of_the_tabl
 
 def test_a_second_fold_changes_the_fingerprint(comments: TextDataset) -> None:
     (fold,) = draw_folds(comments)
-    one, two = (Protocol(comments, folds, {}).fingerprint for folds in ((fold,), (fold, fold)))
+    one, two = (Protocol(comments, folds).fingerprint for folds in ((fold,), (fold, fold)))
     assert one != two
 
 

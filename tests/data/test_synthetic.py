@@ -16,7 +16,7 @@ from toxbench.data.table import TextDataset, read_comments
 PRINT_FINGERPRINT = (
     "from toxbench.data.synthetic import sample_comments\n"
     "from toxbench.data.protocol import Protocol\n"
-    "print(Protocol(sample_comments(), (), {}).data_fingerprint)"
+    "print(Protocol(sample_comments(), ()).data_fingerprint)"
 )
 
 
@@ -41,12 +41,12 @@ def test_the_sample_is_the_same_in_a_process_with_other_hashes(sample: TextDatas
         text=True,
         check=True,
     )
-    assert answer.stdout.strip() == Protocol(sample, (), {}).data_fingerprint
+    assert answer.stdout.strip() == Protocol(sample, ()).data_fingerprint
 
 
 def test_the_sample_is_the_same_on_every_machine(sample: TextDataset) -> None:
     """A change of it makes stored cells incomparable: it must be meant, and said here."""
-    assert Protocol(sample, (), {}).data_fingerprint == (
+    assert Protocol(sample, ()).data_fingerprint == (
         "dbd91ca4ad69e485b9e0589e247ea38b6f5f0470dd511bdae4d5a3c5a33a67d3"
     )
 
@@ -70,7 +70,7 @@ def test_the_sample_has_the_columns_in_the_order_of_the_real_table(
 def test_the_sample_survives_a_file(sample: TextDataset, tmp_path: Path) -> None:
     sample_frame().to_csv(tmp_path / "sample.csv", index=False)
     read = read_comments(tmp_path / "sample.csv")
-    assert Protocol(read, (), {}).data_fingerprint == Protocol(sample, (), {}).data_fingerprint
+    assert Protocol(read, ()).data_fingerprint == Protocol(sample, ()).data_fingerprint
     assert read.groups == sample.groups
 
 

@@ -25,7 +25,7 @@ def change(table: Path) -> None:
 
 
 def data_hash(table: Path) -> str:
-    return Protocol(read_comments(table), (), {}).data_fingerprint[:12]
+    return Protocol(read_comments(table), ()).data_fingerprint[:12]
 
 
 def digests(folder: Path) -> dict[str, str]:

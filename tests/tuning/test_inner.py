@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from toxbench.benchmark.plan import make_protocol
 from toxbench.config import run_settings
 from toxbench.data.groups import row_groups
 from toxbench.data.load import load_dataset
@@ -40,7 +39,7 @@ def make_comments(rows: int, positives: tuple[int, ...] | None = None) -> TextDa
 
 def make(rows: int = 50, seed: int = 0, **split: float) -> tuple[Protocol, InnerData]:
     comments, settings = make_comments(rows), SplitSettings(**split)  # type: ignore[arg-type]
-    protocol = make_protocol(comments, draw_folds(comments, settings))
+    protocol = Protocol(comments, draw_folds(comments, settings))
     return protocol, inner_data(protocol, settings, seed)
 
 
@@ -124,7 +123,7 @@ def test_folds_are_not_blocks_of_neighbouring_rows() -> None:
 def test_two_rows_a_fold_are_needed(rows: int, enough: bool) -> None:
     comments = replace(make_comments(rows), targets=np.ones((rows, 2), dtype=np.uint8))
     folds = draw_folds(comments, SplitSettings(validation_size=0.0))  # a fifth is for test
-    protocol = make_protocol(comments, folds)
+    protocol = Protocol(comments, folds)
     assert (len(beside_test(protocol)) >= 2 * INNER_FOLDS) == enough
     if enough:
         assert len(inner_data(protocol, SplitSettings(), 0).comments) == 10
@@ -157,7 +156,7 @@ def test_positives_in_the_test_rows_alone_are_not_enough() -> None:
 
 def test_a_real_file_without_groups_is_taken_as_it_is(table: Path) -> None:
     comments = read_comments(table)
-    inner = inner_data(make_protocol(comments, draw_folds(comments)), SplitSettings(), 0)
+    inner = inner_data(Protocol(comments, draw_folds(comments)), SplitSettings(), 0)
     assert inner.comments.groups is None
     assert len(inner.comments) == 48
 

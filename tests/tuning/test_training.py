@@ -8,8 +8,8 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from toxbench import Backbone, EpochRecord, TrainSettings, first_token_classifier
-from toxbench.benchmark.plan import make_protocol
 from toxbench.benchmark.trainer_factory import TrainerFactory
+from toxbench.data.protocol import Protocol
 from toxbench.data.splits import draw_folds
 from toxbench.data.table import read_comments
 from toxbench.errors import CellsFailedError
@@ -29,7 +29,7 @@ SETTINGS = TrainSettings(
 @pytest.fixture
 def data(table: Path) -> InnerData:
     comments = read_comments(table)
-    return inner_data(make_protocol(comments, draw_folds(comments)), SplitSettings(), 0)
+    return inner_data(Protocol(comments, draw_folds(comments)), SplitSettings(), 0)
 
 
 def make_bench(data: InnerData, checkpoint: Path) -> TrainerFactory:

@@ -6,41 +6,21 @@ from typing import Any
 
 import pandas as pd
 
-from toxbench.benchmark.feedback import Failure
+from toxbench.benchmark.feedback import Feedback
 from toxbench.benchmark.plan import make_plan
 from toxbench.benchmark.resume import read_table_of
 from toxbench.benchmark.run import run_plan
+from toxbench.benchmark.validate import resolve
 from toxbench.config import layered, read_config, run_settings
 from toxbench.errors import CellsFailedError
 from toxbench.evaluation.definitions import HALF
 from toxbench.plugin.registry import Registry
 from toxbench.ranking.build import load_leaderboard
 from toxbench.ranking.rescore import rescore as score_again
-from toxbench.records import CellKey, CellRecord, EpochRecord
+from toxbench.ranking.rows import Leaderboard
 from toxbench.report.leaderboard import comparison, records
 from toxbench.settings import ColumnSettings, SplitSettings
 from toxbench.store.cells import find_store
-
-
-class Silent:
-    """Feedback that says nothing; failures are raised at the end."""
-
-    def cell_started(self, key: CellKey, number: int, total: int, epochs: int | None) -> None:
-        """Say nothing."""
-
-    def epoch_finished(
-        self, key: CellKey, epoch: EpochRecord, comments: int, seconds_left: float | None
-    ) -> None:
-        """Say nothing."""
-
-    def cell_finished(self, record: CellRecord, seconds_left: float | None) -> None:
-        """Say nothing."""
-
-    def cell_failed(self, failure: Failure) -> None:
-        """Say nothing."""
-
-    def warn(self, message: str) -> None:
-        """Say nothing."""
 
 
 def run(
@@ -141,12 +121,12 @@ def run(
     }
     flags = {name: value for name, value in given.items() if value is not None}
     settings = run_settings(read_config(Path(config)) if config is not None else {}, flags)
-    registry = Registry.discover(settings.plugins)
-    plan = make_plan(settings, registry)
-    failures = run_plan(plan, registry, Silent())
-    if failures or plan.lost:
-        raise CellsFailedError("; ".join([*plan.lost, *map(str, failures)]))
-    return leaderboard(plan.store.folder)
+    resolved = resolve(settings, Registry.discover(settings.plugins))
+    result = run_plan(make_plan(resolved), Feedback())
+    problems = [*resolved.unavailable, *map(str, result.failures)]
+    if problems:
+        raise CellsFailedError("; ".join(problems))
+    return _as_frame(result.leaderboard)
 
 
 def leaderboard(path: Path | str) -> pd.DataFrame:
@@ -163,7 +143,7 @@ def leaderboard(path: Path | str) -> pd.DataFrame:
     Raises:
         toxbench.errors.StorageError: nothing is stored there, or it is damaged.
     """
-    return pd.DataFrame(list(records(load_leaderboard(find_store(Path(path))))))
+    return _as_frame(load_leaderboard(find_store(Path(path))))
 
 
 def compare(path: Path | str, *candidates: str) -> pd.DataFrame:
@@ -221,4 +201,8 @@ def rescore(
         how = layered(ColumnSettings, columns or {}), layered(SplitSettings, split or {})
         read_table_of(store.protocol(), Path(data), *how)
     board = score_again(store, thresholds, without, metric)
+    return _as_frame(board)
+
+
+def _as_frame(board: Leaderboard) -> pd.DataFrame:
     return pd.DataFrame(list(records(board)))

@@ -1,7 +1,7 @@
-"""What is compared: a backbone with weights and settings, or a baseline."""
+"""Candidates of a comparison, and their cells as tasks of an executor."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from toxbench.errors import PluginError
 from toxbench.executors.base import TaskSpec
@@ -15,11 +15,17 @@ from toxbench.training.weights import Weights
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneCandidate:
-    """A backbone, what it starts from and how it is trained."""
+    """A backbone with its initial weights and training settings.
+
+    Attributes:
+        distribution: name and version of the plugin's distribution.
+        plugin: of another distribution that must be loaded; None for toxbench's own.
+        tuned: where searched settings came from; None if they were not searched.
+    """
 
     backbone: Backbone
     distribution: str
-    plugin: str | None = None  # that must be loaded for it; None: toxbench's own
+    plugin: str | None = None
     weights: Weights
     settings: TrainSettings
     tuned: TunedSettings | None = None
@@ -31,20 +37,20 @@ class BackboneCandidate:
 
     @property
     def title(self) -> str:
-        """The name, and whether the settings were searched."""
+        """The name, with a mark if the settings were searched."""
         return f"{self.name} (tuned)" if self.tuned else self.name
 
     def key(self, fold: int, seed: int) -> CellKey:
-        """Identify one of its cells: other weights or settings make another candidate."""
-        chosen: list[object] = [self.weights.record.identity, self.settings.identity]
+        """Return the key of one of its cells, which depends on weights and settings."""
+        identity: list[object] = [self.weights.record.identity, self.settings.identity]
         if self.tuned is not None:
-            chosen.append(self.tuned.model_dump(mode="json")["thresholds"])
-        return CellKey(candidate=self.name, digest=digest(chosen), fold=fold, seed=seed)
+            identity.append(self.tuned.model_dump(mode="json")["thresholds"])
+        return CellKey(candidate=self.name, digest=digest(identity), fold=fold, seed=seed)
 
 
 @dataclass(frozen=True, kw_only=True)
 class BaselineCandidate:
-    """A baseline; it has nothing to choose."""
+    """A baseline, which has no settings."""
 
     baseline: Baseline
     distribution: str
@@ -61,7 +67,7 @@ class BaselineCandidate:
         return self.name
 
     def key(self, fold: int, seed: int) -> CellKey:
-        """Identify one of its cells."""
+        """Return the key of one of its cells."""
         return CellKey(candidate=self.name, digest=digest(self.distribution), fold=fold, seed=seed)
 
 
@@ -69,8 +75,59 @@ Candidate = BackboneCandidate | BaselineCandidate
 
 
 @dataclass(frozen=True)
+class BackboneSpec:
+    """A backbone's candidate as plain values, without the plugin's objects."""
+
+    name: str
+    distribution: str
+    plugin: str | None
+    weights: WeightsRecord
+    folder: Path | None
+    settings: TrainSettings
+    tuned: TunedSettings | None
+
+    @classmethod
+    def of(cls, candidate: BackboneCandidate) -> "BackboneSpec":
+        """Describe a candidate so that it can be sent to another process."""
+        return cls(
+            name=candidate.name,
+            distribution=candidate.distribution,
+            plugin=candidate.plugin,
+            weights=candidate.weights.record,
+            folder=candidate.weights.folder,
+            settings=candidate.settings,
+            tuned=candidate.tuned,
+        )
+
+    def load(self, registry: Registry, folder: Path | None) -> BackboneCandidate:
+        """Build the candidate again from the plugins of this process.
+
+        Args:
+            registry: with the backbone's plugin.
+            folder: of the weights on this machine.
+
+        Raises:
+            PluginError: the backbone is missing here, or has no stand-in.
+        """
+        backbone = registry.backbone(self.name).item
+        build = None
+        if self.weights.source == "stand-in":
+            if backbone.stand_in is None:
+                raise PluginError(f"{self.name} has no stand-in in the worker's process")
+            build = backbone.stand_in.build
+        return BackboneCandidate(
+            backbone=backbone,
+            distribution=self.distribution,
+            plugin=self.plugin,
+            weights=Weights(self.weights, folder, {}, build=build),
+            settings=self.settings,
+            tuned=self.tuned,
+        )
+
+
+@dataclass(frozen=True)
 class CellTask:
-    """One cell to compute, and on which kind of device."""
+    """One cell to compute on a device."""
 
     candidate: Candidate
     key: CellKey
@@ -78,82 +135,44 @@ class CellTask:
 
     @property
     def spec(self) -> "CellSpec":
-        """Describe it to another process."""
-        candidate, backbone = self.candidate, None
-        if isinstance(candidate, BackboneCandidate):
-            backbone = backbone_values(candidate)
+        """The cell as plain values."""
+        candidate = self.candidate
+        if isinstance(candidate, BaselineCandidate):
+            return CellSpec(
+                plugin=candidate.plugin,
+                key=self.key,
+                distribution=candidate.distribution,
+                device=self.device,
+            )
         return CellSpec(
             plugin=candidate.plugin,
-            reads=candidate.weights.folder if isinstance(candidate, BackboneCandidate) else None,
+            reads=candidate.weights.folder,
             uses_gpu=self.device.kind == "cuda",
-            keeps_state=backbone is not None,
+            has_checkpoints=True,
+            is_shared=True,
+            batch_size=candidate.settings.batch_size,
             key=self.key,
             distribution=candidate.distribution,
             device=self.device,
-            backbone=backbone,
+            backbone=BackboneSpec.of(candidate),
         )
-
-
-@dataclass(frozen=True)
-class BackboneSpec:
-    """How a backbone's cell is trained; a baseline's is not."""
-
-    record: WeightsRecord
-    settings: TrainSettings
-    tuned: TunedSettings | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class CellSpec(TaskSpec):
-    """A cell as plain values."""
+    """A cell as plain values; ``backbone`` is None for the cell of a baseline."""
 
     key: CellKey
     distribution: str
     device: Device
-    backbone: BackboneSpec | None
+    backbone: BackboneSpec | None = None
 
     def task(self, registry: Registry) -> CellTask:
-        """Make the cell again with this process's own plugins; see `TaskSpec`."""
-        name = self.key.candidate
+        """Build the cell again from the plugins of this process; see `TaskSpec`."""
         candidate: Candidate
         if self.backbone is None:
-            baseline = registry.baseline(name).item
+            baseline = registry.baseline(self.key.candidate).item
             candidate = BaselineCandidate(baseline=baseline, distribution=self.distribution)
         else:
-            candidate = backbone_again(name, self, self.distribution, self.backbone, registry)
+            candidate = self.backbone.load(registry, self.reads)
         return CellTask(candidate, self.key, self.device)
-
-
-def backbone_values(candidate: BackboneCandidate) -> BackboneSpec:
-    """Take out of a candidate what can be sent to another process."""
-    return BackboneSpec(candidate.weights.record, candidate.settings, candidate.tuned)
-
-
-def backbone_again(
-    name: str, spec: TaskSpec, distribution: str, values: BackboneSpec, registry: Registry
-) -> BackboneCandidate:
-    """Make a candidate of what was sent from another process.
-
-    Raises:
-        PluginError: the backbone is not here, or is another one than there.
-    """
-    backbone = registry.backbone(name).item
-    build = None
-    if values.record.source == "stand-in":
-        if backbone.stand_in is None:
-            raise PluginError(f"{name} has no stand-in in the worker's process")
-        build = backbone.stand_in.build
-    return BackboneCandidate(
-        backbone=backbone,
-        distribution=distribution,
-        weights=Weights(values.record, spec.reads, {}, build=build),
-        settings=values.settings,
-        tuned=values.tuned,
-    )
-
-
-def cell_tasks(
-    cells: "list[tuple[Candidate, CellKey]]", devices: Mapping[str, Device]
-) -> "list[CellTask]":
-    """Make tasks of cells; ``devices`` is candidate title -> where it computes."""
-    return [CellTask(c, key, devices[c.title]) for c, key in cells]

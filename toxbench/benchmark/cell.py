@@ -1,19 +1,16 @@
 """One cell, end to end: from rows of the table to a record and probabilities."""
 
-import platform
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from toxbench.benchmark.candidates import BackboneCandidate, BaselineCandidate, Candidate, CellTask
+from toxbench.benchmark.environment import environment
 from toxbench.benchmark.save_model import write_model
 from toxbench.benchmark.trainer_factory import TrainerFactory
 from toxbench.data.protocol import Protocol, Split
@@ -25,9 +22,8 @@ from toxbench.evaluation.metrics import measure
 from toxbench.evaluation.thresholds import choose_thresholds
 from toxbench.executors.base import RunnerConfig, TaskError
 from toxbench.plugin.contracts import Predict
-from toxbench.plugin.registry import Registry
-from toxbench.records import PARTS, CellKey, CellRecord, Cost, Environment, EpochRecord, Part
-from toxbench.store.manifest import Code, LoadedPlugin
+from toxbench.records import PARTS, CellKey, CellRecord, Cost, EpochRecord
+from toxbench.store.cells import PartProbabilities
 from toxbench.store.models import ModelStore
 from toxbench.training.device import Device, PeakMemory
 from toxbench.training.process_group import SINGLE_PROCESS, ProcessGroup
@@ -44,36 +40,33 @@ from toxbench.util.arrays import Rows
 from toxbench.util.signals import StopSource
 
 OnEpoch = Callable[[EpochRecord], None]
-Probabilities = dict[Part, npt.NDArray[np.float32]]
-_TEXTS_AT_ONCE = 50_000  # for baselines, which may need much more memory than the texts
-_PACKAGES = ("toxbench", "torch", "transformers", "scikit-learn", "numpy", "pandas")
+Computed = tuple[CellRecord, PartProbabilities]
+_TEXTS_PER_CALL = 50_000  # of a baseline, which may need much more memory than the texts
 
 
 @dataclass(frozen=True)
 class _TrainingOutput:
-    """What came of a training."""
-
     trainer: Trainer
     trained: Trained
-    probabilities: Probabilities
+    probabilities: PartProbabilities
     evaluation_seconds: float
 
 
 @dataclass(frozen=True)
-class Checkpointing:
-    """How a training that is stopped is taken up again.
+class Resuming:
+    """How a training is stopped and resumed.
 
     Attributes:
-        keeping: where its state is.
-        interruption: what stops it.
+        checkpoints: where and how often checkpoints are written.
+        stop: signals that the training is to stop.
     """
 
-    keeping: CheckpointConfig
+    checkpoints: CheckpointConfig
     stop: StopSource
 
 
 class CandidateRunner:
-    """Runs the cells of one candidate; what they share is prepared once."""
+    """Computes the cells of one candidate and prepares once what they share."""
 
     def __init__(
         self,
@@ -81,35 +74,35 @@ class CandidateRunner:
         protocol: Protocol,
         device: Device,
         models: ModelStore | None = None,
-        going_on: "Checkpointing | None" = None,
+        resuming: Resuming | None = None,
         group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
         """Prepare nothing yet.
 
         Args:
-            candidate: whose cells are run.
+            candidate: whose cells are computed.
             protocol: the table and its folds.
             device: where to compute.
-            models: where each trained model is written, for `keep_model`; None: nowhere.
-            going_on: how a training that is stopped is taken up again; None: it is not.
-            group: the processes that run the same cells; the first of them writes models.
+            models: where each trained model is written, for `keep_model`; None to write none.
+            resuming: how a training is stopped and resumed; None if it is not.
+            group: the processes that compute the same cells; rank 0 writes the models.
         """
-        self._going_on = going_on
-        self._group = group
         self._candidate = candidate
-        self._models = models
         self._protocol = protocol
         self._device = device
-        self._bench: TrainerFactory | None = None
+        self._models = models
+        self._resuming = resuming
+        self._group = group
+        self._cached_factory: TrainerFactory | None = None
 
-    def run(self, key: CellKey, on_epoch: OnEpoch) -> tuple[CellRecord, Probabilities]:
+    def run(self, key: CellKey, on_epoch: OnEpoch) -> Computed:
         """Train and score one cell.
 
         Raises:
             PluginError: the candidate breaks its contract.
             CellsFailedError: the training diverged.
-            StorageError: its model, or the state of its training, cannot be written.
-            Stopped: it was asked to, and the state of its training is kept.
+            StorageError: its model or its checkpoint cannot be written.
+            StopRequested: the training was stopped and wrote its checkpoint.
         """
         memory = PeakMemory(self._device)
         memory.start()
@@ -125,93 +118,96 @@ class CandidateRunner:
         split: Split,
         memory: PeakMemory,
         on_epoch: OnEpoch,
-    ) -> tuple[CellRecord, Probabilities]:
-        bench = self._workbench(candidate)
+    ) -> Computed:
+        factory = self._trainer_factory(candidate)
 
-        def work(trainer: Trainer) -> _TrainingOutput:
-            choice, patience = EpochSelector(), Patience(candidate.settings.patience)
+        def train_and_predict(trainer: Trainer) -> _TrainingOutput:
+            selector, patience = EpochSelector(), Patience(candidate.settings.patience)
             trained = trainer.train(
-                split, key.seed, epoch_scores, choice.keep, on_epoch, patience.should_stop
+                split, key.seed, epoch_scores, selector.keep, on_epoch, patience.should_stop
             )
             started = time.perf_counter()
-            probabilities: Probabilities = {p: trainer.predict(split.part(p)) for p in PARTS}
+            probabilities = {part: trainer.predict(split.part(part)) for part in PARTS}
             seconds = time.perf_counter() - started
             return _TrainingOutput(trainer, trained, probabilities, seconds)
 
-        with self._checkpoints(key) as kept:
-            done, micro_batch = bench.with_trainer(candidate.settings, key.seed, work, kept)
-        comments_trained = sum(e.comments or len(split.train) for e in done.trained.epochs)
+        with self._checkpoints(key) as make_checkpoints:
+            output, micro_batch = factory.with_trainer(
+                candidate.settings, key.seed, train_and_predict, make_checkpoints
+            )
+        comments_trained = sum(e.comments or len(split.train) for e in output.trained.epochs)
         per_rank_batch = self._group.per_rank_batch(candidate.settings.batch_size)
         cost = Cost(
-            train_seconds=done.trained.train_seconds,
-            evaluation_seconds=done.evaluation_seconds,
-            comments_per_second=comments_trained / done.trained.train_seconds,
+            train_seconds=output.trained.train_seconds,
+            evaluation_seconds=output.evaluation_seconds,
+            comments_per_second=comments_trained / output.trained.train_seconds,
             peak_memory_bytes=memory.read(),
         )
-        record = self._record(key, split, done.probabilities, cost).model_copy(
+        record = self._record(key, split, output.probabilities, cost).model_copy(
             update={
-                "parameters": done.trainer.parameter_count,
-                "epochs": done.trained.epochs,
-                "best_epoch": done.trained.best_epoch,
-                "truncated": float(bench.tokens(candidate.settings.max_length).cut.mean()),
+                "parameters": output.trainer.parameter_count,
+                "epochs": output.trained.epochs,
+                "best_epoch": output.trained.best_epoch,
+                "truncated": float(factory.tokens(candidate.settings.max_length).cut.mean()),
                 "micro_batch": micro_batch if micro_batch < per_rank_batch else None,
             }
         )
         if self._models is not None:
-            self._write_model(self._models.making(key), candidate, done, split)
-        return record, done.probabilities
+            self._write_model(self._models.making(key), candidate, output, split)
+        return record, output.probabilities
 
     @contextmanager
     def _checkpoints(self, key: CellKey) -> Iterator[Callable[[int], Checkpoints]]:
-        """Yield what makes checkpoints, given the comments in a forward pass."""
-        if self._going_on is None:
+        """Yield a function from the comments of a forward pass to the checkpoints."""
+        if self._resuming is None:
             yield lambda micro_batch: NoCheckpoints()
             return
-        keeping = self._going_on.keeping
+        config = self._resuming.checkpoints
         around = environment(self._device).model_dump(exclude={"commit"})
-        same = {"protocol": self._protocol.fingerprint, "cell": key.stem, **around}
-        with self._going_on.stop.watching() as should_stop:
+        # A checkpoint is resumed only under the very same circumstances.
+        identity = {"protocol": self._protocol.fingerprint, "cell": key.stem, **around}
+        with self._resuming.stop.watching() as should_stop:
             yield lambda micro_batch: SharedCheckpoints(
                 self._group,
                 FileCheckpoints(
-                    keeping.path(key.stem),
-                    keeping.seconds,
-                    same | {"micro_batch": micro_batch, "processes": self._group.size},
+                    config.path(key.stem),
+                    config.seconds,
+                    identity | {"micro_batch": micro_batch, "processes": self._group.size},
                     should_stop,
                 ),
             )
 
     def _write_model(
-        self, made: Path, candidate: BackboneCandidate, done: _TrainingOutput, split: Split
+        self, target: Path, candidate: BackboneCandidate, output: _TrainingOutput, split: Split
     ) -> None:
         folder = candidate.weights.folder
-        assert folder is not None  # noqa: S101 - it was trained from
-        exact = done.probabilities["test"]
+        assert folder is not None  # noqa: S101 - the training read it
+        exact = output.probabilities["test"]
         if self._device.precision != "fp32":
-            exact = done.trainer.predict(split.test, "fp32")
+            exact = output.trainer.predict(split.test, "fp32")
         if self._group.rank == 0:
-            write_model(made, done.trainer.module, folder, exact)
+            write_model(target, output.trainer.module, folder, exact)
 
-    def _workbench(self, candidate: BackboneCandidate) -> TrainerFactory:
-        if self._bench is None:
-            self._bench = TrainerFactory(
+    def _trainer_factory(self, candidate: BackboneCandidate) -> TrainerFactory:
+        if self._cached_factory is None:
+            self._cached_factory = TrainerFactory(
                 candidate.backbone,
                 candidate.weights,
                 self._protocol.comments,
                 self._device,
                 group=self._group,
             )
-        return self._bench
+        return self._cached_factory
 
     def _baseline_cell(
         self, candidate: BaselineCandidate, key: CellKey, split: Split, memory: PeakMemory
-    ) -> tuple[CellRecord, Probabilities]:
+    ) -> Computed:
         comments, baseline = self._protocol.comments, candidate.baseline
         started = time.perf_counter()
-        rows = _sample(split.train, baseline.most_rows)
-        fitted = baseline.fit(list(take_rows(comments.texts, rows)), comments.targets[rows])
+        rows = _sample_rows(split.train, baseline.most_rows)
+        predict = baseline.fit(list(take_rows(comments.texts, rows)), comments.targets[rows])
         fitted_at = time.perf_counter()
-        probabilities = {part: _predicted(fitted, comments, split.part(part)) for part in PARTS}
+        probabilities = {part: _predict_rows(predict, comments, split.part(part)) for part in PARTS}
         seconds = fitted_at - started
         cost = Cost(
             train_seconds=seconds,
@@ -225,25 +221,25 @@ class CandidateRunner:
         return record, probabilities
 
     def _record(
-        self, key: CellKey, split: Split, probabilities: Probabilities, cost: Cost
+        self, key: CellKey, split: Split, probabilities: PartProbabilities, cost: Cost
     ) -> CellRecord:
-        """Score the probabilities; what only a training knows is left out."""
+        """Score the probabilities; fields that only a training knows are None."""
         comments, candidate = self._protocol.comments, self._candidate
         targets = {part: comments.targets[split.part(part)] for part in PARTS}
-        is_backbone = isinstance(candidate, BackboneCandidate)
-        tuned = candidate.tuned if isinstance(candidate, BackboneCandidate) else None
+        backbone = candidate if isinstance(candidate, BackboneCandidate) else None
+        tuned = backbone.tuned if backbone else None
         if tuned is None:
             thresholds = choose_thresholds(targets["validation"], probabilities["validation"])
         else:
-            thresholds = tuned.thresholds  # from many more validation rows than these
+            thresholds = tuned.thresholds  # chosen on many more validation rows
         return CellRecord(
             key=key,
-            kind="backbone" if is_backbone else "baseline",
+            kind="backbone" if backbone else "baseline",
             distribution=candidate.distribution,
             fingerprint=self._protocol.fingerprint,
-            weights=candidate.weights.record if isinstance(candidate, BackboneCandidate) else None,
+            weights=backbone.weights.record if backbone else None,
             parameters=None,
-            settings=candidate.settings if isinstance(candidate, BackboneCandidate) else None,
+            settings=backbone.settings if backbone else None,
             tuning=tuned.tuning if tuned else None,
             environment=environment(self._device),
             cost=cost,
@@ -255,50 +251,33 @@ class CandidateRunner:
         )
 
 
-def environment(device: Device) -> Environment:
-    """Describe this machine and this code, without a path or a user's name."""
-    return Environment(
-        device=device.kind,
-        device_name=device.name,
-        precision=device.precision,
-        threads=torch.get_num_threads(),
-        versions=package_versions(),
-        commit=_git_commit(),
-    )
-
-
-def package_versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that scores may depend on."""
-    return {"python": platform.python_version()} | dict(map(_version, _PACKAGES))
-
-
-def _sample(rows: Rows, most: int | None) -> Rows:
-    """Return all rows, or a random sample of so many, the same each time, in their order."""
+def _sample_rows(rows: Rows, most: int | None) -> Rows:
+    """Return all rows, or a reproducible random sample of ``most`` rows in their order."""
     if most is None or len(rows) <= most:
         return rows
     places = np.random.default_rng(0).choice(len(rows), most, replace=False)
     return rows[np.sort(places)]
 
 
-def _predicted(predict: Predict, comments: TextDataset, rows: Rows) -> npt.NDArray[np.float32]:
-    """Return what a fitted baseline predicts of some rows, as float32; many are asked in pieces.
+def _predict_rows(predict: Predict, comments: TextDataset, rows: Rows) -> npt.NDArray[np.float32]:
+    """Return the probabilities of a fitted baseline, float32 ``[row, label]``, block by block.
 
     Raises:
-        PluginError: as `_predicted_texts`.
+        PluginError: as `_checked_predictions`.
     """
     label_count = len(comments.labels)
-    values = np.empty((len(rows), label_count), dtype=np.float32)
-    for start in range(0, len(rows), _TEXTS_AT_ONCE):
-        some = slice(start, start + _TEXTS_AT_ONCE)
-        texts = list(take_rows(comments.texts, rows[some]))
-        values[some] = _predicted_texts(predict, texts, label_count)
-    return values
+    probabilities = np.empty((len(rows), label_count), dtype=np.float32)
+    for start in range(0, len(rows), _TEXTS_PER_CALL):
+        block = slice(start, start + _TEXTS_PER_CALL)
+        texts = list(take_rows(comments.texts, rows[block]))
+        probabilities[block] = _checked_predictions(predict, texts, label_count)
+    return probabilities
 
 
-def _predicted_texts(
+def _checked_predictions(
     predict: Predict, texts: Sequence[str], label_count: int
 ) -> npt.NDArray[np.float32]:
-    """Ask a fitted baseline and check what it says.
+    """Call a fitted baseline and check the result.
 
     Raises:
         PluginError: wrong shape, or values outside [0, 1].
@@ -313,106 +292,66 @@ def _predicted_texts(
     return values.astype(np.float32)
 
 
-def _version(package: str) -> tuple[str, str]:
-    try:
-        return package, version(package)
-    except PackageNotFoundError:
-        return package, "not installed"
-
-
-def _git_commit() -> str | None:
-    try:
-        done = subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None
-
-
-def code_of(registry: Registry) -> Code:
-    """Describe the plugins that were imported, and the versions of the packages that compute."""
-    return Code(
-        plugins=tuple(
-            LoadedPlugin(name=name, distribution=distribution)
-            for name, distribution in sorted(registry.imported.items())
-        ),
-        versions=package_versions(),
-    )
-
-
-Computed = tuple[CellRecord, Probabilities]
-
-
 @dataclass(frozen=True, kw_only=True)
 class CellRunnerConfig(RunnerConfig):
-    """What a process needs once to compute cells; ``writes`` is where trained models go.
+    """Plain values that a process needs once to compute cells; ``writes`` is for trained models.
 
     Attributes:
         protocol: the table and its folds.
-        keeping: where the states of trainings are kept; None: nowhere.
+        checkpoints: where and how often trainings write checkpoints; None if they write none.
     """
 
     protocol: Protocol
-    keeping: CheckpointConfig | None = None
+    checkpoints: CheckpointConfig | None = None
 
-    def runner(self, stop: StopSource, group: ProcessGroup = SINGLE_PROCESS) -> "CellRunner":
-        """Make what computes.
-
-        Args:
-            interruption: what asks it to leave.
-            group: the processes that compute the same cells.
-        """
-        models = None if self.writes is None else ModelStore(self.writes)
-        going_on = None if self.keeping is None else Checkpointing(self.keeping, stop)
-        return CellRunner(self.protocol, models, going_on, group)
+    def runner(self, stop: StopSource, group: ProcessGroup | None = None) -> "CellRunner":
+        """Build the runner; see `RunnerConfig`."""
+        return CellRunner(
+            self.protocol,
+            models=None if self.writes is None else ModelStore(self.writes),
+            resuming=None if self.checkpoints is None else Resuming(self.checkpoints, stop),
+            group=group or SINGLE_PROCESS,
+        )
 
 
 class CellRunner:
-    """Computes one cell at a time; what the cells of one candidate share is prepared once."""
+    """Computes one cell at a time and prepares once what the cells of a candidate share."""
 
     def __init__(
         self,
         protocol: Protocol,
         models: ModelStore | None,
-        going_on: Checkpointing | None,
+        resuming: "Resuming | None",
         group: ProcessGroup,
     ) -> None:
-        """Prepare nothing yet.
-
-        Args:
-            protocol: the table and its folds.
-            models: where trained models are written; None: nowhere.
-            going_on: how trainings that are stopped are taken up again; None: they are not.
-            group: the processes that compute the same cells.
-        """
-        self._group = group
-        self._going_on = going_on
+        """Prepare nothing yet; the arguments are those of `CandidateRunner`."""
         self._protocol = protocol
         self._models = models
+        self._resuming = resuming
+        self._group = group
         self._current: tuple[tuple[str, str], CandidateRunner] | None = None
 
-    def compute(self, task: CellTask, tell: OnEpoch) -> Computed | TaskError:
-        """Return the cell's result, or why it has none.
+    def compute(self, task: CellTask, report: OnEpoch) -> Computed | TaskError:
+        """Return the result of a cell, or its error.
 
         Raises:
-            StorageError: the disk fails every cell alike.
-            Stopped: it was asked to, and the state of the training is kept.
+            StorageError: the disk fails for every cell.
+            StopRequested: the training was stopped and wrote its checkpoint.
         """
-        name = task.key.candidate, task.key.digest
-        if self._current is None or self._current[0] != name:
+        candidate = task.key.candidate, task.key.digest
+        if self._current is None or self._current[0] != candidate:
             runner = CandidateRunner(
                 task.candidate,
                 self._protocol,
                 task.device,
                 self._models,
-                self._going_on,
+                self._resuming,
                 self._group,
             )
-            self._current = name, runner
+            self._current = candidate, runner
         try:
-            return self._current[1].run(task.key, tell)
+            return self._current[1].run(task.key, report)
         except StorageError:
             raise
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - reported, counted, exit code 5
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin may raise anything
             return TaskError.of(error)

@@ -1,59 +1,53 @@
-"""What is told while a search goes on."""
+"""Callbacks with which a run or a search reports its progress."""
 
 from dataclasses import dataclass
-from typing import Protocol
 
 from toxbench.executors.base import TaskError
 from toxbench.records import CellKey, CellRecord, EpochRecord, TrialRecord
 
 
 @dataclass(frozen=True)
+class Failure:
+    """A cell without a result, and the reason."""
+
+    key: CellKey
+    error: TaskError
+
+    def __str__(self) -> str:
+        name = f"cell {self.key.candidate} seed {self.key.seed}"
+        return f"{name} failed: {self.error.kind}: {self.error.reason}"
+
+
+@dataclass(frozen=True)
 class SearchProgress:
-    """How far a search is; scores are micro average precision on inner validation rows."""
+    """The state of a search; scores are micro average precision on inner validation rows.
+
+    Attributes:
+        backbone: that is tuned.
+        phase: ``search`` or ``finalists``.
+        finished: trials with a record, pruned and failed ones included.
+        limit: number of finished trials to reach; None if only the budget limits them.
+        pruned: finished trials that ended early.
+        failed: finished trials with an error.
+        best: highest score; None before the first.
+        seconds_left: estimate; None if unknown.
+    """
 
     backbone: str
     phase: str
     finished: int
-    wanted: int | None
+    limit: int | None
     pruned: int
     failed: int
     best: float | None
     seconds_left: float | None
 
 
-class SearchFeedback(Protocol):
-    """Hears how a search goes on."""
-
-    def trial_started(self, backbone: str, number: int, default: bool, epochs: int) -> None:
-        """A trial of this process begins, of at most so many epochs over all its folds."""
-
-    def trial_epoch(self, number: int, epoch: EpochRecord) -> None:
-        """One of its epochs ended."""
-
-    def trial_finished(self, backbone: str, record: TrialRecord) -> None:
-        """A trial of this process was committed."""
-
-    def search_progress(self, progress: SearchProgress) -> None:
-        """Something happened, here or in another worker."""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A cell that has no result, and why."""
-
-    key: CellKey
-    fault: TaskError
-
-    def __str__(self) -> str:
-        name = f"cell {self.key.candidate} seed {self.key.seed}"
-        return f"{name} failed: {self.fault.kind}: {self.fault.reason}"
-
-
-class Feedback(Protocol):
-    """Hears how a run goes on."""
+class Feedback:
+    """Callbacks of a run; each does nothing unless it is overridden."""
 
     def cell_started(self, key: CellKey, number: int, total: int, epochs: int | None) -> None:
-        """A cell begins: ``number`` of ``total``, counted from 1."""
+        """A cell starts: ``number`` of ``total``, counted from 1; baselines have no epochs."""
 
     def epoch_finished(
         self, key: CellKey, epoch: EpochRecord, comments: int, seconds_left: float | None
@@ -64,7 +58,27 @@ class Feedback(Protocol):
         """A cell was stored; ``seconds_left`` is None if no epoch was measured."""
 
     def cell_failed(self, failure: Failure) -> None:
-        """A cell has no result; the run goes on."""
+        """A cell has no result; the run continues."""
 
     def warn(self, message: str) -> None:
-        """Something that a user should know."""
+        """Report a warning of one line."""
+
+
+class SearchFeedback:
+    """Callbacks of a search; each does nothing unless it is overridden."""
+
+    def trial_started(self, backbone: str, number: int, default: bool, epochs: int) -> None:
+        """A trial of this process starts, with at most ``epochs`` epochs over all its folds."""
+
+    def trial_epoch(self, number: int, epoch: EpochRecord) -> None:
+        """An epoch of a trial ended."""
+
+    def trial_finished(self, backbone: str, record: TrialRecord) -> None:
+        """A trial of this process was stored."""
+
+    def search_progress(self, progress: SearchProgress) -> None:
+        """The search changed, in this worker or another one."""
+
+
+class TuneFeedback(Feedback, SearchFeedback):
+    """Callbacks of searches and of the cells at their end."""

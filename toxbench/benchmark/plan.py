@@ -1,175 +1,96 @@
-"""What a run will do, decided and checked before anything is trained."""
+"""The plan of a run: candidates and cells, decided and checked before anything is trained."""
 
-import os
-import shlex
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 from toxbench.benchmark.candidates import BackboneCandidate, BaselineCandidate, Candidate
 from toxbench.benchmark.resume import check_resumable, other_table_warning
-from toxbench.benchmark.validate import (
-    Where,
-    asked_for,
-    check_settings,
-    split_settings,
-    trackers,
-    where,
-)
-from toxbench.config import layered, preset
+from toxbench.benchmark.validate import ResolvedRun
+from toxbench.config import command_line, layered, preset
 from toxbench.data.load import SplitDataset, load_dataset
-from toxbench.data.protocol import Protocol, Split
+from toxbench.data.protocol import Protocol
 from toxbench.data.readers import safe_name
 from toxbench.data.splits import fold_warnings
-from toxbench.data.table import TextDataset, left_out
+from toxbench.data.table import left_out
 from toxbench.errors import SettingsError
-from toxbench.evaluation import metrics, thresholds
-from toxbench.plugin.contracts import Backbone, Baseline, Tracker
-from toxbench.plugin.registry import Registered, Registry
+from toxbench.plugin.contracts import Backbone, Baseline
+from toxbench.plugin.registry import Registered
 from toxbench.records import CellKey
-from toxbench.settings import SPLIT_FILES, RunSettings, TrainSettings, seconds
+from toxbench.settings import RunSettings, TrainSettings, seconds
 from toxbench.store.cells import CellStore
 from toxbench.store.models import Saved
 from toxbench.store.trials import find_tuned
 from toxbench.training.device import Device, choose_device
 from toxbench.training.state import CheckpointConfig
-from toxbench.training.weights import (
-    Weights,
-    WeightsChoice,
-    WeightsFinder,
-    checkpoint_config,
-)
+from toxbench.training.weights import Weights, WeightsFinder, checkpoint_config
 from toxbench.util.torchrun import NOT_DISTRIBUTED, TorchrunEnv
-
-_GROUPS = ("columns", "train", "split")  # whose fields are options of their own
-_PLAIN = ("preset", "seeds", "device", "workers", "cpus_per_cell", "cell_timeout", "tuned")
-_LISTS = ("backbones", "baselines", "plugins")
-_ELSEWHERE = {"storage", "space"}  # where a study is; and what has a form of its own
-
-
-def command_of(verb: str, settings: RunSettings, place: TorchrunEnv = NOT_DISTRIBUTED) -> str:
-    """Write a command line that asks for the same; what is left at its default is left out.
-
-    Settings of one backbone alone have no option: they follow as the lines of a ``--config`` file.
-
-    Args:
-        verb: ``run`` or ``tune``.
-        settings: of the run.
-        place: of this process among those that run it.
-    """
-    said = {"backbones": settings.backbones, **settings.model_dump(exclude_defaults=True)}
-    words = [*place.command.split(), verb]
-    if settings.data is not None:
-        words += ["--data", settings.data.name]
-    for name in _LISTS:
-        if name in said:
-            words += [_option(name), ",".join(said[name]) or "none"]
-    for source in said.get("weights", ()):
-        words += ["--weights", _by_name(source)]
-    for group in (*([] if verb == "run" else ["tune"]), *_GROUPS):
-        words += _options(said.get(group, {}))
-    words += _options({name: said[name] for name in _PLAIN if name in said})
-    for name, dimension in settings.tune.get("space", {}).items() if verb == "tune" else ():
-        words += ["--space", f"{name}={_range(dimension)}"]
-    tables = list(_tables(settings.backbone))
-    return shlex.join([*words, *(["--config", "backbones.toml"] if tables else [])]) + (
-        "".join(f"\n# backbones.toml: {table}" for table in tables)
-    )
-
-
-def _options(values: Mapping[str, Any]) -> Iterator[str]:
-    for name, value in values.items():
-        if name in _ELSEWHERE or value is None:
-            continue
-        yield _option(name)
-        if value is not True:
-            yield Path(value).name if name in SPLIT_FILES else _word(value)
-
-
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
-
-
-def _word(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return ",".join(map(str, value))
-    return str(value)
-
-
-def _by_name(source: str) -> str:
-    """Keep of ``NAME=FOLDER`` the last part of the folder."""
-    words = (word.partition("=") for word in source.split(","))
-    return ",".join(f"{name}={Path(path).name}" if path else name for name, _, path in words)
-
-
-def _range(dimension: object) -> str:
-    return dimension if isinstance(dimension, str) else _word(dimension)
-
-
-def _tables(backbones: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    for name, values in backbones.items():
-        if values:
-            yield f"[backbone.{name}] " + ", ".join(f"{k} = {v!r}" for k, v in values.items())
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A checked run: which cells there will be and which of them are stored already.
+    """A checked run: its cells, and which of them are not stored yet.
 
     Attributes:
-        source: where the table and its folds come from.
+        run: settings and plugins.
+        source: the table and its folds, with their origin.
         protocol: the table and its folds.
-        synthetic: the table is the built-in sample.
-        store: where cells are and go.
-        devices: candidate title -> where and in which precision it computes.
+        store: where cells are stored.
+        devices: candidate title -> device and precision.
         warnings: one line each.
-        candidates: backbones in the order asked for, then tuned ones, then baselines.
+        command: the command line that repeats this on another machine.
+        seeds: number of cells of each backbone and fold.
+        candidates: backbones in the order given, then tuned ones, then baselines.
         cells: every cell, candidate by candidate.
-        missing: those that have to be computed.
-        lost: what was asked for and a broken plugin keeps from being run, one line each.
-        workers: processes that compute cells; None: as many as pay.
-        where: cells are computed, and what each of them gets there.
-        cell_seconds: what a cell may take; None: any time.
-        checkpoint_seconds: of training after which its state is kept.
-        save_models: which trained models are kept; None: none.
-        has_foreign: plugins of others were loaded into this process.
-        environ: of this process before any plugin was loaded.
-        command: that asks for the same on another machine.
-        trackers: that are told how it goes on.
-        seeds: cells of each backbone and fold.
-        processes: that compute each training together.
+        missing: the cells to compute.
     """
 
+    run: ResolvedRun
     source: SplitDataset
     protocol: Protocol
-    synthetic: bool
     store: CellStore
     devices: dict[str, Device]
     warnings: tuple[str, ...]
+    command: str = ""
+    seeds: int = 1
     candidates: tuple[Candidate, ...] = ()
     cells: tuple[tuple[Candidate, CellKey], ...] = ()
     missing: tuple[tuple[Candidate, CellKey], ...] = ()
-    lost: tuple[str, ...] = ()
-    workers: int | None = None
-    where: Where = field(default_factory=Where)
-    cell_seconds: float | None = None
-    checkpoint_seconds: float = 600.0
-    save_models: Saved | None = "best"
-    has_foreign: bool = False
-    environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
-    command: str = ""
-    trackers: tuple[Registered[Tracker], ...] = ()
-    seeds: int = 1
-    processes: int = 1
 
     @property
-    def keeping(self) -> CheckpointConfig:
-        """Where the states of trainings are kept, and how often."""
-        return CheckpointConfig(self.store.folder / ".checkpoints", self.checkpoint_seconds)
+    def settings(self) -> RunSettings:
+        """The settings of the run."""
+        return self.run.settings
 
-    def of(self, candidates: tuple[Candidate, ...], seeds: int) -> "Plan":
-        """Return the plan of these candidates; each backbone has cells of that many seeds."""
+    @property
+    def is_synthetic(self) -> bool:
+        """Whether the table is the built-in sample."""
+        return self.settings.data is None
+
+    @property
+    def processes(self) -> int:
+        """Number of processes that compute each training together."""
+        return _torchrun_env(self.run).size
+
+    @property
+    def cell_seconds(self) -> float | None:
+        """Time limit of a cell; None for no limit."""
+        limit = self.settings.cell_timeout
+        return None if limit is None else seconds(limit)
+
+    @property
+    def save_models(self) -> Saved | None:
+        """Which trained models are kept; None to keep none."""
+        choice = self.settings.save_models
+        return None if choice == "none" else choice
+
+    @property
+    def checkpoints(self) -> CheckpointConfig:
+        """Where and how often trainings write checkpoints."""
+        interval = seconds(self.settings.checkpoint_every)
+        return CheckpointConfig(self.store.folder / ".checkpoints", interval)
+
+    def with_candidates(self, candidates: tuple[Candidate, ...], seeds: int) -> "Plan":
+        """Return the plan of these candidates, with ``seeds`` cells of each backbone and fold."""
         cells = tuple(
             (candidate, candidate.key(fold, seed))
             for candidate in candidates
@@ -179,8 +100,8 @@ class Plan:
         missing = tuple((c, key) for c, key in cells if not self.store.has(key))
         return replace(self, candidates=candidates, cells=cells, missing=missing, seeds=seeds)
 
-    def prepare(self) -> list[str]:
-        """Write down which rows are for what, before anything is trained on them.
+    def write_protocol(self) -> list[str]:
+        """Store the split and the protocol before anything is trained.
 
         Returns:
             warnings, one line each.
@@ -189,86 +110,64 @@ class Plan:
             StorageError: the split file or the results folder cannot be written.
         """
         self.source.write()
-        return self.store.prepare(self.protocol, self.synthetic)
+        return self.store.prepare(self.protocol, self.is_synthetic)
 
 
-def make_plan(
-    settings: RunSettings,
-    registry: Registry,
-    download: bool = True,
-    place: TorchrunEnv = NOT_DISTRIBUTED,
-) -> Plan:
-    """Check settings, read the table, find the weights; train and write nothing.
+def make_plan(run: ResolvedRun, download: bool = True) -> Plan:
+    """Read the table and find the weights; train and write nothing.
 
     Args:
-        settings: what the user asked for.
-        registry: where candidates come from.
-        download: fetch weights that are not here yet; False only asks what there is.
-        place: among processes that compute each training together, ``batch_size`` comments each.
+        run: settings and plugins.
+        download: fetch weights that are not on the disk; False only reports where they are.
 
     Raises:
-        SettingsError, DataError, PluginError, StorageError, TryAgainError: before any work.
+        SettingsError, DataError, PluginError, StorageError, TryAgainError: before any training.
     """
-    check_settings(settings, registry)
-    split = split_settings(settings)
-    source = load_dataset(settings.data, settings.columns, split, frozenset(settings.split))
-    protocol = make_protocol(source.comments, source.folds)
-    finder = WeightsFinder(WeightsChoice.parse(settings.weights), download)
+    settings, env = run.settings, _torchrun_env(run)
+    source = load_dataset(settings.data, settings.columns, run.split, frozenset(settings.split))
+    protocol = Protocol(source.comments, source.folds)
+    finder = WeightsFinder(run.weights, download)
     store = CellStore.for_protocol(settings.results, protocol)
     if settings.resume:
         check_resumable(settings.results, store, protocol)
-    asked = asked_for(settings, registry)
     backbones = [
-        _of_whole_batches(backbone_candidate(found, settings, finder), place.size)
-        for found in asked.backbones
+        _with_total_batch(backbone_candidate(backbone, settings, finder), env.size)
+        for backbone in run.backbones
     ]
-    _check_looks(backbones, protocol)
+    _check_evaluations(backbones, protocol)
     tuned = _tuned(backbones, store, protocol) if settings.tuned else ()
-    candidates = (*backbones, *tuned, *map(_baseline, asked.baselines))
+    candidates = (*backbones, *tuned, *map(_baseline, run.baselines))
     plan = Plan(
+        run=run,
         source=source,
         protocol=protocol,
-        synthetic=settings.data is None,
         store=store,
         devices={candidate.title: _device(candidate, settings) for candidate in candidates},
-        lost=asked.lost,
         warnings=(
             *other_table_warning(settings.results, store, protocol),
             *_data_warnings(protocol),
             *_weight_warnings(candidates),
         ),
-        workers=settings.workers,
-        where=where(settings),
-        cell_seconds=seconds(settings.cell_timeout) if settings.cell_timeout else None,
-        checkpoint_seconds=seconds(settings.checkpoint_every),
-        save_models=None if settings.save_models == "none" else settings.save_models,
-        has_foreign=registry.has_foreign,
-        environ=registry.environ,
-        command=command_of("run", settings, place),
-        processes=place.size,
-        trackers=trackers(settings, registry),
+        command=command_line("run", settings, env.command),
     )
-    return plan.of(candidates, settings.seeds)
+    return plan.with_candidates(candidates, settings.seeds)
 
 
-def make_protocol(comments: TextDataset, folds: tuple[Split, ...]) -> Protocol:
-    """Put a table, its folds and the definitions of every metric and thresholds rule together."""
-    definitions = {f"metric {k}": v for k, v in metrics.DEFINITIONS.items()}
-    definitions |= {f"threshold {k}": v for k, v in thresholds.DEFINITIONS.items()}
-    return Protocol(comments, folds, definitions)
+def _torchrun_env(run: ResolvedRun) -> TorchrunEnv:
+    return NOT_DISTRIBUTED if run.coordinator is None else run.coordinator.env
 
 
 def backbone_candidate(
     registered: Registered[Backbone], settings: RunSettings, finder: WeightsFinder
 ) -> BackboneCandidate:
-    """Find a backbone's weights and layer its settings.
+    """Find a backbone's weights and combine its settings.
 
     Raises:
-        SettingsError, StorageError, TryAgainError: it cannot be run like that.
+        SettingsError, StorageError, TryAgainError: no weights, or settings that cannot be used.
     """
     name = registered.item.name
     weights = finder.find(registered.item)
-    chosen = layered(
+    train = layered(
         TrainSettings,
         registered.item.defaults.model_dump(exclude_unset=True),
         weights.defaults,
@@ -276,13 +175,13 @@ def backbone_candidate(
         settings.train,
         settings.backbone.get(name, {}),
     )
-    check_length(name, weights, chosen)
+    check_length(name, weights, train)
     return BackboneCandidate(
         backbone=registered.item,
         distribution=registered.distribution,
         plugin=registered.foreign,
         weights=weights,
-        settings=chosen,
+        settings=train,
     )
 
 
@@ -294,17 +193,17 @@ def _baseline(registered: Registered[Baseline]) -> BaselineCandidate:
     )
 
 
-def _of_whole_batches(candidate: BackboneCandidate, processes: int) -> BackboneCandidate:
-    """Count the comments of a step in all processes: how they are divided changes no result."""
-    settings = candidate.settings
-    whole = settings.model_copy(update={"batch_size": settings.batch_size * processes})
-    return replace(candidate, settings=whole)
+def _with_total_batch(candidate: BackboneCandidate, processes: int) -> BackboneCandidate:
+    """Set the batch size to that of all processes: its distribution changes no result."""
+    batch_size = candidate.settings.batch_size * processes
+    total = candidate.settings.model_copy(update={"batch_size": batch_size})
+    return replace(candidate, settings=total)
 
 
 def _tuned(
     candidates: list[BackboneCandidate], store: CellStore, protocol: Protocol
 ) -> Iterator[BackboneCandidate]:
-    """Yield each backbone again, with the settings that were found for it and its weights."""
+    """Yield each backbone with the settings that ``toxbench tune`` stored for its weights."""
     for candidate in candidates:
         identity = candidate.weights.record.identity
         tuned = find_tuned(store.folder, protocol.fingerprint, candidate.name, identity)
@@ -317,7 +216,7 @@ def _tuned(
 
 
 def check_length(name: str, weights: Weights, settings: TrainSettings) -> None:
-    """Refuse comments longer than the checkpoint has positions for, where its config says so."""
+    """Raise `SettingsError` if ``max_length`` exceeds the positions in the checkpoint's config."""
     positions = checkpoint_config(weights.folder).get("max_position_embeddings")
     if isinstance(positions, int) and settings.max_length > positions:
         raise SettingsError(
@@ -325,8 +224,8 @@ def check_length(name: str, weights: Weights, settings: TrainSettings) -> None:
         )
 
 
-def _check_looks(candidates: list[BackboneCandidate], protocol: Protocol) -> None:
-    """Refuse to look at validation rows where there are none."""
+def _check_evaluations(candidates: list[BackboneCandidate], protocol: Protocol) -> None:
+    """Raise `SettingsError` for settings that need validation rows if there are none."""
     if all(len(fold.validation) for fold in protocol.folds):
         return
     for name in ("eval_steps", "patience"):
@@ -344,8 +243,8 @@ def _device(candidate: Candidate, settings: RunSettings) -> Device:
 
 def _data_warnings(protocol: Protocol) -> list[str]:
     comments = protocol.comments
-    none = [label for label, support in comments.supports.items() if support == 0]
-    warnings = [f"no positive row, nothing to learn or score: {', '.join(none)}"] if none else []
+    empty = [label for label, support in comments.supports.items() if support == 0]
+    warnings = [f"no positive row, nothing to learn or score: {', '.join(empty)}"] if empty else []
     warnings += left_out(comments)
     if comments.ignored:
         warnings.append(f"columns that are not used: {', '.join(map(safe_name, comments.ignored))}")
@@ -354,5 +253,5 @@ def _data_warnings(protocol: Protocol) -> list[str]:
 
 
 def _weight_warnings(candidates: tuple[Candidate, ...]) -> list[str]:
-    found = [c.weights.warning for c in candidates if isinstance(c, BackboneCandidate)]
-    return [warning for warning in found if warning is not None]
+    warnings = [c.weights.warning for c in candidates if isinstance(c, BackboneCandidate)]
+    return [warning for warning in warnings if warning is not None]

@@ -36,10 +36,8 @@ def check_resumable(results: Path, store: CellStore, protocol: Protocol) -> None
             f"--resume: the table has changed or is another: {_table(record)} in {folder}, "
             f"{_table(protocol)} here; give the table and column options of that run, or {anew}"
         )
-    same_metrics = record.definitions == dict(protocol.definitions)
-    what = "split" if same_metrics else "split, or the version of the metrics,"
     raise DataError(
-        f"--resume: the table is the same, but the {what} is another: protocol "
+        "--resume: the table is the same, but the split is another: protocol "
         f"{_short(record.fingerprint)} in {folder}, {_short(protocol.fingerprint)} here; give the "
         f"split's options of that run, or {anew}"
     )
@@ -87,7 +85,7 @@ def read_table_of(
     else:  # only the rows and their order matter here, so no validation rows are drawn
         parts = split.model_copy(update={"validation_size": 0.0})
         comments = read_files(data, columns, parts).comments
-    here = Protocol(comments, (), {})
+    here = Protocol(comments, ())
     if here.data_fingerprint != record.data_fingerprint:
         raise DataError(
             f"this is not the table of these results, or it has changed since: {_table(here)} "

@@ -19,7 +19,7 @@ from toxbench.evaluation.thresholds import predict
 from toxbench.plugin.registry import Registry
 from toxbench.records import CellRecord
 from toxbench.report.model_card import HEAD, TITLE, USE, Rounding, model_card
-from toxbench.store.cells import Probabilities
+from toxbench.store.cells import PartProbabilities
 from toxbench.store.models import PROBABILITIES, WEIGHTS, ModelRecord, Saved, validation_score
 from toxbench.training.weights import of_the_disk, tokenizer_files
 from toxbench.util.atomic import unwritable
@@ -60,7 +60,9 @@ def write_model(
         ) from error
 
 
-def keep_model(plan: Plan, saved: Saved, record: CellRecord, probabilities: Probabilities) -> None:
+def keep_model(
+    plan: Plan, saved: Saved, record: CellRecord, probabilities: PartProbabilities
+) -> None:
     """Put a model that was just written in its place, unless a better one makes it needless.
 
     Args:
@@ -78,7 +80,7 @@ def keep_model(plan: Plan, saved: Saved, record: CellRecord, probabilities: Prob
         key=record.key,
         saved=saved,
         fingerprint=record.fingerprint,
-        synthetic=plan.synthetic,
+        synthetic=plan.is_synthetic,
         distribution=record.distribution,
         weights=record.weights,
         tuned=record.tuning is not None,

@@ -5,12 +5,11 @@ from dataclasses import dataclass
 
 from toxbench.benchmark.plan import backbone_candidate
 from toxbench.benchmark.trainer_factory import TrainerFactory
+from toxbench.benchmark.validate import ResolvedRun
 from toxbench.data.table import TextDataset
 from toxbench.errors import SettingsError, TryAgainError
-from toxbench.plugin.registry import Registry
-from toxbench.settings import RunSettings
 from toxbench.training.device import choose_device
-from toxbench.training.weights import WeightsChoice, WeightsFinder
+from toxbench.training.weights import WeightsFinder
 
 
 @dataclass(frozen=True)
@@ -38,18 +37,17 @@ class Unknown:
     reason: str
 
 
-def truncations(
-    settings: RunSettings, comments: TextDataset, registry: Registry
-) -> Iterator[Truncation | Unknown]:
-    """Yield the truncation of each backbone of the settings; nothing is downloaded.
+def truncations(run: ResolvedRun, comments: TextDataset) -> Iterator[Truncation | Unknown]:
+    """Yield the truncation by each backbone of a run; nothing is downloaded.
 
     Raises:
-        PluginError, StorageError: a backbone is unknown or broken, or its weights are damaged.
+        StorageError: the weights of a backbone are damaged.
     """
-    finder = WeightsFinder(WeightsChoice.parse(settings.weights), download=False)
-    for name in dict.fromkeys(settings.backbones):
+    finder = WeightsFinder(run.weights, download=False)
+    for backbone in run.backbones:
+        name = backbone.item.name
         try:
-            candidate = backbone_candidate(registry.backbone(name), settings, finder)
+            candidate = backbone_candidate(backbone, run.settings, finder)
         except (SettingsError, TryAgainError) as error:
             yield Unknown(name, str(error))
             continue

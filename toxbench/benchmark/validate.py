@@ -1,8 +1,9 @@
-"""What can be refused at once, before anything heavy is imported or read."""
+"""Resolve the settings of a run: whatever can be refused before heavy imports and reading."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from toxbench.config import layered, preset
 from toxbench.errors import PluginError, SettingsError, nearest
@@ -11,86 +12,111 @@ from toxbench.plugin.registry import Item, Registered, Registry
 from toxbench.settings import RunSettings, SplitSettings, TrainSettings
 from toxbench.training.weights import WeightsChoice
 
-
-@dataclass(frozen=True)
-class Where:
-    """Where cells are computed.
-
-    Attributes:
-        executor: ``local`` or ``ray``.
-        ray_address: of a cluster; None: Ray is started on this machine.
-        cpus_per_cell: threads of a cell; None: the cores are shared.
-        gpus_per_cell: what a cell on CUDA gets of a GPU, in (0, 1]; None: all of it.
-    """
-
-    executor: str = "local"
-    ray_address: str | None = None
-    cpus_per_cell: int | None = None
-    gpus_per_cell: float | None = None
+if TYPE_CHECKING:
+    from toxbench.executors.torchrun.coordinator import Coordinator
 
 
-@dataclass(frozen=True)
-class AskedFor:
-    """What is to be compared.
+@dataclass(frozen=True, kw_only=True)
+class ResolvedRun:
+    """Checked settings with everything that they name; made once, where a run starts.
 
     Attributes:
-        lost: what a broken plugin keeps from being run, one line each.
+        settings: as given.
+        registry: the plugins of this process.
+        split: the settings of the split, the preset included.
+        weights: which weights to use.
+        backbones: to compare, in the order given.
+        baselines: to compare with them.
+        trackers: which log the run.
+        unavailable: one line for each backbone or baseline that a broken plugin prevents.
+        coordinator: of the processes that torchrun started; None for a single process.
     """
 
+    settings: RunSettings
+    registry: Registry
+    split: SplitSettings
+    weights: WeightsChoice
     backbones: tuple[Registered[Backbone], ...]
     baselines: tuple[Registered[Baseline], ...]
-    lost: tuple[str, ...]
+    trackers: tuple[Registered[Tracker], ...]
+    unavailable: tuple[str, ...] = ()
+    coordinator: "Coordinator | None" = None
 
 
-def asked_for(settings: RunSettings, registry: Registry) -> AskedFor:
-    """Find what is to be compared. A broken plugin harms its own candidates, not the others.
+def resolve(
+    settings: RunSettings, registry: Registry, coordinator: "Coordinator | None" = None
+) -> ResolvedRun:
+    """Check the settings of a run and find what they name. A broken plugin affects only its own.
+
+    Args:
+        settings: of the run.
+        registry: the plugins of this process.
+        coordinator: of the processes that torchrun started; None for a single process.
 
     Raises:
-        SettingsError: nobody offers a name.
-        PluginError: of the backbones, or without any the baselines, nothing is left.
+        SettingsError: an unknown name, an impossible value, or settings that contradict each
+            other.
+        PluginError: no backbone is left, or, if none was requested, no baseline.
     """
-    lost: list[str] = []
-    backbones = _usable(settings.backbones, registry.backbone, lost)
-    baselines = _usable(baseline_names(settings, registry), registry.baseline, lost)
-    if lost and not (backbones if settings.backbones else baselines):
-        raise PluginError(lost)
-    return AskedFor(backbones, baselines, tuple(lost))
+    split = resolve_split(settings)
+    layered(TrainSettings, preset(settings.preset).train, settings.train)
+    for table in settings.backbone.values():
+        layered(TrainSettings, table)
+    _check_executor(settings, is_distributed=coordinator is not None)
+    baseline_names = tuple(registry.baselines) if settings.baselines is None else settings.baselines
+    weights = WeightsChoice.parse(settings.weights)
+    _check_names(settings, baseline_names, weights)
+    unavailable: list[str] = []
+    backbones = _find_all(settings.backbones, registry.backbone, unavailable)
+    baselines = _find_all(baseline_names, registry.baseline, unavailable)
+    if unavailable and not (backbones if settings.backbones else baselines):
+        raise PluginError(unavailable)
+    return ResolvedRun(
+        settings=settings,
+        registry=registry,
+        split=split,
+        weights=weights,
+        backbones=backbones,
+        baselines=baselines,
+        trackers=_find_trackers(settings, registry),
+        unavailable=tuple(unavailable),
+        coordinator=coordinator,
+    )
 
 
-def _usable(
-    names: Iterable[str], find: Callable[[str], Registered[Item]], lost: list[str]
+def resolve_split(settings: RunSettings) -> SplitSettings:
+    """Combine the settings of the split with the preset.
+
+    Raises:
+        SettingsError: an impossible value, or settings that contradict each other.
+    """
+    split = layered(SplitSettings, preset(settings.preset).split, settings.split)
+    _check_split(split, settings)
+    return split
+
+
+def _find_all(
+    names: Iterable[str], find: Callable[[str], Registered[Item]], unavailable: list[str]
 ) -> tuple[Registered[Item], ...]:
-    """Find each once; note in ``lost`` why one cannot be had."""
-    found: list[Registered[Item]] = []
+    """Find each name once; add a line to ``unavailable`` if its plugin is broken."""
+    items: list[Registered[Item]] = []
     for name in dict.fromkeys(names):
         try:
-            found.append(find(name))
+            items.append(find(name))
         except PluginError as error:
-            lost.append(f"{name} cannot be run: {error}")
-    return tuple(found)
+            unavailable.append(f"{name} cannot be run: {error}")
+    return tuple(items)
 
 
-def check_settings(settings: RunSettings, registry: Registry) -> None:
-    """Check names and values of a run.
-
-    Raises:
-        SettingsError: an unknown name, an impossible value, or settings for nobody.
-        PluginError: as `asked_for`.
-    """
-    split_settings(settings)
-    layered(TrainSettings, preset(settings.preset).train, settings.train)
-    for own in settings.backbone.values():
-        layered(TrainSettings, own)
-    asked_for(settings, registry)
-    trackers(settings, registry)
-    where(settings)
-    both = set(settings.backbones) & set(baseline_names(settings, registry))
-    if both:
+def _check_names(
+    settings: RunSettings, baseline_names: Iterable[str], weights: WeightsChoice
+) -> None:
+    ambiguous = sorted(set(settings.backbones) & set(baseline_names))
+    if ambiguous:
         raise SettingsError(
-            f"{', '.join(sorted(both))} is a backbone and a baseline; choose with --baselines"
+            f"{', '.join(ambiguous)} is a backbone and a baseline; choose with --baselines"
         )
-    folders = WeightsChoice.parse(settings.weights).folders
-    for name in (*settings.backbone, *folders):
+    for name in (*settings.backbone, *weights.folders):
         if name not in settings.backbones:
             raise SettingsError(
                 f"settings or weights are given for {name!r}, which is not among --backbones"
@@ -98,29 +124,24 @@ def check_settings(settings: RunSettings, registry: Registry) -> None:
             )
 
 
-def trackers(settings: RunSettings, registry: Registry) -> tuple[Registered[Tracker], ...]:
-    """Find the trackers that were asked for, each once; nothing of them is imported.
+def _find_trackers(settings: RunSettings, registry: Registry) -> tuple[Registered[Tracker], ...]:
+    """Find the trackers, each once, without importing their packages.
 
     Raises:
-        SettingsError: nobody offers a name, or a package is missing that the tracker needs.
-        PluginError: its plugin is broken, or two claim the name.
+        SettingsError: an unknown name, or a package that the tracker needs is not installed.
+        PluginError: the plugin is broken, or two plugins use the name.
     """
-    found = tuple(map(registry.tracker, dict.fromkeys(settings.trackers)))
-    for item in (one.item for one in found):
-        if item.needs and find_spec(item.needs.partition(".")[0]) is None:
+    trackers = tuple(map(registry.tracker, dict.fromkeys(settings.trackers)))
+    for tracker in (registered.item for registered in trackers):
+        if tracker.needs and find_spec(tracker.needs.partition(".")[0]) is None:
             raise SettingsError(
-                f"--trackers {item.name} needs the package {item.needs}, which is not installed; "
-                f"first: {item.install or f'pip install {item.needs}'}"
+                f"--trackers {tracker.name} needs the package {tracker.needs}, which is not "
+                f"installed; first: {tracker.install or f'pip install {tracker.needs}'}"
             )
-    return found
+    return trackers
 
 
-def where(settings: RunSettings) -> Where:
-    """Say where cells are computed; nothing of Ray is imported.
-
-    Raises:
-        SettingsError: Ray is not installed, or an address is given for another executor.
-    """
+def _check_executor(settings: RunSettings, is_distributed: bool) -> None:
     if settings.executor == "ray" and find_spec("ray") is None:
         raise SettingsError(
             "--executor ray needs the package ray, which is not installed; "
@@ -128,35 +149,33 @@ def where(settings: RunSettings) -> Where:
         )
     if settings.executor != "ray" and settings.ray_address is not None:
         raise SettingsError("--ray-address needs --executor ray; add it, or leave out the address")
-    return Where(
-        settings.executor, settings.ray_address, settings.cpus_per_cell, settings.gpus_per_cell
-    )
+    one_process_only = {
+        "--workers": settings.workers,
+        "--cell-timeout": settings.cell_timeout,
+        "--executor": settings.executor if settings.executor != "local" else None,
+        "--cpus-per-cell": settings.cpus_per_cell,
+        "--gpus-per-cell": settings.gpus_per_cell,
+    }
+    for option, value in one_process_only.items():
+        if is_distributed and value is not None:
+            raise SettingsError(
+                f"{option} is for cells in worker processes, but torchrun's processes compute "
+                f"each cell together; leave out {option}, or start without torchrun"
+            )
 
 
-def split_settings(settings: RunSettings) -> SplitSettings:
-    """Layer the split's settings: preset, then the user's.
-
-    Raises:
-        SettingsError: an impossible value, or two that contradict each other.
-    """
-    split = layered(SplitSettings, preset(settings.preset).split, settings.split)
-    _refuse_contradictions(split, settings)
-    return split
-
-
-def _refuse_contradictions(split: SplitSettings, settings: RunSettings) -> None:
-    """An official split is used as it is: whatever would draw test rows says something else."""
-    files = [path for path in (settings.data, split.valid, split.test) if path is not None]
-    by_column = split.split_column is not None
-    given = "--test" if split.test else "--valid" if split.valid else "--split-column"
-    if not (split.test or split.valid or by_column):
+def _check_split(split: SplitSettings, settings: RunSettings) -> None:
+    """Refuse options that would draw test rows although the split is given."""
+    if not (split.test or split.valid or split.split_column is not None):
         return
+    option = "--test" if split.test else "--valid" if split.valid else "--split-column"
+    files = [path for path in (settings.data, split.valid, split.test) if path is not None]
     if settings.data is None:
-        raise SettingsError(f"{given} needs --data FILE: the sample has no official split")
+        raise SettingsError(f"{option} needs --data FILE: the sample has no official split")
     if split.test is None and split.valid is not None:
-        raise SettingsError("--valid needs --test FILE: a split is given as a whole, or drawn")
-    if split.test is not None and by_column:
-        raise SettingsError("--test and --split-column both say what is tested; leave one out")
+        raise SettingsError("--valid needs --test FILE: a split is given completely, or drawn")
+    if split.test is not None and split.split_column is not None:
+        raise SettingsError("--test and --split-column both define the test rows; leave one out")
     if len({path.resolve() for path in files}) < len(files):
         raise SettingsError("--data, --valid and --test must be different files")
     clash = ["--folds"] if split.folds > 1 else []
@@ -164,9 +183,4 @@ def _refuse_contradictions(split: SplitSettings, settings: RunSettings) -> None:
     clash += ["--validation-size"] if split.valid and "validation_size" in settings.split else []
     clash += ["--split-file"] if split.split_file is not None else []
     if clash:
-        raise SettingsError(f"{given} gives the split as it is; leave out {', '.join(clash)}")
-
-
-def baseline_names(settings: RunSettings, registry: Registry) -> tuple[str, ...]:
-    """Return the baselines that were asked for; by default all that are registered."""
-    return tuple(registry.baselines) if settings.baselines is None else settings.baselines
+        raise SettingsError(f"{option} defines the split; leave out {', '.join(clash)}")

@@ -75,13 +75,13 @@ def check(file: Path, debug: bool, **values: Any) -> None:
         if values[name] not in {None, ()} and not values["backbones"]:
             raise SettingsError(f"--{name} is for --backbones; name some")
     settings = settings_from({**values, "data": file, "config": None})
-    from toxbench.benchmark.validate import split_settings
+    from toxbench.benchmark.validate import resolve_split
     from toxbench.data.audit import audit
     from toxbench.data.splits import draw_folds
     from toxbench.data.table import read_comments
     from toxbench.report.audit import audit_lines
 
-    split = split_settings(settings)
+    split = resolve_split(settings)
     comments = read_comments(file, settings.columns)
     folds = draw_folds(comments, split)
     echo(_headline(comments, split, folds))
@@ -146,16 +146,15 @@ def _row_name(comments: "TextDataset", row: int) -> str:
 
 def _truncation(settings: RunSettings, comments: "TextDataset") -> "Iterator[str]":
     """Yield how many comments each backbone cuts, or why that is not known."""
-    from toxbench.benchmark.validate import check_settings
+    from toxbench.benchmark.validate import resolve
     from toxbench.plugin.registry import Registry
 
-    registry = Registry.discover(settings.plugins)
-    check_settings(settings, registry)
+    run = resolve(settings, Registry.discover(settings.plugins))
     # Only now: torch and transformers take seconds to import.
     from toxbench.benchmark.truncation import Truncation, truncations
 
     yield "Cut comments: what is beyond --max-length tokens, a backbone never sees"
-    for found in truncations(settings, comments, registry):
+    for found in truncations(run, comments):
         if isinstance(found, Truncation):
             yield (
                 f"  {found.backbone} cuts {found.share:.1%} of {len(comments)} comments at "

@@ -65,19 +65,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with a documented code; errors are one line on stderr."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        place = TorchrunEnv.of(os.environ)
+        env = TorchrunEnv.of(os.environ)
     except SettingsError as error:
         _say(str(error))
         sys.exit(error.exit_code)
-    if place.size == 1:
+    if env.size == 1:
         sys.exit(_code_of(words, lambda: _run(words)))
-    spread = TorchrunSession(place, words)
+    session = TorchrunSession(env, words)
 
-    def together() -> int:
-        with spread.connect():
-            return _run(words, spread)
+    def run_connected() -> int:
+        with session.connect():
+            return _run(words, session)
 
-    sys.exit(spread.answer(lambda: _code_of(words, together, place, _ECHO_SECONDS)))
+    sys.exit(session.run(lambda: _code_of(words, run_connected, env, _ECHO_SECONDS)))
 
 
 def _code_of(

@@ -15,7 +15,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from toxbench.benchmark.feedback import Failure, SearchProgress
+from toxbench.benchmark.feedback import Failure, SearchProgress, TuneFeedback
 from toxbench.cli.console import Style, echo, has_colour
 from toxbench.records import CellKey, CellRecord, EpochRecord, TrialRecord
 from toxbench.util.text import duration, escape_line
@@ -23,52 +23,26 @@ from toxbench.util.text import duration, escape_line
 _STYLES: dict[Style, str] = {"": "", "error": "red", "warning": "yellow", "strong": "bold"}
 
 
-class NullProgress:
-    """Only failures are told."""
+class QuietProgress(TuneFeedback):
+    """Reports failures only."""
 
     def __init__(self, debug: bool = False) -> None:
         self._debug = debug
 
     def echo(self, text: str) -> None:
-        """Say nothing."""
-
-    def warn(self, message: str) -> None:
-        """Say nothing."""
-
-    def cell_started(self, key: CellKey, number: int, total: int, epochs: int | None) -> None:
-        """Say nothing."""
-
-    def epoch_finished(
-        self, key: CellKey, epoch: EpochRecord, comments: int, seconds_left: float | None
-    ) -> None:
-        """Say nothing."""
-
-    def cell_finished(self, record: CellRecord, seconds_left: float | None) -> None:
-        """Say nothing."""
+        """Print nothing."""
 
     def cell_failed(self, failure: Failure) -> None:
-        """Write one line, and the traceback if it was asked for."""
+        """Print one line, and with --debug the traceback."""
         if self._debug:
-            echo(failure.fault.trace.rstrip("\n"), err=True)
+            echo(failure.error.trace.rstrip("\n"), err=True)
         self._write(f"toxbench: error: {failure}", "error")
-
-    def trial_started(self, backbone: str, number: int, default: bool, epochs: int) -> None:
-        """Say nothing."""
-
-    def trial_epoch(self, number: int, epoch: EpochRecord) -> None:
-        """Say nothing."""
-
-    def trial_finished(self, backbone: str, record: TrialRecord) -> None:
-        """Say nothing: a failed trial is part of a search, and its record says why."""
-
-    def search_progress(self, progress: SearchProgress) -> None:
-        """Say nothing."""
 
     def _write(self, line: str, style: Style = "") -> None:
         echo(escape_line(line), err=True, style=style)
 
 
-class LogProgress(NullProgress):
+class LogProgress(QuietProgress):
     """One line an event, for logs and pipes."""
 
     def __init__(self, debug: bool = False) -> None:
@@ -173,15 +147,15 @@ class LiveProgress(LogProgress):
         """Move the upper bar."""
         text = f"{progress.backbone} {progress.phase}: {_progress(progress)}"
         self._progress.update(
-            self._cells, completed=progress.finished, total=progress.wanted, description=text
+            self._cells, completed=progress.finished, total=progress.limit, description=text
         )
 
 
 @contextmanager
-def feedback_for(quiet: bool, debug: bool) -> Iterator[NullProgress]:
+def feedback_for(quiet: bool, debug: bool) -> Iterator[QuietProgress]:
     """Choose by where stderr goes; everything but the leaderboard is written there."""
     if quiet:
-        yield NullProgress(debug)
+        yield QuietProgress(debug)
     elif sys.stderr.isatty():
         with Progress(
             SpinnerColumn(),
@@ -214,7 +188,7 @@ def _trial(backbone: str, record: TrialRecord) -> str:
 
 
 def _progress(progress: SearchProgress) -> str:
-    done = f"{progress.finished} of {progress.wanted}" if progress.wanted else progress.finished
+    done = f"{progress.finished} of {progress.limit}" if progress.limit else progress.finished
     text = f"{done} trials, {progress.pruned} pruned, {progress.failed} failed"
     if progress.best is not None:
         text += f"; best {progress.best:.4f}"

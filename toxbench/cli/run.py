@@ -15,7 +15,6 @@ from toxbench.cli.options import (
 from toxbench.errors import CellsFailedError
 from toxbench.records import PARTS
 from toxbench.settings import SplitSettings, TrainSettings
-from toxbench.util.torchrun import NOT_DISTRIBUTED
 
 if TYPE_CHECKING:
     from toxbench.benchmark.plan import Plan
@@ -36,49 +35,47 @@ if TYPE_CHECKING:
 @settings_options(TrainSettings)
 @settings_options(SplitSettings)
 @click.pass_obj
-def run(spread: "TorchrunSession | None", /, **values: Any) -> None:
+def run(session: "TorchrunSession | None", /, **values: Any) -> None:
     """Train and compare backbones, and print a leaderboard.
 
     What is stored already is not trained again, so the same command goes on where it was
     interrupted. Settings not given here come from --config, then --preset, then the backbone.
     """
-    from toxbench.benchmark.validate import check_settings
+    from toxbench.benchmark.validate import resolve
     from toxbench.plugin.registry import Registry
 
     settings = settings_from(values)
     registry = Registry.discover(settings.plugins)
-    check_settings(settings, registry)
-    if spread is not None:
-        spread.check(settings)
-        if not spread.leads:
-            click.get_current_context().exit(spread.serve(registry))
+    resolved = resolve(settings, registry, None if session is None else session.coordinator)
+    if session is not None:
+        session.take_device(settings.device)
+        if session.env.rank > 0:
+            click.get_current_context().exit(session.serve(registry))
     # Only now: torch and transformers take seconds to import.
     from toxbench.benchmark.plan import make_plan
     from toxbench.benchmark.run import run_plan
     from toxbench.cli.console import print_leaderboard
     from toxbench.cli.progress import feedback_for
-    from toxbench.ranking.build import load_leaderboard
 
     with feedback_for(
         quiet=values["quiet"] or values["as_json"], debug=values["debug"]
     ) as feedback:
         for problem in registry.problems:
             feedback.warn(str(problem))
-        place = NOT_DISTRIBUTED if spread is None else spread.place
-        plan = make_plan(settings, registry, not values["dry_run"], place)
+        plan = make_plan(resolved, download=not values["dry_run"])
         for warning in plan.warnings:
             feedback.warn(warning)
         feedback.echo(_plan_text(plan))
         if values["dry_run"]:
             return
-        failures = run_plan(plan, registry, feedback, executor=spread)
-    print_leaderboard(load_leaderboard(plan.store), registry, "json" if values["as_json"] else None)
+        result = run_plan(plan, feedback)
+    print_leaderboard(result.leaderboard, registry, "json" if values["as_json"] else None)
     if not values["as_json"] and not values["quiet"]:
         echo(f"\nStored in {plan.store.folder}")
-    lines = list(plan.lost)
-    if failures:
+    lines = list(resolved.unavailable)
+    if result.failures:
         lines.append(
-            f"{len(failures)} of {_cells(len(plan.cells))} failed and have no result; "
+            f"{len(result.failures)} of {_cells(len(plan.cells))} failed and have no result; "
             "the same command tries them again"
         )
     if lines:
@@ -134,7 +131,8 @@ def tracker_lines(plan: "Plan") -> list[str]:
     """Say where each tracker writes, and how to look at it."""
     from toxbench.benchmark.tracking import FOLDER
 
-    folders = {found.item: plan.store.folder / FOLDER / found.item.name for found in plan.trackers}
+    trackers = [registered.item for registered in plan.run.trackers]
+    folders = {tracker: plan.store.folder / FOLDER / tracker.name for tracker in trackers}
     return [
         f"Tracker   {tracker.name}: {tracker.view or '{folder}'}".replace(
             "{folder}", shlex.quote(str(folder.absolute())) if tracker.view else str(folder)

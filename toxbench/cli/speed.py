@@ -33,7 +33,7 @@ def speed(**values: Any) -> None:
     Nothing is stored. Each timed run trains on all train rows for three epochs (--epochs); the
     machine should have nothing else to do.
     """
-    from toxbench.benchmark.validate import check_settings
+    from toxbench.benchmark.validate import resolve
     from toxbench.plugin.registry import Registry
 
     # No validation rows: they are no part of training.
@@ -42,15 +42,15 @@ def speed(**values: Any) -> None:
     registry = Registry.discover(settings.plugins)
     name = "json" if values["as_json"] else values["name"]
     registry.report_format(name or "plain")  # refused now, not after minutes
-    check_settings(settings, registry)
+    run = resolve(settings, registry)
     # Only now: torch and transformers take seconds to import.
     from toxbench.cli.console import print_tables
-    from toxbench.cli.progress import LogProgress, NullProgress
+    from toxbench.cli.progress import LogProgress, QuietProgress
     from toxbench.report.speed import speed_table
     from toxbench.speed.measure import measure
 
-    feedback = NullProgress() if values["quiet"] or values["as_json"] else LogProgress()
+    feedback = QuietProgress() if values["quiet"] or values["as_json"] else LogProgress()
     for problem in registry.problems:
         feedback.warn(str(problem))
-    records = list(measure(settings, values["repeats"], registry, feedback.echo))
+    records = list(measure(run, values["repeats"], feedback.echo))
     print_tables([speed_table(records)], registry, name)

@@ -47,31 +47,30 @@ def tune(**values: Any) -> None:
         _print_importance(values["results"] or Path("results"), registry)
         return
     # Only now: torch and optuna take seconds to import.
-    from toxbench.benchmark.validate import check_settings
+    from toxbench.benchmark.validate import resolve
     from toxbench.cli.console import print_leaderboard
     from toxbench.cli.progress import feedback_for
-    from toxbench.ranking.build import load_leaderboard
     from toxbench.tuning.tune import plan_tuning, run_tuning
 
     settings = _settings(values)
     registry = Registry.discover(settings.plugins)
-    check_settings(settings, registry)
+    resolved = resolve(settings, registry)
     with feedback_for(
         quiet=values["quiet"] or values["as_json"], debug=values["debug"]
     ) as feedback:
         for problem in registry.problems:
             feedback.warn(str(problem))
-        planned = plan_tuning(settings, registry, download=not values["dry_run"])
+        planned = plan_tuning(resolved, download=not values["dry_run"])
         for warning in planned.plan.warnings:
             feedback.warn(warning)
         feedback.echo(_plan_text(planned))
         if values["dry_run"]:
             return
-        outcome = run_tuning(planned, registry, feedback)
+        outcome = run_tuning(planned, feedback)
     store = planned.plan.store
     if not values["as_json"] and not values["quiet"]:
         _print_tuned(planned, outcome, registry)
-    print_leaderboard(load_leaderboard(store), registry, "json" if values["as_json"] else None)
+    print_leaderboard(outcome.leaderboard, registry, "json" if values["as_json"] else None)
     if not values["as_json"] and not values["quiet"]:
         echo(f"\nStored in {store.folder}")
         echo("The default settings in the same table: the same options with toxbench run "

@@ -1,4 +1,4 @@
-"""Rows by what they are for, and the fingerprint of everything that defines the yardstick."""
+"""The parts of a table, and the fingerprint of table and split."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,17 +33,15 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Protocol:
-    """Everything that defines the yardstick: table, folds, and how scores are computed.
+    """A table and its split: cells of the same protocol can be compared.
 
     Attributes:
         comments: the validated table.
         folds: one or several splits of its rows.
-        definitions: name -> definition of each metric and thresholds rule, in words and numbers.
     """
 
     comments: TextDataset
     folds: tuple[Split, ...]
-    definitions: Mapping[str, str]
 
     @cached_property
     def data_fingerprint(self) -> str:
@@ -57,31 +55,27 @@ class Protocol:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Sha256 over the table, every fold's indices and the definitions: 64 hex digits.
+        """Sha256 over the table and every fold's row indices: 64 hex digits.
 
         Lengths come before contents and integers are little-endian, so that the same table gives
         the same fingerprint on any machine, from any file format.
         """
         folds = ([fold.part(part) for part in PARTS] for fold in self.folds)
-        return fingerprint(self.data_fingerprint, folds, self.definitions)
+        return fingerprint(self.data_fingerprint, folds)
 
 
-def fingerprint(
-    data: str, folds: Iterable[Iterable[npt.ArrayLike]], definitions: Mapping[str, str]
-) -> str:
+def fingerprint(data: str, folds: Iterable[Iterable[npt.ArrayLike]]) -> str:
     """Return the fingerprint of a protocol.
 
     Args:
         data: fingerprint of the table.
         folds: row indices of each part of each fold, in the order of `PARTS`.
-        definitions: as in `Protocol`.
     """
     digest = hashlib.sha256(data.encode("ascii"))
     for parts in folds:
         for part in parts:
             rows = np.asarray(part, dtype="<i8")
             digest.update(len(rows).to_bytes(8, "little") + rows.tobytes())
-    _update(digest, "definitions", [f"{k}={v}" for k, v in sorted(definitions.items())])
     return digest.hexdigest()
 
 

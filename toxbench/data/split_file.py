@@ -81,7 +81,7 @@ def write_split_file(
     ids = comments.ids
     content = SplitFile(
         name=comments.name,
-        data_fingerprint=Protocol(comments, (), {}).data_fingerprint,
+        data_fingerprint=Protocol(comments, ()).data_fingerprint,
         table=_facts(comments),
         settings=settings.model_copy(update={"split_file": None}),
         folds=tuple(

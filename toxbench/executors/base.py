@@ -1,4 +1,4 @@
-"""What an executor is: something that computes tasks somewhere, and says here how they went."""
+"""What every executor has in common: tasks, their results and errors, and the callbacks."""
 
 import traceback
 from collections.abc import Callable, Iterator
@@ -10,10 +10,11 @@ from toxbench.util.signals import StopSource
 
 if TYPE_CHECKING:
     from toxbench.plugin.registry import Registry
+    from toxbench.training.process_group import ProcessGroup
 
-# Tasks in the order in which they are begun; None: there is nothing to begin just now.
+# Tasks in the order in which they start; None: no task can start right now.
 Tasks = Iterator["Task | None"]
-POLL_SECONDS = 0.5  # after which tasks are asked again whether there is something to begin
+POLL_SECONDS = 0.5  # between two attempts to get a task after None
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class TaskError:
     Attributes:
         kind: name of the error's class.
         reason: one line.
-        trace: the traceback, "" where there is none.
+        trace: the traceback, or "" if there is none.
     """
 
     kind: str
@@ -39,25 +40,29 @@ class TaskError:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSpec:
-    """A task as plain values. A plugin's own objects need not be pickled: they are found by name.
+    """A task as plain values, so that a plugin's objects need not be pickled.
 
     Attributes:
-        plugin: of another distribution that it needs; None: toxbench's own alone.
-        reads: a folder whose files it needs; None: none.
-        uses_gpu: it computes on a CUDA device.
-        keeps_state: asked to leave, it keeps how far it is, and goes on from there later.
+        plugin: of another distribution that the task needs; None if toxbench's own are enough.
+        reads: a folder whose files the task needs; None if it needs none.
+        uses_gpu: the task computes on a CUDA device.
+        has_checkpoints: when it is stopped, the task writes a checkpoint and resumes from it later.
+        is_shared: all processes that torchrun started compute the task together.
+        batch_size: comments of one optimizer step over all processes; None for other tasks.
     """
 
     plugin: str | None = None
     reads: Path | None = None
     uses_gpu: bool = False
-    keeps_state: bool = False
+    has_checkpoints: bool = False
+    is_shared: bool = False
+    batch_size: int | None = None
 
     def task(self, registry: "Registry") -> Any:
-        """Make the task again, in a process that has its own plugins.
+        """Build the task again in a process with plugins of its own.
 
         Raises:
-            PluginError: they are not those of the process that sent it.
+            PluginError: the plugins are not those of the process that sent the spec.
         """
         raise NotImplementedError
 
@@ -67,69 +72,70 @@ class Task(Protocol):
 
     @property
     def spec(self) -> TaskSpec:
-        """Describe it to another process."""
+        """The task as plain values."""
 
 
 class TaskRunner(Protocol):
-    """Computes one task at a time; what tasks share is prepared once."""
+    """Computes one task at a time and prepares once what the tasks share."""
 
-    def compute(self, task: Any, tell: Callable[[object], None]) -> object:
-        """Return the result, or a `TaskError`; ``tell`` hears of whatever happens on the way.
+    def compute(self, task: Any, report: Callable[[object], None]) -> object:
+        """Return the result or a `TaskError`; call ``report`` with progress on the way.
 
         Raises:
-            StorageError: the disk fails every task alike.
-            Stopped: it was asked to leave, and did.
+            StorageError: the disk fails for every task.
+            StopRequested: the task was stopped and wrote its checkpoint.
         """
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunnerConfig:
-    """What a process that computes tasks needs once: plain values.
+    """Plain values that a process needs once, before it computes tasks.
 
     Attributes:
-        writes: folder into which tasks put files, each under names of its own; None: they do not.
+        writes: folder into which tasks write files of different names; None if they write none.
     """
 
     writes: Path | None = None
 
-    def runner(self, stop: StopSource) -> TaskRunner:
-        """Make what computes, in the process that computes.
+    def runner(self, stop: StopSource, group: "ProcessGroup | None" = None) -> TaskRunner:
+        """Build the runner, in the process that computes.
 
         Args:
-            interruption: what asks it to leave.
+            stop: signals that the tasks are to stop.
+            group: the processes that compute each task together; None for this one alone.
         """
         raise NotImplementedError
 
 
 class TaskCallbacks(Protocol):
-    """Hears of tasks while they are computed, in whatever process."""
+    """Called in the main process while tasks are computed in any process."""
 
     def started(self, task: Any) -> None:
-        """A task begins."""
+        """A task starts."""
 
     def on_progress(self, task: Any, report: Any) -> bool:
-        """Hear what a task tells; where False is returned, it is ended and not heard of again."""
+        """Handle progress of a task; return False to end the task without a result."""
 
     def done(self, task: Any, result: Any) -> None:
         """A task has its result."""
 
-    def failed(self, task: Any, fault: TaskError) -> None:
-        """A task has none."""
+    def failed(self, task: Any, error: TaskError) -> None:
+        """A task failed."""
 
 
 class Executor(Protocol):
-    """Computes tasks somewhere. What they give is the same wherever that is."""
+    """Computes tasks; the results do not depend on where."""
 
-    def compute(self, setup: RunnerConfig, tasks: Tasks, callbacks: TaskCallbacks) -> None:
-        """Compute tasks to the last; all is heard, and stored, in this process.
+    def compute(self, config: RunnerConfig, tasks: Tasks, callbacks: TaskCallbacks) -> None:
+        """Compute all tasks; the callbacks run in this process.
 
-        A task that raises, hangs or takes its process with it loses itself only.
+        A task that raises, hangs or kills its process loses only its own result.
 
         Args:
-            setup: what every process gets that computes.
-            tasks: in the order in which they are begun.
-            listener: hears of every task, in the order of what happens.
+            config: sent to every process that computes.
+            tasks: in the order in which they start.
+            callbacks: called in the order of events.
 
         Raises:
-            StorageError: results, or what tasks share on the disk, cannot be written.
+            StorageError: results, or files that tasks share, cannot be written.
         """

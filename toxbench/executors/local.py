@@ -1,4 +1,4 @@
-"""Tasks side by side in worker processes of this machine, each with its share of it."""
+"""The executors of this machine: this process, or worker processes that share the machine."""
 
 import math
 import time
@@ -20,184 +20,185 @@ from toxbench.executors.worker import Progress, WorkerProcess
 from toxbench.util.signals import SignalStop
 
 _END = object()
-_SECONDS_TO_LEAVE = 9.0  # who sends SIGTERM often sends SIGKILL ten seconds later
-
-
-@dataclass(frozen=True)
-class LocalExecutor:
-    """The executor of this machine.
-
-    A worker that dies, or takes too long, loses the task that it was at, and another takes its
-    place. No worker computes tasks of two plugins: what one of them does to its process cannot
-    reach the numbers of another.
-
-    Attributes:
-        environs: the environment of each worker; there are as many workers at once.
-        seconds: what one task may take; None: any time.
-    """
-
-    environs: Sequence[Mapping[str, str]]
-    seconds: float | None = None
-
-    def compute(self, setup: RunnerConfig, tasks: Tasks, callbacks: TaskCallbacks) -> None:
-        """Compute tasks in worker processes; see `Executor`."""
-        with ExitStack() as running:
-            pool = _Pool(self, setup, running)
-            with pool.leaving():
-                _serve(pool, tasks, callbacks)
-
-
-def _serve(pool: "_Pool", tasks: Tasks, callbacks: TaskCallbacks) -> None:
-    while True:
-        wanted = pool.fill(tasks, callbacks)
-        if pool.busy:
-            for place in pool.ready(POLL_SECONDS if wanted is None else None):
-                pool.hear(place, callbacks)
-        elif wanted is None:
-            time.sleep(POLL_SECONDS)
-        else:
-            return
-
-
-class _Pool:
-    """The workers, by their places."""
-
-    def __init__(self, terms: LocalExecutor, setup: RunnerConfig, running: ExitStack) -> None:
-        self.busy: dict[int, Task] = {}
-        self._terms = terms
-        self._setup = setup
-        self._running = running
-        self._workers: dict[int, WorkerProcess] = {}
-
-    def fill(self, tasks: Tasks, callbacks: TaskCallbacks) -> object:
-        """Begin tasks while there are some and places; return None where one may come later."""
-        while len(self.busy) < len(self._terms.environs):
-            task = next(tasks, _END)
-            if task is _END:
-                for place in self._idle():
-                    self._end(place)  # its memory is for the others
-            if task is None or task is _END:
-                return task
-            self._begin(cast(Task, task))
-            callbacks.started(task)
-        return _END
-
-    def ready(self, patience: float | None) -> Iterator[int]:
-        """Wait; yield the places of the busy workers that said something or ran out of time."""
-        at_work = {place: self._workers[place] for place in self.busy}
-        first = min(worker.deadline for worker in at_work.values())
-        left = min(first - time.monotonic(), math.inf if patience is None else patience)
-        connections = [worker.connection for worker in at_work.values()]
-        said = wait(connections, None if left == math.inf else max(0.0, left))
-        for place, worker in at_work.items():
-            if worker.connection in said or worker.is_late:
-                yield place
-
-    def hear(self, place: int, callbacks: TaskCallbacks) -> None:
-        """Take one message of a worker."""
-        worker, task = self._workers[place], self.busy[place]
-        on_progress = worker.hear()
-        if on_progress is None:
-            return
-        if isinstance(on_progress, Progress):
-            if not callbacks.on_progress(task, on_progress.report):
-                self._end(place)
-            return
-        del self.busy[place]
-        if worker.is_dead:
-            self._end(place)
-        if isinstance(on_progress, TaskError):
-            callbacks.failed(task, on_progress)
-        else:
-            callbacks.done(task, on_progress.value)
-
-    @contextmanager
-    def leaving(self) -> Iterator[None]:
-        """Where this process is told to end, let the workers keep what they have."""
-        try:
-            yield
-        except Exception:
-            raise
-        except BaseException:
-            self._leave()
-            raise
-
-    def _leave(self) -> None:
-        leaving = [w for p, w in self._workers.items() if p in self.busy and w.keeps_state]
-        for worker in leaving:
-            worker.ask_to_leave()
-        deadline = time.monotonic() + _SECONDS_TO_LEAVE
-        for worker in leaving:
-            worker.wait(deadline)
-
-    def _begin(self, task: Task) -> None:
-        """Give a task to an idle worker that may take it, else to a new one in a free place."""
-        spec, places = task.spec, range(len(self._terms.environs))
-        place = next((p for p in self._idle() if self._workers[p].can_take(spec)), None)
-        if place is not None:
-            self._workers[place].take(spec)
-        else:
-            free = [p for p in places if p not in self._workers]
-            place = (free or self._idle())[0]
-            self._end(place)
-            environ = self._terms.environs[place]
-            worker = WorkerProcess(self._setup, spec, environ, self._terms.seconds)
-            self._running.callback(worker.end)
-            self._workers[place] = worker
-        self.busy[place] = task
-
-    def _idle(self) -> list[int]:
-        return [place for place in self._workers if place not in self.busy]
-
-    def _end(self, place: int) -> None:
-        """End the worker in a place, if there is one."""
-        self.busy.pop(place, None)
-        worker = self._workers.pop(place, None)
-        if worker is not None:
-            worker.end()
+_STOP_SECONDS = 9.0  # a sender of SIGTERM often sends SIGKILL ten seconds later
 
 
 class InProcessExecutor:
-    """The executor for little work: it starts no process."""
+    """Computes tasks in this process, one after the other, for little work."""
 
-    def compute(self, setup: RunnerConfig, tasks: Tasks, callbacks: TaskCallbacks) -> None:
+    def compute(self, config: RunnerConfig, tasks: Tasks, callbacks: TaskCallbacks) -> None:
         """Compute tasks one after the other; see `Executor`."""
-        runner = setup.runner(SignalStop())
+        runner = config.runner(SignalStop())
         for task in tasks:
             if task is None:
                 time.sleep(POLL_SECONDS)
                 continue
             callbacks.started(task)
-            ear = _ProgressGuard(task, callbacks)
+            guard = _ProgressGuard(task, callbacks)
             try:
-                found = runner.compute(task, ear.tell)
-            except _StoppedError:
-                if ear.error is not None:
-                    raise ear.error from None
+                result = runner.compute(task, guard.report)
+            except _TaskEndedError:
+                if guard.error is not None:
+                    raise guard.error from None
                 continue
-            if isinstance(found, TaskError):
-                callbacks.failed(task, found)
+            if isinstance(result, TaskError):
+                callbacks.failed(task, result)
             else:
-                callbacks.done(task, found)
+                callbacks.done(task, result)
 
 
-class _StoppedError(BaseException):
-    """The task goes on no further. No task takes this for an error of its own."""
+class _TaskEndedError(BaseException):
+    """The callbacks ended the task. A task cannot mistake this for an error of its code."""
 
 
 class _ProgressGuard:
-    """Passes on what a task tells, and ends it where it should or must."""
+    """Passes progress to the callbacks, and ends the task if they return False or raise."""
 
     def __init__(self, task: Any, callbacks: TaskCallbacks) -> None:
-        self.error: Exception | None = None  # the listener's, not the task's
+        self.error: Exception | None = None  # raised by the callbacks, not by the task
         self._task = task
         self._callbacks = callbacks
 
-    def tell(self, report: object) -> None:
+    def report(self, progress: object) -> None:
         try:
-            goes_on = self._callbacks.on_progress(self._task, report)
+            should_continue = self._callbacks.on_progress(self._task, progress)
         except Exception as error:
             self.error = error
-            raise _StoppedError from error
-        if not goes_on:
-            raise _StoppedError
+            raise _TaskEndedError from error
+        if not should_continue:
+            raise _TaskEndedError
+
+
+@dataclass(frozen=True)
+class LocalExecutor:
+    """Computes tasks in worker processes.
+
+    A worker that dies or exceeds the time limit loses its current task, and a new worker replaces
+    it. A worker loads at most one plugin, so that a plugin cannot change another one's results.
+
+    Attributes:
+        environs: the environment of each worker; as many workers run at once.
+        seconds: time limit of one task; None for no limit.
+    """
+
+    environs: Sequence[Mapping[str, str]]
+    seconds: float | None = None
+
+    def compute(self, config: RunnerConfig, tasks: Tasks, callbacks: TaskCallbacks) -> None:
+        """Compute tasks in worker processes; see `Executor`."""
+        with ExitStack() as running:
+            pool = _WorkerPool(self, config, running)
+            with pool.stopping_in_order():
+                _run_pool(pool, tasks, callbacks)
+
+
+def _run_pool(pool: "_WorkerPool", tasks: Tasks, callbacks: TaskCallbacks) -> None:
+    while True:
+        next_task = pool.start_tasks(tasks, callbacks)
+        if pool.busy:
+            for slot in pool.ready_slots(POLL_SECONDS if next_task is None else None):
+                pool.handle_message(slot, callbacks)
+        elif next_task is None:
+            time.sleep(POLL_SECONDS)
+        else:
+            return
+
+
+class _WorkerPool:
+    """The workers, each in a numbered slot."""
+
+    def __init__(self, executor: LocalExecutor, config: RunnerConfig, running: ExitStack) -> None:
+        self.busy: dict[int, Task] = {}
+        self._executor = executor
+        self._config = config
+        self._running = running
+        self._workers: dict[int, WorkerProcess] = {}
+
+    def start_tasks(self, tasks: Tasks, callbacks: TaskCallbacks) -> object:
+        """Start tasks in all free slots; return None if another task may come later."""
+        while len(self.busy) < len(self._executor.environs):
+            task = next(tasks, _END)
+            if task is _END:
+                for slot in self._idle_slots():
+                    self._end(slot)  # frees memory for the busy workers
+            if task is None or task is _END:
+                return task
+            self._start(cast(Task, task))
+            callbacks.started(task)
+        return _END
+
+    def ready_slots(self, timeout: float | None) -> Iterator[int]:
+        """Wait; yield the slots of workers that sent a message or exceeded the time limit."""
+        busy_workers = {slot: self._workers[slot] for slot in self.busy}
+        deadline = min(worker.deadline for worker in busy_workers.values())
+        seconds = min(deadline - time.monotonic(), math.inf if timeout is None else timeout)
+        connections = [worker.connection for worker in busy_workers.values()]
+        readable = wait(connections, None if seconds == math.inf else max(0.0, seconds))
+        for slot, worker in busy_workers.items():
+            if worker.connection in readable or worker.is_late:
+                yield slot
+
+    def handle_message(self, slot: int, callbacks: TaskCallbacks) -> None:
+        """Handle one message of a worker."""
+        worker, task = self._workers[slot], self.busy[slot]
+        message = worker.receive()
+        if message is None:
+            return
+        if isinstance(message, Progress):
+            if not callbacks.on_progress(task, message.report):
+                self._end(slot)
+            return
+        del self.busy[slot]
+        if worker.is_dead:
+            self._end(slot)
+        if isinstance(message, TaskError):
+            callbacks.failed(task, message)
+        else:
+            callbacks.done(task, message.value)
+
+    @contextmanager
+    def stopping_in_order(self) -> Iterator[None]:
+        """If a signal ends this process, let the workers write their checkpoints."""
+        try:
+            yield
+        except Exception:
+            raise
+        except BaseException:
+            self._stop_workers()
+            raise
+
+    def _stop_workers(self) -> None:
+        workers = [self._workers[slot] for slot in self.busy if slot in self._workers]
+        stoppable = [worker for worker in workers if worker.can_write_checkpoint]
+        for worker in stoppable:
+            worker.request_stop()
+        deadline = time.monotonic() + _STOP_SECONDS
+        for worker in stoppable:
+            worker.wait(deadline)
+
+    def _start(self, task: Task) -> None:
+        """Give a task to an idle worker with the right plugin, else to a new worker."""
+        spec, slots = task.spec, range(len(self._executor.environs))
+        idle = self._idle_slots()
+        slot = next((slot for slot in idle if self._workers[slot].can_take(spec)), None)
+        if slot is not None:
+            self._workers[slot].take(spec)
+        else:
+            free = [slot for slot in slots if slot not in self._workers]
+            slot = (free or idle)[0]
+            self._end(slot)
+            environ = self._executor.environs[slot]
+            worker = WorkerProcess(self._config, spec, environ, self._executor.seconds)
+            self._running.callback(worker.end)
+            self._workers[slot] = worker
+        self.busy[slot] = task
+
+    def _idle_slots(self) -> list[int]:
+        return [slot for slot in self._workers if slot not in self.busy]
+
+    def _end(self, slot: int) -> None:
+        """End the worker in a slot, if there is one."""
+        self.busy.pop(slot, None)
+        worker = self._workers.pop(slot, None)
+        if worker is not None:
+            worker.end()

@@ -1,4 +1,7 @@
-"""The process of a worker: computes what it is sent, one job at a time, and reports."""
+"""A worker process: the code that runs in it, and its handle in the process that started it.
+
+The worker computes the task specs that it receives, one at a time, and sends messages back.
+"""
 
 import signal
 import time
@@ -14,102 +17,103 @@ from toxbench.plugin.registry import Registry
 from toxbench.util.signals import ShouldStop, StopRequested
 from toxbench.util.text import duration
 
+WORKER_DIED, CELL_TIMEOUT = PROCESS_ENDED = ("WorkerDied", "CellTimeout")  # kinds of `TaskError`
+
 
 @dataclass(frozen=True)
 class Ready:
-    """The worker has imported what it needs."""
+    """The worker has imported its modules."""
 
 
 @dataclass(frozen=True)
 class FatalError:
-    """No task can be computed any more: the disk fails."""
+    """No further task can be computed, because the disk fails."""
 
     message: str
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What a task says while it is computed."""
+    """What a task reported before it was done."""
 
     report: object
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a task ended with."""
+    """The result of a task."""
 
     value: object
 
 
 @dataclass(frozen=True)
 class StopRequest:
-    """The worker is to keep how far its job is, and to end."""
+    """Asks the worker to write the checkpoint of its task and to exit."""
 
 
-Heard = Progress | Result | TaskError
-WORKER_DIED, CELL_TIMEOUT = PROCESS_ENDED = ("WorkerDied", "CellTimeout")  # kinds of faults
+Message = Progress | Result | TaskError
 
 
 class WorkerProcess:
-    """Computes one job after the other; loads at most one plugin of others."""
+    """The handle of a worker process, which loads at most one plugin of another distribution."""
 
     def __init__(
         self,
-        setup: RunnerConfig,
+        config: RunnerConfig,
         spec: TaskSpec,
         environ: Mapping[str, str],
         seconds: float | None,
         output: int = 2,
         path: Sequence[str] = (),
     ) -> None:
-        """Start it, with its first job.
+        """Start the process with its first task.
 
         Args:
-            setup: what it needs once.
-            job: to begin with.
-            environ: of the process.
-            seconds: what a job may take; None: any time.
+            config: sent to the process once.
+            spec: the first task.
+            environ: environment variables of the process.
+            seconds: time limit of one task; None for no limit.
             output: file descriptor for what plugins print.
-            path: further folders that it imports from.
+            path: additional folders to import from.
         """
         self._process, self.connection = start_child(
             "toxbench.executors.worker", environ, output, path
         )
-        self._setup = setup
+        self._config = config
         self._seconds = seconds
         self._spec = spec
-        self.deadline = float("inf")  # of its job; importing torch and toxbench does not count
+        self.deadline = float("inf")  # of the task; the time of imports is not limited
         self.is_dead = False
-        self._has_begun = False
+        self._has_started = False
 
     @property
     def is_late(self) -> bool:
-        """Whether its job takes longer than it may."""
+        """Whether the task exceeded its time limit."""
         return time.monotonic() >= self.deadline
 
     def can_take(self, spec: TaskSpec) -> bool:
-        """Whether it lives, and loaded what the job needs and nothing else."""
+        """Whether the process is alive and has loaded exactly the plugin of the task."""
         return not self.is_dead and spec.plugin == self._spec.plugin
 
     def take(self, spec: TaskSpec) -> None:
-        """Give it another job to compute."""
+        """Send another task."""
         self._spec = spec
         if self._seconds is not None:
             self.deadline = time.monotonic() + self._seconds
         self._send(spec)
-        self._has_begun = True
+        self._has_started = True
 
-    def hear(self) -> Heard | None:
-        """Take one message; None where it is of no interest.
+    def receive(self) -> Message | None:
+        """Receive one message; None if it needs no handling.
 
         Raises:
-            StorageError: the worker cannot go on, and no other could.
+            StorageError: the disk fails, for this worker and any other.
         """
-        message = self._message()
+        message = self._receive_any()
         if isinstance(message, FatalError):
             raise StorageError(message.message)
         if isinstance(message, Ready):
-            self._send(self._setup)
+            self._send(self._config)
             self.take(self._spec)
             return None
         if not isinstance(message, Progress):
@@ -117,47 +121,47 @@ class WorkerProcess:
         return message
 
     @property
-    def keeps_state(self) -> bool:
-        """Whether it is at a job whose state can be kept."""
-        return self._has_begun and not self.is_dead and self._spec.keeps_state
+    def can_write_checkpoint(self) -> bool:
+        """Whether it computes a task that can be resumed later."""
+        return self._has_started and not self.is_dead and self._spec.has_checkpoints
 
-    def ask_to_leave(self) -> None:
-        """Ask it to keep how far its job is, and to end."""
+    def request_stop(self) -> None:
+        """Ask it to write the checkpoint of its task and to exit."""
         self._send(StopRequest())
 
     def wait(self, deadline: float) -> None:
-        """Wait until it has ended, or until a time; what it says is not heard."""
+        """Wait for its exit until a time of `time.monotonic`; ignore its messages."""
         with suppress(EOFError, ConnectionResetError):
             while self.connection.poll(max(0.0, deadline - time.monotonic())):
                 self.connection.recv()
 
     def end(self) -> None:
-        """End the process; a second time does nothing."""
+        """Kill the process; a second call does nothing."""
         self.is_dead = True
         end_child(self._process, self.connection)
 
-    def _message(self) -> Ready | FatalError | Heard:
+    def _receive_any(self) -> Ready | FatalError | Message:
         try:
             if self.connection.poll():
-                message: Ready | FatalError | Heard = self.connection.recv()
+                message: Ready | FatalError | Message = self.connection.recv()
                 return message
         except (EOFError, ConnectionResetError):
             self.is_dead = True
-            return TaskError(WORKER_DIED, self._death())
-        self.is_dead = True  # it is late: nothing was heard, and nothing will be
-        allowed = duration(self._seconds or 0)
-        return TaskError(CELL_TIMEOUT, f"not done within {allowed} (--cell-timeout)")
+            return TaskError(WORKER_DIED, self._exit_reason())
+        self.is_dead = True  # the task is late, and no message is waiting
+        limit = duration(self._seconds or 0)
+        return TaskError(CELL_TIMEOUT, f"not done within {limit} (--cell-timeout)")
 
     def _send(self, value: object) -> None:
-        # A worker that has died is heard of when its report is read: the connection is at its end.
+        # The death of the worker is noticed when its messages are read.
         with suppress(BrokenPipeError):
             self.connection.send(value)
 
-    def _death(self) -> str:
+    def _exit_reason(self) -> str:
         code = self._process.wait()
         if code == -signal.SIGKILL:
             return (
-                "its process was ended by SIGKILL; so does a system without memory left: "
+                "its process was ended by SIGKILL, as a system without free memory does: "
                 "use fewer --workers or a smaller --batch-size"
             )
         if code < 0:
@@ -166,50 +170,50 @@ class WorkerProcess:
 
 
 def main(descriptor: int) -> None:
-    """Serve the process at the other end of a socket until it closes."""
+    """Compute tasks in the worker process until the other end of the socket closes."""
     leave_with_parent()
     with Connection(descriptor) as connection:
         connection.send(Ready())
-        setup: RunnerConfig = connection.recv()
-        worker = _Worker(connection, setup)
+        config: RunnerConfig = connection.recv()
+        worker = _Worker(connection, config)
         with suppress(EOFError, StopRequested):
             while isinstance(spec := connection.recv(), TaskSpec):
-                connection.send(worker.serve(spec))
+                connection.send(worker.compute(spec))
 
 
-class _ByConnection:
-    """Whatever is said while a job is computed: it can only be to leave."""
+class _ConnectionStop:
+    """Stops a task when a message arrives, which can only be a `StopRequest`."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     @contextmanager
     def watching(self) -> Iterator[ShouldStop]:
-        """Yield what tells whether something was said."""
+        """Yield a function that returns whether a message arrived."""
         yield self._connection.poll
 
 
 class _Worker:
-    def __init__(self, connection: Connection, setup: RunnerConfig) -> None:
+    def __init__(self, connection: Connection, config: RunnerConfig) -> None:
         self._connection = connection
-        self._runner = setup.runner(_ByConnection(connection))
+        self._runner = config.runner(_ConnectionStop(connection))
         self._registry: Registry | None = None
 
-    def serve(self, spec: TaskSpec) -> Result | TaskError | FatalError:
-        """Compute a job; return how it went."""
+    def compute(self, spec: TaskSpec) -> Result | TaskError | FatalError:
+        """Compute a task and return the message for the main process."""
         try:
-            task = spec.task(self._own(spec))
-            found = self._runner.compute(
+            task = spec.task(self._registry_for(spec))
+            result = self._runner.compute(
                 task, lambda report: self._connection.send(Progress(report))
             )
         except StorageError as error:
             return FatalError(str(error))
         except ToxbenchError as error:
             return TaskError.of(error)
-        return found if isinstance(found, TaskError) else Result(found)
+        return result if isinstance(result, TaskError) else Result(result)
 
-    def _own(self, spec: TaskSpec) -> Registry:
-        """What toxbench brings, and the one plugin whose tasks are computed here."""
+    def _registry_for(self, spec: TaskSpec) -> Registry:
+        """Load toxbench's plugins and the one of the task, once."""
         if self._registry is None:
             self._registry = Registry.discover([] if spec.plugin is None else [spec.plugin])
         return self._registry

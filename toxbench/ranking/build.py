@@ -46,10 +46,6 @@ def diff_protocols(one: ProtocolRecord, other: ProtocolRecord) -> list[str]:
         found.append(f"the labels ({', '.join(odd) or 'their order'})")
     if one.folds != other.folds:
         found.append(f"the split ({' and '.join(_split(p) for p in (one, other))})")
-    names = sorted({*one.definitions, *other.definitions})
-    changed = [n for n in names if one.definitions.get(n) != other.definitions.get(n)]
-    if changed:
-        found.append(f"the definition of {', '.join(changed)}")
     return found
 
 

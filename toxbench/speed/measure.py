@@ -11,20 +11,19 @@ from pathlib import Path
 import numpy as np
 
 from toxbench.benchmark.candidates import BackboneCandidate
-from toxbench.benchmark.cell import environment
+from toxbench.benchmark.environment import environment
 from toxbench.benchmark.estimate import body_parameters
 from toxbench.benchmark.plan import backbone_candidate
 from toxbench.benchmark.trainer_factory import TrainerFactory
-from toxbench.benchmark.validate import split_settings
+from toxbench.benchmark.validate import ResolvedRun
 from toxbench.data.load import load_dataset
 from toxbench.data.protocol import Split
 from toxbench.data.table import TextDataset
 from toxbench.data.tokenization import Tokens
 from toxbench.errors import PluginError, SettingsError
 from toxbench.evaluation.early_stopping import EpochSelector, epoch_scores
-from toxbench.plugin.registry import Registry
 from toxbench.records import SpeedRecord, Spread
-from toxbench.settings import RunSettings, TrainSettings
+from toxbench.settings import TrainSettings
 from toxbench.training.device import (
     Device,
     PeakMemory,
@@ -33,7 +32,7 @@ from toxbench.training.device import (
     wait_for_device,
 )
 from toxbench.training.trainer import Trainer
-from toxbench.training.weights import WeightsChoice, WeightsFinder
+from toxbench.training.weights import WeightsFinder
 from toxbench.util.arrays import Rows
 
 WARM_UP_BATCHES = 4
@@ -120,14 +119,13 @@ Run = tuple[TimedTraining, float]  # with the seconds of the predictions of all 
 
 
 def measure(
-    settings: RunSettings, repeats: int, registry: Registry, report_progress: ReportProgress
+    run: ResolvedRun, repeats: int, report_progress: ReportProgress
 ) -> Iterator[SpeedRecord]:
     """Measure each backbone; nothing is stored.
 
     Args:
-        settings: backbones, table, weights, device and training settings.
+        run: backbones, table, weights, device and training settings.
         repeats: timed runs of each backbone.
-        registry: finds the backbones.
         report_progress: called with one line at a time.
 
     Yields:
@@ -137,7 +135,7 @@ def measure(
         SettingsError, DataError, PluginError, StorageError, TryAgainError: as a run would.
         CellsFailedError: a training diverged.
     """
-    for task in speed_tasks(settings, registry):
+    for task in speed_tasks(run):
         if task.candidate.weights.warning is not None:
             report_progress(f"toxbench: warning: {task.candidate.weights.warning}")
         peak = matrix_peak(task.device)
@@ -145,17 +143,18 @@ def measure(
         yield _record(task, runs, max(peak, matrix_peak(task.device)))
 
 
-def speed_tasks(settings: RunSettings, registry: Registry) -> Iterator[Task]:
+def speed_tasks(run: ResolvedRun) -> Iterator[Task]:
     """Yield the task of each backbone; raises as `measure`."""
-    if not settings.backbones:
+    settings = run.settings
+    if not run.backbones:
         raise SettingsError("no backbone to measure; name some: --backbones bert,distilbert")
-    source = load_dataset(settings.data, settings.columns, split_settings(settings))
+    source = load_dataset(settings.data, settings.columns, run.split)
     fold = source.folds[0]
     # Validation rows are left out: scoring them after each epoch is not training.
     split = replace(fold, validation=fold.validation[:0])
-    finder = WeightsFinder(WeightsChoice.parse(settings.weights))
-    for name in dict.fromkeys(settings.backbones):
-        candidate = backbone_candidate(registry.backbone(name), settings, finder)
+    finder = WeightsFinder(run.weights)
+    for backbone in run.backbones:
+        candidate = backbone_candidate(backbone, settings, finder)
         device = choose_device(settings.device, candidate.settings.precision)
         yield Task(candidate, source.comments, split, device)
 

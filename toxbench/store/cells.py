@@ -32,7 +32,7 @@ from toxbench.store.tensor_file import Tensors, decode, encode, read_tensor
 from toxbench.util.atomic import make_folder, write_atomically
 
 SUFFIX = ".safetensors"
-Probabilities = Mapping[Part, npt.NDArray[np.float32]]
+PartProbabilities = Mapping[Part, npt.NDArray[np.float32]]  # part -> [row, label]
 
 
 class FoldRows(Frozen):
@@ -55,7 +55,6 @@ class ProtocolRecord(Stored):
     supports: dict[str, int]
     test_supports: tuple[dict[str, int], ...]
     folds: tuple[FoldRows, ...]
-    definitions: dict[str, str]
     audit: Audit | None = None  # folders of earlier versions have none
 
     @property
@@ -192,7 +191,7 @@ class CellStore:
             return False
         return True
 
-    def write(self, record: CellRecord, probabilities: Probabilities) -> None:
+    def write(self, record: CellRecord, probabilities: PartProbabilities) -> None:
         """Store a cell.
 
         Args:
@@ -214,7 +213,7 @@ class CellStore:
         """
         return [record for record, _ in self.cells()]
 
-    def cells(self) -> Iterator[tuple[CellRecord, Probabilities]]:
+    def cells(self) -> Iterator[tuple[CellRecord, PartProbabilities]]:
         """Yield every stored record with its probabilities, in the order of file names.
 
         Every file is read and checked; of its probabilities, each part is read again when it is
@@ -248,7 +247,7 @@ class CellStore:
 
 
 @dataclass(frozen=True)
-class _OnDisk(Probabilities):
+class _OnDisk(PartProbabilities):
     """The probabilities of a cell that was checked; none of them are held."""
 
     path: Path
@@ -301,7 +300,7 @@ def read_protocol(path: Path) -> ProtocolRecord:
     try:
         record = ProtocolRecord.read(path.read_bytes(), path)
         folds = ([fold.train, fold.validation, fold.test] for fold in record.folds)
-        if record.fingerprint != fingerprint(record.data_fingerprint, folds, record.definitions):
+        if record.fingerprint != fingerprint(record.data_fingerprint, folds):
             raise ValueError("the fingerprint is of something else")
     except OSError as error:
         raise StorageError(
@@ -347,7 +346,6 @@ def _described(protocol: Protocol, synthetic: bool) -> ProtocolRecord:
             )
             for f in protocol.folds
         ),
-        definitions=dict(protocol.definitions),
     )
 
 

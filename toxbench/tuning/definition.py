@@ -27,7 +27,7 @@ class InnerData:
     @property
     def fingerprint(self) -> str:
         """Sha256 of these rows and folds: test rows, and their labels, do not change it."""
-        return Protocol(self.comments, self.folds, {}).fingerprint
+        return Protocol(self.comments, self.folds).fingerprint
 
 
 def inner_data(protocol: Protocol, split: SplitSettings, seed: int) -> InnerData:

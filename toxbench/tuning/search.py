@@ -180,7 +180,7 @@ class Search:
                 backbone=self._definition.candidate.name,
                 phase=phase,
                 finished=len(records),
-                wanted=wanted if wanted < UNLIMITED else None,
+                limit=wanted if wanted < UNLIMITED else None,
                 pruned=sum(record.state == "pruned" for record in records),
                 failed=sum(record.state == "failed" for record in records),
                 best=max(values, default=None),

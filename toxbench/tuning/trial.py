@@ -13,12 +13,7 @@ from optuna.distributions import distribution_to_json
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import Trial
 
-from toxbench.benchmark.candidates import (
-    BackboneCandidate,
-    BackboneSpec,
-    backbone_again,
-    backbone_values,
-)
+from toxbench.benchmark.candidates import BackboneCandidate, BackboneSpec
 from toxbench.benchmark.feedback import SearchFeedback
 from toxbench.benchmark.trainer_factory import TrainerFactory
 from toxbench.errors import StorageError
@@ -29,6 +24,7 @@ from toxbench.plugin.registry import Registry
 from toxbench.records import EpochRecord, Scores, TrialRecord
 from toxbench.settings import TrainSettings
 from toxbench.training.device import Device
+from toxbench.training.process_group import ProcessGroup
 from toxbench.training.trainer import Trainer
 from toxbench.tuning.definition import InnerData, SearchSpec
 from toxbench.tuning.sampler import pruning_step
@@ -161,9 +157,7 @@ class TrialTask(Training):
             plugin=candidate.plugin,
             reads=candidate.weights.folder,
             uses_gpu=self.device.kind == "cuda",
-            name=candidate.name,
-            distribution=candidate.distribution,
-            backbone=backbone_values(candidate),
+            backbone=BackboneSpec.of(candidate),
             device=self.device,
             configuration=self.configuration,
         )
@@ -173,15 +167,13 @@ class TrialTask(Training):
 class TrialSpec(TaskSpec):
     """A trial's training as plain values."""
 
-    name: str
-    distribution: str
     backbone: BackboneSpec
     device: Device
     configuration: Configuration
 
     def task(self, registry: Registry) -> Training:
         """Make the training again with this process's own plugins; see `TaskSpec`."""
-        candidate = backbone_again(self.name, self, self.distribution, self.backbone, registry)
+        candidate = self.backbone.load(registry, self.reads)
         return Training(candidate=candidate, device=self.device, configuration=self.configuration)
 
 
@@ -191,8 +183,8 @@ class TrialRunnerConfig(RunnerConfig):
 
     data: InnerData
 
-    def runner(self, stop: StopSource) -> "TrialRunner":
-        """Make what trains."""
+    def runner(self, stop: StopSource, group: ProcessGroup | None = None) -> "TrialRunner":
+        """Build the runner; see `RunnerConfig`."""
         return TrialRunner(self.data)
 
 
@@ -204,7 +196,7 @@ class TrialRunner:
         self._data = data
         self._bench: tuple[str, TrainerFactory] | None = None
 
-    def compute(self, task: Training, tell: Callable[[Heard], None]) -> Result | TaskError:
+    def compute(self, task: Training, report: Callable[[Heard], None]) -> Result | TaskError:
         """Train a configuration on its inner folds; return how it did, or why it did not.
 
         Raises:
@@ -214,7 +206,7 @@ class TrialRunner:
         try:
             return train_on_folds(
                 self._of(task), self._data, chosen.folds, chosen.settings, chosen.seed,
-                lambda place, epoch: tell((place, epoch)),
+                lambda place, epoch: report((place, epoch)),
             )  # fmt: skip
         except StorageError:
             raise

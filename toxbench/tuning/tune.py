@@ -5,23 +5,24 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pandas as pd
 from optuna.storages import RDBStorage
 
-from toxbench.benchmark.api import Silent, leaderboard
 from toxbench.benchmark.candidates import BackboneCandidate, BaselineCandidate
-from toxbench.benchmark.cell import code_of
-from toxbench.benchmark.feedback import Feedback, SearchFeedback, SearchProgress
-from toxbench.benchmark.plan import Plan, check_length, command_of, make_plan
+from toxbench.benchmark.environment import describe_code
+from toxbench.benchmark.feedback import TuneFeedback
+from toxbench.benchmark.plan import Plan, check_length, make_plan
 from toxbench.benchmark.resources import executor_for_trials
 from toxbench.benchmark.run import run_plan
-from toxbench.config import layered, preset, read_config, run_settings
+from toxbench.benchmark.validate import ResolvedRun, resolve
+from toxbench.config import command_line, layered, preset, read_config, run_settings
 from toxbench.errors import CellsFailedError, SettingsError
 from toxbench.plugin.contracts import Choice, Dimension
 from toxbench.plugin.registry import Registry
-from toxbench.records import EpochRecord, TrialRecord
+from toxbench.ranking.rows import Leaderboard
+from toxbench.report.leaderboard import records
 from toxbench.settings import RunSettings, TrainSettings, TuneSettings
 from toxbench.store.manifest import note_code
 from toxbench.store.repair import quarantine_damaged
@@ -34,10 +35,6 @@ from toxbench.tuning.storage import check_url, database_errors, open_storage, sq
 from toxbench.tuning.study import Worker
 
 SEEDS = 5
-
-
-class TuneFeedback(Feedback, SearchFeedback, Protocol):
-    """Hears of searches and of the cells at the end."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +55,12 @@ class Outcome:
     Attributes:
         tuned: each backbone with the settings that were found for it.
         failures: one line for each search and each cell without a result.
+        leaderboard: of all stored cells of the protocol.
     """
 
     tuned: tuple[BackboneCandidate, ...]
     failures: tuple[str, ...]
+    leaderboard: Leaderboard
 
 
 def with_tuning_seeds(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,19 +68,20 @@ def with_tuning_seeds(config: Mapping[str, Any]) -> dict[str, Any]:
     return {"seeds": SEEDS} | dict(config)
 
 
-def plan_tuning(settings: RunSettings, registry: Registry, download: bool = True) -> TunePlan:
-    """Check settings, read the table, find the weights; train and write nothing.
+def plan_tuning(run: ResolvedRun, download: bool = True) -> TunePlan:
+    """Read the table and find the weights; train and write nothing.
 
     Args:
-        settings: of the run; ``tune`` says how to search.
-        registry: where backbones come from.
+        run: settings and plugins; the table ``tune`` of the settings configures the search.
         download: as `make_plan`.
 
     Raises:
         SettingsError, DataError, PluginError, StorageError, TryAgainError: before any work.
     """
+    settings = run.settings
     tuning = layered(TuneSettings, settings.tune)
-    plan = make_plan(settings.model_copy(update={"tuned": False}), registry, download)
+    untuned = replace(run, settings=settings.model_copy(update={"tuned": False}))
+    plan = make_plan(untuned, download)
     if len(plan.protocol.folds) > 1:
         raise SettingsError(
             "tune needs one fold: with more, the rows that it chooses by would be test rows of "
@@ -110,8 +110,8 @@ def plan_tuning(settings: RunSettings, registry: Registry, download: bool = True
         )
     url = tuning.storage or sqlite_url(folder)
     check_url(url)
-    asked = replace(plan, command=command_of("tune", settings))
-    return TunePlan(asked, tuple(definitions), tuning, url, settings.seeds)
+    plan = replace(plan, command=command_line("tune", settings))
+    return TunePlan(plan, tuple(definitions), tuning, url, settings.seeds)
 
 
 def _check_looks(candidate: BackboneCandidate) -> None:
@@ -123,7 +123,7 @@ def _check_looks(candidate: BackboneCandidate) -> None:
             )
 
 
-def run_tuning(planned: TunePlan, registry: Registry, feedback: TuneFeedback) -> Outcome:
+def run_tuning(planned: TunePlan, feedback: TuneFeedback) -> Outcome:
     """Search for each backbone, write what was found, and evaluate it on the test rows.
 
     A search that finds nothing loses that backbone only.
@@ -133,9 +133,9 @@ def run_tuning(planned: TunePlan, registry: Registry, feedback: TuneFeedback) ->
         TryAgainError: the database of studies cannot be reached.
     """
     plan = planned.plan
-    for line in (*plan.prepare(), *_mend(plan.store.folder / TUNING)):
+    for line in (*plan.write_protocol(), *_repair(plan.store.folder / TUNING)):
         feedback.warn(line)
-    note_code(plan.store.folder, code_of(registry), plan.command)
+    note_code(plan.store.folder, describe_code(plan.run.registry), plan.command)
     found: list[BackboneCandidate] = []
     failures: list[str] = []
     with _workplace(planned, feedback) as (storage, worker):
@@ -151,12 +151,14 @@ def run_tuning(planned: TunePlan, registry: Registry, feedback: TuneFeedback) ->
                 found.append(replace(definition.candidate, settings=tuned.train, tuned=tuned))
     devices = {c.title: plan.devices[c.name] for c in found}
     baselines = (c for c in plan.candidates if isinstance(c, BaselineCandidate))
-    final = replace(plan, devices=plan.devices | devices).of((*found, *baselines), planned.seeds)
-    cells = run_plan(final, registry, feedback, patience=math.inf)
-    return Outcome(tuple(found), (*plan.lost, *failures, *map(str, cells)))
+    final = replace(plan, devices=plan.devices | devices)
+    final = final.with_candidates((*found, *baselines), planned.seeds)
+    result = run_plan(final, feedback, patience=math.inf)
+    lines = (*plan.run.unavailable, *failures, *map(str, result.failures))
+    return Outcome(tuple(found), lines, result.leaderboard)
 
 
-def _mend(tuning: Path) -> Iterator[str]:
+def _repair(tuning: Path) -> Iterator[str]:
     """Move aside what is damaged of a protocol's studies: it is found or made again.
 
     Raises:
@@ -202,22 +204,6 @@ def _space(
     return space
 
 
-class SilentSearch(Silent):
-    """Feedback that says nothing of a search either."""
-
-    def trial_started(self, backbone: str, number: int, default: bool, epochs: int) -> None:
-        """Say nothing."""
-
-    def trial_epoch(self, number: int, epoch: EpochRecord) -> None:
-        """Say nothing."""
-
-    def trial_finished(self, backbone: str, record: TrialRecord) -> None:
-        """Say nothing."""
-
-    def search_progress(self, progress: SearchProgress) -> None:
-        """Say nothing."""
-
-
 def tune(
     data: Path | str | None = None,
     *,
@@ -248,10 +234,9 @@ def tune(
     flags |= {"data": data} if data is not None else {}
     flags |= {"tune": dict(tune)} if tune else {}
     below = read_config(Path(config)) if config is not None else {}
-    asked = run_settings(with_tuning_seeds(below), flags)
-    registry = Registry.discover(asked.plugins)
-    planned = plan_tuning(asked, registry)
-    outcome = run_tuning(planned, registry, SilentSearch())
+    merged = run_settings(with_tuning_seeds(below), flags)
+    run = resolve(merged, Registry.discover(merged.plugins))
+    outcome = run_tuning(plan_tuning(run), TuneFeedback())
     if outcome.failures:
         raise CellsFailedError("; ".join(outcome.failures))
-    return leaderboard(planned.plan.store.folder)
+    return pd.DataFrame(list(records(outcome.leaderboard)))

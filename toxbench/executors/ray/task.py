@@ -96,7 +96,7 @@ def _compute(
             left = worker.deadline - time.monotonic()
             if not wait([worker.connection], max(0.0, min(_TICK, left))) and not worker.is_late:
                 continue
-            on_progress = worker.hear()
+            on_progress = worker.receive()
             if isinstance(on_progress, Progress):
                 inbox.put.remote(Tell(number, len(reports), on_progress.report))
                 reports.append(on_progress.report)

@@ -1,7 +1,7 @@
-"""What the processes of one run tell each other beside their collectives, in torchrun's store.
+"""Messages between the processes of torchrun outside of collective operations, in its store.
 
-A collective waits for everybody, and where one process is gone it fails or waits for ever. Words on
-this board say who does what, who has left and why, and cost nobody a wait.
+A collective operation waits for every process, and fails or hangs if one is gone. Published
+messages say who does what, who left and why; reading them never blocks.
 """
 
 import math
@@ -19,190 +19,185 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from toxbench.errors import ProcessLostError
 from toxbench.util.torchrun import TorchrunEnv
 
-_PAUSE = 0.02  # seconds between two looks
-_CHECK = 0.5  # seconds between two looks at who is gone
-_STUCK = 5.0  # seconds that a process may hang in a collective, after another one is gone
+_POLL_SECONDS = 0.02
+_CHECK_SECONDS = 0.5  # between two checks whether a process is gone
+_HANG_SECONDS = 5.0  # that a process may stay in a collective operation after another one is gone
 
-END = "end"  # where the first process lets the others leave
-LOST = "has lost another one"
-# What a process says that leaves because it was asked to, or because another one is gone.
-FOLLOWED = ("was interrupted", "was terminated", LOST)
+END = "end"  # key of the exit code of rank 0; then the other ranks may leave
+LOST_PEER = "lost another process"
+# Reasons of a process that leaves because it was asked to, or because another one is gone.
+SECONDARY_REASONS = ("was interrupted", "was terminated", LOST_PEER)
 OnFatal = Callable[[ProcessLostError], None]
 
 
 class Coordinator:
-    """Short words under names that every process can read."""
+    """Short messages under keys that every process can read."""
 
-    def __init__(self, place: TorchrunEnv, store: Store, last_words: OnFatal) -> None:
-        """Say that this process is here.
+    def __init__(self, env: TorchrunEnv, store: Store, on_fatal: OnFatal) -> None:
+        """Publish that this process exists.
 
         Args:
-            place: of this process.
-            store: where torchrun's processes meet; nothing else of this start is in it.
-            last_words: called before this process ends itself, because it hangs.
+            env: of this process.
+            store: of torchrun, with no keys of an earlier start.
+            on_fatal: called before this process exits because it hangs.
         """
-        self.place = place
+        self.env = env
         self.store = store
         self._has_left = False
         copy: Any = store
-        # A connection of its own: the other one is waited on.
-        self._watch = PeerMonitor(place, copy.clone(), last_words)
-        self.publish(f"here/{place.rank}", f"{_nest()} {os.getpid()}")
+        # Has its own connection, because this one blocks while it waits.
+        self._monitor = PeerMonitor(env, copy.clone(), on_fatal)
+        self.publish(f"process/{env.rank}", f"{_host_and_parent()} {os.getpid()}")
 
     @classmethod
-    def join(
-        cls, place: TorchrunEnv, environ: Mapping[str, str], last_words: OnFatal
-    ) -> "Coordinator":
-        """Find torchrun's store.
+    def join(cls, env: TorchrunEnv, environ: Mapping[str, str], on_fatal: OnFatal) -> "Coordinator":
+        """Connect to torchrun's store.
 
         Raises:
             ProcessLostError: it does not answer.
         """
-        with _answering():
-            ways: Any = dist
-            store, _, _ = next(iter(ways.rendezvous("env://", place.rank, place.size)))
+        with _store_errors():
+            untyped_dist: Any = dist
+            store, _, _ = next(iter(untyped_dist.rendezvous("env://", env.rank, env.size)))
             start = environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-            return cls(place, PrefixStore(f"toxbench {start}", store), last_words)
+            return cls(env, PrefixStore(f"toxbench {start}", store), on_fatal)
 
-    def publish(self, name: str, word: str) -> None:
-        """Write a word for all; raises `ProcessLostError` where the store is gone."""
-        with _answering():
-            self.store.set(name, word)
+    def publish(self, key: str, message: str) -> None:
+        """Write a message for all; raises `ProcessLostError` if the store is gone."""
+        with _store_errors():
+            self.store.set(key, message)
 
-    def leave(self, word: str) -> None:
-        """Say why this process leaves, empty for in order; the first word stands."""
+    def leave(self, reason: str) -> None:
+        """Publish why this process leaves, "" for a normal end; only the first reason counts."""
         if not self._has_left:
             self._has_left = True
-            self.publish(f"left/{self.place.rank}", word)
+            self.publish(f"left/{self.env.rank}", reason)
 
-    def wait_for_peers(self, patience: float) -> None:
-        """Wait until all others have said that they leave, ``patience`` seconds at most."""
-        end = time.monotonic() + patience
-        others = {f"left/{rank}" for rank in range(self.place.size)} - {f"left/{self.place.rank}"}
-        while time.monotonic() < end and any(_read(self.store, name) is None for name in others):
-            time.sleep(_PAUSE)
+    def wait_for_peers(self, timeout: float) -> None:
+        """Wait until all other processes have left, ``timeout`` seconds at most."""
+        end = time.monotonic() + timeout
+        peers = set(range(self.env.size)) - {self.env.rank}
+        while time.monotonic() < end and any(_read(self.store, f"left/{p}") is None for p in peers):
+            time.sleep(_POLL_SECONDS)
 
-    def wait(self, *names: str, patience: float = math.inf) -> str | None:
-        """Wait for the first of some words, as long as all processes are there.
+    def wait(self, *keys: str, timeout: float = math.inf) -> str | None:
+        """Wait for the first message under one of the keys, while all processes exist.
 
-        Signals are heard meanwhile, as they are not in a collective.
+        Unlike a collective operation, this can be interrupted by signals.
 
         Args:
-            names: of the words.
-            patience: seconds; after them the answer is None.
+            keys: of the messages.
+            timeout: seconds after which None is returned.
 
         Raises:
             ProcessLostError: a process is gone.
         """
         start = checked = time.monotonic()
         while True:
-            for name in names:
-                word = _read(self.store, name)
-                if word is not None:
-                    return word
+            for key in keys:
+                message = _read(self.store, key)
+                if message is not None:
+                    return message
             now = time.monotonic()
-            if now - start > patience:
+            if now - start > timeout:
                 return None
-            if now - checked > _CHECK:
+            if now - checked > _CHECK_SECONDS:
                 checked = now
-                lost = self.lost()
+                lost = self.lost_peer()
                 if lost is not None:
                     raise lost
-            time.sleep(_PAUSE)
+            time.sleep(_POLL_SECONDS)
 
-    def lost(self) -> ProcessLostError | None:
-        """Say which process is gone, or has left before the end, if one has."""
-        return self._watch.lost(self.store)
+    def lost_peer(self) -> ProcessLostError | None:
+        """Return the error of a process that is gone or left early, if there is one."""
+        return self._monitor.lost_peer(self.store)
 
     def guarded(self) -> AbstractContextManager[None]:
-        """Enter where this process may hang in a collective because another one is gone."""
-        return self._watch.guarded()
+        """Enter around collective operations, in which this process may hang."""
+        return self._monitor.guarded()
 
 
 class PeerMonitor:
-    """Looks after a thread that may hang in a collective, where it hears no signal."""
+    """Ends this process if it hangs in a collective operation, where it handles no signal."""
 
-    def __init__(self, place: TorchrunEnv, store: Store, last_words: OnFatal) -> None:
-        self._place = place
+    def __init__(self, env: TorchrunEnv, store: Store, on_fatal: OnFatal) -> None:
+        self._env = env
         self._store = store
-        self._last_words = last_words
-        self._nest = _nest()
-        self._others: dict[int, tuple[str, int]] = {}
+        self._on_fatal = on_fatal
+        self._host_and_parent = _host_and_parent()
+        self._peers: dict[int, tuple[str, int]] = {}
 
-    def lost(self, store: Store) -> ProcessLostError | None:
-        """Say which process is gone: rather the one that began it than those that followed."""
-        found: list[tuple[int, ProcessLostError]] = []
-        for rank in range(self._place.size):
-            if rank != self._place.rank:
-                # In this order: who leaves says so before it is gone.
-                gone = self._is_gone(store, rank)
-                said = _read(store, f"left/{rank}")
-                name = self._place.describe_rank(rank)
-                if said is None and gone:
-                    found.append((0, ProcessLostError(f"{name} is gone", rank)))
-                elif said in FOLLOWED:
-                    found.append((2, ProcessLostError(f"{name} {said}", rank, follows=True)))
-                elif said:
-                    found.append((1, ProcessLostError(f"{name} {said}", rank)))
-        return min(found, key=lambda one: one[0])[1] if found else None
+    def lost_peer(self, store: Store) -> ProcessLostError | None:
+        """Return the error of a lost process, preferring the one that failed first."""
+        losses: list[tuple[int, ProcessLostError]] = []
+        for rank in range(self._env.size):
+            if rank != self._env.rank:
+                # In this order: a process publishes its reason before it exits.
+                is_gone = self._is_gone(store, rank)
+                reason = _read(store, f"left/{rank}")
+                name = self._env.describe_rank(rank)
+                if reason is None and is_gone:
+                    losses.append((0, ProcessLostError(f"{name} is gone", rank)))
+                elif reason in SECONDARY_REASONS:
+                    error = ProcessLostError(f"{name} {reason}", rank, is_secondary=True)
+                    losses.append((2, error))
+                elif reason:
+                    losses.append((1, ProcessLostError(f"{name} {reason}", rank)))
+        return min(losses, key=lambda loss: loss[0])[1] if losses else None
 
     def _is_gone(self, store: Store, rank: int) -> bool:
-        """Whether there is no such process; those of other machines are not seen from here."""
-        if rank not in self._others:
-            said = _read(store, f"here/{rank}")
-            if said is None:
+        """Whether the process does not exist; processes of other machines cannot be checked."""
+        if rank not in self._peers:
+            message = _read(store, f"process/{rank}")
+            if message is None:
                 return False
-            nest, _, pid = said.rpartition(" ")
-            self._others[rank] = nest, int(pid)
-        nest, number = self._others[rank]
-        return nest == self._nest and not _is_running(number)
+            host_and_parent, _, number = message.rpartition(" ")
+            self._peers[rank] = host_and_parent, int(number)
+        host_and_parent, pid = self._peers[rank]
+        return host_and_parent == self._host_and_parent and not _is_running(pid)
 
     @contextmanager
     def guarded(self) -> Iterator[None]:
-        """Inside, end this process where it hangs after another one is gone."""
-        left = threading.Event()
-        thread = threading.Thread(target=self._guard, args=(left,), daemon=True)
+        """Inside, end this process if it hangs after another one is gone."""
+        finished = threading.Event()
+        thread = threading.Thread(target=self._guard, args=(finished,), daemon=True)
         thread.start()
         try:
             yield
         finally:
-            left.set()
+            finished.set()
             thread.join()
 
-    def _guard(self, left: threading.Event) -> None:
+    def _guard(self, finished: threading.Event) -> None:
         since: float | None = None
-        while not left.wait(_CHECK):
+        while not finished.wait(_CHECK_SECONDS):
             try:
-                lost = self.lost(self._store)
+                lost = self.lost_peer(self._store)
             except ProcessLostError as error:
                 lost = error
             if lost is not None and since is None:
                 since = time.monotonic()
-            if lost is not None and since is not None and time.monotonic() - since > _STUCK:
-                self._last_words(lost)
+            if lost is not None and since is not None and time.monotonic() - since > _HANG_SECONDS:
+                self._on_fatal(lost)
                 os._exit(lost.exit_code)
 
 
-def _read(store: Store, name: str) -> str | None:
-    with _answering():
-        return store.get(name).decode() if store.check([name]) else None
+def _read(store: Store, key: str) -> str | None:
+    with _store_errors():
+        return store.get(key).decode() if store.check([key]) else None
 
 
 @contextmanager
-def _answering() -> Iterator[None]:
+def _store_errors() -> Iterator[None]:
     try:
         yield
-    except (RuntimeError, ValueError) as error:  # also what torch.distributed raises of its own
-        raise _no_store(error) from error
+    except (RuntimeError, ValueError) as error:  # torch.distributed's errors are RuntimeErrors
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ProcessLostError(f"torchrun's store does not answer: {reason}", None) from error
 
 
-def _no_store(error: Exception) -> ProcessLostError:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return ProcessLostError(f"torchrun's store does not answer: {reason}", None)
-
-
-def _nest() -> str:
-    """Name what started this process: its children see each other."""
+def _host_and_parent() -> str:
+    """Identify the torchrun process that started this one: its children can see each other."""
     return f"{socket.gethostname()} {os.getppid()}"
 
 

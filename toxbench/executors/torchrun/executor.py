@@ -1,7 +1,7 @@
-"""Cells that are computed by all processes of a run together; the first one leads.
+"""Tasks that all processes of torchrun compute together; the process of rank 0 leads.
 
-It alone plans, locks, writes and prints. The others wait for its orders, compute along, and write
-nothing. Baselines, which have nothing to divide, it computes alone.
+Rank 0 alone plans, locks, writes and prints. The other ranks wait for its assignments, compute the
+same task and write nothing. Rank 0 computes tasks that are not shared, such as baselines, alone.
 """
 
 import math
@@ -11,232 +11,245 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
-from typing import cast
+from typing import Any
 
 from torch.distributed.distributed_c10d import PrefixStore
 
-from toxbench.benchmark.candidates import BackboneCandidate, CellSpec, CellTask
-from toxbench.benchmark.cell import CellRunner, CellRunnerConfig, Computed
 from toxbench.errors import ProcessLostError
-from toxbench.executors.base import RunnerConfig, TaskCallbacks, TaskError, Tasks
+from toxbench.executors.base import (
+    RunnerConfig,
+    TaskCallbacks,
+    TaskError,
+    TaskRunner,
+    Tasks,
+    TaskSpec,
+)
 from toxbench.executors.torchrun.coordinator import END, Coordinator
 from toxbench.plugin.registry import Registry
-from toxbench.records import EpochRecord
 from toxbench.training.oom import OutOfMemoryError
 from toxbench.training.process_group import TorchrunGroup, connected, from_the_first
 from toxbench.util.signals import SignalStop, StopRequested
 
-_ALIKE = 10.0  # seconds within which processes fail that fail alike
-_SEEN = 5.0  # seconds after which it is known why another process has left a collective
-_PAUSE = 0.05  # seconds between two looks
-_OF_CONNECTIONS = ("DistBackendError", "DistNetworkError", "DistStoreError", "DistError")
-
-Found = Computed | TaskError
+_SAME_FAILURE_SECONDS = 10.0  # within which ranks fail that fail for the same reason
+_LOSS_SECONDS = 5.0  # after which it is known why another rank left a collective operation
+_POLL_SECONDS = 0.05
+_CONNECTION_ERRORS = ("DistBackendError", "DistNetworkError", "DistStoreError", "DistError")
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """What all processes compute next.
+    """The task that all ranks compute next.
 
     Attributes:
-        setup: the first time.
-        job: the cell.
-        halvings: of the comments in a forward pass, because memory ran out with more.
+        config: with the first assignment; None with later ones.
+        spec: the task.
+        halvings: how often the number of comments in a forward pass was halved because memory
+            ran out.
     """
 
-    setup: CellRunnerConfig | None
-    spec: CellSpec
+    config: RunnerConfig | None
+    spec: TaskSpec
     halvings: int = 0
 
 
-class _Member:
-    """One of the processes."""
+class _Rank:
+    """What rank 0 and the other ranks have in common."""
 
-    def __init__(self, board: Coordinator) -> None:
-        self._board = board
-        self._place = board.place
-        self._group = TorchrunGroup(board.place.rank, board.place.size)
+    def __init__(self, coordinator: Coordinator) -> None:
+        self._coordinator = coordinator
+        self._env = coordinator.env
+        self._group = TorchrunGroup(coordinator.env.rank, coordinator.env.size)
 
     @contextmanager
     def _connected(self, number: int, kind: str) -> Iterator[None]:
-        """Connect with the others for one order: what fails in it harms no other.
+        """Connect the ranks for one assignment, so that its errors do not affect the next one.
 
         Raises:
-            ProcessLostError: a process is gone before all are connected.
+            ProcessLostError: a rank exited before all were connected.
         """
-        size, rank = self._place.size, self._place.rank
-        self._board.publish(f"met/{number}/{rank}", "")
-        for other in range(size):
-            self._board.wait(f"met/{number}/{other}")
-        store = PrefixStore(f"order {number}", self._board.store)
-        with self._board.guarded(), connected(store, rank, size, kind):
+        size, rank = self._env.size, self._env.rank
+        self._coordinator.publish(f"met/{number}/{rank}", "")
+        for peer in range(size):
+            self._coordinator.wait(f"met/{number}/{peer}")
+        store = PrefixStore(f"assignment {number}", self._coordinator.store)
+        with self._coordinator.guarded(), connected(store, rank, size, kind):
             yield
 
-    def _tell(self, number: int, problem: str) -> None:
-        self._board.publish(f"outcome/{number}/{self._place.rank}", problem)
+    def _publish_outcome(self, number: int, problem: str) -> None:
+        self._coordinator.publish(f"outcome/{number}/{self._env.rank}", problem)
 
-    def _hear(self, number: int, rank: int, patience: float) -> str | None:
-        return self._board.wait(f"outcome/{number}/{rank}", END, patience=patience)
+    def _wait_for_outcome(self, number: int, rank: int, timeout: float) -> str | None:
+        return self._coordinator.wait(f"outcome/{number}/{rank}", END, timeout=timeout)
 
-    def _out_of_touch(self, number: int, problem: str) -> ProcessLostError:
-        """Say which process is gone or failed, or that it cannot be seen from here."""
-        end = time.monotonic() + _SEEN
+    def _connection_lost(self, number: int, problem: str) -> ProcessLostError:
+        """Return which rank exited or failed, as far as this rank can find out."""
+        end = time.monotonic() + _LOSS_SECONDS
         while time.monotonic() < end:
-            for rank in range(self._place.size):
-                said = self._board.wait(f"outcome/{number}/{rank}", patience=0.0)
-                if said and not _has_lost_touch(said):
-                    return self._alone(rank, said)
-            lost = self._board.lost()
+            for rank in range(self._env.size):
+                outcome = self._coordinator.wait(f"outcome/{number}/{rank}", timeout=0.0)
+                if outcome and not _is_connection_error(outcome):
+                    return self._failed_alone(rank, outcome)
+            lost = self._coordinator.lost_peer()
             if lost is not None:
                 return lost
-            time.sleep(_PAUSE)
+            time.sleep(_POLL_SECONDS)
         return ProcessLostError(f"the connection between processes is lost: {problem}", None)
 
-    def _alone(self, rank: int, problem: str) -> ProcessLostError:
-        """Say that a process failed where the others did not; what they compute has no end."""
-        said = f"failed, and not all others did: {problem}"
-        if rank == self._place.rank:
-            self._board.leave(said)
-        return ProcessLostError(f"{self._place.describe_rank(rank)} {said}", rank)
+    def _failed_alone(self, rank: int, problem: str) -> ProcessLostError:
+        """Return the error of a rank that failed while others did not: they would wait forever."""
+        reason = f"failed, and not all others did: {problem}"
+        if rank == self._env.rank:
+            self._coordinator.leave(reason)
+        return ProcessLostError(f"{self._env.describe_rank(rank)} {reason}", rank)
 
 
-class Rank0Executor(_Member):
-    """The first process."""
+class TorchrunExecutor(_Rank):
+    """The executor in rank 0; the other ranks call `serve`."""
 
-    def __init__(self, board: Coordinator) -> None:
-        super().__init__(board)
+    def __init__(self, coordinator: Coordinator) -> None:
+        super().__init__(coordinator)
         self._number = 0
 
-    def compute(self, setup: RunnerConfig, tasks: Tasks, callbacks: TaskCallbacks) -> None:
-        """Compute cells one after the other, each by all processes.
+    def compute(self, config: RunnerConfig, tasks: Tasks, callbacks: TaskCallbacks) -> None:
+        """Compute tasks one after the other; see `Executor`.
 
-        A failure that all have alike costs that cell.
+        A failure of all ranks costs only its task.
 
         Raises:
             StorageError: results cannot be written.
-            ProcessLostError: a process is gone, or failed where the others did not.
+            ProcessLostError: a rank exited, or failed while others did not.
         """
-        cells = cast(CellRunnerConfig, setup)
-        runner = cells.runner(SignalStop(), self._group)
+        runner = config.runner(SignalStop(), self._group)
         is_first = True
-        for task in cast(Iterator[CellTask], tasks):
+        for task in tasks:
+            assert task is not None  # noqa: S101 - only searches yield None, and run elsewhere
             callbacks.started(task)
-
-            def on_epoch(record: EpochRecord, task: CellTask = task) -> None:
-                callbacks.on_progress(task, record)
-
-            if isinstance(task.candidate, BackboneCandidate):
-                work = partial(runner.compute, task, on_epoch)
-                order = Assignment(cells if is_first else None, task.spec)
-                found = self._by_all(order, task.device.kind, work)
+            spec = task.spec
+            work = partial(runner.compute, task, _reporter(task, callbacks))
+            if spec.is_shared:
+                result = self._compute_on_all(Assignment(config if is_first else None, spec), work)
                 is_first = False
             else:
-                found = runner.compute(task, on_epoch)
-            if isinstance(found, TaskError):
-                callbacks.failed(task, found)
+                result = work()
+            if isinstance(result, TaskError):
+                callbacks.failed(task, result)
             else:
-                callbacks.done(task, found)
+                callbacks.done(task, result)
 
-    def _by_all(self, order: Assignment, kind: str, work: Callable[[], Found]) -> Found:
-        """Give an order; where memory ran out in all, again with smaller forward passes."""
-        trained = order.spec.backbone
-        per_rank_batch = self._group.per_rank_batch(trained.settings.batch_size) if trained else 1
+    def _compute_on_all(self, assignment: Assignment, work: Callable[[], object]) -> object:
+        """Assign a task; if all ranks run out of memory, again with smaller forward passes."""
+        spec = assignment.spec
+        per_rank = self._group.per_rank_batch(spec.batch_size) if spec.batch_size else 1
         for halvings in count():
             self._group.halvings = halvings
-            found, problems = self._give(replace(order, halvings=halvings), kind, work)
+            result, problems = self._assign(replace(assignment, halvings=halvings), work)
             if not any(p.startswith(OutOfMemoryError.__name__) for p in problems):
                 break
-            if 2**halvings >= per_rank_batch:
+            if 2**halvings >= per_rank:
                 break
-        return found
+        return result
 
-    def _give(
-        self, order: Assignment, kind: str, work: Callable[[], Found]
-    ) -> tuple[Found, list[str]]:
-        """Give an order, do it here as well, and hear how it went in each process."""
+    def _assign(
+        self, assignment: Assignment, work: Callable[[], object]
+    ) -> tuple[object, list[str]]:
+        """Compute a task in all ranks; return the result and each rank's problem, "" for none."""
         self._number += 1
-        self._board.publish(f"order/{self._number}", kind)
-        found: Found
+        kind = "cuda" if assignment.spec.uses_gpu else "cpu"
+        self._coordinator.publish(f"assignment/{self._number}", kind)
+        result: object
         try:
             with self._connected(self._number, kind):
-                from_the_first(order)
-                found = work()
+                from_the_first(assignment)
+                result = work()
         except StopRequested:
-            raise self._out_of_touch(self._number, "it was asked to leave") from None
-        except RuntimeError as error:  # of the connection; what a cell raises is a failure already
-            found = TaskError.of(error)
-        problem = _problem(found)
-        self._tell(self._number, problem)
-        return found, [problem, *self._judged(problem)]
+            raise self._connection_lost(self._number, "it was asked to stop") from None
+        except RuntimeError as error:  # of the connection: a task's errors are results
+            result = TaskError.of(error)
+        problem = _problem(result)
+        self._publish_outcome(self._number, problem)
+        return result, [problem, *self._problems_of_others(problem)]
 
-    def _judged(self, problem: str) -> list[str]:
-        """Return how an order went in the others, if all can go on after it."""
-        if _has_lost_touch(problem):
-            raise self._out_of_touch(self._number, problem)
-        until = time.monotonic() + (_ALIKE if problem else math.inf)
+    def _problems_of_others(self, problem: str) -> list[str]:
+        """Return the problems of the other ranks, if all ranks succeeded or all failed."""
+        if _is_connection_error(problem):
+            raise self._connection_lost(self._number, problem)
+        deadline = time.monotonic() + (_SAME_FAILURE_SECONDS if problem else math.inf)
         problems: list[str] = []
-        for rank in range(1, self._place.size):
-            on_progress = self._hear(self._number, rank, max(0.0, until - time.monotonic()))
-            if on_progress is None:
-                raise self._alone(0, problem)
-            if on_progress and not problem:
-                raise self._alone(rank, on_progress)
-            problems.append(on_progress)
+        for rank in range(1, self._env.size):
+            timeout = max(0.0, deadline - time.monotonic())
+            outcome = self._wait_for_outcome(self._number, rank, timeout)
+            if outcome is None:
+                raise self._failed_alone(0, problem)
+            if outcome and not problem:
+                raise self._failed_alone(rank, outcome)
+            problems.append(outcome)
         return problems
 
 
-class WorkerRank(_Member):
-    """Any other process."""
+def serve(coordinator: Coordinator, registry: Registry) -> int:
+    """Compute with rank 0 until it publishes its exit code; return that code.
 
-    def __init__(self, board: Coordinator) -> None:
-        super().__init__(board)
-        self._runner: CellRunner | None = None
+    Args:
+        coordinator: of a rank above 0.
+        registry: with the same plugins as that of rank 0.
+
+    Raises:
+        ProcessLostError: a rank exited, or this one failed while others did not.
+    """
+    return _Follower(coordinator).serve(registry)
+
+
+class _Follower(_Rank):
+    """A rank above 0."""
+
+    def __init__(self, coordinator: Coordinator) -> None:
+        super().__init__(coordinator)
+        self._runner: TaskRunner | None = None
 
     def serve(self, registry: Registry) -> int:
-        """Compute along until the first process lets this one leave; return the exit code.
-
-        Args:
-            registry: with the same plugins as that of the first process.
-
-        Raises:
-            ProcessLostError: a process is gone, or this one failed where the others did not.
-        """
         for number in count(1):
-            word = self._board.wait(f"order/{number}", END)
-            if word not in {"cpu", "cuda"}:
-                return int(word or 0)
-            problem = self._take(number, word, registry)
-            self._tell(number, problem)
-            if _has_lost_touch(problem):
-                raise self._out_of_touch(number, problem)
-            if problem and self._hear(number, 0, _ALIKE) is None:
-                raise self._alone(self._place.rank, problem)
+            kind = self._coordinator.wait(f"assignment/{number}", END)
+            if kind not in {"cpu", "cuda"}:
+                return int(kind or 0)
+            problem = self._compute_assignment(number, kind, registry)
+            self._publish_outcome(number, problem)
+            if _is_connection_error(problem):
+                raise self._connection_lost(number, problem)
+            if problem and self._wait_for_outcome(number, 0, _SAME_FAILURE_SECONDS) is None:
+                raise self._failed_alone(self._env.rank, problem)
         raise AssertionError  # count() has no end
 
-    def _take(self, number: int, kind: str, registry: Registry) -> str:
-        """Do an order; return what went wrong, or nothing."""
+    def _compute_assignment(self, number: int, kind: str, registry: Registry) -> str:
+        """Compute an assignment; return the problem, or "" if there is none."""
         try:
             with self._connected(number, kind):
                 return _problem(self._compute(from_the_first(None), registry))
         except ProcessLostError:
             raise
         except StopRequested:
-            raise self._out_of_touch(number, "it was asked to leave") from None
-        except Exception as error:  # noqa: BLE001 - told to the first process, which says it
+            raise self._connection_lost(number, "it was asked to stop") from None
+        except Exception as error:  # noqa: BLE001 - published, and reported by rank 0
             return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
-    def _compute(self, order: Assignment, registry: Registry) -> Found:
-        if order.setup is not None:
-            self._runner = order.setup.runner(SignalStop(), self._group)
-        assert self._runner is not None  # noqa: S101 - the first order has a setup
-        self._group.halvings = order.halvings
-        return self._runner.compute(order.spec.task(registry), lambda epoch: None)
+    def _compute(self, assignment: Assignment, registry: Registry) -> object:
+        if assignment.config is not None:
+            self._runner = assignment.config.runner(SignalStop(), self._group)
+        assert self._runner is not None  # noqa: S101 - the first assignment has a config
+        self._group.halvings = assignment.halvings
+        return self._runner.compute(assignment.spec.task(registry), lambda progress: None)
 
 
-def _problem(found: Found) -> str:
-    return f"{found.kind}: {found.reason}" if isinstance(found, TaskError) else ""
+def _reporter(task: Any, callbacks: TaskCallbacks) -> Callable[[object], None]:
+    def report(progress: object) -> None:
+        callbacks.on_progress(task, progress)
+
+    return report
 
 
-def _has_lost_touch(problem: str) -> bool:
-    """Whether an error only says that another process is no longer there to compute with."""
-    return problem.startswith(_OF_CONNECTIONS) or "gloo/transport" in problem
+def _problem(result: object) -> str:
+    return f"{result.kind}: {result.reason}" if isinstance(result, TaskError) else ""
+
+
+def _is_connection_error(problem: str) -> bool:
+    """Whether an error says only that another process left the collective operation."""
+    return problem.startswith(_CONNECTION_ERRORS) or "gloo/transport" in problem
