@@ -33,7 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "store": {"base", "data"},
     "ranking": {"base", "store", "evaluation"},
     "report": {"base", "plugin", "store", "evaluation", "ranking"},
-    "executors": {"base", "plugin", "training", "benchmark"},
+    "executors": {"base", "plugin", "training"},
     "benchmark": LIBRARY,
     "tuning": LIBRARY,
     "speed": LIBRARY,

@@ -52,7 +52,7 @@ def main() -> None:
     name: str = request["backbone"]
 
     from toxbench.benchmark.plan import backbone_candidate
-    from toxbench.benchmark.validate import split_settings
+    from toxbench.benchmark.validate import resolve_split
     from toxbench.data.load import load_dataset
     from toxbench.data.tokenization import tokenise
     from toxbench.plugin.registry import Registry
@@ -64,7 +64,7 @@ def main() -> None:
     finder = WeightsFinder(WeightsChoice.parse(settings.weights))
     registry = Registry.discover(settings.plugins)
     candidate = backbone_candidate(registry.backbone(name), settings, finder)
-    comments = load_dataset(settings.data, settings.columns, split_settings(settings)).comments
+    comments = load_dataset(settings.data, settings.columns, resolve_split(settings)).comments
     backbone, weights, chosen = candidate.backbone, candidate.weights, candidate.settings
     folder = weights.folder
     assert folder is not None

@@ -22,7 +22,7 @@ from tabulate import tabulate
 
 if TYPE_CHECKING:
     from toxbench.data.protocol import Protocol
-    from toxbench.store.cells import Probabilities
+    from toxbench.store.cells import PartProbabilities
 
 pytestmark = pytest.mark.bench
 
@@ -131,7 +131,7 @@ def run_store(stages: Stages, folder: Path, protocol: "Protocol") -> None:
     comments, (split,) = protocol.comments, protocol.folds
     targets = {part: comments.targets[split.part(part)] for part in PARTS}
 
-    def said(seed: int) -> "Probabilities":
+    def said(seed: int) -> "PartProbabilities":
         draw = np.random.default_rng(seed)
         return {
             part: np.float32(0.3) * own + np.float32(0.65) * draw.random(own.shape, np.float32)

@@ -55,9 +55,10 @@ def settings_of(table: Path, weights: str, **train: object) -> RunSettings:
 
 
 def task_of(settings: RunSettings) -> "Task":
+    from toxbench.benchmark.validate import resolve
     from toxbench.speed.measure import speed_tasks
 
-    (task,) = speed_tasks(settings, Registry.discover())
+    (task,) = speed_tasks(resolve(settings, Registry.discover()))
     return task
 
 

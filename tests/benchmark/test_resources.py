@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 from measured import Table
-from support import write_table
+from support import install_plugin, write_table
 
 from toxbench.benchmark.plan import Plan, make_plan
-from toxbench.benchmark.resources import num_workers, runs_in_process, threads_of_a_cell
-from toxbench.benchmark.validate import Where
+from toxbench.benchmark.resources import num_workers, runs_in_process, threads_per_cell
+from toxbench.benchmark.validate import resolve
 from toxbench.config import run_settings
 from toxbench.executors.resources import cores, environ_of_a_worker, environs_of_workers, gpu_names
 from toxbench.plugin.registry import Registry
@@ -36,7 +36,7 @@ def plan(tmp_path: Path, checkpoint: Path, epochs: int, seeds: int, **flags: Any
         "seeds": seeds,
         "train": {"epochs": epochs},
     }
-    return make_plan(run_settings({}, given | flags), Registry.discover())
+    return make_plan(resolve(run_settings({}, given | flags), Registry.discover()))
 
 
 @pytest.mark.parametrize(("seeds", "workers"), [(1, 1), (2, 2), (3, 3), (9, 4)])
@@ -59,8 +59,12 @@ def test_unless_it_was_asked_for(tmp_path: Path, checkpoint: Path, asked: dict[s
     assert num_workers(small) == 1
 
 
-def test_the_code_of_others_gets_a_process(tmp_path: Path, checkpoint: Path) -> None:
-    small = replace(plan(tmp_path, checkpoint, 2, 9), has_foreign=True)
+def test_foreign_plugin_gets_a_process(
+    tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_plugin(tmp_path / "site", "foreign", empty="")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    small = plan(tmp_path, checkpoint, 2, 9)
     assert not runs_in_process(small)
     assert num_workers(small) == 1
 
@@ -84,9 +88,9 @@ def test_what_is_left_of_a_run_has_as_many(tmp_path: Path, checkpoint: Path) -> 
 def test_threads_are_shared_out(
     tmp_path: Path, checkpoint: Path, workers: int, threads: int | None
 ) -> None:
-    assert threads_of_a_cell(plan(tmp_path, checkpoint, 2, 3, workers=workers)) == threads
+    assert threads_per_cell(plan(tmp_path, checkpoint, 2, 3, workers=workers)) == threads
     assert (
-        threads_of_a_cell(plan(tmp_path, checkpoint, 2, 3, workers=workers, cpus_per_cell=3)) == 3
+        threads_per_cell(plan(tmp_path, checkpoint, 2, 3, workers=workers, cpus_per_cell=3)) == 3
     )
 
 
@@ -96,7 +100,7 @@ def test_a_worker_is_told_its_threads() -> None:
     assert cores({"OMP_NUM_THREADS": "4,2"}) == cores({}) >= 1
 
 
-def test_as_many_workers_as_the_threads_of_a_cell_leave_room_for(
+def test_as_many_workers_as_the_threads_per_cell_leave_room_for(
     tmp_path: Path, checkpoint: Path
 ) -> None:
     assert num_workers(plan(tmp_path, checkpoint, LONG, 9, cpus_per_cell=2)) == 2
@@ -119,7 +123,8 @@ def test_on_cuda_as_many_workers_as_gpus(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert num_workers(small) == 2
     assert not runs_in_process(small)
-    assert num_workers(replace(small, where=Where(gpus_per_cell=0.25))) == 8
+    settings = small.settings.model_copy(update={"gpus_per_cell": 0.25})
+    assert num_workers(replace(small, run=replace(small.run, settings=settings))) == 8
 
 
 def test_workers_allocate_with_tcmalloc_where_it_is_and_nothing_else_is_named() -> None:

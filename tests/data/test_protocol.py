@@ -1,4 +1,4 @@
-"""The fingerprint of everything that defines the yardstick."""
+"""The fingerprint of a table and its split."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,10 +18,8 @@ def comments(table: Path) -> TextDataset:
     return read_comments(table)
 
 
-def protocol(comments: TextDataset, definitions: dict[str, str] | None = None) -> Protocol:
-    if definitions is None:
-        definitions = {"f1": "harmonic mean", "accuracy": "share"}
-    return Protocol(comments, draw_folds(comments), definitions)
+def protocol(comments: TextDataset) -> Protocol:
+    return Protocol(comments, draw_folds(comments))
 
 
 def test_one_table_has_one_fingerprint_in_every_format(table: Path, tmp_path: Path) -> None:
@@ -99,24 +97,6 @@ def test_a_second_fold_changes_the_fingerprint(comments: TextDataset) -> None:
     assert one != two
 
 
-@pytest.mark.parametrize(
-    "definitions",
-    [
-        {"f1": "harmonic mean"},
-        {"f1": "harmonic mean", "accuracy": "share."},
-        {"f1": "harmonic mean", "precision": "share"},
-        {"f1": "harmonic mean", "accuracy": "share", "recall": "share"},
-    ],
-)
-def test_one_definition_changes_the_fingerprint(
-    comments: TextDataset, definitions: dict[str, str]
-) -> None:
-    assert protocol(comments, definitions).fingerprint != protocol(comments).fingerprint
-
-
-def test_the_order_of_definitions_and_the_name_of_the_file_do_not_change_the_fingerprint(
-    comments: TextDataset,
-) -> None:
+def test_file_name_does_not_change_fingerprint(comments: TextDataset) -> None:
     renamed = replace(comments, name="other.parquet")
-    reversed_difference = {"accuracy": "share", "f1": "harmonic mean"}
-    assert protocol(renamed, reversed_difference).fingerprint == protocol(comments).fingerprint
+    assert protocol(renamed).fingerprint == protocol(comments).fingerprint

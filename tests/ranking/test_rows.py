@@ -34,7 +34,6 @@ PROTOCOL = ProtocolRecord(
     supports={"IsRude": 2},
     test_supports=({"IsRude": 1},),
     folds=(FoldRows(train=(0, 1), validation=(2,), test=(3,)),),
-    definitions={},
 )
 NAMES = (
     "micro_f1", "macro_f1", "subset_accuracy", "micro_precision", "micro_recall",

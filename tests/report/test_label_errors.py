@@ -29,7 +29,6 @@ PROTOCOL = ProtocolRecord(
     supports={"IsRude": 6, "Is|Long": 0, HOSTILE: 0},
     test_supports=({"IsRude": 6, "Is|Long": 0, HOSTILE: 0},),
     folds=(FoldRows(train=(0, 1), validation=(), test=tuple(range(2, 14))),),
-    definitions={},
 )
 TEXTS = tuple(f"comment {row} " + "x" * 200 for row in range(14))
 

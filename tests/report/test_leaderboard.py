@@ -24,7 +24,6 @@ PROTOCOL = ProtocolRecord(
     supports={"IsRude": 4, "IsLong": 3, "IsNever": 1},
     test_supports=({"IsRude": 1, "IsLong": 2, "IsNever": 0},),
     folds=(FoldRows(train=(0, 1, 2, 3, 4), validation=(5, 6), test=(7, 8, 9)),),
-    definitions={},
 )
 THIRD = Statistic(1 / 3, None)
 

@@ -360,7 +360,7 @@ def test_every_format_writes_these_tables(name: str) -> None:
 PROTOCOL = ProtocolRecord(
     name="comments.csv", synthetic=False, fingerprint="f" * 64, data_fingerprint="d" * 64, rows=4,
     labels=("IsRude",), supports={"IsRude": 2}, test_supports=({"IsRude": 1},),
-    folds=(FoldRows(train=(0, 1), validation=(2,), test=(3,)),), definitions={},
+    folds=(FoldRows(train=(0, 1), validation=(2,), test=(3,)),),
 )  # fmt: skip
 METRICS = (
     "micro_f1", "macro_f1", "subset_accuracy", "micro_precision", "micro_recall",

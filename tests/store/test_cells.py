@@ -23,7 +23,13 @@ from toxbench.records import (
     WeightsRecord,
 )
 from toxbench.settings import TrainSettings
-from toxbench.store.cells import CellDamagedError, CellStore, Probabilities, find_store, read_cell
+from toxbench.store.cells import (
+    CellDamagedError,
+    CellStore,
+    PartProbabilities,
+    find_store,
+    read_cell,
+)
 
 PROSE = "a comment that nobody may find"
 
@@ -41,7 +47,7 @@ def make_protocol(name: str = "comments.csv", rows: int = 20) -> Protocol:
         ignored=(),
         columns={},
     )
-    return Protocol(comments, draw_folds(comments), {"metric micro_f1": "F1"})
+    return Protocol(comments, draw_folds(comments))
 
 
 def make_cell(seed: int = 0) -> CellRecord:
@@ -72,7 +78,7 @@ def make_cell(seed: int = 0) -> CellRecord:
     )  # fmt: skip
 
 
-def make_probabilities(validation_rows: int = 2) -> Probabilities:
+def make_probabilities(validation_rows: int = 2) -> PartProbabilities:
     generator = np.random.default_rng(0)
     rows = {"train": 5, "validation": validation_rows, "test": 3}
     return {part: generator.random((rows[part], 2), dtype=np.float32) for part in PARTS}

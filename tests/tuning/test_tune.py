@@ -17,6 +17,8 @@ import pytest
 from support import write_checkpoint, write_table
 
 import toxbench
+from toxbench.benchmark.feedback import TuneFeedback
+from toxbench.benchmark.validate import resolve
 from toxbench.config import read_config, run_settings
 from toxbench.data.splits import draw_folds
 from toxbench.data.table import read_comments
@@ -24,7 +26,7 @@ from toxbench.errors import CellsFailedError, DataError, SettingsError, StorageE
 from toxbench.plugin.registry import Registry
 from toxbench.records import CellKey, TrialRecord
 from toxbench.store.cells import read_cell
-from toxbench.tuning.tune import SilentSearch, plan_tuning, run_tuning
+from toxbench.tuning.tune import plan_tuning, run_tuning
 
 if TYPE_CHECKING:
     from tuning.conftest import Search
@@ -362,7 +364,7 @@ def test_a_backbone_that_breaks_harms_no_other_one(
     assert list(zip(board["candidate"], board["tuned"], strict=True)) == [("words", True)]
 
 
-class Watching(SilentSearch):
+class Watching(TuneFeedback):
     """Notes what was tokenised when the first cell begins: the search is over by then."""
 
     def __init__(self, seen: Path) -> None:
@@ -381,9 +383,9 @@ def test_no_trial_ever_sees_a_test_comment(search: "Search", plugin: Path) -> No
     flags = options | {"data": search.data, "results": search.results, "tune": tune}
     del flags["config"]
     registry = Registry.discover()
-    planned = plan_tuning(run_settings(read_config(options["config"]), flags), registry)
+    planned = plan_tuning(resolve(run_settings(read_config(options["config"]), flags), registry))
     watching = Watching(plugin)
-    assert run_tuning(planned, registry, watching).failures == ()
+    assert run_tuning(planned, watching).failures == ()
     comments, fold = planned.plan.protocol.comments, planned.plan.protocol.folds[0]
     tests = {comments.texts[row] for row in fold.test}
     others = {comments.texts[row] for row in (*fold.train, *fold.validation)}
