@@ -239,7 +239,7 @@ def test_what_fails_in_all_costs_a_cell_and_what_fails_in_one_ends_the_run(
     (error,) = done.errors
     said, _, again = error.removeprefix("toxbench: error: ").partition("; ")
     assert said == ("process 2 of 2 (rank 1) failed, and not all others did: ValueError: a bad day")
-    assert again.startswith("what was finished is stored. To go on: torchrun --nproc-per-node 2 -m")
+    assert again.startswith("finished work is stored. To resume: torchrun --nproc-per-node 2 -m")
 
 
 def test_a_process_that_dies_ends_the_run_which_then_goes_on(
@@ -252,8 +252,8 @@ def test_a_process_that_dies_ends_the_run_which_then_goes_on(
         assert sorted(run.end().codes) == [-9, 75], run.heard
         command = f"torchrun --nproc-per-node 2 -m toxbench {shlex.join(words('results', *asked))}"
         assert run.errors == [
-            f"toxbench: error: process {rank + 1} of 2 (rank {rank}) is gone; what was finished is "
-            f"stored. To go on: {command}"
+            f"toxbench: error: process {rank + 1} of 2 (rank {rank}) is gone; finished work is "
+            f"stored. To resume: {command}"
         ]
     run = Torchrun(tmp_path, *words("results", *asked)).until("[1/")
     assert "5 cells, 0 stored" not in run.heard
@@ -280,14 +280,14 @@ def test_processes_that_are_ended_keep_the_state_of_all_and_go_on(
 ) -> None:
     asked = ("--epochs", "60", "--batch-size", "4", "--eval-steps", "45")
     run = Torchrun(tmp_path, *words("results", *asked)).until("step 90:")
-    told = run.heard.splitlines()[-1]
+    last_epoch = run.heard.splitlines()[-1].partition("; about")[0]
     os.killpg(run.process.pid, signal.SIGTERM)
     run.end()
     assert [error.split(";")[0] for error in run.errors] == ["toxbench: error: terminated"]
     assert len(list((tmp_path / "results").glob("*/.checkpoints/*"))) == 1
     run = Torchrun(tmp_path, *words("results", *asked)).end()
     assert run.process.returncode == 0, run.heard
-    assert told in run.heard  # with its comments a second: not trained again
+    assert last_epoch in run.heard  # with its comments a second: not trained again
     assert not list((tmp_path / "results").glob("*/.checkpoints/*"))
     assert Torchrun(tmp_path, *words("undisturbed", *asked)).end().process.returncode == 0
     assert_same_bytes(tmp_path / "results", tmp_path / "undisturbed")
@@ -297,7 +297,7 @@ def test_processes_that_are_ended_keep_the_state_of_all_and_go_on(
     ("asked", "code", "said"),
     [
         (["run", "--epochs", "many"], 2, "'many' is not a valid integer"),
-        (["run", "--workers", "2"], 2, "--workers is for cells in processes of their own"),
+        (["run", "--workers", "2"], 2, "--workers is for cells in worker processes"),
         (["tune"], 2, "toxbench tune is for one process; start it without torchrun"),
         (["run", "--data", "nowhere.csv"], 3, "nowhere.csv"),
     ],

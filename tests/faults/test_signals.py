@@ -57,8 +57,8 @@ def test_the_command_that_resumes_is_printed_and_works(
     assert process.returncode == code
     assert "Traceback" not in stderr
     last = stderr.splitlines()[-1]
-    assert last.startswith(f"toxbench: error: {said}; what was finished is stored. To go on: ")
-    again = shlex.split(last.partition("To go on: ")[2])
+    assert last.startswith(f"toxbench: error: {said}; finished work is stored. To resume: ")
+    again = shlex.split(last.partition("To resume: ")[2])
     assert again == ["toxbench", *words, "--seeds", "40"]
     (board,) = (tmp_path / "results").glob("*/leaderboard.json")
     (row,) = read_json(board)["rows"]  # type: ignore[misc]

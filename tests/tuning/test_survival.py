@@ -81,7 +81,7 @@ def test_an_interrupted_search_says_so_and_leaves_its_trials(
     command.until(lambda: search.trials and study(search.url).running)
     command.signal(signal.SIGINT)
     assert command.wait() == 130, command.said
-    assert "To go on: toxbench tune" in command.said
+    assert "To resume: toxbench tune" in command.said
     assert "Traceback" not in command.said
     before = search.files
     assert before

@@ -147,7 +147,7 @@ def _how_to_go_on(words: Sequence[str], place: TorchrunEnv) -> str:
     command = next((word for word in words if not word.startswith("-")), "")
     if command not in {"run", "tune"}:
         return ""
-    return f"; what was finished is stored. To go on: {place.command} {shlex.join(words)}"
+    return f"; finished work is stored. To resume: {place.command} {shlex.join(words)}"
 
 
 def _unusable(error: OSError) -> int:

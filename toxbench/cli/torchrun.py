@@ -50,7 +50,7 @@ class TorchrunSession:
     def resume_hint(self) -> str:
         """How to resume the run."""
         command = f"{self.env.command} {shlex.join(self._words)}"
-        return f"finished cells are stored. To resume: {command}"
+        return f"finished work is stored. To resume: {command}"
 
     def run(self, run_command: Callable[[], int]) -> int:
         """Run the command and exit together with the other ranks; ranks above 0 print nothing.

@@ -188,7 +188,7 @@ def test_a_run_whose_head_is_lost_ends_and_goes_on_elsewhere(
     _, err = process.communicate(timeout=120)
     assert process.returncode == 75, err
     (error,) = [line for line in err.splitlines() if line.startswith("toxbench: error:")]
-    assert "the Ray cluster was lost; what was finished is stored" in error
+    assert "the Ray cluster was lost; finished work is stored" in error
     assert len(Results(tmp_path / "there").cells) == 1
     mortal.close()
     command = words("slow", "there", "--seeds", "3", "--workers", "1")

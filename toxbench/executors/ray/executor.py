@@ -154,7 +154,7 @@ class _Cluster:
             message: Message = self._connection.recv()
         except (EOFError, ConnectionResetError) as error:
             raise TryAgainError(
-                "the Ray cluster was lost; what was finished is stored, start the same command "
+                "the Ray cluster was lost; finished work is stored, start the same command "
                 "again when it is back"
             ) from error
         if isinstance(message, RefusedError):
