@@ -89,9 +89,7 @@ def test_threads_are_shared_out(
     tmp_path: Path, checkpoint: Path, workers: int, threads: int | None
 ) -> None:
     assert threads_per_cell(plan(tmp_path, checkpoint, 2, 3, workers=workers)) == threads
-    assert (
-        threads_per_cell(plan(tmp_path, checkpoint, 2, 3, workers=workers, cpus_per_cell=3)) == 3
-    )
+    assert threads_per_cell(plan(tmp_path, checkpoint, 2, 3, workers=workers, cpus_per_cell=3)) == 3
 
 
 def test_a_worker_is_told_its_threads() -> None:

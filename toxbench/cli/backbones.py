@@ -1,16 +1,16 @@
 """``toxbench backbones``: what is registered. Does not import torch."""
 
-import click
+import cloup
 
 from toxbench.cli.console import echo
-from toxbench.cli.options import plugins_option
+from toxbench.cli.options import debug_option, plugins_option
 
 
-@click.command(short_help="List backbones, and what weights there are on this machine.")
+@cloup.command(short_help="List backbones and their weights on this machine.")
 @plugins_option
-@click.option("--debug", is_flag=True, help="Show a traceback with every error.")
+@debug_option
 def backbones(plugins: tuple[str, ...] | None, debug: bool) -> None:
-    """List backbones: where they come from, and what weights there are on this machine."""
+    """List backbones, their plugins, and their weights on this machine."""
     from toxbench.cli.console import print_tables
     from toxbench.plugin.contracts import Table
     from toxbench.plugin.registry import Registry

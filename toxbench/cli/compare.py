@@ -2,28 +2,28 @@
 
 from pathlib import Path
 
-import click
+import cloup
 
-from toxbench.cli.options import format_option, plugins_option, results_option
+from toxbench.cli.options import debug_option, format_option, plugins_option, results_option
 
 
-@click.command(short_help="Compare candidates pair by pair: who can be told apart?")
-@click.argument("names", metavar="[CANDIDATE]...", nargs=-1)
+@cloup.command(short_help="Test the differences between candidates.")
+@cloup.argument("names", metavar="[CANDIDATE]...", nargs=-1)
 @results_option
 @format_option
 @plugins_option
-@click.option("--debug", is_flag=True, help="Show a traceback with every error.")
+@debug_option
 def compare(
     names: tuple[str, ...],
     results: Path | None,
-    name: str | None,
+    format_name: str | None,
     plugins: tuple[str, ...] | None,
     debug: bool,
 ) -> None:
-    """Compare candidates pair by pair, as the leaderboard names them; without names, all.
+    """Test the difference of each pair of candidates, named as on the leaderboard.
 
-    The same resampled test rows and seeds for both; p-values are two-sided, and Holm's correction
-    is over all pairs of the leaderboard, whichever are asked for.
+    Without names, all candidates. Both are scored on the same resampled test rows and seeds;
+    p-values are two-sided, with Holm's correction for all pairs of the leaderboard.
     """
     from toxbench.cli.console import print_tables
     from toxbench.plugin.registry import Registry
@@ -33,4 +33,4 @@ def compare(
 
     registry = Registry.discover(plugins)
     leaderboard = load_leaderboard(find_store(results or Path("results")))
-    print_tables([comparison(leaderboard, names)], registry, name)
+    print_tables([comparison(leaderboard, names)], registry, format_name)

@@ -1,7 +1,6 @@
-"""The one door to the terminal: whatever is printed holds nothing that a terminal would obey.
+"""Print text and tables, with control characters escaped.
 
-But for colour, which is added behind it: on a terminal, unless ``NO_COLOR`` is set; elsewhere with
-``FORCE_COLOR``.
+Colour is added on a terminal, unless ``NO_COLOR`` is set, and elsewhere with ``FORCE_COLOR``.
 """
 
 import os
@@ -28,7 +27,7 @@ _STYLES: dict[Style, dict[str, str | bool]] = {
 
 
 def echo(text: str, err: bool = False, style: Style = "") -> None:
-    """Print lines, on stderr if asked, with every control character as its escape."""
+    """Print lines on stdout or stderr, with control characters escaped."""
     safe = escape_text(text)
     if style and has_colour(err):
         click.echo(click.style(safe, **_STYLES[style]), err=err, color=True)  # type: ignore[arg-type]
@@ -37,7 +36,7 @@ def echo(text: str, err: bool = False, style: Style = "") -> None:
 
 
 def has_colour(err: bool = False) -> bool:
-    """Whether stdout, or stderr, gets colour. An empty variable is none (no-color.org)."""
+    """Whether stdout or stderr gets colour; empty variables do not count (no-color.org)."""
     if os.environ.get("NO_COLOR"):
         return False
     if os.environ.get("FORCE_COLOR"):
@@ -46,39 +45,49 @@ def has_colour(err: bool = False) -> bool:
 
 
 def terminal_width() -> int | None:
-    """Return the columns of the terminal that stdout is; None where it is none."""
+    """Return the columns of the terminal; None if stdout is not a terminal."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
-def print_labels(leaderboard: Leaderboard, registry: Registry, name: str | None) -> None:
-    """Print the scores of each label and candidate; raises as `print_leaderboard`."""
-    tables = [label_table(leaderboard)] if name else label_tables(leaderboard)
-    print_tables(tables, registry, name)
+def print_labels(leaderboard: Leaderboard, registry: Registry, format_name: str | None) -> None:
+    """Print the scores of each label and candidate; raises as `print_tables`."""
+    tables = [label_table(leaderboard)] if format_name else label_tables(leaderboard)
+    print_tables(tables, registry, format_name)
 
 
-def print_leaderboard(leaderboard: Leaderboard, registry: Registry, name: str | None) -> None:
-    """Print a leaderboard for people, or in the format of that name.
+def print_leaderboard(
+    leaderboard: Leaderboard, registry: Registry, format_name: str | None, full: bool = False
+) -> None:
+    """Print a leaderboard.
+
+    Args:
+        leaderboard: to print.
+        registry: finds the format.
+        format_name: None prints for reading.
+        full: print all tables for reading, not only the first.
 
     Raises:
         SettingsError: there is no such format.
     """
-    tables = [leaderboard_table(leaderboard)] if name else terminal_tables(leaderboard)
-    print_tables(tables, registry, name)
+    if format_name:
+        tables = [leaderboard_table(leaderboard)]
+    else:
+        tables = terminal_tables(leaderboard)
+        tables = tables if full else tables[:1]
+    print_tables(tables, registry, format_name)
 
 
-def print_tables(tables: list[Table], registry: Registry, name: str | None) -> None:
-    """Print tables in the format of that name.
-
-    None is the format for people: fitted to a terminal, as wide as they are everywhere else.
+def print_tables(tables: list[Table], registry: Registry, format_name: str | None) -> None:
+    """Print tables in a format; None prints for reading, fitted to the width of a terminal.
 
     Raises:
         SettingsError: there is no such format.
     """
     width = terminal_width()
-    if name is None and width is not None:
+    if format_name is None and width is not None:
         _print_fitted(tables, width)
         return
-    render = registry.report_format(name or "plain").item.render
+    render = registry.report_format(format_name or "plain").item.render
     echo("\n\n".join(render(table).strip() for table in tables))
 
 

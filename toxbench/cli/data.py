@@ -3,17 +3,21 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
+import cloup
 
 from toxbench.cli.console import echo
 from toxbench.cli.options import (
+    SPLIT,
     FilePath,
+    backbones_option,
     column_options,
-    comma_list,
+    data_option,
+    debug_option,
     plugins_option,
     settings_from,
     settings_options,
     used,
+    weights_option,
 )
 from toxbench.errors import SettingsError
 from toxbench.settings import RunSettings, SplitSettings
@@ -27,54 +31,50 @@ if TYPE_CHECKING:
     from toxbench.data.table import TextDataset
 
 
-@click.group()
+_TABLE = "The same as FILE: CSV, TSV, Parquet or JSON lines."
+
+
+@cloup.group()
 def data() -> None:
-    """Look at tables, and get some."""
+    """Describe, check, write or download tables."""
 
 
 @data.command()
-@click.argument("file", type=FilePath())
+@data_option(_TABLE)
 @column_options
-@click.option("--debug", is_flag=True, help="Show a traceback with every error.")
-def show(file: Path, debug: bool, **values: Any) -> None:
-    """Print what the harness sees in FILE: no comment, only numbers."""
+@debug_option
+def show(data: Path | None, debug: bool, **values: Any) -> None:
+    """Describe the table in FILE in numbers, without printing comments."""
     from toxbench.config import layered
     from toxbench.data.audit import describe
     from toxbench.data.table import read_comments
     from toxbench.settings import ColumnSettings
 
-    comments = read_comments(file, layered(ColumnSettings, used(ColumnSettings, values)))
+    columns = layered(ColumnSettings, used(ColumnSettings, values))
+    comments = read_comments(_required(data), columns)
     echo(_text(comments, describe(comments)))
 
 
 @data.command()
-@click.argument("file", type=FilePath())
+@data_option(_TABLE)
 @column_options
-@click.option(
-    "--backbones",
-    metavar="A,B,C",
-    callback=comma_list,
-    help="Count the comments that these cut; see: toxbench backbones.",
-)
-@click.option(
-    "--weights",
-    multiple=True,
-    metavar="SOURCE",
-    help="Of --backbones: auto, hub, stand-in, or NAME=PATH; may be repeated. [auto]",
-)
+@backbones_option
+@weights_option
 @plugins_option
-@settings_options(SplitSettings)
-@click.option("--debug", is_flag=True, help="Show a traceback with every error.")
-def check(file: Path, debug: bool, **values: Any) -> None:
-    """Look for what makes scores on FILE look better than they are; print no comment.
+@settings_options(SplitSettings, SPLIT)
+@debug_option
+def check(data: Path | None, debug: bool, **values: Any) -> None:
+    """Check FILE for reasons why scores on it would be too high, without printing comments.
 
     Texts and groups on both sides of the split, equal texts with different labels, labels that
-    imply others or never change, comments that are cut. Finding some is no error.
+    imply others or never change, and, with --backbones, comments that are cut. Problems that are
+    found do not change the exit code.
     """
     for name in ("weights", "plugins"):
         if values[name] not in {None, ()} and not values["backbones"]:
             raise SettingsError(f"--{name} is for --backbones; name some")
-    settings = settings_from({**values, "data": file, "config": None})
+    file = _required(data)
+    settings = settings_from({**values, "data": file})
     from toxbench.benchmark.validate import resolve_split
     from toxbench.data.audit import audit
     from toxbench.data.splits import draw_folds
@@ -93,8 +93,8 @@ def check(file: Path, debug: bool, **values: Any) -> None:
 
 
 @data.command()
-@click.argument("file", metavar="OUT.csv", type=FilePath(dir_okay=False))
-@click.option("--debug", is_flag=True, help="Show a traceback with every error.")
+@cloup.argument("file", metavar="OUT.csv", type=FilePath(dir_okay=False))
+@debug_option
 def sample(file: Path, debug: bool) -> None:
     """Write the built-in synthetic sample to OUT.csv."""
     from toxbench.data.synthetic import sample_frame
@@ -106,7 +106,7 @@ def sample(file: Path, debug: bool) -> None:
 
 
 @data.command()
-@click.option("--debug", is_flag=True, help="Show a traceback with every error.")
+@debug_option
 def fetch(debug: bool) -> None:
     """Download the YouTube toxicity table through kagglehub and check it."""
     from toxbench.data.fetch import fetch as fetch_table
@@ -117,6 +117,12 @@ def fetch(debug: bool) -> None:
     )  # fmt: skip
     echo(f"{fetched.path}")
     echo(f"{fetched.rows} comments, {fetched.labels} labels; {same}")
+
+
+def _required(table: Path | None) -> Path:
+    if table is None:
+        raise SettingsError("no table is given; add FILE")
+    return table
 
 
 _TRUNCATION_HINT = ("Cut comments: not counted; --backbones bert,distilbert counts them",)

@@ -4,50 +4,50 @@ from pathlib import Path
 from typing import Any
 
 import click
+import cloup
 
 from toxbench.cli.options import (
-    FilePath,
+    OUTPUT,
+    debug_option,
     format_option,
     plugins_option,
+    results_argument,
     show_text_options,
-    texts_to_show,
 )
+from toxbench.cli.stored_table import texts_to_show
 from toxbench.errors import SettingsError
 
 _ONE_TABLE = ("csv", "json")  # formats that hold one table a file
 
 
-@click.command(short_help="List rows to read, and labels that look wrong, by id.")
-@click.argument("folder", type=FilePath(), required=False)
-@click.option(
+@cloup.command(short_help="List rows to read, and labels that look wrong, by id.")
+@results_argument
+@cloup.option(
     "--table",
     "which",
     type=click.Choice(["missed", "disagree", "labels"]),
-    help="Print this one alone; csv and json need it.",
+    group=OUTPUT,
+    help="Print only this table; csv and json need it.",
 )
-@click.option(
-    "--limit",
-    type=click.IntRange(min=1),
-    default=20,
-    show_default=True,
-    metavar="N",
-    help="Rows of each table, in every format.",
-)
+@cloup.option(
+    "--limit", type=click.IntRange(min=1), default=20, show_default=True, metavar="N",
+    group=OUTPUT, help="Rows of each table, in every format.",
+)  # fmt: skip
 @format_option
 @plugins_option
 @show_text_options
-@click.option("--debug", is_flag=True, help="Show a traceback with every error.")
+@debug_option
 def errors(
-    folder: Path | None,
+    results: Path | None,
     which: str | None,
     limit: int,
-    name: str | None,
+    format_name: str | None,
     plugins: tuple[str, ...] | None,
     **values: Any,
 ) -> None:
-    """Print rows to look at, by id, from the results in FOLDER; without one, the newest.
+    """List test rows that are worth reading, by id, from the results in FOLDER.
 
-    Test rows that every candidate misses, those that they disagree about, and labels that look
+    Rows that every candidate gets wrong, rows on which candidates disagree, and labels that look
     wrong. Nothing is trained, and no comment is printed without --show-text.
     """
     from toxbench.cli.console import print_tables
@@ -56,11 +56,13 @@ def errors(
     from toxbench.report.label_errors import TABLES, Shown
     from toxbench.store.cells import find_store
 
-    if name in _ONE_TABLE and which is None:
-        raise SettingsError(f"{name} holds one table; choose with --table missed|disagree|labels")
+    if format_name in _ONE_TABLE and which is None:
+        raise SettingsError(
+            f"{format_name} holds one table; choose with --table missed|disagree|labels"
+        )
     registry = Registry.discover(plugins)
-    registry.report_format(name or "plain")  # refused now, not after seconds
-    predicted = load_predictions(find_store(folder or Path("results")))
+    registry.report_format(format_name or "plain")  # raises before seconds of work
+    predicted = load_predictions(find_store(results or Path("results")))
     shown = Shown(limit, texts_to_show(predicted.protocol, values))
     tables = [make(predicted, shown) for key, make in TABLES.items() if which in {None, key}]
-    print_tables(tables, registry, name)
+    print_tables(tables, registry, format_name)

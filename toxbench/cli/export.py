@@ -2,19 +2,22 @@
 
 from pathlib import Path
 
-import click
+import cloup
 
 from toxbench.cli.console import echo
-from toxbench.cli.options import FilePath, plugins_option, results_option
+from toxbench.cli.options import MODELS, FilePath, debug_option, plugins_option, results_option
 from toxbench.util.text import escape_line
 
 
-@click.command(short_help="Write the best stored model for transformers alone.")
-@click.argument("folder", type=FilePath())
-@click.option("--backbone", metavar="NAME", help="Whose model. [the best on validation rows]")
+@cloup.command(short_help="Write the best stored model for use without toxbench.")
+@cloup.argument("folder", type=FilePath())
+@cloup.option(
+    "--backbone", metavar="NAME", group=MODELS,
+    help="Backbone of the model. [the best on validation rows]",
+)  # fmt: skip
 @results_option
 @plugins_option
-@click.option("--debug", is_flag=True, help="Show a traceback with every error.")
+@debug_option
 def export(
     folder: Path,
     backbone: str | None,
@@ -22,10 +25,10 @@ def export(
     plugins: tuple[str, ...] | None,
     debug: bool,
 ) -> None:
-    """Write the best stored model to FOLDER, for transformers alone.
+    """Write the best stored model to FOLDER, for use with transformers alone.
 
-    transformers.pipeline("text-classification", FOLDER, top_k=None) reads it, without toxbench and
-    without any code that comes with it. The folder is checked against the stored model first.
+    transformers.pipeline("text-classification", FOLDER, top_k=None) loads it, without toxbench and
+    without remote code. The exported model is compared with the stored one first.
     """
     from toxbench.inference.select import choose_model
     from toxbench.plugin.registry import Registry
@@ -40,6 +43,6 @@ def export(
 
     check_target(folder)
     write(load_model(source, record, registry), source, folder)
-    echo(f"{escape_line(record.title)}, cell {record.key.stem}, is in {folder}")
+    echo(f"Exported {escape_line(record.title)}, cell {record.key.stem}, to {folder}")
     echo(f'transformers.pipeline("text-classification", {str(folder)!r}, top_k=None)')
     echo(f"Comments of more than {record.max_length} tokens: call it with truncation=True.")

@@ -1,30 +1,44 @@
-"""``toxbench leaderboard``: print a stored leaderboard again."""
+"""``toxbench leaderboard``: print a stored leaderboard."""
 
 from pathlib import Path
 
-import click
+import cloup
 
 from toxbench.cli.metrics import WithMetrics
-from toxbench.cli.options import FilePath, format_option, plugins_option
+from toxbench.cli.options import (
+    OUTPUT,
+    FilePath,
+    debug_option,
+    format_option,
+    full_option,
+    plugins_option,
+    results_option,
+)
 
 
-@click.command(cls=WithMetrics, short_help="Print a stored leaderboard.")
-@click.argument("folders", metavar="[FOLDER]...", type=FilePath(), nargs=-1)
+@cloup.command(cls=WithMetrics, short_help="Print a stored leaderboard.")
+@cloup.argument("folders", metavar="[FOLDER]...", type=FilePath(), nargs=-1)
+@results_option
+@cloup.option(
+    "--per-label", is_flag=True, help="Print the scores of each label instead.", group=OUTPUT
+)
+@full_option
 @format_option
 @plugins_option
-@click.option("--per-label", is_flag=True, help="Print the scores of each label instead.")
-@click.option("--debug", is_flag=True, help="Show a traceback with every error.")
+@debug_option
 def leaderboard(
     folders: tuple[Path, ...],
-    name: str | None,
-    plugins: tuple[str, ...] | None,
+    results: Path | None,
     per_label: bool,
+    full: bool,
+    format_name: str | None,
+    plugins: tuple[str, ...] | None,
     debug: bool,
 ) -> None:
-    """Print the stored leaderboard of FOLDER; without one, the newest in results/.
+    """Print the leaderboard of the results in FOLDER, by default the newest.
 
-    Several folders, from several machines say, make one leaderboard if they hold results of the
-    same protocol; otherwise what differs is named.
+    Several folders, for example of several machines, make one leaderboard if they hold results of
+    the same protocol; otherwise the differences are reported.
     """
     from toxbench.cli.console import print_labels, print_leaderboard
     from toxbench.plugin.registry import Registry
@@ -32,6 +46,8 @@ def leaderboard(
     from toxbench.store.cells import find_store
 
     registry = Registry.discover(plugins)
-    show = print_labels if per_label else print_leaderboard
-    stores = map(find_store, folders or (Path("results"),))
-    show(load_leaderboard(*stores), registry, name)
+    board = load_leaderboard(*map(find_store, folders or (results or Path("results"),)))
+    if per_label:
+        print_labels(board, registry, format_name)
+    else:
+        print_leaderboard(board, registry, format_name, full)

@@ -1,4 +1,4 @@
-"""The command line: one file a command, and one place where errors become exit codes."""
+"""The command line: one module for each command, and the exit codes of all of them."""
 
 import os
 import shlex
@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import click
+import cloup
 
 from toxbench.cli.backbones import backbones
 from toxbench.cli.compare import compare
@@ -41,24 +42,26 @@ EXIT_CODES = (
 _ECHO_SECONDS = 1.0
 
 
-@click.group(
+SECTIONS = (
+    cloup.Section("Train", [run, tune, speed]),
+    cloup.Section("Read results", [leaderboard, show, compare, report, rescore, errors]),
+    cloup.Section("Use models", [predict, export]),
+    cloup.Section("Data and plugins", [data, metrics, backbones, new_backbone]),
+)
+
+
+@cloup.group(
     epilog=EXIT_CODES,
+    sections=SECTIONS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.version_option(package_name="toxbench")
-@click.option("--debug", is_flag=True, help="Show a traceback with every error.")
+@cloup.version_option(package_name="toxbench")
+@cloup.option("--debug", is_flag=True, help="Show a traceback with every error.")
 def cli(debug: bool) -> None:
     """Compare fine-tuned backbones on a table of comments with yes/no labels.
 
     Start with: toxbench run
     """
-
-
-for command in (
-    run, tune, leaderboard, show, report, compare, rescore, errors, predict, export, metrics,
-    backbones, data, speed, new_backbone,
-):  # fmt: skip
-    cli.add_command(command)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -7,11 +7,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from string import Template
 
-import click
+import cloup
 
 from toxbench import __version__
 from toxbench.cli.console import echo
-from toxbench.cli.options import FilePath, plugins_option
+from toxbench.cli.options import OUTPUT, FilePath, debug_option, plugins_option
 from toxbench.errors import SettingsError
 from toxbench.plugin.registry import Registry, is_name
 from toxbench.settings import possible_path
@@ -28,16 +28,14 @@ _FILES = {
 }
 
 
-@click.command("new-backbone", short_help="Write an installable, tested plugin to start from.")
-@click.argument("name")
-@click.option(
-    "--into",
-    type=FilePath(file_okay=False),
-    default=Path(),
-    help="Folder to put the new distribution's folder into. [here]",
-)
+@cloup.command("new-backbone", short_help="Write a plugin package with a new backbone.")
+@cloup.argument("name")
+@cloup.option(
+    "--into", type=FilePath(file_okay=False), default=Path(), group=OUTPUT,
+    help="Parent of the new folder. [the current folder]",
+)  # fmt: skip
 @plugins_option
-@click.option("--debug", is_flag=True, help="Show a traceback with every error.")
+@debug_option
 def new_backbone(name: str, into: Path, plugins: tuple[str, ...] | None, debug: bool) -> None:
     """Write an installable plugin with a backbone NAME, and tests of its contract.
 

@@ -1,41 +1,46 @@
-"""Options that several commands share; those of settings are made from the settings themselves."""
+"""The options of the commands, in the groups that ``--help`` shows."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
+from functools import wraps
 from pathlib import Path
 from types import UnionType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import click
+import cloup
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from toxbench.config import PRESETS, layered, read_config, run_settings
+from toxbench.config import PRESETS, read_config, run_settings
 from toxbench.errors import SettingsError
 from toxbench.settings import (
     ColumnSettings,
-    Frozen,
     RunSettings,
     SplitSettings,
     TrainSettings,
     possible_path,
 )
 
-if TYPE_CHECKING:
-    from toxbench.data.table import TextDataset
-    from toxbench.store.cells import ProtocolRecord
-
-
 Command = TypeVar("Command", bound=Callable[..., Any])
+Decorator = Callable[[Command], Command]
+
+DATA = cloup.OptionGroup("Data")
+MODELS = cloup.OptionGroup("Models")
+SEARCH = cloup.OptionGroup("Search")
+TRAINING = cloup.OptionGroup("Training")
+SPLIT = cloup.OptionGroup("Split")
+OUTPUT = cloup.OptionGroup("Output")
+SCALE = cloup.OptionGroup("Scale")
 
 
 class FilePath(click.Path):
-    """A path as `pathlib.Path`, refused at once where no file could have it."""
+    """A path as `pathlib.Path`; raises at once for a path that no file can have."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(path_type=Path, **options)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Check the words before the file system sees them."""
+        """Check the path before the file system does."""
         try:
             possible_path(Path(value))
         except ValueError as error:
@@ -51,244 +56,284 @@ def comma_list(context: click.Context, option: click.Parameter, value: str | Non
     return tuple(word for word in words if word and word != "none")
 
 
-def _add(command: Command, *options: Callable[[Command], Command]) -> Command:
-    """Add options; help shows them in this order."""
-    for option in reversed(options):
-        command = option(command)
-    return command
+def _names_option(name: str, help_text: str, group: cloup.OptionGroup) -> Decorator[Any]:
+    return cloup.option(name, metavar="A,B,C", callback=comma_list, help=help_text, group=group)
 
 
-_TEXT = click.option("--text-column", metavar="NAME", help="Column of the comments.")
-_ID = click.option("--id-column", metavar="NAME", help="Column of unique ids.")
-_DROP = click.option(
-    "--drop-empty", is_flag=True, default=None, help="Leave out rows without a text."
-)
-_ENCODING = click.option("--encoding", metavar="NAME", help="Of text files. [utf-8]")
+def combined(*decorators: Decorator[Any]) -> Decorator[Any]:
+    """Return a decorator that adds options in this order."""
+
+    def decorate(command: Command) -> Command:
+        for decorator in reversed(decorators):
+            command = decorator(command)
+        return command
+
+    return decorate
 
 
-def input_options(command: Command) -> Command:
-    """Add the options that say where the comments of a table without labels are."""
-    return _add(command, _TEXT, _ID, _DROP, _ENCODING)
+# Data
 
 
-def column_options(command: Command) -> Command:
-    """Add the options that say which columns mean what."""
-    return _add(
-        command,
-        _TEXT,
-        _ID,
-        click.option("--group-column", metavar="NAME", help="Column of groups, e.g. videos."),
-        click.option("--labels", metavar="A,B,C", callback=comma_list, help="Label columns (0/1)."),
-        click.option("--true-values", metavar="A,B,C", help="Words for yes, beside 1 and true."),
-        click.option("--false-values", metavar="A,B,C", help="Words for no, beside 0 and false."),
-        _DROP,
-        _ENCODING,
+def _merge(first: str, second: str, target: str, names: tuple[str, str]) -> Decorator[Any]:
+    """Return a decorator that passes two parameters, of which one may be given, as one."""
+
+    def decorate(function: Command) -> Command:
+        @wraps(function)
+        def merged(*arguments: Any, **values: Any) -> Any:
+            given = [value for name in (first, second) if (value := values.pop(name)) is not None]
+            if len(set(given)) > 1:
+                raise SettingsError(f"{names[0]} and {names[1]} are the same; give one of them")
+            return function(*arguments, **values, **{target: given[0] if given else None})
+
+        return merged  # type: ignore[return-value]
+
+    return decorate
+
+
+def data_option(help_text: str) -> Decorator[Any]:
+    """Add FILE and ``--data FILE``, which mean the same; passed as ``data``."""
+    return combined(
+        cloup.argument("file", metavar="[FILE]", type=FilePath(), required=False),
+        cloup.option(
+            "--data", "data_file", type=FilePath(), metavar="FILE", help=help_text, group=DATA
+        ),
+        _merge("file", "data_file", "data", ("FILE", "--data FILE")),
     )
 
 
-def plugins_option(command: Command) -> Command:
-    """Add ``--plugins``, which every command has that discovers some."""
-    return click.option(
-        "--plugins",
-        metavar="A,B,C",
-        callback=comma_list,
-        help="Plugins of others that may load, by the names of their entry points, or none; "
-        "toxbench's own always do. [all that are installed]",
-    )(command)
+RUN_TABLE = "The same as FILE: CSV, TSV, Parquet or JSON lines. [a synthetic sample]"
+STORED_TABLE = "The table that was run, to check or show it."
 
-
-def format_option(command: Command) -> Command:
-    """Add ``--format``."""
-    return click.option(
-        "--format", "name", metavar="NAME", help="github, markdown, latex, csv, json, html."
-    )(command)
-
-
-_BACKBONES = click.option(
-    "--backbones",
-    metavar="A,B,C",
-    callback=comma_list,
-    help="What to compare; see: toxbench backbones. [bert,distilbert]",
+_TEXT_COLUMN = cloup.option(
+    "--text-column", metavar="NAME", help="Column of the comments. [auto]", group=DATA
 )
-_DATA = click.option(
-    "--data",
-    type=FilePath(),
-    metavar="FILE",
-    help="CSV, TSV, Parquet or JSON lines. [a synthetic sample]",
+_ID_COLUMN = cloup.option(
+    "--id-column", metavar="NAME", help="Column of unique ids. [auto]", group=DATA
 )
-_WEIGHTS = click.option(
-    "--weights",
-    multiple=True,
-    metavar="SOURCE",
+_DROP_EMPTY = cloup.option(
+    "--drop-empty", is_flag=True, default=None, help="Leave out rows without a text.", group=DATA
+)
+_ENCODING = cloup.option(
+    "--encoding", metavar="NAME", help="Encoding of text files. [utf-8]", group=DATA
+)
+text_options = combined(_TEXT_COLUMN, _ID_COLUMN, _DROP_EMPTY, _ENCODING)
+column_options = combined(
+    _TEXT_COLUMN,
+    _ID_COLUMN,
+    cloup.option(
+        "--group-column", metavar="NAME", help="Column of groups, such as videos.", group=DATA
+    ),
+    _names_option("--labels", "Label columns, which hold 0 and 1. [auto]", DATA),
+    cloup.option(
+        "--true-values", metavar="A,B,C", help="Words for 1, in addition to true.", group=DATA
+    ),
+    cloup.option(
+        "--false-values", metavar="A,B,C", help="Words for 0, in addition to false.", group=DATA
+    ),
+    _DROP_EMPTY,
+    _ENCODING,
+)
+stored_table_options = combined(
+    *(
+        cloup.option(name, type=FilePath(), metavar="FILE", help=help_text, group=DATA)
+        for name, help_text in (
+            ("--data", STORED_TABLE),
+            ("--valid", "Its validation rows, if the run had --valid."),
+            ("--test", "Its test rows, if the run had --test."),
+        )
+    ),
+    column_options,
+)
+show_text_options = combined(
+    cloup.option(
+        "--show-text", is_flag=True, group=DATA,
+        help="Show comments, shortened and escaped; needs --data, except for the sample.",
+    ),
+    stored_table_options,
+)  # fmt: skip
+
+# Models
+
+backbones_option = _names_option(
+    "--backbones", "Backbones to compare; see toxbench backbones. [bert,distilbert]", MODELS
+)
+weights_option = cloup.option(
+    "--weights", multiple=True, metavar="SOURCE", group=MODELS,
     help="auto, hub, stand-in, or NAME=PATH for one backbone; may be repeated. [auto]",
+)  # fmt: skip
+plugins_option = _names_option(
+    "--plugins",
+    "Plugins of other distributions to load, by entry point, or none. [all installed]",
+    MODELS,
 )
-_DEVICE = click.option(
-    "--device",
-    type=click.Choice(["auto", "cuda", "mps", "cpu"]),
-    help="Where to train. [auto]",
+device_option = cloup.option(
+    "--device", type=click.Choice(["auto", "cuda", "mps", "cpu"]), group=SCALE,
+    help="Device to compute on. [auto]",
+)  # fmt: skip
+config_option = cloup.option(
+    "--config", type=FilePath(), metavar="FILE", group=MODELS,
+    help="TOML file with the same settings; options override it.",
+)  # fmt: skip
+
+# Output
+
+results_option = cloup.option(
+    "--results", type=FilePath(file_okay=False), metavar="FOLDER", group=OUTPUT,
+    help="Folder of all results. [results]",
+)  # fmt: skip
+results_argument = combined(
+    cloup.argument("folder", metavar="[FOLDER]", type=FilePath(), required=False),
+    cloup.option(
+        "--results", "results_folder", type=FilePath(), metavar="FOLDER", group=OUTPUT,
+        help="The same as FOLDER. [the newest results in results]",
+    ),
+    _merge("folder", "results_folder", "results", ("FOLDER", "--results FOLDER")),
+)  # fmt: skip
+format_option = combined(
+    cloup.option(
+        "--format", "format_value", metavar="NAME", group=OUTPUT,
+        help="github, markdown, latex, csv, json or html. [for a terminal]",
+    ),
+    cloup.option(
+        "--json", "json_value", flag_value="json", default=None, group=OUTPUT,
+        help="The same as --format json.",
+    ),
+    _merge("format_value", "json_value", "format_name", ("--format", "--json")),
+)  # fmt: skip
+debug_option = cloup.option(
+    "--debug", is_flag=True, help="Show a traceback with every error.", group=OUTPUT
 )
-
-
-def training_options(command: Command) -> Command:
-    """Add what is trained, on which table, from which weights, where."""
-    return _add(command, _BACKBONES, _DATA, _WEIGHTS, _DEVICE, plugins_option)
-
-
-def experiment_options(command: Command) -> Command:
-    """Add what every command has that makes cells: the same, and what is compared how often."""
-    return _add(
-        results_option(column_options(command)),
-        _BACKBONES,
-        click.option(
-            "--baselines",
-            metavar="A,B,C",
-            callback=comma_list,
-            help="Cheap references, or none. [all that are registered]",
-        ),
-        _DATA,
-        click.option(
-            "--seeds", type=int, metavar="N", help="Cells of each backbone: seeds 0 to N-1. [1]"
-        ),
-        _WEIGHTS,
-        click.option(
-            "--preset",
-            metavar="|".join(PRESETS),
-            help="A whole recipe; notebook is the original study's.",
-        ),
-        click.option(
-            "--config",
-            type=FilePath(),
-            metavar="FILE",
-            help="TOML file with the same settings; flags win over it.",
-        ),
-        _DEVICE,
-        click.option(
-            "--workers",
-            type=int,
-            metavar="N",
-            help="Cells computed at once, in processes that share the cores. [what pays]",
-        ),
-        click.option(
-            "--executor",
-            type=click.Choice(get_args(RunSettings.model_fields["executor"].annotation)),
-            help="What computes cells: this machine, or Ray; results are the same. [local]",
-        ),
-        click.option(
-            "--ray-address",
-            metavar="ADDRESS",
-            help="Of a Ray cluster that you trust: auto or HOST:PORT. [a Ray of "
-            "its own on this machine]",
-        ),
-        click.option(
-            "--cpus-per-cell",
-            type=int,
-            metavar="N",
-            help="Threads of a cell, and CPUs that Ray counts for it. [cores shared among workers]",
-        ),
-        click.option(
-            "--gpus-per-cell",
-            type=float,
-            metavar="SHARE",
-            help="What a cell gets of a GPU, such as 0.5 for small tables. [1]",
-        ),
-        click.option(
-            "--save-models",
-            type=click.Choice(get_args(RunSettings.model_fields["save_models"].annotation)),
-            help="Trained models to keep: of each backbone the one that is best on validation rows,"
-            " those of all cells, or none. [best]",
-        ),
-        click.option(
-            "--cell-timeout",
-            metavar="TIME",
-            help="What a cell may take, such as 90s, 30m or 2h; then it has failed. [any time]",
-        ),
-        click.option(
-            "--checkpoint-every",
-            metavar="TIME",
-            help="Training time after which a cell's state is kept, to go on from. [10m]",
-        ),
-        click.option(
-            "--trackers",
-            metavar="A,B,C",
-            callback=comma_list,
-            help="Tell these of epochs and cells: tensorboard, mlflow, or a plugin's. [none]",
-        ),
-        plugins_option,
-    )
-
-
-def output_options(command: Command) -> Command:
-    """Add what every command has that ends with a leaderboard."""
-    return _add(
-        command,
-        click.option("--dry-run", is_flag=True, help="Print the plan and stop."),
-        click.option("--quiet", is_flag=True, help="Print the leaderboard and nothing else."),
-        click.option("--json", "as_json", is_flag=True, help="Print the leaderboard as JSON only."),
-        click.option("--debug", is_flag=True, help="Show a traceback with every error."),
-    )
-
-
-def settings_from(
-    values: dict[str, Any], below: dict[str, Any] | None = None, **more: dict[str, Any]
-) -> RunSettings:
-    """Merge the options of a command with its config file.
-
-    Args:
-        values: of `experiment_options` and of settings' options.
-        below: what the config file wins over.
-        more: further tables of `RunSettings`.
-
-    Raises:
-        SettingsError: as `toxbench.config.run_settings`.
-    """
-    config = (below or {}) | (read_config(values["config"]) if values["config"] else {})
-    kinds: dict[str, type[Frozen]] = {
-        "columns": ColumnSettings,
-        "train": TrainSettings,
-        "split": SplitSettings,
-    }
-    tables = {name: used(kind, values) for name, kind in kinds.items()} | more
-    plain = used(RunSettings, values)
-    if not plain["weights"]:  # an option that may be repeated is empty, not None, when unused
-        del plain["weights"]
-    return run_settings(config, plain | {name: table for name, table in tables.items() if table})
-
-
-def used(kind: type[BaseModel], values: dict[str, Any]) -> dict[str, Any]:
-    """Take the options that were used and are fields of ``kind`` out of a command's values."""
-    return {k: v for k, v in values.items() if k in kind.model_fields and v is not None}
+full_option = cloup.option(
+    "--full", is_flag=True, group=OUTPUT,
+    help="Print all tables: tuned thresholds, further metrics, uncertainty and cost.",
+)  # fmt: skip
 
 
 def settings_options(
-    kind: type[BaseModel], without: tuple[str, ...] = ()
-) -> Callable[[Command], Command]:
+    kind: type[BaseModel], group: cloup.OptionGroup, without: tuple[str, ...] = ()
+) -> Decorator[Any]:
     """Make one option of every field: ``learning_rate`` becomes ``--learning-rate``.
 
     The options have no default, so that only what a user wrote overrides config and preset.
     """
-
-    def add(command: Command) -> Command:
-        fields = [item for item in kind.model_fields.items() if item[0] not in without]
-        for name, field in reversed(fields):
-            command = click.option(
+    return combined(
+        *(
+            cloup.option(
                 f"--{name.replace('_', '-')}",
                 name,
                 type=_click_type(field),
                 help=_sentence(field.description or ""),
-            )(command)
-        return command
+                group=group,
+            )
+            for name, field in kind.model_fields.items()
+            if name not in without
+        )
+    )
 
-    return add
+
+def experiment_options(*search: Decorator[Any]) -> Decorator[Any]:
+    """Return the options of every command that trains cells, with those of a search if given."""
+    return combined(
+        data_option(RUN_TABLE),
+        column_options,
+        backbones_option,
+        _names_option("--baselines", "Cheap baselines, or none. [all registered]", MODELS),
+        cloup.option(
+            "--seeds", type=int, metavar="N", group=MODELS,
+            help="Cells of each backbone: seeds 0 to N-1. [1]",
+        ),
+        weights_option,
+        cloup.option(
+            "--preset", metavar="|".join(PRESETS), group=MODELS,
+            help="A complete recipe; notebook is that of the original study.",
+        ),
+        config_option,
+        plugins_option,
+        *search,
+        settings_options(TrainSettings, TRAINING),
+        settings_options(SplitSettings, SPLIT),
+        results_option,
+        cloup.option(
+            "--save-models", type=_choice("save_models"), group=OUTPUT,
+            help="Trained models to keep: of each backbone the best on validation rows, all, or "
+            "none. [best]",
+        ),
+        _names_option("--trackers", "Log epochs and cells to tensorboard or mlflow. [none]", OUTPUT),
+        cloup.option("--dry-run", is_flag=True, help="Print the plan and stop.", group=OUTPUT),
+        cloup.option(
+            "--verbose", is_flag=True, group=OUTPUT,
+            help="Print a line for every epoch, and every warning.",
+        ),
+        cloup.option(
+            "--quiet", is_flag=True, help="Print only the leaderboard and errors.", group=OUTPUT
+        ),
+        full_option,
+        format_option,
+        debug_option,
+        device_option,
+        cloup.option(
+            "--workers", type=int, metavar="N", group=SCALE,
+            help="Cells computed at once, in processes that share the cores. [auto]",
+        ),
+        cloup.option(
+            "--executor", type=_choice("executor"), group=SCALE,
+            help="Where cells are computed: on this machine or on Ray. [local]",
+        ),
+        cloup.option(
+            "--ray-address", metavar="ADDRESS", group=SCALE,
+            help="Address of a Ray cluster that you trust: auto or HOST:PORT. [start Ray here]",
+        ),
+        cloup.option(
+            "--cpus-per-cell", type=int, metavar="N", group=SCALE,
+            help="Threads of a cell, and CPUs that Ray reserves for it. [auto]",
+        ),
+        cloup.option(
+            "--gpus-per-cell", type=float, metavar="SHARE", group=SCALE,
+            help="Share of a GPU for a cell, such as 0.5 for small tables. [1]",
+        ),
+        cloup.option(
+            "--cell-timeout", metavar="TIME", group=SCALE,
+            help="Time limit of a cell, such as 90s, 30m or 2h. [no limit]",
+        ),
+        cloup.option(
+            "--checkpoint-every", metavar="TIME", group=SCALE,
+            help="Training time between two checkpoints of a cell. [10m]",
+        ),
+    )  # fmt: skip
 
 
-def results_option(command: Command) -> Command:
-    """Add ``--results``."""
-    return click.option(
-        "--results",
-        type=FilePath(file_okay=False),
-        metavar="FOLDER",
-        help="Where results are kept. [results]",
-    )(command)
+# Settings
+
+
+def settings_from(
+    values: Mapping[str, Any], below: Mapping[str, Any] | None = None, **tables: dict[str, Any]
+) -> RunSettings:
+    """Merge the options of a command with its config file.
+
+    Args:
+        values: of `experiment_options`.
+        below: defaults that the config file overrides.
+        tables: additional tables of `RunSettings`.
+
+    Raises:
+        SettingsError: as `toxbench.config.run_settings`.
+    """
+    config = {**(below or {}), **(read_config(values["config"]) if values.get("config") else {})}
+    kinds = {"columns": ColumnSettings, "train": TrainSettings, "split": SplitSettings}
+    given = {name: used(kind, values) for name, kind in kinds.items()} | tables
+    options = used(RunSettings, values)
+    if not options["weights"]:  # an option that may be repeated is empty, not None, when unused
+        del options["weights"]
+    return run_settings(config, options | {name: table for name, table in given.items() if table})
+
+
+def used(kind: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the given options that are fields of ``kind``."""
+    return {k: v for k, v in values.items() if k in kind.model_fields and v is not None}
+
+
+def _choice(field: str) -> click.Choice[str]:
+    return click.Choice(get_args(RunSettings.model_fields[field].annotation))
 
 
 def _sentence(text: str) -> str:
@@ -302,54 +347,3 @@ def _click_type(field: FieldInfo) -> Any:
         plain = get_args(field.annotation)[0]
         return FilePath() if plain is Path else plain
     return field.annotation
-
-
-def table_options(command: Command) -> Command:
-    """Add ``--data``, ``--valid``, ``--test`` and what columns mean."""
-    for name, text in (
-        ("--test", "Its test rows, if run with them."),
-        ("--valid", "Its validation rows, if run with them."),
-        ("--data", "The table that was run."),
-    ):
-        command = click.option(name, type=FilePath(), metavar="FILE", help=text)(command)
-    return column_options(command)
-
-
-def show_text_options(command: Command) -> Command:
-    """Add ``--show-text``, and what names the table whose comments it shows."""
-    return click.option(
-        "--show-text",
-        is_flag=True,
-        help="Show comments, shortened and escaped; they need --data, but for the sample.",
-    )(table_options(command))
-
-
-def texts_to_show(protocol: "ProtocolRecord", values: dict[str, Any]) -> Sequence[str] | None:
-    """Read the comments if they are to be shown, and refuse those of another table.
-
-    Raises:
-        SettingsError: options that only matter with ``--show-text``, without it.
-    """
-    refuse_without_data(values)
-    if values["show_text"]:
-        return read_table(protocol, values).texts
-    if values["data"] is not None:
-        raise SettingsError("--data is read only to show comments; add --show-text")
-    return None
-
-
-def read_table(protocol: "ProtocolRecord", values: dict[str, Any]) -> "TextDataset":
-    """Read the table that `table_options` name; raises as `read_table_of`."""
-    from toxbench.benchmark.resume import read_table_of
-
-    columns = layered(ColumnSettings, used(ColumnSettings, values))
-    split = layered(SplitSettings, used(SplitSettings, values))
-    return read_table_of(protocol, values["data"], columns, split)
-
-
-def refuse_without_data(values: dict[str, Any]) -> None:
-    """Refuse options that say how a table is read where none is; raises `SettingsError`."""
-    names = [*used(SplitSettings, values), *used(ColumnSettings, values)]
-    if names and values["data"] is None:
-        option = names[0].replace("_", "-")
-        raise SettingsError(f"--{option} says how a table is read; add --data FILE")

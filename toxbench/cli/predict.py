@@ -7,14 +7,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import cloup
 
 from toxbench.cli.console import echo
 from toxbench.cli.options import (
+    DATA,
+    MODELS,
+    OUTPUT,
+    SCALE,
     FilePath,
+    debug_option,
     format_option,
-    input_options,
     plugins_option,
     results_option,
+    text_options,
     used,
 )
 from toxbench.config import layered
@@ -33,41 +39,62 @@ if TYPE_CHECKING:
 _STDIN = Path("-")
 
 
-@click.command(short_help="Label comments with the best stored model.")
-@click.argument("comments", metavar="[COMMENT]...", nargs=-1)
-@click.option("--backbone", metavar="NAME", help="Whose model. [the best on validation rows]")
-@results_option
-@click.option(
-    "--input", "source", type=FilePath(), metavar="FILE",
+@cloup.command(short_help="Label comments with the best stored model.")
+@cloup.argument("comments", metavar="[COMMENT]...", nargs=-1)
+@cloup.option(
+    "--input",
+    "source",
+    type=FilePath(),
+    metavar="FILE",
+    group=DATA,
     help="CSV, TSV, Parquet or JSON lines of any size; - for lines of standard input.",
-)  # fmt: skip
-@click.option(
-    "--output", "target", type=FilePath(), metavar="FILE",
-    help="Where what is said of --input goes, by its ending a file of the same kinds. "
-    "[standard output, as CSV]",
-)  # fmt: skip
-@click.option("--with-text", is_flag=True, help="The comments are a column of the output.")
-@click.option(
-    "--thresholds", "rule", type=click.Choice(RULES), default=HALF, show_default=True,
-    help="Where a probability counts as yes; the model's own.",
-)  # fmt: skip
-@click.option(
-    "--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True,
-    help="fp32 gives the exported model's numbers; bf16 is faster where the device computes in it.",
-)  # fmt: skip
-@click.option(
-    "--device", type=click.Choice(["auto", "cuda", "mps", "cpu"]), default="auto",
-    help="Where to compute. [auto]",
-)  # fmt: skip
-@input_options
-@format_option
+)
+@text_options
+@cloup.option(
+    "--backbone",
+    metavar="NAME",
+    group=MODELS,
+    help="Backbone of the model. [the best on validation rows]",
+)
 @plugins_option
-@click.option("--debug", is_flag=True, help="Show a traceback with every error.")
+@cloup.option(
+    "--output",
+    "target",
+    type=FilePath(),
+    metavar="FILE",
+    group=OUTPUT,
+    help="CSV, TSV, Parquet or JSON lines for --input. [standard output, as CSV]",
+)
+@cloup.option("--with-text", is_flag=True, help="Write the comments as a column.", group=OUTPUT)
+@cloup.option(
+    "--thresholds",
+    "rule",
+    type=click.Choice(RULES),
+    default=HALF,
+    show_default=True,
+    group=OUTPUT,
+    help="Which of the model's thresholds to use.",
+)
+@results_option
+@format_option
+@debug_option
+@cloup.option(
+    "--precision",
+    type=click.Choice(["fp32", "bf16"]),
+    default="fp32",
+    show_default=True,
+    group=SCALE,
+    help="fp32 gives the exported model's numbers; bf16 can be faster.",
+)
+@cloup.option(
+    "--device", type=click.Choice(["auto", "cuda", "mps", "cpu"]), default="auto",
+    group=SCALE, help="Device to compute on. [auto]",
+)  # fmt: skip
 def predict(comments: tuple[str, ...], **values: Any) -> None:
-    """Say which labels COMMENTs, or those of a file, would have; nothing is trained.
+    """Predict the labels of COMMENTs, or of the comments in a file.
 
-    The model is the one of the newest results that is best on validation rows. Comments are not
-    written anywhere but with --with-text.
+    The model is the best one of the newest results, by validation rows. Comments are written only
+    with --with-text.
     """
     from toxbench.plugin.registry import Registry
 
@@ -92,7 +119,7 @@ def _check(comments: tuple[str, ...], values: dict[str, Any]) -> None:
             raise SettingsError(f"--{name.replace('_', '-')} is for --input; add --input FILE")
         if target is not None:
             raise SettingsError("--output is for --input; add --input FILE")
-    elif values["name"] is not None:
+    elif values["format_name"] is not None:
         raise SettingsError("--format is for comments; the ending of --output names a file's kind")
 
 
@@ -100,7 +127,7 @@ def _predict_words(comments: tuple[str, ...], registry: "Registry", values: dict
     from toxbench.inference.predict import check_comments
 
     check_comments(comments)
-    render = registry.report_format(values["name"] or "plain").item.render
+    render = registry.report_format(values["format_name"] or "plain").item.render
     record, thresholds, load = _chosen(registry, values)
     probabilities = load().probabilities(comments)
     found = [

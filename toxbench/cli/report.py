@@ -4,37 +4,38 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
+import cloup
 
 from toxbench.cli.console import echo
-from toxbench.cli.options import FilePath, show_text_options, texts_to_show
+from toxbench.cli.options import OUTPUT, debug_option, results_argument, show_text_options
+from toxbench.cli.stored_table import texts_to_show
 
 if TYPE_CHECKING:
     from toxbench.records import TrialRecord
 
 
-@click.command(short_help="Write one page with every picture and its numbers.")
-@click.argument("folder", type=FilePath(), required=False)
-@click.option("--open", "opens", is_flag=True, help="Open it in the browser.")
+@cloup.command(short_help="Write one page with all pictures and numbers.")
+@results_argument
+@cloup.option("--open", "should_open", is_flag=True, help="Open it in the browser.", group=OUTPUT)
 @show_text_options
-@click.option("--debug", is_flag=True, help="Show a traceback with every error.")
-def report(folder: Path | None, opens: bool, **values: Any) -> None:
-    """Write report.html beside the leaderboard of FOLDER; without one, of the newest results.
+@debug_option
+def report(results: Path | None, should_open: bool, **values: Any) -> None:
+    """Write report.html into the results in FOLDER.
 
-    One file that needs nothing else: pictures with their numbers, what leaks, and how to get the
-    same numbers again. It holds no comment without --show-text.
+    A single file without scripts: pictures with their numbers, leaks between the parts of the
+    split, and the command that repeats the run. It has no comments without --show-text.
     """
     from toxbench.report.html.load import load_findings
     from toxbench.report.html.page import FILE, render_report
     from toxbench.store.cells import find_store
     from toxbench.util.atomic import write_atomically
 
-    store = find_store(folder or Path("results"))
+    store = find_store(results or Path("results"))
     findings = load_findings(store, texts_to_show(store.protocol(), values))
     path = store.folder / FILE
     write_atomically(path, render_report(findings, _importances).encode("utf-8"))
     echo(f"Report in {path}")
-    if opens:
+    if should_open:
         _open(path)
 
 
@@ -49,4 +50,4 @@ def _open(path: Path) -> None:
     import webbrowser
 
     if not webbrowser.open(path.resolve().as_uri()):
-        echo("No browser was found here; copy the file to where there is one.", err=True)
+        echo("No browser was found on this machine; open the file elsewhere.", err=True)

@@ -4,50 +4,62 @@ from pathlib import Path
 from typing import Any
 
 import click
+import cloup
 
 from toxbench.cli.console import echo
 from toxbench.cli.metrics import WithMetrics
 from toxbench.cli.options import (
-    FilePath,
+    OUTPUT,
     comma_list,
+    debug_option,
     format_option,
+    full_option,
     plugins_option,
-    read_table,
-    refuse_without_data,
-    table_options,
+    results_argument,
+    stored_table_options,
 )
+from toxbench.cli.stored_table import check_table_options, read_table
 from toxbench.evaluation.definitions import HALF, RULES
 
 
-@click.command(cls=WithMetrics, short_help="Score stored cells anew: thresholds, metric, labels.")
-@click.argument("folder", type=FilePath(), required=False)
-@click.option(
-    "--thresholds", "rule", type=click.Choice(RULES), default=HALF,
-    show_default=True, help="Where a probability counts as yes; chosen on validation rows.",
-)  # fmt: skip
-@click.option("--metric", default="micro_f1", show_default=True, help="What to rank by.")
-@click.option(
-    "--without", metavar="A,B", callback=comma_list, help="Labels to leave out of everything."
+@cloup.command(cls=WithMetrics, short_help="Rank by other thresholds, metrics or labels.")
+@results_argument
+@cloup.option(
+    "--thresholds",
+    "rule",
+    type=click.Choice(RULES),
+    default=HALF,
+    show_default=True,
+    group=OUTPUT,
+    help="Rule that chooses thresholds on the validation rows.",
 )
+@cloup.option(
+    "--metric", default="micro_f1", show_default=True, help="Metric to rank by.", group=OUTPUT
+)
+@cloup.option(
+    "--without", metavar="A,B", callback=comma_list, help="Labels to leave out.", group=OUTPUT
+)  # fmt: skip
+@full_option
 @format_option
 @plugins_option
-@table_options
-@click.option("--debug", is_flag=True, help="Show a traceback with every error.")
+@stored_table_options
+@debug_option
 def rescore(
-    folder: Path | None,
+    results: Path | None,
     rule: str,
     metric: str,
     without: tuple[str, ...] | None,
-    name: str | None,
+    full: bool,
+    format_name: str | None,
     plugins: tuple[str, ...] | None,
     debug: bool,
     **values: Any,
 ) -> None:
-    """Score the stored cells of FOLDER anew; nothing is trained, and nothing is written.
+    """Score the stored cells of FOLDER again; nothing is trained or written.
 
-    Without FOLDER, the newest in results/. With --data, only if they are of that very table.
+    With --data, results of any other table are refused.
     """
-    refuse_without_data(values)
+    check_table_options(values)
     from toxbench.cli.console import print_leaderboard
     from toxbench.plugin.registry import Registry
     from toxbench.ranking.rescore import rescore as score_again
@@ -55,11 +67,11 @@ def rescore(
     from toxbench.util.text import escape_line
 
     registry = Registry.discover(plugins)
-    store = find_store(folder or Path("results"))
+    store = find_store(results or Path("results"))
     if values["data"] is not None:
         read_table(store.protocol(), values)
     leaderboard = score_again(store, rule, without or (), metric.replace("-", "_"))
-    if name is None:
+    if format_name is None:
         left_out = f" without {', '.join(map(escape_line, without))}" if without else ""
-        echo(f"Scored anew{left_out}; nothing is stored.\n")
-    print_leaderboard(leaderboard, registry, name)
+        echo(f"Scored again{left_out}; nothing is stored.\n")
+    print_leaderboard(leaderboard, registry, format_name, full)

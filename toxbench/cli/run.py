@@ -1,45 +1,42 @@
 """``toxbench run``: from a table to a leaderboard."""
 
-import shlex
 from typing import TYPE_CHECKING, Any
 
 import click
+import cloup
 
 from toxbench.cli.console import echo
-from toxbench.cli.options import (
-    experiment_options,
-    output_options,
-    settings_from,
-    settings_options,
-)
+from toxbench.cli.options import MODELS, OUTPUT, combined, experiment_options, settings_from
+from toxbench.cli.plan_text import run_plan_text
 from toxbench.errors import CellsFailedError
-from toxbench.records import PARTS
-from toxbench.settings import SplitSettings, TrainSettings
 
 if TYPE_CHECKING:
     from toxbench.benchmark.plan import Plan
+    from toxbench.benchmark.run import RunResult
     from toxbench.cli.torchrun import TorchrunSession
 
 
-@click.command(epilog="What the numbers mean: toxbench metrics")
-@experiment_options
-@click.option(
-    "--tuned", is_flag=True, default=None,
-    help="Each backbone once more, with the settings that toxbench tune found.",
+@cloup.command(
+    epilog="Definitions of the metrics: toxbench metrics",
+    short_help="Train and compare backbones, and print a leaderboard.",
+)
+@combined(
+    experiment_options(),
+    cloup.option(
+        "--tuned", is_flag=True, default=None, group=MODELS,
+        help="Add each backbone with the settings that toxbench tune found.",
+    ),
+    cloup.option(
+        "--resume", is_flag=True, default=None, group=OUTPUT,
+        help="Refuse to run unless results of this table and split are stored.",
+    ),
 )  # fmt: skip
-@click.option(
-    "--resume", is_flag=True, default=None,
-    help="Go on with stored results of this table and split, or refuse.",
-)  # fmt: skip
-@output_options
-@settings_options(TrainSettings)
-@settings_options(SplitSettings)
 @click.pass_obj
 def run(session: "TorchrunSession | None", /, **values: Any) -> None:
-    """Train and compare backbones, and print a leaderboard.
+    """Train and compare backbones on the table in FILE, and print a leaderboard.
 
-    What is stored already is not trained again, so the same command goes on where it was
-    interrupted. Settings not given here come from --config, then --preset, then the backbone.
+    Stored cells are not trained again, so the same command resumes an interrupted run. Settings
+    that are not given here come from --config, then --preset, then the backbone.
     """
     from toxbench.benchmark.validate import resolve
     from toxbench.plugin.registry import Registry
@@ -47,128 +44,39 @@ def run(session: "TorchrunSession | None", /, **values: Any) -> None:
     settings = settings_from(values)
     registry = Registry.discover(settings.plugins)
     resolved = resolve(settings, registry, None if session is None else session.coordinator)
+    registry.report_format(values["format_name"] or "plain")  # raises before any training
     if session is not None:
         session.take_device(settings.device)
         if session.env.rank > 0:
             click.get_current_context().exit(session.serve(registry))
-    # Only now: torch and transformers take seconds to import.
+    # Imported here, because torch and transformers take seconds.
     from toxbench.benchmark.plan import make_plan
     from toxbench.benchmark.run import run_plan
-    from toxbench.cli.console import print_leaderboard
-    from toxbench.cli.progress import feedback_for
+    from toxbench.cli.progress import progress_for
 
-    with feedback_for(
-        quiet=values["quiet"] or values["as_json"], debug=values["debug"]
-    ) as feedback:
-        for problem in registry.problems:
-            feedback.warn(str(problem))
+    with progress_for(values) as progress:
         plan = make_plan(resolved, download=not values["dry_run"])
-        for warning in plan.warnings:
-            feedback.warn(warning)
-        feedback.echo(_plan_text(plan))
+        progress.warn_all([*map(str, registry.problems), *plan.warnings])
+        progress.echo(run_plan_text(plan))
         if values["dry_run"]:
             return
-        result = run_plan(plan, feedback)
-    print_leaderboard(result.leaderboard, registry, "json" if values["as_json"] else None)
-    if not values["as_json"] and not values["quiet"]:
+        result = run_plan(plan, progress)
+    _print_result(plan, result, values)
+
+
+def _print_result(plan: "Plan", result: "RunResult", values: dict[str, Any]) -> None:
+    """Print the leaderboard; raise `CellsFailedError` if cells have no result."""
+    from toxbench.cli.console import print_leaderboard
+    from toxbench.util.text import count_of
+
+    print_leaderboard(result.leaderboard, plan.run.registry, values["format_name"], values["full"])
+    if values["format_name"] is None and not values["quiet"]:
         echo(f"\nStored in {plan.store.folder}")
-    lines = list(resolved.unavailable)
+    problems = list(plan.run.unavailable)
     if result.failures:
-        lines.append(
-            f"{len(result.failures)} of {_cells(len(plan.cells))} failed and have no result; "
-            "the same command tries them again"
+        problems.append(
+            f"{len(result.failures)} of {count_of(len(plan.cells), 'cell')} failed and have no "
+            "result; the same command tries them again"
         )
-    if lines:
-        raise CellsFailedError(lines)
-
-
-def _plan_text(plan: "Plan") -> str:
-    """Describe the plan in a few lines."""
-    import numpy as np
-
-    from toxbench.benchmark.candidates import BackboneCandidate
-    from toxbench.benchmark.resources import num_workers
-
-    comments, folds = plan.protocol.comments, plan.protocol.folds
-    tested = comments.targets[np.concatenate([fold.test for fold in folds])]
-    train, validation, test = ([len(fold.part(part)) for fold in folds] for part in PARTS)
-    lines = [
-        f"Table     {comments.name}: {len(comments)} comments, {len(comments.labels)} labels",
-        f"Split     {plan.source.origin}: {_spread(train)} train, {_spread(validation)} "
-        f"validation, {_spread(test)} test rows"
-        f"{f' in each of {len(folds)} folds' if len(folds) > 1 else ''}; protocol "
-        f"{plan.protocol.fingerprint[:12]}",
-        f"Test      {tested.sum()} positive entries; "
-        f"{(~tested.any(axis=1)).mean():.1%} of the rows have no label",
-    ]
-    for candidate in plan.candidates:
-        cells = sum(c is candidate for c, _ in plan.cells)
-        missing = sum(c is candidate for c, _ in plan.missing)
-        line = f"Candidate {candidate.title}: {_cells(cells)}, {cells - missing} stored already"
-        if isinstance(candidate, BackboneCandidate):
-            device = plan.devices[candidate.title]
-            line += (
-                f"; {_count(candidate.settings.epochs, 'epoch')} on {device.kind} in "
-                f"{device.precision} "
-                f"from {candidate.weights.record.label}"
-            )
-            if plan.processes > 1:
-                portion = -(-candidate.settings.batch_size // plan.processes)
-                line += f"; {plan.processes} processes, {_count(portion, 'comment')} each"
-        lines.append(line)
-    lines += tracker_lines(plan)
-    lines += _detectable(plan)
-    if plan.missing:
-        workers = min(num_workers(plan), len(plan.missing))
-        at_once = f", {workers} at once" if workers > 1 else ""
-        lines.append(f"Cells     {len(plan.missing)} to compute{at_once}")
-    else:
-        lines.append("Cells     nothing to compute: every cell is stored")
-    return "\n".join(lines)
-
-
-def tracker_lines(plan: "Plan") -> list[str]:
-    """Say where each tracker writes, and how to look at it."""
-    from toxbench.benchmark.tracking import FOLDER
-
-    trackers = [registered.item for registered in plan.run.trackers]
-    folders = {tracker: plan.store.folder / FOLDER / tracker.name for tracker in trackers}
-    return [
-        f"Tracker   {tracker.name}: {tracker.view or '{folder}'}".replace(
-            "{folder}", shlex.quote(str(folder.absolute())) if tracker.view else str(folder)
-        )
-        for tracker, folder in folders.items()
-    ]
-
-
-def _spread(counts: list[int]) -> str:
-    low, high = min(counts), max(counts)
-    return str(low) if low == high else f"{low} to {high}"
-
-
-def _detectable(plan: "Plan") -> list[str]:
-    """Say how large a difference the test rows can show, before anything is trained."""
-    import numpy as np
-
-    from toxbench.benchmark.candidates import BackboneCandidate
-    from toxbench.evaluation.power import detectable_difference
-    from toxbench.report.verdicts import METRICS
-
-    seeds = {key.seed for c, key in plan.cells if isinstance(c, BackboneCandidate)}
-    if not seeds:
-        return []
-    tested = np.concatenate([fold.test for fold in plan.protocol.folds])
-    found = detectable_difference(plan.protocol.comments.targets[tested], len(seeds))
-    said = " or ".join(f"{size:.3f} in {METRICS[name]}" for name, size in found.items())
-    return [
-        f"Shows     a difference of {said} four times in five with {len(seeds)} "
-        f"seed{'s' if len(seeds) > 1 else ''}, if candidates err as two stand-ins did"
-    ]
-
-
-def _cells(count: int) -> str:
-    return _count(count, "cell")
-
-
-def _count(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+    if problems:
+        raise CellsFailedError(problems)

@@ -7,9 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import cloup
 
 from toxbench.cli.console import echo
-from toxbench.cli.options import FilePath, plugins_option
+from toxbench.cli.options import (
+    OUTPUT,
+    debug_option,
+    format_option,
+    plugins_option,
+    results_argument,
+)
 from toxbench.errors import PluginError, SettingsError
 
 if TYPE_CHECKING:
@@ -21,27 +28,27 @@ if TYPE_CHECKING:
 _TABLES = ("summary", "settings", "cells", "curves", "labels", "thresholds", "failures")
 
 
-@click.command(short_help="Print all about one candidate.")
-@click.argument("name", metavar="NAME")
-@click.argument("folder", metavar="[FOLDER]", type=FilePath(), required=False)
-@click.option("--table", "which", type=click.Choice(_TABLES), help="This one alone; csv needs it.")
-@click.option(
-    "--format", "format_name", metavar="NAME", help="github, markdown, latex, csv, json, html."
-)
+@cloup.command(short_help="Print all that is stored of one candidate.")
+@cloup.argument("name", metavar="NAME")
+@results_argument
+@cloup.option(
+    "--table", "which", type=click.Choice(_TABLES), group=OUTPUT,
+    help="Print only this table; csv needs it.",
+)  # fmt: skip
+@format_option
 @plugins_option
-@click.option("--debug", is_flag=True, help="Show a traceback with every error.")
+@debug_option
 def show(
     name: str,
-    folder: Path | None,
+    results: Path | None,
     which: str | None,
     format_name: str | None,
     plugins: tuple[str, ...] | None,
     debug: bool,
 ) -> None:
-    """Print all about the candidate NAME of the results in FOLDER; without one, the newest.
+    """Print all that is stored of the candidate NAME, named as on the leaderboard.
 
-    NAME is as the leaderboard has it: settings, cost, learning curves, labels, thresholds, and
-    which cells failed, why.
+    Settings, cost, learning curves, labels, thresholds, and failed cells with their reasons.
     """
     from toxbench.cli.console import print_tables
     from toxbench.plugin.registry import Registry
@@ -53,7 +60,7 @@ def show(
         raise SettingsError(f"csv holds one table; choose with --table {'|'.join(_TABLES)}")
     registry = Registry.discover(plugins)
     render = registry.report_format(format_name or "plain").item.render
-    store = find_store(folder or Path("results"))
+    store = find_store(results or Path("results"))
     failures = load_failures(store)
     found = find_candidate(load_leaderboard(store), store.records(), failures, name)
     found = replace(found, references=_references(found, store, registry))

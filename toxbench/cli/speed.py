@@ -3,30 +3,49 @@
 from typing import Any
 
 import click
+import cloup
 
 from toxbench.cli.options import (
+    OUTPUT,
+    RUN_TABLE,
+    TRAINING,
+    backbones_option,
     column_options,
+    data_option,
+    debug_option,
+    device_option,
     format_option,
+    plugins_option,
     settings_from,
     settings_options,
-    training_options,
+    weights_option,
 )
 from toxbench.settings import TrainSettings
 
-_OFFERED = ("epochs", "batch_size", "max_length", "precision")
+_TRAINING_OPTIONS = {"epochs", "batch_size", "max_length", "precision"}
 _EPOCHS = 3
 
 
-@click.command(short_help="Measure how fast backbones are on this device.")
-@training_options
+@cloup.command(short_help="Measure how fast backbones train on this device.")
+@data_option(RUN_TABLE)
 @column_options
-@click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True, metavar="N",
-              help="Timed runs of each backbone.")  # fmt: skip
-@settings_options(TrainSettings, without=tuple({*TrainSettings.model_fields} - {*_OFFERED}))
+@backbones_option
+@weights_option
+@plugins_option
+@settings_options(TrainSettings, TRAINING, (*({*TrainSettings.model_fields} - _TRAINING_OPTIONS),))
+@cloup.option(
+    "--repeats",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    metavar="N",
+    group=TRAINING,
+    help="Timed runs of each backbone.",
+)
+@cloup.option("--quiet", is_flag=True, help="Print only the table.", group=OUTPUT)
 @format_option
-@click.option("--json", "as_json", is_flag=True, help="As --format json, and nothing on stderr.")
-@click.option("--quiet", is_flag=True, help="Print the table and nothing else.")
-@click.option("--debug", is_flag=True, help="Show a traceback with every error.")
+@debug_option
+@device_option
 def speed(**values: Any) -> None:
     """Measure how fast backbones are trained and scored on this device.
 
@@ -36,21 +55,21 @@ def speed(**values: Any) -> None:
     from toxbench.benchmark.validate import resolve
     from toxbench.plugin.registry import Registry
 
-    # No validation rows: they are no part of training.
-    chosen = {**values, "epochs": values["epochs"] or _EPOCHS, "validation_size": 0.0}
-    settings = settings_from({**chosen, "config": None})
+    # Without validation rows, whose evaluation would be timed as well.
+    changes = {"epochs": values["epochs"] or _EPOCHS, "validation_size": 0.0}
+    settings = settings_from({**values, **changes})
     registry = Registry.discover(settings.plugins)
-    name = "json" if values["as_json"] else values["name"]
-    registry.report_format(name or "plain")  # refused now, not after minutes
+    format_name = values["format_name"]
+    registry.report_format(format_name or "plain")  # raises before minutes of work
     run = resolve(settings, registry)
-    # Only now: torch and transformers take seconds to import.
+    # Imported here, because torch and transformers take seconds.
     from toxbench.cli.console import print_tables
     from toxbench.cli.progress import LogProgress, QuietProgress
     from toxbench.report.speed import speed_table
     from toxbench.speed.measure import measure
 
-    feedback = QuietProgress() if values["quiet"] or values["as_json"] else LogProgress()
+    feedback = QuietProgress() if values["quiet"] or format_name else LogProgress()
     for problem in registry.problems:
         feedback.warn(str(problem))
     records = list(measure(run, values["repeats"], feedback.echo))
-    print_tables([speed_table(records)], registry, name)
+    print_tables([speed_table(records)], registry, format_name)

@@ -3,42 +3,37 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
+import cloup
 
 from toxbench.cli.console import echo
-from toxbench.cli.options import (
-    experiment_options,
-    output_options,
-    settings_from,
-    settings_options,
-    used,
-)
-from toxbench.cli.run import tracker_lines
+from toxbench.cli.options import SEARCH, experiment_options, settings_from, settings_options, used
+from toxbench.cli.plan_text import tune_plan_text
 from toxbench.errors import CellsFailedError, StorageError
-from toxbench.settings import RunSettings, SplitSettings, TrainSettings, TuneSettings
+from toxbench.settings import TuneSettings
 
 if TYPE_CHECKING:
     from toxbench.plugin.registry import Registry
     from toxbench.tuning.tune import Outcome, TunePlan
 
 
-@click.command(short_help="Search hyperparameters, then test the best ones once.")
-@click.option("--importance", is_flag=True, help="Say what mattered in finished trials, and stop.")
-@settings_options(TuneSettings, without=("space",))
-@click.option(
-    "--space", multiple=True, metavar="NAME=RANGE",
-    help="low:high, low:high:log or a,b,c; or a TOML file of them. May be repeated.",
+@cloup.command(short_help="Search hyperparameters, then test the best ones once.")
+@experiment_options(
+    settings_options(TuneSettings, SEARCH, ("space",)),
+    cloup.option(
+        "--space", multiple=True, metavar="NAME=RANGE", group=SEARCH,
+        help="low:high, low:high:log or a,b,c; or a TOML file of them. May be repeated.",
+    ),
+    cloup.option(
+        "--importance", is_flag=True, group=SEARCH,
+        help="Print the importance of hyperparameters in finished trials, and stop.",
+    ),
 )  # fmt: skip
-@experiment_options
-@output_options
-@settings_options(TrainSettings)
-@settings_options(SplitSettings)
 def tune(**values: Any) -> None:
     """Search hyperparameters, then evaluate the best ones once on the test rows.
 
-    The default settings are always trial 0, and test rows are not part of any trial. The same
-    command resumes an interrupted search. A training setting given here, in --config or by
-    --preset is fixed, not searched. --seeds is 5 here unless it is given.
+    The default settings are always trial 0, and no trial sees test rows. The same command resumes
+    an interrupted search. A training setting that is given here, in --config or by --preset is
+    fixed, not searched. --seeds is 5 by default.
     """
     from toxbench.plugin.registry import Registry
 
@@ -46,75 +41,41 @@ def tune(**values: Any) -> None:
         registry = Registry.discover(values["plugins"])
         _print_importance(values["results"] or Path("results"), registry)
         return
-    # Only now: torch and optuna take seconds to import.
+    # Imported here, because torch and optuna take seconds.
     from toxbench.benchmark.validate import resolve
-    from toxbench.cli.console import print_leaderboard
-    from toxbench.cli.progress import feedback_for
-    from toxbench.tuning.tune import plan_tuning, run_tuning
+    from toxbench.cli.progress import progress_for
+    from toxbench.tuning.space import parse_options
+    from toxbench.tuning.tune import plan_tuning, run_tuning, with_tuning_seeds
 
-    settings = _settings(values)
-    registry = Registry.discover(settings.plugins)
-    resolved = resolve(settings, registry)
-    with feedback_for(
-        quiet=values["quiet"] or values["as_json"], debug=values["debug"]
-    ) as feedback:
-        for problem in registry.problems:
-            feedback.warn(str(problem))
+    search = used(TuneSettings, values) | {"space": parse_options(values["space"])}
+    settings = settings_from(values, with_tuning_seeds({}), tune=search)
+    resolved = resolve(settings, Registry.discover(settings.plugins))
+    resolved.registry.report_format(values["format_name"] or "plain")  # raises before training
+    with progress_for(values) as progress:
         planned = plan_tuning(resolved, download=not values["dry_run"])
-        for warning in planned.plan.warnings:
-            feedback.warn(warning)
-        feedback.echo(_plan_text(planned))
+        progress.warn_all([*map(str, resolved.registry.problems), *planned.plan.warnings])
+        progress.echo(tune_plan_text(planned))
         if values["dry_run"]:
             return
-        outcome = run_tuning(planned, feedback)
-    store = planned.plan.store
-    if not values["as_json"] and not values["quiet"]:
+        outcome = run_tuning(planned, progress)
+    _print_outcome(planned, outcome, values)
+
+
+def _print_outcome(planned: "TunePlan", outcome: "Outcome", values: dict[str, Any]) -> None:
+    """Print tuned settings and the leaderboard; raise `CellsFailedError` after failures."""
+    from toxbench.cli.console import print_leaderboard
+
+    registry = planned.plan.run.registry
+    is_brief = values["format_name"] is not None or values["quiet"]
+    if not is_brief:
         _print_tuned(planned, outcome, registry)
-    print_leaderboard(outcome.leaderboard, registry, "json" if values["as_json"] else None)
-    if not values["as_json"] and not values["quiet"]:
-        echo(f"\nStored in {store.folder}")
-        echo("The default settings in the same table: the same options with toxbench run "
-                   "--tuned")  # fmt: skip
+    print_leaderboard(outcome.leaderboard, registry, values["format_name"], values["full"])
+    if not is_brief:
+        echo(f"\nStored in {planned.plan.store.folder}")
+        echo("To add rows with the default settings: the same options with toxbench run --tuned")
     if outcome.failures:
         more = f" (and {len(outcome.failures) - 1} more)" if len(outcome.failures) > 1 else ""
         raise CellsFailedError(f"no result: {outcome.failures[0]}{more}")
-
-
-def _settings(values: dict[str, Any]) -> RunSettings:
-    from toxbench.tuning.space import parse_options
-    from toxbench.tuning.tune import with_tuning_seeds
-
-    table = used(TuneSettings, values)
-    table["space"] = parse_options(values["space"])
-    return settings_from(values, with_tuning_seeds({}), tune=table)
-
-
-def _plan_text(planned: "TunePlan") -> str:
-    """Describe the searches in a few lines."""
-    from toxbench.settings import INNER_FOLDS
-    from toxbench.tuning.space import described
-    from toxbench.tuning.storage import shown_url
-
-    plan, settings = planned.plan, planned.settings
-    comments = plan.protocol.comments
-    rows = len(planned.definitions[0].data.comments)
-    limits = [f"{settings.limit} trials"] if settings.limit else []
-    limits += [settings.budget] if settings.budget else []
-    lines = [
-        f"Table     {comments.name}: {len(comments)} comments, {len(comments.labels)} labels; "
-        f"protocol {plan.protocol.fingerprint[:12]}",
-        f"Split     {plan.source.origin}",
-        f"Search    {' or '.join(limits)} for each backbone, {settings.sampler}, pruner "
-        f"{settings.pruner}, on {settings.inner_folds} of {INNER_FOLDS} inner folds of {rows} "
-        "rows; test rows are not among them",
-    ]
-    for definition in planned.definitions:
-        candidate = definition.candidate
-        space = ", ".join(f"{n}={described(d)}" for n, d in definition.space.items())
-        lines.append(f"Backbone  {candidate.name} from {candidate.weights.record.label}: {space}")
-    lines.append(f"Studies   {shown_url(planned.url)} (optuna-dashboard opens it)")
-    lines += tracker_lines(plan)
-    return "\n".join(lines)
 
 
 def _print_tuned(planned: "TunePlan", outcome: "Outcome", registry: "Registry") -> None:
@@ -122,17 +83,17 @@ def _print_tuned(planned: "TunePlan", outcome: "Outcome", registry: "Registry") 
     from toxbench.report.tuning import tuned_table
     from toxbench.store.trials import FILE
 
-    definitions = {d.candidate.name: d for d in planned.definitions}
+    specs = {spec.candidate.name: spec for spec in planned.definitions}
     for candidate in outcome.tuned:
-        definition = definitions[candidate.name]
+        spec = specs[candidate.name]
         if candidate.tuned is not None:
-            table = tuned_table(candidate.tuned, definition.candidate.settings)
+            table = tuned_table(candidate.tuned, spec.candidate.settings)
             print_tables([table], registry, None)
-            echo(f"In {definition.folder / FILE}; beside it trials.csv and plots\n")
+            echo(f"Stored in {spec.folder / FILE}, with trials.csv and plots\n")
 
 
 def _print_importance(results: Path, registry: "Registry") -> None:
-    """Print and draw what mattered in every study of the newest protocol."""
+    """Print and plot the importance of hyperparameters in every study of the newest results."""
     from toxbench.cli.console import print_tables
     from toxbench.report.tuning import importance_table, importances
     from toxbench.store.cells import find_store

@@ -24,3 +24,8 @@ def duration(seconds: float) -> str:
     if seconds < 5400:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
+
+
+def count_of(count: int, noun: str) -> str:
+    """Return ``1 cell`` or ``2 cells``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -1,0 +1,125 @@
+"""The plan of a run or a search, in a few lines."""
+
+import shlex
+from typing import TYPE_CHECKING
+
+from toxbench.records import PARTS
+from toxbench.util.text import count_of
+
+if TYPE_CHECKING:
+    from toxbench.benchmark.candidates import Candidate
+    from toxbench.benchmark.plan import Plan
+    from toxbench.tuning.tune import TunePlan
+
+
+def run_plan_text(plan: "Plan") -> str:
+    """Describe table, split, candidates and cells of a run."""
+    import numpy as np
+
+    from toxbench.benchmark.resources import num_workers
+
+    comments, folds = plan.protocol.comments, plan.protocol.folds
+    test_targets = comments.targets[np.concatenate([fold.test for fold in folds])]
+    train, validation, test = (_range([len(fold.part(part)) for fold in folds]) for part in PARTS)
+    in_folds = f" in each of {len(folds)} folds" if len(folds) > 1 else ""
+    lines = [
+        f"Table     {comments.name}: {len(comments)} comments, {len(comments.labels)} labels",
+        f"Split     {plan.source.origin}: {train} train, {validation} validation, {test} test rows"
+        f"{in_folds}; protocol {plan.protocol.fingerprint[:12]}",
+        f"Test      {test_targets.sum()} positive entries; "
+        f"{(~test_targets.any(axis=1)).mean():.1%} of the rows have no label",
+        *(_candidate_line(plan, candidate) for candidate in plan.candidates),
+        *tracker_lines(plan),
+        *_power_lines(plan),
+    ]
+    if plan.missing:
+        workers = min(num_workers(plan), len(plan.missing))
+        at_once = f", {workers} at once" if workers > 1 else ""
+        lines.append(f"Cells     {len(plan.missing)} to compute{at_once}")
+    else:
+        lines.append("Cells     nothing to compute: every cell is stored")
+    return "\n".join(lines)
+
+
+def tune_plan_text(planned: "TunePlan") -> str:
+    """Describe table, split and searches."""
+    from toxbench.settings import INNER_FOLDS
+    from toxbench.tuning.space import described
+    from toxbench.tuning.storage import shown_url
+
+    plan, settings = planned.plan, planned.settings
+    comments = plan.protocol.comments
+    rows = len(planned.definitions[0].data.comments)
+    limits = [f"{settings.limit} trials"] if settings.limit else []
+    limits += [settings.budget] if settings.budget else []
+    lines = [
+        f"Table     {comments.name}: {len(comments)} comments, {len(comments.labels)} labels; "
+        f"protocol {plan.protocol.fingerprint[:12]}",
+        f"Split     {plan.source.origin}",
+        f"Search    {' or '.join(limits)} for each backbone, {settings.sampler}, pruner "
+        f"{settings.pruner}, on {settings.inner_folds} of {INNER_FOLDS} inner folds of {rows} "
+        "rows; test rows are not among them",
+    ]
+    for spec in planned.definitions:
+        space = ", ".join(f"{name}={described(d)}" for name, d in spec.space.items())
+        weights = spec.candidate.weights.record.label
+        lines.append(f"Backbone  {spec.candidate.name} from {weights}: {space}")
+    lines.append(f"Studies   {shown_url(planned.url)} (optuna-dashboard opens it)")
+    return "\n".join([*lines, *tracker_lines(plan)])
+
+
+def tracker_lines(plan: "Plan") -> list[str]:
+    """Return where each tracker writes, and the command that shows it."""
+    from toxbench.benchmark.tracking import FOLDER
+
+    lines = []
+    for tracker in (registered.item for registered in plan.run.trackers):
+        folder = plan.store.folder / FOLDER / tracker.name
+        quoted = shlex.quote(str(folder.absolute())) if tracker.view else str(folder)
+        view = (tracker.view or "{folder}").replace("{folder}", quoted)
+        lines.append(f"Tracker   {tracker.name}: {view}")
+    return lines
+
+
+def _candidate_line(plan: "Plan", candidate: "Candidate") -> str:
+    from toxbench.benchmark.candidates import BackboneCandidate
+
+    cells = sum(c is candidate for c, _ in plan.cells)
+    stored = cells - sum(c is candidate for c, _ in plan.missing)
+    line = f"Candidate {candidate.title}: {count_of(cells, 'cell')}, {stored} stored already"
+    if not isinstance(candidate, BackboneCandidate):
+        return line
+    device = plan.devices[candidate.title]
+    line += (
+        f"; {count_of(candidate.settings.epochs, 'epoch')} on {device.kind} in "
+        f"{device.precision} from {candidate.weights.record.label}"
+    )
+    if plan.processes > 1:
+        per_process = -(-candidate.settings.batch_size // plan.processes)
+        line += f"; {plan.processes} processes, {count_of(per_process, 'comment')} each"
+    return line
+
+
+def _power_lines(plan: "Plan") -> list[str]:
+    """Return how large a difference the test rows can show, before anything is trained."""
+    import numpy as np
+
+    from toxbench.benchmark.candidates import BackboneCandidate
+    from toxbench.evaluation.power import detectable_difference
+    from toxbench.report.verdicts import METRICS
+
+    seeds = {key.seed for c, key in plan.cells if isinstance(c, BackboneCandidate)}
+    if not seeds:
+        return []
+    test_rows = np.concatenate([fold.test for fold in plan.protocol.folds])
+    sizes = detectable_difference(plan.protocol.comments.targets[test_rows], len(seeds))
+    differences = " or ".join(f"{size:.3f} in {METRICS[name]}" for name, size in sizes.items())
+    return [
+        f"Power     a difference of {differences} is found four times in five with "
+        f"{count_of(len(seeds), 'seed')}, if candidates err as two stand-ins did"
+    ]
+
+
+def _range(counts: list[int]) -> str:
+    low, high = min(counts), max(counts)
+    return str(low) if low == high else f"{low} to {high}"
