@@ -258,7 +258,7 @@ def experiment_options(*search: Decorator[Any]) -> Decorator[Any]:
             help="Trained models to keep: of each backbone the best on validation rows, all, or "
             "none. [best]",
         ),
-        _names_option("--trackers", "Log epochs and cells to tensorboard or mlflow. [none]", OUTPUT),
+        _names_option("--trackers", "Log to tensorboard, mlflow, or a plugin's. [none]", OUTPUT),
         cloup.option("--dry-run", is_flag=True, help="Print the plan and stop.", group=OUTPUT),
         cloup.option(
             "--verbose", is_flag=True, group=OUTPUT,
@@ -319,7 +319,11 @@ def settings_from(
         SettingsError: as `toxbench.config.run_settings`.
     """
     config = {**(below or {}), **(read_config(values["config"]) if values.get("config") else {})}
-    kinds = {"columns": ColumnSettings, "train": TrainSettings, "split": SplitSettings}
+    kinds: dict[str, type[BaseModel]] = {
+        "columns": ColumnSettings,
+        "train": TrainSettings,
+        "split": SplitSettings,
+    }
     given = {name: used(kind, values) for name, kind in kinds.items()} | tables
     options = used(RunSettings, values)
     if not options["weights"]:  # an option that may be repeated is empty, not None, when unused
