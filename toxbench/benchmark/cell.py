@@ -21,7 +21,7 @@ from toxbench.data.table import TextDataset
 from toxbench.data.text_array import take_rows
 from toxbench.errors import PluginError, StorageError
 from toxbench.evaluation.early_stopping import EpochSelector, Patience, epoch_scores
-from toxbench.evaluation.metrics import measure
+from toxbench.evaluation.metrics import score_cell
 from toxbench.evaluation.thresholds import choose_thresholds
 from toxbench.executors.base import RunnerConfig, TaskError
 from toxbench.plugin.contracts import Predict
@@ -131,7 +131,7 @@ class CellRunner:
         def work(trainer: Trainer) -> _TrainingOutput:
             choice, patience = EpochSelector(), Patience(candidate.settings.patience)
             trained = trainer.train(
-                split, key.seed, epoch_scores, choice.keep, on_epoch, patience.should_stop
+                split, key.seed, epoch_scores, choice.should_keep, on_epoch, patience.should_stop
             )
             started = time.perf_counter()
             probabilities: Probabilities = {p: trainer.predict(split.part(p)) for p in PARTS}
@@ -251,7 +251,7 @@ class CellRunner:
             best_epoch=None,
             truncated=None,
             thresholds=thresholds,
-            **measure(comments.labels, targets, probabilities, thresholds),
+            **score_cell(comments.labels, targets, probabilities, thresholds),
         )
 
 
