@@ -60,7 +60,7 @@ def score_labels(
     """Score each label separately; ``labels`` are names, the other arguments as in `evaluate`."""
     predictions = predict(probabilities, thresholds)
     precision, recall, f1, _ = precision_recall_fscore_support(
-        _widened(targets), _widened(predictions), average=None, zero_division=0
+        _with_two_columns(targets), _with_two_columns(predictions), average=None, zero_division=0
     )
     return tuple(
         LabelScores(
@@ -210,12 +210,12 @@ def _averaged_scores(targets: Targets, predictions: Predictions, average: str) -
     if targets.shape[1] == 0:
         return dict.fromkeys(names, None)
     values = precision_recall_fscore_support(
-        _widened(targets), _widened(predictions), average=average, zero_division=0
+        _with_two_columns(targets), _with_two_columns(predictions), average=average, zero_division=0
     )
     return {name: float(value) for name, value in zip(names, values[:3], strict=True)}
 
 
-def _widened(columns: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+def _with_two_columns(columns: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Repeat a single column: scikit-learn treats one column as a binary problem with two classes.
 
     Every average over two equal columns equals the score of one.

@@ -50,11 +50,13 @@ class FoldPooler:
 
     def __init__(self, protocol: ProtocolRecord, rows: StoredRows) -> None:
         self._targets = rows.targets
-        self._tests = [np.array(fold.test, dtype=np.int64) for fold in protocol.folds]
-        self._trains = [np.array(fold.train, dtype=np.int64) for fold in protocol.folds]
-        self._validations = [np.array(fold.validation, dtype=np.int64) for fold in protocol.folds]
-        self._tested = np.concatenate(self._tests)
-        self._train_only = np.setdiff1d(np.concatenate(self._trains), self._tested)
+        self._test_rows = [np.array(fold.test, dtype=np.int64) for fold in protocol.folds]
+        self._train_rows = [np.array(fold.train, dtype=np.int64) for fold in protocol.folds]
+        self._validation_rows = [
+            np.array(fold.validation, dtype=np.int64) for fold in protocol.folds
+        ]
+        self._tested = np.concatenate(self._test_rows)
+        self._train_only = np.setdiff1d(np.concatenate(self._train_rows), self._tested)
         groups = rows.groups[self._tested]
         self.group_count = len(np.unique(groups))
         self.has_groups = rows.has_groups
@@ -92,11 +94,11 @@ class FoldPooler:
         """
         if len(folds) == 1 or folds[0][0].tuning is not None:
             return [record.thresholds for record, _ in folds]
-        rows = np.concatenate(self._validations)
+        rows = np.concatenate(self._validation_rows)
         probabilities = np.concatenate([tensors["validation"] for _, tensors in folds])
         return [
             choose_thresholds(self._targets[rows[is_untested]], probabilities[is_untested])
-            for is_untested in (~np.isin(rows, test) for test in self._tests)
+            for is_untested in (~np.isin(rows, test) for test in self._test_rows)
         ]
 
     def _pool_rule(
@@ -107,15 +109,15 @@ class FoldPooler:
     ) -> PooledScores:
         test = np.zeros((len(by_seed), len(self._tested), len(COUNTS)), dtype=np.float32)
         train = np.zeros((len(by_seed), len(self._targets), len(COUNTS)), dtype=np.float32)
-        ends = np.cumsum([len(rows) for rows in self._tests])
+        ends = np.cumsum([len(rows) for rows in self._test_rows])
         for seed, folds in enumerate(by_seed):
             for fold, (_, tensors) in enumerate(folds):
-                values, tests = thresholds[seed][fold][rule], self._tests[fold]
-                trains = self._trains[fold]
-                block = slice(ends[fold] - len(tests), ends[fold])
-                test[seed, block] = self._count(tests, tensors["test"], values)
-                train[seed, trains] += self._count(trains, tensors["train"], values)
-        has_folds = len(self._tests) > 1
+                test_rows, train_rows = self._test_rows[fold], self._train_rows[fold]
+                values = thresholds[seed][fold][rule]
+                block = slice(ends[fold] - len(test_rows), ends[fold])
+                test[seed, block] = self._count(test_rows, tensors["test"], values)
+                train[seed, train_rows] += self._count(train_rows, tensors["train"], values)
+        has_folds = len(self._test_rows) > 1
         return PooledScores(
             samples=SampleCounts(
                 test=sum_by_unit(test, self._units),

@@ -175,19 +175,14 @@ def summarize_cells(
             )
         candidates.setdefault((cell.key.candidate, cell.key.digest), []).append(cell)
     complete = {k: _complete_cells(cells, len(protocol.folds)) for k, cells in candidates.items()}
-    ranked = [cells for cells in complete.values() if cells]
+    ranked = {key: cells for key, cells in complete.items() if cells}
+    differences = _distinguishing_settings(list(ranked.values()))
     failed = count_failures(failures, {k: [c.key for c in v] for k, v in candidates.items()})
     failed_counts = {(cells.name, cells.digest): cells.failed for cells in failed}
     getters = columns(rule, metric)
     rows = [
-        _make_row(
-            cells,
-            difference,
-            rule,
-            getters,
-            failed_counts.get((cells[0].key.candidate, cells[0].key.digest), 0),
-        )
-        for cells, difference in zip(ranked, _distinguishing_settings(ranked), strict=True)
+        _make_row(cells, difference, rule, getters, failed_counts.get(key, 0))
+        for (key, cells), difference in zip(ranked.items(), differences, strict=True)
     ]
     unfinished = tuple(sorted({name for (name, _), cells in complete.items() if not cells}))
     return Leaderboard(
