@@ -1,4 +1,4 @@
-"""Protocols and cells of made-up probabilities, scored as a run scores them."""
+"""Protocols and cells with simulated probabilities, scored as a run scores them."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -38,7 +38,7 @@ TUNING = TuningRecord(
 
 
 def scores(targets: Targets, predictions: Predictions) -> Scores:
-    """Score with scikit-learn, and only what rows are made of: all of it takes seconds a table."""
+    """Score with scikit-learn the metrics that rows need; all metrics would take seconds."""
     precision, recall, f1, _ = precision_recall_fscore_support(
         targets, predictions, average="micro", zero_division=0
     )
@@ -53,7 +53,7 @@ def scores(targets: Targets, predictions: Predictions) -> Scores:
 
 
 class Table:
-    """A table with its folds, and cells of candidates that guess its targets."""
+    """A table with its folds, and simulated cells of candidates."""
 
     def __init__(
         self, rows: int = 60, groups: list[str | None] | None = None, **split: Any
@@ -76,17 +76,17 @@ class Table:
         thresholds: dict[str, tuple[float, ...]] | None = None,
         **changes: Any,
     ) -> "Cell":
-        """Make a cell; a skill of 1 knows every target, one of 0 none."""
-        name = [seed, fold, *candidate.encode("ascii")]
-        noise = np.random.default_rng(name).random(self.comments.targets.shape)
-        guessed = (skill * self.comments.targets + (1 - skill) * noise).astype(np.float32)
-        own = self.protocol.folds[fold]
+        """Return a cell; probabilities are noise at skill 0 and the targets at skill 1."""
+        entropy = [seed, fold, *candidate.encode("ascii")]
+        noise = np.random.default_rng(entropy).random(self.comments.targets.shape)
+        probabilities = (skill * self.comments.targets + (1 - skill) * noise).astype(np.float32)
+        rows = self.protocol.folds[fold]
         parts: dict[Part, tuple[int, ...]] = {
-            "train": own.train, "validation": own.validation, "test": own.test,
+            "train": rows.train, "validation": rows.validation, "test": rows.test,
         }  # fmt: skip
         targets = {part: self.comments.targets[list(parts[part])] for part in PARTS}
         tensors: dict[Part, npt.NDArray[np.float32]] = {
-            part: guessed[list(parts[part])] for part in PARTS
+            part: probabilities[list(parts[part])] for part in PARTS
         }
         rules = thresholds or choose_thresholds(targets["validation"], tensors["validation"])
         fields: dict[str, Any] = {
@@ -111,11 +111,11 @@ class Table:
             "thresholds": rules,
             "metrics": {
                 rule: {
-                    part: scores(targets[part], predict(tensors[part], chosen))
+                    part: scores(targets[part], predict(tensors[part], values))
                     for part in PARTS
                     if len(targets[part])
                 }
-                for rule, chosen in rules.items()
+                for rule, values in rules.items()
             },
             "per_label": {HALF: ()},
             "constant": is_constant(predict(tensors["test"], rules[HALF])),
@@ -125,6 +125,6 @@ class Table:
     def cells(
         self, candidate: str = "bert", seeds: Sequence[int] = (0,), **options: Any
     ) -> "list[Cell]":
-        """Make every fold of some seeds."""
+        """Return the cells of every fold of the seeds."""
         folds = range(len(self.protocol.folds))
         return [self.cell(candidate, seed, fold, **options) for seed in seeds for fold in folds]

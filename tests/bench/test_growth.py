@@ -121,7 +121,7 @@ def run_model(stages: Stages, folder: Path, protocol: "Protocol") -> None:
 def run_store(stages: Stages, folder: Path, protocol: "Protocol") -> None:
     """Score, store and compare made-up probabilities of all rows."""
     from toxbench.benchmark.cell import environment
-    from toxbench.evaluation.metrics import measure as scores
+    from toxbench.evaluation.metrics import score_cell as scores
     from toxbench.evaluation.thresholds import choose_thresholds
     from toxbench.ranking.build import load_leaderboard
     from toxbench.ranking.predictions import load_predictions

@@ -16,7 +16,7 @@ import pytest
 from toxbench.data.protocol import Protocol
 from toxbench.data.splits import draw_folds
 from toxbench.data.table import TextDataset
-from toxbench.evaluation.metrics import measure
+from toxbench.evaluation.metrics import score_cell
 from toxbench.evaluation.thresholds import choose_thresholds
 from toxbench.records import PARTS, CellKey, CellRecord, Cost, Environment, EpochRecord, Part
 from toxbench.settings import SplitSettings, TrainSettings
@@ -105,7 +105,7 @@ def record(
         best_epoch=settings.epochs,
         truncated=0.0,
         thresholds=thresholds,
-        **measure(comments.labels, targets, tensors, thresholds),
+        **score_cell(comments.labels, targets, tensors, thresholds),
     )  # fmt: skip
 
 

@@ -48,7 +48,7 @@ def scores(plan: Plan, tricks: Optimizations, seed: int) -> tuple[float, ...]:
         module = without_hooks(module) if tricks == PLAIN else module
         head = candidate.backbone.head
         trainer = Trainer(module, head, tokens, comments.targets, settings, device, tricks)
-        trainer.train(split, seed, epoch_scores, EpochSelector().keep, lambda epoch: None)
+        trainer.train(split, seed, epoch_scores, EpochSelector().should_keep, lambda epoch: None)
         probabilities = trainer.predict(split.test)
     found = evaluate(comments.targets[split.test], probabilities, [0.5] * len(comments.labels))
     return tuple(found[name] or 0.0 for name in SCORES)

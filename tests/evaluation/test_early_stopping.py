@@ -1,4 +1,4 @@
-"""Which epoch is kept: the latest that validation cannot tell from the best one."""
+"""Selection of the best epoch by validation scores, and the scores of an epoch."""
 
 import numpy as np
 import pytest
@@ -13,15 +13,14 @@ from toxbench.evaluation.metrics import headline
 Epoch = tuple[float | None, float | None]
 
 
-def kept(epochs: list[Epoch]) -> int | None:
-    """The epoch, counted from 1, whose weights are there in the end."""
-    choice = EpochSelector()
-    latest = None
+def select_epoch(epochs: list[Epoch]) -> int | None:
+    """Return the epoch that is selected last, counted from 1."""
+    selector = EpochSelector()
+    selected = None
     for number, (score, error) in enumerate(epochs, start=1):
-        scores = {"headline": score, "headline_error": error}
-        if choice.keep(scores):
-            latest = number
-    return latest
+        if selector.should_keep({"headline": score, "headline_error": error}):
+            selected = number
+    return selected
 
 
 @pytest.mark.parametrize(
@@ -32,20 +31,21 @@ def kept(epochs: list[Epoch]) -> int | None:
         ([(0.5, 0.04), (0.45, 0.04)], 1),
         ([(0.5, 0.04), (0.45, 0.9)], 1),  # the error is that of the highest epoch
         ([(0.5, 0.04), (0.45, 0.04), (0.47, 0.04)], 3),
-        ([(0.5, 0.04), (0.47, 0.04), (0.44, 0.04)], 2),  # measured from the highest, not the kept
-        ([(0.5, 0.04), (0.6, 0.02), (0.57, 0.04)], 2),  # a new highest brings its own error
+        (
+            [(0.5, 0.04), (0.47, 0.04), (0.44, 0.04)],
+            2,
+        ),  # relative to the highest, not to the selected
+        ([(0.5, 0.04), (0.6, 0.02), (0.57, 0.04)], 2),  # a new highest score has a new error
         ([(0.5, 0.01), (0.6, 0.04), (0.57, 0.04)], 3),
         ([(0.5, 0.0), (0.5, 0.0)], 2),
         ([(0.0, 0.0)], 1),
-        ([(None, 0.0), (None, 0.0)], 2),  # nothing to choose by: the last one
+        ([(None, 0.0), (None, 0.0)], 2),  # without scores, the last epoch
         ([(0.5, None), (0.49, 0.1)], 1),
         ([(0.5, 0.04), (None, 0.0)], 1),
     ],
 )
-def test_the_latest_epoch_within_one_error_of_the_highest_is_kept(
-    epochs: list[Epoch], expected: int
-) -> None:
-    assert kept(epochs) == expected
+def test_latest_epoch_within_one_error_wins(epochs: list[Epoch], expected: int) -> None:
+    assert select_epoch(epochs) == expected
 
 
 @settings(max_examples=60, deadline=None, database=None)
@@ -57,17 +57,17 @@ def test_the_latest_epoch_within_one_error_of_the_highest_is_kept(
     )
 )
 @example([(0.5, 0.25), (0.5, 0.0), (0.375, 0.0)])
-def test_choosing_epoch_by_epoch_chooses_as_if_all_were_known(
+def test_selection_equals_that_of_all_epochs(
     epochs: list[tuple[float, float]],
 ) -> None:
     scores = [score for score, _ in epochs]
     highest = scores.index(max(scores))
     limit = scores[highest] - epochs[highest][1]
     expected = max(number for number, score in enumerate(scores, start=1) if score >= limit)
-    assert kept([*epochs]) == expected
+    assert select_epoch([*epochs]) == expected
 
 
-def test_the_scores_of_an_epoch_are_those_at_half() -> None:
+def test_epoch_scores_are_at_threshold_half() -> None:
     draw = np.random.default_rng(0)
     targets = (draw.random((80, 4)) < 0.3).astype(np.uint8)
     probabilities = np.clip(0.3 * targets + draw.normal(0.4, 0.15, targets.shape), 0.01, 0.99)
@@ -89,7 +89,7 @@ def test_the_scores_of_an_epoch_are_those_at_half() -> None:
     assert scores["headline_error"] == jackknife_error(headline, targets, probabilities) > 0
 
 
-def test_a_certain_and_wrong_probability_has_a_finite_loss() -> None:
+def test_loss_of_certain_errors_is_finite() -> None:
     targets = np.array([[1, 0], [0, 1]], dtype=np.uint8)
     right = epoch_scores(targets, targets.astype(np.float32))
     wrong = epoch_scores(targets, 1 - targets.astype(np.float32))
@@ -97,14 +97,14 @@ def test_a_certain_and_wrong_probability_has_a_finite_loss() -> None:
     assert wrong["loss"] == pytest.approx(-np.log(1e-7))
 
 
-def test_an_epoch_without_validation_positives_has_no_average_precision() -> None:
+def test_no_average_precision_without_validation_positives() -> None:
     scores = epoch_scores(np.zeros((4, 2), dtype=np.uint8), np.full((4, 2), 0.25))
     assert scores["micro_average_precision"] is None
     assert (scores["micro_f1"], scores["headline"], scores["headline_error"]) == (0.0, 0.5, 0.0)
     assert scores["loss"] == pytest.approx(-np.log(0.75))
 
 
-def test_a_single_validation_row_has_scores_and_no_error() -> None:
+def test_single_validation_row_has_no_error() -> None:
     scores = epoch_scores(np.ones((1, 3), np.uint8), np.full((1, 3), 0.75))
     assert scores["micro_f1"] == 1.0
     assert (scores["headline"], scores["headline_error"]) == (1.0, 0.0)

@@ -1,4 +1,4 @@
-"""The metrics: scikit-learn's values, with one rule for what has no support."""
+"""The metrics: values by hand, labels without support, and degenerate tables."""
 
 import numpy as np
 import pytest
@@ -17,8 +17,8 @@ from toxbench.evaluation.metrics import (
     evaluate,
     expected_calibration_error,
     is_constant,
-    label_table,
     predict,
+    score_labels,
 )
 from toxbench.util.arrays import Targets
 
@@ -27,7 +27,7 @@ Case = tuple[Targets, Probabilities, list[float]]
 
 
 def random_case(rows: int = 300, labels: int = 12) -> Case:
-    """Like the real table: rare labels, two of them without any positive."""
+    """Draw a table like the real one: rare labels, two of them without a positive."""
     draw = np.random.default_rng(0)
     shares = np.array([0.46, 0.35, 0.02, 0.16, 0.1, 0.14, 0.12, 0.02, 0.02, 0.0, 0.03, 0.0])
     targets = (draw.random((rows, labels)) < shares[:labels]).astype(np.uint8)
@@ -39,7 +39,7 @@ def zeros(targets: Targets) -> Probabilities:
     return np.zeros(targets.shape, dtype=np.float32)
 
 
-def test_a_small_table_scores_as_by_hand() -> None:
+def test_small_table_scores_by_hand() -> None:
     targets = np.array([[1, 0, 0], [1, 1, 0], [0, 0, 0], [1, 0, 0]], dtype=np.uint8)
     probabilities = np.array([[0.9, 0.2, 0.1], [0.8, 0.3, 0.1], [0.6, 0.1, 0.7], [0.4, 0.1, 0.2]])
     scores = evaluate(targets, probabilities, [0.5, 0.5, 0.5])
@@ -55,7 +55,7 @@ def test_a_small_table_scores_as_by_hand() -> None:
     assert scores["macro_average_precision"] == pytest.approx(((1 + 1 + 3 / 4) / 3 + 1) / 2)
     assert scores["macro_roc_auc"] == pytest.approx((2 / 3 + 1) / 2)
     assert scores["scored_labels"] == 2
-    # 2 hits, 2 false alarms, 2 misses, 6 right noes; in each row the own labels come first.
+    # 2 hits, 2 false alarms, 2 misses, 6 true negatives; true labels rank first in each row.
     assert scores["micro_mcc"] == pytest.approx((2 * 6 - 2 * 2) / (4 * 4 * 8 * 8) ** 0.5)
     assert scores["macro_mcc"] == pytest.approx((-1 / 3 + 0) / 2)
     assert scores["micro_prevalence"] == pytest.approx(4 / 12)
@@ -64,44 +64,44 @@ def test_a_small_table_scores_as_by_hand() -> None:
     assert scores["brier"] == pytest.approx((0.06 + 0.54 + 0.86 + 0.41) / 12)
 
 
-def test_calibration_is_off_by_the_weighted_distances_of_its_bins() -> None:
+def test_calibration_error_weights_its_bins() -> None:
     targets = np.array([1, 0, 0, 1, 1], dtype=np.uint8)
     probabilities = np.array([0.1, 0.15, 0.2, 0.95, 1.0])
-    # An edge belongs to the bin above it: 0.1 and 0.15 are together, 0.2 is alone.
+    # An edge belongs to the bin above it: 0.1 and 0.15 share a bin, 0.2 is in the next.
     expected = 2 / 5 * abs(0.125 - 1 / 2) + 1 / 5 * 0.2 + 2 / 5 * abs(0.975 - 1)
     assert expected_calibration_error(targets, probabilities) == pytest.approx(expected)
     assert expected_calibration_error(targets, targets.astype(np.float32)) == 0
 
 
-def test_rows_without_labels_lift_label_ranking_and_its_floor() -> None:
+def test_empty_rows_raise_the_label_ranking_floor() -> None:
     targets = np.zeros((4, 2), dtype=np.uint8)
     targets[0] = [1, 0]
     scores = evaluate(targets, np.array([[0.2, 0.8]] * 4), [0.5, 0.5])
     assert scores["label_ranking_average_precision"] == scores["label_ranking_floor"] == 3.5 / 4
 
 
-def test_the_metrics_are_those_that_are_defined() -> None:
+def test_every_defined_metric_is_computed() -> None:
     assert list(evaluate(*random_case())) == list(METRICS) == list(DEFINITIONS)
 
 
-def test_labels_without_positives_change_no_macro_score() -> None:
+def test_macro_scores_ignore_labels_without_positives() -> None:
     targets, probabilities, thresholds = random_case()
     scored = targets.any(axis=0)
-    whole = evaluate(targets, probabilities, thresholds)
+    complete = evaluate(targets, probabilities, thresholds)
     part = evaluate(targets[:, scored], probabilities[:, scored], thresholds[: scored.sum()])
     names = [name for name in DEFINITIONS if name.startswith("macro")]
-    assert scored.sum() == whole["scored_labels"] == 10
-    assert {name: whole[name] for name in names} == {name: part[name] for name in names}
+    assert scored.sum() == complete["scored_labels"] == 10
+    assert {name: complete[name] for name in names} == {name: part[name] for name in names}
 
 
-def test_one_label_left_for_the_macro_averages_is_scored_by_its_positives() -> None:
+def test_macro_average_of_one_label_is_binary() -> None:
     targets = np.array([[1, 0], [0, 0], [0, 0]], dtype=np.uint8)
     probabilities = np.array([[0.9, 0.9], [0.9, 0.1], [0.1, 0.1]])
     assert evaluate(targets, probabilities, [0.5, 0.5])["macro_f1"] == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize("labels", [1, 12])
-def test_always_negative_is_right_where_a_row_is_empty_and_nowhere_else(labels: int) -> None:
+def test_always_negative_is_right_for_empty_rows(labels: int) -> None:
     targets, _, thresholds = random_case(labels=labels)
     scores = evaluate(targets, zeros(targets), thresholds)
     assert scores["subset_accuracy"] == pytest.approx(np.mean(~targets.any(axis=1)))
@@ -112,12 +112,12 @@ def test_always_negative_is_right_where_a_row_is_empty_and_nowhere_else(labels: 
     assert scores["micro_roc_auc"] == scores["macro_roc_auc"] == 0.5
 
 
-def test_the_right_answer_scores_one() -> None:
+def test_perfect_predictions_score_best() -> None:
     targets, _, thresholds = random_case(labels=9)
     full = targets[targets.any(axis=1)]
     scores = evaluate(full, full.astype(np.float32), thresholds[:9])
     assert scores.pop("scored_labels") == 9
-    assert scores.pop("subset_accuracy_empty") is None  # there is no such row
+    assert scores.pop("subset_accuracy_empty") is None  # no row is empty
     assert scores.pop("micro_prevalence") == pytest.approx(full.mean())
     assert scores.pop("label_ranking_floor") == pytest.approx(full.mean())
     best = {name: METRICS[name].high if METRICS[name].direction == "higher" else 0.0
@@ -135,7 +135,7 @@ def test_the_right_answer_scores_one() -> None:
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("shape", [(1, 1), (1, 3), (4, 1), (4, 3)])
-def test_what_is_undefined_is_none_and_nothing_else_is(
+def test_only_undefined_metrics_are_none(
     value: int, undefined: set[str], shape: tuple[int, int]
 ) -> None:
     targets = np.full(shape, value, dtype=np.uint8)
@@ -144,7 +144,7 @@ def test_what_is_undefined_is_none_and_nothing_else_is(
     assert all(type(score) is float for score in scores.values() if score is not None)
 
 
-def test_a_probability_must_be_above_its_own_labels_threshold() -> None:
+def test_each_label_has_its_threshold() -> None:
     probabilities = np.array([[0.5, 0.5], [0.25, 0.25], [0.75, 0.125]], dtype=np.float32)
     predictions = predict(probabilities, [0.5, 0.125])
     assert predictions.tolist() == [[0, 1], [0, 1], [1, 0]]
@@ -161,27 +161,27 @@ def test_a_probability_must_be_above_its_own_labels_threshold() -> None:
         ([[1, 1], [0, 0]], False),
     ],
 )
-def test_a_candidate_that_says_the_same_of_every_row_is_constant(
+def test_equal_predictions_for_all_rows_are_constant(
     predictions: list[list[int]], constant: bool
 ) -> None:
     assert is_constant(np.array(predictions, dtype=np.uint8)) is constant
 
 
 @pytest.mark.parametrize("labels", [1, 12])
-def test_the_table_of_labels_scores_each_by_itself(labels: int) -> None:
+def test_labels_are_scored_separately(labels: int) -> None:
     targets, probabilities, _ = random_case(labels=labels)
     thresholds = [0.3 + 0.02 * i for i in range(labels)]
     names = [f"label {i}" for i in range(labels)]
-    table = label_table(names, targets, probabilities, thresholds)
+    table = score_labels(names, targets, probabilities, thresholds)
     assert [row.label for row in table] == names
     assert [row.threshold for row in table] == thresholds
     assert [row.support for row in table] == targets.sum(axis=0).tolist()
     for i, row in enumerate(table):
         truth, values = targets[:, i], probabilities[:, i]
-        said = (values > thresholds[i]).astype(int)
-        assert row.f1 == pytest.approx(f1_score(truth, said, zero_division=0))
-        assert row.precision == pytest.approx(precision_score(truth, said, zero_division=0))
-        assert row.recall == pytest.approx(recall_score(truth, said, zero_division=0))
+        predicted = (values > thresholds[i]).astype(int)
+        assert row.f1 == pytest.approx(f1_score(truth, predicted, zero_division=0))
+        assert row.precision == pytest.approx(precision_score(truth, predicted, zero_division=0))
+        assert row.recall == pytest.approx(recall_score(truth, predicted, zero_division=0))
         if row.support:
             assert row.average_precision == pytest.approx(average_precision_score(truth, values))
             assert row.roc_auc == pytest.approx(roc_auc_score(truth, values))

@@ -1,4 +1,4 @@
-"""Every metric against scikit-learn, or a plain loop where it has none, to 1e-12."""
+"""Every metric against scikit-learn, or a plain loop if it has no such metric, to 1e-12."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -28,7 +28,7 @@ from toxbench.evaluation.metrics import (
     evaluate,
     headline,
     label_ranking_average_precision,
-    label_table,
+    score_labels,
 )
 from toxbench.records import Scores
 from toxbench.util.arrays import Targets
@@ -37,17 +37,17 @@ Case = tuple[Targets, Probabilities, list[float]]
 Score = Callable[..., float]
 SKLEARN: dict[str, Score] = {"f1": f1_score, "precision": precision_score, "recall": recall_score}
 GRID = [0.0, 0.1, 0.25, 0.3, 0.5, 0.7, 0.9, 1.0]  # ties, and edges of bins
-steady = settings(derandomize=True, deadline=None, max_examples=100, database=None)
-fewer = settings(steady, max_examples=40)
+many_examples = settings(derandomize=True, deadline=None, max_examples=100, database=None)
+few_examples = settings(many_examples, max_examples=40)
 
 
-def same(expected: Any) -> Any:
-    return pytest.approx(expected, abs=1e-12)  # without rel, which None and texts have not
+def close_to(expected: Any) -> Any:
+    return pytest.approx(expected, abs=1e-12)  # without rel, which None and str do not support
 
 
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
-    """Draw tables of which many are degenerate: constant as a whole, or in every column."""
+    """Draw tables, many of them degenerate: constant, or with constant columns."""
     rows, labels = draw(st.integers(1, 30)), draw(st.integers(1, 6))
     parts = st.sampled_from([(rows, labels), (rows, labels), (1, labels), (1, 1)])
     kind, width = draw(st.sampled_from([(np.float32, 32), (np.float64, 64)]))
@@ -55,15 +55,15 @@ def cases(draw: st.DrawFn) -> Case:
     targets = draw(arrays(np.uint8, draw(parts), elements=st.integers(0, 1)))
     probabilities = draw(arrays(kind, draw(parts), elements=values))
     thresholds = draw(st.lists(st.sampled_from(GRID), min_size=labels, max_size=labels))
-    return repeated(targets, (rows, labels)), repeated(probabilities, (rows, labels)), thresholds
+    return broadcast(targets, (rows, labels)), broadcast(probabilities, (rows, labels)), thresholds
 
 
-def repeated(values: npt.NDArray[Any], shape: tuple[int, int]) -> npt.NDArray[Any]:
+def broadcast(values: npt.NDArray[Any], shape: tuple[int, int]) -> npt.NDArray[Any]:
     return np.ascontiguousarray(np.broadcast_to(values, shape))
 
 
-def ordinary(rows: int = 200, labels: int = 6) -> Case:
-    """Make a table like the real one: rare labels, one without a positive, no ties."""
+def realistic_case(rows: int = 200, labels: int = 6) -> Case:
+    """Draw a table like the real one: rare labels, one without a positive, no ties."""
     draw = np.random.default_rng(0)
     targets = (draw.random((rows, labels)) < [0.46, 0.2, 0.1, 0.05, 0.02, 0.0]).astype(np.uint8)
     probabilities = np.clip(0.3 * targets + draw.normal(0.3, 0.2, targets.shape), 0, 1)
@@ -74,18 +74,18 @@ def mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def averaged(score: Score, targets: Targets, said: Targets, average: str) -> float:
+def average_score(score: Score, targets: Targets, predictions: Targets, average: str) -> float:
     if targets.shape[1] > 1:
-        return score(targets, said, average=average, zero_division=0)
+        return score(targets, predictions, average=average, zero_division=0)
     if average == "samples":  # the score of a single entry: 1 for a hit, else 0
-        return float((targets & said).mean())
-    return score(targets[:, 0], said[:, 0], zero_division=0)
+        return float((targets & predictions).mean())
+    return score(targets[:, 0], predictions[:, 0], zero_division=0)
 
 
-def mcc(targets: Targets, said: Targets) -> float:
-    if (targets == targets[0]).all() and (said == targets[0]).all():
-        return 0.0  # the only case in which scikit-learn warns
-    return float(matthews_corrcoef(targets, said))
+def mcc(targets: Targets, predictions: Targets) -> float:
+    if (targets == targets[0]).all() and (predictions == targets[0]).all():
+        return 0.0  # scikit-learn warns only in this case
+    return float(matthews_corrcoef(targets, predictions))
 
 
 def calibration_error(targets: Targets, probabilities: Probabilities) -> float:
@@ -101,116 +101,123 @@ def calibration_error(targets: Targets, probabilities: Probabilities) -> float:
     return total
 
 
-def of_rows(targets: Targets, said: Targets) -> Scores:
-    right: dict[bool, list[float]] = {False: [], True: []}
-    for truth, row in zip(targets.tolist(), said.tolist(), strict=True):
-        right[any(truth)].append(float(truth == row))
+def row_scores(targets: Targets, predictions: Targets) -> Scores:
+    correct: dict[bool, list[float]] = {False: [], True: []}
+    for truth, row in zip(targets.tolist(), predictions.tolist(), strict=True):
+        correct[any(truth)].append(float(truth == row))
     return {
-        "subset_accuracy": float(accuracy_score(targets, said)),
-        "subset_accuracy_empty": mean(right[False]),
-        "subset_accuracy_labelled": mean(right[True]),
-        "hamming_loss": float(hamming_loss(targets, said)),
+        "subset_accuracy": float(accuracy_score(targets, predictions)),
+        "subset_accuracy_empty": mean(correct[False]),
+        "subset_accuracy_labelled": mean(correct[True]),
+        "hamming_loss": float(hamming_loss(targets, predictions)),
     }
 
 
-def of_labels(targets: Targets, probabilities: Probabilities, said: Targets) -> list[Scores]:
-    return [of_label(targets[:, i], probabilities[:, i], said[:, i]) for i in range(said.shape[1])]
+def all_label_scores(
+    targets: Targets, probabilities: Probabilities, predictions: Targets
+) -> list[Scores]:
+    return [
+        label_scores(targets[:, i], probabilities[:, i], predictions[:, i])
+        for i in range(predictions.shape[1])
+    ]
 
 
-def of_label(targets: Targets, probabilities: Probabilities, said: Targets) -> Scores:
-    """Score entries as one label; all that a binary problem has."""
-    some, both = targets.any(), targets.any() and not targets.all()
+def label_scores(targets: Targets, probabilities: Probabilities, predictions: Targets) -> Scores:
+    """Score entries as one label, with all binary scores."""
+    has_positive, has_both = targets.any(), targets.any() and not targets.all()
     return {
-        **{name: score(targets, said, zero_division=0) for name, score in SKLEARN.items()},
+        **{name: score(targets, predictions, zero_division=0) for name, score in SKLEARN.items()},
         "support": float(targets.sum()),
-        "average_precision": average_precision_score(targets, probabilities) if some else None,
-        "roc_auc": roc_auc_score(targets, probabilities) if both else None,
+        "average_precision": average_precision_score(targets, probabilities)
+        if has_positive
+        else None,
+        "roc_auc": roc_auc_score(targets, probabilities) if has_both else None,
         "prevalence": sum(targets.tolist()) / len(targets),
-        "mcc": mcc(targets, said),
+        "mcc": mcc(targets, predictions),
         "brier": mean_squared_error(targets, probabilities.astype(np.float64)),
         "expected_calibration_error": calibration_error(targets, probabilities),
     }
 
 
-def reference(targets: Targets, probabilities: Probabilities, said: Targets) -> Scores:
-    each = of_labels(targets, probabilities, said)
-    scored = [label for label in each if label["support"]]
-    together = of_label(targets.ravel(), probabilities.ravel(), said.ravel())
-    scores: Scores = {"scored_labels": len(scored), **of_rows(targets, said)}
+def reference(targets: Targets, probabilities: Probabilities, predictions: Targets) -> Scores:
+    labels = all_label_scores(targets, probabilities, predictions)
+    scored = [label for label in labels if label["support"]]
+    micro = label_scores(targets.ravel(), probabilities.ravel(), predictions.ravel())
+    scores: Scores = {"scored_labels": len(scored), **row_scores(targets, predictions)}
     for name, score in SKLEARN.items():
         for average in ("weighted", "samples"):
-            scores[f"{average}_{name}"] = averaged(score, targets, said, average)
+            scores[f"{average}_{name}"] = average_score(score, targets, predictions, average)
     for name in ("f1", "precision", "recall", "mcc", "average_precision", "roc_auc"):
-        scores[f"micro_{name}"] = together[name]
+        scores[f"micro_{name}"] = micro[name]
         scores[f"macro_{name}"] = mean([s for row in scored if (s := row[name]) is not None])
-    scores["micro_prevalence"] = together["prevalence"]
+    scores["micro_prevalence"] = micro["prevalence"]
     for name in ("brier", "expected_calibration_error"):
-        scores[name] = together[name]
+        scores[name] = micro[name]
     for name, values in (("average_precision", probabilities), ("floor", np.zeros(targets.shape))):
         value = label_ranking_average_precision_score(targets, values)
         scores[f"label_ranking_{name}"] = value
     return scores
 
 
-@steady
+@many_examples
 @given(cases())
-@example(ordinary())
+@example(realistic_case())
 def test_every_metric_agrees_with_scikit_learn(case: Case) -> None:
     targets, probabilities, thresholds = case
-    said = (probabilities > np.array(thresholds)).astype(np.uint8)
+    predictions = (probabilities > np.array(thresholds)).astype(np.uint8)
     scores = evaluate(*case)
-    assert scores == same(reference(targets, probabilities, said))
+    assert scores == close_to(reference(targets, probabilities, predictions))
     for name, score in scores.items():
         assert score is None or METRICS[name].low <= score <= METRICS[name].high + 1e-12
 
 
-@steady
+@many_examples
 @given(cases())
-@example(ordinary())
+@example(realistic_case())
 def test_every_label_agrees_with_scikit_learn(case: Case) -> None:
     targets, probabilities, thresholds = case
-    said = (probabilities > np.array(thresholds)).astype(np.uint8)
+    predictions = (probabilities > np.array(thresholds)).astype(np.uint8)
     labels = [f"label {i}" for i in range(len(thresholds))]
-    for i, row in enumerate(label_table(labels, *case)):
-        expected = of_label(targets[:, i], probabilities[:, i], said[:, i])
-        own = {"label": labels[i], "threshold": thresholds[i]}
-        assert row.model_dump() == same(expected | own)
+    for i, row in enumerate(score_labels(labels, *case)):
+        expected = label_scores(targets[:, i], probabilities[:, i], predictions[:, i])
+        expected |= {"label": labels[i], "threshold": thresholds[i]}
+        assert row.model_dump() == close_to(expected)
 
 
-@steady
+@many_examples
 @given(cases())
-def test_the_headline_is_that_of_two_metrics_at_half(case: Case) -> None:
+def test_headline_is_the_mean_of_two_metrics(case: Case) -> None:
     targets, probabilities, _ = case
-    said = (probabilities > 0.5).astype(np.uint8)
-    f1 = f1_score(targets.ravel(), said.ravel(), zero_division=0)
-    exact = float((targets == said).all(axis=1).mean())
-    assert headline(targets, probabilities) == same((f1 + exact) / 2)
+    predictions = (probabilities > 0.5).astype(np.uint8)
+    f1 = f1_score(targets.ravel(), predictions.ravel(), zero_division=0)
+    exact = float((targets == predictions).all(axis=1).mean())
+    assert headline(targets, probabilities) == close_to((f1 + exact) / 2)
 
 
-@fewer
+@few_examples
 @given(cases(), st.randoms(use_true_random=False))
-def test_the_order_of_rows_and_of_labels_does_not_matter(case: Case, random: Any) -> None:
+def test_row_and_label_order_are_irrelevant(case: Case, random: Any) -> None:
     targets, probabilities, thresholds = case
     rows, labels = ([*range(size)] for size in targets.shape)
     random.shuffle(rows)
     random.shuffle(labels)
-    scores = same(evaluate(*case))
+    scores = close_to(evaluate(*case))
     assert evaluate(targets[rows], probabilities[rows], thresholds) == scores
-    reversed_difference = [thresholds[i] for i in labels]
-    assert evaluate(targets[:, labels], probabilities[:, labels], reversed_difference) == scores
+    shuffled = [thresholds[i] for i in labels]
+    assert evaluate(targets[:, labels], probabilities[:, labels], shuffled) == scores
 
 
-@fewer
+@few_examples
 @given(cases())
-def test_the_width_of_the_numbers_does_not_matter(case: Case) -> None:
+def test_float32_and_float64_score_alike(case: Case) -> None:
     targets, probabilities, thresholds = case
     wide = probabilities.astype(np.float64)
-    assert evaluate(targets, wide, thresholds) == same(evaluate(*case))
+    assert evaluate(targets, wide, thresholds) == close_to(evaluate(*case))
 
 
 @pytest.mark.parametrize("labels", [2, 3, 12, 40])
 @pytest.mark.parametrize("kind", ["ties", "none"])
-def test_label_ranking_is_scikit_learns_to_the_last_bit(labels: int, kind: str) -> None:
+def test_label_ranking_equals_scikit_learn_exactly(labels: int, kind: str) -> None:
     draw = np.random.default_rng(labels)
     targets = (draw.random((5_000, labels)) < draw.random((5_000, 1))).astype(np.uint8)
     probabilities = draw.random(targets.shape, np.float32)

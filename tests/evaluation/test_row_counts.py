@@ -1,4 +1,4 @@
-"""Scores from counts: those of scikit-learn, for any rows."""
+"""Scores from counts agree with scikit-learn for any rows."""
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ from toxbench.util.arrays import Targets
 
 def scores(targets: Targets, predictions: npt.NDArray[np.uint8]) -> dict[str, float]:
     sums = row_counts(targets, predictions).sum(axis=0, dtype=np.float64)
-    return {name: float(of(sums)) for name, of in SCORES.items()}
+    return {name: float(score(sums)) for name, score in SCORES.items()}
 
 
 @st.composite
@@ -26,52 +26,50 @@ def tables(draw: st.DrawFn) -> tuple[Targets, npt.NDArray[np.float64]]:
 
 @settings(deadline=None, max_examples=60)
 @given(tables())
-def test_scores_are_those_of_the_whole_evaluation(
+def test_scores_agree_with_evaluate(
     table: tuple[Targets, npt.NDArray[np.float64]],
 ) -> None:
     targets, probabilities = table
     thresholds = [0.5] * targets.shape[1]
     expected = evaluate(targets, probabilities, thresholds)
-    found = scores(targets, predict(probabilities, thresholds))
-    assert found == {name: pytest.approx(expected[name], abs=1e-12) for name in SCORES}
+    values = scores(targets, predict(probabilities, thresholds))
+    assert values == {name: pytest.approx(expected[name], abs=1e-12) for name in SCORES}
 
 
 @pytest.mark.parametrize("target", [0, 1])
 @pytest.mark.parametrize("prediction", [0, 1])
 @pytest.mark.parametrize("rows", [1, 7])
-def test_constant_tables_are_scored_as_by_scikit_learn(
-    target: int, prediction: int, rows: int
-) -> None:
+def test_constant_tables_agree_with_evaluate(target: int, prediction: int, rows: int) -> None:
     targets = np.full((rows, 3), target, dtype=np.uint8)
     predictions = np.full((rows, 3), prediction, dtype=np.uint8)
     expected = evaluate(targets, predictions.astype(np.float64), [0.5] * 3)
     assert scores(targets, predictions) == {name: expected[name] for name in SCORES}
 
 
-def test_a_row_is_counted_entry_by_entry() -> None:
+def test_counts_of_a_row_by_hand() -> None:
     targets = np.array([[1, 1, 0, 0], [0, 0, 0, 1]], dtype=np.uint8)
     predictions = np.array([[1, 0, 1, 0], [0, 0, 0, 1]], dtype=np.uint8)
     assert COUNTS == ("true_positives", "false_positives", "false_negatives", "exact", "one")
     assert row_counts(targets, predictions).tolist() == [[1, 1, 1, 0, 1], [1, 0, 0, 1, 1]]
 
 
-def test_any_weighting_of_rows_is_scored_as_the_rows_repeated() -> None:
+def test_weighting_rows_equals_repeating_them() -> None:
     rng = np.random.default_rng(0)
     targets, predictions = rng.integers(0, 2, (2, 30, 4), dtype=np.uint8)
-    drawn = rng.integers(0, 30, 50)
-    weights = np.bincount(drawn, minlength=30)
+    sample = rng.integers(0, 30, 50)
+    weights = np.bincount(sample, minlength=30)
     sums = weights @ row_counts(targets, predictions).astype(np.float64)
-    expected = scores(targets[drawn], predictions[drawn])
-    assert {name: float(of(sums)) for name, of in SCORES.items()} == expected
+    expected = scores(targets[sample], predictions[sample])
+    assert {name: float(score(sums)) for name, score in SCORES.items()} == expected
 
 
-def test_no_rows_score_nothing() -> None:
-    none = np.zeros((0, 3), dtype=np.uint8)
-    assert row_counts(none, none).shape == (0, len(COUNTS))
-    assert scores(none, none) == dict.fromkeys(SCORES, 0.0)
+def test_no_rows_score_zero() -> None:
+    empty = np.zeros((0, 3), dtype=np.uint8)
+    assert row_counts(empty, empty).shape == (0, len(COUNTS))
+    assert scores(empty, empty) == dict.fromkeys(SCORES, 0.0)
 
 
-def test_many_weightings_are_scored_at_once() -> None:
+def test_scores_accept_leading_axes() -> None:
     sums = np.random.default_rng(0).integers(0, 9, (3, 2, len(COUNTS))).astype(np.float64)
     for name in HEADLINES:
         values = SCORES[name](sums)

@@ -1,4 +1,4 @@
-"""Thresholds: the best by brute force, and per label only where there is enough to go by."""
+"""Thresholds: the best by brute force, and the rules that choose them."""
 
 from fractions import Fraction
 from itertools import pairwise
@@ -28,21 +28,21 @@ entries = st.lists(st.tuples(st.integers(0, 1), values), min_size=1, max_size=14
 )
 
 
-def arrays(pairs: Entries) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+def split_entries(pairs: Entries) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
     targets, probabilities = zip(*pairs, strict=True)
     return np.array(targets, dtype=np.uint8), np.array(probabilities, dtype=np.float32)
 
 
 def f1(pairs: Entries, threshold: float) -> Fraction:
-    said = [value > threshold for _, value in pairs]
-    hits = sum(target for (target, _), yes in zip(pairs, said, strict=True) if yes)
-    return Fraction(2 * hits, sum(said) + sum(target for target, _ in pairs))
+    predictions = [value > threshold for _, value in pairs]
+    hits = sum(target and hit for (target, _), hit in zip(pairs, predictions, strict=True))
+    return Fraction(2 * hits, sum(predictions) + sum(target for target, _ in pairs))
 
 
-def candidates(pairs: Entries) -> list[float]:
-    """Half-way between neighbouring probabilities, and below the lowest of them."""
-    known = sorted({0.0, *(value for _, value in pairs)})
-    return [(low + high) / 2 for low, high in pairwise(known)]
+def midpoints(pairs: Entries) -> list[float]:
+    """Return the midpoints between neighbouring probabilities, with 0 as the lowest."""
+    probabilities = sorted({0.0, *(value for _, value in pairs)})
+    return [(low + high) / 2 for low, high in pairwise(probabilities)]
 
 
 @settings(max_examples=120, deadline=None, database=None)
@@ -51,17 +51,17 @@ def candidates(pairs: Entries) -> list[float]:
 @example([(1, 0.0), (0, 1.0)])
 @example([(1, 1.0)])
 @example([(1, 0.3), (0, 0.3), (1, 0.3)])
-def test_no_threshold_is_better_and_no_equally_good_one_nearer_to_half(raw: Entries) -> None:
-    targets, probabilities = arrays(raw)
+def test_best_threshold_equals_brute_force(raw: Entries) -> None:
+    targets, probabilities = split_entries(raw)
     pairs = list(zip(targets.tolist(), probabilities.tolist(), strict=True))
-    found = best_threshold(targets, probabilities)
-    every = [0.0, 1.0, *candidates(pairs), *probabilities.tolist()]
-    highest = max(f1(pairs, threshold) for threshold in every)
-    assert f1(pairs, found) == highest
-    equally_good = [each for each in candidates(pairs) if f1(pairs, each) == highest]
-    if equally_good:
-        assert found in equally_good
-        assert abs(found - 0.5) == min(abs(each - 0.5) for each in equally_good)
+    threshold = best_threshold(targets, probabilities)
+    candidates = [0.0, 1.0, *midpoints(pairs), *probabilities.tolist()]
+    highest = max(f1(pairs, candidate) for candidate in candidates)
+    assert f1(pairs, threshold) == highest
+    best = [midpoint for midpoint in midpoints(pairs) if f1(pairs, midpoint) == highest]
+    if best:
+        assert threshold in best
+        assert abs(threshold - 0.5) == min(abs(midpoint - 0.5) for midpoint in best)
 
 
 @pytest.mark.parametrize(
@@ -76,22 +76,23 @@ def test_no_threshold_is_better_and_no_equally_good_one_nearer_to_half(raw: Entr
         ([(1, 1.0), (0, 0.9), (0, 0.7), (1, 0.6), (0, 0.5)], 0.55),
     ],
 )
-def test_the_threshold_lies_half_way_and_nearest_to_half(pairs: Entries, expected: float) -> None:
-    assert best_threshold(*arrays(pairs)) == pytest.approx(expected, abs=1e-6)
+def test_best_threshold_by_hand(pairs: Entries, expected: float) -> None:
+    assert best_threshold(*split_entries(pairs)) == pytest.approx(expected, abs=1e-6)
 
 
-def test_the_order_of_the_entries_does_not_matter() -> None:
+def test_entry_order_is_irrelevant() -> None:
     draw = np.random.default_rng(3)
     targets = draw.integers(0, 2, 200).astype(np.uint8)
     probabilities = draw.integers(0, 50, 200).astype(np.float32) / 50
-    reversed_difference = draw.permutation(200)
-    assert best_threshold(targets, probabilities) == best_threshold(
-        targets[reversed_difference], probabilities[reversed_difference]
-    )
+    order = draw.permutation(200)
+    expected = best_threshold(targets, probabilities)
+    assert best_threshold(targets[order], probabilities[order]) == expected
 
 
-def validation(positives: list[int], rows: int = 60) -> tuple[npt.NDArray[np.uint8], npt.NDArray]:
-    """Column i has its positives at 0.2 + 0.1 i or more, and its negatives well below."""
+def make_validation(
+    positives: list[int], rows: int = 60
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray]:
+    """Return columns whose positives have probability 0.2 + 0.1 i and negatives 0.1 i."""
     targets = np.zeros((rows, len(positives)), dtype=np.uint8)
     probabilities = np.zeros((rows, len(positives)), dtype=np.float32)
     for i, count in enumerate(positives):
@@ -100,9 +101,9 @@ def validation(positives: list[int], rows: int = 60) -> tuple[npt.NDArray[np.uin
     return targets, probabilities
 
 
-def test_a_label_gets_its_own_threshold_from_ten_positives_on() -> None:
+def test_label_threshold_needs_ten_positives() -> None:
     assert POSITIVES_NEEDED == 10
-    targets, probabilities = validation([40, 10, 9, 0])
+    targets, probabilities = make_validation([40, 10, 9, 0])
     rules = choose_thresholds(targets, probabilities)
     assert set(rules) == set(DEFINITIONS) == {HALF, GLOBAL, PER_LABEL}
     shared = best_threshold(targets.ravel(), probabilities.ravel())
@@ -115,12 +116,12 @@ def test_a_label_gets_its_own_threshold_from_ten_positives_on() -> None:
 @pytest.mark.parametrize(
     "targets", [np.zeros((0, 3), dtype=np.uint8), np.zeros((5, 3), dtype=np.uint8)]
 )
-def test_without_validation_positives_there_is_only_half(targets: npt.NDArray[np.uint8]) -> None:
+def test_only_half_without_validation_positives(targets: npt.NDArray[np.uint8]) -> None:
     rules = choose_thresholds(targets, np.zeros(targets.shape, dtype=np.float32))
     assert rules == {"0.5": (0.5, 0.5, 0.5)}
 
 
-def test_neighbouring_doubles_are_still_told_apart() -> None:
+def test_adjacent_doubles_are_separated() -> None:
     low = 0.3
     probabilities = np.array([np.nextafter(low, 1), low])
     threshold = best_threshold(np.array([1, 0], np.uint8), probabilities)

@@ -1,4 +1,4 @@
-"""Cells to ranked rows, of cells made by hand."""
+"""Leaderboard rows from cell records written by hand."""
 
 import random
 import statistics
@@ -51,7 +51,7 @@ def make_cell(
     learning_rate: float = 1e-5,
     **changes: Any,
 ) -> CellRecord:
-    """Make a backbone's cell that scores ``test`` and ``train`` in every metric."""
+    """Return a backbone's cell with scores ``test`` and ``train`` in every metric."""
     values: dict[str, float | None] = {"train": train, "validation": test, "test": test}
     parts: dict[Any, Scores] = {part: dict.fromkeys(NAMES, values[part]) for part in PARTS}
     fields: dict[str, Any] = {
@@ -87,12 +87,12 @@ def make_baseline(candidate: str, test: float) -> CellRecord:
     )  # fmt: skip
 
 
-def rank(*cells: CellRecord) -> Leaderboard:
+def summarize(*cells: CellRecord) -> Leaderboard:
     return summarize_cells(PROTOCOL, cells)
 
 
 def only_row(*cells: CellRecord) -> Row:
-    (row,) = rank(*cells).rows
+    (row,) = summarize(*cells).rows
     return row
 
 
@@ -101,7 +101,7 @@ scores = st.floats(0, 1)
 
 @settings(deadline=None, max_examples=50)
 @given(st.lists(scores, min_size=1, max_size=8), st.randoms(use_true_random=False))
-def test_the_order_of_cells_does_not_matter(values: list[float], shuffler: random.Random) -> None:
+def test_cell_order_is_irrelevant(values: list[float], shuffler: random.Random) -> None:
     cells = [make_cell(seed=seed, test=value) for seed, value in enumerate(values)]
     cells += [
         make_cell("roberta", test=values[0]),
@@ -111,21 +111,21 @@ def test_the_order_of_cells_does_not_matter(values: list[float], shuffler: rando
     ]
     shuffled = list(cells)
     shuffler.shuffle(shuffled)
-    assert rank(*shuffled) == rank(*cells)
+    assert summarize(*shuffled) == summarize(*cells)
 
 
 @settings(deadline=None, max_examples=50)
 @given(st.lists(scores, min_size=2, max_size=8))
-def test_mean_and_sample_deviation_are_over_the_seeds(values: list[float]) -> None:
+def test_mean_and_deviation_are_over_seeds(values: list[float]) -> None:
     row = only_row(*(make_cell(seed=seed, test=value) for seed, value in enumerate(values)))
-    shown = row.values["micro_f1"]
-    assert shown is not None
-    assert shown.mean == pytest.approx(sum(values) / len(values), abs=1e-12)
-    assert shown.deviation == pytest.approx(statistics.stdev(values), abs=1e-12)
+    statistic = row.values["micro_f1"]
+    assert statistic is not None
+    assert statistic.mean == pytest.approx(sum(values) / len(values), abs=1e-12)
+    assert statistic.deviation == pytest.approx(statistics.stdev(values), abs=1e-12)
     assert (row.cells, row.seeds) == (len(values), len(values))
 
 
-def test_the_deviation_divides_by_one_less_than_the_count() -> None:
+def test_deviation_is_a_sample_deviation() -> None:
     row = only_row(make_cell(seed=0, test=0.25), make_cell(seed=1, test=0.75))
     assert row.values["micro_f1"] == Statistic(0.5, pytest.approx(0.125**0.5))
 
@@ -139,23 +139,23 @@ def test_a_gap_is_train_minus_test(name: str) -> None:
     row = only_row(make_cell(seed=0, train=0.75, test=0.5), make_cell(seed=1, train=0.25, test=0.5))
     assert row.values[f"{name}_gap"] == Statistic(0.0, pytest.approx(0.125**0.5))
     assert row.values[f"train_{name}"] == Statistic(0.5, pytest.approx(0.125**0.5))
-    alone = only_row(make_cell(train=0.75, test=0.5))
-    assert alone.values[f"{name}_gap"] == Statistic(0.25, None)
+    single = only_row(make_cell(train=0.75, test=0.5))
+    assert single.values[f"{name}_gap"] == Statistic(0.25, None)
 
 
-def test_a_gap_of_an_unknown_score_is_unknown() -> None:
+def test_gap_of_a_missing_score_is_missing() -> None:
     assert only_row(make_cell(train=None)).values["micro_f1_gap"] is None
     assert only_row(make_cell(test=None)).values["micro_f1_gap"] is None
 
 
-def test_a_value_that_one_cell_lacks_is_unknown_for_the_candidate() -> None:
+def test_value_missing_in_a_cell_is_missing() -> None:
     row = only_row(make_cell(seed=0, test=0.5), make_cell(seed=1, test=0.5, rules=("0.5",)))
     assert row.values["micro_f1"] == Statistic(0.5, 0.0)
     assert row.values["micro_f1_global"] is None
     assert row.values["micro_f1_per_label"] is None
 
 
-def test_each_thresholds_rule_has_its_own_column() -> None:
+def test_each_thresholds_rule_has_a_column() -> None:
     metrics = {
         rule: make_cell(test=value).metrics["0.5"]
         for rule, value in (("0.5", 0.25), ("global", 0.5), ("per-label", 0.75))
@@ -167,33 +167,33 @@ def test_each_thresholds_rule_has_its_own_column() -> None:
     ]  # fmt: skip
 
 
-def test_the_highest_micro_f1_comes_first_and_the_unknown_last() -> None:
-    board = rank(
+def test_rows_are_sorted_with_missing_last() -> None:
+    board = summarize(
         make_cell("low", test=0.1),
-        make_cell("unknown", test=None),
+        make_cell("missing", test=None),
         make_cell("zero", test=0.0),
         make_cell("high", seed=0, test=0.9),
         make_cell("high", seed=1, test=0.5),
         make_baseline("middle", test=0.6),
     )
-    assert [row.candidate for row in board.rows] == ["high", "middle", "low", "zero", "unknown"]
+    assert [row.candidate for row in board.rows] == ["high", "middle", "low", "zero", "missing"]
 
 
-def test_equal_scores_are_ordered_by_name() -> None:
-    board = rank(make_cell("b"), make_cell("c"), make_cell("a"))
+def test_equal_scores_are_sorted_by_name() -> None:
+    board = summarize(make_cell("b"), make_cell("c"), make_cell("a"))
     assert [row.candidate for row in board.rows] == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize(
     ("cells", "constant"), [((True, True), True), ((True, False), False), ((False,), False)]
 )
-def test_a_row_is_constant_when_every_cell_is(cells: tuple[bool, ...], constant: bool) -> None:
-    made = [make_cell(seed=seed, constant=value) for seed, value in enumerate(cells)]
-    assert only_row(*made).constant is constant
+def test_row_is_constant_if_all_cells_are(cells: tuple[bool, ...], constant: bool) -> None:
+    records = [make_cell(seed=seed, constant=value) for seed, value in enumerate(cells)]
+    assert only_row(*records).constant is constant
 
 
-def test_two_settings_of_one_backbone_are_told_apart() -> None:
-    board = rank(
+def test_settings_distinguish_rows_of_a_backbone() -> None:
+    board = summarize(
         make_cell("bert", test=0.6, learning_rate=2e-5, digest="2" * 12),
         make_cell("bert", test=0.5, learning_rate=1e-5),
         make_cell("roberta", test=0.4, learning_rate=3e-5),
@@ -207,7 +207,7 @@ def test_two_settings_of_one_backbone_are_told_apart() -> None:
     ]
 
 
-def test_a_row_says_where_it_started_from() -> None:
+def test_row_names_its_initial_weights() -> None:
     label = "stand-in: all-MiniLM-L6-v2"
     weights = WeightsRecord(source="stand-in", label=label, identity="5")
     row = only_row(make_cell(weights=weights))
@@ -217,39 +217,39 @@ def test_a_row_says_where_it_started_from() -> None:
     assert (baseline.weights, baseline.stand_in, baseline.kind) == ("", False, "baseline")
 
 
-def test_costs_are_of_one_cell() -> None:
+def test_costs_are_means_per_cell() -> None:
     row = only_row(make_cell(seed=0), make_cell(seed=1))
     assert row.values["train_seconds"] == Statistic(2.0, 0.0)
     assert row.values["comments_per_second"] == Statistic(50.0, 0.0)
     assert row.values["peak_memory_bytes"] == Statistic(2**20, 0.0)
 
 
-def test_folds_count_as_cells_but_not_as_seeds() -> None:
+def test_folds_are_cells_but_not_seeds() -> None:
     keys = [CellKey(candidate="bert", digest="0" * 12, fold=fold, seed=7) for fold in range(3)]
     protocol = PROTOCOL.model_copy(update={"folds": PROTOCOL.folds * 3})
     (row,) = summarize_cells(protocol, (make_cell(key=key) for key in keys)).rows
     assert (row.cells, row.seeds) == (3, 1)
 
 
-def test_a_cell_of_another_protocol_is_refused() -> None:
-    with pytest.raises(StorageError, match="two yardsticks are not compared"):
-        rank(make_cell(), make_cell(seed=1, fingerprint="e" * 64))
+def test_cells_of_another_protocol_are_refused() -> None:
+    with pytest.raises(StorageError, match="only results of one protocol can be compared"):
+        summarize(make_cell(), make_cell(seed=1, fingerprint="e" * 64))
 
 
-def test_no_cells_are_an_empty_leaderboard() -> None:
-    assert rank() == Leaderboard(PROTOCOL, ())
+def test_no_cells_give_an_empty_leaderboard() -> None:
+    assert summarize() == Leaderboard(PROTOCOL, ())
 
 
-def test_a_baseline_with_a_backbones_name_is_a_row_of_its_own() -> None:
+def test_baseline_and_backbone_may_share_a_name() -> None:
     baseline = make_cell("x", digest="1" * 12, settings=None, weights=None, kind="baseline")
-    rows = rank(make_cell("x"), baseline).rows
+    rows = summarize(make_cell("x"), baseline).rows
     assert {(row.kind, row.name) for row in rows} == {
         ("backbone", "x [#000000]"), ("baseline", "x [#111111]"),
     }  # fmt: skip
 
 
 def label_scores(f1: float, average_precision: float | None) -> LabelScores:
-    """Make the scores of a label as they were stored before there were more of them."""
+    """Return a label's scores without the optional fields, as early versions stored them."""
     support = 0 if average_precision is None else 3
     return LabelScores(
         label="IsRude", support=support, threshold=0.5, precision=0.5, recall=0.5, f1=f1,
@@ -257,11 +257,13 @@ def label_scores(f1: float, average_precision: float | None) -> LabelScores:
     )  # fmt: skip
 
 
-def test_labels_are_averaged_over_the_cells_that_have_a_positive() -> None:
+def test_label_means_skip_cells_without_positives() -> None:
     scores = [
         (label_scores(0.5, 0.25), label_scores(0.0, None)),
         (label_scores(0.25, 0.75), label_scores(0.0, None)),
     ]
-    row = only_row(*(make_cell(seed=i, per_label={"0.5": own}) for i, own in enumerate(scores)))
+    row = only_row(
+        *(make_cell(seed=i, per_label={"0.5": labels}) for i, labels in enumerate(scores))
+    )
     assert row.label_f1 == (0.375, 0.0)
     assert row.label_average_precision == (0.5, None)

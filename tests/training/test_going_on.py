@@ -59,7 +59,7 @@ class Training:
             )
             choice, patience = EpochSelector(), Patience(chosen.patience)
             trained = trainer.train(
-                SPLIT, 1, epoch_scores, choice.keep, heard.append, patience.should_stop
+                SPLIT, 1, epoch_scores, choice.should_keep, heard.append, patience.should_stop
             )
             return trained, trainer.predict(np.arange(ROWS)).tobytes(), heard
 

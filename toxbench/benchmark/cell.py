@@ -18,7 +18,7 @@ from toxbench.data.table import TextDataset
 from toxbench.data.text_array import take_rows
 from toxbench.errors import PluginError, StorageError
 from toxbench.evaluation.early_stopping import EpochSelector, Patience, epoch_scores
-from toxbench.evaluation.metrics import measure
+from toxbench.evaluation.metrics import score_cell
 from toxbench.evaluation.thresholds import choose_thresholds
 from toxbench.executors.base import RunnerConfig, TaskError
 from toxbench.plugin.contracts import Predict
@@ -124,7 +124,7 @@ class CandidateRunner:
         def train_and_predict(trainer: Trainer) -> _TrainingOutput:
             selector, patience = EpochSelector(), Patience(candidate.settings.patience)
             trained = trainer.train(
-                split, key.seed, epoch_scores, selector.keep, on_epoch, patience.should_stop
+                split, key.seed, epoch_scores, selector.should_keep, on_epoch, patience.should_stop
             )
             started = time.perf_counter()
             probabilities = {part: trainer.predict(split.part(part)) for part in PARTS}
@@ -247,7 +247,7 @@ class CandidateRunner:
             best_epoch=None,
             truncated=None,
             thresholds=thresholds,
-            **measure(comments.labels, targets, probabilities, thresholds),
+            **score_cell(comments.labels, targets, probabilities, thresholds),
         )
 
 

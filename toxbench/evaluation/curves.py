@@ -1,4 +1,4 @@
-"""What pictures show of probabilities: curves over thresholds, calibration, agreement."""
+"""Statistics of probabilities for plots: threshold curves, calibration, confusion, agreement."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,17 +7,16 @@ import numpy as np
 import numpy.typing as npt
 
 from toxbench.evaluation.thresholds import predict
-from toxbench.util.arrays import Probabilities, Targets
+from toxbench.util.arrays import Floats, Probabilities, Targets
 
-Floats = npt.NDArray[np.float64]
 BINS = 10
 
 
 @dataclass(frozen=True, eq=False)
 class ThresholdCurve:
-    """Micro scores at each of some thresholds, the same for every label: arrays ``[threshold]``.
+    """Micro scores at several thresholds, each the same for all labels: arrays ``[threshold]``.
 
-    Where nothing is predicted, precision is 1, so that a precision-recall curve ends at (0, 1).
+    Precision is 1 if nothing is predicted, so a precision-recall curve ends at (0, 1).
     """
 
     thresholds: Floats
@@ -34,12 +33,12 @@ def threshold_curve(
     Args:
         targets: 0/1, of any shape; every entry counts alike.
         probabilities: in [0, 1], of the same shape.
-        thresholds: rising, ``[threshold]``.
+        thresholds: in ascending order, ``[threshold]``.
     """
     positive = np.sort(probabilities[targets == 1], axis=None)
-    everything = np.sort(probabilities, axis=None)
+    ordered = np.sort(probabilities, axis=None)
     hits = len(positive) - np.searchsorted(positive, thresholds, side="right")
-    predicted = len(everything) - np.searchsorted(everything, thresholds, side="right")
+    predicted = len(ordered) - np.searchsorted(ordered, thresholds, side="right")
     precision = np.divide(hits, predicted, out=np.ones(len(hits)), where=predicted > 0)
     recall = hits / max(1, len(positive))
     f1 = 2 * hits / np.maximum(1, predicted + len(positive))
@@ -48,7 +47,13 @@ def threshold_curve(
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """How often entries of like probability are positive: arrays ``[bin]``, empty bins left out."""
+    """A reliability curve: arrays ``[bin]``, without the empty bins.
+
+    Attributes:
+        counts: entries in the bin.
+        mean_probability: of these entries.
+        positive_share: share of these entries that are positive.
+    """
 
     counts: npt.NDArray[np.int64]
     mean_probability: Floats
@@ -56,7 +61,7 @@ class Calibration:
 
 
 def calibration(targets: Targets, probabilities: Probabilities) -> Calibration:
-    """Put entries into ten bins of equal width, as `expected_calibration_error` does.
+    """Compute a reliability curve over 10 equal-width bins, as `expected_calibration_error` does.
 
     Args:
         targets: 0/1, of any shape; every entry counts alike.
@@ -72,8 +77,8 @@ def calibration(targets: Targets, probabilities: Probabilities) -> Calibration:
 
 
 @dataclass(frozen=True)
-class Confusion:
-    """How one label's test rows were predicted, mean over seeds."""
+class ConfusionCounts:
+    """The confusion matrix of one label, mean over seeds."""
 
     true_positives: float
     false_positives: float
@@ -81,28 +86,29 @@ class Confusion:
     true_negatives: float
 
 
-def confusions(targets: Targets, probabilities: Probabilities) -> list[Confusion]:
-    """Count each label's mistakes at threshold 0.5.
+def confusion_counts(targets: Targets, probabilities: Probabilities) -> list[ConfusionCounts]:
+    """Return each label's confusion matrix at threshold 0.5.
 
     Args:
         targets: 0/1, ``[row, label]``.
         probabilities: ``[seed, row, label]``.
     """
-    said = predict(probabilities, [0.5] * targets.shape[1]) == 1
-    given = targets == 1
-    parts = (said & given, said & ~given, ~said & given, ~said & ~given)
-    means = [part.sum(axis=1).mean(axis=0).tolist() for part in parts]
-    return [Confusion(*counts) for counts in zip(*means, strict=True)]
+    predicted = predict(probabilities, [0.5] * targets.shape[1]) == 1
+    actual = targets == 1
+    cells = (predicted & actual, predicted & ~actual, ~predicted & actual, ~predicted & ~actual)
+    means = [cell.sum(axis=1).mean(axis=0).tolist() for cell in cells]
+    return [ConfusionCounts(*counts) for counts in zip(*means, strict=True)]
 
 
 def agreement(candidates: Mapping[str, Probabilities]) -> Floats:
     """Return the share of rows for which two candidates predict the same labels.
 
     Args:
-        candidates: name -> ``[seed, row, label]``; seeds decide by their mean probability.
+        candidates: name -> probabilities, ``[seed, row, label]``; a label is predicted if the mean
+            over seeds is above 0.5.
 
     Returns:
         shares, ``[candidate, candidate]``, in the order of the names.
     """
-    said = [p.mean(axis=0) > 0.5 for p in candidates.values()]
-    return np.array([[float((a == b).all(axis=1).mean()) for b in said] for a in said])
+    labels = [p.mean(axis=0) > 0.5 for p in candidates.values()]
+    return np.array([[float((a == b).all(axis=1).mean()) for b in labels] for a in labels])

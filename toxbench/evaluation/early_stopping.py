@@ -1,4 +1,4 @@
-"""Which epoch to keep, decided on validation rows."""
+"""Selection of the best epoch, and early stopping, by scores on validation rows."""
 
 import numpy as np
 
@@ -9,16 +9,16 @@ from toxbench.util.arrays import Probabilities, Targets
 
 
 def epoch_scores(targets: Targets, probabilities: Probabilities) -> Scores:
-    """Compute the few scores that are followed from epoch to epoch, at threshold 0.5.
+    """Compute the validation scores of an epoch, at threshold 0.5.
 
     Args:
         targets: 0/1 of the validation rows, ``[row, label]``.
         probabilities: of the same rows, ``[row, label]``.
 
     Returns:
-        ``headline``, the mean of ``micro_f1`` and ``subset_accuracy``, with its standard error
-        ``headline_error``; both of them, ``micro_average_precision``, and ``loss``, the mean
-        binary cross-entropy in nats.
+        ``headline``, the mean of ``micro_f1`` and ``subset_accuracy``; its standard error
+        ``headline_error``; ``micro_f1``, ``subset_accuracy`` and ``micro_average_precision``; and
+        ``loss``, the mean binary cross-entropy in nats.
     """
     likelihood = np.where(targets == 1, probabilities, 1 - probabilities.astype(np.float64))
     scores = evaluate(targets, probabilities, [0.5] * targets.shape[1])
@@ -33,10 +33,10 @@ def epoch_scores(targets: Targets, probabilities: Probabilities) -> Scores:
 
 
 class EpochSelector:
-    """The one-standard-error rule (Breiman et al. 1984, section 3.4.3), epoch by epoch.
+    """The one-standard-error rule (Breiman et al. 1984, section 3.4.3), applied epoch by epoch.
 
-    A small validation part cannot tell neighbouring epochs apart, and taking the highest score
-    mostly takes the luckiest one. So the latest epoch is kept whose mean of micro-F1 and subset
+    A small validation part cannot distinguish neighbouring epochs, and the highest score is often
+    a matter of luck. Therefore the rule selects the latest epoch whose mean of micro-F1 and subset
     accuracy, the leaderboard's two headline scores, is within one standard error of the highest:
     its learning rate has decayed the furthest.
     """
@@ -45,8 +45,8 @@ class EpochSelector:
         self._highest = -1.0
         self._error = 0.0
 
-    def keep(self, scores: Scores) -> bool:
-        """Whether this epoch takes the place of the one that was kept before."""
+    def should_keep(self, scores: Scores) -> bool:
+        """Whether the epoch with these scores replaces the one selected before."""
         score = scores["headline"] or 0.0
         if score > self._highest:
             self._highest = score
@@ -55,21 +55,22 @@ class EpochSelector:
 
 
 class Patience:
-    """Ends a training after so many looks in a row without a higher headline score."""
+    """Ends a training after several evaluations in a row without a higher headline score."""
 
     def __init__(self, num_evaluations: int) -> None:
-        """Begin.
+        """Start counting.
 
         Args:
-            looks: 0: it never ends.
+            num_evaluations: that may pass without improvement; 0 disables early stopping.
         """
-        self._looks = num_evaluations
+        self._limit = num_evaluations
         self._highest = -1.0
-        self._in_vain = 0
+        self._without_improvement = 0
 
     def should_stop(self, scores: Scores) -> bool:
-        """Whether the training ends with the look that gave these scores."""
+        """Whether the training ends after the evaluation with these scores."""
         score = scores.get("headline") or 0.0
-        self._in_vain = 0 if score > self._highest else self._in_vain + 1
+        is_improved = score > self._highest
+        self._without_improvement = 0 if is_improved else self._without_improvement + 1
         self._highest = max(self._highest, score)
-        return 0 < self._looks <= self._in_vain
+        return 0 < self._limit <= self._without_improvement

@@ -1,6 +1,6 @@
-"""Which rows candidates get wrong, which they disagree about, and which labels look wrong.
+"""Rows that all candidates get wrong, disagreements of candidates, and likely label errors.
 
-Probabilities must be of rows that their candidate was not trained on, as those of test rows are.
+Probabilities must be of rows that their candidate was not trained on, such as the test rows.
 """
 
 from collections.abc import Mapping
@@ -12,8 +12,8 @@ import numpy.typing as npt
 from toxbench.evaluation.thresholds import predict
 from toxbench.util.arrays import Floats, Predictions, Probabilities, Targets
 
-FEWEST = 5  # rows with a label, and rows without it: fewer make no threshold
-_SUREST = 1e-7  # float32 cannot tell a probability that is nearer to 0 or 1 from it
+ROWS_NEEDED = 5  # with a label, and without it, to judge the label
+_MIN_LIKELIHOOD = 1e-7  # float32 rounds probabilities closer to 0 or 1
 
 Candidates = Mapping[str, Probabilities]  # name -> [seed, row, label] of the same rows and labels
 
@@ -24,91 +24,91 @@ class HardRow:
 
     Attributes:
         row: counted from 0.
-        absent: given label -> number of candidates that do not predict it.
-        added: label that is not given -> number of candidates that predict it.
+        false_negatives: label -> number of candidates that miss it.
+        false_positives: label -> number of candidates that predict it wrongly.
         loss: binary cross-entropy in nats, mean over labels, seeds and candidates.
     """
 
     row: int
-    absent: Mapping[int, int]
-    added: Mapping[int, int]
+    false_negatives: Mapping[int, int]
+    false_positives: Mapping[int, int]
     loss: float
 
 
 @dataclass(frozen=True)
 class Disagreement:
-    """A row of which candidates predict different labels.
+    """A row for which candidates predict different labels.
 
     Attributes:
         row: counted from 0.
-        said: candidate -> labels that it predicts.
+        predictions: candidate -> labels that it predicts.
         spread: largest minus smallest mean probability among candidates, summed over labels.
     """
 
     row: int
-    said: Mapping[str, tuple[int, ...]]
+    predictions: Mapping[str, tuple[int, ...]]
     spread: float
 
 
 @dataclass(frozen=True)
 class LabelIssue:
-    """A label of a row that candidates confidently contradict.
+    """A likely label error: an entry of the table that candidates confidently contradict.
 
     Attributes:
         row: counted from 0.
-        label: its column.
-        given: the row has it.
-        probability: that the row has it, mean over candidates.
+        label: counted from 0.
+        has_label: whether the row has the label in the table.
+        probability: of the label, mean over candidates.
     """
 
     row: int
     label: int
-    given: bool
+    has_label: bool
     probability: float
 
     @property
     def self_confidence(self) -> float:
-        """Probability of what is given: the smaller, the more suspect."""
-        return self.probability if self.given else 1 - self.probability
+        """Probability of the entry in the table: the smaller, the more suspect."""
+        return self.probability if self.has_label else 1 - self.probability
 
 
-def missed_by_all(targets: Targets, candidates: Candidates) -> list[HardRow]:
-    """Find the rows in which every candidate has a label wrong, the highest loss first.
+def find_hard_rows(targets: Targets, candidates: Candidates) -> list[HardRow]:
+    """Find the rows for which every candidate predicts a label wrongly, highest loss first.
 
     Args:
         targets: 0/1, ``[row, label]``.
         candidates: at least one.
     """
-    wrong = np.stack([majority(own) != targets for own in candidates.values()])
-    losses = np.mean([row_losses(targets, own) for own in candidates.values()], axis=0)
+    wrong = np.stack([majority_vote(p) != targets for p in candidates.values()])
+    losses = np.mean([row_losses(targets, p) for p in candidates.values()], axis=0)
     votes = wrong.sum(axis=0)  # [row, label]
     rows = np.flatnonzero(wrong.any(axis=2).all(axis=0))
     return [
         HardRow(
             row=row,
-            absent=_counts(votes[row] * (targets[row] == 1)),
-            added=_counts(votes[row] * (targets[row] == 0)),
+            false_negatives=_nonzero(votes[row] * (targets[row] == 1)),
+            false_positives=_nonzero(votes[row] * (targets[row] == 0)),
             loss=float(losses[row]),
         )
         for row in rows[np.argsort(-losses[rows], kind="stable")].tolist()
     ]
 
 
-def disagreements(candidates: Candidates) -> list[Disagreement]:
-    """Find the rows of which candidates predict different labels, the widest spread first.
+def find_disagreements(candidates: Candidates) -> list[Disagreement]:
+    """Find the rows for which candidates predict different labels, widest spread first.
 
     Args:
-        candidates: at least one; one alone agrees with itself.
+        candidates: at least one; a single candidate gives no disagreement.
     """
-    said = {name: majority(own) for name, own in candidates.items()}
-    means = np.stack([own.mean(axis=0, dtype=np.float64) for own in candidates.values()])
+    predictions = {name: majority_vote(p) for name, p in candidates.items()}
+    means = np.stack([p.mean(axis=0, dtype=np.float64) for p in candidates.values()])
     spreads = np.ptp(means, axis=0).sum(axis=1)
-    every = np.stack(list(said.values()))
-    rows = np.flatnonzero((every != every[0]).any(axis=(0, 2)))
+    stacked = np.stack(list(predictions.values()))  # [candidate, row, label]
+    rows = np.flatnonzero((stacked != stacked[0]).any(axis=(0, 2)))
     return [
         Disagreement(
             row=row,
-            said={name: tuple(np.flatnonzero(own[row]).tolist()) for name, own in said.items()},
+            predictions={n: tuple(np.flatnonzero(p[row]).tolist()) for n, p in predictions.items()},
             spread=float(spreads[row]),
         )
         for row in rows[np.argsort(-spreads[rows], kind="stable")].tolist()
@@ -116,47 +116,47 @@ def disagreements(candidates: Candidates) -> list[Disagreement]:
 
 
 def find_label_issues(targets: Targets, probabilities: Floats) -> list[LabelIssue]:
-    """Find likely label errors by confident learning, the least self-confident first.
+    """Find likely label errors by confident learning, lowest self-confidence first.
 
-    A label's threshold for "has it" is the mean probability of it among the rows that have it, and
-    for "has it not" likewise (Northcutt, Jiang and Chuang 2021, doi:10.1613/jair.1.12125, eq. 2).
-    An entry is suspect where the other side is the likelier one and reaches its threshold (eq. 1).
-    That is ``find_label_issues(filter_by="confident_learning")`` of cleanlab 2.9, label by label,
-    but for the labels that `can_judge` leaves out.
+    Each label has two classes, 1 and 0. The threshold of a class is its mean probability among the
+    rows of this class (Northcutt, Jiang and Chuang 2021, doi:10.1613/jair.1.12125, eq. 2). An
+    entry is suspect if the opposite class is more probable and reaches its threshold (eq. 1). This
+    is ``find_label_issues(filter_by="confident_learning")`` of cleanlab 2.9 for each label, except
+    that labels which `judgeable_labels` excludes are skipped.
 
     Args:
         targets: 0/1, ``[row, label]``.
         probabilities: `mean_probabilities`, ``[row, label]``.
     """
-    judged = np.flatnonzero(can_judge(targets, probabilities)).tolist()
-    found = [
+    issues = [
         LabelIssue(row, label, bool(targets[row, label]), float(probabilities[row, label]))
-        for label in judged
-        for row in _contradicted(targets[:, label] == 1, probabilities[:, label])
+        for label in np.flatnonzero(judgeable_labels(targets, probabilities)).tolist()
+        for row in _contradicted_rows(targets[:, label] == 1, probabilities[:, label])
     ]
-    return sorted(found, key=lambda suspect: (suspect.self_confidence, suspect.row, suspect.label))
+    return sorted(issues, key=lambda issue: (issue.self_confidence, issue.row, issue.label))
 
 
-def can_judge(targets: Targets, probabilities: Floats) -> npt.NDArray[np.bool_]:
+def judgeable_labels(targets: Targets, probabilities: Floats) -> npt.NDArray[np.bool_]:
     """Return whether errors of each label can be judged, ``[label]``; see `find_label_issues`.
 
-    It takes `FEWEST` rows with it and as many without, of which candidates predict some and not
-    others: who never predicts a label contradicts whoever gave it, knowing nothing.
+    A label needs `ROWS_NEEDED` rows with it and as many without it, and candidates must predict it
+    for some rows but not for all: a candidate that never predicts a label contradicts every row
+    that has it, without evidence.
     """
     positives = targets.sum(axis=0, dtype=np.int64)
-    enough = np.minimum(positives, len(targets) - positives) >= FEWEST
+    enough = np.minimum(positives, len(targets) - positives) >= ROWS_NEEDED
     predicted = probabilities > 0.5
     return np.asarray(enough & predicted.any(axis=0) & ~predicted.all(axis=0))
 
 
 def mean_probabilities(candidates: Candidates) -> Floats:
-    """Average over seeds, then over candidates, so that each counts the same: ``[row, label]``."""
-    means = [own.mean(axis=0, dtype=np.float64) for own in candidates.values()]
+    """Average over seeds, then over candidates, all of equal weight: ``[row, label]``."""
+    means = [p.mean(axis=0, dtype=np.float64) for p in candidates.values()]
     return np.asarray(np.mean(means, axis=0))
 
 
-def majority(probabilities: Probabilities) -> Predictions:
-    """Return what most seeds predict at threshold 0.5; between equal halves the mean decides.
+def majority_vote(probabilities: Probabilities) -> Predictions:
+    """Return the prediction of most seeds at threshold 0.5; the mean probability breaks ties.
 
     Args:
         probabilities: ``[seed, row, label]``.
@@ -176,17 +176,18 @@ def row_losses(targets: Targets, probabilities: Probabilities) -> Floats:
         targets: 0/1, ``[row, label]``.
         probabilities: ``[seed, row, label]``.
     """
-    of_given = np.where(targets == 1, probabilities, 1 - probabilities).astype(np.float64)
-    return np.asarray(-np.log(of_given.clip(_SUREST, 1)).mean(axis=(0, 2)))
+    likelihood = np.where(targets == 1, probabilities, 1 - probabilities).astype(np.float64)
+    return np.asarray(-np.log(likelihood.clip(_MIN_LIKELIHOOD, 1)).mean(axis=(0, 2)))
 
 
-def _contradicted(given: npt.NDArray[np.bool_], probability: Floats) -> list[int]:
-    """Return the rows whose given label is confidently contradicted."""
-    other = np.where(given, 1 - probability, probability)
-    threshold = np.where(given, (1 - probability[~given]).mean(), probability[given].mean())
-    rows: list[int] = np.flatnonzero((other > 0.5) & (other >= threshold)).tolist()
+def _contradicted_rows(positive: npt.NDArray[np.bool_], probability: Floats) -> list[int]:
+    """Return the rows whose entry of one label is confidently contradicted."""
+    opposite = np.where(positive, 1 - probability, probability)
+    mean_negative, mean_positive = (1 - probability[~positive]).mean(), probability[positive].mean()
+    threshold = np.where(positive, mean_negative, mean_positive)
+    rows: list[int] = np.flatnonzero((opposite > 0.5) & (opposite >= threshold)).tolist()
     return rows
 
 
-def _counts(votes: npt.NDArray[np.int64]) -> dict[int, int]:
+def _nonzero(votes: npt.NDArray[np.int64]) -> dict[int, int]:
     return {label: count for label, count in enumerate(votes.tolist()) if count}

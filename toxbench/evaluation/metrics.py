@@ -1,8 +1,8 @@
-"""The shared multi-label metrics: scikit-learn's values, and the rules for them in one place.
+"""The shared multi-label metrics, with the values of scikit-learn.
 
-Zero support: a label that has no positive among the scored rows is left out of macro averages,
-macro average precision and macro ROC AUC, and the number of labels that were scored is a metric of
-its own. A division by zero (nothing predicted, say) scores 0. What is undefined is None.
+A label without a positive row is excluded from macro averages, macro average precision and macro
+ROC AUC; the metric ``scored_labels`` is the number of labels included. A division by zero (if
+nothing is predicted, for example) gives 0. Undefined values are None.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ from toxbench.util.arrays import Predictions, Probabilities, Targets
 # no longer compared with new ones.
 DEFINITIONS: Mapping[str, str] = {name: metric.definition for name, metric in METRICS.items()}
 CALIBRATION_BINS = 10
-_PAIRS_AT_ONCE = 1 << 22  # of labels, while they are ranked
+_PAIRS_PER_CHUNK = 1 << 22  # pairs of labels that are compared at a time
 _AVERAGES = ("micro", "macro", "weighted", "samples")
 
 
@@ -45,47 +45,22 @@ def evaluate(
         thresholds: one for each label; a probability above it is a positive prediction.
 
     Returns:
-        metric name -> value in the order of `METRICS`, None where it is undefined.
+        metric name -> value in the order of `METRICS`, None if it is undefined.
     """
-    return _at_thresholds(targets, probabilities, thresholds, _of_any(targets, probabilities))
+    shared = _threshold_free_scores(targets, probabilities)
+    return _complete_scores(shared, targets, probabilities, thresholds)
 
 
-def _of_any(targets: Targets, probabilities: Probabilities) -> Scores:
-    """Compute what is the same whatever the thresholds; it takes most of the time."""
-    return {
-        "scored_labels": float(targets.any(axis=0).sum()),
-        **_ranking(targets, probabilities),
-        **_label_ranking(targets, probabilities),
-        "brier": brier(targets, probabilities),
-        "expected_calibration_error": expected_calibration_error(targets, probabilities),
-    }
-
-
-def _at_thresholds(
-    targets: Targets, probabilities: Probabilities, thresholds: Sequence[float], of_any: Scores
-) -> Scores:
-    """Compute the rest of the metrics and put all of them in order."""
-    predictions = predict(probabilities, thresholds)
-    scored = targets.any(axis=0)
-    scores = dict(of_any)
-    for average in _AVERAGES:
-        columns = scored if average == "macro" else np.ones_like(scored)
-        scores |= _averaged(targets[:, columns], predictions[:, columns], average)
-    scores |= _mistakes(targets, predictions)
-    scores |= _correlation(targets, predictions)
-    return {name: scores[name] for name in METRICS}
-
-
-def label_table(
+def score_labels(
     labels: Sequence[str],
     targets: Targets,
     probabilities: Probabilities,
     thresholds: Sequence[float],
 ) -> tuple[LabelScores, ...]:
-    """Score each label by itself, with its support; arguments as in `evaluate`."""
+    """Score each label separately; ``labels`` are names, the other arguments as in `evaluate`."""
     predictions = predict(probabilities, thresholds)
     precision, recall, f1, _ = precision_recall_fscore_support(
-        _at_least_two(targets), _at_least_two(predictions), average=None, zero_division=0
+        _with_two_columns(targets), _with_two_columns(predictions), average=None, zero_division=0
     )
     return tuple(
         LabelScores(
@@ -108,32 +83,33 @@ def label_table(
     )
 
 
-def measure(
+def score_cell(
     labels: Sequence[str],
     targets: Mapping[Part, Targets],
     probabilities: Mapping[Part, Probabilities],
     thresholds: Mapping[str, Sequence[float]],
 ) -> dict[str, Any]:
-    """Return every score of a cell's record: ``metrics``, ``per_label`` and ``constant``.
+    """Return the scores of a cell's record: ``metrics``, ``per_label`` and ``constant``.
 
     Args:
         labels: names.
         targets: part -> 0/1, ``[row, label]``.
         probabilities: part -> in [0, 1], ``[row, label]``.
-        thresholds: rule -> one for each label; 0.5 is among them.
+        thresholds: rule -> one threshold for each label; the rules include 0.5.
     """
-    pairs = {part: (targets[part], probabilities[part]) for part in targets if len(targets[part])}
-    of_any = {part: _of_any(*pair) for part, pair in pairs.items()}
+    parts = {part: (targets[part], probabilities[part]) for part in targets if len(targets[part])}
+    shared = {part: _threshold_free_scores(*arrays) for part, arrays in parts.items()}
     return {
         "metrics": {
             rule: {
-                part: _at_thresholds(*pair, chosen, of_any[part]) for part, pair in pairs.items()
+                part: _complete_scores(shared[part], *arrays, values)
+                for part, arrays in parts.items()
             }
-            for rule, chosen in thresholds.items()
+            for rule, values in thresholds.items()
         },
         "per_label": {
-            rule: label_table(labels, targets["test"], probabilities["test"], chosen)
-            for rule, chosen in thresholds.items()
+            rule: score_labels(labels, targets["test"], probabilities["test"], values)
+            for rule, values in thresholds.items()
         },
         "constant": is_constant(predict(probabilities["test"], [0.5] * len(labels))),
     }
@@ -144,25 +120,110 @@ def is_constant(predictions: Predictions) -> bool:
     return bool((predictions == predictions[:1]).all())
 
 
-def _averaged(targets: Targets, predictions: Predictions, average: str) -> Scores:
+def headline(targets: Targets, probabilities: Probabilities) -> float:
+    """Return the mean of micro-F1 and subset accuracy at 0.5; arguments as in `evaluate`."""
+    predictions = predict(probabilities, [0.5] * targets.shape[1])
+    f1 = f1_score(targets.ravel(), predictions.ravel(), zero_division=0)
+    return float(f1 + accuracy_score(targets, predictions)) / 2
+
+
+def average_precision(targets: Targets, probabilities: Probabilities) -> float | None:
+    """Return the average precision over all entries; None if none is positive."""
+    targets, probabilities = targets.ravel(), probabilities.ravel()
+    if not targets.any():
+        return None
+    return float(average_precision_score(targets, probabilities))
+
+
+def brier(targets: Targets, probabilities: Probabilities) -> float:
+    """Return the mean squared difference of probability and target over entries (Brier 1950)."""
+    # scikit-learn computes in the dtype of the probabilities; float32 would lose nine digits.
+    values = probabilities.ravel().astype(np.float64)
+    return float(brier_score_loss(targets.ravel(), values, pos_label=1))
+
+
+def expected_calibration_error(targets: Targets, probabilities: Probabilities) -> float:
+    """Return the expected calibration error (Naeini et al. 2015, AAAI).
+
+    ``sum_b n_b / n * |mean probability of bin b - share of positives of bin b|`` over 10 bins of
+    equal width, closed below and open above; the last one includes 1. scikit-learn has no such
+    function.
+
+    Args:
+        targets: 0/1, of any shape; all entries have equal weight.
+        probabilities: in [0, 1], of the same shape.
+    """
+    values = probabilities.ravel().astype(np.float64)
+    bins = np.digitize(values, np.arange(1, CALIBRATION_BINS) / CALIBRATION_BINS)
+    # The weight n_b / n of a bin and the denominators of its two means cancel out.
+    differences = np.bincount(bins, weights=values - targets.ravel())
+    return float(np.abs(differences).sum() / len(values))
+
+
+def label_ranking_average_precision(targets: Targets, probabilities: Probabilities) -> float:
+    """Return exactly the value of ``sklearn.metrics.label_ranking_average_precision_score``.
+
+    scikit-learn ranks row by row in Python, which takes minutes for a million rows.
+
+    Args:
+        targets: 0/1, ``[row, label]``.
+        probabilities: ``[row, label]``.
+    """
+    rows, label_count = targets.shape
+    values = np.ones(rows)  # 1 for a row with all labels or none
+    size = max(1, _PAIRS_PER_CHUNK // label_count**2)
+    for start in range(0, rows, size):
+        block = slice(start, start + size)
+        relevant = targets[block].astype(bool)
+        values[block] = _rank_labels(relevant, probabilities[block], values[block])
+    return float(np.cumsum(values)[-1] / rows)  # scikit-learn, too, adds in the order of the rows
+
+
+def _threshold_free_scores(targets: Targets, probabilities: Probabilities) -> Scores:
+    """Compute the metrics that do not depend on thresholds; this takes most of the time."""
+    return {
+        "scored_labels": float(targets.any(axis=0).sum()),
+        **_ranking_scores(targets, probabilities),
+        **_label_ranking_scores(targets, probabilities),
+        "brier": brier(targets, probabilities),
+        "expected_calibration_error": expected_calibration_error(targets, probabilities),
+    }
+
+
+def _complete_scores(
+    shared: Scores, targets: Targets, probabilities: Probabilities, thresholds: Sequence[float]
+) -> Scores:
+    """Add the metrics that depend on thresholds to the others, in the order of `METRICS`."""
+    predictions = predict(probabilities, thresholds)
+    scored = targets.any(axis=0)
+    scores = dict(shared)
+    for average in _AVERAGES:
+        columns = scored if average == "macro" else np.ones_like(scored)
+        scores |= _averaged_scores(targets[:, columns], predictions[:, columns], average)
+    scores |= _accuracy_scores(targets, predictions)
+    scores |= _correlation_scores(targets, predictions)
+    return {name: scores[name] for name in METRICS}
+
+
+def _averaged_scores(targets: Targets, predictions: Predictions, average: str) -> Scores:
     names = [f"{average}_{name}" for name in ("precision", "recall", "f1")]
     if targets.shape[1] == 0:
         return dict.fromkeys(names, None)
     values = precision_recall_fscore_support(
-        _at_least_two(targets), _at_least_two(predictions), average=average, zero_division=0
+        _with_two_columns(targets), _with_two_columns(predictions), average=average, zero_division=0
     )
     return {name: float(value) for name, value in zip(names, values[:3], strict=True)}
 
 
-def _at_least_two(columns: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Double a single column: scikit-learn takes one for a binary problem with two classes.
+def _with_two_columns(columns: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Repeat a single column: scikit-learn treats one column as a binary problem with two classes.
 
-    Every average of two equal columns is the average of one.
+    Every average over two equal columns equals the score of one.
     """
     return np.repeat(columns, 2, axis=1) if columns.shape[1] == 1 else columns
 
 
-def _mistakes(targets: Targets, predictions: Predictions) -> Scores:
+def _accuracy_scores(targets: Targets, predictions: Predictions) -> Scores:
     labelled = targets.any(axis=1)
     return {
         "subset_accuracy": _subset_accuracy(targets, predictions),
@@ -176,7 +237,7 @@ def _subset_accuracy(targets: Targets, predictions: Predictions) -> float | None
     return float(accuracy_score(targets, predictions)) if len(targets) else None
 
 
-def _correlation(targets: Targets, predictions: Predictions) -> Scores:
+def _correlation_scores(targets: Targets, predictions: Predictions) -> Scores:
     scored = np.flatnonzero(targets.any(axis=0))
     return {
         "micro_mcc": _mcc(targets.ravel(), predictions.ravel()),
@@ -187,14 +248,14 @@ def _correlation(targets: Targets, predictions: Predictions) -> Scores:
 def _mcc(targets: Targets, predictions: Predictions) -> float:
     hits, predicted, positive = map(np.count_nonzero, (targets & predictions, predictions, targets))
     if positive in {0, len(targets)} or predicted in {0, len(targets)}:
-        return 0.0  # scikit-learn's value, too, but it warns
+        return 0.0  # scikit-learn returns the same value, with a warning
     misses = positive - hits
-    # Each pair of target and prediction once, with how often it is there: the same to the last bit.
-    often = [len(targets) - predicted - misses, predicted - hits, misses, hits]
-    return float(matthews_corrcoef([0, 0, 1, 1], [0, 1, 0, 1], sample_weight=often))
+    # Each pair of target and prediction, weighted by its frequency, gives the same value exactly.
+    frequencies = [len(targets) - predicted - misses, predicted - hits, misses, hits]
+    return float(matthews_corrcoef([0, 0, 1, 1], [0, 1, 0, 1], sample_weight=frequencies))
 
 
-def _ranking(targets: Targets, probabilities: Probabilities) -> Scores:
+def _ranking_scores(targets: Targets, probabilities: Probabilities) -> Scores:
     columns = range(targets.shape[1])
     precisions = [average_precision(targets[:, i], probabilities[:, i]) for i in columns]
     areas = [_roc_auc(targets[:, i], probabilities[:, i]) for i in columns]
@@ -207,9 +268,15 @@ def _ranking(targets: Targets, probabilities: Probabilities) -> Scores:
     }
 
 
-def _label_ranking(targets: Targets, probabilities: Probabilities) -> Scores:
-    """Rank each row's labels; a row without any scores 1, so the floor is far above 0."""
-    # Constant probabilities: all labels are at least as probable, and a share of them is the row's.
+def _roc_auc(targets: Targets, probabilities: Probabilities) -> float | None:
+    if not targets.any() or targets.all():
+        return None
+    return float(roc_auc_score(targets, probabilities))
+
+
+def _label_ranking_scores(targets: Targets, probabilities: Probabilities) -> Scores:
+    """Rank each row's labels; a row without labels scores 1, so the floor is far above 0."""
+    # If probabilities are constant, a row's value is the share of labels that are true.
     shares = targets.mean(axis=1)
     return {
         "label_ranking_average_precision": label_ranking_average_precision(targets, probabilities),
@@ -217,25 +284,11 @@ def _label_ranking(targets: Targets, probabilities: Probabilities) -> Scores:
     }
 
 
-def label_ranking_average_precision(targets: Targets, probabilities: Probabilities) -> float:
-    """Return what scikit-learn's function of this name does, to the last bit.
-
-    That one ranks row by row in Python, which takes minutes for a million of them.
-    """
-    rows, label_count = targets.shape
-    values = np.ones(rows)  # of a row with all labels or none
-    size = max(1, _PAIRS_AT_ONCE // label_count**2)
-    for start in range(0, rows, size):
-        block = slice(start, start + size)
-        values[block] = _ranked(targets[block].astype(bool), probabilities[block], values[block])
-    return float(np.cumsum(values)[-1] / rows)  # in the order of the rows, as they are added there
-
-
-def _ranked(
+def _rank_labels(
     relevant: npt.NDArray[np.bool_], probabilities: Probabilities, values: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
-    """Return each row's average precision; ``values`` where there is nothing to rank."""
-    # [row, label, other]: the other label is at least as probable.
+    """Return each row's average precision; rows with all labels or none keep their ``values``."""
+    # [row, i, j]: label j is at least as probable as label i.
     above = probabilities[:, None, :] >= probabilities[:, :, None]
     shares = (above & relevant[:, None, :]).sum(axis=2) / above.sum(axis=2)
     counts = relevant.sum(axis=1)
@@ -245,51 +298,6 @@ def _ranked(
     return values
 
 
-def headline(targets: Targets, probabilities: Probabilities) -> float:
-    """Mean of micro-F1 and subset accuracy at threshold 0.5; arguments as in `evaluate`."""
-    predictions = predict(probabilities, [0.5] * targets.shape[1])
-    f1 = f1_score(targets.ravel(), predictions.ravel(), zero_division=0)
-    return float(f1 + accuracy_score(targets, predictions)) / 2
-
-
-def average_precision(targets: Targets, probabilities: Probabilities) -> float | None:
-    """Average precision over all entries; None where there is no positive."""
-    targets, probabilities = targets.ravel(), probabilities.ravel()
-    if not targets.any():
-        return None
-    return float(average_precision_score(targets, probabilities))
-
-
-def brier(targets: Targets, probabilities: Probabilities) -> float:
-    """Mean squared difference of probability and target over all entries (Brier 1950)."""
-    # scikit-learn computes in the type of the probabilities; float32 would cost nine digits.
-    values = probabilities.ravel().astype(np.float64)
-    return float(brier_score_loss(targets.ravel(), values, pos_label=1))
-
-
-def expected_calibration_error(targets: Targets, probabilities: Probabilities) -> float:
-    """How far probabilities are from shares of positives (Naeini et al. 2015, AAAI).
-
-    ``sum_b n_b / n * |mean probability of bin b - share of positives of bin b|`` over 10 bins of
-    equal width, closed below and open above; the last holds 1 as well. scikit-learn has none.
-
-    Args:
-        targets: 0/1, of any shape: all entries count alike.
-        probabilities: in [0, 1], of the same shape.
-    """
-    values = probabilities.ravel().astype(np.float64)
-    bins = np.digitize(values, np.arange(1, CALIBRATION_BINS) / CALIBRATION_BINS)
-    # A bin's weight n_b / n and the denominators of its two means cancel out.
-    differences = np.bincount(bins, weights=values - targets.ravel())
-    return float(np.abs(differences).sum() / len(values))
-
-
-def _roc_auc(targets: Targets, probabilities: Probabilities) -> float | None:
-    if not targets.any() or targets.all():
-        return None
-    return float(roc_auc_score(targets, probabilities))
-
-
 def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None
+    defined = [value for value in values if value is not None]
+    return float(np.mean(defined)) if defined else None

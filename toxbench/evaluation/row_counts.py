@@ -1,4 +1,4 @@
-"""Scores that are ratios of sums over rows, so that any weighting of rows is scored at once."""
+"""Scores as ratios of sums over rows, so that rows can be weighted and resampled cheaply."""
 
 from collections.abc import Callable, Mapping
 
@@ -7,11 +7,12 @@ import numpy.typing as npt
 
 from toxbench.util.arrays import Counts, Floats, Predictions, Targets
 
+# "one" is 1 for every row: its sum is the number of rows.
 COUNTS = ("true_positives", "false_positives", "false_negatives", "exact", "one")
 
 
 def row_counts(targets: Targets, predictions: Predictions) -> Counts:
-    """Count each row's entries.
+    """Count the entries of each row: hits, errors, and whether all labels match.
 
     Args:
         targets: 0/1, ``[row, label]``.
@@ -21,7 +22,7 @@ def row_counts(targets: Targets, predictions: Predictions) -> Counts:
         float32 ``[row, 5]``: see `COUNTS`.
     """
     counts = np.empty((len(targets), len(COUNTS)), dtype=np.float32)
-    hits, predicted, positive = map(_of_rows, (targets & predictions, predictions, targets))
+    hits, predicted, positive = map(_sum_rows, (targets & predictions, predictions, targets))
     counts[:, 0] = hits
     counts[:, 1] = predicted - hits
     counts[:, 2] = positive - hits
@@ -30,14 +31,14 @@ def row_counts(targets: Targets, predictions: Predictions) -> Counts:
     return counts
 
 
-def _of_rows(entries: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Add up 0/1 ``[row, label]`` to ``[row]``; a product is faster than sums of few labels."""
+def _sum_rows(entries: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Sum 0/1 ``[row, label]`` to ``[row]``; for few labels a product is faster than ``sum``."""
     return entries.astype(np.float32) @ np.ones(entries.shape[1], dtype=np.float32)
 
 
-def _ratio(above: Floats, below: Floats) -> Floats:
-    """Divide; where there is nothing to count the score is 0, as in scikit-learn."""
-    return np.divide(above, below, out=np.zeros_like(above), where=below > 0)
+def _ratio(numerator: Floats, denominator: Floats) -> Floats:
+    """Divide; a division by zero gives 0, as in scikit-learn."""
+    return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
 
 
 def _micro_f1(sums: Floats) -> Floats:
@@ -56,7 +57,7 @@ def _subset_accuracy(sums: Floats) -> Floats:
     return _ratio(sums[..., 3], sums[..., 4])
 
 
-# Metric -> its value from float64 sums over rows, [..., count] -> [...].
+# Metric -> function from float64 sums over rows, [..., count], to scores, [...].
 SCORES: Mapping[str, Callable[[Floats], Floats]] = {
     "micro_f1": _micro_f1,
     "subset_accuracy": _subset_accuracy,

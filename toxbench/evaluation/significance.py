@@ -1,4 +1,4 @@
-"""Which candidates can be told apart: paired tests, corrected for their number, and tiers."""
+"""Significance of differences: paired tests of all pairs, Holm's correction, and tiers."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,20 +16,23 @@ POWER = 0.8
 
 @dataclass(frozen=True)
 class Difference:
-    """One candidate minus another, on the same test rows.
+    """The difference of two candidates (first minus second) on the same test rows.
 
     Attributes:
+        first: name of a candidate.
+        second: name of the candidate that is subtracted.
+        metric: of the scores.
         difference: of the mean scores.
         low: lower end of the 95 % interval.
         high: upper end.
-        p: two-sided, if there were no other pairs.
-        adjusted_p: Holm's, over all pairs that were compared.
-        better: share of resamples in which the first is better, ties counted half.
-        detectable: the smallest difference that would be found 80 times in 100, at the 5 % level.
+        p: two-sided p-value of this pair, without correction.
+        adjusted_p: p-value with Holm's correction for all compared pairs.
+        better: share of resamples in which the first is better; ties count half.
+        detectable: the difference that is detected with 80 % power at the 5 % level.
     """
 
-    one: str
-    other: str
+    first: str
+    second: str
     metric: str
     difference: float
     low: float
@@ -41,7 +44,7 @@ class Difference:
 
     @property
     def is_clear(self) -> bool:
-        """Whether the two can be told apart at the 5 % level, all pairs considered."""
+        """Whether the difference is significant at the 5 % level, corrected for all pairs."""
         return self.adjusted_p <= ALPHA
 
 
@@ -51,20 +54,20 @@ def compare_all(
     """Compare every pair on one metric, in the order of ``draws``.
 
     Args:
-        draws: candidate -> resampled scores; the same resamples for all.
+        draws: candidate -> resampled scores, from the same resamples for all candidates.
         means: candidate -> mean score over its seeds.
-        metric: of the draws.
+        metric: of the scores.
     """
-    found = []
-    sides = {name: own.side(metric) for name, own in draws.items()}
-    for one, other in combinations(draws, 2):
-        resampled = sides[one].minus(sides[other])
-        observed = means[one] - means[other]
+    differences = []
+    paired = {name: scores.paired(metric) for name, scores in draws.items()}
+    for first, second in combinations(draws, 2):
+        resampled = paired[first].difference(paired[second])
+        observed = means[first] - means[second]
         low, high = interval(resampled)
-        found.append(
+        differences.append(
             Difference(
-                one=one,
-                other=other,
+                first=first,
+                second=second,
                 metric=metric,
                 difference=observed,
                 low=low,
@@ -72,56 +75,60 @@ def compare_all(
                 p=two_sided_p(resampled, observed),
                 adjusted_p=1.0,
                 better=float((resampled > 0).mean() + (resampled == 0).mean() / 2),
-                detectable=detectable(float(resampled.std())),
+                detectable=detectable_effect(float(resampled.std())),
             )
         )
-    adjusted = holm([difference.p for difference in found])
-    return [replace(pair, adjusted_p=p) for pair, p in zip(found, adjusted, strict=True)]
+    adjusted = holm([difference.p for difference in differences])
+    return [replace(d, adjusted_p=p) for d, p in zip(differences, adjusted, strict=True)]
 
 
-def detectable(error: float, stretch: float = 1.0) -> float:
-    """Return the difference that is found with `POWER` at the level `ALPHA`, two-sided.
+def detectable_effect(error: float, factor: float = 1.0) -> float:
+    """Return the difference that a two-sided test at level `ALPHA` detects with power `POWER`.
 
     Args:
         error: standard error of the difference.
-        stretch: by how much an interval of it is wider than a normal one.
+        factor: width of its interval relative to a normal one (`t_factor`).
     """
     normal = NormalDist()
-    return error * (stretch * normal.inv_cdf(1 - ALPHA / 2) + normal.inv_cdf(POWER))
+    return error * (factor * normal.inv_cdf(1 - ALPHA / 2) + normal.inv_cdf(POWER))
 
 
 def two_sided_p(draws: Floats, observed: float) -> float:
-    """Return the probability of a difference as far from 0 as the observed one, if there is none.
+    """Return the p-value of an observed difference under the null hypothesis of no difference.
 
-    The resampled differences are moved to mean 0; +1 in both counts keeps p above 0 (Davison and
+    The resampled differences are shifted to mean 0; +1 in both counts keeps p above 0 (Davison and
     Hinkley 1997, section 4.2.3).
+
+    Args:
+        draws: resampled differences, ``[resample]``.
+        observed: difference on the original rows.
     """
-    far = np.abs(draws - draws.mean()) >= abs(observed) - 1e-12
-    return float((far.sum() + 1) / (len(draws) + 1))
+    is_extreme = np.abs(draws - draws.mean()) >= abs(observed) - 1e-12
+    return float((is_extreme.sum() + 1) / (len(draws) + 1))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjust p-values for their number (Holm 1979), in their own order."""
+    """Return p-values adjusted for multiple tests (Holm 1979), in the order of the input."""
     order = np.argsort(p_values, kind="stable")
     adjusted = [0.0] * len(p_values)
     highest = 0.0
-    for place, i in enumerate(order.tolist()):
-        highest = max(highest, min(1.0, (len(p_values) - place) * p_values[i]))
+    for rank, i in enumerate(order.tolist()):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[i]))
         adjusted[i] = highest
     return adjusted
 
 
-def tiers(ranked: Sequence[str], are_apart: Callable[[str, str], bool]) -> dict[str, int]:
-    """Number tiers from 1: who cannot be told apart from the first of a tier is in it.
+def assign_tiers(ranked: Sequence[str], differ: Callable[[str, str], bool]) -> dict[str, int]:
+    """Number the tiers from 1; a candidate that differs from the first of a tier starts the next.
 
     Args:
-        ranked: candidates, the best first.
-        are_apart: whether two can be told apart.
+        ranked: candidates, best first.
+        differ: whether the difference of two candidates is significant.
     """
-    found: dict[str, int] = {}
+    tiers: dict[str, int] = {}
     first, tier = "", 0
     for name in ranked:
-        if tier == 0 or are_apart(first, name):
+        if tier == 0 or differ(first, name):
             first, tier = name, tier + 1
-        found[name] = tier
-    return found
+        tiers[name] = tier
+    return tiers

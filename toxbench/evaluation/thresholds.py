@@ -1,4 +1,4 @@
-"""When a probability counts as yes. Every rule sees validation rows only, never test rows."""
+"""The rules that choose thresholds. All use only validation rows, never test rows."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,22 +8,26 @@ import numpy.typing as npt
 from toxbench.evaluation.definitions import GLOBAL, HALF, PER_LABEL
 from toxbench.util.arrays import Predictions, Probabilities, Targets
 
-
-def predict(probabilities: Probabilities, thresholds: Sequence[float]) -> Predictions:
-    """Return 0/1 predictions ``[row, label]``: 1 where the probability is above the threshold."""
-    return (probabilities > np.asarray(thresholds)).astype(np.uint8)
-
-
-POSITIVES_NEEDED = 10
+POSITIVES_NEEDED = 10  # for a label's own threshold
 
 DEFINITIONS: Mapping[str, str] = {
     HALF: "0.5 for every label",
-    GLOBAL: "one threshold, of the highest validation micro-F1",
+    GLOBAL: "one threshold for all labels, with the highest validation micro-F1",
     PER_LABEL: (
-        "of the highest validation F1 for a label with at least 10 validation positives; "
-        "the global one for the rest"
+        "one threshold for each label with at least 10 validation positives, with the highest "
+        "validation F1; the global threshold for other labels"
     ),
 }
+
+
+def predict(probabilities: Probabilities, thresholds: Sequence[float]) -> Predictions:
+    """Return 0/1 predictions ``[row, label]``: 1 if the probability is above the threshold.
+
+    Args:
+        probabilities: in [0, 1], ``[row, label]``; leading axes are allowed.
+        thresholds: one for each label.
+    """
+    return (probabilities > np.asarray(thresholds)).astype(np.uint8)
 
 
 def choose_thresholds(
@@ -32,7 +36,7 @@ def choose_thresholds(
     """Choose each rule's thresholds on validation rows.
 
     Args:
-        targets: 0/1 of the validation rows, ``[row, label]``; without rows only 0.5 is there.
+        targets: 0/1 of the validation rows, ``[row, label]``; if none is 1, the only rule is 0.5.
         probabilities: of the same rows, ``[row, label]``.
 
     Returns:
@@ -54,10 +58,10 @@ def choose_thresholds(
 
 
 def best_threshold(targets: npt.NDArray[np.uint8], probabilities: Probabilities) -> float:
-    """Return the threshold of the highest F1; of equally good ones, the one nearest to 0.5.
+    """Return the threshold with the highest F1; among equals, the one nearest to 0.5.
 
-    Candidates lie half-way between neighbouring distinct probabilities, so that no prediction
-    hangs on a rounding error. Linear after one sort.
+    The candidates are the midpoints between neighbouring distinct probabilities, so predictions
+    do not depend on rounding errors. The time is linear after one sort.
 
     Args:
         targets: 0/1, ``[entry]``, at least one of them 1.
@@ -68,9 +72,10 @@ def best_threshold(targets: npt.NDArray[np.uint8], probabilities: Probabilities)
     hits = np.cumsum(targets[order], dtype=np.int64)
     # Cutting after entry k (0-based) predicts k + 1: F1 = 2 hits / (predicted + positives).
     f1 = 2 * hits / (np.arange(1, len(values) + 1) + hits[-1])
-    below = np.append(values[1:], 0.0)
-    f1[values == below] = -1  # no threshold lies between equal probabilities
-    between = (values + below) / 2
-    between = np.where(between < values, between, below)  # neighbouring doubles have no middle
+    following = np.append(values[1:], 0.0)
+    f1[values == following] = -1  # no threshold lies between equal probabilities
+    midpoints = (values + following) / 2
+    # Adjacent doubles have no midpoint between them.
+    midpoints = np.where(midpoints < values, midpoints, following)
     best = np.flatnonzero(f1 == f1.max())
-    return float(between[best[np.argmin(np.abs(between[best] - 0.5))]])
+    return float(midpoints[best[np.argmin(np.abs(midpoints[best] - 0.5))]])

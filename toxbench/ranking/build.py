@@ -1,4 +1,4 @@
-"""A stored protocol's leaderboard, with how sure its numbers are and who can be told apart."""
+"""Builds the leaderboard of a stored protocol, with intervals, comparisons and tiers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -17,7 +17,7 @@ from toxbench.evaluation.bootstrap import (
 )
 from toxbench.evaluation.definitions import GLOBAL, HALF, PER_LABEL
 from toxbench.evaluation.row_counts import HEADLINES, SCORES
-from toxbench.evaluation.significance import Difference, compare_all, tiers
+from toxbench.evaluation.significance import Difference, assign_tiers, compare_all
 from toxbench.ranking.cache import keep, made_of, read_kept
 from toxbench.ranking.pool import Cell, FoldPooler, PooledScores
 from toxbench.ranking.rows import (
@@ -25,94 +25,19 @@ from toxbench.ranking.rows import (
     Row,
     Sampling,
     Statistic,
-    ranked,
-    statistic,
+    complete_seeds,
+    rank_rows,
     summarize_cells,
+    summarize_seeds,
 )
 from toxbench.records import PARTS, CellRecord, FailureRecord, Part
 from toxbench.store.cells import CellStore, ProtocolRecord
 from toxbench.store.rows import StoredRows
 from toxbench.util.arrays import Floats
 
-
-def diff_protocols(one: ProtocolRecord, other: ProtocolRecord) -> list[str]:
-    """Name what makes two protocols different, in words."""
-    found: list[str] = []
-    if one.data_fingerprint != other.data_fingerprint:
-        tables = (f"{p.name} with {p.rows} rows" for p in (one, other))
-        found.append(f"the table ({' and '.join(tables)})")
-    if one.labels != other.labels:
-        odd = sorted(set(one.labels) ^ set(other.labels))
-        found.append(f"the labels ({', '.join(odd) or 'their order'})")
-    if one.folds != other.folds:
-        found.append(f"the split ({' and '.join(_split(p) for p in (one, other))})")
-    return found
-
-
-def check_same_protocol(one: ProtocolRecord, other: ProtocolRecord, folder: Path) -> None:
-    """Refuse results that another protocol measured.
-
-    Raises:
-        StorageError: naming what differs.
-    """
-    if one.fingerprint != other.fingerprint:
-        differing = ", ".join(diff_protocols(one, other)) or "the fingerprint"
-        raise StorageError(
-            f"{folder} was measured with another protocol: different are {differing}; scores of "
-            "two yardsticks are not compared"
-        )
-
-
-def check_rows_match(protocol: ProtocolRecord, rows: StoredRows, folder: Path) -> None:
-    """Refuse a protocol whose table is another than the stored rows are of.
-
-    Raises:
-        StorageError: what to do.
-    """
-    shape = (protocol.rows, len(protocol.labels))
-    fits = rows.targets.shape == shape and len(rows.ids) == len(rows.groups) == protocol.rows
-    parts = (getattr(fold, part) for fold in protocol.folds for part in PARTS)
-    in_table = all(min(rows) >= 0 and max(rows) < protocol.rows for rows in parts if rows)
-    names = [set(protocol.supports), *map(set, protocol.test_supports)]
-    named = all(own == set(protocol.labels) for own in names)
-    if not (fits and in_table and named and len(protocol.test_supports) == len(protocol.folds)):
-        raise StorageError(
-            f"{folder}: protocol.json and rows.safetensors are not of the same table; the same "
-            "toxbench run again mends them, without training"
-        )
-
-
-def check_cell_shape(
-    protocol: ProtocolRecord, record: CellRecord, tensors: Mapping[Part, npt.NDArray[np.float32]]
-) -> None:
-    """Refuse a cell of this protocol whose probabilities are of other rows or labels.
-
-    Raises:
-        StorageError: what to do.
-    """
-    if record.fingerprint != protocol.fingerprint:
-        return  # is told in other words
-    folds = protocol.folds
-    fold = folds[record.key.fold] if 0 <= record.key.fold < len(folds) else None
-    fits = fold is not None and all(
-        tensors[part].shape == (len(getattr(fold, part)), len(protocol.labels)) for part in PARTS
-    )
-    if not fits:
-        raise StorageError(
-            f"cell {record.key.stem} has other rows or labels than its protocol; remove its file "
-            "and run the same command again"
-        )
-
-
-def _split(protocol: ProtocolRecord) -> str:
-    tested = sum(len(fold.test) for fold in protocol.folds)
-    folds = len(protocol.folds)
-    return f"{folds} folds, {tested} test rows" if folds > 1 else f"{tested} test rows"
-
-
-SEEDS_NEEDED = 5  # fewer are exploratory: nobody is ranked by them
-SUFFIXES = {GLOBAL: "_global", PER_LABEL: "_per_label"}
-Pools = Mapping[str, PooledScores]  # thresholds rule -> counts
+SEEDS_NEEDED = 5  # with fewer, results are exploratory and candidates get no tier
+RULE_SUFFIXES = {GLOBAL: "_global", PER_LABEL: "_per_label"}  # of column names
+PooledRules = Mapping[str, PooledScores]  # thresholds rule -> scores
 
 
 def load_leaderboard(*stores: CellStore, rule: str = HALF, metric: str = "micro_f1") -> Leaderboard:
@@ -148,9 +73,9 @@ def _computed(stores: Sequence[CellStore], rule: str, metric: str) -> Leaderboar
 
 
 def load_failures(*stores: CellStore) -> list[FailureRecord]:
-    """Read which cells failed; a cell that several folders hold counts once.
+    """Read the failures of cells; a cell that several folders contain counts once.
 
-    To be read before the cells: a run removes a failure once the cell is stored.
+    Read them before the cells: a run removes a failure after it has stored the cell.
 
     Raises:
         StorageError: a file is damaged, or a newer toxbench wrote it.
@@ -159,14 +84,14 @@ def load_failures(*stores: CellStore) -> list[FailureRecord]:
 
 
 def load_cells(*stores: CellStore) -> tuple[ProtocolRecord, StoredRows, list[Cell]]:
-    """Read what a leaderboard is made of; a cell that several folders hold counts once.
+    """Read the input of a leaderboard; a cell that several folders contain counts once.
 
     Raises:
         StorageError: as `load_leaderboard`.
     """
     protocol = stores[0].protocol()
-    for other in stores[1:]:
-        check_same_protocol(protocol, other.protocol(), other.folder)
+    for store in stores[1:]:
+        check_same_protocol(protocol, store.protocol(), store.folder)
     rows = stores[0].rows()
     check_rows_match(protocol, rows, stores[0].folder)
     cells = {record.key: (record, tensors) for s in stores for record, tensors in s.cells()}
@@ -183,10 +108,10 @@ def build_leaderboard(
     metric: str = "micro_f1",
     failures: Sequence[FailureRecord] = (),
 ) -> Leaderboard:
-    """Rank candidates by their cells, and say how sure that is.
+    """Rank candidates by their cells, with intervals, comparisons and tiers.
 
     Args:
-        protocol: that all cells were measured with.
+        protocol: of all cells.
         rows: of the protocol's table.
         cells: records with their probabilities, in any order.
         rule: of the thresholds.
@@ -194,91 +119,175 @@ def build_leaderboard(
         failures: of cells, in any order.
 
     Raises:
-        StorageError: a cell was measured with another protocol.
+        StorageError: a cell belongs to another protocol.
     """
     board = summarize_cells(protocol, (record for record, _ in cells), rule, metric, failures)
     if not board.rows:
         return board
-    pool = FoldPooler(protocol, rows)
-    # Each candidate's own first: every row would have to look through all cells otherwise.
-    own: dict[tuple[str, str], list[Cell]] = {}
+    pooler = FoldPooler(protocol, rows)
+    # Group the cells once, so that not every row searches all cells.
+    by_candidate: dict[tuple[str, str], list[Cell]] = {}
     for cell in cells:
-        own.setdefault((cell[0].key.candidate, cell[0].key.digest), []).append(cell)
+        by_candidate.setdefault((cell[0].key.candidate, cell[0].key.digest), []).append(cell)
     folds = len(protocol.folds)
     pooled = {
-        row.name: pool.pool(of_row(row, own[row.candidate, row.digest], folds))
+        row.name: pooler.pool(cells_of_row(row, by_candidate[row.candidate, row.digest], folds))
         for row in board.rows
     }
-    draws = bootstrap(_evidence(pooled, rule))
-    at_rule = {name: own for (name, by), own in draws.items() if by == rule}
-    sure = [_with_uncertainty(row, pooled[row.name], draws, rule) for row in board.rows]
-    best_first = ranked(sure, metric)
-    differences = _compare(best_first, at_rule)
+    draws = bootstrap(_samples(pooled, rule))
+    measured = [_with_uncertainty(row, pooled[row.name], draws, rule) for row in board.rows]
+    ranked = rank_rows(measured, metric)
+    differences = _compare(ranked, {row.name: draws[row.name, rule] for row in ranked})
     return replace(
         board,
-        rows=_with_tiers(best_first, differences, metric),
+        rows=_with_tiers(ranked, differences, metric),
         differences=differences,
-        sampling=Sampling(pool.group_count, pool.by_group, pool.has_groups),
+        sampling=Sampling(pooler.group_count, pooler.by_group, pooler.has_groups),
     )
 
 
-def _evidence(pooled: Mapping[str, Pools], rule: str) -> dict[tuple[str, str], SampleCounts]:
-    """Return candidate and thresholds rule -> what is resampled; gaps are shown at one rule."""
-    at_rule = {(name, rule): pools[rule].evidence for name, pools in pooled.items()}
-    others = {
-        (name, GLOBAL): SampleCounts(pools[GLOBAL].evidence.test)
-        for name, pools in pooled.items()
-        if rule != GLOBAL and GLOBAL in pools
-    }
-    return at_rule | others
-
-
-def of_row(row: Row, cells: Sequence[Cell], folds: int) -> list[Cell]:
+def cells_of_row(row: Row, cells: Sequence[Cell], folds: int) -> list[Cell]:
     """Return a candidate's cells of the seeds that have every fold."""
-    own = [c for c in cells if (c[0].key.candidate, c[0].key.digest) == (row.candidate, row.digest)]
-    seeds = [record.key.seed for record, _ in own]
-    return [cell for cell in own if seeds.count(cell[0].key.seed) == folds]
+    key = row.candidate, row.digest
+    candidates = [cell for cell in cells if (cell[0].key.candidate, cell[0].key.digest) == key]
+    seeds = complete_seeds((record for record, _ in candidates), folds)
+    return [cell for cell in candidates if cell[0].key.seed in seeds]
+
+
+def diff_protocols(first: ProtocolRecord, second: ProtocolRecord) -> list[str]:
+    """Return descriptions of the parts in which two protocols differ."""
+    differences: list[str] = []
+    if first.data_fingerprint != second.data_fingerprint:
+        tables = (f"{p.name} with {p.rows} rows" for p in (first, second))
+        differences.append(f"the table ({' and '.join(tables)})")
+    if first.labels != second.labels:
+        labels = sorted(set(first.labels) ^ set(second.labels))
+        differences.append(f"the labels ({', '.join(labels) or 'their order'})")
+    if first.folds != second.folds:
+        splits = (_describe_split(p) for p in (first, second))
+        differences.append(f"the split ({' and '.join(splits)})")
+    return differences
+
+
+def check_same_protocol(protocol: ProtocolRecord, candidate: ProtocolRecord, folder: Path) -> None:
+    """Refuse results of another protocol.
+
+    Args:
+        protocol: of the first folder.
+        candidate: protocol to compare with it.
+        folder: of ``candidate``.
+
+    Raises:
+        StorageError: naming the differences.
+    """
+    if protocol.fingerprint != candidate.fingerprint:
+        differences = ", ".join(diff_protocols(protocol, candidate)) or "the fingerprint"
+        raise StorageError(
+            f"{folder} was measured with another protocol, which differs in {differences}; only "
+            "results of one protocol can be compared"
+        )
+
+
+def check_rows_match(protocol: ProtocolRecord, rows: StoredRows, folder: Path) -> None:
+    """Refuse a protocol and stored rows of different tables.
+
+    Raises:
+        StorageError: with the remedy.
+    """
+    shape = (protocol.rows, len(protocol.labels))
+    fits = rows.targets.shape == shape and len(rows.ids) == len(rows.groups) == protocol.rows
+    parts = (getattr(fold, part) for fold in protocol.folds for part in PARTS)
+    is_in_table = all(min(part) >= 0 and max(part) < protocol.rows for part in parts if part)
+    supports = [set(protocol.supports), *map(set, protocol.test_supports)]
+    has_labels = all(names == set(protocol.labels) for names in supports)
+    has_folds = len(protocol.test_supports) == len(protocol.folds)
+    if not (fits and is_in_table and has_labels and has_folds):
+        raise StorageError(
+            f"{folder}: protocol.json and rows.safetensors are of different tables; repeat the "
+            "same toxbench run to repair them, without training"
+        )
+
+
+def check_cell_shape(
+    protocol: ProtocolRecord, record: CellRecord, tensors: Mapping[Part, npt.NDArray[np.float32]]
+) -> None:
+    """Refuse a cell of this protocol whose probabilities are of other rows or labels.
+
+    Raises:
+        StorageError: with the remedy.
+    """
+    if record.fingerprint != protocol.fingerprint:
+        return  # `summarize_cells` refuses it
+    folds = protocol.folds
+    fold = folds[record.key.fold] if 0 <= record.key.fold < len(folds) else None
+    fits = fold is not None and all(
+        tensors[part].shape == (len(getattr(fold, part)), len(protocol.labels)) for part in PARTS
+    )
+    if not fits:
+        raise StorageError(
+            f"cell {record.key.stem} has other rows or labels than its protocol; remove its file "
+            "and run the same command again"
+        )
+
+
+def _describe_split(protocol: ProtocolRecord) -> str:
+    tested = sum(len(fold.test) for fold in protocol.folds)
+    folds = len(protocol.folds)
+    return f"{folds} folds, {tested} test rows" if folds > 1 else f"{tested} test rows"
+
+
+def _samples(pooled: Mapping[str, PooledRules], rule: str) -> dict[tuple[str, str], SampleCounts]:
+    """Return (row name, thresholds rule) -> counts to resample; gaps have one rule only."""
+    samples = {(name, rule): rules[rule].samples for name, rules in pooled.items()}
+    global_samples = {
+        (name, GLOBAL): SampleCounts(rules[GLOBAL].samples.test)
+        for name, rules in pooled.items()
+        if rule != GLOBAL and GLOBAL in rules
+    }
+    return samples | global_samples
 
 
 def _with_uncertainty(
-    row: Row, pools: Pools, draws: Mapping[tuple[str, str], BootstrapScores], rule: str
+    row: Row, rules: PooledRules, draws: Mapping[tuple[str, str], BootstrapScores], rule: str
 ) -> Row:
-    """Take the headline scores from all folds of a seed together, and say how sure they are."""
-    own = pools[rule]
-    # A rule that cannot be pooled has no value: its cells' own mean would be of other thresholds.
+    """Replace the headline scores by those of all folds of a seed together, with uncertainty."""
+    pooled, resampled = rules[rule], draws[row.name, rule]
+    # A rule that cannot be pooled has no value: the mean of the cells is at other thresholds.
     values: dict[str, Statistic | None] = {
-        f"{name}{suffix}": None for name in HEADLINES for suffix in SUFFIXES.values()
+        f"{name}{suffix}": None for name in HEADLINES for suffix in RULE_SUFFIXES.values()
     }
-    values |= {name: _mean(scores) for name, scores in own.test.items()}
-    values |= {f"train_{name}": _mean(own.train[name]) for name in HEADLINES}
-    values |= {f"{name}_gap": _mean(own.train[name] - own.test[name]) for name in HEADLINES}
-    sure = _sure(own, draws[row.name, rule]) | _sure_gaps(own, draws[row.name, rule])
-    for other, suffix in SUFFIXES.items():
-        if other in pools:
-            values |= {f"{name}{suffix}": _mean(pools[other].test[name]) for name in HEADLINES}
-        if (row.name, other) in draws:
-            sure |= _sure(pools[other], draws[row.name, other], suffix)
-    return replace(row, values={**row.values, **values}, uncertainty=sure)
+    values |= {name: _mean(scores) for name, scores in pooled.test.items()}
+    values |= {f"train_{name}": _mean(pooled.train[name]) for name in HEADLINES}
+    values |= {f"{name}_gap": _mean(pooled.train[name] - pooled.test[name]) for name in HEADLINES}
+    uncertainty = _score_uncertainty(pooled, resampled) | _gap_uncertainty(pooled, resampled)
+    for tuned, suffix in RULE_SUFFIXES.items():
+        if tuned in rules:
+            values |= {f"{name}{suffix}": _mean(rules[tuned].test[name]) for name in HEADLINES}
+        if (row.name, tuned) in draws:
+            uncertainty |= _score_uncertainty(rules[tuned], draws[row.name, tuned], suffix)
+    return replace(row, values={**row.values, **values}, uncertainty=uncertainty)
 
 
-def _sure(pooled: PooledScores, draws: BootstrapScores, suffix: str = "") -> dict[str, Uncertainty]:
+def _score_uncertainty(
+    pooled: PooledScores, draws: BootstrapScores, suffix: str = ""
+) -> dict[str, Uncertainty]:
     return {
         f"{name}{suffix}": measure_uncertainty(
-            draws.scores(name).clip(0, 1),  # few seeds may spread them further than they can be
-            draws.rows_alone(name),
+            draws.scores(name).clip(0, 1),  # draws of few seeds may exceed the range of a score
+            draws.fixed_seed_scores(name),
             pooled.test[name],
             pooled.folds[name],
-            _without_groups(pooled, name),
+            _scores_without_group(pooled, name),
         )
         for name in HEADLINES
     }
 
 
-def _sure_gaps(pooled: PooledScores, draws: BootstrapScores) -> dict[str, Uncertainty]:
+def _gap_uncertainty(pooled: PooledScores, draws: BootstrapScores) -> dict[str, Uncertainty]:
     return {
         gap: measure_uncertainty(
             draws.scores(gap).clip(-1, 1),
-            draws.rows_alone(gap),
+            draws.fixed_seed_scores(gap),
             pooled.train[name] - pooled.test[name],
         )
         for name in HEADLINES
@@ -286,35 +295,36 @@ def _sure_gaps(pooled: PooledScores, draws: BootstrapScores) -> dict[str, Uncert
     }
 
 
-def _without_groups(pooled: PooledScores, name: str) -> Floats | None:
-    """Return the mean score without each group, ``[group]``; None where groups are many."""
+def _scores_without_group(pooled: PooledScores, name: str) -> Floats | None:
+    """Return the mean score without each group, ``[group]``; None if groups are resampled."""
     if pooled.groups is None or pooled.groups.shape[1] < 2:
         return None
     sums = pooled.groups.astype(np.float64)
-    rest = sums.sum(axis=1, keepdims=True) - sums  # [seed, group, count]
-    return np.asarray(SCORES[name](rest).mean(axis=0))
+    remaining = sums.sum(axis=1, keepdims=True) - sums  # [seed, group, count]
+    return np.asarray(SCORES[name](remaining).mean(axis=0))
 
 
 def _compare(rows: Sequence[Row], draws: Mapping[str, BootstrapScores]) -> tuple[Difference, ...]:
-    own = {row.name: draws[row.name] for row in rows}
-    found: list[Difference] = []
+    differences: list[Difference] = []
     for metric in HEADLINES:
         means = {row.name: value.mean for row in rows if (value := row.values[metric])}
-        found += compare_all(own, means, metric)
-    return tuple(found)
+        differences += compare_all(draws, means, metric)
+    return tuple(differences)
 
 
 def _with_tiers(
     rows: tuple[Row, ...], differences: Sequence[Difference], metric: str
 ) -> tuple[Row, ...]:
-    """Number the tiers, where every backbone has seeds enough and the metric can be resampled."""
-    exploratory = any(row.kind == "backbone" and row.seeds < SEEDS_NEEDED for row in rows)
-    if exploratory or metric not in HEADLINES:
+    """Add tiers if every backbone has enough seeds and the metric can be resampled."""
+    is_exploratory = any(row.kind == "backbone" and row.seeds < SEEDS_NEEDED for row in rows)
+    if is_exploratory or metric not in HEADLINES:
         return rows
-    apart = {frozenset((d.one, d.other)): d.is_clear for d in differences if d.metric == metric}
-    numbers = tiers([row.name for row in rows], lambda one, other: apart[frozenset((one, other))])
-    return tuple(replace(row, tier=numbers[row.name]) for row in rows)
+    clear = {
+        frozenset((d.first, d.second)) for d in differences if d.metric == metric and d.is_clear
+    }
+    tiers = assign_tiers([row.name for row in rows], lambda *pair: frozenset(pair) in clear)
+    return tuple(replace(row, tier=tiers[row.name]) for row in rows)
 
 
-def _mean(by_seed: Floats) -> Statistic:
-    return statistic(by_seed.tolist())
+def _mean(scores: Floats) -> Statistic:
+    return summarize_seeds(scores.tolist())

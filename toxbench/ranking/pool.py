@@ -1,4 +1,4 @@
-"""Every fold of a seed put together, so that each tested row counts once."""
+"""Pools the folds of each seed, so that each tested row counts once."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,25 +14,25 @@ from toxbench.store.cells import ProtocolRecord
 from toxbench.store.rows import StoredRows
 from toxbench.util.arrays import Counts, Floats, Probabilities
 
-FEWEST_GROUPS = 20  # below, groups are too few to be resampled
+GROUPS_NEEDED = 20  # to resample groups; with fewer, single rows are resampled
 Cell = tuple[CellRecord, Mapping[Part, npt.NDArray[np.float32]]]
 Thresholds = dict[str, tuple[float, ...]]
 
 
 @dataclass(frozen=True, eq=False)
 class PooledScores:
-    """What one candidate's predictions count to, for one thresholds rule.
+    """One candidate's scores over all folds, for one thresholds rule.
 
     Attributes:
-        evidence: by the units that are resampled.
+        samples: counts by sampling unit, for the bootstrap.
         test: score -> value over all tested rows, ``[seed]``.
-        train: the same over train rows.
+        train: score -> value over all train rows, ``[seed]``.
         folds: score -> value on each fold's test rows, ``[seed, fold]``.
-        groups: counts of each group's test rows, ``[seed, group, count]``; None where groups are
-            many enough to be resampled.
+        groups: counts of each group's test rows, ``[seed, group, count]``; None if there are
+            enough groups to resample them.
     """
 
-    evidence: SampleCounts
+    samples: SampleCounts
     test: Mapping[str, Floats]
     train: Mapping[str, Floats]
     folds: Mapping[str, Floats]
@@ -40,77 +40,89 @@ class PooledScores:
 
 
 class FoldPooler:
-    """Puts the cells of one protocol together."""
+    """Pools the cells of candidates of one protocol.
+
+    Attributes:
+        group_count: number of groups among the tested rows.
+        by_group: whether groups are resampled instead of rows.
+        has_groups: whether the table has a column of groups.
+    """
 
     def __init__(self, protocol: ProtocolRecord, rows: StoredRows) -> None:
         self._targets = rows.targets
-        self._tests = [np.array(fold.test, dtype=np.int64) for fold in protocol.folds]
-        self._trains = [np.array(fold.train, dtype=np.int64) for fold in protocol.folds]
-        self._validations = [np.array(fold.validation, dtype=np.int64) for fold in protocol.folds]
-        self._tested = np.concatenate(self._tests)
-        self._elsewhere = np.setdiff1d(np.concatenate(self._trains), self._tested)
+        self._test_rows = [np.array(fold.test, dtype=np.int64) for fold in protocol.folds]
+        self._train_rows = [np.array(fold.train, dtype=np.int64) for fold in protocol.folds]
+        self._validation_rows = [
+            np.array(fold.validation, dtype=np.int64) for fold in protocol.folds
+        ]
+        self._tested = np.concatenate(self._test_rows)
+        self._train_only = np.setdiff1d(np.concatenate(self._train_rows), self._tested)
         groups = rows.groups[self._tested]
         self.group_count = len(np.unique(groups))
         self.has_groups = rows.has_groups
-        self.by_group = self.group_count >= FEWEST_GROUPS
+        self.by_group = self.group_count >= GROUPS_NEEDED
         self._groups = np.unique(groups, return_inverse=True)[1].astype(np.int64)
         self._units = sampling_units(groups if self.by_group else self._tested)
-        others = rows.groups[self._elsewhere] if self.by_group else self._elsewhere
-        self._units_elsewhere = sampling_units(others)
+        train_groups = rows.groups[self._train_only] if self.by_group else self._train_only
+        self._train_only_units = sampling_units(train_groups)
 
     @property
     def units(self) -> npt.NDArray[np.int64]:
-        """What each tested row is resampled with, ``[row]``."""
+        """The number of each tested row's sampling unit, ``[row]``."""
         return self._units
 
     def pool(self, cells: Sequence[Cell]) -> dict[str, PooledScores]:
-        """Put one candidate's cells together.
+        """Pool one candidate's cells.
 
         Args:
-            cells: every fold of some seeds, at least one.
+            cells: every fold of at least one seed.
 
         Returns:
-            thresholds rule -> counts; a rule that a cell has not is left out.
+            thresholds rule -> scores; without the rules that a cell lacks.
         """
         seeds = sorted({record.key.seed for record, _ in cells})
-        by_seed = [_of_seed(cells, seed) for seed in seeds]
-        chosen = [self.thresholds(folds) for folds in by_seed]
-        rules = [rule for rule in chosen[0][0] if all(rule in fold for s in chosen for fold in s)]
-        return {rule: self._pooled(by_seed, chosen, rule) for rule in rules}
+        by_seed = [_cells_of_seed(cells, seed) for seed in seeds]
+        thresholds = [self.thresholds(folds) for folds in by_seed]  # [seed][fold]
+        rules = [r for r in thresholds[0][0] if all(r in fold for s in thresholds for fold in s)]
+        return {rule: self._pool_rule(by_seed, thresholds, rule) for rule in rules}
 
     def thresholds(self, folds: Sequence[Cell]) -> list[Thresholds]:
-        """Return each fold's thresholds of one seed.
+        """Return the thresholds of each fold of one seed.
 
-        One fold chooses on its own validation rows. Several choose on all their validation rows
-        together, each without the rows that it tests; searched settings bring theirs along.
+        A single fold uses its own validation rows. With several folds, each uses the validation
+        rows of all folds except the rows that it tests. Tuned settings include their thresholds.
         """
         if len(folds) == 1 or folds[0][0].tuning is not None:
             return [record.thresholds for record, _ in folds]
-        rows = np.concatenate(self._validations)
+        rows = np.concatenate(self._validation_rows)
         probabilities = np.concatenate([tensors["validation"] for _, tensors in folds])
         return [
-            choose_thresholds(self._targets[rows[kept]], probabilities[kept])
-            for kept in (~np.isin(rows, test) for test in self._tests)
+            choose_thresholds(self._targets[rows[is_untested]], probabilities[is_untested])
+            for is_untested in (~np.isin(rows, test) for test in self._test_rows)
         ]
 
-    def _pooled(
-        self, by_seed: Sequence[Sequence[Cell]], chosen: Sequence[Sequence[Thresholds]], rule: str
+    def _pool_rule(
+        self,
+        by_seed: Sequence[Sequence[Cell]],
+        thresholds: Sequence[Sequence[Thresholds]],
+        rule: str,
     ) -> PooledScores:
         test = np.zeros((len(by_seed), len(self._tested), len(COUNTS)), dtype=np.float32)
         train = np.zeros((len(by_seed), len(self._targets), len(COUNTS)), dtype=np.float32)
-        ends = np.cumsum([len(rows) for rows in self._tests])
-        for seed, (folds, thresholds) in enumerate(zip(by_seed, chosen, strict=True)):
+        ends = np.cumsum([len(rows) for rows in self._test_rows])
+        for seed, folds in enumerate(by_seed):
             for fold, (_, tensors) in enumerate(folds):
-                cut, tested, trained = thresholds[fold][rule], self._tests[fold], self._trains[fold]
-                place = slice(ends[fold] - len(tested), ends[fold])
-                test[seed, place] = self._count(tested, tensors["test"], cut)
-                train[seed, trained] += self._count(trained, tensors["train"], cut)
-        several = len(self._tests) > 1
+                test_rows, train_rows = self._test_rows[fold], self._train_rows[fold]
+                values = thresholds[seed][fold][rule]
+                block = slice(ends[fold] - len(test_rows), ends[fold])
+                test[seed, block] = self._count(test_rows, tensors["test"], values)
+                train[seed, train_rows] += self._count(train_rows, tensors["train"], values)
+        has_folds = len(self._test_rows) > 1
         return PooledScores(
-            evidence=SampleCounts(
+            samples=SampleCounts(
                 test=sum_by_unit(test, self._units),
-                train=sum_by_unit(train[:, self._tested], self._units) if several else None,
-                train_elsewhere=sum_by_unit(train[:, self._elsewhere], self._units_elsewhere),
+                train=sum_by_unit(train[:, self._tested], self._units) if has_folds else None,
+                train_only=sum_by_unit(train[:, self._train_only], self._train_only_units),
             ),
             test=_scores(test),
             train=_scores(train),
@@ -127,13 +139,13 @@ class FoldPooler:
         return row_counts(self._targets[rows], predict(probabilities, thresholds))
 
 
-def _of_seed(cells: Sequence[Cell], seed: int) -> list[Cell]:
+def _cells_of_seed(cells: Sequence[Cell], seed: int) -> list[Cell]:
     return sorted((c for c in cells if c[0].key.seed == seed), key=lambda c: c[0].key.fold)
 
 
 def _scores(counts: Counts) -> dict[str, Floats]:
     sums = counts.sum(axis=1, dtype=np.float64)
-    return {name: of(sums) for name, of in SCORES.items()}
+    return {name: score(sums) for name, score in SCORES.items()}
 
 
 def _fold_scores(folds: Sequence[Counts]) -> dict[str, Floats]:

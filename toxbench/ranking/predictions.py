@@ -1,4 +1,4 @@
-"""Every tested row with what each candidate said of it; comments are not among it."""
+"""Predictions of all tested rows by candidate, without the comments."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from toxbench.errors import StorageError
-from toxbench.ranking.build import load_cells, of_row
+from toxbench.ranking.build import cells_of_row, load_cells
 from toxbench.ranking.pool import Cell
 from toxbench.ranking.rows import Row, summarize_cells
 from toxbench.store.cells import CellStore, ProtocolRecord
@@ -17,15 +17,16 @@ from toxbench.util.arrays import Targets
 
 @dataclass(frozen=True, eq=False)
 class StoredPredictions:
-    """The test rows of all folds, fold after fold.
+    """Predictions of the test rows of all folds, in the order of the folds.
 
     Attributes:
-        protocol: that split them off.
+        protocol: that defines the folds.
         rows: their numbers in the table, counted from 0, int64 ``[row]``.
         ids: of the rows.
         targets: 0/1, ``[row, label]``.
-        candidates: name -> float32 ``[seed, row, label]``, of seeds that have every fold.
-        left_out: names of the candidates that are not counted.
+        candidates: name -> probabilities of the seeds that have every fold, float32 ``[seed, row,
+            label]``.
+        left_out: names of the candidates that are not included.
     """
 
     protocol: ProtocolRecord
@@ -37,57 +38,66 @@ class StoredPredictions:
 
 
 def load_predictions(store: CellStore) -> StoredPredictions:
-    """Read what the candidates that count said: backbones, or baselines where there are no others.
+    """Read the predictions of the backbones, or of the baselines if there are no backbones.
 
-    One that predicts the same for every row is left out, too, unless all do.
+    Constant candidates are left out, unless all are constant.
 
     Raises:
-        StorageError: the folder is none of toxbench's, a file in it is damaged, or no candidate
+        StorageError: the folder is not one of toxbench, a file in it is damaged, or no candidate
             has a seed with every fold.
     """
     protocol, stored, cells = load_cells(store)
     board = summarize_cells(protocol, (record for record, _ in cells))
     if not board.rows:
-        raise no_candidate(store)
-    counted = _that_count(board.rows)
-    left_out = tuple(row.name for row in board.rows if row not in counted)
-    return predicted_of(counted, protocol, stored, cells, left_out)
+        raise no_candidate_error(store)
+    selected = _select_candidates(board.rows)
+    left_out = tuple(row.name for row in board.rows if row not in selected)
+    return stack_predictions(selected, protocol, stored, cells, left_out)
 
 
-def no_candidate(store: CellStore) -> StorageError:
-    """Say that there is nothing to look at yet."""
+def no_candidate_error(store: CellStore) -> StorageError:
+    """Return the error of a folder in which no candidate has a seed with every fold."""
     return StorageError(
         f"{store.folder} has no candidate with every fold yet; run the same command again"
     )
 
 
-def predicted_of(
-    counted: Sequence[Row],
+def stack_predictions(
+    candidates: Sequence[Row],
     protocol: ProtocolRecord,
     stored: StoredRows,
     cells: Sequence[Cell],
     left_out: tuple[str, ...] = (),
 ) -> StoredPredictions:
-    """Put together what some candidates of a leaderboard said of every tested row."""
+    """Return the predictions of candidates of a leaderboard.
+
+    Args:
+        candidates: rows of the leaderboard.
+        protocol: of all cells.
+        stored: rows of the protocol's table.
+        cells: of these and other candidates, in any order.
+        left_out: names of the candidates that are not included.
+    """
     rows = np.concatenate([np.array(fold.test, dtype=np.int64) for fold in protocol.folds])
     return StoredPredictions(
         protocol=protocol,
         rows=rows,
         ids=tuple(stored.ids[row] for row in rows.tolist()),
         targets=stored.targets[rows],
-        candidates={row.name: _stack_seeds(row, cells, len(protocol.folds)) for row in counted},
+        candidates={row.name: _stack_seeds(row, cells, len(protocol.folds)) for row in candidates},
         left_out=left_out,
     )
 
 
-def _that_count(rows: Sequence[Row]) -> list[Row]:
+def _select_candidates(rows: Sequence[Row]) -> list[Row]:
     backbones = [row for row in rows if row.kind == "backbone"] or list(rows)
     return [row for row in backbones if not row.constant] or backbones
 
 
 def _stack_seeds(row: Row, cells: Sequence[Cell], folds: int) -> npt.NDArray[np.float32]:
-    """Put a candidate's probabilities of test rows together: ``[seed, row, label]``."""
+    """Return a candidate's probabilities of all tested rows, ``[seed, row, label]``."""
     by_seed: dict[int, list[npt.NDArray[np.float32]]] = {}
-    for record, tensors in sorted(of_row(row, cells, folds), key=lambda cell: cell[0].key.fold):
+    by_fold = sorted(cells_of_row(row, cells, folds), key=lambda cell: cell[0].key.fold)
+    for record, tensors in by_fold:
         by_seed.setdefault(record.key.seed, []).append(tensors["test"])
     return np.stack([np.concatenate(by_seed[seed]) for seed in sorted(by_seed)])

@@ -1,4 +1,4 @@
-"""Stored probabilities scored anew: other thresholds, fewer labels, another metric; no training."""
+"""Rescores stored probabilities: other thresholds, fewer labels, another metric; no training."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from toxbench.errors import SettingsError, nearest
 from toxbench.evaluation.definitions import HALF, METRICS, RULES
-from toxbench.evaluation.metrics import measure
+from toxbench.evaluation.metrics import score_cell
 from toxbench.evaluation.thresholds import choose_thresholds
 from toxbench.ranking.build import build_leaderboard, load_cells, load_failures
 from toxbench.ranking.pool import Cell
@@ -23,13 +23,13 @@ def rescore(
 
     Args:
         store: of the protocol.
-        rule: of the thresholds that scores are at.
-        without: labels that are left out of everything; thresholds are chosen without them.
+        rule: of the thresholds.
+        without: labels to exclude; thresholds are chosen without them.
         metric: to rank by.
 
     Raises:
-        SettingsError: there is no such label or metric, no label is left, or a candidate has no
-            validation rows to choose thresholds on.
+        SettingsError: the rule, a label or the metric does not exist, all labels are excluded, or
+            a candidate has no positive validation rows to choose thresholds on.
         StorageError: as `load_cells`.
     """
     if rule not in RULES:
@@ -38,36 +38,39 @@ def rescore(
         raise SettingsError(f"--metric {metric}: no such metric{nearest(metric, METRICS)}")
     failures = load_failures(store)
     protocol, rows, cells = load_cells(store)
-    is_new = any(metric not in record.metrics[HALF]["test"] for record, _ in cells)
-    if without or is_new:  # a metric may be younger than the cells
-        kept = _kept(protocol, without)
-        cells = [_measured(cell, protocol, rows, kept) for cell in cells]
-        protocol, rows = _narrowed(protocol, rows, kept)
-    lacking = sorted({r.key.candidate for r, _ in cells if rule not in r.thresholds})
-    if lacking:
+    # Cells that an older toxbench stored may lack the metric.
+    is_new_metric = any(metric not in record.metrics[HALF]["test"] for record, _ in cells)
+    if without or is_new_metric:
+        columns = _remaining_columns(protocol, without)
+        cells = [_score_columns(cell, protocol, rows, columns) for cell in cells]
+        protocol, rows = _select_columns(protocol, rows, columns)
+    without_rule = sorted({r.key.candidate for r, _ in cells if rule not in r.thresholds})
+    if without_rule:
         raise SettingsError(
-            f"--thresholds {rule}: there were no positive validation rows to choose them on for "
-            f"{', '.join(lacking)}"
+            f"--thresholds {rule}: no thresholds for {', '.join(without_rule)}, which had no "
+            f"positive validation rows; use --thresholds {HALF}"
         )
     return build_leaderboard(protocol, rows, cells, rule, metric, failures)
 
 
-def _kept(protocol: ProtocolRecord, without: Sequence[str]) -> list[int]:
+def _remaining_columns(protocol: ProtocolRecord, without: Sequence[str]) -> list[int]:
+    """Return the columns of the labels that are not excluded."""
     for label in without:
         if label not in protocol.labels:
             raise SettingsError(
                 f"--without {label}: no such label{nearest(label, protocol.labels)}"
             )
-    kept = [i for i, label in enumerate(protocol.labels) if label not in without]
-    if not kept:
-        raise SettingsError("--without: no label is left")
-    return kept
+    columns = [i for i, label in enumerate(protocol.labels) if label not in without]
+    if not columns:
+        raise SettingsError("--without: no label is left; name fewer labels")
+    return columns
 
 
-def _narrowed(
-    protocol: ProtocolRecord, rows: StoredRows, kept: list[int]
+def _select_columns(
+    protocol: ProtocolRecord, rows: StoredRows, columns: list[int]
 ) -> tuple[ProtocolRecord, StoredRows]:
-    labels = tuple(protocol.labels[i] for i in kept)
+    """Return protocol and rows with some of the labels."""
+    labels = tuple(protocol.labels[i] for i in columns)
     changes = {
         "labels": labels,
         "supports": {label: protocol.supports[label] for label in labels},
@@ -75,20 +78,22 @@ def _narrowed(
             {label: fold[label] for label in labels} for fold in protocol.test_supports
         ),
     }
-    fewer = StoredRows(rows.ids, rows.targets[:, kept], rows.groups, rows.has_groups)
-    return protocol.model_copy(update=changes), fewer
+    selected = StoredRows(rows.ids, rows.targets[:, columns], rows.groups, rows.has_groups)
+    return protocol.model_copy(update=changes), selected
 
 
-def _measured(cell: Cell, protocol: ProtocolRecord, rows: StoredRows, kept: list[int]) -> Cell:
-    """Score a cell again on some labels."""
+def _score_columns(
+    cell: Cell, protocol: ProtocolRecord, rows: StoredRows, columns: list[int]
+) -> Cell:
+    """Score a cell on some of the labels."""
     record, tensors = cell
     fold = protocol.folds[record.key.fold]
-    probabilities = {part: np.ascontiguousarray(tensors[part][:, kept]) for part in PARTS}
-    targets = {part: rows.targets[np.array(getattr(fold, part), int)][:, kept] for part in PARTS}
+    probabilities = {part: np.ascontiguousarray(tensors[part][:, columns]) for part in PARTS}
+    targets = {part: rows.targets[np.array(getattr(fold, part), int)][:, columns] for part in PARTS}
     if record.tuning is None:
         thresholds = choose_thresholds(targets["validation"], probabilities["validation"])
-    else:  # searched settings brought theirs along
-        thresholds = {rule: tuple(t[i] for i in kept) for rule, t in record.thresholds.items()}
-    labels = [protocol.labels[i] for i in kept]
-    changes = {"thresholds": thresholds, **measure(labels, targets, probabilities, thresholds)}
+    else:  # tuned settings include their thresholds
+        thresholds = {rule: tuple(t[i] for i in columns) for rule, t in record.thresholds.items()}
+    labels = [protocol.labels[i] for i in columns]
+    changes = {"thresholds": thresholds, **score_cell(labels, targets, probabilities, thresholds)}
     return record.model_copy(update=changes), probabilities

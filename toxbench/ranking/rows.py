@@ -1,10 +1,9 @@
-"""Stored cells to ranked rows: a pure function, so that anybody gets the same leaderboard."""
+"""Leaderboard rows from cell records, as a pure function: equal cells give equal leaderboards."""
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import repeat
+from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from typing import Literal
 
@@ -18,7 +17,12 @@ from toxbench.store.cells import ProtocolRecord
 
 @dataclass(frozen=True)
 class Statistic:
-    """Mean and sample standard deviation (n - 1) over a candidate's seeds."""
+    """Mean and sample standard deviation (n - 1) over a candidate's seeds.
+
+    Attributes:
+        mean: over seeds.
+        deviation: None for a single seed.
+    """
 
     mean: float
     deviation: float | None
@@ -30,18 +34,24 @@ class Row:
 
     Attributes:
         candidate: backbone or baseline name.
-        digest: of everything else that was chosen.
-        difference: settings that tell it from another row of the same name, else "".
-        weights: what it started from; of a baseline that was fitted on a sample of the train rows,
-            how many those are; else "".
-        values: column name -> statistic, None where a cell has no such value.
-        tuning: where searched settings came from; None: they were not searched.
+        kind: of the candidate.
+        difference: settings that distinguish it from another row of the same name, else "".
+        weights: the initial weights of a backbone; the number of train rows of a baseline that was
+            fitted on a sample of them; else "".
+        stand_in: whether the initial weights are a stand-in.
+        parameters: number of parameters; None for a baseline.
+        cells: number of cells, of complete seeds.
+        seeds: number of complete seeds.
+        values: column name -> statistic, None if a cell lacks the value.
+        tuning: the study that found the settings; None if they were not tuned.
         label_f1: mean F1 of each label, in the protocol's order.
         label_average_precision: mean of each label, None without a positive test row.
-        constant: in every cell, the same prediction for every test row.
-        uncertainty: column name -> how sure its mean is, of those that can be resampled.
-        tier: from 1; candidates of one tier cannot be told apart. None: too few seeds for that.
-        failed: cells that have no result.
+        constant: whether every cell predicts the same for all test rows.
+        digest: of settings, weights and everything else that identifies the candidate.
+        uncertainty: column name -> uncertainty of the mean, for values that can be resampled.
+        tier: from 1; candidates of a tier do not differ significantly from its first. None: too
+            few seeds.
+        failed: number of cells without a result.
     """
 
     candidate: str
@@ -64,25 +74,25 @@ class Row:
 
     @property
     def name(self) -> str:
-        """What tells it from all other rows."""
+        """The name, unique among the rows of a leaderboard."""
         tuned = " (tuned)" if self.tuning else ""
         difference = f" [{self.difference}]" if self.difference else ""
         return f"{self.candidate}{tuned}{difference}"
 
     @property
     def title(self) -> str:
-        """The name, with a warning where the candidate predicts nothing but a constant."""
+        """The name, with a warning if the candidate is constant."""
         return f"{self.name} (constant!)" if self.constant else self.name
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """What the intervals resample.
+    """The sampling units of the intervals.
 
     Attributes:
-        group_count: groups among the tested rows.
-        by_group: whole groups are resampled; otherwise they are too few, and single rows are.
-        has_groups: the table names groups; without, only equal texts belong together.
+        group_count: number of groups among the tested rows.
+        by_group: whether groups are resampled; if they are too few, single rows are.
+        has_groups: whether the table has a column of groups; if not, equal texts form a group.
     """
 
     group_count: int
@@ -96,10 +106,10 @@ class FailedCells:
 
     Attributes:
         name: of the candidate.
-        digest: of everything else that was chosen.
-        kinds: of what went wrong, each once.
-        failed: cells.
-        cells: of the candidate, failed and stored.
+        digest: of settings, weights and everything else that identifies the candidate.
+        kinds: of the failures, without duplicates.
+        failed: number of failed cells.
+        cells: number of the candidate's cells, failed and stored.
     """
 
     name: str
@@ -111,17 +121,17 @@ class FailedCells:
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """All candidates of one protocol, the highest micro-F1 first.
+    """All candidates of one protocol, the best first.
 
     Attributes:
-        protocol: that all were measured with.
-        rows: one for each candidate with a seed that has every fold.
-        unfinished: names of the candidates without.
+        protocol: of all cells.
+        rows: one for each candidate that has a complete seed, that is, one with every fold.
+        unfinished: names of the candidates without a complete seed.
         differences: of every pair of rows, on each headline score.
-        sampling: what the intervals rest on; None where there are none.
-        rule: of the thresholds that scores without a rule of their own are at.
-        metric: that ranks.
-        failures: of each candidate with failed cells, whether it has a row or not.
+        sampling: units of the intervals; None if there are no intervals.
+        rule: thresholds rule of the columns that do not name one.
+        metric: to rank by.
+        failures: of each candidate with failed cells, with or without a row.
     """
 
     protocol: ProtocolRecord
@@ -134,40 +144,58 @@ class Leaderboard:
     failures: tuple[FailedCells, ...] = ()
 
 
-Value = Callable[[CellRecord], float | None]
+Getter = Callable[[CellRecord], float | None]
 
 
-def _metric(name: str, rule: str, part: Part = "test") -> Value:
-    return lambda cell: cell.metrics[rule][part][name] if rule in cell.metrics else None
-
-
-def _gap(name: str, rule: str) -> Value:
-    """Train minus test: the same checkpoint, in eval mode, at the same thresholds."""
-
-    def gap(cell: CellRecord) -> float | None:
-        train, test = _metric(name, rule, "train")(cell), _metric(name, rule)(cell)
-        return None if train is None or test is None else train - test
-
-    return gap
-
-
-def _validation(cell: CellRecord) -> float | None:
-    """Average precision of tuned settings on inner validation rows, trained with fresh seeds."""
-    return cell.tuning.average_precision if cell.tuning else None
-
-
-def _optimism(cell: CellRecord) -> float | None:
-    """Validation minus test: what choosing by validation rows promised too much."""
-    validation, test = _validation(cell), _metric("micro_average_precision", HALF)(cell)
-    return None if validation is None or test is None else validation - test
-
-
-def columns(rule: str, metric: str = "micro_f1") -> dict[str, Value]:
-    """Return column -> what it is of one cell; scores are of the test rows.
+def summarize_cells(
+    protocol: ProtocolRecord,
+    cells: Iterable[CellRecord],
+    rule: str = HALF,
+    metric: str = "micro_f1",
+    failures: Iterable[FailureRecord] = (),
+) -> Leaderboard:
+    """Rank the candidates of one protocol; the order of ``cells`` does not matter.
 
     Args:
-        rule: of the thresholds, where a column does not name one.
-        metric: that ranks; it has a column in any case.
+        protocol: of all cells.
+        cells: of any candidates, folds and seeds.
+        rule: of the thresholds.
+        metric: to rank by.
+        failures: of cells, in any order.
+
+    Raises:
+        StorageError: a cell belongs to another protocol.
+    """
+    candidates: dict[tuple[str, str], list[CellRecord]] = {}
+    for cell in sorted(cells, key=lambda cell: cell.key.stem):
+        if cell.fingerprint != protocol.fingerprint:
+            raise StorageError(
+                f"cell {cell.key.stem} belongs to protocol {cell.fingerprint[:12]}, not to "
+                f"{protocol.fingerprint[:12]}; only results of one protocol can be compared"
+            )
+        candidates.setdefault((cell.key.candidate, cell.key.digest), []).append(cell)
+    complete = {k: _complete_cells(cells, len(protocol.folds)) for k, cells in candidates.items()}
+    ranked = {key: cells for key, cells in complete.items() if cells}
+    differences = _distinguishing_settings(list(ranked.values()))
+    failed = count_failures(failures, {k: [c.key for c in v] for k, v in candidates.items()})
+    failed_counts = {(cells.name, cells.digest): cells.failed for cells in failed}
+    getters = columns(rule, metric)
+    rows = [
+        _make_row(cells, difference, rule, getters, failed_counts.get(key, 0))
+        for (key, cells), difference in zip(ranked.items(), differences, strict=True)
+    ]
+    unfinished = tuple(sorted({name for (name, _), cells in complete.items() if not cells}))
+    return Leaderboard(
+        protocol, rank_rows(rows, metric), unfinished, rule=rule, metric=metric, failures=failed
+    )
+
+
+def columns(rule: str, metric: str = "micro_f1") -> dict[str, Getter]:
+    """Return column name -> function from a cell to its value; scores are of the test rows.
+
+    Args:
+        rule: of the thresholds, for columns that do not name one.
+        metric: to rank by; it always has a column.
     """
     return {
         metric: _metric(metric, rule),
@@ -195,56 +223,70 @@ def columns(rule: str, metric: str = "micro_f1") -> dict[str, Value]:
     }
 
 
-def summarize_cells(
-    protocol: ProtocolRecord,
-    cells: Iterable[CellRecord],
-    rule: str = HALF,
-    metric: str = "micro_f1",
-    failures: Iterable[FailureRecord] = (),
-) -> Leaderboard:
-    """Rank the candidates of one protocol; the order of ``cells`` does not matter.
+def complete_seeds(cells: Iterable[CellRecord], folds: int) -> set[int]:
+    """Return the seeds of one candidate that have every fold.
+
+    The score of an incomplete seed would be of other test rows.
+    """
+    counts = Counter(cell.key.seed for cell in cells)
+    return {seed for seed, count in counts.items() if count == folds}
+
+
+def count_failures(
+    failures: Iterable[FailureRecord], stored: Mapping[tuple[str, str], Iterable[CellKey]]
+) -> tuple[FailedCells, ...]:
+    """Count the failed cells of each candidate, in the order of names.
 
     Args:
-        protocol: that all cells were measured with.
-        cells: of any candidates, folds and seeds.
-        rule: of the thresholds.
-        metric: to rank by.
-        failures: noted beside the cells, in any order.
-
-    Raises:
-        StorageError: a cell was measured with another protocol.
+        failures: of any candidates; cells that now have a result are skipped.
+        stored: candidate and digest -> keys of its stored cells.
     """
-    candidates: dict[tuple[str, str], list[CellRecord]] = {}
-    for cell in sorted(cells, key=lambda cell: cell.key.stem):
-        if cell.fingerprint != protocol.fingerprint:
-            raise StorageError(
-                f"cell {cell.key.stem} belongs to protocol {cell.fingerprint[:12]}, not to "
-                f"{protocol.fingerprint[:12]}: scores of two yardsticks are not compared"
-            )
-        candidates.setdefault((cell.key.candidate, cell.key.digest), []).append(cell)
-    whole = {key: _whole_seeds(cells, len(protocol.folds)) for key, cells in candidates.items()}
-    found = [cells for cells in whole.values() if cells]
-    wanted = columns(rule, metric)
-    failed = failed_cells(failures, {k: [c.key for c in own] for k, own in candidates.items()})
-    counts = {(own.name, own.digest): own.failed for own in failed}
-    rows = [
-        replace(row, failed=counts.get((row.candidate, row.digest), 0))
-        for row in map(_row, found, _differences(found), repeat(rule), repeat(wanted))
-    ]
-    unfinished = tuple(sorted({name for (name, _), cells in whole.items() if not cells}))
-    return Leaderboard(
-        protocol, ranked(rows, metric), unfinished, rule=rule, metric=metric, failures=failed
+    stored_keys = {candidate: set(keys) for candidate, keys in stored.items()}
+    failed: dict[tuple[str, str], list[FailureRecord]] = defaultdict(list)
+    for record in sorted(failures, key=lambda record: record.key.stem):
+        candidate = record.key.candidate, record.key.digest
+        if record.key not in stored_keys.get(candidate, ()):
+            failed[candidate].append(record)
+    return tuple(
+        FailedCells(
+            name=name,
+            digest=digest,
+            kinds=tuple(sorted({record.kind for record in records})),
+            failed=len(records),
+            cells=len(records) + len(stored_keys.get((name, digest), ())),
+        )
+        for (name, digest), records in sorted(failed.items())
     )
 
 
-def _whole_seeds(cells: Sequence[CellRecord], folds: int) -> list[CellRecord]:
-    """Leave out the seeds that lack a fold: theirs is a score of other rows."""
-    seeds = [cell.key.seed for cell in cells]
-    return [cell for cell in cells if seeds.count(cell.key.seed) == folds]
+def summarize_seeds(values: Sequence[float]) -> Statistic:
+    """Return mean and deviation of one value for each seed."""
+    return Statistic(fmean(values), stdev(values) if len(values) > 1 else None)
 
 
-def _row(
-    cells: Sequence[CellRecord], difference: str, rule: str, wanted: Mapping[str, Value]
+def rank_rows(rows: Iterable[Row], metric: str) -> tuple[Row, ...]:
+    """Sort rows by a metric, the best first and those without a value last."""
+    sign = 1 if METRICS[metric].direction == "lower" else -1
+
+    def key(row: Row) -> tuple[float, str, str, str]:
+        value = row.values[metric]
+        score = sign * value.mean if value else math.inf
+        return (score, row.candidate, row.difference, row.weights)
+
+    return tuple(sorted(rows, key=key))
+
+
+def _complete_cells(cells: Sequence[CellRecord], folds: int) -> list[CellRecord]:
+    seeds = complete_seeds(cells, folds)
+    return [cell for cell in cells if cell.key.seed in seeds]
+
+
+def _make_row(
+    cells: Sequence[CellRecord],
+    difference: str,
+    rule: str,
+    getters: Mapping[str, Getter],
+    failed: int,
 ) -> Row:
     first = cells[0]
     return Row(
@@ -252,82 +294,92 @@ def _row(
         digest=first.key.digest,
         kind=first.kind,
         difference=difference,
-        weights=_start(first),
+        weights=_describe_weights(first),
         stand_in=first.weights is not None and first.weights.source == "stand-in",
         parameters=first.parameters,
         cells=len(cells),
         seeds=len({cell.key.seed for cell in cells}),
-        values={name: _mean_over_folds(cells, of) for name, of in wanted.items()},
+        values={name: _summarize(cells, getter) for name, getter in getters.items()},
         tuning=first.tuning,
         label_f1=_label_f1(cells, rule),
         label_average_precision=_label_average_precision(cells),
         constant=all(cell.constant for cell in cells),
+        failed=failed,
     )
 
 
-def _start(cell: CellRecord) -> str:
-    """Say what a candidate started from, or that it did not get all train rows."""
+def _describe_weights(cell: CellRecord) -> str:
+    """Return the label of the initial weights, or the train rows of a baseline if not all."""
     if cell.weights is not None:
         return cell.weights.label
     return f"fitted on {cell.fitted_rows:,} train rows" if cell.fitted_rows is not None else ""
 
 
-def _label_average_precision(cells: Sequence[CellRecord]) -> tuple[float | None, ...]:
-    by_label = zip(*(cell.per_label[HALF] for cell in cells), strict=True)
-    values = ([scores.average_precision for scores in label] for label in by_label)
-    known = ([value for value in label if value is not None] for label in values)
-    return tuple(fmean(label) if label else None for label in known)
+def _summarize(cells: Sequence[CellRecord], getter: Getter) -> Statistic | None:
+    """Average over the folds of each seed, then over seeds; None if a cell lacks the value."""
+    by_seed: dict[int, list[float]] = {}
+    for cell in cells:
+        value = getter(cell)
+        if value is None:
+            return None
+        by_seed.setdefault(cell.key.seed, []).append(float(value))
+    return summarize_seeds([fmean(values) for values in by_seed.values()])
 
 
 def _label_f1(cells: Sequence[CellRecord], rule: str) -> tuple[float, ...]:
-    """Average over the cells whose fold has a positive row of the label."""
+    """Return each label's mean over the cells whose fold has a positive row of the label."""
     by_label = zip(*(cell.per_label[rule] for cell in cells), strict=True)
     scored = ([scores.f1 for scores in label if scores.support] for label in by_label)
     return tuple(fmean(values) if values else 0.0 for values in scored)
 
 
-def _mean_over_folds(cells: Sequence[CellRecord], of: Value) -> Statistic | None:
-    by_seed: dict[int, list[float]] = {}
-    for cell in cells:
-        value = of(cell)
-        if value is None:
-            return None
-        by_seed.setdefault(cell.key.seed, []).append(float(value))
-    return statistic([fmean(values) for values in by_seed.values()])
+def _label_average_precision(cells: Sequence[CellRecord]) -> tuple[float | None, ...]:
+    by_label = zip(*(cell.per_label[HALF] for cell in cells), strict=True)
+    values = ([scores.average_precision for scores in label] for label in by_label)
+    defined = ([value for value in label if value is not None] for label in values)
+    return tuple(fmean(label) if label else None for label in defined)
 
 
-def statistic(values: Sequence[float]) -> Statistic:
-    """Describe one value of each seed."""
-    return Statistic(fmean(values), stdev(values) if len(values) > 1 else None)
+def _metric(name: str, rule: str, part: Part = "test") -> Getter:
+    return lambda cell: cell.metrics[rule][part][name] if rule in cell.metrics else None
 
 
-def ranked(rows: Iterable[Row], metric: str) -> tuple[Row, ...]:
-    """Sort rows, the best of a metric first and those without a value last."""
-    sign = 1 if METRICS[metric].direction == "lower" else -1
+def _gap(name: str, rule: str) -> Getter:
+    """Return a getter of train minus test: same checkpoint, in eval mode, at same thresholds."""
 
-    def key(row: Row) -> tuple[float, str, str, str]:
-        value = row.values[metric]
-        place = sign * value.mean if value else math.inf
-        return (place, row.candidate, row.difference, row.weights)
+    def gap(cell: CellRecord) -> float | None:
+        train, test = _metric(name, rule, "train")(cell), _metric(name, rule)(cell)
+        return None if train is None or test is None else train - test
 
-    return tuple(sorted(rows, key=key))
+    return gap
 
 
-def _differences(candidates: Sequence[Sequence[CellRecord]]) -> list[str]:
-    """Say of each candidate which settings tell it from others of its name."""
+def _validation(cell: CellRecord) -> float | None:
+    """Return the average precision of tuned settings on inner validation rows, with new seeds."""
+    return cell.tuning.average_precision if cell.tuning else None
+
+
+def _optimism(cell: CellRecord) -> float | None:
+    """Return validation minus test: the selection bias of settings chosen by validation rows."""
+    validation, test = _validation(cell), _metric("micro_average_precision", HALF)(cell)
+    return None if validation is None or test is None else validation - test
+
+
+def _distinguishing_settings(candidates: Sequence[Sequence[CellRecord]]) -> list[str]:
+    """Return, for each candidate, the settings that distinguish it from others of its name."""
     texts: list[str] = []
     for cells in candidates:
-        own = _settings(cells[0])
-        same_name = [_settings(other[0]) for other in candidates if _comparable(other[0], cells[0])]
-        telling = [name for name in own if any(other.get(name) != own[name] for other in same_name)]
-        texts.append(" ".join(f"{name}={_short(own[name])}" for name in telling))
-    return _unlike(candidates, texts)
+        settings = _settings(cells[0])
+        same_name = [_settings(c[0]) for c in candidates if _have_same_name(c[0], cells[0])]
+        different = [n for n in settings if any(s.get(n) != settings[n] for s in same_name)]
+        texts.append(" ".join(f"{name}={_short(settings[name])}" for name in different))
+    return _with_digests(candidates, texts)
 
 
-def _unlike(candidates: Sequence[Sequence[CellRecord]], texts: Sequence[str]) -> list[str]:
-    """Mark rows that settings do not tell apart (but weights, say) with their digest.
+def _with_digests(candidates: Sequence[Sequence[CellRecord]], texts: Sequence[str]) -> list[str]:
+    """Add the digest to rows that settings do not distinguish (but weights may, for example).
 
-    No two rows may be called the same: comparisons and intervals are found by name.
+    Names must be unique: comparisons and intervals are looked up by name.
     """
     names = [
         (cells[0].key.candidate, cells[0].tuning is None, text)
@@ -339,10 +391,10 @@ def _unlike(candidates: Sequence[Sequence[CellRecord]], texts: Sequence[str]) ->
     ]
 
 
-def _comparable(one: CellRecord, other: CellRecord) -> bool:
-    """Whether two rows need their settings to tell them apart."""
-    names = one.key.candidate == other.key.candidate and one.kind == other.kind
-    return names and (one.tuning is None) == (other.tuning is None)
+def _have_same_name(first: CellRecord, second: CellRecord) -> bool:
+    """Whether only settings can distinguish the rows of two candidates."""
+    names = first.key.candidate == second.key.candidate and first.kind == second.kind
+    return names and (first.tuning is None) == (second.tuning is None)
 
 
 def _short(value: object) -> str:
@@ -351,30 +403,3 @@ def _short(value: object) -> str:
 
 def _settings(cell: CellRecord) -> dict[str, object]:
     return cell.settings.model_dump() if cell.settings else {}
-
-
-def failed_cells(
-    failures: Iterable[FailureRecord], stored: Mapping[tuple[str, str], Iterable[CellKey]]
-) -> tuple[FailedCells, ...]:
-    """Count the failures of each candidate, in the order of names.
-
-    Args:
-        failures: of any candidates; those of cells that have a result since do not count.
-        stored: candidate -> keys of its cells.
-    """
-    keys = {candidate: set(own) for candidate, own in stored.items()}
-    failed: dict[tuple[str, str], list[FailureRecord]] = defaultdict(list)
-    for record in sorted(failures, key=lambda record: record.key.stem):
-        candidate = record.key.candidate, record.key.digest
-        if record.key not in keys.get(candidate, ()):
-            failed[candidate].append(record)
-    return tuple(
-        FailedCells(
-            name=name,
-            digest=digest,
-            kinds=tuple(sorted({record.kind for record in own})),
-            failed=len(own),
-            cells=len(own) + len(keys.get((name, digest), ())),
-        )
-        for (name, digest), own in sorted(failed.items())
-    )

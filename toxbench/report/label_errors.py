@@ -7,12 +7,12 @@ from textwrap import fill
 import numpy as np
 
 from toxbench.evaluation.label_errors import (
-    FEWEST,
-    can_judge,
-    disagreements,
+    ROWS_NEEDED,
+    find_disagreements,
+    find_hard_rows,
     find_label_issues,
+    judgeable_labels,
     mean_probabilities,
-    missed_by_all,
 )
 from toxbench.plugin.contracts import Table
 from toxbench.ranking.predictions import StoredPredictions
@@ -38,14 +38,14 @@ class Shown:
 
 def missed_table(predicted: StoredPredictions, shown: Shown) -> Table:
     """Return the rows that every candidate gets wrong, the surest mistakes first."""
-    found = missed_by_all(predicted.targets, predicted.candidates)
+    found = find_hard_rows(predicted.targets, predicted.candidates)
     labels, count = _labels(predicted), len(predicted.candidates)
     rows: list[tuple[int, Record]] = [
         (
             missed.row,
             {
-                "missed": _with_counts(missed.absent, labels, count),
-                "wrongly predicted": _with_counts(missed.added, labels, count),
+                "missed": _with_counts(missed.false_negatives, labels, count),
+                "wrongly predicted": _with_counts(missed.false_positives, labels, count),
                 "loss": missed.loss,
             },
         )
@@ -70,9 +70,9 @@ def disagreement_table(predicted: StoredPredictions, shown: Shown) -> Table:
     labels = _labels(predicted)
     said = {name: f"{escape_line(name)} says" for name in predicted.candidates}
     rows: list[tuple[int, Record]] = []
-    for found in disagreements(predicted.candidates):
+    for found in find_disagreements(predicted.candidates):
         record: Record = {"given": _listed(_given(predicted, found.row), labels)}
-        record |= {said[name]: _listed(own, labels) for name, own in found.said.items()}
+        record |= {said[name]: _listed(own, labels) for name, own in found.predictions.items()}
         rows.append((found.row, record))
     meaning = (
         "What one candidate knows and another does not; the widest apart come first. Where one is "
@@ -98,15 +98,15 @@ def suspect_table(predicted: StoredPredictions, shown: Shown) -> Table:
             found.row,
             {
                 "label": labels[found.label],
-                "given": "yes" if found.given else "no",
+                "given": "yes" if found.has_label else "no",
                 "probability": found.probability,
             },
         )
         for found in find_label_issues(predicted.targets, probabilities)
     ]
-    unjudged = np.flatnonzero(~can_judge(predicted.targets, probabilities)).tolist()
+    unjudged = np.flatnonzero(~judgeable_labels(predicted.targets, probabilities)).tolist()
     left_out = (
-        f"Not judged, with fewer than {FEWEST} rows with or without it, or never or always "
+        f"Not judged, with fewer than {ROWS_NEEDED} rows with or without it, or never or always "
         f"predicted: {_listed(unjudged, labels)}.",
     )
     return _table(

@@ -249,5 +249,5 @@ def chosen_pairs(leaderboard: Leaderboard, names: Sequence[str]) -> list[Differe
     if len(wanted) < 2:
         raise SettingsError("a comparison needs two candidates that the leaderboard has")
     place = {name: i for i, name in enumerate(wanted)}
-    pairs = [d for d in leaderboard.differences if d.one in place and d.other in place]
-    return [d if place[d.one] < place[d.other] else reversed_difference(d) for d in pairs]
+    pairs = [d for d in leaderboard.differences if d.first in place and d.second in place]
+    return [d if place[d.first] < place[d.second] else reversed_difference(d) for d in pairs]

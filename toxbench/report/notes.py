@@ -125,7 +125,7 @@ def conclusions(leaderboard: Leaderboard) -> list[str]:
     if is_exploratory(leaderboard):
         return [EXPLORATORY]
     best = rows[0].name if rows else ""
-    pairs = [d for d in leaderboard.differences if best in (d.one, d.other)]
+    pairs = [d for d in leaderboard.differences if best in (d.first, d.second)]
     pairs.sort(key=lambda d: d.metric != metric)  # what ranks comes first
     return [_tiers(rows, METRICS[metric]), *map(conclusion, pairs)] if pairs else []
 

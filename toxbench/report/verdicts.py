@@ -20,10 +20,10 @@ def conclusion(difference: Difference) -> str:
         f"p {p} after Holm's correction"
     )
     if d.is_clear:
-        return f"{d.one} is better than {d.other} in {metric}: {numbers}."
+        return f"{d.first} is better than {d.second} in {metric}: {numbers}."
     return (
-        f"{d.one} and {d.other} cannot be told apart in {metric}: {numbers}; these test rows and "
-        f"seeds would show a difference of {d.detectable:.3f} four times in five."
+        f"{d.first} and {d.second} cannot be told apart in {metric}: {numbers}; these test rows "
+        f"and seeds would show a difference of {d.detectable:.3f} four times in five."
     )
 
 
@@ -31,8 +31,8 @@ def reversed_difference(difference: Difference) -> Difference:
     """Return the same difference the other way round."""
     return replace(
         difference,
-        one=difference.other,
-        other=difference.one,
+        first=difference.second,
+        second=difference.first,
         difference=-difference.difference,
         low=-difference.high,
         high=-difference.low,
@@ -50,16 +50,16 @@ def comparison_table(differences: Sequence[Difference], notes: Sequence[str]) ->
         ),
         rows=tuple(
             (
-                escape_line(d.one), escape_line(d.other), METRICS[d.metric], f"{d.difference:+.3f}",
-                f"{d.low:+.3f} to {d.high:+.3f}", _p(d.p), _p(d.adjusted_p), f"{d.better:.2f}",
-                f"{d.detectable:.3f}",
+                escape_line(d.first), escape_line(d.second), METRICS[d.metric],
+                f"{d.difference:+.3f}", f"{d.low:+.3f} to {d.high:+.3f}",
+                _p(d.p), _p(d.adjusted_p), f"{d.better:.2f}", f"{d.detectable:.3f}",
             )
             for d in differences
         ),
         notes=tuple(map(escape_line, notes)),
         records=tuple(
             {
-                "first": escape_line(d.one), "second": escape_line(d.other), "metric": d.metric,
+                "first": escape_line(d.first), "second": escape_line(d.second), "metric": d.metric,
                 "difference": d.difference, "low": d.low, "high": d.high, "p": d.p,
                 "p_holm": d.adjusted_p, "first_better": d.better, "detectable": d.detectable,
                 "clear": d.is_clear,

@@ -192,7 +192,7 @@ def timed_training(device: Device, train: Callable[[], object]) -> TimedTraining
 
 
 def _train(trainer: Trainer, split: Split) -> None:
-    trainer.train(split, 0, epoch_scores, EpochSelector().keep, lambda epoch: None)
+    trainer.train(split, 0, epoch_scores, EpochSelector().should_keep, lambda epoch: None)
 
 
 def _runs(task: Task, repeats: int, report_progress: ReportProgress) -> Iterator[Run]:

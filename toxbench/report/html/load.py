@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from toxbench.ranking.build import load_cells, load_leaderboard, of_row
-from toxbench.ranking.predictions import StoredPredictions, no_candidate, predicted_of
+from toxbench.ranking.build import cells_of_row, load_cells, load_leaderboard
+from toxbench.ranking.predictions import StoredPredictions, no_candidate_error, stack_predictions
 from toxbench.ranking.rows import Leaderboard, Row
 from toxbench.records import CellRecord, TrialRecord
 from toxbench.store.cells import CellStore
@@ -77,16 +77,17 @@ def load_findings(store: CellStore, texts: Sequence[str] | None = None) -> Repor
     """
     board = load_leaderboard(store)
     if not board.rows:
-        raise no_candidate(store)
+        raise no_candidate_error(store)
     protocol, stored, cells = load_cells(store)
     folds = len(protocol.folds)
     records = {
-        row.name: tuple(record for record, _ in of_row(row, cells, folds)) for row in board.rows
+        row.name: tuple(record for record, _ in cells_of_row(row, cells, folds))
+        for row in board.rows
     }
     return ReportData(
         board=board,
         records=records,
-        predicted=predicted_of(board.rows, protocol, stored, cells),
+        predicted=stack_predictions(board.rows, protocol, stored, cells),
         ids=stored.ids,
         searches=tuple(_searches(store)),
         manifest=read_manifest(store.folder),

@@ -1,6 +1,6 @@
 """The labels one by one: scores, mistakes and how far probabilities can be believed."""
 
-from toxbench.evaluation.curves import calibration, confusions
+from toxbench.evaluation.curves import calibration, confusion_counts
 from toxbench.plugin.contracts import Table
 from toxbench.ranking.rows import Row
 from toxbench.report.html.elements import (  # fmt: skip
@@ -45,7 +45,7 @@ def per_label(findings: ReportData) -> Section:
 def _confusion(findings: ReportData) -> Picture:
     """Draw hits, misses and false alarms of the first candidate."""
     row, labels = findings.drawn[0], findings.board.protocol.labels
-    counts = confusions(findings.predicted.targets, findings.predicted.candidates[row.name])
+    counts = confusion_counts(findings.predicted.targets, findings.predicted.candidates[row.name])
     figure, (axes,) = panels(1, 0.9 + 0.26 * len(labels))
     places = range(len(labels))
     hits = [c.true_positives for c in counts]
@@ -63,7 +63,7 @@ def _confusion(findings: ReportData) -> Picture:
 
 
 def _counts(findings: ReportData, row: Row) -> Table:
-    counts = confusions(findings.predicted.targets, findings.predicted.candidates[row.name])
+    counts = confusion_counts(findings.predicted.targets, findings.predicted.candidates[row.name])
     labels = findings.board.protocol.labels
     return plain_table(
         f"Test rows of each label as {row.name} predicts them, at 0.5, mean over seeds",
