@@ -11,6 +11,7 @@ from support import make_comments
 from toxbench.data.groups import row_groups
 from toxbench.data.protocol import Protocol
 from toxbench.data.splits import draw_folds
+from toxbench.evaluation.definitions import VERSIONS
 from toxbench.evaluation.metrics import Predictions, is_constant, predict
 from toxbench.evaluation.thresholds import HALF, choose_thresholds
 from toxbench.records import (
@@ -109,6 +110,7 @@ class Table:
             "best_epoch": None,
             "truncated": None,
             "thresholds": rules,
+            "versions": dict(VERSIONS),
             "metrics": {
                 rule: {
                     part: scores(targets[part], predict(tensors[part], values))

@@ -305,6 +305,9 @@ class CellRecord(Stored):
         "not get all of them",
     )
     thresholds: dict[str, tuple[float, ...]] = Field(description="rule -> threshold per label")
+    versions: dict[str, int] = Field(
+        description="of the metrics and the rules for thresholds, with which the cell was scored"
+    )
     metrics: dict[str, dict[Part, Scores]] = Field(description="rule -> part -> metric -> value")
     per_label: dict[str, tuple[LabelScores, ...]] = Field(description="rule -> labels, on test")
     constant: bool = Field(description="the same prediction for every test row, at 0.5")

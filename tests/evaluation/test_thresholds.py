@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from toxbench.evaluation.definitions import RULE_VERSIONS
 from toxbench.evaluation.thresholds import (
-    DEFINITIONS,
     GLOBAL,
     HALF,
     PER_LABEL,
@@ -105,7 +105,7 @@ def test_label_threshold_needs_ten_positives() -> None:
     assert POSITIVES_NEEDED == 10
     targets, probabilities = make_validation([40, 10, 9, 0])
     rules = choose_thresholds(targets, probabilities)
-    assert set(rules) == set(DEFINITIONS) == {HALF, GLOBAL, PER_LABEL}
+    assert set(rules) == set(RULE_VERSIONS) == {HALF, GLOBAL, PER_LABEL}
     shared = best_threshold(targets.ravel(), probabilities.ravel())
     assert rules[HALF] == (0.5,) * 4
     assert rules[GLOBAL] == (shared,) * 4

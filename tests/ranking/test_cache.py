@@ -12,8 +12,9 @@ from measured import Table
 from toxbench.evaluation.definitions import GLOBAL, HALF
 from toxbench.plugin.registry import Registry
 from toxbench.ranking import build as ranking
-from toxbench.ranking.build import build_leaderboard, load_cells, load_leaderboard
+from toxbench.ranking.build import build_leaderboard, load_leaderboard
 from toxbench.ranking.cache import FILE, keep, made_of, read_kept
+from toxbench.ranking.cells import load_cells
 from toxbench.ranking.rows import Leaderboard, Statistic
 from toxbench.records import LabelScores
 from toxbench.report.labels import label_table

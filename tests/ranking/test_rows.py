@@ -73,6 +73,7 @@ def make_cell(
         "best_epoch": 3,
         "truncated": 0.0,
         "thresholds": dict.fromkeys(rules, (0.5,)),
+        "versions": {},
         "metrics": dict.fromkeys(rules, parts),
         "per_label": {"0.5": ()},
         "constant": False,

@@ -72,6 +72,7 @@ def make_cell(seed: int = 0) -> CellRecord:
         best_epoch=1,
         truncated=0.25,
         thresholds={"0.5": (0.5, 0.5)},
+        versions={},
         metrics={"0.5": dict.fromkeys(PARTS, scores)},
         per_label={"0.5": ()},
         constant=False,

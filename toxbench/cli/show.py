@@ -52,7 +52,8 @@ def show(
     """
     from toxbench.cli.console import print_tables
     from toxbench.plugin.registry import Registry
-    from toxbench.ranking.build import load_failures, load_leaderboard
+    from toxbench.ranking.build import load_leaderboard
+    from toxbench.ranking.cells import load_cells, load_failures
     from toxbench.report.candidate import TABLES, find_candidate
     from toxbench.store.cells import find_store
 
@@ -62,7 +63,8 @@ def show(
     render = registry.report_format(format_name or "plain").item.render
     store = find_store(results or Path("results"))
     failures = load_failures(store)
-    found = find_candidate(load_leaderboard(store), store.records(), failures, name)
+    records = [record for record, _ in load_cells(store)[2]]
+    found = find_candidate(load_leaderboard(store), records, failures, name)
     found = replace(found, references=_references(found, store, registry))
     wanted = {key: make(found) for key, make in TABLES.items() if which in {None, key}}
     if format_name == "json" and which is None:

@@ -7,6 +7,8 @@ from typing import Literal
 
 # Thresholds rules; `toxbench.evaluation.thresholds` chooses the thresholds.
 RULES = HALF, GLOBAL, PER_LABEL = "0.5", "global", "per-label"
+# Rule -> version, increased whenever the chosen thresholds change.
+RULE_VERSIONS: Mapping[str, int] = {HALF: 1, GLOBAL: 1, PER_LABEL: 1}
 
 
 @dataclass(frozen=True)
@@ -18,12 +20,14 @@ class Metric:
         low: lowest possible value.
         high: highest possible value; infinite if there is none.
         definition: in words.
+        version: increased whenever the values change, but not with the words.
     """
 
     direction: Literal["higher", "lower", "-"]
     low: float
     high: float
     definition: str
+    version: int = 1
 
 
 def _higher(definition: str, low: float = 0) -> Metric:
@@ -89,4 +93,9 @@ METRICS: Mapping[str, Metric] = {
     "scored_labels": _row_statistic(
         "number of labels with a positive row, over which macro averages are taken", high=math.inf
     ),
+}
+# Stored with each cell: a cell with other versions is scored again from its probabilities.
+VERSIONS: Mapping[str, int] = {
+    **{name: metric.version for name, metric in METRICS.items()},
+    **{f"thresholds {rule}": version for rule, version in RULE_VERSIONS.items()},
 }

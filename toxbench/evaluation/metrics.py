@@ -21,14 +21,11 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from toxbench.evaluation.definitions import METRICS
+from toxbench.evaluation.definitions import METRICS, VERSIONS
 from toxbench.evaluation.thresholds import predict
 from toxbench.records import LabelScores, Part, Scores
 from toxbench.util.arrays import Predictions, Probabilities, Targets
 
-# Name -> definition. Part of the protocol's fingerprint: change a definition, and old cells are
-# no longer compared with new ones.
-DEFINITIONS: Mapping[str, str] = {name: metric.definition for name, metric in METRICS.items()}
 CALIBRATION_BINS = 10
 _PAIRS_PER_CHUNK = 1 << 22  # pairs of labels that are compared at a time
 _AVERAGES = ("micro", "macro", "weighted", "samples")
@@ -89,7 +86,7 @@ def score_cell(
     probabilities: Mapping[Part, Probabilities],
     thresholds: Mapping[str, Sequence[float]],
 ) -> dict[str, Any]:
-    """Return the scores of a cell's record: ``metrics``, ``per_label`` and ``constant``.
+    """Return fields of a cell's record: ``metrics``, ``per_label``, ``constant``, ``versions``.
 
     Args:
         labels: names.
@@ -112,6 +109,7 @@ def score_cell(
             for rule, values in thresholds.items()
         },
         "constant": is_constant(predict(probabilities["test"], [0.5] * len(labels))),
+        "versions": dict(VERSIONS),
     }
 
 

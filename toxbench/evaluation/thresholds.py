@@ -1,6 +1,6 @@
 """The rules that choose thresholds. All use only validation rows, never test rows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -9,15 +9,6 @@ from toxbench.evaluation.definitions import GLOBAL, HALF, PER_LABEL
 from toxbench.util.arrays import Predictions, Probabilities, Targets
 
 POSITIVES_NEEDED = 10  # for a label's own threshold
-
-DEFINITIONS: Mapping[str, str] = {
-    HALF: "0.5 for every label",
-    GLOBAL: "one threshold for all labels, with the highest validation micro-F1",
-    PER_LABEL: (
-        "one threshold for each label with at least 10 validation positives, with the highest "
-        "validation F1; the global threshold for other labels"
-    ),
-}
 
 
 def predict(probabilities: Probabilities, thresholds: Sequence[float]) -> Predictions:

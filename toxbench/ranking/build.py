@@ -2,12 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from toxbench.errors import StorageError
 from toxbench.evaluation.bootstrap import (
     BootstrapScores,
     SampleCounts,
@@ -19,6 +16,7 @@ from toxbench.evaluation.definitions import GLOBAL, HALF, PER_LABEL
 from toxbench.evaluation.row_counts import HEADLINES, SCORES
 from toxbench.evaluation.significance import Difference, assign_tiers, compare_all
 from toxbench.ranking.cache import keep, made_of, read_kept
+from toxbench.ranking.cells import load_cells, load_failures
 from toxbench.ranking.pool import Cell, FoldPooler, PooledScores
 from toxbench.ranking.rows import (
     Leaderboard,
@@ -30,7 +28,7 @@ from toxbench.ranking.rows import (
     summarize_cells,
     summarize_seeds,
 )
-from toxbench.records import PARTS, CellRecord, FailureRecord, Part
+from toxbench.records import FailureRecord
 from toxbench.store.cells import CellStore, ProtocolRecord
 from toxbench.store.rows import StoredRows
 from toxbench.util.arrays import Floats
@@ -70,34 +68,6 @@ def load_leaderboard(*stores: CellStore, rule: str = HALF, metric: str = "micro_
 def _computed(stores: Sequence[CellStore], rule: str, metric: str) -> Leaderboard:
     failures = load_failures(*stores)
     return build_leaderboard(*load_cells(*stores), rule, metric, failures)
-
-
-def load_failures(*stores: CellStore) -> list[FailureRecord]:
-    """Read the failures of cells; a cell that several folders contain counts once.
-
-    Read them before the cells: a run removes a failure after it has stored the cell.
-
-    Raises:
-        StorageError: a file is damaged, or a newer toxbench wrote it.
-    """
-    return list({r.key: r for store in stores for r in store.failures.records()}.values())
-
-
-def load_cells(*stores: CellStore) -> tuple[ProtocolRecord, StoredRows, list[Cell]]:
-    """Read the input of a leaderboard; a cell that several folders contain counts once.
-
-    Raises:
-        StorageError: as `load_leaderboard`.
-    """
-    protocol = stores[0].protocol()
-    for store in stores[1:]:
-        check_same_protocol(protocol, store.protocol(), store.folder)
-    rows = stores[0].rows()
-    check_rows_match(protocol, rows, stores[0].folder)
-    cells = {record.key: (record, tensors) for s in stores for record, tensors in s.cells()}
-    for record, tensors in cells.values():
-        check_cell_shape(protocol, record, tensors)
-    return protocol, rows, list(cells.values())
 
 
 def build_leaderboard(
@@ -152,88 +122,6 @@ def cells_of_row(row: Row, cells: Sequence[Cell], folds: int) -> list[Cell]:
     candidates = [cell for cell in cells if (cell[0].key.candidate, cell[0].key.digest) == key]
     seeds = complete_seeds((record for record, _ in candidates), folds)
     return [cell for cell in candidates if cell[0].key.seed in seeds]
-
-
-def diff_protocols(first: ProtocolRecord, second: ProtocolRecord) -> list[str]:
-    """Return descriptions of the parts in which two protocols differ."""
-    differences: list[str] = []
-    if first.data_fingerprint != second.data_fingerprint:
-        tables = (f"{p.name} with {p.rows} rows" for p in (first, second))
-        differences.append(f"the table ({' and '.join(tables)})")
-    if first.labels != second.labels:
-        labels = sorted(set(first.labels) ^ set(second.labels))
-        differences.append(f"the labels ({', '.join(labels) or 'their order'})")
-    if first.folds != second.folds:
-        splits = (_describe_split(p) for p in (first, second))
-        differences.append(f"the split ({' and '.join(splits)})")
-    return differences
-
-
-def check_same_protocol(protocol: ProtocolRecord, candidate: ProtocolRecord, folder: Path) -> None:
-    """Refuse results of another protocol.
-
-    Args:
-        protocol: of the first folder.
-        candidate: protocol to compare with it.
-        folder: of ``candidate``.
-
-    Raises:
-        StorageError: naming the differences.
-    """
-    if protocol.fingerprint != candidate.fingerprint:
-        differences = ", ".join(diff_protocols(protocol, candidate)) or "the fingerprint"
-        raise StorageError(
-            f"{folder} was measured with another protocol, which differs in {differences}; only "
-            "results of one protocol can be compared"
-        )
-
-
-def check_rows_match(protocol: ProtocolRecord, rows: StoredRows, folder: Path) -> None:
-    """Refuse a protocol and stored rows of different tables.
-
-    Raises:
-        StorageError: with the remedy.
-    """
-    shape = (protocol.rows, len(protocol.labels))
-    fits = rows.targets.shape == shape and len(rows.ids) == len(rows.groups) == protocol.rows
-    parts = (getattr(fold, part) for fold in protocol.folds for part in PARTS)
-    is_in_table = all(min(part) >= 0 and max(part) < protocol.rows for part in parts if part)
-    supports = [set(protocol.supports), *map(set, protocol.test_supports)]
-    has_labels = all(names == set(protocol.labels) for names in supports)
-    has_folds = len(protocol.test_supports) == len(protocol.folds)
-    if not (fits and is_in_table and has_labels and has_folds):
-        raise StorageError(
-            f"{folder}: protocol.json and rows.safetensors are of different tables; repeat the "
-            "same toxbench run to repair them, without training"
-        )
-
-
-def check_cell_shape(
-    protocol: ProtocolRecord, record: CellRecord, tensors: Mapping[Part, npt.NDArray[np.float32]]
-) -> None:
-    """Refuse a cell of this protocol whose probabilities are of other rows or labels.
-
-    Raises:
-        StorageError: with the remedy.
-    """
-    if record.fingerprint != protocol.fingerprint:
-        return  # `summarize_cells` refuses it
-    folds = protocol.folds
-    fold = folds[record.key.fold] if 0 <= record.key.fold < len(folds) else None
-    fits = fold is not None and all(
-        tensors[part].shape == (len(getattr(fold, part)), len(protocol.labels)) for part in PARTS
-    )
-    if not fits:
-        raise StorageError(
-            f"cell {record.key.stem} has other rows or labels than its protocol; remove its file "
-            "and run the same command again"
-        )
-
-
-def _describe_split(protocol: ProtocolRecord) -> str:
-    tested = sum(len(fold.test) for fold in protocol.folds)
-    folds = len(protocol.folds)
-    return f"{folds} folds, {tested} test rows" if folds > 1 else f"{tested} test rows"
 
 
 def _samples(pooled: Mapping[str, PooledRules], rule: str) -> dict[tuple[str, str], SampleCounts]:

@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from toxbench.errors import StorageError
-from toxbench.ranking.build import cells_of_row, load_cells
+from toxbench.ranking.build import cells_of_row
+from toxbench.ranking.cells import load_cells
 from toxbench.ranking.pool import Cell
 from toxbench.ranking.rows import Row, summarize_cells
 from toxbench.store.cells import CellStore, ProtocolRecord

@@ -2,16 +2,11 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from toxbench.errors import SettingsError, nearest
 from toxbench.evaluation.definitions import HALF, METRICS, RULES
-from toxbench.evaluation.metrics import score_cell
-from toxbench.evaluation.thresholds import choose_thresholds
-from toxbench.ranking.build import build_leaderboard, load_cells, load_failures
-from toxbench.ranking.pool import Cell
+from toxbench.ranking.build import build_leaderboard
+from toxbench.ranking.cells import load_cells, load_failures, score_again
 from toxbench.ranking.rows import Leaderboard
-from toxbench.records import PARTS
 from toxbench.store.cells import CellStore, ProtocolRecord
 from toxbench.store.rows import StoredRows
 
@@ -38,11 +33,9 @@ def rescore(
         raise SettingsError(f"--metric {metric}: no such metric{nearest(metric, METRICS)}")
     failures = load_failures(store)
     protocol, rows, cells = load_cells(store)
-    # Cells that an older toxbench stored may lack the metric.
-    is_new_metric = any(metric not in record.metrics[HALF]["test"] for record, _ in cells)
-    if without or is_new_metric:
+    if without:
         columns = _remaining_columns(protocol, without)
-        cells = [_score_columns(cell, protocol, rows, columns) for cell in cells]
+        cells = [score_again(cell, protocol, rows, columns) for cell in cells]
         protocol, rows = _select_columns(protocol, rows, columns)
     without_rule = sorted({r.key.candidate for r, _ in cells if rule not in r.thresholds})
     if without_rule:
@@ -80,20 +73,3 @@ def _select_columns(
     }
     selected = StoredRows(rows.ids, rows.targets[:, columns], rows.groups, rows.has_groups)
     return protocol.model_copy(update=changes), selected
-
-
-def _score_columns(
-    cell: Cell, protocol: ProtocolRecord, rows: StoredRows, columns: list[int]
-) -> Cell:
-    """Score a cell on some of the labels."""
-    record, tensors = cell
-    fold = protocol.folds[record.key.fold]
-    probabilities = {part: np.ascontiguousarray(tensors[part][:, columns]) for part in PARTS}
-    targets = {part: rows.targets[np.array(getattr(fold, part), int)][:, columns] for part in PARTS}
-    if record.tuning is None:
-        thresholds = choose_thresholds(targets["validation"], probabilities["validation"])
-    else:  # tuned settings include their thresholds
-        thresholds = {rule: tuple(t[i] for i in columns) for rule, t in record.thresholds.items()}
-    labels = [protocol.labels[i] for i in columns]
-    changes = {"thresholds": thresholds, **score_cell(labels, targets, probabilities, thresholds)}
-    return record.model_copy(update=changes), probabilities

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from toxbench.ranking.build import cells_of_row, load_cells, load_leaderboard
+from toxbench.ranking.build import cells_of_row, load_leaderboard
+from toxbench.ranking.cells import load_cells
 from toxbench.ranking.predictions import StoredPredictions, no_candidate_error, stack_predictions
 from toxbench.ranking.rows import Leaderboard, Row
 from toxbench.records import CellRecord, TrialRecord

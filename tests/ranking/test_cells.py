@@ -1,0 +1,51 @@
+"""Stored cells are checked, and scored again when a metric or a rule has changed."""
+
+from pathlib import Path
+
+import pytest
+from measured import Table
+
+from toxbench.evaluation.definitions import METRICS, VERSIONS
+from toxbench.evaluation.thresholds import GLOBAL, HALF
+from toxbench.ranking import cells as module
+from toxbench.ranking.cells import load_cells
+from toxbench.store.cells import CellStore
+from toxbench.store.rows import write_rows
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> CellStore:
+    """A protocol with one cell whose stored micro-F1 is not that of its probabilities."""
+    table = Table()
+    store = CellStore(tmp_path)
+    store.protocol_path.write_text(table.protocol.model_dump_json(), encoding="utf-8")
+    write_rows(tmp_path, table.comments)
+    record, probabilities = table.cell(skill=1.0)
+    record.metrics[HALF]["test"]["micro_f1"] = 0.25
+    store.write(record, probabilities)
+    return store
+
+
+def stored_f1(store: CellStore) -> float | None:
+    (cell,) = load_cells(store)[2]
+    return cell[0].metrics[HALF]["test"]["micro_f1"]
+
+
+def test_current_scores_are_kept(store: CellStore) -> None:
+    assert stored_f1(store) == 0.25
+
+
+@pytest.mark.parametrize("name", ["micro_f1", f"thresholds {GLOBAL}"])
+def test_changed_definition_scores_again(
+    store: CellStore, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(module, "VERSIONS", {**VERSIONS, name: 2})
+    assert stored_f1(store) == 1.0
+
+
+def test_new_metric_appears_for_old_cells(
+    store: CellStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "VERSIONS", {**VERSIONS, "new_metric": 1})
+    (cell,) = load_cells(store)[2]
+    assert set(cell[0].metrics[HALF]["test"]) == set(METRICS)

@@ -1,0 +1,164 @@
+"""Reads stored cells: checked against their protocol, and scored by this version's metrics."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from toxbench.errors import StorageError
+from toxbench.evaluation.definitions import VERSIONS
+from toxbench.evaluation.metrics import score_cell
+from toxbench.evaluation.thresholds import choose_thresholds
+from toxbench.ranking.pool import Cell
+from toxbench.records import PARTS, CellRecord, FailureRecord, Part
+from toxbench.store.cells import CellStore, ProtocolRecord
+from toxbench.store.rows import StoredRows
+
+
+def load_failures(*stores: CellStore) -> list[FailureRecord]:
+    """Read the failures of cells; a cell that several folders contain counts once.
+
+    Read them before the cells: a run removes a failure after it has stored the cell.
+
+    Raises:
+        StorageError: a file is damaged, or a newer toxbench wrote it.
+    """
+    return list({r.key: r for store in stores for r in store.failures.records()}.values())
+
+
+def load_cells(*stores: CellStore) -> tuple[ProtocolRecord, StoredRows, list[Cell]]:
+    """Read the input of a leaderboard; a cell that several folders contain counts once.
+
+    Cells that were stored with other versions of the metrics or rules are scored again.
+
+    Raises:
+        StorageError: a folder holds no results, a file is damaged, or the folders hold results
+            of different protocols.
+    """
+    protocol = stores[0].protocol()
+    for store in stores[1:]:
+        check_same_protocol(protocol, store.protocol(), store.folder)
+    rows = stores[0].rows()
+    check_rows_match(protocol, rows, stores[0].folder)
+    cells = {record.key: (record, tensors) for s in stores for record, tensors in s.cells()}
+    for record, tensors in cells.values():
+        check_cell_shape(protocol, record, tensors)
+    return protocol, rows, [_up_to_date(cell, protocol, rows) for cell in cells.values()]
+
+
+def score_again(
+    cell: Cell, protocol: ProtocolRecord, rows: StoredRows, columns: Sequence[int]
+) -> Cell:
+    """Score the stored probabilities of a cell.
+
+    Args:
+        cell: the record and its probabilities.
+        protocol: of the cell.
+        rows: of the protocol's table.
+        columns: numbers of the labels to score.
+    """
+    record, tensors = cell
+    fold, chosen = protocol.folds[record.key.fold], list(columns)
+    probabilities = {part: np.ascontiguousarray(tensors[part][:, chosen]) for part in PARTS}
+    targets = {part: rows.targets[np.array(getattr(fold, part), int)][:, chosen] for part in PARTS}
+    if record.tuning is None:
+        thresholds = choose_thresholds(targets["validation"], probabilities["validation"])
+    else:  # tuned settings include their thresholds
+        thresholds = {rule: tuple(t[i] for i in chosen) for rule, t in record.thresholds.items()}
+    labels = [protocol.labels[i] for i in chosen]
+    changes = {
+        "thresholds": thresholds,
+        **score_cell(labels, targets, probabilities, thresholds),
+    }
+    return record.model_copy(update=changes), probabilities
+
+
+def _up_to_date(cell: Cell, protocol: ProtocolRecord, rows: StoredRows) -> Cell:
+    """Score a cell again if a metric or a thresholds rule has another version, or is new."""
+    is_ours = cell[0].fingerprint == protocol.fingerprint
+    if cell[0].versions == VERSIONS or not is_ours:
+        return cell
+    return score_again(cell, protocol, rows, range(len(protocol.labels)))
+
+
+def diff_protocols(first: ProtocolRecord, second: ProtocolRecord) -> list[str]:
+    """Return descriptions of the parts in which two protocols differ."""
+    differences: list[str] = []
+    if first.data_fingerprint != second.data_fingerprint:
+        tables = (f"{p.name} with {p.rows} rows" for p in (first, second))
+        differences.append(f"the table ({' and '.join(tables)})")
+    if first.labels != second.labels:
+        labels = sorted(set(first.labels) ^ set(second.labels))
+        differences.append(f"the labels ({', '.join(labels) or 'their order'})")
+    if first.folds != second.folds:
+        splits = (_describe_split(p) for p in (first, second))
+        differences.append(f"the split ({' and '.join(splits)})")
+    return differences
+
+
+def check_same_protocol(protocol: ProtocolRecord, candidate: ProtocolRecord, folder: Path) -> None:
+    """Refuse results of another protocol.
+
+    Args:
+        protocol: of the first folder.
+        candidate: protocol to compare with it.
+        folder: of ``candidate``.
+
+    Raises:
+        StorageError: naming the differences.
+    """
+    if protocol.fingerprint != candidate.fingerprint:
+        differences = ", ".join(diff_protocols(protocol, candidate)) or "the fingerprint"
+        raise StorageError(
+            f"{folder} was measured with another protocol, which differs in {differences}; only "
+            "results of one protocol can be compared"
+        )
+
+
+def check_rows_match(protocol: ProtocolRecord, rows: StoredRows, folder: Path) -> None:
+    """Refuse a protocol and stored rows of different tables.
+
+    Raises:
+        StorageError: with the remedy.
+    """
+    shape = (protocol.rows, len(protocol.labels))
+    fits = rows.targets.shape == shape and len(rows.ids) == len(rows.groups) == protocol.rows
+    parts = (getattr(fold, part) for fold in protocol.folds for part in PARTS)
+    is_in_table = all(min(part) >= 0 and max(part) < protocol.rows for part in parts if part)
+    supports = [set(protocol.supports), *map(set, protocol.test_supports)]
+    has_labels = all(names == set(protocol.labels) for names in supports)
+    has_folds = len(protocol.test_supports) == len(protocol.folds)
+    if not (fits and is_in_table and has_labels and has_folds):
+        raise StorageError(
+            f"{folder}: protocol.json and rows.safetensors are of different tables; repeat the "
+            "same toxbench run to repair them, without training"
+        )
+
+
+def check_cell_shape(
+    protocol: ProtocolRecord, record: CellRecord, tensors: Mapping[Part, npt.NDArray[np.float32]]
+) -> None:
+    """Refuse a cell of this protocol whose probabilities are of other rows or labels.
+
+    Raises:
+        StorageError: with the remedy.
+    """
+    if record.fingerprint != protocol.fingerprint:
+        return  # `summarize_cells` refuses it
+    folds = protocol.folds
+    fold = folds[record.key.fold] if 0 <= record.key.fold < len(folds) else None
+    fits = fold is not None and all(
+        tensors[part].shape == (len(getattr(fold, part)), len(protocol.labels)) for part in PARTS
+    )
+    if not fits:
+        raise StorageError(
+            f"cell {record.key.stem} has other rows or labels than its protocol; remove its file "
+            "and run the same command again"
+        )
+
+
+def _describe_split(protocol: ProtocolRecord) -> str:
+    tested = sum(len(fold.test) for fold in protocol.folds)
+    folds = len(protocol.folds)
+    return f"{folds} folds, {tested} test rows" if folds > 1 else f"{tested} test rows"
