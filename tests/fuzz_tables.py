@@ -23,15 +23,9 @@ SUFFIXES = ("csv", "tsv", "jsonl", "parquet")
 DELIMITERS = {"csv": ",", "tsv": "\t"}
 HEADER = ("id", "text", "IsA", "IsB", "part")
 CODECS = sorted({*aliases.values(), "utf-8-sig", "utf-9", "", "a\0b", "idna", "raw_unicode_escape"})
-LIKELY_CODECS = (
-    "utf-7",
-    "utf-16",
-    "utf-32",
-    "unicode_escape",
-    "raw_unicode_escape",
-    "cp1252",
-    "hz",
-) * 5
+LIKELY_CODECS = 5 * (
+    "utf-7", "utf-16", "utf-32", "unicode_escape", "raw_unicode_escape", "cp1252", "hz",
+)  # fmt: skip
 # Byte strings that are inserted into files of any kind.
 FRAGMENTS = (
     b"\0", b"\xff", b"\xef\xbb\xbf", b"\xff\xfe", b"\xed\xa0\x80", b"\xf0\x9f\x98", b'"', b'""',
@@ -55,10 +49,9 @@ class Attempt:
 special_texts = [
     "NA", "null", "a,b", "a\tb", 'say "no"', "two\nlines", "a\r", "\0", "\x1b[2J", "\u202e", "🎬",
 ]  # fmt: skip
+any_text = st.text(min_size=1, max_size=12).map("you {}".format)
 valid_rows = st.tuples(
-    st.one_of(
-        st.sampled_from(special_texts), st.text(min_size=1, max_size=12).map("you {}".format)
-    ),
+    st.one_of(st.sampled_from(special_texts), any_text),
     st.sampled_from(["0", "1", "true", "FALSE"]),
     st.sampled_from(["1", "0", " 1"]),
     st.sampled_from(["train", "train", "test", "dev"]),
