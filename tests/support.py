@@ -72,7 +72,7 @@ def make_comments(
         targets=targets,
         labels=("IsA", "IsB", "IsC", "IsNever"),
         groups=None if groups is None else tuple(groups),
-        ignored=(),
+        ignored_columns=(),
         columns={"text": "text", "id": "id", "group": None},
     )
     comments.targets.setflags(write=True)  # tests make tables of their own out of it

@@ -1,6 +1,6 @@
-"""Tables of any size, written block by block: comments as the built-in sample makes them.
+"""Tables of any size, written block by block, with comments like those of the built-in sample.
 
-``python tests/bench/large.py ROWS FILE`` writes CSV or Parquet, as the file's name says.
+``python tests/bench/large.py ROWS FILE`` writes CSV or Parquet, depending on the suffix of FILE.
 """
 
 import csv
@@ -14,52 +14,59 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from toxbench.data.groups import plain_text
-from toxbench.data.synthetic import LABELS, _choose, _draw_labels, _write
+from toxbench.data.groups import normalize_text
+from toxbench.data.synthetic import (
+    LABELS,
+    NO_VIDEO_PROBABILITY,
+    REPEAT_PROBABILITY,
+    SEED,
+    annotate,
+    choose,
+    draw_labels,
+    write_comment,
+)
 
 COLUMNS = ("CommentId", "VideoId", "Text", *LABELS)
-_ROWS_AT_ONCE = 50_000
-_REMEMBERED = 10_000  # of which one row in a hundred repeats a text
-_ROWS_OF_A_VIDEO = 48
+_ROWS_PER_BLOCK = 50_000
+_MAX_RECENT_TEXTS = 10_000  # repeated rows copy one of these
+_ROWS_PER_VIDEO = 48
 Row = tuple[str, ...]
 
 
-def rows_of(count: int, seed: int = 20_240_817) -> Iterator[Row]:
-    """Draw rows as `toxbench.data.synthetic` does, in constant memory."""
-    draw = random.Random(seed)
+def draw_rows(count: int, seed: int = SEED) -> Iterator[Row]:
+    """Yield rows like those of `toxbench.data.synthetic`, in constant memory."""
+    rng = random.Random(seed)
     texts: list[str] = []
-    videos = max(1, count // _ROWS_OF_A_VIDEO)
+    video_count = max(1, count // _ROWS_PER_VIDEO)
     for row in range(count):
-        labels = _draw_labels(draw)
-        repeats = texts and draw.random() < 0.01
-        text = _choose(draw, texts) if repeats else _write(draw, labels)
-        if len(texts) < _REMEMBERED:
+        labels = draw_labels(rng)
+        is_repeat = texts and rng.random() < REPEAT_PROBABILITY
+        text = choose(rng, texts) if is_repeat else write_comment(rng, labels)
+        if len(texts) < _MAX_RECENT_TEXTS:
             texts.append(text)
         else:
-            texts[int(draw.random() * _REMEMBERED)] = text
-        # Equal texts stand below one video, or all videos would be linked.
-        number = zlib.crc32(plain_text(text).encode("utf-8")) % videos
-        video = "" if draw.random() < 0.016 else f"video-{number + 1:06d}"
-        seen = {label for label in labels if draw.random() > 0.06}
-        marks = ("True" if label in seen else "False" for label in LABELS)
-        yield (f"sample-{row + 1:07d}", video, text, *marks)
+            texts[int(rng.random() * _MAX_RECENT_TEXTS)] = text
+        # Equal texts are in one video; otherwise grouped splits would link all videos.
+        number = zlib.crc32(normalize_text(text).encode("utf-8")) % video_count
+        video = "" if rng.random() < NO_VIDEO_PROBABILITY else f"video-{number + 1:06d}"
+        yield (f"sample-{row + 1:07d}", video, text, *annotate(rng, labels))
 
 
 def write_table(path: Path, count: int) -> None:
-    """Write so many rows as ``.csv`` or ``.parquet``."""
+    """Write a table of ``count`` rows as ``.csv`` or ``.parquet``."""
+    rows = draw_rows(count)
     if path.suffix == ".csv":
         with path.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(COLUMNS)
-            writer.writerows(rows_of(count))
+            writer.writerows(rows)
         return
-    kinds = [pa.string()] * 3 + [pa.bool_()] * len(LABELS)
-    with pq.ParquetWriter(path, pa.schema(list(zip(COLUMNS, kinds, strict=True)))) as parquet:
-        rows = rows_of(count)
-        for block in iter(lambda: list(islice(rows, _ROWS_AT_ONCE)), []):
+    types = [pa.string()] * 3 + [pa.bool_()] * len(LABELS)
+    with pq.ParquetWriter(path, pa.schema(list(zip(COLUMNS, types, strict=True)))) as parquet:
+        for block in iter(lambda: list(islice(rows, _ROWS_PER_BLOCK)), []):
             columns = list(zip(*block, strict=True))
-            marks = [pa.array([mark == "True" for mark in column]) for column in columns[3:]]
-            arrays = [pa.array(column) for column in columns[:3]] + marks
+            labels = [pa.array([value == "True" for value in column]) for column in columns[3:]]
+            arrays = [pa.array(column) for column in columns[:3]] + labels
             parquet.write_table(pa.table(arrays, names=list(COLUMNS)))
 
 

@@ -40,7 +40,7 @@ def make_table() -> TextDataset:
         targets=targets,
         labels=tuple(f"Is{label}" for label in range(12)),
         groups=None,
-        ignored=(),
+        ignored_columns=(),
         columns={"text": "text", "id": "id", "group": None},
     )
 

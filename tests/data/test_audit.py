@@ -1,4 +1,4 @@
-"""The audit: what is planted on both sides of a split is counted, and nothing else is."""
+"""The audit counts planted copies on both sides of a split, and nothing else."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,135 +13,134 @@ from toxbench.data.audit import audit
 from toxbench.data.protocol import Split
 from toxbench.data.splits import draw_folds
 from toxbench.data.synthetic import sample_comments
-from toxbench.data.table import TextDataset, read_comments
+from toxbench.data.table import read_comments
 from toxbench.records import Audit, SharedGroups
 from toxbench.settings import SplitSettings
 
 LONG = "one two three four five six seven eight nine ten"
 # Rows 0 to 3 are trained on, 4 is for validation, 5 to 9 are for testing.
-PARTS = Split(np.arange(4), np.array([4]), np.arange(5, 10))
+FOLD = Split(np.arange(4), np.array([4]), np.arange(5, 10))
 
 
-def audited(
-    texts: dict[int, str] | None = None, groups: dict[int, str] | None = None
-) -> tuple[TextDataset, Audit]:
-    """Audit ten rows of which some have a text or a group that matters."""
-    written = [(texts or {}).get(row, f"text {row}") for row in range(10)]
+def audit_rows(texts: dict[int, str] | None = None, groups: dict[int, str] | None = None) -> Audit:
+    """Audit a table of ten rows; by default all texts differ and no row has a group."""
+    all_texts = [(texts or {}).get(row, f"text {row}") for row in range(10)]
     column = None if groups is None else [groups.get(row) for row in range(10)]
-    comments = make_comments(10, column, written)
-    comments = replace(comments, columns={**comments.columns, "group": column and "VideoId"})
-    return comments, audit(comments, [PARTS])
+    comments = make_comments(10, column, all_texts)
+    columns = {**comments.columns, "group": column and "VideoId"}
+    return audit(replace(comments, columns=columns), [FOLD])
 
 
-def test_rows_of_their_own_leak_nothing() -> None:
-    _, found = audited()
-    assert (found.tested, found.affected) == (5, 0)
-    assert (found.exact, found.near, found.shared, found.conflicts) == ((), (), None, ())
+def test_different_rows_leak_nothing() -> None:
+    result = audit_rows()
+    assert (result.tested, result.affected) == (5, 0)
+    assert (result.exact, result.near, result.shared, result.conflicts) == ((), (), None, ())
 
 
-@pytest.mark.parametrize("kept", [0, 3, 4])
+@pytest.mark.parametrize("copied", [0, 3, 4])
 @pytest.mark.parametrize("text", ["LOL", " lol\n", "\uff4c\uff4f\uff4c"])  # full-width letters
-def test_equal_texts_are_found_on_both_sides(kept: int, text: str) -> None:
-    _, found = audited({kept: "lol", 7: text})
-    assert found.exact == ((7, kept),)
-    assert (found.near, found.affected) == ((), 1)
+def test_equal_texts_on_both_sides_are_found(copied: int, text: str) -> None:
+    result = audit_rows({copied: "lol", 7: text})
+    assert result.exact == ((7, copied),)
+    assert (result.near, result.affected) == ((), 1)
 
 
-def test_copies_within_one_side_are_no_leak() -> None:
-    _, found = audited({0: "lol", 4: "lol", 5: "haha", 9: "haha"})
-    assert (found.exact, found.affected) == ((), 0)
+def test_copies_within_one_side_are_not_leaks() -> None:
+    result = audit_rows({0: "lol", 4: "lol", 5: "haha", 9: "haha"})
+    assert (result.exact, result.affected) == ((), 0)
 
 
-def test_a_near_copy_is_not_counted_as_an_exact_one_and_says_what_it_is() -> None:
-    _, found = audited({1: LONG, 6: LONG, 8: f"{LONG} eleven", 9: LONG.replace("o", "a")})
-    assert (found.exact, found.near, found.affected) == (((6, 1),), ((8, 1),), 2)
-    assert "80%" in found.near_definition
+def test_near_copies_are_counted_separately_with_a_definition() -> None:
+    result = audit_rows({1: LONG, 6: LONG, 8: f"{LONG} eleven", 9: LONG.replace("o", "a")})
+    assert (result.exact, result.near, result.affected) == (((6, 1),), ((8, 1),), 2)
+    assert "80%" in result.near_definition
 
 
 def test_groups_on_both_sides_are_counted() -> None:
     groups = {0: "a", 4: "b", 5: "a", 6: "b", 7: "c", 8: "c", 9: "a"}
-    _, found = audited(groups=groups)
-    assert found.shared == SharedGroups(column="VideoId", groups=2, rows=(5, 6, 9))
-    assert found.affected == 3
+    result = audit_rows(groups=groups)
+    assert result.shared == SharedGroups(column="VideoId", groups=2, rows=(5, 6, 9))
+    assert result.affected == 3
 
 
 def test_rows_without_a_group_share_none() -> None:
-    _, found = audited(groups={0: "a", 5: "b"})
-    assert found.shared == SharedGroups(column="VideoId", groups=0, rows=())
+    result = audit_rows(groups={0: "a", 5: "b"})
+    assert result.shared == SharedGroups(column="VideoId", groups=0, rows=())
 
 
-def test_a_row_that_leaks_twice_is_affected_once() -> None:
-    _, found = audited({0: LONG, 5: LONG, 6: f"{LONG} eleven"}, {0: "a", 5: "a", 6: "a", 7: "a"})
-    assert len(found.exact) == len(found.near) == 1
-    assert found.shared is not None
-    assert (len(found.shared.rows), found.affected) == (3, 3)
+def test_a_row_with_several_leaks_is_affected_once() -> None:
+    texts = {0: LONG, 5: LONG, 6: f"{LONG} eleven"}
+    result = audit_rows(texts, {0: "a", 5: "a", 6: "a", 7: "a"})
+    assert len(result.exact) == len(result.near) == 1
+    assert result.shared is not None
+    assert (len(result.shared.rows), result.affected) == (3, 3)
 
 
 def test_counts_are_over_all_folds() -> None:
     comments = make_comments(60, [f"g{row % 3}" for row in range(60)], ["lol", "LOL", *"a" * 58])
     folds = draw_folds(comments, SplitSettings(folds=5))
-    found = audit(comments, folds)
-    assert found.shared is not None
-    assert (found.tested, found.affected, found.shared.groups) == (60, 60, 3)
-    assert sorted(found.shared.rows) == list(range(60))
-    for row, copied in found.exact:
+    result = audit(comments, folds)
+    assert result.shared is not None
+    assert (result.tested, result.affected, result.shared.groups) == (60, 60, 3)
+    assert sorted(result.shared.rows) == list(range(60))
+    for row, copied in result.exact:
         (fold,) = (fold for fold in folds if row in fold.test)
         assert copied in {*fold.train, *fold.validation}
 
 
-def test_equal_texts_with_different_labels_are_named() -> None:
+def test_equal_texts_with_different_labels_are_reported() -> None:
     texts = [f"text {row}" for row in range(10)]
     texts[1], texts[4], texts[8] = "Same", "same", "SAME "
     texts[2] = texts[3] = "agreed"
     comments = make_comments(10, texts=texts)
     comments.targets[:] = 0
     comments.targets[4, 1] = 1
-    assert audit(comments, [PARTS]).conflicts == ((1, 4, 8),)
+    assert audit(comments, [FOLD]).conflicts == ((1, 4, 8),)
 
 
-def test_implications_have_enough_rows_and_a_share() -> None:
+def test_implications_need_rows_and_a_share() -> None:
     comments = make_comments(100)
     comments.targets[:] = 0
     for label, rows in enumerate((range(50), range(42, 52), range(43, 53), range(4))):
         comments.targets[list(rows), label] = 1
-    found = audit(comments, draw_folds(comments)).implications
-    assert [(one.label, one.implied, one.positives, one.share) for one in found] == [
+    implications = audit(comments, draw_folds(comments)).implications
+    assert [(i.label, i.implied, i.positives, i.share) for i in implications] == [
         ("IsB", "IsC", 10, 0.9),
         ("IsC", "IsB", 10, 0.9),
         ("IsB", "IsA", 10, 0.8),
     ]
 
 
-def test_constant_labels_are_named_and_imply_nothing() -> None:
+def test_constant_labels_are_reported_but_not_implied() -> None:
     comments = make_comments(40)
     comments.targets[:, 1] = 1
-    found = audit(comments, draw_folds(comments))
-    assert (found.never, found.always) == (("IsNever",), ("IsB",))
-    assert "IsB" not in {one.implied for one in found.implications}
+    result = audit(comments, draw_folds(comments))
+    assert (result.never, result.always) == (("IsNever",), ("IsB",))
+    assert "IsB" not in {implication.implied for implication in result.implications}
 
 
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 2**32 - 1))
-def test_a_planted_pair_is_found_whatever_the_seed(seed: int) -> None:
-    draw = np.random.default_rng(seed)
-    texts = [" ".join(f"w{n}" for n in draw.integers(0, 5000, 15)) for _ in range(80)]
-    test, kept = 3, 50
-    texts[test] = f"{texts[kept]} {'and' if seed % 2 else ''}"
+def test_a_planted_pair_is_found_for_any_seed(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    texts = [" ".join(f"w{n}" for n in rng.integers(0, 5000, 15)) for _ in range(80)]
+    copy, copied = 3, 50
+    texts[copy] = f"{texts[copied]} {'and' if seed % 2 else ''}"
     comments = make_comments(80, texts=texts)
-    order = np.setdiff1d(draw.permutation(80), [test, kept])
-    parts = Split(np.append(order[20:], kept), order[:0], np.append(order[:20], test))
-    found = audit(comments, [parts])
-    pairs = ((test, kept),)
-    assert (found.exact, found.near) == (((), pairs) if seed % 2 else (pairs, ()))
+    order = np.setdiff1d(rng.permutation(80), [copy, copied])
+    fold = Split(np.append(order[20:], copied), order[:0], np.append(order[:20], copy))
+    result = audit(comments, [fold])
+    pairs = ((copy, copied),)
+    assert (result.exact, result.near) == (((), pairs) if seed % 2 else (pairs, ()))
 
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("folds", [1, 4])
-def test_a_grouped_split_shares_no_group_and_no_text(seed: int, folds: int) -> None:
-    draw = np.random.default_rng(seed)
-    groups: list[str | None] = [f"g{n}" if n else None for n in draw.integers(0, 40, 200)]
+def test_a_grouped_split_shares_no_group_or_text(seed: int, folds: int) -> None:
+    rng = np.random.default_rng(seed)
+    groups: list[str | None] = [f"g{n}" if n else None for n in rng.integers(0, 40, 200)]
     texts = [
-        f"text {n}" if n < 5 else f"own {row}" for row, n in enumerate(draw.integers(0, 80, 200))
+        f"text {n}" if n < 5 else f"unique {row}" for row, n in enumerate(rng.integers(0, 80, 200))
     ]
     comments = make_comments(200, groups, texts)
     random = audit(comments, draw_folds(comments, SplitSettings(folds=folds)))
@@ -152,38 +151,38 @@ def test_a_grouped_split_shares_no_group_and_no_text(seed: int, folds: int) -> N
     assert (grouped.exact, grouped.shared.rows, grouped.affected) == ((), (), len(grouped.near))
 
 
-def test_a_stored_audit_is_read_as_it_was_and_holds_no_text() -> None:
+def test_a_stored_audit_is_read_unchanged_without_texts() -> None:
     comments = sample_comments()
-    found = audit(comments, draw_folds(comments))
-    stored = found.model_dump_json()
-    assert Audit.model_validate_json(stored) == found
+    result = audit(comments, draw_folds(comments))
+    stored = result.model_dump_json()
+    assert Audit.model_validate_json(stored) == result
     assert not any(text in stored for text in comments.texts)
 
 
-def test_the_sample_has_what_it_says_it_has() -> None:
+def test_the_sample_has_leaks_and_odd_labels() -> None:
     comments = sample_comments()
-    found = audit(comments, draw_folds(comments))
-    assert found.exact
-    assert found.conflicts
-    assert found.never == ("IsHomophobic", "IsRadicalism")
-    assert ("IsRacist", "IsHatespeech") in {(one.label, one.implied) for one in found.implications}
+    result = audit(comments, draw_folds(comments))
+    assert result.exact
+    assert result.conflicts
+    assert result.never == ("IsHomophobic", "IsRadicalism")
+    assert ("IsRacist", "IsHatespeech") in {(i.label, i.implied) for i in result.implications}
 
 
-def test_the_real_table_shares_videos_and_a_text(real_table: Path) -> None:
+def test_the_real_table_shares_videos_and_texts(real_table: Path) -> None:
     comments = read_comments(real_table)
-    found = audit(comments, draw_folds(comments))
-    assert found.shared is not None
-    assert (found.tested, found.affected) == (200, 197)
-    assert (found.shared.groups, len(found.shared.rows)) == (12, 197)
-    assert (len(found.exact), len(found.near)) == (2, 0)
-    assert [len(rows) for rows in found.conflicts] == [6]
-    assert found.never == ("IsHomophobic", "IsRadicalism")
-    shares = {(one.label, one.implied): one.share for one in found.implications}
+    result = audit(comments, draw_folds(comments))
+    assert result.shared is not None
+    assert (result.tested, result.affected) == (200, 197)
+    assert (result.shared.groups, len(result.shared.rows)) == (12, 197)
+    assert (len(result.exact), len(result.near)) == (2, 0)
+    assert [len(rows) for rows in result.conflicts] == [6]
+    assert result.never == ("IsHomophobic", "IsRadicalism")
+    shares = {(i.label, i.implied): i.share for i in result.implications}
     assert shares["IsRacist", "IsHatespeech"] == 1
     assert shares["IsHatespeech", "IsRacist"] == pytest.approx(125 / 138)
 
 
 def test_the_real_table_split_by_videos_leaks_nothing(real_table: Path) -> None:
     comments = read_comments(real_table)
-    found = audit(comments, draw_folds(comments, SplitSettings(split="grouped")))
-    assert (found.affected, found.exact) == (0, ())
+    result = audit(comments, draw_folds(comments, SplitSettings(split="grouped")))
+    assert (result.affected, result.exact) == (0, ())

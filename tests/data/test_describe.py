@@ -1,4 +1,4 @@
-"""Facts about a table: numbers that can be counted by hand, and never a comment."""
+"""The description of a table: numbers that can be counted by hand."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from toxbench.data.audit import Description, describe
 from toxbench.data.table import read_comments
 
 
-def described(folder: Path, content: str) -> Description:
+def describe_csv(folder: Path, content: str) -> Description:
     path = folder / "t.csv"
     path.write_text(content, encoding="utf-8")
     return describe(read_comments(path))
@@ -20,20 +20,20 @@ SMALL = (
 )
 
 
-def test_a_small_table_is_counted_as_by_hand(tmp_path: Path) -> None:
-    facts = described(tmp_path, SMALL)
+def test_a_small_table_is_counted_correctly(tmp_path: Path) -> None:
+    facts = describe_csv(tmp_path, SMALL)
     assert facts.supports == {"IsA": 3, "IsB": 2, "IsC": 0}
-    assert facts.together.tolist() == [[3, 2, 0], [2, 2, 0], [0, 0, 0]]
-    assert facts.labels_a_row == {0: 2, 1: 1, 2: 2}
-    assert facts.characters == pytest.approx((2, 2, 3.6, 7.2, 8))
-    assert facts.repeated == 1
+    assert facts.co_occurrences.tolist() == [[3, 2, 0], [2, 2, 0], [0, 0, 0]]
+    assert facts.rows_by_label_count == {0: 2, 1: 1, 2: 2}
+    assert facts.text_lengths == pytest.approx((2, 2, 3.6, 7.2, 8))
+    assert facts.repeated_rows == 1
     assert facts.groups == (2, 2, 2)
 
 
-def test_what_is_worth_knowing_is_said(tmp_path: Path) -> None:
-    assert described(tmp_path, SMALL).problems == (
-        "IsA is positive in 3 of 5 rows: its scores mean little",
-        "IsB is positive in 2 of 5 rows: its scores mean little",
+def test_notable_properties_are_noted(tmp_path: Path) -> None:
+    assert describe_csv(tmp_path, SMALL).notes == (
+        "IsA is positive in 3 of 5 rows: its scores are unreliable",
+        "IsB is positive in 2 of 5 rows: its scores are unreliable",
         "IsC has no positive row: nothing to learn or score",
         "1 rows repeat the text of an earlier row: it may leak into test",
         "rows come in groups, the largest with 2: a random split puts groups on both sides",
@@ -42,19 +42,19 @@ def test_what_is_worth_knowing_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("positives", "said"),
+    ("positives", "expected"),
     [(9, "IsA is positive in 9 of 30"), (30, "IsA is positive in every row")],
 )
-def test_rare_and_universal_labels_are_told(tmp_path: Path, positives: int, said: str) -> None:
+def test_rare_and_constant_labels_are_noted(tmp_path: Path, positives: int, expected: str) -> None:
     rows = "".join(f"text {row},{int(row < positives)}\n" for row in range(30))
-    (problem,) = described(tmp_path, "text,IsA\n" + rows).problems
-    assert problem.startswith(said)
+    (note,) = describe_csv(tmp_path, "text,IsA\n" + rows).notes
+    assert note.startswith(expected)
 
 
-def test_an_unremarkable_table_has_no_problems(tmp_path: Path) -> None:
+def test_an_ordinary_table_has_no_notes(tmp_path: Path) -> None:
     rows = "".join(f"v{row},text {row},{int(row < 10)}\n" for row in range(30))
-    facts = described(tmp_path, "VideoId,text,IsA\n" + rows)
-    assert facts.problems == ()
+    facts = describe_csv(tmp_path, "VideoId,text,IsA\n" + rows)
+    assert facts.notes == ()
     assert facts.groups == (30, 1, 0)
 
 
@@ -64,24 +64,24 @@ def test_an_unremarkable_table_has_no_problems(tmp_path: Path) -> None:
 def test_tables_without_groups_are_described(
     tmp_path: Path, header: str, cell: str, groups: tuple[int, int, int] | None
 ) -> None:
-    facts = described(tmp_path, f"{header}\n{cell}x,1\n{cell}y,0\n")
+    facts = describe_csv(tmp_path, f"{header}\n{cell}x,1\n{cell}y,0\n")
     assert facts.groups == groups
 
 
-def test_counts_do_not_overflow_the_type_of_the_targets(tmp_path: Path) -> None:
+def test_counts_do_not_overflow_uint8(tmp_path: Path) -> None:
     rows = "".join(f"text {row},1,1\n" for row in range(300))
-    facts = described(tmp_path, "text,IsA,IsB\n" + rows)
-    assert facts.together.tolist() == [[300, 300], [300, 300]]
+    facts = describe_csv(tmp_path, "text,IsA,IsB\n" + rows)
+    assert facts.co_occurrences.tolist() == [[300, 300], [300, 300]]
     assert facts.supports == {"IsA": 300, "IsB": 300}
 
 
-def test_the_real_table_is_described_as_its_readme_says(real_table: Path) -> None:
+def test_the_real_table_matches_its_readme(real_table: Path) -> None:
     facts = describe(read_comments(real_table))
-    minimum, median, mean, _, maximum = facts.characters
+    minimum, median, mean, _, maximum = facts.text_lengths
     assert 0 < minimum < median == pytest.approx(101, abs=1)
     assert round(mean) == 186
     assert maximum == 4421
-    assert facts.repeated == 3
+    assert facts.repeated_rows == 3
     assert facts.groups == (12, 274, 16)
-    assert facts.labels_a_row[0] == 538
-    assert sum(facts.labels_a_row.values()) == 1000
+    assert facts.rows_by_label_count[0] == 538
+    assert sum(facts.rows_by_label_count.values()) == 1000

@@ -1,4 +1,4 @@
-"""Tables of more rows than are read at once: where a block ends makes no difference."""
+"""Tables of several blocks: block boundaries make no difference."""
 
 import json
 from collections.abc import Callable
@@ -19,8 +19,8 @@ from toxbench.settings import ColumnSettings, SplitSettings
 ROWS = 101_000  # three blocks
 
 
-def frame() -> pd.DataFrame:
-    """Make a table whose columns differ from block to block."""
+def make_frame() -> pd.DataFrame:
+    """Return a table whose columns differ from block to block."""
     numbers = np.arange(ROWS)
     return pd.DataFrame(
         {
@@ -36,16 +36,16 @@ def frame() -> pd.DataFrame:
 
 
 WRITERS: dict[str, Callable[[pd.DataFrame, Path], object]] = {
-    "csv": lambda table, path: table.to_csv(path, index=False),
-    "parquet": lambda table, path: table.to_parquet(path, index=False),
-    "jsonl": lambda table, path: table.to_json(path, orient="records", lines=True),
+    "csv": lambda frame, path: frame.to_csv(path, index=False),
+    "parquet": lambda frame, path: frame.to_parquet(path, index=False),
+    "jsonl": lambda frame, path: frame.to_json(path, orient="records", lines=True),
 }
 
 
 @pytest.fixture(scope="module", params=WRITERS)
 def table(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("large") / f"t.{request.param}"
-    WRITERS[request.param](frame(), path)
+    WRITERS[request.param](make_frame(), path)
     return path
 
 
@@ -54,18 +54,18 @@ def comments(table: Path) -> TextDataset:
     return read_comments(table)
 
 
-def test_every_format_gives_what_was_written(comments: TextDataset) -> None:
-    written = frame()
-    assert comments.ids == written["id"].tolist()
-    assert comments.texts == written["text"].tolist()
-    assert comments.groups == [video or None for video in written["video"]]
+def test_every_format_is_read_unchanged(comments: TextDataset) -> None:
+    expected = make_frame()
+    assert comments.ids == expected["id"].tolist()
+    assert comments.texts == expected["text"].tolist()
+    assert comments.groups == [video or None for video in expected["video"]]
     assert comments.labels == ("IsA", "IsLate")
-    assert comments.ignored == ("note",)
-    assert comments.targets[:, 0].tolist() == (written["IsA"] == "True").tolist()
+    assert comments.ignored_columns == ("note",)
+    assert comments.targets[:, 0].tolist() == (expected["IsA"] == "True").tolist()
     assert comments.supports["IsLate"] == ROWS - 100_001
 
 
-def test_every_format_has_one_fingerprint_and_one_split(comments: TextDataset) -> None:
+def test_every_format_has_the_same_fingerprints(comments: TextDataset) -> None:
     folds = draw_folds(comments, SplitSettings(split="grouped"))
     protocol = Protocol(comments, folds)
     assert protocol.data_fingerprint == (
@@ -76,26 +76,27 @@ def test_every_format_has_one_fingerprint_and_one_split(comments: TextDataset) -
     )
 
 
-def test_rows_are_linked_across_blocks(comments: TextDataset) -> None:
+def test_groups_link_rows_across_blocks(comments: TextDataset) -> None:
     groups = row_groups(comments)
     assert groups[5] == groups[70_005]
-    assert groups[70_005] == groups[70_305]  # their video is one
+    assert groups[70_005] == groups[70_305]  # the same video
     assert groups[5] != groups[6]
 
 
-def test_an_empty_text_counts_rows_through(tmp_path: Path) -> None:
-    table = frame()
-    table.loc[[3, 70_000], "text"] = ["", " "]
-    table.to_parquet(tmp_path / "t.parquet")
+def test_row_numbers_count_across_blocks(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    frame = make_frame()
+    frame.loc[[3, 70_000], "text"] = ["", " "]
+    frame.to_parquet(path)
     with pytest.raises(DataError, match=r"row 4, .*empty.*\n.*row 70001, .*empty"):
-        read_comments(tmp_path / "t.parquet")
-    kept = read_comments(tmp_path / "t.parquet", ColumnSettings(drop_empty=True))
-    assert (len(kept), kept.dropped) == (ROWS - 2, (4, 70_001))
-    assert kept.ids[69_999] == "c70001"
+        read_comments(path)
+    comments = read_comments(path, ColumnSettings(drop_empty=True))
+    assert (len(comments), comments.dropped_rows) == (ROWS - 2, (4, 70_001))
+    assert comments.ids[69_999] == "c70001"
 
 
 @pytest.mark.parametrize(
-    ("column", "value", "said"),
+    ("column", "value", "expected"),
     [
         ("id", "c7", "row 100501, column 'id': the same id as in row 8;"),
         ("id", " ", "row 100501, column 'id': the id is blank;"),
@@ -103,40 +104,41 @@ def test_an_empty_text_counts_rows_through(tmp_path: Path) -> None:
         ("IsA", "", "row 100501, column 'IsA': the label is blank; write 0 or 1"),
     ],
 )
-def test_a_fault_in_the_last_block_is_found(
-    tmp_path: Path, column: str, value: str, said: str
+def test_an_error_in_the_last_block_is_found(
+    tmp_path: Path, column: str, value: str, expected: str
 ) -> None:
-    table = frame()
-    table.loc[100_500, column] = value
-    table.to_parquet(tmp_path / "t.parquet")
+    frame = make_frame()
+    frame.loc[100_500, column] = value
+    frame.to_parquet(tmp_path / "t.parquet")
     with pytest.raises(DataError) as caught:
         read_comments(tmp_path / "t.parquet")
     (problem,) = caught.value.problems
-    assert said in problem
+    assert expected in problem
 
 
-def test_what_counts_for_a_label_is_the_whole_column(tmp_path: Path) -> None:
-    """In the first block alone, IsMost would be no label and note would be one."""
-    table = frame()
-    table["IsMost"] = ["never mind"] * 50_000 + ["1"] * (ROWS - 50_000)
-    table["note"] = ["1"] * 50_000 + ["some words"] * (ROWS - 50_000)
-    table.to_parquet(tmp_path / "t.parquet")
+def test_label_columns_are_found_over_all_blocks(tmp_path: Path) -> None:
+    """By the first block alone, IsMost would not be a label column and note would be one."""
+    path = tmp_path / "t.parquet"
+    frame = make_frame()
+    frame["IsMost"] = ["never mind"] * 50_000 + ["1"] * (ROWS - 50_000)
+    frame["note"] = ["1"] * 50_000 + ["some words"] * (ROWS - 50_000)
+    frame.to_parquet(path)
     with pytest.raises(DataError, match="column 'IsMost': a text of 10 characters is no") as caught:
-        read_comments(tmp_path / "t.parquet")
+        read_comments(path)
     assert len(caught.value.problems) == 10
-    labels = read_comments(tmp_path / "t.parquet", ColumnSettings(labels=("IsA", "IsLate")))
-    assert labels.ignored == ("note", "IsMost")
+    comments = read_comments(path, ColumnSettings(labels=("IsA", "IsLate")))
+    assert comments.ignored_columns == ("note", "IsMost")
 
 
-def test_objects_may_lack_keys_for_whole_blocks(tmp_path: Path) -> None:
+def test_json_objects_may_lack_keys_for_whole_blocks(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     with path.open("w", encoding="utf-8") as file:
         for row in range(ROWS):
-            early = {"early": row} if row < 50_000 else {"late": 1}
-            file.write(json.dumps({"text": f"t{row}", **early, "IsA": row % 2}) + "\n")
-    read = read_strings(path)
-    assert read.columns.tolist() == ["text", "early", "IsA", "late"]
-    assert read["late"].isna().tolist() == [row < 50_000 for row in range(ROWS)]
-    assert read["early"].isna().tolist() == [row >= 50_000 for row in range(ROWS)]
+            extra = {"early": row} if row < 50_000 else {"late": 1}
+            file.write(json.dumps({"text": f"t{row}", **extra, "IsA": row % 2}) + "\n")
+    frame = read_strings(path)
+    assert frame.columns.tolist() == ["text", "early", "IsA", "late"]
+    assert frame["late"].isna().tolist() == [row < 50_000 for row in range(ROWS)]
+    assert frame["early"].isna().tolist() == [row >= 50_000 for row in range(ROWS)]
     with pytest.raises(DataError, match="row 1, column 'late': the label is blank"):
         read_comments(path)

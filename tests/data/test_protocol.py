@@ -22,21 +22,19 @@ def protocol(comments: TextDataset) -> Protocol:
     return Protocol(comments, draw_folds(comments))
 
 
-def test_one_table_has_one_fingerprint_in_every_format(table: Path, tmp_path: Path) -> None:
+def test_the_fingerprint_is_the_same_in_every_format(table: Path, tmp_path: Path) -> None:
     frame = pd.read_csv(table)
     frame.to_parquet(tmp_path / "t.parquet")
     frame.astype({"IsRude": bool}).to_json(tmp_path / "t.jsonl", orient="records", lines=True)
-    found = {
+    fingerprints = {
         protocol(read_comments(path)).fingerprint
         for path in (table, tmp_path / "t.parquet", tmp_path / "t.jsonl")
     }
-    assert len(found) == 1
-    assert len(found.pop()) == 64
+    assert len(fingerprints) == 1
+    assert len(fingerprints.pop()) == 64
 
 
-def test_the_real_table_has_one_fingerprint_in_csv_and_parquet(
-    real_table: Path, tmp_path: Path
-) -> None:
+def test_the_real_table_has_one_fingerprint(real_table: Path, tmp_path: Path) -> None:
     pd.read_csv(real_table, keep_default_na=False).to_parquet(tmp_path / "t.parquet")
     first, second = (
         protocol(read_comments(path)).fingerprint for path in (real_table, tmp_path / "t.parquet")
@@ -44,31 +42,33 @@ def test_the_real_table_has_one_fingerprint_in_csv_and_parquet(
     assert first == second
 
 
-def one_text(comments: TextDataset) -> TextDataset:
+def change_text(comments: TextDataset) -> TextDataset:
     return replace(comments, texts=(*comments.texts[:-1], comments.texts[-1] + " "))
 
 
-def one_id(comments: TextDataset) -> TextDataset:
+def change_id(comments: TextDataset) -> TextDataset:
     return replace(comments, ids=("other", *comments.ids[1:]))
 
 
-def one_target(comments: TextDataset) -> TextDataset:
+def change_target(comments: TextDataset) -> TextDataset:
     targets = comments.targets.copy()
     targets[-1, -1] ^= 1
     return replace(comments, targets=targets)
 
 
-def one_label(comments: TextDataset) -> TextDataset:
+def change_label(comments: TextDataset) -> TextDataset:
     return replace(comments, labels=(*comments.labels[:-1], "IsOther"))
 
 
-def a_moved_boundary(comments: TextDataset) -> TextDataset:
+def move_text_boundary(comments: TextDataset) -> TextDataset:
     first, second, *rest = comments.texts
     return replace(comments, texts=(first + second[0], second[1:], *rest))
 
 
-@pytest.mark.parametrize("change", [one_text, one_id, one_target, one_label, a_moved_boundary])
-def test_one_change_of_the_table_changes_both_fingerprints(
+@pytest.mark.parametrize(
+    "change", [change_text, change_id, change_target, change_label, move_text_boundary]
+)
+def test_a_changed_table_changes_both_fingerprints(
     comments: TextDataset, change: Callable[[TextDataset], TextDataset]
 ) -> None:
     before, after = protocol(comments), protocol(change(comments))
@@ -80,15 +80,15 @@ def test_one_change_of_the_table_changes_both_fingerprints(
     ("train", "validation", "test"),
     [([0, 1], [2], [3, 5]), ([1, 0], [2], [3, 4]), ([0], [1, 2], [3, 4]), ([0, 1, 2], [], [3, 4])],
 )
-def test_one_change_of_the_rows_changes_the_fingerprint_but_not_that_of_the_table(
+def test_changed_parts_change_only_the_protocol_fingerprint(
     comments: TextDataset, train: list[int], validation: list[int], test: list[int]
 ) -> None:
-    usual, other = (
+    original, changed = (
         Protocol(comments, (Split(*(np.array(rows, dtype=np.int64) for rows in parts)),))
         for parts in (([0, 1], [2], [3, 4]), (train, validation, test))
     )
-    assert other.fingerprint != usual.fingerprint
-    assert other.data_fingerprint == usual.data_fingerprint
+    assert changed.fingerprint != original.fingerprint
+    assert changed.data_fingerprint == original.data_fingerprint
 
 
 def test_a_second_fold_changes_the_fingerprint(comments: TextDataset) -> None:

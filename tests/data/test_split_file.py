@@ -1,4 +1,4 @@
-"""Split files: the same rows by id, for the same table in any order, and for no other."""
+"""Split files: the same rows by id, for the same table in any order, and for no other table."""
 
 import json
 from collections.abc import Callable
@@ -16,20 +16,21 @@ from toxbench.settings import ColumnSettings, SplitSettings
 Content = dict[str, Any]
 
 
-def opened(table: Path, file: Path, **split: Any) -> SplitDataset:
+def load(table: Path, file: Path, **split: Any) -> SplitDataset:
     settings = SplitSettings(split_file=file, **split)
     return load_dataset(table, ColumnSettings(), settings, frozenset(split))
 
 
-def ids(source: SplitDataset) -> list[list[list[str]]]:
-    names = source.comments.ids
-    return [[[names[row] for row in fold.part(part)] for part in PARTS] for fold in source.folds]
+def fold_ids(dataset: SplitDataset) -> list[list[list[str]]]:
+    """Return the row ids of each part of each fold."""
+    ids = dataset.comments.ids
+    return [[[ids[row] for row in fold.part(part)] for part in PARTS] for fold in dataset.folds]
 
 
 @pytest.fixture
 def file(table: Path, tmp_path: Path) -> Path:
-    """A split file of three folds."""
-    opened(table, tmp_path / "split.json", folds=3, validation_size=0.1).write()
+    """Return a split file of three folds."""
+    load(table, tmp_path / "split.json", folds=3, validation_size=0.1).write()
     return tmp_path / "split.json"
 
 
@@ -41,36 +42,35 @@ def edit(file: Path, change: Callable[[Content], object]) -> None:
 
 @pytest.mark.parametrize("kind", ["random", "stratified", "grouped"])
 @pytest.mark.parametrize("folds", [1, 3])
-def test_drawn_folds_come_back_from_the_file(
+def test_written_folds_are_read_unchanged(
     table: Path, tmp_path: Path, kind: str, folds: int
 ) -> None:
     path = tmp_path / "folder" / "split.json"
-    drawn = opened(table, path, split=kind, folds=folds)
+    original = load(table, path, split=kind, folds=folds)
     assert not path.exists()
-    assert drawn.origin == f"{kind}, to be written to {path}"
-    drawn.write()
-    before = path.read_bytes()
-    drawn.write()
-    read = opened(table, path)
-    read.write()
-    assert path.read_bytes() == before
-    assert ids(read) == ids(drawn)
-    assert (read.settings.split, read.settings.folds) == (kind, folds)
-    assert read.origin == f"{kind}, read from {path}"
+    assert original.origin == f"{kind}, to be written to {path}"
+    original.write()
+    content = path.read_bytes()
+    original.write()
+    dataset = load(table, path)
+    dataset.write()
+    assert path.read_bytes() == content
+    assert fold_ids(dataset) == fold_ids(original)
+    assert (dataset.settings.split, dataset.settings.folds) == (kind, folds)
+    assert dataset.origin == f"{kind}, read from {path}"
 
 
-def test_the_file_holds_no_comment(file: Path) -> None:
+def test_the_file_contains_no_comment(file: Path) -> None:
     assert "fool" not in file.read_text(encoding="utf-8")
 
 
-def test_a_table_in_another_order_gives_the_same_parts(
-    table: Path, file: Path, tmp_path: Path
-) -> None:
+def test_a_reordered_table_gives_the_same_parts(table: Path, file: Path, tmp_path: Path) -> None:
+    path = tmp_path / "reordered.jsonl"
     frame = pd.read_csv(table).sample(frac=1, random_state=1)
-    frame[list(frame.columns[::-1])].to_json(tmp_path / "o.jsonl", orient="records", lines=True)
-    other, usual = opened(tmp_path / "o.jsonl", file), opened(table, file)
-    assert other.comments.ids != usual.comments.ids
-    assert ids(other) == ids(usual)
+    frame[list(frame.columns[::-1])].to_json(path, orient="records", lines=True)
+    reordered, original = load(path, file), load(table, file)
+    assert reordered.comments.ids != original.comments.ids
+    assert fold_ids(reordered) == fold_ids(original)
 
 
 @pytest.mark.parametrize(
@@ -83,14 +83,14 @@ def test_a_table_in_another_order_gives_the_same_parts(
         ("\nc0,thank you  w0,0,1,0", "", "it has 60 rows, this one 59"),
     ],
 )
-def test_another_table_is_refused_with_what_differs(
+def test_another_table_is_refused_with_the_difference(
     table: Path, file: Path, old: str, new: str, difference: str
 ) -> None:
     text = table.read_text(encoding="utf-8")
     changed = text.replace(old, new) if old in text else drop_first_row(text)
     table.write_text(changed, encoding="utf-8")
     with pytest.raises(DataError, match=f"another table, 'comments.csv': {difference}; name"):
-        opened(table, file)
+        load(table, file)
 
 
 def drop_first_row(text: str) -> str:
@@ -98,70 +98,73 @@ def drop_first_row(text: str) -> str:
     return "".join([header, *rows])
 
 
-def first(content: Content, part: str = "train") -> list[str]:
-    names: list[str] = content["folds"][0][part]
-    return names
+def ids(content: Content, part: str = "train") -> list[str]:
+    """Return the ids of a part of the first fold."""
+    part_ids: list[str] = content["folds"][0][part]
+    return part_ids
 
 
-def again_in_the_next_fold(content: Content) -> None:
-    """Test in fold 1 what fold 0 tests; the parts of each fold stay whole."""
+def repeat_fold(content: Content) -> None:
+    """Test the same rows in fold 0 and fold 1; the parts of each fold remain complete."""
     content["folds"][1] = content["folds"][0]
 
 
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        (lambda c: first(c).append("c\x1b99"), r"fold 0, train: id 'c\\x1b99' is not in the table"),
-        (lambda c: first(c).append("you fool " * 9), "id a text of 81 characters is not in the"),
-        (lambda c: first(c).append(first(c)[0]), "fold 0, train: id '.*' stands in train, too"),
-        (lambda c: first(c, "test").append(first(c)[0]), "fold 0, test: id '.*' stands in train"),
-        (lambda c: first(c).pop(), "fold 0: id '.*' is in no part"),
-        (lambda c: c["folds"].pop(), "2 folds are there, its settings say 3"),
-        (again_in_the_next_fold, "id '.*' is tested in fold 0 and in fold 1"),
-        (lambda c: first(c, "test").clear(), "not a split file of toxbench: folds.0.test"),
+        (lambda c: ids(c).append("c\x1b99"), r"fold 0, train: id 'c\\x1b99' is not in the table"),
+        (lambda c: ids(c).append("you fool " * 9), "id a text of 81 characters is not in the"),
+        (lambda c: ids(c).append(ids(c)[0]), "fold 0, train: id '.*' is also in train"),
+        (lambda c: ids(c, "test").append(ids(c)[0]), "fold 0, test: id '.*' is also in train"),
+        (lambda c: ids(c).pop(), "fold 0: id '.*' is in no part"),
+        (lambda c: c["folds"].pop(), "the file has 2 folds, but its settings have 3"),
+        (repeat_fold, "id '.*' is tested in fold 0 and in fold 1"),
+        (lambda c: ids(c, "test").clear(), "not a split file of toxbench: folds.0.test"),
         (lambda c: c.update(schema_version=-1), "not a split file of toxbench: schema_version"),
         (lambda c: c.pop("table"), "not a split file of toxbench: table: field required"),
-        (lambda c: first(c).append(7), "not a split file of toxbench: folds.0.train"),
+        (lambda c: ids(c).append(7), "not a split file of toxbench: folds.0.train"),
         (lambda c: c.update(folds=[]), "not a split file of toxbench: folds"),
         (lambda c: c["settings"].update(folds=0), "not a split file of toxbench: settings.folds"),
     ],
 )
-def test_an_edited_file_is_one_line(
+def test_an_invalid_edit_is_reported_in_one_line(
     table: Path, file: Path, change: Callable[[Content], object], problem: str
 ) -> None:
     edit(file, change)
     with pytest.raises(DataError, match=problem) as caught:
-        opened(table, file)
+        load(table, file)
     assert len(str(caught.value).splitlines()) == 1
     assert "fool" not in str(caught.value)
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"\xff", b'{"folds": ', b"[" * 100_000, b"null"])
-def test_a_damaged_file_is_one_line(table: Path, tmp_path: Path, content: bytes) -> None:
+def test_a_damaged_file_is_reported_in_one_line(
+    table: Path, tmp_path: Path, content: bytes
+) -> None:
     (tmp_path / "split.json").write_bytes(content)
     with pytest.raises(DataError, match="not a split file of toxbench") as caught:
-        opened(table, tmp_path / "split.json")
+        load(table, tmp_path / "split.json")
     assert len(str(caught.value).splitlines()) == 1
     assert (tmp_path / "split.json").read_bytes() == content
 
 
-def test_a_folder_is_no_split_file(table: Path, tmp_path: Path) -> None:
+def test_a_folder_is_refused(table: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="directory"):
-        opened(table, tmp_path)
+        load(table, tmp_path)
 
 
-def test_a_file_that_says_something_else_than_the_user_is_refused(table: Path, file: Path) -> None:
-    assert len(opened(table, file, folds=3).folds) == 3
+def test_contradicting_settings_are_refused(table: Path, file: Path) -> None:
+    assert len(load(table, file, folds=3).folds) == 3
     with pytest.raises(SettingsError, match="was drawn with folds = 3, not 5"):
-        opened(table, file, folds=5)
+        load(table, file, folds=5)
     with pytest.raises(SettingsError, match="split = random, not grouped"):
-        opened(table, file, split="grouped")
+        load(table, file, split="grouped")
 
 
-def test_what_another_run_wrote_meanwhile_is_not_overwritten(table: Path, tmp_path: Path) -> None:
+def test_the_file_of_another_run_is_not_overwritten(table: Path, tmp_path: Path) -> None:
     path = tmp_path / "split.json"
-    one, other = opened(table, path), opened(table, path, split_seed=1)
-    one.write()
+    first, second = load(table, path), load(table, path, split_seed=1)
+    first.write()
     with pytest.raises(StorageError, match="another run"):
-        other.write()
-    assert ids(opened(table, path)) == ids(one)
+        second.write()
+    assert fold_ids(load(table, path)) == fold_ids(first)

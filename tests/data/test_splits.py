@@ -1,4 +1,4 @@
-"""Folds: that of the original study, stratified ones, and groups that stay on one side."""
+"""Random, stratified and grouped folds, and the split of the original study."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def one_fold(row_count: int, settings: SplitSettings | None = None) -> Split:
     return fold
 
 
-def test_the_test_part_of_the_real_table_is_that_of_the_study(real_table: Path) -> None:
+def test_the_real_test_part_matches_the_study(real_table: Path) -> None:
     comments = read_comments(real_table)
     (fold,) = draw_folds(comments)
     test = comments.targets[fold.test]
@@ -36,12 +36,10 @@ def test_the_test_part_of_the_real_table_is_that_of_the_study(real_table: Path) 
 
 @pytest.mark.parametrize("validation_size", [0.0, 0.05, 0.25, 0.5])
 @pytest.mark.parametrize("split_seed", [0, 42])
-def test_test_rows_do_not_depend_on_the_validation_rows(
-    validation_size: float, split_seed: int
-) -> None:
-    usual = one_fold(100, SplitSettings(split_seed=split_seed))
-    other = SplitSettings(validation_size=validation_size, split_seed=split_seed)
-    assert one_fold(100, other).test.tolist() == usual.test.tolist()
+def test_test_rows_do_not_depend_on_validation(validation_size: float, split_seed: int) -> None:
+    default = one_fold(100, SplitSettings(split_seed=split_seed))
+    settings = SplitSettings(validation_size=validation_size, split_seed=split_seed)
+    assert one_fold(100, settings).test.tolist() == default.test.tolist()
 
 
 @pytest.mark.parametrize("row_count", [5, 6, 7, 99, 100, 1000])
@@ -60,13 +58,12 @@ def test_every_row_is_in_exactly_one_part(
     assert {part.dtype for part in (split.train, split.validation, split.test)} == {np.dtype("i8")}
 
 
-def test_the_seed_of_the_split_moves_the_test_rows() -> None:
-    settings = [SplitSettings(split_seed=seed) for seed in (0, 1)]
-    first, second = (set(one_fold(100, each).test.tolist()) for each in settings)
-    assert first != second
+def test_the_seed_changes_the_test_rows() -> None:
+    first, second = (one_fold(100, SplitSettings(split_seed=seed)).test for seed in (0, 1))
+    assert set(first.tolist()) != set(second.tolist())
 
 
-def test_a_part_is_found_by_its_name() -> None:
+def test_parts_are_returned_by_name() -> None:
     split = one_fold(50)
     assert split.part("train") is split.train
     assert split.part("validation") is split.validation
@@ -77,24 +74,22 @@ def test_a_part_is_found_by_its_name() -> None:
     ("row_count", "test_size", "validation_size"),
     [(0, 0.2, 0.1), (1, 0.2, 0.1), (2, 0.2, 0.1), (1, 0.2, 0.0), (3, 0.99, 0.0), (10, 0.2, 0.99)],
 )
-def test_too_few_rows_are_refused_with_the_numbers(
-    row_count: int, test_size: float, validation_size: float
-) -> None:
+def test_too_few_rows_are_refused(row_count: int, test_size: float, validation_size: float) -> None:
     settings = SplitSettings(test_size=test_size, validation_size=validation_size)
     with pytest.raises(DataError, match=rf"^{row_count} rows? (is|are) too few to split") as caught:
         one_fold(row_count, settings)
     assert f"test {test_size:g}, validation {validation_size:g}" in str(caught.value)
 
 
-# --- folds of every kind
+# --- all kinds of folds
 
 
-def grouped(rows: int, groups: int, seed: int = 0) -> TextDataset:
-    """Make rows in groups of very different size, a tenth of them in none."""
+def make_grouped(rows: int, groups: int, seed: int = 0) -> TextDataset:
+    """Return rows in groups of very different sizes, a tenth of them without a group."""
     rng = np.random.default_rng(seed)
     shares = rng.dirichlet(np.full(groups, 0.7))
-    drawn = rng.choice(groups, size=rows, p=shares)
-    names = [None if row % 10 == 9 else f"g{group}" for row, group in enumerate(drawn)]
+    numbers = rng.choice(groups, size=rows, p=shares)
+    names = [None if row % 10 == 9 else f"g{number}" for row, number in enumerate(numbers)]
     return make_comments(rows, names, seed=seed)
 
 
@@ -102,13 +97,13 @@ def grouped(rows: int, groups: int, seed: int = 0) -> TextDataset:
 @pytest.mark.parametrize("folds", [2, 3, 5])
 @pytest.mark.parametrize("validation_size", [0.0, 0.2])
 def test_every_row_is_tested_exactly_once(kind: str, folds: int, validation_size: float) -> None:
-    comments = grouped(200, 30)
-    drawn = draw_folds(
+    comments = make_grouped(200, 30)
+    drawn_folds = draw_folds(
         comments, SplitSettings(split=kind, folds=folds, validation_size=validation_size)
     )  # type: ignore[arg-type]
-    assert len(drawn) == folds
-    assert sorted(np.concatenate([fold.test for fold in drawn]).tolist()) == list(range(200))
-    for fold in drawn:
+    assert len(drawn_folds) == folds
+    assert sorted(np.concatenate([fold.test for fold in drawn_folds]).tolist()) == list(range(200))
+    for fold in drawn_folds:
         parts = np.concatenate([fold.train, fold.validation, fold.test])
         assert sorted(parts.tolist()) == list(range(200))
         assert (len(fold.validation) > 0) == (validation_size > 0)
@@ -116,26 +111,26 @@ def test_every_row_is_tested_exactly_once(kind: str, folds: int, validation_size
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("folds", [1, 4])
-def test_a_seed_gives_the_same_folds_again_and_another_one_others(kind: str, folds: int) -> None:
-    comments = grouped(120, 25)
-    one, again, other = (
+def test_folds_are_determined_by_the_seed(kind: str, folds: int) -> None:
+    comments = make_grouped(120, 25)
+    first, repeated, second = (
         [fold.test.tolist() for fold in draw_folds(comments, SplitSettings(
             split=kind, folds=folds, split_seed=seed))]  # type: ignore[arg-type]
         for seed in (0, 0, 1)
     )  # fmt: skip
-    assert one == again
-    assert one != other
+    assert first == repeated
+    assert first != second
 
 
 @given(seed=st.integers(0, 10_000), folds=st.integers(1, 5), groups=st.integers(8, 40))
 @settings(deadline=None, max_examples=20)
-def test_no_group_is_on_two_sides(seed: int, folds: int, groups: int) -> None:
-    comments = grouped(100, groups, seed)
+def test_no_group_is_in_two_parts(seed: int, folds: int, groups: int) -> None:
+    comments = make_grouped(100, groups, seed)
     numbers = row_groups(comments)
-    # A group of nearly all rows may be all that is left beside the test rows.
+    # One group of nearly all rows may be all rows except the test rows.
     size = 0.05 if np.bincount(numbers).max() < 34 else 0.0
-    how = SplitSettings(split="grouped", folds=folds, validation_size=size, split_seed=seed)
-    for fold in draw_folds(comments, how):
+    split = SplitSettings(split="grouped", folds=folds, validation_size=size, split_seed=seed)
+    for fold in draw_folds(comments, split):
         parts = [set(numbers[fold.part(part)]) for part in ("train", "validation", "test")]
         assert sum(map(len, parts)) == len(set.union(*parts))
 
@@ -148,17 +143,16 @@ def test_no_group_is_on_two_sides(seed: int, folds: int, groups: int) -> None:
     seed=st.integers(0, 10_000),
 )
 @settings(deadline=None, max_examples=40)
-def test_folds_of_any_table_test_every_row_once(
-    kind: str, rows: int, folds: int, groups: int, seed: int
-) -> None:
-    comments = grouped(rows, groups, seed)
-    how = SplitSettings(split=kind, folds=folds, validation_size=0.0, split_seed=seed)  # type: ignore[arg-type]
-    drawn = draw_folds(comments, how)
-    assert sorted(np.concatenate([fold.test for fold in drawn]).tolist()) == list(range(rows))
-    assert all(not set(fold.test) & set(fold.train) for fold in drawn)
+def test_any_table_is_tested_once(kind: str, rows: int, folds: int, groups: int, seed: int) -> None:
+    comments = make_grouped(rows, groups, seed)
+    split = SplitSettings(split=kind, folds=folds, validation_size=0.0, split_seed=seed)  # type: ignore[arg-type]
+    drawn_folds = draw_folds(comments, split)
+    tested = np.concatenate([fold.test for fold in drawn_folds])
+    assert sorted(tested.tolist()) == list(range(rows))
+    assert all(not set(fold.test) & set(fold.train) for fold in drawn_folds)
 
 
-def test_grouped_folds_are_balanced_where_groups_allow_it() -> None:
+def test_grouped_folds_are_balanced() -> None:
     comments = make_comments(600, [f"g{row // 6}" for row in range(600)])
     for fold in draw_folds(comments, SplitSettings(split="grouped", folds=5)):
         assert abs(len(fold.test) - 120) <= 6
@@ -166,7 +160,7 @@ def test_grouped_folds_are_balanced_where_groups_allow_it() -> None:
         assert np.abs(shares - comments.targets.mean(axis=0)).max() < 0.03
 
 
-def test_stratified_folds_share_rare_labels_out() -> None:
+def test_stratified_folds_distribute_rare_labels() -> None:
     comments = make_comments(400)
     rare = comments.supports["IsC"]
     counts = [
@@ -189,7 +183,7 @@ def test_more_folds_than_rows_are_refused() -> None:
         draw_folds(make_comments(4), SplitSettings(folds=5, validation_size=0.0))
 
 
-def test_labels_too_rare_for_the_folds_are_told() -> None:
+def test_labels_too_rare_are_reported() -> None:
     comments = make_comments(100)
     comments.targets[:, 2] = 0
     comments.targets[:3, 2] = 1
@@ -210,7 +204,7 @@ def test_labels_too_rare_for_the_folds_are_told() -> None:
     assert fold_warnings(comments, [Split(*(np.arange(100),) * 3)]) == []
 
 
-def test_as_many_groups_as_parts_are_enough() -> None:
+def test_one_group_per_part_is_enough() -> None:
     comments = make_comments(50, [f"g{row % 3}" for row in range(50)])
     (fold,) = draw_folds(comments, SplitSettings(split="grouped"))
     assert {len(set(row_groups(comments)[fold.part(part)])) for part in PARTS} == {1}
@@ -222,13 +216,13 @@ def test_as_many_groups_as_parts_are_enough() -> None:
 # --- groups
 
 
-def test_groups_are_joined_by_column_and_by_text() -> None:
+def test_groups_are_joined_by_column_and_text() -> None:
     texts = ["One  text", "other", "ONE TEXT", "\uff4f\uff4e\uff45 text", "alone", "last"]
     comments = make_comments(6, ["a", "a", None, "b", None, None], texts)
     assert row_groups(comments).tolist() == [0, 0, 0, 0, 1, 2]
 
 
-def test_rows_without_groups_are_their_own() -> None:
+def test_rows_without_groups_stay_separate() -> None:
     assert row_groups(make_comments(5)).tolist() == [0, 1, 2, 3, 4]
     assert row_groups(make_comments(3, [None, None, None])).tolist() == [0, 1, 2]
 
@@ -245,10 +239,10 @@ def test_the_real_table_keeps_videos_together(real_table: Path) -> None:
         assert 100 < len(fold.test) < 300
 
 
-def test_folds_of_very_different_size_are_said() -> None:
+def test_uneven_folds_are_reported() -> None:
     comments = make_comments(60, groups=["large"] * 40 + [f"g{row}" for row in range(20)])
     uneven = draw_folds(comments, SplitSettings(split="grouped", folds=5, validation_size=0))
-    (line,) = (w for w in fold_warnings(comments, uneven) if "rows each" in w)
-    assert "to 40 rows each" in line
+    (warning,) = (w for w in fold_warnings(comments, uneven) if "rows each" in w)
+    assert "to 40 rows each" in warning
     even = draw_folds(comments, SplitSettings(folds=5))
     assert not any("rows each" in warning for warning in fold_warnings(comments, even))

@@ -1,4 +1,4 @@
-"""The validated table: found roles, parsed labels, and problems that say what to do."""
+"""The validated table: finding of columns, parsing of labels, and error messages."""
 
 import json
 from collections.abc import Callable
@@ -36,18 +36,18 @@ WRITERS: dict[str, Callable[[Path], object]] = {
 }
 
 
-def put(folder: Path, content: str, name: str = "t.csv") -> Path:
+def write_file(folder: Path, content: str, name: str = "t.csv") -> Path:
     path = folder / name
     path.write_bytes(content.encode("utf-8"))
     return path
 
 
 def read(folder: Path, content: str, **columns: object) -> TextDataset:
-    return read_comments(put(folder, content), ColumnSettings.model_validate(columns))
+    return read_comments(write_file(folder, content), ColumnSettings.model_validate(columns))
 
 
-def refusal(folder: Path, content: str, **columns: object) -> list[str]:
-    """The problems of a file, after checking that each names it."""
+def problems_of(folder: Path, content: str, **columns: object) -> list[str]:
+    """Return the problems of a file, after checking that each starts with the path."""
     with pytest.raises(DataError) as caught:
         read(folder, content, **columns)
     problems = caught.value.problems
@@ -61,7 +61,7 @@ def rows(*lines: str) -> str:
 
 
 @pytest.mark.parametrize("kind", WRITERS)
-def test_every_format_gives_the_same_comments(tmp_path: Path, kind: str) -> None:
+def test_every_format_gives_the_same_table(tmp_path: Path, kind: str) -> None:
     path = tmp_path / f"same.{kind}"
     WRITERS[kind](path)
     comments = read_comments(path)
@@ -72,7 +72,7 @@ def test_every_format_gives_the_same_comments(tmp_path: Path, kind: str) -> None
     assert comments.targets.tolist() == TARGETS
     assert comments.targets.dtype == np.uint8
     assert comments.groups == ("v1", None, "v1", "v2", "NA", "v2", "v3")
-    assert comments.ignored == ("likes",)
+    assert comments.ignored_columns == ("likes",)
     assert comments.columns == {"text": "Text", "id": "CommentId", "group": "VideoId"}
     assert comments.supports == {"IsA": 4, "IsB": 3}
     assert len(comments) == 7
@@ -80,7 +80,7 @@ def test_every_format_gives_the_same_comments(tmp_path: Path, kind: str) -> None
 
 @pytest.mark.parametrize("column", [[True, False], [1, 0]])
 @pytest.mark.parametrize("kind", ["csv", "parquet", "jsonl"])
-def test_typed_labels_are_labels(tmp_path: Path, kind: str, column: list[object]) -> None:
+def test_typed_labels_are_accepted(tmp_path: Path, kind: str, column: list[object]) -> None:
     frame = pd.DataFrame({"text": ["x", "y"], "IsA": column})
     path = tmp_path / f"t.{kind}"
     if kind == "csv":
@@ -96,15 +96,13 @@ def test_typed_labels_are_labels(tmp_path: Path, kind: str, column: list[object]
     ("value", "expected"),
     [("0", 0), ("1", 1), ("true", 1), ("TRUE", 1), ("False", 0), ("fAlSe", 0), (" 1 ", 1)],
 )
-def test_zero_one_true_and_false_are_labels_in_any_case(
-    tmp_path: Path, value: str, expected: int
-) -> None:
+def test_labels_are_case_insensitive(tmp_path: Path, value: str, expected: int) -> None:
     comments = read(tmp_path, rows("c1,x,1,1", f"c2,y,{value},0"))
     assert comments.targets.tolist() == [[1, 1], [expected, 0]]
 
 
 @pytest.mark.parametrize(
-    ("value", "shown", "fix"),
+    ("value", "problem", "advice"),
     [
         ("yes", "'yes' is not a label", "write 1, or map it with --true-values"),
         ("No", "'No' is not a label", "write 0, or map it with --false-values"),
@@ -124,42 +122,42 @@ def test_zero_one_true_and_false_are_labels_in_any_case(
         ("  ", "the label is blank", "write 0 or 1"),
     ],
 )
-def test_any_other_label_is_a_problem_with_row_column_and_fix(
-    tmp_path: Path, value: str, shown: str, fix: str
+def test_invalid_labels_are_reported_with_advice(
+    tmp_path: Path, value: str, problem: str, advice: str
 ) -> None:
-    (problem,) = refusal(tmp_path, rows("c1,x,1,1", f"c2,y,0,{value}", "c3,z,1,0"))
-    assert f": row 2, column 'IsB': {shown}; {fix}" in problem
+    (message,) = problems_of(tmp_path, rows("c1,x,1,1", f"c2,y,0,{value}", "c3,z,1,0"))
+    assert f": row 2, column 'IsB': {problem}; {advice}" in message
 
 
-def test_long_bad_label_values_are_never_printed(tmp_path: Path) -> None:
-    (problem,) = refusal(tmp_path, rows("c1,x,1,1", "c2,y,0,what a sorry lot", "c3,z,1,0"))
+def test_long_invalid_labels_are_not_printed(tmp_path: Path) -> None:
+    (problem,) = problems_of(tmp_path, rows("c1,x,1,1", "c2,y,0,what a sorry lot", "c3,z,1,0"))
     assert "sorry" not in problem
     assert "a text of 16 characters is not a label" in problem
 
 
-def test_columns_of_words_for_yes_and_no_are_labels_that_must_be_mended(tmp_path: Path) -> None:
-    problems = refusal(tmp_path, "text,IsA\nx,yes\ny,no\n")
+def test_yes_and_no_are_reported_as_labels(tmp_path: Path) -> None:
+    problems = problems_of(tmp_path, "text,IsA\nx,yes\ny,no\n")
     assert [problem.rpartition("; ")[2] for problem in problems] == [
         "write 1, or map it with --true-values",
         "write 0, or map it with --false-values",
     ]
 
 
-@pytest.mark.parametrize(("bad", "shown"), [(1, 1), (9, 9), (10, 10), (11, 10), (200, 10)])
-def test_ten_problems_are_shown_at_once_and_never_more(
-    tmp_path: Path, bad: int, shown: int
-) -> None:
-    wrong = [f"c{row},x,1,2" for row in range(bad)]
-    right = [f"d{row},x,1,0" for row in range(bad + 1)]
-    problems = refusal(tmp_path, rows(*wrong, *right))
-    assert len(problems) == shown
-    assert [f"row {row + 1}," in problem for row, problem in enumerate(problems)] == [True] * shown
+@pytest.mark.parametrize(("bad", "expected"), [(1, 1), (9, 9), (10, 10), (11, 10), (200, 10)])
+def test_at_most_ten_problems_are_reported(tmp_path: Path, bad: int, expected: int) -> None:
+    invalid = [f"c{row},x,1,2" for row in range(bad)]
+    valid = [f"d{row},x,1,0" for row in range(bad + 1)]
+    problems = problems_of(tmp_path, rows(*invalid, *valid))
+    assert len(problems) == expected
+    assert all(f"row {row}," in problem for row, problem in enumerate(problems, start=1))
 
 
-def test_problems_of_every_kind_come_together(tmp_path: Path) -> None:
-    problems = refusal(tmp_path, rows("c1,x,1,0", "c1,  ,1,0", ",y,0,no", "c4,z,2,1", "c5,u,1,1"))
-    said = [problem.partition("t.csv: ")[2] for problem in problems]
-    assert said == [
+def test_all_kinds_of_problems_are_reported(tmp_path: Path) -> None:
+    problems = problems_of(
+        tmp_path, rows("c1,x,1,0", "c1,  ,1,0", ",y,0,no", "c4,z,2,1", "c5,u,1,1")
+    )
+    messages = [problem.partition("t.csv: ")[2] for problem in problems]
+    assert messages == [
         "row 2, column 'text': the text is empty; remove the row, or all such rows with "
         "--drop-empty",
         "row 3, column 'id': the id is blank; give the row one",
@@ -171,40 +169,42 @@ def test_problems_of_every_kind_come_together(tmp_path: Path) -> None:
     ]
 
 
-def test_a_row_that_ends_before_its_labels_is_a_problem(tmp_path: Path) -> None:
-    assert "row 2" in refusal(tmp_path, rows("c1,x,1,0", "c2,y,1", "c3,z,0,1"))[0]
+def test_a_row_without_labels_is_reported(tmp_path: Path) -> None:
+    assert "row 2" in problems_of(tmp_path, rows("c1,x,1,0", "c2,y,1", "c3,z,0,1"))[0]
 
 
-def test_the_first_of_equal_ids_is_named_for_each(tmp_path: Path) -> None:
-    problems = refusal(tmp_path, rows("a,x,1,0", "b,x,1,0", "a,x,0,1", "b,x,1,0", "a,x,1,0"))
-    said = [problem.partition("column 'id': ")[2].partition(";")[0] for problem in problems]
-    assert said == [f"the same id as in row {first}" for first in (1, 2, 1)]
+def test_repeated_ids_name_the_first_row(tmp_path: Path) -> None:
+    problems = problems_of(tmp_path, rows("a,x,1,0", "b,x,1,0", "a,x,0,1", "b,x,1,0", "a,x,1,0"))
+    messages = [problem.partition("column 'id': ")[2].partition(";")[0] for problem in problems]
+    assert messages == [f"the same id as in row {first}" for first in (1, 2, 1)]
 
 
-def test_blank_ids_are_blank_and_not_also_equal(tmp_path: Path) -> None:
-    problems = refusal(tmp_path, rows(",x,1,0", "a,x,1,0", ",x,0,1"))
-    said = [problem.partition("t.csv: ")[2] for problem in problems]
-    assert said == [f"row {row}, column 'id': the id is blank; give the row one" for row in (1, 3)]
+def test_blank_ids_are_not_repeated_ids(tmp_path: Path) -> None:
+    problems = problems_of(tmp_path, rows(",x,1,0", "a,x,1,0", ",x,0,1"))
+    messages = [problem.partition("t.csv: ")[2] for problem in problems]
+    assert messages == [
+        f"row {row}, column 'id': the id is blank; give the row one" for row in (1, 3)
+    ]
 
 
-def test_ids_are_row_numbers_where_no_column_holds_them(tmp_path: Path) -> None:
+def test_ids_default_to_row_numbers(tmp_path: Path) -> None:
     comments = read(tmp_path, "text,IsA\nx,1\ny,0\n")
     assert comments.ids == ("1", "2")
     assert comments.groups is None
     assert comments.columns == {"text": "text", "id": None, "group": None}
 
 
-def test_a_table_without_any_positive_is_refused(tmp_path: Path) -> None:
-    (problem,) = refusal(tmp_path, rows("c1,x,0,0", "c2,y,0,false"))
+def test_a_table_without_positives_is_refused(tmp_path: Path) -> None:
+    (problem,) = problems_of(tmp_path, rows("c1,x,0,0", "c2,y,0,false"))
     assert "no label has a positive row" in problem
 
 
-def test_a_label_without_positives_is_kept_beside_others(tmp_path: Path) -> None:
+def test_a_label_without_positives_is_kept(tmp_path: Path) -> None:
     assert read(tmp_path, rows("c1,x,0,1", "c2,y,0,0")).supports == {"IsA": 0, "IsB": 1}
 
 
 @pytest.mark.parametrize(
-    ("columns", "said"),
+    ("columns", "expected"),
     [
         ({"text_column": "txt"}, "no column is called 'txt'; did you mean 'text'?"),
         ({"id_column": "idd"}, "no column is called 'idd'; did you mean 'id'?"),
@@ -214,31 +214,31 @@ def test_a_label_without_positives_is_kept_beside_others(tmp_path: Path) -> None
         ({"labels": ("text",)}, "found no text column among 'id', 'text'"),
     ],
 )
-def test_a_wrong_column_name_is_answered_with_the_nearest(
-    tmp_path: Path, columns: dict[str, object], said: str
+def test_an_unknown_column_suggests_the_nearest(
+    tmp_path: Path, columns: dict[str, object], expected: str
 ) -> None:
-    (problem,) = refusal(tmp_path, rows("c1,x,1,0", "c2,y,0,1"), **columns)
-    assert said in problem
-    assert ("did you mean" in problem) == ("did you mean" in said)
+    (problem,) = problems_of(tmp_path, rows("c1,x,1,0", "c2,y,0,1"), **columns)
+    assert expected in problem
+    assert ("did you mean" in problem) == ("did you mean" in expected)
 
 
 def test_a_table_without_label_columns_is_refused(tmp_path: Path) -> None:
-    (problem,) = refusal(tmp_path, "text,likes,author\nx,3,ann\ny,12,bob\n")
+    (problem,) = problems_of(tmp_path, "text,likes,author\nx,3,ann\ny,12,bob\n")
     assert "found no label column" in problem
     assert "--labels" in problem
 
 
-def test_columns_that_are_no_labels_are_ignored_and_reported(tmp_path: Path) -> None:
+def test_columns_without_labels_are_ignored(tmp_path: Path) -> None:
     comments = read(
         tmp_path,
         "id,likes,text,author,IsA,blank,when,IsB\n"
         "c1,3,x,ann,1,,2020-01-01,0\nc2,12,y,bob,0,,2020-01-02,1\nc3,1,z,eve,0,,2020-01-03,0\n",
     )
     assert comments.labels == ("IsA", "IsB")
-    assert comments.ignored == ("likes", "author", "blank", "when")
+    assert comments.ignored_columns == ("likes", "author", "blank", "when")
 
 
-def test_named_columns_win_over_found_ones(tmp_path: Path) -> None:
+def test_named_columns_override_found_columns(tmp_path: Path) -> None:
     comments = read(
         tmp_path,
         "id,text,body,key,topic,IsA,IsB,IsC\n1,x,long x,k1,t1,1,0,1\n1,y,long y,k2,,0,1,1\n",
@@ -252,26 +252,24 @@ def test_named_columns_win_over_found_ones(tmp_path: Path) -> None:
     assert comments.groups == ("t1", None)
     assert comments.labels == ("IsC", "IsA")
     assert comments.targets.tolist() == [[1, 1], [1, 0]]
-    assert comments.ignored == ("id", "text", "IsB")
+    assert comments.ignored_columns == ("id", "text", "IsB")
 
 
 @pytest.mark.parametrize("name", ["Text", "COMMENT", "comment_text", "Comment Text", "tweet"])
-def test_the_text_column_is_found_whatever_its_case_and_punctuation(
-    tmp_path: Path, name: str
-) -> None:
+def test_case_and_punctuation_of_names_are_ignored(tmp_path: Path, name: str) -> None:
     comments = read(tmp_path, f"{name},IsA\nx,1\ny,0\n")
     assert comments.columns["text"] == name
     assert comments.texts == ("x", "y")
 
 
-def test_a_misread_label_column_can_be_named_as_one(tmp_path: Path) -> None:
+def test_a_numeric_column_can_be_named_as_label(tmp_path: Path) -> None:
     content = "text,IsA,score\nx,1,5\ny,0,7\n"
     assert read(tmp_path, content).labels == ("IsA",)
-    assert "'5' is not a label" in refusal(tmp_path, content, labels=("score",))[0]
+    assert "'5' is not a label" in problems_of(tmp_path, content, labels=("score",))[0]
 
 
-def facts(path: Path) -> dict[str, object]:
-    """Numbers about a table, so that no failure of a test can print a comment."""
+def table_facts(path: Path) -> dict[str, object]:
+    """Return numbers about a table, so that a failing test cannot print a comment."""
     comments = read_comments(path)
     groups = comments.groups or ()
     return {
@@ -280,7 +278,7 @@ def facts(path: Path) -> dict[str, object]:
         "shape": comments.targets.shape,
         "supports": comments.supports,
         "columns": comments.columns,
-        "ignored": comments.ignored,
+        "ignored": comments.ignored_columns,
         "without a label": int((~comments.targets.any(axis=1)).sum()),
         "groups": len(set(groups) - {None}),
         "without a group": [row for row, group in enumerate(groups) if group is None],
@@ -291,7 +289,7 @@ def facts(path: Path) -> dict[str, object]:
 
 
 def test_the_real_table_needs_no_flags(real_table: Path) -> None:
-    assert facts(real_table) == {
+    assert table_facts(real_table) == {
         "rows": 1000,
         "ids": 1000,
         "shape": (1000, 12),

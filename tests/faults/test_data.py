@@ -44,7 +44,7 @@ REFUSED = [
         ["byte 22 is not utf-8", "--encoding cp1252"], marks=pytest.mark.faults(2),
     ),
     pytest.param(
-        "t.csv", rows(*FEW, header="id,text,IsA,IsA"), (), ["'IsA' stands twice in the header"],
+        "t.csv", rows(*FEW, header="id,text,IsA,IsA"), (), ["'IsA' appears twice in the header"],
         marks=pytest.mark.faults(4),
     ),
     pytest.param(
@@ -63,12 +63,12 @@ REFUSED = [
     ),
     pytest.param(
         "t.csv", rows("c1,x,1,0", 'c2,"y,0,1', "c3,z,0,1"), (),
-        ["line 3: in the row that begins there, a quote does not end"],
+        ["line 3: the row that starts there has a quote that is not closed"],
         marks=pytest.mark.faults(7),
     ),
     pytest.param(
         "t.csv", rows("c1,x,1,0", 'c2,"y,0,1', 'c3,"z",0,1'), (),
-        ["line 3: in the row that begins there, a quote"], marks=pytest.mark.faults(7),
+        ["line 3: the row that starts there has a quote"], marks=pytest.mark.faults(7),
     ),
     pytest.param(
         "t.csv", rows("c1,x,1,0", "c2,y,,1"), (),
@@ -101,7 +101,7 @@ REFUSED = [
     ),
     pytest.param(
         "t.csv", rows("c1,x+2AA-,1,0", "c2,y,0,1"), ("--encoding", "utf-7"),
-        ["read as utf-7, it holds what is no text"], marks=pytest.mark.faults(11),
+        ["read as utf-7, it contains invalid text"], marks=pytest.mark.faults(11),
     ),
     pytest.param(
         "t.csv", rows("c1,x,1,0", "c1,y,0,1"), (),
@@ -139,7 +139,7 @@ def test_the_command_answers_with_3_and_says_what_and_where(
 @pytest.mark.faults(3)
 @pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
 @pytest.mark.parametrize(
-    ("name", "delimiter", "found", "mend"),
+    ("name", "delimiter", "found", "repair"),
     [
         ("t.csv", ";", "commas between fields, but 4 with semicolons", "save it with commas"),
         ("t.csv", "|", "commas between fields, but 4 with bars", "save it with commas"),
@@ -248,7 +248,7 @@ def test_mapped_words_are_labels_in_every_file_of_an_official_split(tmp_path: Pa
     source = load_dataset(data, columns, SplitSettings(test=test, validation_size=0))
     assert source.comments.targets.tolist() == [[1, 1], [0, 0], [1, 0]] * 2
     other = WORDS.replace("c", "d").replace("IsB", "IsX")
-    with pytest.raises(DataError, match=r"label columns that 't\.csv' has not: 'IsX'"):
+    with pytest.raises(DataError, match=r"label columns that are not in 't\.csv': 'IsX'"):
         load_dataset(data, columns, SplitSettings(test=put(tmp_path, other, "test.csv")))
 
 
@@ -294,8 +294,8 @@ def test_rows_without_a_text_are_left_out_and_counted(tmp_path: Path) -> None:
     assert comments.texts == ("x", "NA", "null", "None")
     assert comments.ids == ("c1", "c3", "c5", "c6")
     assert comments.targets.tolist() == [[1, 0], [1, 0], [0, 1], [0, 0]]
-    assert comments.dropped == (2, 4)
-    assert comments.numbers.tolist() == [1, 3, 5, 6]
+    assert comments.dropped_rows == (2, 4)
+    assert comments.row_numbers.tolist() == [1, 3, 5, 6]
 
 
 @pytest.mark.faults(10)
@@ -317,7 +317,7 @@ def test_ids_that_are_made_up_are_the_numbers_of_the_file(tmp_path: Path) -> Non
     assert read_comments(first, columns).ids == ("1", "3")
     source = load_dataset(first, columns, SplitSettings(test=second, validation_size=0))
     assert source.comments.ids == ("1", "3", "5")
-    assert source.comments.dropped == (2, 4)
+    assert source.comments.dropped_rows == (2, 4)
 
 
 @pytest.mark.faults(10)
@@ -336,7 +336,7 @@ def test_a_split_column_loses_the_same_rows(tmp_path: Path) -> None:
     (fold,) = load_dataset(path, columns, split).folds
     assert (fold.train.tolist(), fold.test.tolist()) == ([0], [1])
     path = put(tmp_path, rows("c1,x,1,train", "c2,,0,test", "c3,y,0,tset", header=header))
-    with pytest.raises(DataError, match="row 3, column 'part': 'tset' is no part"):
+    with pytest.raises(DataError, match="row 3, column 'part': 'tset' is not a part"):
         load_dataset(path, columns, split)
 
 

@@ -44,7 +44,7 @@ def make_protocol(name: str = "comments.csv", rows: int = 20) -> Protocol:
         targets=targets,
         labels=("IsRude", "IsNever"),
         groups=None,
-        ignored=(),
+        ignored_columns=(),
         columns={},
     )
     return Protocol(comments, draw_folds(comments))

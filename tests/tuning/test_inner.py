@@ -33,7 +33,7 @@ def make_comments(rows: int, positives: tuple[int, ...] | None = None) -> TextDa
         targets=targets,
         labels=("IsRude", "IsNever"),
         groups=tuple(f"video-{row}" if row % 3 else None for row in range(rows)),
-        ignored=(),
+        ignored_columns=(),
         columns={},
     )
 

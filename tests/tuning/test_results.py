@@ -48,8 +48,8 @@ def make_definition(folder: Path, name: str = "comments.csv", label: str = "hub"
     """Make a search below ``folder`` whose table and weights are called so."""
     comments = TextDataset(
         name=name, ids=("a", "b"), texts=("secret prose", "more prose"),
-        targets=np.eye(2, dtype=np.uint8), labels=("IsRude", "IsLong"), groups=None, ignored=(),
-        columns={},
+        targets=np.eye(2, dtype=np.uint8), labels=("IsRude", "IsLong"), groups=None,
+        ignored_columns=(), columns={},
     )  # fmt: skip
     record = WeightsRecord(source="local", label=label, identity="abc")
     return SearchSpec(

@@ -148,7 +148,7 @@ class CandidateRunner:
                 "parameters": output.trainer.parameter_count,
                 "epochs": output.trained.epochs,
                 "best_epoch": output.trained.best_epoch,
-                "truncated": float(factory.tokens(candidate.settings.max_length).cut.mean()),
+                "truncated": float(factory.tokens(candidate.settings.max_length).truncated.mean()),
                 "micro_batch": micro_batch if micro_batch < per_rank_batch else None,
             }
         )

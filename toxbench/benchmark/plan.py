@@ -9,9 +9,8 @@ from toxbench.benchmark.validate import ResolvedRun
 from toxbench.config import command_line, layered, preset
 from toxbench.data.load import SplitDataset, load_dataset
 from toxbench.data.protocol import Protocol
-from toxbench.data.readers import safe_name
 from toxbench.data.splits import fold_warnings
-from toxbench.data.table import left_out
+from toxbench.data.table import dropped_row_notes, ignored_column_notes
 from toxbench.errors import SettingsError
 from toxbench.plugin.contracts import Backbone, Baseline
 from toxbench.plugin.registry import Registered
@@ -245,9 +244,7 @@ def _data_warnings(protocol: Protocol) -> list[str]:
     comments = protocol.comments
     empty = [label for label, support in comments.supports.items() if support == 0]
     warnings = [f"no positive row, nothing to learn or score: {', '.join(empty)}"] if empty else []
-    warnings += left_out(comments)
-    if comments.ignored:
-        warnings.append(f"columns that are not used: {', '.join(map(safe_name, comments.ignored))}")
+    warnings += [*dropped_row_notes(comments), *ignored_column_notes(comments)]
     warnings += fold_warnings(comments, protocol.folds)
     return warnings
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from toxbench.data.load import read_files
+from toxbench.data.load import read_part_files
 from toxbench.data.protocol import Protocol
 from toxbench.data.synthetic import sample_comments
 from toxbench.data.table import TextDataset, read_comments
@@ -84,7 +84,7 @@ def read_table_of(
         comments = read_comments(data, columns)
     else:  # only the rows and their order matter here, so no validation rows are drawn
         parts = split.model_copy(update={"validation_size": 0.0})
-        comments = read_files(data, columns, parts).comments
+        comments = read_part_files(data, columns, parts).comments
     here = Protocol(comments, ())
     if here.data_fingerprint != record.data_fingerprint:
         raise DataError(

@@ -59,5 +59,5 @@ def truncations(run: ResolvedRun, comments: TextDataset) -> Iterator[Truncation 
         device = choose_device("cpu", "fp32")  # tokenising needs none
         bench = TrainerFactory(candidate.backbone, candidate.weights, comments, device)
         length = candidate.settings.max_length
-        share = float(bench.tokens(length).cut.mean())
+        share = float(bench.tokens(length).truncated.mean())
         yield Truncation(name, share, length, candidate.weights.record.label)

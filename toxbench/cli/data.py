@@ -112,7 +112,7 @@ def fetch(debug: bool) -> None:
     from toxbench.data.fetch import fetch as fetch_table
 
     fetched = fetch_table()
-    same = "the version that toxbench was measured on" if fetched.known else (
+    same = "the version that toxbench was measured on" if fetched.is_known_version else (
         "NOT the version that toxbench was measured on: its sha256 differs"
     )  # fmt: skip
     echo(f"{fetched.path}")
@@ -132,7 +132,8 @@ def _headline(comments: "TextDataset", split: SplitSettings, folds: "Sequence[Sp
     tested = sum(len(fold.test) for fold in folds)
     many = f" in {len(folds)} folds" if len(folds) > 1 else ""
     name = escape_line(comments.name)
-    dropped = f" ({len(comments.dropped)} without a text left out)" if comments.dropped else ""
+    count = len(comments.dropped_rows)
+    dropped = f" ({count} without a text left out)" if count else ""
     return (
         f"{name}: {len(comments)} rows{dropped}, {tested} of them test rows{many}; "
         f"--split {split.split}"
@@ -146,7 +147,7 @@ def _row_name(comments: "TextDataset", row: int) -> str:
     """
     row_id = comments.ids[row]
     if comments.columns["id"] is None or len(row_id) > 40 or comments.texts[row] in row_id:
-        return f"row {comments.numbers[row]}"
+        return f"row {comments.row_numbers[row]}"
     return row_id
 
 
@@ -175,15 +176,15 @@ def _text(comments: "TextDataset", facts: "Description") -> str:
     roles = ", ".join(
         f"{role}: {escape_line(column or 'none')}" for role, column in comments.columns.items()
     )
-    shortest, median, mean, high, longest = facts.characters
-    per_row = ", ".join(f"{count}: {rows}" for count, rows in facts.labels_a_row.items())
+    shortest, median, mean, high, longest = facts.text_lengths
+    per_row = ", ".join(f"{count}: {rows}" for count, rows in facts.rows_by_label_count.items())
     lines = [
         f"{escape_line(comments.name)}: {len(comments)} rows, {len(comments.labels)} labels",
         f"Columns      {roles}",
         f"Characters   shortest {shortest:.0f}, median {median:.0f}, mean {mean:.0f}, "
         f"95 % below {high:.0f}, longest {longest:.0f}",
         f"Labels a row {per_row}",
-        f"Repeats      {facts.repeated} rows have the text of an earlier row",
+        f"Repeats      {facts.repeated_rows} rows have the text of an earlier row",
     ]
     if facts.groups is not None:
         count, largest, without = facts.groups
@@ -191,7 +192,7 @@ def _text(comments: "TextDataset", facts: "Description") -> str:
             f"Groups       {count}, the largest with {largest} rows; {without} rows without one"
         )
     lines += ["", _label_table(comments, facts)]
-    lines += ["", *(f"Note: {escape_line(problem)}" for problem in facts.problems)]
+    lines += ["", *(f"Note: {escape_line(problem)}" for problem in facts.notes)]
     return "\n".join(lines).rstrip()
 
 
@@ -206,7 +207,7 @@ def _label_table(comments: "TextDataset", facts: "Description") -> str:
             escape_line(label),
             facts.supports[label],
             f"{facts.supports[label] / len(comments):.1%}",
-            *("." if i == j else count for j, count in enumerate(facts.together[i].tolist())),
+            *("." if i == j else count for j, count in enumerate(facts.co_occurrences[i].tolist())),
         )
         for i, (number, label) in enumerate(zip(numbers, comments.labels, strict=True))
     ]

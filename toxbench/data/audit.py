@@ -1,4 +1,4 @@
-"""What makes a split flatter a model, and what is odd about its labels."""
+"""Audit of a split for leakage and odd labels, and a description of a table."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -9,29 +9,105 @@ import numpy as np
 import numpy.typing as npt
 
 from toxbench.data.duplicates import (
-    DEFINITION,
+    NEAR_COPY_DEFINITION,
     NearCopies,
     Numbers,
     first_rows,
     group_ids,
     run_starts,
 )
-from toxbench.data.groups import plain_text
+from toxbench.data.groups import normalize_text
 from toxbench.data.protocol import Split
-from toxbench.data.readers import safe_name
-from toxbench.data.table import TextDataset, left_out
+from toxbench.data.table import TextDataset, dropped_row_notes, ignored_column_notes
 from toxbench.records import Audit, Implication, SharedGroups
 from toxbench.util.arrays import Rows
 
-LEAST_POSITIVES = 5  # an implication over fewer rows is an anecdote
-LEAST_SHARE = 0.8
+MIN_POSITIVES = 5  # an implication over fewer rows proves nothing
+MIN_SHARE = 0.8
+_FEW_POSITIVES = 10  # with fewer positive rows the scores of a label are unreliable
 
-Pair = tuple[int, int]
+Pair = tuple[int, int]  # a test row and the train or validation row that it copies
+
+
+@dataclass(frozen=True, eq=False)
+class Description:
+    """Facts about a validated table.
+
+    Attributes:
+        supports: label -> number of positive rows.
+        co_occurrences: number of rows with both labels, int64 ``[label, label]``.
+        rows_by_label_count: number of labels -> number of rows with that many labels.
+        text_lengths: minimum, median, mean, 95th percentile and maximum, in characters.
+        repeated_rows: number of rows whose exact text is also in an earlier row.
+        groups: number of groups, size of the largest, rows without a group; None without groups.
+        notes: legal but notable properties, one line each.
+    """
+
+    supports: dict[str, int]
+    co_occurrences: npt.NDArray[np.int64]
+    rows_by_label_count: dict[int, int]
+    text_lengths: tuple[float, float, float, float, float]
+    repeated_rows: int
+    groups: tuple[int, int, int] | None
+    notes: tuple[str, ...]
+
+
+def audit(comments: TextDataset, folds: Sequence[Split]) -> Audit:
+    """Find test rows that also occur in training, and labels with suspicious values.
+
+    A leak is between the test part of a fold and its train or validation part. Counts are over
+    all folds; rows are counted from 0 in the order of the table. The result contains no text.
+    """
+    texts = group_ids(map(normalize_text, comments.texts))
+    near = NearCopies(map(normalize_text, comments.texts))
+    groups = group_ids(comments.groups or repeat(None, len(comments)))
+    leaks = [_find_leaks(fold, texts, near, groups) for fold in folds]
+    return Audit(
+        tested=sum(len(fold.test) for fold in folds),
+        affected=sum(len(leak.rows) for leak in leaks),
+        exact=tuple(pair for leak in leaks for pair in leak.exact),
+        near=tuple(pair for leak in leaks for pair in leak.near),
+        near_definition=NEAR_COPY_DEFINITION,
+        shared=_shared_groups(comments, groups, [row for leak in leaks for row in leak.shared]),
+        conflicts=tuple(_conflicts(comments, texts)),
+        implications=tuple(_implications(comments)),
+        never=tuple(label for label, n in comments.supports.items() if n == 0),
+        always=tuple(label for label, n in comments.supports.items() if n == len(comments)),
+    )
+
+
+def describe(comments: TextDataset) -> Description:
+    """Return counts, text lengths and notes of a table."""
+    targets = comments.targets.astype(np.int64)
+    lengths = np.fromiter(map(len, comments.texts), dtype=np.int64, count=len(comments))
+    repeated_rows = len(comments) - len(np.unique(group_ids(comments.texts)))
+    labels_per_row = Counter(targets.sum(axis=1).tolist())
+    return Description(
+        supports=comments.supports,
+        co_occurrences=targets.T @ targets,
+        rows_by_label_count=dict(sorted(labels_per_row.items())),
+        text_lengths=(
+            float(lengths.min()),
+            float(np.median(lengths)),
+            float(lengths.mean()),
+            float(np.percentile(lengths, 95)),
+            float(lengths.max()),
+        ),
+        repeated_rows=repeated_rows,
+        groups=_group_counts(comments),
+        notes=tuple(_notes(comments, repeated_rows)),
+    )
 
 
 @dataclass(frozen=True)
 class _Leaks:
-    """What one fold leaks."""
+    """Leaks of one fold.
+
+    Attributes:
+        exact: pairs of rows with equal texts.
+        near: pairs of rows with nearly equal texts.
+        shared: test rows whose group also has train or validation rows.
+    """
 
     exact: list[Pair]
     near: list[Pair]
@@ -43,47 +119,23 @@ class _Leaks:
         return {*self.shared, *(row for row, _ in (*self.exact, *self.near))}
 
 
-def audit(comments: TextDataset, folds: Sequence[Split]) -> Audit:
-    """Look for test rows that training has seen in some form, and for odd labels.
-
-    A leak is between a fold's test part and its train or validation part. Counts are over all
-    folds; rows are counted from 0 in the order of the table. The result holds no text.
-    """
-    texts = group_ids(map(plain_text, comments.texts))
-    near = NearCopies(map(plain_text, comments.texts))
-    groups = group_ids(comments.groups or repeat(None, len(comments)))
-    leaks = [_leaks(fold, texts, near, groups) for fold in folds]
-    return Audit(
-        tested=sum(len(fold.test) for fold in folds),
-        affected=sum(len(fold.rows) for fold in leaks),
-        exact=tuple(pair for fold in leaks for pair in fold.exact),
-        near=tuple(pair for fold in leaks for pair in fold.near),
-        near_definition=DEFINITION,
-        shared=_shared(comments, groups, [row for fold in leaks for row in fold.shared]),
-        conflicts=tuple(_conflicts(comments, texts)),
-        implications=tuple(_implications(comments)),
-        never=tuple(label for label, n in comments.supports.items() if n == 0),
-        always=tuple(label for label, n in comments.supports.items() if n == len(comments)),
-    )
+def _find_leaks(fold: Split, texts: Numbers, near: NearCopies, groups: Numbers) -> _Leaks:
+    training_rows = np.concatenate([fold.train, fold.validation])
+    exact = _pairs_with_same_number(texts, fold.test, training_rows)
+    unpaired = np.setdiff1d(fold.test, [row for row, _ in exact])
+    shared = [row for row, _ in _pairs_with_same_number(groups, fold.test, training_rows)]
+    return _Leaks(exact, near.find(unpaired, training_rows), shared)
 
 
-def _leaks(fold: Split, texts: Numbers, near: NearCopies, groups: Numbers) -> _Leaks:
-    kept = np.concatenate([fold.train, fold.validation])
-    exact = _same(texts, fold.test, kept)
-    other = np.setdiff1d(fold.test, [row for row, _ in exact])
-    shared = [row for row, _ in _same(groups, fold.test, kept)]
-    return _Leaks(exact, near.among(other, kept), shared)
+def _pairs_with_same_number(numbers: Numbers, test: Rows, training_rows: Rows) -> list[Pair]:
+    """Pair each test row with the first training row of the same number; skip number -1."""
+    numbered = np.sort(test[numbers[test] >= 0])
+    matches = first_rows(numbers, training_rows)[numbers[numbered]]
+    pairs = zip(numbered.tolist(), matches.tolist(), strict=True)
+    return [(row, match) for row, match in pairs if match >= 0]
 
 
-def _same(numbers: Numbers, test: Rows, kept: Rows) -> list[Pair]:
-    """Return each test row whose number a kept row has, and the first such row."""
-    group_ids = np.sort(test[numbers[test] >= 0])
-    others = first_rows(numbers, kept)[numbers[group_ids]]
-    pairs = zip(group_ids.tolist(), others.tolist(), strict=True)
-    return [(row, other) for row, other in pairs if other >= 0]
-
-
-def _shared(comments: TextDataset, groups: Numbers, rows: list[int]) -> SharedGroups | None:
+def _shared_groups(comments: TextDataset, groups: Numbers, rows: list[int]) -> SharedGroups | None:
     if comments.groups is None:
         return None
     column = comments.columns.get("group") or "group"
@@ -91,7 +143,7 @@ def _shared(comments: TextDataset, groups: Numbers, rows: list[int]) -> SharedGr
 
 
 def _conflicts(comments: TextDataset, texts: Numbers) -> Iterator[tuple[int, ...]]:
-    """Yield the rows of every text that has rows with different labels."""
+    """Yield the rows of each text whose rows have different labels."""
     order = np.argsort(texts, kind="stable")
     starts = np.flatnonzero(run_starts(texts[order]))
     targets = comments.targets[order]
@@ -102,99 +154,57 @@ def _conflicts(comments: TextDataset, texts: Numbers) -> Iterator[tuple[int, ...
 
 
 def _implications(comments: TextDataset) -> list[Implication]:
-    """Return which label (nearly) always comes with which other one, the surest first."""
+    """Return pairs of labels of which the first rarely occurs without the second.
+
+    Sorted by the share of the first label's positive rows that have the second, highest first.
+    """
     targets = comments.targets.astype(np.int64)
-    together, supports = targets.T @ targets, targets.sum(axis=0)
-    found = [
+    co_occurrences, supports = targets.T @ targets, targets.sum(axis=0)
+    implications = [
         Implication(
             label=label,
             implied=implied,
             positives=int(supports[i]),
-            share=float(together[i, j] / supports[i]),
+            share=float(co_occurrences[i, j] / supports[i]),
         )
         for i, label in enumerate(comments.labels)
         for j, implied in enumerate(comments.labels)
         if i != j
-        and supports[i] >= LEAST_POSITIVES
+        and supports[i] >= MIN_POSITIVES
         and supports[j] < len(comments)  # every label implies one that every row has
-        and together[i, j] / supports[i] >= LEAST_SHARE
+        and co_occurrences[i, j] / supports[i] >= MIN_SHARE
     ]
-    return sorted(found, key=lambda found: -found.share)
+    return sorted(implications, key=lambda implication: -implication.share)
 
 
-@dataclass(frozen=True, eq=False)
-class Description:
-    """Facts about a validated table.
-
-    Attributes:
-        supports: label -> positive rows.
-        together: rows with both labels, int64 ``[label, label]``.
-        labels_a_row: number of labels -> rows that have so many.
-        characters: minimum, median, mean, 95th percentile and maximum length of a text.
-        repeated: rows whose text stands in an earlier row as well, letter by letter.
-        groups: number of groups, the largest one's rows, rows without one; None without groups.
-        problems: what is legal but worth knowing, one line each.
-    """
-
-    supports: dict[str, int]
-    together: npt.NDArray[np.int64]
-    labels_a_row: dict[int, int]
-    characters: tuple[float, float, float, float, float]
-    repeated: int
-    groups: tuple[int, int, int] | None
-    problems: tuple[str, ...]
-
-
-def describe(comments: TextDataset) -> Description:
-    """Describe a table."""
-    targets = comments.targets.astype(np.int64)
-    lengths = np.fromiter(map(len, comments.texts), dtype=np.int64, count=len(comments))
-    repeated = len(comments) - len(np.unique(group_ids(comments.texts)))
-    per_row = Counter(targets.sum(axis=1).tolist())
-    return Description(
-        supports=comments.supports,
-        together=targets.T @ targets,
-        labels_a_row=dict(sorted(per_row.items())),
-        characters=(
-            float(lengths.min()),
-            float(np.median(lengths)),
-            float(lengths.mean()),
-            float(np.percentile(lengths, 95)),
-            float(lengths.max()),
-        ),
-        repeated=repeated,
-        groups=_groups(comments),
-        problems=tuple(_problems(comments, repeated)),
-    )
-
-
-def _groups(comments: TextDataset) -> tuple[int, int, int] | None:
+def _group_counts(comments: TextDataset) -> tuple[int, int, int] | None:
+    """Return the number of groups, the largest size and the number of rows without a group."""
     if comments.groups is None:
         return None
     sizes = Counter(group for group in comments.groups if group is not None)
     return len(sizes), max(sizes.values(), default=0), len(comments) - sizes.total()
 
 
-def _problems(comments: TextDataset, repeated: int) -> list[str]:
-    rows = len(comments)
-    problems = left_out(comments)
+def _notes(comments: TextDataset, repeated_rows: int) -> list[str]:
+    row_count = len(comments)
+    notes = dropped_row_notes(comments)
     for label, support in comments.supports.items():
         if support == 0:
-            problems.append(f"{label} has no positive row: nothing to learn or score")
-        elif support == rows:
-            problems.append(f"{label} is positive in every row: nothing to learn")
-        elif support < 10:
-            problems.append(
-                f"{label} is positive in {support} of {rows} rows: its scores mean little"
+            notes.append(f"{label} has no positive row: nothing to learn or score")
+        elif support == row_count:
+            notes.append(f"{label} is positive in every row: nothing to learn")
+        elif support < _FEW_POSITIVES:
+            notes.append(
+                f"{label} is positive in {support} of {row_count} rows: its scores are unreliable"
             )
-    if repeated:
-        problems.append(f"{repeated} rows repeat the text of an earlier row: it may leak into test")
-    groups = _groups(comments)
+    if repeated_rows:
+        notes.append(
+            f"{repeated_rows} rows repeat the text of an earlier row: it may leak into test"
+        )
+    groups = _group_counts(comments)
     if groups is not None and groups[1] > 1:
-        problems.append(
+        notes.append(
             f"rows come in groups, the largest with {groups[1]}: a random split puts groups on "
             "both sides"
         )
-    if comments.ignored:
-        problems.append(f"columns that are not used: {', '.join(map(safe_name, comments.ignored))}")
-    return problems
+    return notes + ignored_column_notes(comments)

@@ -1,4 +1,8 @@
-"""Texts that are nearly equal: MinHash proposes pairs, then their words are compared."""
+"""Equal and nearly equal texts: numbering by content, and search for near copies.
+
+Near copies are found with MinHash (Broder 1997): texts that agree in one of several bands of hashes
+are candidates, whose sets of words are then compared exactly.
+"""
 
 import re
 from array import array
@@ -12,122 +16,144 @@ from datasketch import MinHash
 from toxbench.util.arrays import Rows
 
 Numbers = npt.NDArray[np.int64]
+Positions = npt.NDArray[np.int32]
 
-_BYTES = 16  # of a digest: equal for different texts once in 2 ** 128
-_NONE = bytes(_BYTES)
+MIN_SIMILARITY = 0.8
+MIN_WORDS = 6
+NEAR_COPY_DEFINITION = (
+    f"two texts of at least {MIN_WORDS} different words each; of all words in the two, "
+    f"{MIN_SIMILARITY:.0%} or more are in both (Jaccard), whatever their case, order and "
+    "punctuation"
+)
+
+_DIGEST_BYTES = 16  # two different texts have equal digests with a probability of 1 in 2 ** 128
+_NONE_DIGEST = bytes(_DIGEST_BYTES)
+_WORD = re.compile(r"\w+")
+# A pair at the threshold agrees in one of 25 bands of 5 hashes with a probability of 0.99995.
+# Longer bands miss pairs; shorter bands propose mostly pairs that are not near copies.
+_BANDS, _HASHES_PER_BAND = 25, 5
+# Thousands of variants of one text would make millions of pairs. Texts in the smallest buckets are
+# compared, because the words that put few texts together are rare ones.
+_MAX_COMPARISONS = 1000
+_MAX_CACHED_WORDS = 1_000_000
+_TEXTS_PER_BLOCK = 20_000
+_FIRST_CANDIDATES = 32  # most texts with a near copy have it among these
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # mixes the hashes of a band into one key
 
 
 def group_ids(values: Iterable[str | None]) -> Numbers:
     """Number texts in the order in which they first appear.
 
     Args:
-        values: of any length; only digests of them are held.
+        values: texts of any length; only their digests are kept in memory.
 
     Returns:
-        int64 ``[value]``: from 0, equal values alike; -1 for None.
+        int64 ``[value]``: numbers from 0, equal for equal values; -1 for None.
     """
     digests = bytearray()
     for value in values:
-        digests += _NONE if value is None else _digest(value)
+        digests += _NONE_DIGEST if value is None else _digest(value)
     halves = np.frombuffer(digests, dtype="<u8").reshape(-1, 2)
     numbers = relabel_by_first_seen(np.lexsort(halves.T), halves)
     is_none = np.asarray(~halves.any(axis=1))
-    return _closed_up(numbers, is_none) if is_none.any() else numbers
+    if not is_none.any():
+        return numbers
+    none_number = numbers[is_none][0]
+    return np.where(is_none, -1, numbers - (numbers > none_number))
 
 
 def relabel_by_first_seen(order: Numbers, keys: npt.NDArray[np.generic]) -> Numbers:
-    """Number equal keys alike, from 0 in the order of their first places.
+    """Number keys from 0 in the order in which they first appear; equal keys get one number.
 
     Args:
-        order: a stable sorting of the keys, ``[key]``.
+        order: result of a stable sort of the keys, ``[key]``.
         keys: ``[key]`` or ``[key, column]``.
     """
-    begins = run_starts(keys[order])
-    firsts = order[begins]  # of equal keys the first place, because the sorting is stable
-    ranks = np.empty(len(firsts), dtype=np.int64)
-    ranks[np.argsort(firsts)] = np.arange(len(firsts))
+    is_start = run_starts(keys[order])
+    first_positions = order[is_start]  # the first of equal keys, because the sort is stable
+    ranks = np.empty(len(first_positions), dtype=np.int64)
+    ranks[np.argsort(first_positions)] = np.arange(len(first_positions))
     numbers = np.empty(len(keys), dtype=np.int64)
-    numbers[order] = ranks[np.cumsum(begins) - 1]
+    numbers[order] = ranks[np.cumsum(is_start) - 1]
     return numbers
 
 
 def run_starts(ordered: npt.NDArray[np.generic]) -> npt.NDArray[np.bool_]:
-    """Return where a key, ``[key]`` or ``[key, column]``, is another than the one before."""
-    begins = np.ones(len(ordered), dtype=bool)
+    """Return whether each key differs from the one before it, bool ``[key]``.
+
+    Args:
+        ordered: sorted keys, ``[key]`` or ``[key, column]``.
+    """
+    is_start = np.ones(len(ordered), dtype=bool)
     differs = ordered[1:] != ordered[:-1]
-    begins[1:] = differs if differs.ndim == 1 else differs.any(axis=1)
-    return begins
+    is_start[1:] = differs if differs.ndim == 1 else differs.any(axis=1)
+    return is_start
 
 
-def _closed_up(numbers: Numbers, is_none: npt.NDArray[np.bool_]) -> Numbers:
-    """Take the number of None out of the others."""
-    take_rows = numbers[is_none][0]
-    return np.where(is_none, -1, numbers - (numbers > take_rows))
+def first_rows(numbers: Numbers, rows: Rows) -> Numbers:
+    """Return the first row of each number.
 
+    Args:
+        numbers: int64 ``[row]``, counted from 0; -1 for rows without a number.
+        rows: the rows to search, in any order.
 
-def _digest(value: str) -> bytes:
-    return blake2b(value.encode("utf-8"), digest_size=_BYTES).digest()
-
-
-SIMILARITY = 0.8
-LEAST_WORDS = 6
-DEFINITION = (
-    f"two texts of at least {LEAST_WORDS} different words each; of all words in the two, "
-    f"{SIMILARITY:.0%} or more are in both (Jaccard), whatever their case, order and punctuation"
-)
-
-_WORD = re.compile(r"\w+")
-# A pair at the threshold agrees in one of 25 bands of 5 hashes with a probability of 0.99995; with
-# longer bands pairs are missed, with shorter ones most of those proposed are no copies.
-_BANDS, _HASHES = 25, 5
-# Thousands of variants of one text would make millions of pairs. Those in the smallest buckets are
-# compared, because what puts few texts together are the words that others do not have.
-_COMPARED = 1000
-_WORDS_REMEMBERED = 1_000_000
-_TEXTS_AT_ONCE = 20_000
-_FIRST_LOOK = 32  # candidates; most texts that have a near copy have it among these
-_MIX = np.uint64(0x9E3779B97F4A7C15)
-
-Places = npt.NDArray[np.int32]
+    Returns:
+        int64 ``[number]``: the smallest of ``rows`` with that number, -1 if there is none.
+    """
+    first = np.full(numbers.max(initial=-1) + 1, -1, dtype=np.int64)
+    rows = np.sort(rows[numbers[rows] >= 0])
+    present, positions = np.unique(numbers[rows], return_index=True)
+    first[present] = rows[positions]
+    return first
 
 
 class NearCopies:
-    """Finds rows whose words are nearly those of another row. Short texts are never found."""
+    """Index of texts that finds rows with nearly the same words.
+
+    Texts of fewer than `MIN_WORDS` different words are never near copies.
+    """
 
     def __init__(self, texts: Iterable[str]) -> None:
-        """Index the texts, ``[row]``, as `toxbench.data.groups.plain_text` writes them."""
-        self._number, self._words = _indexed(texts)
-        self._buckets = [_Buckets(keys) for keys in _bands(self._words)]
+        """Index the texts, ``[row]``, as `toxbench.data.groups.normalize_text` returns them."""
+        self._numbers, self._words = _index_words(texts)
+        self._bands = [_Buckets(keys) for keys in _band_keys(self._words)]
 
-    def among(self, rows: Rows, kept: Rows) -> list[tuple[int, int]]:
-        """Return each of ``rows`` that nearly copies one of ``kept``, and the first such one."""
-        first = first_rows(self._number, kept)
-        numbers = self._number[rows]
-        asked = np.unique(numbers[numbers >= 0])
-        near = np.full(len(self._words) + 1, -1, dtype=np.int64)  # the last place is of number -1
-        bands = [band.of(first >= 0) for band in self._buckets]
-        for start in range(0, len(asked), _TEXTS_AT_ONCE):
-            some = asked[start : start + _TEXTS_AT_ONCE]
-            for number, proposed in zip(some.tolist(), _proposals(some, bands), strict=True):
-                near[number] = self._first_near(number, proposed, first)
-        pairs = zip(rows.tolist(), near[numbers].tolist(), strict=True)
-        return [(row, other) for row, other in pairs if other >= 0]
+    def find(self, rows: Rows, candidates: Rows) -> list[tuple[int, int]]:
+        """Return each of ``rows`` with a near copy in ``candidates``, and the first such copy."""
+        first = first_rows(self._numbers, candidates)
+        numbers = self._numbers[rows]
+        queries = np.unique(numbers[numbers >= 0])
+        copies = np.full(len(self._words) + 1, -1, dtype=np.int64)  # the last is of number -1
+        bands = [band.restrict(first >= 0) for band in self._bands]
+        for start in range(0, len(queries), _TEXTS_PER_BLOCK):
+            block = queries[start : start + _TEXTS_PER_BLOCK]
+            for number, proposed in zip(block.tolist(), _proposals(block, bands), strict=True):
+                copies[number] = self._first_copy(number, proposed, first)
+        pairs = zip(rows.tolist(), copies[numbers].tolist(), strict=True)
+        return [(row, copy) for row, copy in pairs if copy >= 0]
 
-    def _first_near(self, number: int, proposed: Numbers, first: Numbers) -> int:
-        """Return the first kept row of the texts that are near; -1: none of them is."""
-        own = [number] if first[number] >= 0 else []
-        candidates = np.unique(np.concatenate([own, proposed[: _COMPARED - len(own)]])).astype(int)
+    def _first_copy(self, number: int, proposed: Numbers, first: Numbers) -> int:
+        """Return the first candidate row whose text is near, or -1."""
+        equal = [number] if first[number] >= 0 else []
+        numbers = np.concatenate([equal, proposed[: _MAX_COMPARISONS - len(equal)]])
+        candidates = np.unique(numbers).astype(int)
         candidates = candidates[self._words.can_be_near(number, candidates)]
         candidates = candidates[np.argsort(first[candidates])]
-        for some in np.split(candidates, [_FIRST_LOOK]):
-            near = some[self._words.similarities(number, some) >= SIMILARITY]
+        for block in np.split(candidates, [_FIRST_CANDIDATES]):
+            near = block[self._words.similarities(number, block) >= MIN_SIMILARITY]
             if len(near):
                 return int(first[near[0]])
         return -1
 
 
 class _Words:
-    """The different words of texts, as sorted 64-bit hashes of them, end to end."""
+    """Sets of words of different texts, as sorted 64-bit hashes in one flat array.
+
+    Attributes:
+        hashes: uint64 ``[all words]``, text after text.
+        counts: number of words of each text, int64 ``[text]``.
+        offsets: int64 ``[text + 1]``; text i has ``hashes[offsets[i]:offsets[i + 1]]``.
+    """
 
     def __init__(self, hashes: npt.NDArray[np.uint64], counts: Numbers) -> None:
         self.hashes = hashes
@@ -137,151 +163,144 @@ class _Words:
     def __len__(self) -> int:
         return len(self.counts)
 
-    def can_be_near(self, number: int, others: Numbers) -> npt.NDArray[np.bool_]:
-        """Whether texts have so like numbers of words that they may be similar enough."""
-        own, theirs = self.counts[number], self.counts[others]
-        return np.asarray(np.minimum(own, theirs) / np.maximum(own, theirs) >= SIMILARITY)
+    def can_be_near(self, number: int, candidates: Numbers) -> npt.NDArray[np.bool_]:
+        """Return whether the numbers of words are close enough for `MIN_SIMILARITY`."""
+        count, counts = self.counts[number], self.counts[candidates]
+        return np.asarray(np.minimum(count, counts) / np.maximum(count, counts) >= MIN_SIMILARITY)
 
-    def similarities(self, number: int, others: Numbers) -> npt.NDArray[np.float64]:
-        """Return the Jaccard similarity of one text to each of some others."""
-        if not len(others):
+    def similarities(self, number: int, candidates: Numbers) -> npt.NDArray[np.float64]:
+        """Return the Jaccard similarity of one text to each candidate, ``[candidate]``."""
+        if not len(candidates):
             return np.empty(0)
-        own = self.hashes[self.offsets[number] : self.offsets[number + 1]]
-        counts = self.counts[others]
+        words = self.hashes[self.offsets[number] : self.offsets[number + 1]]
+        counts = self.counts[candidates]
         starts = np.cumsum(counts) - counts
-        places = np.repeat(self.offsets[others] - starts, counts) + np.arange(counts.sum())
-        words = self.hashes[places]
-        is_shared = own[np.searchsorted(own, words).clip(max=len(own) - 1)] == words
-        both = np.add.reduceat(is_shared, starts, dtype=np.int64)
-        return np.asarray(both / (len(own) + counts - both))
+        indices = np.repeat(self.offsets[candidates] - starts, counts) + np.arange(counts.sum())
+        candidate_words = self.hashes[indices]
+        nearest = words[np.searchsorted(words, candidate_words).clip(max=len(words) - 1)]
+        shared = np.add.reduceat(nearest == candidate_words, starts, dtype=np.int64)
+        return np.asarray(shared / (len(words) + counts - shared))
 
 
 class _Buckets:
-    """Texts of one band, those together whose hashes agree; a text alone is in no bucket."""
+    """Texts of one band grouped by key; a text with a unique key is in no bucket.
+
+    Attributes:
+        members: texts of all buckets, bucket after bucket.
+        starts, ends: ``[text]``, the slice of ``members`` that is the text's bucket; both 0 if
+            it has none.
+    """
 
     def __init__(self, keys: npt.NDArray[np.uint64]) -> None:
         order = np.argsort(keys, kind="stable").astype(np.int32)
-        begins = np.flatnonzero(run_starts(keys[order]))
-        ends = np.append(begins, len(order))[1:]
-        is_shared = np.repeat(ends - begins > 1, ends - begins)
-        self.members: Places = order[is_shared]
-        self.starts = self._of_texts(order, is_shared, begins, ends, begins)
-        self.ends = self._of_texts(order, is_shared, begins, ends, ends)
+        starts = np.flatnonzero(run_starts(keys[order]))
+        ends = np.append(starts, len(order))[1:]
+        sizes = ends - starts
+        is_shared = np.repeat(sizes > 1, sizes)
+        member_counts = np.concatenate([[0], np.cumsum(is_shared)])
+        self.members: Positions = order[is_shared]
+        self.starts, self.ends = (np.zeros(len(order), dtype=np.int32) for _ in range(2))
+        for bounds, positions in ((self.starts, starts), (self.ends, ends)):
+            bounds[order] = np.where(is_shared, np.repeat(member_counts[positions], sizes), 0)
 
-    @staticmethod
-    def _of_texts(
-        order: Places,
-        is_shared: npt.NDArray[np.bool_],
-        begins: Numbers,
-        ends: Numbers,
-        places: Numbers,
-    ) -> Places:
-        """Return for each text a place of its bucket among the members; 0 where it is alone."""
-        moved = np.concatenate([[0], np.cumsum(is_shared)])[places]
-        found = np.zeros(len(order), dtype=np.int32)
-        found[order] = np.where(is_shared, np.repeat(moved, ends - begins), 0)
-        return found
-
-    def of(self, is_kept: npt.NDArray[np.bool_]) -> "_Kept":
-        """Leave only some texts in the buckets."""
-        there = is_kept[self.members]
-        moved = np.concatenate([[0], np.cumsum(there)]).astype(np.int32)
-        return _Kept(self, self.members[there], moved)
+    def restrict(self, is_candidate: npt.NDArray[np.bool_]) -> "_CandidateBuckets":
+        """Return the buckets with only the candidates as members, bool ``[text]``."""
+        is_member = is_candidate[self.members]
+        member_counts = np.concatenate([[0], np.cumsum(is_member)]).astype(np.int32)
+        return _CandidateBuckets(self, self.members[is_member], member_counts)
 
 
-class _Kept:
-    """Buckets of one band with only those texts that may be copied."""
+class _CandidateBuckets:
+    """Buckets of one band of which only the candidates are members."""
 
-    def __init__(self, whole: _Buckets, members: Places, moved: Places) -> None:
+    def __init__(self, buckets: _Buckets, members: Positions, member_counts: Positions) -> None:
+        """Store the parts.
+
+        Args:
+            buckets: with all texts.
+            members: candidates of all buckets, bucket after bucket.
+            member_counts: for each index into ``buckets.members``, the candidates before it.
+        """
         self.members = members
-        self._whole = whole
-        self._moved = moved
+        self._buckets = buckets
+        self._member_counts = member_counts
 
-    def sizes(self, numbers: Numbers) -> Places:
-        """Return the texts in the whole bucket of each number."""
-        return np.asarray(self._whole.ends[numbers] - self._whole.starts[numbers])
+    def sizes(self, numbers: Numbers) -> Positions:
+        """Return the size of each text's bucket, including texts that are not candidates."""
+        return np.asarray(self._buckets.ends[numbers] - self._buckets.starts[numbers])
 
-    def places(self, numbers: Numbers) -> tuple[Places, Places]:
-        """Return where the members of each number's bucket start and end."""
-        whole = self._whole
-        return self._moved[whole.starts[numbers]], self._moved[whole.ends[numbers]]
+    def bounds(self, numbers: Numbers) -> tuple[Positions, Positions]:
+        """Return where each text's bucket starts and ends in ``members``."""
+        starts, ends = self._buckets.starts[numbers], self._buckets.ends[numbers]
+        return self._member_counts[starts], self._member_counts[ends]
 
 
-def _proposals(numbers: Numbers, bands: Sequence[_Kept]) -> Iterator[Numbers]:
-    """Yield for each text the members of its buckets, those of small buckets first."""
+def _proposals(numbers: Numbers, bands: Sequence[_CandidateBuckets]) -> Iterator[Numbers]:
+    """Yield for each text the members of its buckets, smallest bucket first."""
     by_size = np.argsort([band.sizes(numbers) for band in bands], axis=0, kind="stable")
-    starts, ends = np.array([band.places(numbers) for band in bands]).transpose(1, 2, 0)
-    for own, start, end in zip(by_size.T.tolist(), starts.tolist(), ends.tolist(), strict=True):
-        found: list[Places] = [np.empty(0, dtype=np.int32)]
-        left = _COMPARED
-        for band in own:
-            if start[band] < end[band] and left > 0:
-                found.append(bands[band].members[start[band] : min(end[band], start[band] + left)])
-                left -= len(found[-1])
-        yield np.concatenate(found).astype(np.int64)
+    starts, ends = np.array([band.bounds(numbers) for band in bands]).transpose(1, 2, 0)
+    for order, start, end in zip(by_size.T.tolist(), starts.tolist(), ends.tolist(), strict=True):
+        proposed: list[Positions] = [np.empty(0, dtype=np.int32)]
+        budget = _MAX_COMPARISONS
+        for band in order:
+            if start[band] < end[band] and budget > 0:
+                stop = min(end[band], start[band] + budget)
+                proposed.append(bands[band].members[start[band] : stop])
+                budget -= len(proposed[-1])
+        yield np.concatenate(proposed).astype(np.int64)
 
 
-def first_rows(numbers: Numbers, rows: Rows) -> Numbers:
-    """Find where each number stands first.
-
-    Args:
-        numbers: int64 ``[row]``, counted from 0; -1 is no number.
-        rows: those to look at, in any order.
-
-    Returns:
-        int64 ``[number]``: the smallest of ``rows`` that has the number, -1 where none has it.
-    """
-    first = np.full(numbers.max(initial=-1) + 1, -1, dtype=np.int64)
-    rows = np.sort(rows[numbers[rows] >= 0])
-    found, places = np.unique(numbers[rows], return_index=True)
-    first[found] = rows[places]
-    return first
-
-
-def _indexed(texts: Iterable[str]) -> tuple[Numbers, _Words]:
-    """Number the sets of words that texts have; -1 where they are too few."""
-    hashed: dict[str, int] = {}
-    known: dict[bytes, int] = {}
+def _index_words(texts: Iterable[str]) -> tuple[Numbers, _Words]:
+    """Number texts by their sets of words; -1 for sets below `MIN_WORDS`."""
+    word_hashes: dict[str, int] = {}
+    numbers_by_digest: dict[bytes, int] = {}
     numbers, counts, words = array("q"), array("q"), array("Q")
     for text in texts:
-        different = {_hashed(word, hashed) for word in _WORD.findall(text)}
-        if len(different) < LEAST_WORDS:
+        hashes = {_hash_word(word, word_hashes) for word in _WORD.findall(text)}
+        if len(hashes) < MIN_WORDS:
             numbers.append(-1)
             continue
-        own = array("Q", sorted(different))
-        number = known.setdefault(blake2b(own.tobytes(), digest_size=16).digest(), len(known))
+        ordered = array("Q", sorted(hashes))
+        digest = blake2b(ordered.tobytes(), digest_size=_DIGEST_BYTES).digest()
+        number = numbers_by_digest.setdefault(digest, len(numbers_by_digest))
         numbers.append(number)
         if number == len(counts):
-            counts.append(len(own))
-            words.extend(own)
+            counts.append(len(ordered))
+            words.extend(ordered)
     return (
         np.array(numbers, dtype=np.int64),
         _Words(np.array(words, dtype=np.uint64), np.array(counts, dtype=np.int64)),
     )
 
 
-def _hashed(word: str, known: dict[str, int]) -> int:
-    """Hash a word to 64 bits, of which datasketch's own hash takes the lower half."""
-    found = known.get(word)
-    if found is None:
-        if len(known) >= _WORDS_REMEMBERED:
-            known.clear()
-        found = known[word] = int.from_bytes(sha1(word.encode("utf-8")).digest()[:8], "little")  # noqa: S324
-    return found
+def _hash_word(word: str, cache: dict[str, int]) -> int:
+    """Hash a word to 64 bits; the lower 32 are the hash that datasketch uses."""
+    hashed = cache.get(word)
+    if hashed is None:
+        if len(cache) >= _MAX_CACHED_WORDS:
+            cache.clear()
+        digest = sha1(word.encode("utf-8")).digest()  # noqa: S324
+        hashed = cache[word] = int.from_bytes(digest[:8], "little")
+    return hashed
 
 
-def _bands(words: _Words) -> Iterator[npt.NDArray[np.uint64]]:
-    """Yield for each band one key of every text: equal where its smallest hashes are."""
+def _band_keys(words: _Words) -> Iterator[npt.NDArray[np.uint64]]:
+    """Yield for each band one key per text, uint64 ``[text]``: a mix of the band's MinHashes."""
     hashes = words.hashes.astype(np.uint32)
-    permutations = MinHash(num_perm=_BANDS * _HASHES).permutations
+    permutations = MinHash(num_perm=_BANDS * _HASHES_PER_BAND).permutations
     for band in np.split(permutations, _BANDS, axis=1):
         keys = np.zeros(len(words), dtype=np.uint64)
         for factor, summand in band.T:
-            keys = keys * _MIX + _smallest(hashes * factor + summand, words.offsets[:-1])
+            keys = keys * _MULTIPLIER + _minima(hashes * factor + summand, words.offsets[:-1])
         yield keys
 
 
-def _smallest(values: npt.NDArray[np.uint32], starts: Numbers) -> npt.NDArray[np.uint64]:
+def _minima(values: npt.NDArray[np.uint32], starts: Numbers) -> npt.NDArray[np.uint64]:
+    """Return the minimum of each text's values, uint64 ``[text]``."""
     if not len(starts):
         return np.empty(0, dtype=np.uint64)
     return np.minimum.reduceat(values, starts).astype(np.uint64)
+
+
+def _digest(value: str) -> bytes:
+    return blake2b(value.encode("utf-8"), digest_size=_DIGEST_BYTES).digest()

@@ -1,4 +1,4 @@
-"""Downloading the YouTube toxicity table through kagglehub."""
+"""Download of the YouTube toxicity table through kagglehub."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,29 +11,38 @@ KNOWN_SHA256 = "a2408d78f4c8380a8acbc1b1a13b8f4d22868a74fa03c07a38ab00375b876eab
 
 
 @dataclass(frozen=True)
-class Fetched:
-    """A downloaded table that passed validation; ``known`` tells the measured version."""
+class DownloadedTable:
+    """A downloaded table that passed validation.
+
+    Attributes:
+        path: the CSV file.
+        rows: number of rows.
+        labels: number of labels.
+        is_known_version: its sha256 is that of the version that toxbench was measured on.
+    """
 
     path: Path
     rows: int
     labels: int
-    known: bool
+    is_known_version: bool
 
 
-def fetch() -> Fetched:
-    """Download the table, or find it in kagglehub's cache, and check it.
+def fetch() -> DownloadedTable:
+    """Download the table, or find it in kagglehub's cache, and validate it.
 
     Raises:
         SettingsError: the extra ``data`` is not installed.
         TryAgainError: Kaggle did not answer or refused.
-        DataError: what came is not that table.
+        DataError: the download is not that table.
     """
     import hashlib
 
     try:
         import kagglehub
     except ImportError as error:
-        raise SettingsError('pip install "toxbench[data]" first: it brings kagglehub') from error
+        raise SettingsError(
+            'kagglehub is not installed; install it with: pip install "toxbench[data]"'
+        ) from error
     try:
         folder = Path(kagglehub.dataset_download(HANDLE))
     except Exception as error:
@@ -44,7 +53,7 @@ def fetch() -> Fetched:
         ) from error
     tables = sorted(folder.rglob("*.csv"))
     if len(tables) != 1:
-        raise DataError(f"{folder} holds {len(tables)} CSV files, expected one")
+        raise DataError(f"{folder} contains {len(tables)} CSV files, expected one")
     comments = read_comments(tables[0])
     digest = hashlib.sha256(tables[0].read_bytes()).hexdigest()
-    return Fetched(tables[0], len(comments), len(comments.labels), digest == KNOWN_SHA256)
+    return DownloadedTable(tables[0], len(comments), len(comments.labels), digest == KNOWN_SHA256)

@@ -1,4 +1,7 @@
-"""A table and its folds, wherever they come from: drawn, from a split file, or as given."""
+"""Loading of a table with its folds: drawn, read from a split file, or official.
+
+An official split comes with the table, as a file for each part or as a column with the parts.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +14,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from toxbench.data.protocol import Split
-from toxbench.data.readers import MAX_PROBLEMS, names_to_show, read_strings, safe_name, safe_value
+from toxbench.data.readers import (
+    MAX_PROBLEMS,
+    printable_names,
+    read_strings,
+    safe_name,
+    safe_value,
+)
 from toxbench.data.split_file import folds_from_file, read_split_file, write_split_file
 from toxbench.data.splits import draw_folds, hold_out_validation
 from toxbench.data.synthetic import sample_comments
@@ -26,172 +35,25 @@ from toxbench.errors import DataError, SettingsError, nearest
 from toxbench.records import PARTS
 from toxbench.settings import DRAWING, ColumnSettings, SplitSettings, plain_word
 
-_WORDS = {
+_PART_NAMES = {
     "train": "train", "validation": "validation", "valid": "validation", "val": "validation",
     "dev": "validation", "test": "test",
 }  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
-class GivenSplit:
-    """A table that came with its split; ``drawn``: its validation rows were not part of that."""
+class OfficialSplit:
+    """A table with its official split.
+
+    Attributes:
+        comments: the validated table.
+        fold: rows of each part.
+        has_drawn_validation: the validation rows were drawn out of the official train rows.
+    """
 
     comments: TextDataset
     fold: Split
-    drawn: bool
-
-
-def read_files(data: Path, columns: ColumnSettings, settings: SplitSettings) -> GivenSplit:
-    """Read a table whose parts are files: ``data`` for training, and those that settings name.
-
-    Rows are in the order train, validation, test. Without a file of validation rows they are
-    drawn out of the train rows.
-
-    Raises:
-        DataError: as `read_comments`; a file lacks a column of ``data`` or has a label more; two
-            rows have one id.
-    """
-    first = read_comments(data, columns)
-    named = [path for path in (settings.valid, settings.test) if path is not None]
-    tables = [first, *(_read_like(first, path, columns) for path in named)]
-    problems = list(islice(_repeated_ids([data, *named], tables), MAX_PROBLEMS))
-    if problems:
-        raise DataError(problems)
-    ends = np.cumsum([len(table) for table in tables])
-    parts = np.split(np.arange(ends[-1], dtype=np.int64), ends[:-1])
-    validation = parts[1] if settings.valid is not None else parts[0][:0]
-    return _official(_joined(tables), Split(parts[0], validation, parts[-1]), settings)
-
-
-def read_column(
-    data: Path, columns: ColumnSettings, name: str, settings: SplitSettings
-) -> GivenSplit:
-    """Read a table with a column that says train, validation (valid, val, dev) or test.
-
-    Without a row for validation they are drawn out of the train rows.
-
-    Raises:
-        DataError: as `read_comments`; the column is not there, is blank somewhere or says
-            something else; no row is for training or none for test.
-    """
-    frame = read_strings(data, columns.encoding)
-    if name not in frame.columns:
-        near = nearest(name, names_to_show(frame.columns))
-        raise DataError(f"{data}: no column is called {name!r}{near}")
-    roles = (columns.text_column, columns.id_column, columns.group_column, *columns.labels)
-    if name in roles:
-        raise DataError(f"{data}: column {name!r} was named for two roles; name another")
-    comments = comments_from_frame(frame.drop(columns=[name]), data.name, str(data), columns)
-    words = frame[name].astype("str").iloc[comments.numbers - 1].fillna("").map(plain_word)
-    problems = list(islice(_bad_words(words, str(data), name), MAX_PROBLEMS))
-    if problems:
-        raise DataError(problems)
-    part = words.map(_WORDS).to_numpy()
-    fold = Split(*(np.flatnonzero(part == which).astype(np.int64) for which in PARTS))
-    for which, rows in (("train", fold.train), ("test", fold.test)):
-        if not len(rows):
-            raise DataError(f"{data}: column {name!r} says {which!r} of no row; it needs some")
-    return _official(comments, fold, settings)
-
-
-def _official(comments: TextDataset, fold: Split, settings: SplitSettings) -> GivenSplit:
-    """Take a split as it is, but for validation rows that it does not have."""
-    if len(fold.validation):
-        return GivenSplit(comments, fold, drawn=False)
-    try:
-        fold = hold_out_validation(comments, fold.train, fold.test, settings)
-    except ValueError as error:
-        groups = ", or their groups," if settings.split == "grouped" else ""
-        raise DataError(
-            f"{len(fold.train)} train rows{groups} are too few to hold out validation "
-            f"{settings.validation_size:g} of them; name validation rows, or change the fraction"
-        ) from error
-    return GivenSplit(comments, fold, drawn=len(fold.validation) > 0)
-
-
-def _bad_words(words: "pd.Series[Any]", where: str, name: str) -> Iterator[str]:
-    for row, word in words[~words.isin(list(_WORDS))].items():
-        problem = f"{safe_value(word)} is no part" if word else "the part is blank"
-        yield (
-            f"{where}: row {int(str(row)) + 1}, column {name!r}: {problem}; "
-            "write train, validation or test"
-        )
-
-
-def _read_like(first: TextDataset, path: Path, columns: ColumnSettings) -> TextDataset:
-    """Read a further file with the columns of the first one, which need not be in its order."""
-    frame = read_strings(path, columns.encoding)
-    names = dict.fromkeys((*first.columns.values(), *first.labels))
-    used = [name for name in names if name is not None]
-    _check_columns(frame, path, first, used, columns)
-    roles = {f"{role}_column": name for role, name in first.columns.items()}
-    same = columns.model_copy(update={**roles, "labels": first.labels})
-    comments = comments_from_frame(frame[used], path.name, str(path), same)
-    return replace(comments, ignored=tuple(name for name in frame.columns if name not in used))
-
-
-def _check_columns(
-    frame: pd.DataFrame,
-    path: Path,
-    first: TextDataset,
-    used: Sequence[str],
-    columns: ColumnSettings,
-) -> None:
-    """Refuse another set of columns; labels that were named are all that is wanted."""
-    known = {*used, *first.ignored}
-    missing = [name for name in used if name not in frame.columns]
-    others = [] if columns.labels else [name for name in frame.columns if name not in known]
-    extra = [name for name in others if looks_like_label(frame[name], columns)]
-    problems: list[str] = []
-    if missing:
-        names = ", ".join(map(safe_name, missing))
-        problems.append(f"{path}: columns of {first.name!r} are missing: {names}; add them")
-    if extra:
-        names = ", ".join(map(safe_name, extra))
-        problems.append(
-            f"{path}: label columns that {first.name!r} has not: {names}; remove them, or name "
-            "the labels with --labels"
-        )
-    if problems:
-        raise DataError(problems)
-
-
-def _repeated_ids(paths: Sequence[Path], tables: Sequence[TextDataset]) -> Iterator[str]:
-    """Yield ids that stand in two files; one file alone was checked already."""
-    column = tables[0].columns["id"]
-    if column is None:
-        return
-    seen: dict[str, tuple[Path, int]] = {}
-    for path, table in zip(paths, tables, strict=True):
-        for row, name in zip(table.numbers.tolist(), table.ids, strict=True):
-            other, at = seen.setdefault(name, (path, row))
-            if other is not path:
-                yield (
-                    f"{path}: row {row}, column {column!r}: the same id as in row {at} of {other}; "
-                    "a row belongs to one part, and an id to one row"
-                )
-
-
-def _joined(tables: Sequence[TextDataset]) -> TextDataset:
-    """Put tables below one another, and count their rows through: ids that were made up, too."""
-    first = tables[0]
-    sizes = [len(table) + len(table.dropped) for table in tables]
-    starts = [sum(sizes[:i]) for i in range(len(sizes))]
-    pairs = list(zip(starts, tables, strict=True))
-    numbers = chain.from_iterable((start + table.numbers).tolist() for start, table in pairs)
-    ids = chain.from_iterable(table.ids for table in tables)
-    targets: npt.NDArray[np.uint8] = np.concatenate([table.targets for table in tables])
-    return replace(
-        first,
-        ids=TextArray.of(ids if first.columns["id"] is not None else map(str, numbers)),
-        texts=TextArray.of(chain.from_iterable(table.texts for table in tables)),
-        targets=targets,
-        groups=None
-        if first.groups is None
-        else TextArray.of(chain.from_iterable(table.groups or () for table in tables)),
-        ignored=tuple(dict.fromkeys(chain.from_iterable(table.ignored for table in tables))),
-        dropped=tuple(start + row for start, table in pairs for row in table.dropped),
-    )
+    has_drawn_validation: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,72 +63,241 @@ class SplitDataset:
     Attributes:
         comments: the validated table.
         folds: one or several splits of its rows.
-        settings: how its rows were drawn, where they were; of a split file, what it says.
-        origin: how the folds came about, for people.
-        unwritten: the split file that is to be written; None: there is none.
+        settings: split settings; those in the split file if the folds were read from one.
+        origin: how the folds were made, for display.
+        new_split_file: the split file to write; None if there is nothing to write.
     """
 
     comments: TextDataset
     folds: tuple[Split, ...]
     settings: SplitSettings
     origin: str
-    unwritten: Path | None = None
+    new_split_file: Path | None = None
 
     def write(self) -> None:
-        """Write the split file, if one was asked for; raises `StorageError`."""
-        if self.unwritten is not None:
-            write_split_file(self.unwritten, self.comments, self.folds, self.settings)
+        """Write the split file, if it is a new one; raises `StorageError`."""
+        if self.new_split_file is not None:
+            write_split_file(self.new_split_file, self.comments, self.folds, self.settings)
 
 
 def load_dataset(
     data: Path | None,
     columns: ColumnSettings,
     settings: SplitSettings,
-    asked: frozenset[str] = frozenset(),
+    explicit: frozenset[str] = frozenset(),
 ) -> SplitDataset:
-    """Read a table, and split it as settings say; write nothing.
+    """Read a table and split it by ``settings``. Nothing is written.
 
     Args:
-        data: a file; None: the synthetic sample.
-        columns: what its columns mean.
-        settings: how it is split.
-        asked: settings that the user set, which a split file must not contradict.
+        data: a table; None for the synthetic sample.
+        columns: roles of the columns.
+        settings: how to split the table.
+        explicit: names of the split settings that the user set; they must agree with the
+            settings in an existing split file.
 
     Raises:
         DataError: the table or the split file cannot be used, or there are too few rows.
-        SettingsError: the split file was drawn with other settings than those that were asked for.
+        SettingsError: the split file was drawn with other settings than the explicit ones.
     """
     if data is not None and settings.test is not None:
         files = " and ".join(p.name for p in (settings.valid, settings.test) if p is not None)
-        return _as_given(read_files(data, columns, settings), settings, files)
+        return _official_dataset(read_part_files(data, columns, settings), settings, files)
     if data is not None and settings.split_column is not None:
         name = settings.split_column
-        official = read_column(data, columns, name, settings)
-        return _as_given(official, settings, f"column {name!r}")
+        official = read_split_column(data, columns, name, settings)
+        return _official_dataset(official, settings, f"column {name!r}")
     comments = sample_comments() if data is None else read_comments(data, columns)
     if settings.split_file is not None:
-        return _with_file(comments, settings.split_file, settings, asked)
+        return _split_file_dataset(comments, settings.split_file, settings, explicit)
     return SplitDataset(comments, draw_folds(comments, settings), settings, settings.split)
 
 
-def _as_given(official: GivenSplit, settings: SplitSettings, by: str) -> SplitDataset:
-    drawn = f", validation rows {settings.split} out of train" if official.drawn else ""
-    return SplitDataset(official.comments, (official.fold,), settings, f"official, by {by}{drawn}")
+def read_part_files(data: Path, columns: ColumnSettings, settings: SplitSettings) -> OfficialSplit:
+    """Read an official split with one file for each part.
+
+    Rows are in the order train, validation, test. Without a file of validation rows they are
+    drawn out of the train rows.
+
+    Args:
+        data: table of the train rows.
+        columns: roles of the columns.
+        settings: ``valid`` and ``test`` are the other files.
+
+    Raises:
+        DataError: as `read_comments`; or a file lacks a column of ``data``, a file has additional
+            labels, or two rows have the same id.
+    """
+    first = read_comments(data, columns)
+    part_files = [path for path in (settings.valid, settings.test) if path is not None]
+    tables = [first, *(_read_part_file(first, path, columns) for path in part_files)]
+    problems = list(islice(_repeated_ids([data, *part_files], tables), MAX_PROBLEMS))
+    if problems:
+        raise DataError(problems)
+    ends = np.cumsum([len(table) for table in tables])
+    parts = np.split(np.arange(ends[-1], dtype=np.int64), ends[:-1])
+    validation = parts[1] if settings.valid is not None else parts[0][:0]
+    fold = Split(parts[0], validation, parts[-1])
+    return _with_validation(_concatenate(tables), fold, settings)
 
 
-def _with_file(
-    comments: TextDataset, path: Path, settings: SplitSettings, asked: frozenset[str]
+def read_split_column(
+    data: Path, columns: ColumnSettings, name: str, settings: SplitSettings
+) -> OfficialSplit:
+    """Read an official split from a column with train, validation (valid, val, dev) or test.
+
+    Without validation rows in the column they are drawn out of the train rows.
+
+    Raises:
+        DataError: as `read_comments`; or the column is missing, has a blank or unknown value, or
+            has no train row or no test row.
+    """
+    frame = read_strings(data, columns.encoding)
+    if name not in frame.columns:
+        near = nearest(name, printable_names(frame.columns))
+        raise DataError(f"{data}: no column is called {name!r}{near}")
+    roles = (columns.text_column, columns.id_column, columns.group_column, *columns.labels)
+    if name in roles:
+        raise DataError(f"{data}: column {name!r} was named for two roles; name another")
+    comments = comments_from_frame(frame.drop(columns=[name]), data.name, str(data), columns)
+    cells = frame[name].astype("str").iloc[comments.row_numbers - 1]
+    values = cells.fillna("").map(plain_word)
+    problems = list(islice(_unknown_parts(values, str(data), name), MAX_PROBLEMS))
+    if problems:
+        raise DataError(problems)
+    part_of_row = values.map(_PART_NAMES).to_numpy()
+    fold = Split(*(np.flatnonzero(part_of_row == part).astype(np.int64) for part in PARTS))
+    for part, rows in (("train", fold.train), ("test", fold.test)):
+        if not len(rows):
+            raise DataError(f"{data}: column {name!r} has no {part} row; mark at least one")
+    return _with_validation(comments, fold, settings)
+
+
+def _official_dataset(
+    official: OfficialSplit, settings: SplitSettings, source: str
 ) -> SplitDataset:
+    origin = f"official, by {source}"
+    if official.has_drawn_validation:
+        origin += f", validation rows {settings.split} out of train"
+    return SplitDataset(official.comments, (official.fold,), settings, origin)
+
+
+def _split_file_dataset(
+    comments: TextDataset, path: Path, settings: SplitSettings, explicit: frozenset[str]
+) -> SplitDataset:
+    """Take the folds from a split file, or draw folds to be written to it if it is missing."""
     file = read_split_file(path)
     if file is None:
         origin = f"{settings.split}, to be written to {path}"
         return SplitDataset(comments, draw_folds(comments, settings), settings, origin, path)
     for name in DRAWING:
-        there, here = getattr(file.settings, name), getattr(settings, name)
-        if name in asked and there != here:
+        stored, requested = getattr(file.settings, name), getattr(settings, name)
+        if name in explicit and stored != requested:
             raise SettingsError(
-                f"{path} was drawn with {name} = {there}, not {here}; leave that out, or name "
-                "another split file"
+                f"{path} was drawn with {name} = {stored}, not {requested}; remove that setting, "
+                "or name another split file"
             )
     origin = f"{file.settings.split}, read from {path}"
     return SplitDataset(comments, folds_from_file(path, file, comments), file.settings, origin)
+
+
+def _with_validation(comments: TextDataset, fold: Split, settings: SplitSettings) -> OfficialSplit:
+    """Draw validation rows out of the train rows if the fold has none."""
+    if len(fold.validation):
+        return OfficialSplit(comments, fold, has_drawn_validation=False)
+    try:
+        fold = hold_out_validation(comments, fold.train, fold.test, settings)
+    except ValueError as error:
+        groups = ", or their groups," if settings.split == "grouped" else ""
+        raise DataError(
+            f"{len(fold.train)} train rows{groups} are too few to hold out validation "
+            f"{settings.validation_size:g} of them; name validation rows, or change the fraction"
+        ) from error
+    return OfficialSplit(comments, fold, has_drawn_validation=len(fold.validation) > 0)
+
+
+def _unknown_parts(values: "pd.Series[Any]", source: str, name: str) -> Iterator[str]:
+    """Yield a problem for each value that is not a part; the index counts rows from 0."""
+    for row, value in values[~values.isin(list(_PART_NAMES))].items():
+        problem = f"{safe_value(value)} is not a part" if value else "the part is blank"
+        yield (
+            f"{source}: row {int(str(row)) + 1}, column {name!r}: {problem}; "
+            "write train, validation or test"
+        )
+
+
+def _read_part_file(first: TextDataset, path: Path, columns: ColumnSettings) -> TextDataset:
+    """Read another part with the columns of the first table, in any order."""
+    frame = read_strings(path, columns.encoding)
+    names = dict.fromkeys((*first.columns.values(), *first.labels))
+    used = [name for name in names if name is not None]
+    _check_columns(frame, path, first, used, columns)
+    roles = {f"{role}_column": name for role, name in first.columns.items()}
+    resolved = columns.model_copy(update={**roles, "labels": first.labels})
+    comments = comments_from_frame(frame[used], path.name, str(path), resolved)
+    ignored_columns = tuple(name for name in frame.columns if name not in used)
+    return replace(comments, ignored_columns=ignored_columns)
+
+
+def _check_columns(
+    frame: pd.DataFrame,
+    path: Path,
+    first: TextDataset,
+    used: Sequence[str],
+    columns: ColumnSettings,
+) -> None:
+    """Refuse missing columns, and additional labels unless the user named the labels."""
+    expected = {*used, *first.ignored_columns}
+    missing = [name for name in used if name not in frame.columns]
+    additional = [] if columns.labels else [n for n in frame.columns if n not in expected]
+    extra_labels = [name for name in additional if looks_like_label(frame[name], columns)]
+    problems: list[str] = []
+    if missing:
+        names = ", ".join(map(safe_name, missing))
+        problems.append(f"{path}: columns of {first.name!r} are missing: {names}; add them")
+    if extra_labels:
+        names = ", ".join(map(safe_name, extra_labels))
+        problems.append(
+            f"{path}: label columns that are not in {first.name!r}: {names}; remove them, or name "
+            "the labels with --labels"
+        )
+    if problems:
+        raise DataError(problems)
+
+
+def _repeated_ids(paths: Sequence[Path], tables: Sequence[TextDataset]) -> Iterator[str]:
+    """Yield a problem for each id in two files; ids within a file are unique already."""
+    column = tables[0].columns["id"]
+    if column is None:
+        return
+    first_uses: dict[str, tuple[Path, int]] = {}
+    for path, table in zip(paths, tables, strict=True):
+        for row, row_id in zip(table.row_numbers.tolist(), table.ids, strict=True):
+            first_path, first_row = first_uses.setdefault(row_id, (path, row))
+            if first_path is not path:
+                yield (
+                    f"{path}: row {row}, column {column!r}: the same id as in row {first_row} of "
+                    f"{first_path}; remove one of the two rows, or give it another id"
+                )
+
+
+def _concatenate(tables: Sequence[TextDataset]) -> TextDataset:
+    """Concatenate tables; row numbers, and ids that are row numbers, count through all of them."""
+    first = tables[0]
+    sizes = [len(table) + len(table.dropped_rows) for table in tables]
+    starts = [sum(sizes[:i]) for i in range(len(sizes))]
+    pairs = list(zip(starts, tables, strict=True))
+    numbers = chain.from_iterable((start + table.row_numbers).tolist() for start, table in pairs)
+    ids = chain.from_iterable(table.ids for table in tables)
+    targets: npt.NDArray[np.uint8] = np.concatenate([table.targets for table in tables])
+    ignored_columns = chain.from_iterable(table.ignored_columns for table in tables)
+    return replace(
+        first,
+        ids=TextArray.from_texts(ids if first.columns["id"] is not None else map(str, numbers)),
+        texts=TextArray.from_texts(chain.from_iterable(table.texts for table in tables)),
+        targets=targets,
+        groups=None
+        if first.groups is None
+        else TextArray.from_texts(chain.from_iterable(table.groups or () for table in tables)),
+        ignored_columns=tuple(dict.fromkeys(ignored_columns)),
+        dropped_rows=tuple(start + row for start, table in pairs for row in table.dropped_rows),
+    )

@@ -1,4 +1,4 @@
-"""Folds in a JSON file, by id: the same rows again, on another machine or in another order."""
+"""Split files: folds as JSON, by row id, so that they hold for any order of the rows."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -16,11 +16,11 @@ from toxbench.settings import Frozen, SplitSettings
 from toxbench.util.atomic import write_atomically
 
 
-class TableFacts(Frozen):
-    """What makes two tables the same whatever the order of their rows and labels.
+class TableDigests(Frozen):
+    """Facts that identify a table regardless of the order of its rows and labels.
 
-    ``ids``, ``texts`` and ``targets`` are sha256 in hex, taken in the order of the ids and of the
-    labels' names.
+    ``ids``, ``texts`` and ``targets`` are sha256 in hex, computed in the order of the sorted ids
+    and label names.
     """
 
     rows: int
@@ -39,20 +39,20 @@ class FoldIds(Frozen):
 
 
 class SplitFile(Stored):
-    """What a split file holds: which table it is for, how it was drawn, and the folds."""
+    """Content of a split file: its table, the settings of the split, and the folds."""
 
     name: str
     data_fingerprint: str
-    table: TableFacts
+    table: TableDigests
     settings: SplitSettings
     folds: tuple[FoldIds, ...] = Field(min_length=1)
 
 
 def read_split_file(path: Path) -> SplitFile | None:
-    """Read a split file; None where there is no such file.
+    """Read a split file; return None if it does not exist.
 
     Raises:
-        DataError: it cannot be read, or is none.
+        DataError: it cannot be read, or is not a split file.
         NewerError: a newer toxbench wrote it.
     """
     try:
@@ -63,17 +63,17 @@ def read_split_file(path: Path) -> SplitFile | None:
         raise DataError(f"{path}: {error.strerror}") from error
     except ValidationError as error:
         first = error.errors()[0]
-        at = ".".join(map(str, first["loc"])) or "the whole"
+        field = ".".join(map(str, first["loc"])) or "the whole file"
         raise DataError(
-            f"{path}: not a split file of toxbench: {at}: {first['msg'].lower()}; remove it, and "
-            "the folds are drawn and written again"
+            f"{path}: not a split file of toxbench: {field}: {first['msg'].lower()}; remove it to "
+            "draw and write the folds again"
         ) from error
 
 
 def write_split_file(
     path: Path, comments: TextDataset, folds: Iterable[Split], settings: SplitSettings
 ) -> None:
-    """Write drawn folds; a file that says the same already stays as it is.
+    """Write drawn folds; leave an existing file with the same folds unchanged.
 
     Raises:
         StorageError: the file cannot be written, or another run has written other folds to it.
@@ -82,91 +82,98 @@ def write_split_file(
     content = SplitFile(
         name=comments.name,
         data_fingerprint=Protocol(comments, ()).data_fingerprint,
-        table=_facts(comments),
+        table=_table_digests(comments),
         settings=settings.model_copy(update={"split_file": None}),
         folds=tuple(
             FoldIds(**{part: tuple(ids[row] for row in fold.part(part).tolist()) for part in PARTS})
             for fold in folds
         ),
     )
-    there = read_split_file(path)
-    if there is None:
+    existing = read_split_file(path)
+    if existing is None:
         data = content.model_dump_json(indent=1, exclude_none=True)
         write_atomically(path, data.encode("utf-8"))
-    elif there.folds != content.folds:
+    elif existing.folds != content.folds:
         raise StorageError(f"{path}: another run has just written other folds to it; start again")
 
 
 def folds_from_file(path: Path, file: SplitFile, comments: TextDataset) -> tuple[Split, ...]:
-    """Find the rows of a split file's ids in a table.
+    """Convert the ids of a split file to row indices of a table.
 
     Raises:
-        DataError: the file was written for another table; an id is unknown, stands twice in a
-            fold or in none of its parts, or is tested in two folds.
+        DataError: the file was written for another table; an id is unknown, is twice or not at
+            all in a fold, or is tested in two folds.
     """
-    differing = list(_differences(file.table, _facts(comments)))
-    if differing:
+    differences = list(_differences(file.table, _table_digests(comments)))
+    if differences:
         raise DataError(
-            f"{path}: written for another table, {file.name!r}: {'; '.join(differing)}; "
+            f"{path}: written for another table, {file.name!r}: {'; '.join(differences)}; "
             "name another split file"
         )
     problem = next(_problems(file, set(comments.ids)), None)
     if problem is not None:
-        raise DataError(f"{path}: {problem}; mend it, or remove the file")
-    numbers = {name: row for row, name in enumerate(comments.ids)}
+        raise DataError(f"{path}: {problem}; correct or remove the file")
+    row_by_id = {row_id: row for row, row_id in enumerate(comments.ids)}
     return tuple(
-        Split(*(np.array([numbers[name] for name in ids], dtype=np.int64) for ids in _parts(fold)))
+        Split(*(np.array([row_by_id[i] for i in ids], dtype=np.int64) for ids in _parts(fold)))
         for fold in file.folds
     )
 
 
 def _parts(fold: FoldIds) -> tuple[tuple[str, ...], ...]:
+    """Return the ids of each part, in the order of `PARTS`."""
     return fold.train, fold.validation, fold.test
 
 
-def _differences(there: TableFacts, here: TableFacts) -> Iterator[str]:
-    """Name what differs; with other rows or labels, what hangs on them says nothing more."""
-    if there.rows != here.rows:
-        yield f"it has {there.rows} rows, this one {here.rows}"
-    elif there.ids != here.ids:
+def _differences(stored: TableDigests, current: TableDigests) -> Iterator[str]:
+    """Yield the differences, except those that follow from other rows or labels."""
+    if stored.rows != current.rows:
+        yield f"it has {stored.rows} rows, this one {current.rows}"
+    elif stored.ids != current.ids:
         yield "other ids"
-    elif there.texts != here.texts:
+    elif stored.texts != current.texts:
         yield "other texts"
-    if there.labels != here.labels:
+    same_rows = (stored.rows, stored.ids) == (current.rows, current.ids)
+    if stored.labels != current.labels:
         yield "other labels"
-    elif (there.rows, there.ids) == (here.rows, here.ids) and there.targets != here.targets:
+    elif same_rows and stored.targets != current.targets:
         yield "other values of labels"
 
 
-def _problems(file: SplitFile, known: set[str]) -> Iterator[str]:
+def _problems(file: SplitFile, table_ids: set[str]) -> Iterator[str]:
     if len(file.folds) != file.settings.folds:
-        yield f"{len(file.folds)} folds are there, its settings say {file.settings.folds}"
-    tested: dict[str, int] = {}
+        yield f"the file has {len(file.folds)} folds, but its settings have {file.settings.folds}"
+    test_fold: dict[str, int] = {}
     for number, fold in enumerate(file.folds):
-        seen: dict[str, str] = {}
-        for part, ids in zip(PARTS, _parts(fold), strict=True):
-            for name in ids:
-                where = f"fold {number}, {part}: id {safe_name(name, 'a text')}"
-                if name not in known:
-                    yield f"{where} is not in the table"
-                if name in seen:
-                    yield f"{where} stands in {seen[name]}, too"
-                seen[name] = part
-        if len(seen) < len(known):
-            left = min(known - seen.keys())
-            yield f"fold {number}: id {safe_name(left, 'a text')} is in no part"
-        for name in fold.test:
-            if tested.setdefault(name, number) != number:
-                quoted = safe_name(name, "a text")
-                yield f"id {quoted} is tested in fold {tested[name]} and in fold {number}"
+        yield from _fold_problems(number, fold, table_ids)
+        for row_id in fold.test:
+            if test_fold.setdefault(row_id, number) != number:
+                quoted = safe_name(row_id, "a text")
+                yield f"id {quoted} is tested in fold {test_fold[row_id]} and in fold {number}"
 
 
-def _facts(comments: TextDataset) -> TableFacts:
+def _fold_problems(number: int, fold: FoldIds, table_ids: set[str]) -> Iterator[str]:
+    """Yield unknown, repeated and missing ids of a fold."""
+    part_of: dict[str, str] = {}
+    for part, ids in zip(PARTS, _parts(fold), strict=True):
+        for row_id in ids:
+            location = f"fold {number}, {part}: id {safe_name(row_id, 'a text')}"
+            if row_id not in table_ids:
+                yield f"{location} is not in the table"
+            if row_id in part_of:
+                yield f"{location} is also in {part_of[row_id]}"
+            part_of[row_id] = part
+    if len(part_of) < len(table_ids):
+        missing = min(table_ids - part_of.keys())
+        yield f"fold {number}: id {safe_name(missing, 'a text')} is in no part"
+
+
+def _table_digests(comments: TextDataset) -> TableDigests:
     rows = np.array(sorted(range(len(comments)), key=comments.ids.__getitem__), dtype=np.int64)
     columns = sorted(range(len(comments.labels)), key=comments.labels.__getitem__)
     ordered = comments.take(rows)
     targets = np.ascontiguousarray(ordered.targets[:, columns], dtype=np.uint8)
-    return TableFacts(
+    return TableDigests(
         rows=len(comments),
         labels=tuple(comments.labels[column] for column in columns),
         ids=_sha256(ordered.ids),
@@ -176,7 +183,7 @@ def _facts(comments: TextDataset) -> TableFacts:
 
 
 def _sha256(values: Iterable[str]) -> str:
-    """Digest texts, each after its length."""
+    """Return the digest of texts, each preceded by its length."""
     digest = hashlib.sha256()
     for value in values:
         data = value.encode("utf-8")

@@ -1,4 +1,4 @@
-"""Drawing folds: at random, stratified by labels, or with every group on one side."""
+"""Folds drawn at random, stratified by labels, or with every group in one part."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -16,135 +16,138 @@ from toxbench.settings import SplitSettings
 from toxbench.util.arrays import Rows
 
 # Assignments of groups to parts that are compared: many for few groups, which are hard to balance,
-# and so few for many groups that drawing stays a matter of seconds.
-_MOST_TRIES, _FEWEST_TRIES, _PLACEMENTS = 200, 3, 40_000
+# and fewer for many groups, so that drawing takes seconds at most.
+_MAX_ASSIGNMENTS, _MIN_ASSIGNMENTS, _MAX_PLACEMENTS = 200, 3, 40_000
 
-_UNEVEN = 3  # times the smallest fold's test rows
-_FOLDS_NAMED = 4  # at most, in a warning
+_UNEVEN_RATIO = 3  # of the largest and the smallest number of test rows, for a warning
+_MAX_FOLDS_NAMED = 4  # in a warning
 
-# What a label cannot do in a fold, if no row of the part has it.
+# Consequence for a label if no row of the part is positive.
 _WITHOUT_POSITIVES: Mapping[Part, str] = {"train": "nothing to learn", "test": "not scored there"}
 
-HoldOut = Callable[
-    [TextDataset, Rows, float, int], tuple[Rows, Rows]
-]  # to what stays, what is held
+# (table, rows, fraction, seed) -> (remaining rows, held-out rows)
+HoldOut = Callable[[TextDataset, Rows, float, int], tuple[Rows, Rows]]
+# (table, number of folds, seed) -> test rows of each fold
 KFolds = Callable[[TextDataset, int, int], list[Rows]]
 
 
 def draw_folds(comments: TextDataset, settings: SplitSettings | None = None) -> tuple[Split, ...]:
-    """Split a table.
+    """Split a table into train, validation and test rows.
 
-    One fold tests ``test_size`` of the rows; with K folds every row is tested exactly once.
-    Validation rows come out of the train rows in the same way, so that the test rows do not depend
-    on how many are held out for validation.
+    A single fold tests ``test_size`` of the rows; with K folds every row is tested exactly once.
+    Validation rows are drawn out of the train rows by the same method, so that the test rows do
+    not depend on the size of the validation part.
 
     Raises:
-        DataError: a part that must have rows would have none.
+        DataError: there are too few rows or groups; train or test would be empty.
     """
     settings = settings or SplitSettings()
     rows = np.arange(len(comments), dtype=np.int64)
     hold_out, seed = _HOLD_OUT[settings.split], settings.split_seed
     try:
         if settings.folds == 1:
-            drawn = [hold_out(comments, rows, settings.test_size, seed)]
+            pairs = [hold_out(comments, rows, settings.test_size, seed)]
         else:
             tests = _K_FOLDS[settings.split](comments, settings.folds, seed)
-            drawn = [(np.setdiff1d(rows, test), test) for test in tests]
-        folds = tuple(hold_out_validation(comments, *parts, settings) for parts in drawn)
+            pairs = [(np.setdiff1d(rows, test), test) for test in tests]
+        folds = tuple(hold_out_validation(comments, train, test, settings) for train, test in pairs)
     except ValueError as error:
-        raise DataError(_too_few(len(rows), settings)) from error
+        raise DataError(_too_few_rows(len(rows), settings)) from error
     if not all(len(fold.train) and len(fold.test) for fold in folds):
-        raise DataError(_too_few(len(rows), settings))
+        raise DataError(_too_few_rows(len(rows), settings))
     return folds
 
 
 def hold_out_validation(
-    comments: TextDataset, kept: Rows, test: Rows, settings: SplitSettings
+    comments: TextDataset, train: Rows, test: Rows, settings: SplitSettings
 ) -> Split:
-    """Draw validation rows out of those that are kept for training, by the rule of ``settings``.
+    """Draw validation rows out of the train rows, by the method of ``settings.split``.
 
     Raises:
-        ValueError: too few rows or groups for both.
+        ValueError: there are too few rows or groups for both parts.
     """
-    train, validation = kept, kept[:0]
+    validation = train[:0]
     if settings.validation_size > 0:
         hold_out = _HOLD_OUT[settings.split]
-        train, validation = hold_out(comments, kept, settings.validation_size, settings.split_seed)
+        train, validation = hold_out(comments, train, settings.validation_size, settings.split_seed)
         if not (len(train) and len(validation)):
             raise ValueError("one of the parts is empty")
     return Split(*(part.astype(np.int64) for part in (train, validation, test)))
 
 
 def fold_warnings(comments: TextDataset, folds: Sequence[Split]) -> list[str]:
-    """Say which labels are too rare for these folds, and whether the folds differ much in size.
+    """Return warnings about labels that are too rare for the folds, and folds of uneven size.
 
-    Labels that nobody has are not among them.
+    Labels without any positive row are not reported.
     """
     supports = {label: count for label, count in comments.supports.items() if count}
     rare = [f"{label} ({count})" for label, count in supports.items() if count < len(folds)]
     warnings = (
         [f"fewer positive rows than the {len(folds)} folds: {', '.join(rare)}"] if rare else []
     )
-    for part, result in _WITHOUT_POSITIVES.items():
-        missing = [
-            f"{label}{_in_folds(empty, folds)}"
-            for label, empty in _without_positives(comments, folds, part).items()
-            if label in supports and empty
+    for part, consequence in _WITHOUT_POSITIVES.items():
+        labels = [
+            f"{label}{_format_folds(numbers, folds)}"
+            for label, numbers in _folds_without_positives(comments, folds, part).items()
+            if label in supports and numbers
         ]
-        if missing:
-            warnings.append(f"no positive {part} row, {result}: {', '.join(missing)}")
+        if labels:
+            warnings.append(f"no positive {part} row, {consequence}: {', '.join(labels)}")
     sizes = [len(fold.test) for fold in folds]
-    if max(sizes) > _UNEVEN * min(sizes):
+    if max(sizes) > _UNEVEN_RATIO * min(sizes):
         warnings.append(
-            f"the folds test {min(sizes)} to {max(sizes)} rows each, for some groups are large; "
-            "toxbench data check names what links rows"
+            f"the folds test {min(sizes)} to {max(sizes)} rows each, because some groups are "
+            "large; see the groups with: toxbench data check"
         )
     return warnings
 
 
-def _without_positives(
+def _folds_without_positives(
     comments: TextDataset, folds: Sequence[Split], part: Part
 ) -> dict[str, list[int]]:
-    """Return label -> numbers of the folds in whose part no row has it."""
-    there = np.array([comments.targets[fold.part(part)].any(axis=0) for fold in folds])
-    return {label: np.flatnonzero(~there[:, i]).tolist() for i, label in enumerate(comments.labels)}
+    """Return label -> numbers of the folds without a positive row in the part."""
+    has_positive = np.array([comments.targets[fold.part(part)].any(axis=0) for fold in folds])
+    return {
+        label: np.flatnonzero(~has_positive[:, i]).tolist()
+        for i, label in enumerate(comments.labels)
+    }
 
 
-def _in_folds(numbers: Sequence[int], folds: Sequence[Split]) -> str:
+def _format_folds(numbers: Sequence[int], folds: Sequence[Split]) -> str:
     if len(folds) == 1:
         return ""
-    if len(numbers) > _FOLDS_NAMED:
+    if len(numbers) > _MAX_FOLDS_NAMED:
         return f" ({len(numbers)} of {len(folds)} folds)"
     return f" (fold {' '.join(map(str, numbers))})"
 
 
-def _too_few(count: int, settings: SplitSettings) -> str:
-    many = f"{settings.folds} folds" if settings.folds > 1 else f"test {settings.test_size:g}"
+def _too_few_rows(count: int, settings: SplitSettings) -> str:
+    parts = f"{settings.folds} folds" if settings.folds > 1 else f"test {settings.test_size:g}"
     groups = ", or their groups," if settings.split == "grouped" else ""
     rows = "1 row is" if count == 1 else f"{count} rows{groups} are"
     return (
-        f"{rows} too few to split ({many}, validation {settings.validation_size:g} of the rest); "
+        f"{rows} too few to split ({parts}, validation {settings.validation_size:g} of the rest); "
         "bring more rows, or change --folds, --test-size or --validation-size"
     )
 
 
 def _random(comments: TextDataset, rows: Rows, size: float, seed: int) -> tuple[Rows, Rows]:
-    """Hold out as the original study did."""
-    kept, held = train_test_split(rows, test_size=size, random_state=seed)
-    return kept, held
+    """Hold out rows at random, with the function that the original study used."""
+    remaining, held_out = train_test_split(rows, test_size=size, random_state=seed)
+    return remaining, held_out
 
 
 def _stratified(comments: TextDataset, rows: Rows, size: float, seed: int) -> tuple[Rows, Rows]:
-    """Hold out with every label's share kept (Sechidis et al. 2011)."""
+    """Hold out rows with the share of every label preserved (Sechidis et al. 2011)."""
     splitter = MultilabelStratifiedShuffleSplit(n_splits=1, test_size=size, random_state=seed)
-    kept, held = next(splitter.split(rows, comments.targets[rows]))
-    return rows[kept], rows[held]
+    remaining, held_out = next(splitter.split(rows, comments.targets[rows]))
+    return rows[remaining], rows[held_out]
 
 
 def _grouped(comments: TextDataset, rows: Rows, size: float, seed: int) -> tuple[Rows, Rows]:
-    """Hold out whole groups; of many draws, the one nearest to the size and the labels' shares."""
-    held = _best_assignment(comments, rows, np.array([1 - size, size]), seed) == 1
-    return rows[~held], rows[held]
+    """Hold out whole groups, with the size and the shares of labels approximated."""
+    is_held_out = _best_assignment(comments, rows, np.array([1 - size, size]), seed) == 1
+    return rows[~is_held_out], rows[is_held_out]
 
 
 def _random_folds(comments: TextDataset, folds: int, seed: int) -> list[Rows]:
@@ -159,64 +162,80 @@ def _stratified_folds(comments: TextDataset, folds: int, seed: int) -> list[Rows
 
 def _grouped_folds(comments: TextDataset, folds: int, seed: int) -> list[Rows]:
     rows = np.arange(len(comments), dtype=np.int64)
-    part = _best_assignment(comments, rows, np.full(folds, 1 / folds), seed)
-    return [rows[part == fold] for fold in range(folds)]
+    fold_of_row = _best_assignment(comments, rows, np.full(folds, 1 / folds), seed)
+    return [rows[fold_of_row == fold] for fold in range(folds)]
 
 
 def _best_assignment(
     comments: TextDataset, rows: Rows, shares: npt.NDArray[np.float64], seed: int
 ) -> npt.NDArray[np.int64]:
-    """Assign whole groups to parts; return each row's part, ``[row]``.
+    """Assign whole groups to parts; return the part of each row, ``[row]``.
 
-    Groups go one after another, in a random order that favours large ones, to the part that is
-    then nearest to its share of rows and of every label. The best of many orders is taken.
+    Groups are assigned one after another, in a random order that favours large ones, to the part
+    that is then nearest to its share of rows and of every label. The best of several random
+    orders is returned.
+
+    Args:
+        comments: the table.
+        rows: the rows to assign, ``[row]``.
+        shares: fraction of the rows for each part, ``[part]``.
+        seed: of the random orders.
 
     Raises:
-        ValueError: fewer groups than parts.
+        ValueError: there are fewer groups than parts.
     """
-    numbers = np.unique(row_groups(comments)[rows], return_inverse=True)[1]
-    counted = np.column_stack([np.ones(len(rows)), comments.targets[rows]])
-    totals = np.zeros((numbers.max() + 1, counted.shape[1]))
-    np.add.at(totals, numbers, counted)
+    group_of_row = np.unique(row_groups(comments)[rows], return_inverse=True)[1]
+    ones_and_labels = np.column_stack([np.ones(len(rows)), comments.targets[rows]])
+    totals = np.zeros((group_of_row.max() + 1, ones_and_labels.shape[1]))
+    np.add.at(totals, group_of_row, ones_and_labels)
     if len(totals) < len(shares):
         raise ValueError("fewer groups than parts")
-    # Every column sums to 1, so that a rare label weighs as much as the rows do.
+    # Every column sums to 1, so that a rare label has the same weight as the number of rows.
     weights = totals / np.maximum(totals.sum(axis=0), 1)
     rng = np.random.default_rng(seed)
-    tries = max(_FEWEST_TRIES, min(_MOST_TRIES, _PLACEMENTS // len(weights)))
-    draws = [_assign(weights, shares, rng) for _ in range(tries)]
-    return min(draws, key=lambda draw: draw[0])[1][numbers]
+    count = max(_MIN_ASSIGNMENTS, min(_MAX_ASSIGNMENTS, _MAX_PLACEMENTS // len(weights)))
+    assignments = [_assign(weights, shares, rng) for _ in range(count)]
+    return min(assignments, key=lambda assignment: assignment[0])[1][group_of_row]
 
 
 def _assign(
     weights: npt.NDArray[np.float64], shares: npt.NDArray[np.float64], rng: np.random.Generator
 ) -> tuple[float, npt.NDArray[np.int64]]:
-    """Return how far one draw is from the shares, and each group's part; no part is empty."""
+    """Assign each group to a part in a random order; no part stays empty.
+
+    Args:
+        weights: of each group, ``[group, column]``: its share of all rows and of each label.
+        shares: fraction of the rows for each part, ``[part]``.
+        rng: draws the order.
+
+    Returns:
+        The deviation from the shares, and the part of each group, ``[group]``.
+    """
     filled = np.zeros((len(shares), weights.shape[1]))
-    wanted = shares[:, None]
-    off = np.square(filled / wanted - 1)
+    target = shares[:, None]
+    deviation = np.square(filled / target - 1)
     parts = np.zeros(len(weights), dtype=np.int64)
-    empty = np.ones(len(shares), dtype=bool)
+    is_empty = np.ones(len(shares), dtype=bool)
     empty_count = len(shares)
     order = np.argsort(
         -(weights[:, 0] + weights.sum(axis=1)) * rng.exponential(size=len(weights)), kind="stable"
     )
-    for left, group in zip(range(len(order), 0, -1), order, strict=True):
-        after = filled + weights[group]
-        then = after / wanted
-        then -= 1
-        np.square(then, out=then)
-        # What putting the group there does to the sum of squared relative distances.
-        cost = ((then - off) * wanted).sum(axis=1)
-        if left == empty_count:  # the last groups go where there is none yet
-            cost[~empty] = np.inf
+    for remaining, group in zip(range(len(order), 0, -1), order, strict=True):
+        new_filled = filled + weights[group]
+        new_deviation = new_filled / target
+        new_deviation -= 1
+        np.square(new_deviation, out=new_deviation)
+        # Change of the sum of squared relative deviations if the group went to each part.
+        cost = ((new_deviation - deviation) * target).sum(axis=1)
+        if remaining == empty_count:  # the last groups go to the empty parts
+            cost[~is_empty] = np.inf
         part = int(cost.argmin())
         parts[group] = part
-        filled[part], off[part] = after[part], then[part]
-        if empty[part]:
-            empty[part] = False
+        filled[part], deviation[part] = new_filled[part], new_deviation[part]
+        if is_empty[part]:
+            is_empty[part] = False
             empty_count -= 1
-    return float((off * wanted).sum()), parts
+    return float((deviation * target).sum()), parts
 
 
 _HOLD_OUT: Mapping[str, HoldOut] = {

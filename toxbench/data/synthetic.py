@@ -1,14 +1,14 @@
-"""The built-in synthetic sample: no real comment, no slur, the same rows on every machine.
+"""The built-in synthetic sample: no real comment and no slur, the same rows on every machine.
 
-It imitates the shape of the YouTube toxicity table: the same columns, about half of the rows
-without a label, labels that imply one another, two labels that nobody has, comments from three
-words to several hundred, videos as groups, repeated texts. Scores on it say nothing about real
-data; they show that the line from table to leaderboard works.
+It imitates the YouTube toxicity table: the same columns, about half of the rows without a label,
+labels that imply one another, two labels without a positive row, comments from three words to
+several hundred, videos as groups, repeated texts. Scores on it are not comparable with scores on
+real data; they show that every step from the table to the leaderboard works.
 
-How a comment is made: a latent set of labels is drawn, each label contributes one sentence, and
-neutral sentences surround them. What keeps any candidate from F1 1.0: clean comments that quote
-or deny a hostile sentence, hostile comments without any telling word, and labels that the
-imaginary annotators missed.
+A comment is made from a random set of labels: each label contributes one sentence, and neutral
+sentences surround them. No candidate can reach an F1 of 1.0, because some clean comments quote or
+deny a hostile sentence, some hostile comments have no telltale word, and some labels are missing
+as if annotators had overlooked them.
 """
 
 import random
@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import pandas as pd
 
-from toxbench.data.groups import plain_text
+from toxbench.data.groups import normalize_text
 from toxbench.data.table import TextDataset, comments_from_frame
 from toxbench.settings import ColumnSettings
 
@@ -25,19 +25,23 @@ Option = TypeVar("Option")
 
 SAMPLE_NAME = "synthetic sample"
 ROWS = 480
-_SEED = 20_240_817
+SEED = 20_240_817
 
 LABELS = (
     "IsToxic", "IsAbusive", "IsThreat", "IsProvocative", "IsObscene", "IsHatespeech",
     "IsRacist", "IsNationalist", "IsSexist", "IsHomophobic", "IsReligiousHate", "IsRadicalism",
 )  # fmt: skip
 
-# Label -> probability, given that the comment is toxic. IsToxic itself comes with all of them.
-_GIVEN_TOXIC = {
+# Label -> probability, given that the comment is toxic; each of these also has IsToxic.
+_PROBABILITY_IF_TOXIC = {
     "IsAbusive": 0.72, "IsThreat": 0.06, "IsProvocative": 0.34, "IsObscene": 0.22,
     "IsHatespeech": 0.28, "IsNationalist": 0.02, "IsSexist": 0.005, "IsReligiousHate": 0.03,
 }  # fmt: skip
-_RACIST_GIVEN_HATE = 0.85
+_RACIST_PROBABILITY_IF_HATE = 0.85
+_TOXIC_PROBABILITY = 0.47
+_OVERLOOKED_PROBABILITY = 0.06  # of a label, by the imaginary annotators
+REPEAT_PROBABILITY = 0.01
+NO_VIDEO_PROBABILITY = 0.016
 
 _PLACES = ("Norvania", "Eastmark", "Quillon", "Tarsia", "Velmond", "Ostermoor", "Pellworth")
 _PEOPLE = ("the host", "that reporter", "the mayor", "this driver", "the referee", "my neighbour")
@@ -137,26 +141,27 @@ _VEILED = (
 )
 
 
-def sample_frame(rows: int = ROWS) -> pd.DataFrame:
-    """Make the table as strings, with the columns of the YouTube toxicity table.
+def sample_frame(row_count: int = ROWS) -> pd.DataFrame:
+    """Return the table as strings, with the columns of the YouTube toxicity table.
 
-    Only ``Random.random`` is drawn from, whose sequence is fixed for a seed in every Python.
+    Only ``Random.random`` is used, because its sequence for a seed is fixed in every Python.
     """
-    draw = random.Random(_SEED)
-    made: list[dict[str, str]] = []
-    videos: dict[str, str] = {}  # equal texts stand below one video, or all videos would be linked
-    for row in range(rows):
-        labels = _draw_labels(draw)
-        repeat = made and draw.random() < 0.01
-        text = _choose(draw, made)["Text"] if repeat else _write(draw, labels)
-        video = _video(draw, row, rows)
-        video = videos[plain_text(text)] = videos.get(plain_text(text)) or video
-        seen = {label for label in labels if draw.random() > 0.06}
-        made.append(
+    rng = random.Random(SEED)
+    rows: list[dict[str, str]] = []
+    # Equal texts are in one video; otherwise grouped splits would link all videos.
+    video_of_text: dict[str, str] = {}
+    for row in range(row_count):
+        labels = draw_labels(rng)
+        is_repeat = rows and rng.random() < REPEAT_PROBABILITY
+        text = choose(rng, rows)["Text"] if is_repeat else write_comment(rng, labels)
+        video = _draw_video(rng, row, row_count)
+        key = normalize_text(text)
+        video = video_of_text[key] = video_of_text.get(key) or video
+        rows.append(
             {"CommentId": f"sample-{row + 1:04d}", "VideoId": video, "Text": text}
-            | {label: "True" if label in seen else "False" for label in LABELS}
+            | dict(zip(LABELS, annotate(rng, labels), strict=True))
         )
-    return pd.DataFrame(made, dtype="str")
+    return pd.DataFrame(rows, dtype="str")
 
 
 def sample_comments() -> TextDataset:
@@ -164,47 +169,55 @@ def sample_comments() -> TextDataset:
     return comments_from_frame(sample_frame(), SAMPLE_NAME, SAMPLE_NAME, ColumnSettings())
 
 
-def _choose(draw: random.Random, options: Sequence[Option]) -> Option:
-    return options[int(draw.random() * len(options))]
+def choose(rng: random.Random, options: Sequence[Option]) -> Option:
+    """Return one of the options at random."""
+    return options[int(rng.random() * len(options))]
 
 
-def _draw_labels(draw: random.Random) -> list[str]:
-    if draw.random() > 0.47:
+def draw_labels(rng: random.Random) -> list[str]:
+    """Draw the labels of a comment; about half of all comments have none."""
+    if rng.random() > _TOXIC_PROBABILITY:
         return []
     labels = ["IsToxic"]
-    for label, probability in _GIVEN_TOXIC.items():
-        if draw.random() < probability:
+    for label, probability in _PROBABILITY_IF_TOXIC.items():
+        if rng.random() < probability:
             labels.append(label)
-    if "IsHatespeech" in labels and draw.random() < _RACIST_GIVEN_HATE:
+    if "IsHatespeech" in labels and rng.random() < _RACIST_PROBABILITY_IF_HATE:
         labels.append("IsRacist")
     return labels
 
 
-def _write(draw: random.Random, labels: Sequence[str]) -> str:
-    """Write one comment: a sentence for each label among neutral ones, in random order."""
-    parts = [_choose(draw, _HOSTILE[label]) for label in labels if label in _HOSTILE]
-    if labels and (draw.random() < 0.12 or not parts):
-        parts = [_choose(draw, _VEILED)]
-    if not labels and draw.random() < 0.18:
-        hostile = _choose(draw, _HOSTILE[_choose(draw, ("IsAbusive", "IsObscene", "IsHatespeech"))])
-        parts = [_choose(draw, _QUOTED).replace("{hostile}", hostile)]
-    for _ in range(_neutral_count(draw, bool(parts))):
-        parts.insert(int(draw.random() * (len(parts) + 1)), _choose(draw, _NEUTRAL))
+def write_comment(rng: random.Random, labels: Sequence[str]) -> str:
+    """Write a comment: a sentence for each label among neutral ones, in random order."""
+    parts = [choose(rng, _HOSTILE[label]) for label in labels if label in _HOSTILE]
+    if labels and (rng.random() < 0.12 or not parts):
+        parts = [choose(rng, _VEILED)]
+    if not labels and rng.random() < 0.18:
+        hostile = choose(rng, _HOSTILE[choose(rng, ("IsAbusive", "IsObscene", "IsHatespeech"))])
+        parts = [choose(rng, _QUOTED).replace("{hostile}", hostile)]
+    for _ in range(_neutral_count(rng, bool(parts))):
+        parts.insert(int(rng.random() * (len(parts) + 1)), choose(rng, _NEUTRAL))
     text = " ".join(parts)
     for slot, options in (("{place}", _PLACES), ("{person}", _PEOPLE), ("{topic}", _TOPICS)):
         while slot in text:
-            text = text.replace(slot, _choose(draw, options), 1)
+            text = text.replace(slot, choose(rng, options), 1)
     return text
 
 
-def _neutral_count(draw: random.Random, has_parts: bool) -> int:
-    """Lengths with a long tail: most comments are short, one in fifty is an essay."""
-    if draw.random() < 0.02:
-        return 12 + int(draw.random() * 20)
-    fewest = 0 if has_parts else 2
-    return fewest + int(3 * draw.random() ** 2 + 0.3)
+def annotate(rng: random.Random, labels: Sequence[str]) -> list[str]:
+    """Return True or False for each of `LABELS`; a few of the drawn labels are overlooked."""
+    noticed = {label for label in labels if rng.random() > _OVERLOOKED_PROBABILITY}
+    return ["True" if label in noticed else "False" for label in LABELS]
 
 
-def _video(draw: random.Random, row: int, rows: int) -> str:
-    """Ten videos in contiguous blocks; a few comments belong to none."""
-    return "" if draw.random() < 0.016 else f"video-{row * 10 // rows + 1:02d}"
+def _neutral_count(rng: random.Random, has_parts: bool) -> int:
+    """Draw a number of sentences with a long tail: one comment in fifty is an essay."""
+    if rng.random() < 0.02:
+        return 12 + int(rng.random() * 20)
+    minimum = 0 if has_parts else 2
+    return minimum + int(3 * rng.random() ** 2 + 0.3)
+
+
+def _draw_video(rng: random.Random, row: int, row_count: int) -> str:
+    """Return one of ten videos, each a contiguous block of rows; a few comments have none."""
+    return "" if rng.random() < NO_VIDEO_PROBABILITY else f"video-{row * 10 // row_count + 1:02d}"

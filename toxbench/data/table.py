@@ -1,4 +1,4 @@
-"""The validated table: what every later stage may rely on."""
+"""The validated table of comments: reading, finding of columns, and checks of every cell."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,8 +12,9 @@ import numpy.typing as npt
 from toxbench.data.readers import (
     MAX_PROBLEMS,
     format_columns,
-    names_to_show,
+    printable_names,
     read_strings,
+    safe_name,
     safe_value,
 )
 from toxbench.data.text_array import TextArray, take_rows
@@ -25,11 +26,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-# Values that show that a column was meant as a label, though it must be mended first.
-_MEANT: Mapping[str, str] = {
+# Value -> its likely meaning. Such a column is a label column, but its values must be corrected.
+_LIKELY_LABELS: Mapping[str, str] = {
     "yes": "1", "no": "0", "y": "1", "n": "0", "t": "1", "f": "0", "on": "1", "off": "0",
     "1.0": "1", "0.0": "0", "+1": "1", "-1": "0", "none": "0", "nan": "0", "na": "0",
 }  # fmt: skip
+_INVALID = 2  # code of a value that is not a label
+# Names of columns in order of preference, in lower case and without punctuation.
 _TEXT_NAMES = (
     "text", "comment", "commenttext", "content", "body", "message", "tweet", "post",
     "sentence", "review", "document",
@@ -44,14 +47,14 @@ class TextDataset:
 
     Attributes:
         name: file name without folder, or "synthetic sample".
-        ids: unique, one for each row.
-        texts: never empty.
-        targets: 0/1, shape ``[row, label]``.
+        ids: unique ids, ``[row]``.
+        texts: non-empty texts, ``[row]``.
+        targets: 0/1, read-only uint8 ``[row, label]``.
         labels: names of the columns of ``targets``.
-        groups: one for each row, None where a row belongs to none; None without such a column.
-        ignored: columns of the file that are not used.
-        columns: role -> column name, as found or given.
-        dropped: rows of the file that have no text and were left out, counted from 1.
+        groups: group of each row or None, ``[row]``; None if the table has no group column.
+        ignored_columns: columns of the file that are not used.
+        columns: role ("text", "id", "group") -> column name, found or named by the user.
+        dropped_rows: numbers of the rows of the file without a text, counted from 1.
     """
 
     name: str
@@ -60,41 +63,41 @@ class TextDataset:
     targets: Targets
     labels: tuple[str, ...]
     groups: Sequence[str | None] | None
-    ignored: tuple[str, ...]
+    ignored_columns: tuple[str, ...]
     columns: dict[str, str | None]
-    dropped: tuple[int, ...] = ()
+    dropped_rows: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        self.targets.setflags(write=False)  # what is scored is what was read
+        self.targets.setflags(write=False)  # targets must stay as they were read
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self.__post_init__()  # the array of a copy, or of another process, could be written again
+        self.__post_init__()  # copying and pickling make the array writable again
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @property
     def supports(self) -> dict[str, int]:
-        """Positive rows of each label."""
+        """Number of positive rows of each label."""
         counts = self.targets.sum(axis=0, dtype=np.int64)
         return dict(zip(self.labels, counts.tolist(), strict=True))
 
     @property
-    def numbers(self) -> npt.NDArray[np.int64]:
-        """The number of each row in its file, counted from 1."""
-        every = np.arange(1, len(self) + len(self.dropped) + 1, dtype=np.int64)
-        return np.setdiff1d(every, self.dropped, assume_unique=True)
+    def row_numbers(self) -> npt.NDArray[np.int64]:
+        """Number of each row in its file, counted from 1, int64 ``[row]``."""
+        all_numbers = np.arange(1, len(self) + len(self.dropped_rows) + 1, dtype=np.int64)
+        return np.setdiff1d(all_numbers, self.dropped_rows, assume_unique=True)
 
     def take(self, rows: npt.NDArray[np.int64]) -> "TextDataset":
-        """Return a table of some rows, in the order of ``rows``; it holds nothing of the others."""
+        """Return a table of these rows, in this order; other rows are not kept in memory."""
         return replace(
             self,
             ids=take_rows(self.ids, rows),
             texts=take_rows(self.texts, rows),
             targets=self.targets[rows],
             groups=None if self.groups is None else take_rows(self.groups, rows),
-            dropped=(),
+            dropped_rows=(),
         )
 
 
@@ -102,12 +105,16 @@ def read_comments(path: Path | str, columns: ColumnSettings | None = None) -> Te
     """Read and validate a table of comments.
 
     Text, id, group and label columns are found by their names and values unless ``columns``
-    names them. ``0``, ``1``, ``true`` and ``false`` in any case are labels, and nothing else is
-    but what ``columns`` maps.
+    names them. Labels are ``0``, ``1``, ``true`` and ``false`` in any case, and the values that
+    ``columns`` maps to them.
+
+    Args:
+        path: CSV, TSV, Parquet or JSON lines.
+        columns: roles of the columns and the meaning of their values.
 
     Raises:
-        DataError: with up to ten problems, each naming file, row (counted from 1, without the
-            header), column and the nearest fix.
+        DataError: with up to ten problems, each with the file, the row (counted from 1, without
+            the header), the column and how to correct it.
     """
     path = Path(path)
     columns = columns or ColumnSettings()
@@ -115,190 +122,208 @@ def read_comments(path: Path | str, columns: ColumnSettings | None = None) -> Te
     return comments_from_frame(frame, path.name, str(path), columns)
 
 
-def left_out(comments: TextDataset) -> list[str]:
-    """Say in one line how many rows of the file have no text; nothing where all have one."""
-    count = len(comments.dropped)
-    return [f"rows without a text that are left out (--drop-empty): {count}"] if count else []
-
-
 def comments_from_frame(
-    frame: "pd.DataFrame", name: str, where: str, columns: ColumnSettings
+    frame: "pd.DataFrame", name: str, source: str, columns: ColumnSettings
 ) -> TextDataset:
-    """Validate a table of strings; ``where`` is how messages call it.
+    """Validate a table of strings.
+
+    Args:
+        frame: as `read_strings` returns it.
+        name: of the table.
+        source: where the table comes from, for messages; usually a path.
+        columns: as in `read_comments`.
 
     Raises:
         DataError: as `read_comments`.
     """
-    text, row_id, group = find_roles(frame, where, columns)
-    empty = is_blank(frame[text]) & columns.drop_empty
-    dropped = tuple((np.flatnonzero(empty) + 1).tolist())
-    if dropped:
-        frame = frame[~empty]  # its index goes on counting the rows of the file
+    text, row_id, group = find_columns(frame, source, columns)
+    is_dropped = is_blank(frame[text]) & columns.drop_empty
+    dropped_rows = tuple((np.flatnonzero(is_dropped) + 1).tolist())
+    if dropped_rows:
+        frame = frame[~is_dropped]  # the index still counts the rows of the file
     if frame.empty:
-        raise DataError(f"{where}: no row has a text in column {text!r}; check --text-column")
-    labels = _label_columns(frame, where, columns, {text, row_id, group})
+        raise DataError(f"{source}: no row has a text in column {text!r}; check --text-column")
+    labels = _label_columns(frame, source, columns, {text, row_id, group})
     targets = np.zeros((len(frame), len(labels)), dtype=np.uint8)
-    found = chain(
-        bad_texts(frame[text], where, text),
-        _bad_ids(frame[row_id], where, row_id) if row_id is not None else (),
+    all_problems = chain(
+        empty_text_problems(frame[text], source, text),
+        _id_problems(frame[row_id], source, row_id) if row_id is not None else (),
         *(
-            _parse_label(frame[label], where, label, word_meanings(columns), targets[:, i])
+            _parse_label(frame[label], source, label, label_values(columns), targets[:, i])
             for i, label in enumerate(labels)
         ),
     )
-    problems = list(islice(found, MAX_PROBLEMS))
+    problems = list(islice(all_problems, MAX_PROBLEMS))
     if problems:
         raise DataError(problems)
     if not targets.any():
-        raise DataError(f"{where}: no label has a positive row; there is nothing to learn or score")
+        raise DataError(
+            f"{source}: no label has a positive row; there is nothing to learn or score"
+        )
     used = {text, row_id, group, *labels}
     return TextDataset(
         name=name,
         ids=_ids(frame, row_id),
-        texts=TextArray.of_column(frame[text].astype("str")),
+        texts=TextArray.from_column(frame[text].astype("str")),
         targets=targets,
         labels=tuple(labels),
         groups=_groups(frame, group),
-        ignored=tuple(c for c in frame.columns if c not in used),
+        ignored_columns=tuple(column for column in frame.columns if column not in used),
         columns={"text": text, "id": row_id, "group": group},
-        dropped=dropped,
+        dropped_rows=dropped_rows,
     )
 
 
-def word_meanings(columns: ColumnSettings) -> dict[str, int]:
-    """Return what each word means in a label column; a word that is not there means nothing."""
-    yes = {*TRUE_WORDS, *map(plain_word, columns.true_values)}
-    no = {*FALSE_WORDS, *map(plain_word, columns.false_values)}
-    return dict.fromkeys(yes, 1) | dict.fromkeys(no, 0)
-
-
-def find_roles(
-    frame: "pd.DataFrame", where: str, columns: ColumnSettings
+def find_columns(
+    frame: "pd.DataFrame", source: str, columns: ColumnSettings
 ) -> tuple[str, str | None, str | None]:
-    """Return the columns of texts, ids and groups; only the first has to be there.
+    """Return the text, id and group columns; the last two are None if they are missing.
 
     Raises:
-        DataError: no column is called as one that is named, or none is of texts.
+        DataError: a column that the user named is missing, or no text column was found.
     """
     free = [column for column in frame.columns if column not in columns.labels]
-    text = _named(frame, where, columns.text_column) or _found(free, _TEXT_NAMES)
+    text = _check_column(frame, source, columns.text_column) or _preferred(free, _TEXT_NAMES)
     if text is None:
         raise DataError(
-            f"{where}: found no text column among {format_columns(frame.columns)}; name it with "
+            f"{source}: found no text column among {format_columns(frame.columns)}; name it with "
             "--text-column, or check the delimiter"
         )
-    row_id = _named(frame, where, columns.id_column) or _found(free, _ID_NAMES)
-    group = _named(frame, where, columns.group_column) or _found(free, _GROUP_NAMES)
+    row_id = _check_column(frame, source, columns.id_column) or _preferred(free, _ID_NAMES)
+    group = _check_column(frame, source, columns.group_column) or _preferred(free, _GROUP_NAMES)
     return text, row_id, group
 
 
-def _named(frame: "pd.DataFrame", where: str, name: str | None) -> str | None:
+def label_values(columns: ColumnSettings) -> dict[str, int]:
+    """Return the valid values of a label column, in the form of `plain_word` -> 0 or 1."""
+    positives = {*TRUE_WORDS, *map(plain_word, columns.true_values)}
+    negatives = {*FALSE_WORDS, *map(plain_word, columns.false_values)}
+    return dict.fromkeys(positives, 1) | dict.fromkeys(negatives, 0)
+
+
+def looks_like_label(column: "pd.Series[Any]", columns: ColumnSettings) -> bool:
+    """Return whether at least half of the non-blank cells are labels or likely labels."""
+    codes, values = _factorize(column)
+    words = [plain_word(value) for value in values]
+    valid_words = {*label_values(columns), *_LIKELY_LABELS}
+    is_filled = np.array([word != "" for word in words])
+    is_valid = is_filled & np.array([word in valid_words for word in words])
+    count = np.count_nonzero(is_filled[codes])
+    return bool(count > 0 and np.count_nonzero(is_valid[codes]) / count >= 0.5)
+
+
+def is_blank(column: "pd.Series[Any]") -> npt.NDArray[np.bool_]:
+    """Return which rows are null or white space, bool ``[row]``."""
+    return column.astype("str").fillna("").str.strip().eq("").to_numpy(dtype=bool)
+
+
+def empty_text_problems(column: "pd.Series[Any]", source: str, name: str) -> Iterator[str]:
+    """Yield a problem for each row without a text; the index counts rows from 0."""
+    for row in column.index[is_blank(column)]:
+        yield (
+            f"{source}: row {row + 1}, column {name!r}: the text is empty; remove the row, or all "
+            "such rows with --drop-empty"
+        )
+
+
+def dropped_row_notes(comments: TextDataset) -> list[str]:
+    """Return a line with the number of dropped rows; an empty list if there are none."""
+    count = len(comments.dropped_rows)
+    return [f"rows without a text that are left out (--drop-empty): {count}"] if count else []
+
+
+def ignored_column_notes(comments: TextDataset) -> list[str]:
+    """Return a line with the names of the unused columns; an empty list if there are none."""
+    names = ", ".join(map(safe_name, comments.ignored_columns))
+    return [f"columns that are not used: {names}"] if names else []
+
+
+def _check_column(frame: "pd.DataFrame", source: str, name: str | None) -> str | None:
+    """Return a column name that the user gave; raises `DataError` if the table lacks it."""
     if name is not None and name not in frame.columns:
-        near = nearest(name, names_to_show(frame.columns))
+        near = nearest(name, printable_names(frame.columns))
         raise DataError(
-            f"{where}: no column is called {name!r}{near}; found {format_columns(frame.columns)}"
+            f"{source}: no column is called {name!r}{near}; found {format_columns(frame.columns)}"
         )
     return name
 
 
-def _found(columns: Sequence[str], names: Sequence[str]) -> str | None:
-    """Return the column whose name is first in ``names``, whatever its case and punctuation."""
-    plain = {_plain(column): column for column in reversed(columns)}
-    return next((plain[name] for name in names if name in plain), None)
+def _preferred(columns: Sequence[str], names: Sequence[str]) -> str | None:
+    """Return the column whose name comes first in ``names``; case and punctuation are ignored."""
+    by_plain_name = {_plain_name(column): column for column in reversed(columns)}
+    return next((by_plain_name[name] for name in names if name in by_plain_name), None)
 
 
-def _plain(name: str) -> str:
-    return "".join(c for c in name.casefold() if c.isalnum())
+def _plain_name(name: str) -> str:
+    return "".join(character for character in name.casefold() if character.isalnum())
 
 
 def _label_columns(
-    frame: "pd.DataFrame", where: str, columns: ColumnSettings, take_rows: set[str | None]
+    frame: "pd.DataFrame", source: str, columns: ColumnSettings, used: set[str | None]
 ) -> list[str]:
+    """Return the label columns that the user named, or all that look like labels."""
     if columns.labels:
         for name in columns.labels:
-            _named(frame, where, name)
-        clash = next((name for name in columns.labels if name in take_rows), None)
+            _check_column(frame, source, name)
+        clash = next((name for name in columns.labels if name in used), None)
         if clash is not None:
-            raise DataError(f"{where}: column {clash!r} was named for two roles; name another")
+            raise DataError(f"{source}: column {clash!r} was named for two roles; name another")
         return list(dict.fromkeys(columns.labels))
-    free = [c for c in frame.columns if c not in take_rows]
-    labels = [c for c in free if looks_like_label(frame[c], columns)]
+    free = [column for column in frame.columns if column not in used]
+    labels = [column for column in free if looks_like_label(frame[column], columns)]
     if not labels:
         raise DataError(
-            f"{where}: found no label column (values 0/1 or true/false) among "
+            f"{source}: found no label column (values 0/1 or true/false) among "
             f"{format_columns(frame.columns)}; name them with --labels, map their values with "
             "--true-values and --false-values, or check the delimiter"
         )
     return labels
 
 
-def looks_like_label(column: "pd.Series[Any]", columns: ColumnSettings) -> bool:
-    """At least half of what is written there is a label, or was clearly meant as one."""
-    codes, words = _distinct(column)
-    known = {*word_meanings(columns), *_MEANT}
-    written = np.array([word != "" for word in map(plain_word, words)])
-    is_known = written & np.array([plain_word(word) in known for word in words])
-    count = np.count_nonzero(written[codes])
-    return bool(count > 0 and np.count_nonzero(is_known[codes]) / count >= 0.5)
-
-
-def _distinct(column: "pd.Series[Any]") -> tuple[npt.NDArray[np.int64], list[str]]:
-    """Return what each row says as a place in a list of different words; null is the last, ""."""
+def _factorize(column: "pd.Series[Any]") -> tuple[npt.NDArray[np.int64], list[str]]:
+    """Return each row's index into a list of distinct values; null is -1, the last value, ""."""
     import pandas as pd
 
-    codes, words = pd.factorize(column)
-    return codes, [*map(str, words), ""]  # the code of null is -1
+    codes, values = pd.factorize(column)
+    return codes, [*map(str, values), ""]
 
 
-def bad_texts(column: "pd.Series[Any]", where: str, name: str) -> Iterator[str]:
-    """Yield a line for each row without a text; the index of the column counts rows from 0."""
-    for row in column.index[is_blank(column)]:
-        yield (
-            f"{where}: row {row + 1}, column {name!r}: the text is empty; remove the row, or all "
-            "such rows with --drop-empty"
-        )
-
-
-def _bad_ids(column: "pd.Series[Any]", where: str, name: str) -> Iterator[str]:
+def _id_problems(column: "pd.Series[Any]", source: str, name: str) -> Iterator[str]:
     blank = is_blank(column)
     for row in column.index[blank]:
-        yield f"{where}: row {row + 1}, column {name!r}: the id is blank; give the row one"
-    again = column.duplicated().to_numpy(dtype=bool) & ~blank
-    for row in column.index[again]:
+        yield f"{source}: row {row + 1}, column {name!r}: the id is blank; give the row one"
+    is_repeated = column.duplicated().to_numpy(dtype=bool) & ~blank
+    for row in column.index[is_repeated]:
         first = (column == column[row]).idxmax()
         yield (
-            f"{where}: row {row + 1}, column {name!r}: the same id as in row {first + 1}; "
+            f"{source}: row {row + 1}, column {name!r}: the same id as in row {first + 1}; "
             "remove one, or name another column with --id-column"
         )
 
 
-def is_blank(column: "pd.Series[Any]") -> npt.NDArray[np.bool_]:
-    """Return which rows are null or white space."""
-    return column.astype("str").fillna("").str.strip().eq("").to_numpy(dtype=bool)
-
-
 def _parse_label(
-    column: "pd.Series[Any]", where: str, name: str, meanings: Mapping[str, int], target: Targets
+    column: "pd.Series[Any]", source: str, name: str, valid: Mapping[str, int], target: Targets
 ) -> Iterator[str]:
-    """Write 0/1 into ``target`` (a view of one column); yield the values that are neither."""
-    codes, values = _distinct(column)
-    # One entry for each distinct value: 0, 1, or 2 for "not a label".
-    parsed = np.array([meanings.get(plain_word(v), 2) for v in values], dtype=np.uint8)[codes]
-    for row in np.flatnonzero(parsed == 2).tolist():
+    """Write 0/1 into ``target`` (a view of one column); yield a problem for each other value."""
+    codes, values = _factorize(column)
+    parsed_values = [valid.get(plain_word(value), _INVALID) for value in values]
+    parsed = np.array(parsed_values, dtype=np.uint8)[codes]
+    for row in np.flatnonzero(parsed == _INVALID).tolist():
         value = values[codes[row]]
         problem = f"{safe_value(value)} is not a label" if value.strip() else "the label is blank"
-        yield f"{where}: row {column.index[row] + 1}, column {name!r}: {problem}; {_fix(value)}"
+        location = f"{source}: row {column.index[row] + 1}, column {name!r}"
+        yield f"{location}: {problem}; {_label_advice(value)}"
     target[:] = parsed
 
 
-def _fix(value: str) -> str:
-    plain = plain_word(value)
-    if not plain:
+def _label_advice(value: str) -> str:
+    word = plain_word(value)
+    if not word:
         return "write 0 or 1"
-    meant = _MEANT.get(plain)
-    if meant is not None:
-        option = "--true-values" if meant == "1" else "--false-values"
-        return f"write {meant}, or map it with {option}"
+    likely = _LIKELY_LABELS.get(word)
+    if likely is not None:
+        option = "--true-values" if likely == "1" else "--false-values"
+        return f"write {likely}, or map it with {option}"
     return (
         "write 0 or 1, map it with --true-values or --false-values, or name the label columns "
         "with --labels"
@@ -306,14 +331,16 @@ def _fix(value: str) -> str:
 
 
 def _ids(frame: "pd.DataFrame", row_id: str | None) -> TextArray[str]:
+    """Return the ids, or row numbers counted from 1 without an id column."""
     if row_id is None:
-        return TextArray.of(str(row + 1) for row in frame.index)
-    return TextArray.of_column(frame[row_id].astype("str"))
+        return TextArray.from_texts(str(row + 1) for row in frame.index)
+    return TextArray.from_column(frame[row_id].astype("str"))
 
 
 def _groups(frame: "pd.DataFrame", group: str | None) -> TextArray[str | None] | None:
+    """Return the group of each row, None for blank cells; None without a group column."""
     if group is None:
         return None
-    codes, values = _distinct(frame[group])
+    codes, values = _factorize(frame[group])
     is_none = np.array([not value.strip() for value in values])
-    return TextArray.of_column(frame[group].astype("str").mask(is_none[codes]))
+    return TextArray.from_column(frame[group].astype("str").mask(is_none[codes]))

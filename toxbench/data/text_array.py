@@ -1,4 +1,4 @@
-"""Texts of a large table: a sequence like a tuple of them, in a tenth of the memory."""
+"""Memory-efficient sequence of texts, for the columns of large tables."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
@@ -7,37 +7,38 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING:  # imported below where it is used: a kept leaderboard is printed without
+if TYPE_CHECKING:  # at run time imported in functions: printing a leaderboard does not need it
     import pyarrow as pa
 
-_AT_ONCE = 10_000
+_TEXTS_PER_BLOCK = 10_000
 
 Text = TypeVar("Text", str, str | None)
 
 
 class TextArray(Sequence[Text]):
-    """Texts, or None, end to end in one Arrow array; each is a Python object only while it is used.
+    """Sequence of texts or None, stored in one Arrow array in a tenth of the memory of a tuple.
 
-    It is equal to any sequence of the same texts, and is pickled as the bytes that it is.
+    Items become Python objects only when they are accessed. An array is equal to any sequence of
+    the same texts, and is pickled as its bytes.
     """
 
     def __init__(self, array: "pa.Array") -> None:
-        """Hold an array of strings as it is."""
+        """Wrap an array of strings without copying it."""
         self._array = array
 
     @classmethod
-    def of(cls, values: Iterable[Text]) -> "TextArray[Text]":
-        """Put texts end to end, a few at a time."""
+    def from_texts(cls, values: Iterable[Text]) -> "TextArray[Text]":
+        """Copy texts into an array, block by block."""
         import pyarrow as pa
 
         values = iter(values)
-        blocks = iter(lambda: list(islice(values, _AT_ONCE)), [])
+        blocks = iter(lambda: list(islice(values, _TEXTS_PER_BLOCK)), [])
         chunks = [pa.array(block, pa.large_string()) for block in blocks]
         return cls(pa.chunked_array(chunks, pa.large_string()).combine_chunks())
 
     @classmethod
-    def of_column(cls, column: Any) -> "TextArray[Text]":
-        """Take the texts of a pandas column of strings; what is missing there is None."""
+    def from_column(cls, column: Any) -> "TextArray[Text]":
+        """Convert a pandas column of strings; missing values become None."""
         import pyarrow as pa
 
         array = pa.array(column, pa.large_string(), from_pandas=True)
@@ -47,10 +48,14 @@ class TextArray(Sequence[Text]):
     def from_flat(
         cls, data: npt.NDArray[np.uint8], ends: npt.NDArray[np.int64]
     ) -> "TextArray[Text]":
-        """Take texts as `flat` gives them.
+        """Build an array from the parts that `flat` returns.
+
+        Args:
+            data: UTF-8, uint8 ``[byte]``.
+            ends: end of each text in ``data``, int64 ``[text]``.
 
         Raises:
-            ValueError: they are none.
+            ValueError: the bytes are not UTF-8, or the ends are out of order or range.
         """
         import pyarrow as pa
 
@@ -62,32 +67,35 @@ class TextArray(Sequence[Text]):
 
     @property
     def flat(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-        """The texts in UTF-8, uint8 ``[byte]``, and where each ends, int64 ``[text]``; no None."""
-        _, offsets, data = self._array.buffers()
-        first = self._array.offset
-        places = np.frombuffer(offsets, dtype=np.int64)[first : first + len(self) + 1]
-        whole = np.frombuffer(data if data is not None else b"", dtype=np.uint8)
-        return whole[places[0] : places[-1]], places[1:] - places[0]
+        """The UTF-8 of all texts, uint8 ``[byte]``, and the end of each, int64 ``[text]``.
+
+        Not for arrays that contain None.
+        """
+        _, offset_buffer, data_buffer = self._array.buffers()
+        first = self._array.offset  # not 0 for a slice
+        offsets = np.frombuffer(offset_buffer, dtype=np.int64)[first : first + len(self) + 1]
+        data = np.frombuffer(data_buffer if data_buffer is not None else b"", dtype=np.uint8)
+        return data[offsets[0] : offsets[-1]], offsets[1:] - offsets[0]
 
     def __len__(self) -> int:
         return len(self._array)
 
     @overload
-    def __getitem__(self, place: int) -> Text: ...
+    def __getitem__(self, index: int) -> Text: ...
     @overload
-    def __getitem__(self, place: slice) -> "TextArray[Text]": ...
-    def __getitem__(self, place: int | slice) -> "Text | TextArray[Text]":
-        if not isinstance(place, slice):
-            text: Text = self._array[place].as_py()
+    def __getitem__(self, index: slice) -> "TextArray[Text]": ...
+    def __getitem__(self, index: int | slice) -> "Text | TextArray[Text]":
+        if not isinstance(index, slice):
+            text: Text = self._array[index].as_py()
             return text
-        start, stop, step = place.indices(len(self))
+        start, stop, step = index.indices(len(self))
         if step == 1:
             return TextArray(self._array[start : max(start, stop)])
         return self.take(np.arange(start, stop, step))
 
     def __iter__(self) -> Iterator[Text]:
-        starts = range(0, len(self), _AT_ONCE)
-        blocks = (self._array[start : start + _AT_ONCE].to_pylist() for start in starts)
+        starts = range(0, len(self), _TEXTS_PER_BLOCK)
+        blocks = (self._array[start : start + _TEXTS_PER_BLOCK].to_pylist() for start in starts)
         return chain.from_iterable(blocks)
 
     def __eq__(self, other: object) -> bool:
@@ -98,17 +106,17 @@ class TextArray(Sequence[Text]):
         return len(self) == len(other) and all(map(lambda a, b: a == b, self, other))
 
     def __repr__(self) -> str:
-        return f"<{len(self)} texts>"  # they may be comments, which are not printed by the way
+        return f"<{len(self)} texts>"  # without the texts, because comments must not be printed
 
     def take(self, rows: npt.NDArray[np.int64]) -> "TextArray[Text]":
-        """Return the texts of some rows, in their order."""
+        """Return the texts of these rows, in this order."""
         import pyarrow as pa
 
         return TextArray(self._array.take(pa.array(rows)))
 
 
 def take_rows(values: Sequence[Text], rows: npt.NDArray[np.int64]) -> Sequence[Text]:
-    """Return some of the values, in the order of ``rows``; it holds nothing of the others."""
+    """Return the values of these rows, in this order; other values are not kept in memory."""
     if isinstance(values, TextArray):
         return values.take(rows)
     return tuple(values[row] for row in rows.tolist())

@@ -1,4 +1,4 @@
-"""Comments tokenised once into flat arrays, and cached on disk by what went in."""
+"""Tokenisation of comments into flat arrays, with a cache on disk."""
 
 import hashlib
 import struct
@@ -16,16 +16,17 @@ from filelock import FileLock
 from toxbench.errors import StorageError
 from toxbench.util.atomic import atomic_file, make_folder
 
-_TEXTS_AT_ONCE = 10_000
-_BYTES_AT_ONCE = 1 << 22
-# A cached file is ids, offsets and cut, one after the other, and then this: what they are, how
-# many tokens and rows there are, what pads, and a checksum. It is last, because it is known last.
-_END = struct.Struct("<8sQQq32s")
+_TEXTS_PER_BLOCK = 10_000
+_BYTES_PER_BLOCK = 1 << 22
+# A cache file holds the arrays ids, offsets and truncated one after the other, and then this
+# footer: file format, number of tokens, number of rows, pad id, checksum. It is at the end because
+# the numbers are known only after the arrays are written.
+_FOOTER = struct.Struct("<8sQQq32s")
 _MAGIC = b"toxtok02"
 
 
 class Tokenizer(Protocol):
-    """The part of a Hugging Face tokenizer that is used here."""
+    """The part of the interface of a Hugging Face tokenizer that is used here."""
 
     pad_token_id: int | None
 
@@ -34,78 +35,115 @@ class Tokenizer(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Tokens:
-    """All rows' token ids, end to end.
+    """Token ids of all rows in one flat array.
 
     Attributes:
-        ids: int32, shape ``[all tokens]``; of a cached table they stay on the disk, and what is
-            looked at is in memory for as long as there is room.
-        offsets: int64, shape ``[row + 1]``; row i is ``ids[offsets[i]:offsets[i + 1]]``.
-        pad_id: what fills a batch up.
-        cut: bool, shape ``[row]``: the row was longer than max_length.
+        ids: int32 ``[all tokens]``; a cached array is mapped from its file, so that pages are
+            loaded when they are used.
+        offsets: int64 ``[row + 1]``; row i is ``ids[offsets[i]:offsets[i + 1]]``.
+        pad_id: token id for padding batches.
+        truncated: bool ``[row]``: the row was longer than max_length.
     """
 
     ids: npt.NDArray[np.int32]
     offsets: npt.NDArray[np.int64]
     pad_id: int
-    cut: npt.NDArray[np.bool_]
+    truncated: npt.NDArray[np.bool_]
 
     @property
     def lengths(self) -> npt.NDArray[np.int64]:
-        """Tokens of each row, special tokens included, shape ``[row]``."""
+        """Number of tokens of each row with special tokens, int64 ``[row]``."""
         return np.diff(self.offsets)
-
-
-class _Some(NamedTuple):
-    """Some rows, tokenised."""
-
-    ids: npt.NDArray[np.int32]
-    lengths: npt.NDArray[np.int64]
-    cut: npt.NDArray[np.bool_]
 
 
 def tokenise(
     tokenizer: Tokenizer, identity: str, texts: Sequence[str], max_length: int, cache: Path
 ) -> Tokens:
-    """Return the tokens of all texts, from the cache where they are there already.
+    """Return the tokens of all texts, from the cache if they are in it.
 
-    Tokens go to the disk block by block, so that memory does not grow with the table.
+    New tokens are written to disk block by block, so that memory use does not grow with the table.
 
     Args:
         tokenizer: a Hugging Face tokenizer with a pad token.
-        identity: what tells this tokenizer from every other one, such as a hash of its files.
+        identity: identifies the tokenizer in the cache key, such as a hash of its files.
         texts: in row order.
-        max_length: longer texts are cut to this many tokens, special tokens included.
+        max_length: longer texts are truncated to this many tokens, special tokens included.
         cache: folder that may be deleted at any time.
 
     Raises:
         StorageError: the cache cannot be written.
     """
-    path = cache / f"{_key(identity, texts, max_length)}.tokens"
-    stored = _read(path)
-    if stored is None:
-        with _by_one_process(path, len(texts)):
-            stored = _read(path)  # of the process that was waited for
-            if stored is None:
+    path = cache / f"{_cache_key(identity, texts, max_length)}.tokens"
+    tokens = _read(path)
+    if tokens is None:
+        with _lock(path, len(texts)):
+            tokens = _read(path)  # another process may have written it in the meantime
+            if tokens is None:
                 with atomic_file(path) as file:
                     _write(file, tokenizer, texts, max_length)
-                stored = _read(path)
-    if stored is None:
+                tokens = _read(path)
+    if tokens is None:
         raise StorageError(
-            f"{path} is not as it was just written; check that disk, or name another folder with "
-            "TOXBENCH_CACHE, and start the same command again"
+            f"{path} was written but cannot be read back unchanged; check that disk, or name "
+            "another folder with TOXBENCH_CACHE, and start the same command again"
         )
-    return stored
+    return tokens
 
 
-def _by_one_process(path: Path, rows: int) -> AbstractContextManager[object]:
-    """Let other workers wait where tokenising takes long; for few rows a lock is not worth it."""
-    if rows <= _TEXTS_AT_ONCE:
-        return nullcontext()
-    make_folder(path.parent)
-    return FileLock(path.with_name(f".{path.name}.lock"))
+def tokenise_uncached(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> Tokens:
+    """Return the tokens of some texts without a cache; otherwise as `tokenise`."""
+    ids, lengths, truncated = zip(*_blocks(tokenizer, texts, max_length), strict=True)
+    return Tokens(
+        ids=np.concatenate(ids),
+        offsets=_offsets(np.concatenate(lengths)),
+        pad_id=tokenizer.pad_token_id or 0,
+        truncated=np.concatenate(truncated),
+    )
 
 
-def _key(identity: str, texts: Sequence[str], max_length: int) -> str:
+class _Block(NamedTuple):
+    """Tokens of some rows: ids ``[all tokens]``, lengths ``[row]``, truncated ``[row]``."""
+
+    ids: npt.NDArray[np.int32]
+    lengths: npt.NDArray[np.int64]
+    truncated: npt.NDArray[np.bool_]
+
+
+def _blocks(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> Iterator[_Block]:
+    """Tokenise block by block; without texts there is one empty block."""
+    for start in range(0, max(1, len(texts)), _TEXTS_PER_BLOCK):
+        yield _tokenise_block(tokenizer, list(texts[start : start + _TEXTS_PER_BLOCK]), max_length)
+
+
+def _tokenise_block(tokenizer: Tokenizer, texts: list[str], max_length: int) -> _Block:
+    rows = _token_ids(tokenizer, texts, max_length)
+    lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
+    ids = np.fromiter(chain.from_iterable(rows), dtype=np.int32, count=int(lengths.sum()))
+    truncated = lengths == max_length
+    # A row of exactly max_length tokens may be complete: tokenise it again with a higher limit.
+    full = np.flatnonzero(truncated)
+    if len(full):
+        longer = _token_ids(tokenizer, [texts[row] for row in full.tolist()], max_length + 1)
+        truncated[full] = [len(row) > max_length for row in longer]
+    return _Block(ids, lengths, truncated)
+
+
+def _token_ids(tokenizer: Tokenizer, texts: list[str], max_length: int) -> list[list[int]]:
+    """Return the token ids of each text; fast tokenizers run in threads on all cores."""
+    if not texts:
+        return []
+    options: dict[str, bool] = {}
+    if hasattr(tokenizer, "model_input_names"):  # only Hugging Face tokenizers know these options
+        # Masks can be computed from the lengths, and would cost a quarter of the time.
+        options = {"return_attention_mask": False, "return_token_type_ids": False}
+    return tokenizer(texts, truncation=True, max_length=max_length, **options)["input_ids"]
+
+
+def _offsets(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    return np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths)])
+
+
+def _cache_key(identity: str, texts: Sequence[str], max_length: int) -> str:
     digest = hashlib.sha256(f"2:{identity}:{max_length}:".encode())
     for text in texts:
         data = text.encode("utf-8")
@@ -113,104 +151,67 @@ def _key(identity: str, texts: Sequence[str], max_length: int) -> str:
     return digest.hexdigest()
 
 
-def tokens_of(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> Tokens:
-    """Return the tokens of some texts, as `tokenise`, without a cache."""
-    ids, lengths, cut = zip(*_blocks(tokenizer, texts, max_length), strict=True)
-    return Tokens(
-        ids=np.concatenate(ids),
-        offsets=_offsets(np.concatenate(lengths)),
-        pad_id=tokenizer.pad_token_id or 0,
-        cut=np.concatenate(cut),
-    )
-
-
-def _blocks(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> Iterator[_Some]:
-    """Tokenise block by block; there is one block at least."""
-    for start in range(0, max(1, len(texts)), _TEXTS_AT_ONCE):
-        yield _some(tokenizer, list(texts[start : start + _TEXTS_AT_ONCE]), max_length)
-
-
-def _some(tokenizer: Tokenizer, texts: list[str], max_length: int) -> _Some:
-    rows = _rows(tokenizer, texts, max_length)
-    lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
-    ids = np.fromiter(chain.from_iterable(rows), dtype=np.int32, count=int(lengths.sum()))
-    cut = lengths == max_length
-    # A row of exactly max_length tokens may just fit: only a longer limit tells.
-    full = np.flatnonzero(cut)
-    if len(full):
-        longer = _rows(tokenizer, [texts[row] for row in full.tolist()], max_length + 1)
-        cut[full] = [len(row) > max_length for row in longer]
-    return _Some(ids, lengths, cut)
-
-
-def _rows(tokenizer: Tokenizer, texts: list[str], max_length: int) -> list[list[int]]:
-    """Return each text's ids; fast tokenizers work on all cores here, with threads of their own."""
-    if not texts:
-        return []
-    only_ids: dict[str, bool] = {}
-    if hasattr(tokenizer, "model_input_names"):  # Hugging Face's own; others need not know these
-        # Masks follow from the lengths, and cost a quarter of the time.
-        only_ids = {"return_attention_mask": False, "return_token_type_ids": False}
-    return tokenizer(texts, truncation=True, max_length=max_length, **only_ids)["input_ids"]
-
-
-def _offsets(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    return np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths)])
+def _lock(path: Path, row_count: int) -> AbstractContextManager[object]:
+    """Return a lock against tokenising a large table twice; for few rows it is not worth it."""
+    if row_count <= _TEXTS_PER_BLOCK:
+        return nullcontext()
+    make_folder(path.parent)
+    return FileLock(path.with_name(f".{path.name}.lock"))
 
 
 def _write(file: BinaryIO, tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> None:
-    """Write a cached file; of all rows, only lengths are held."""
+    """Write a cache file; only the lengths of all rows are kept in memory, not their ids."""
     digest = hashlib.sha256()
 
-    def put(array: npt.NDArray[np.generic], kind: str) -> None:
-        data = np.ascontiguousarray(array, dtype=kind).tobytes()
+    def write_array(array: npt.NDArray[np.generic], dtype: str) -> None:
+        data = np.ascontiguousarray(array, dtype=dtype).tobytes()
         digest.update(data)
         file.write(data)
 
-    lengths, cut, count = [], [], 0
-    for some in _blocks(tokenizer, texts, max_length):
-        put(some.ids, "<i4")
-        lengths.append(some.lengths)
-        cut.append(some.cut)
-        count += len(some.ids)
-    put(_offsets(np.concatenate(lengths)), "<i8")
-    put(np.concatenate(cut), "?")
-    pad = tokenizer.pad_token_id or 0
-    digest.update(_END.pack(_MAGIC, count, len(texts), pad, b""))
-    file.write(_END.pack(_MAGIC, count, len(texts), pad, digest.digest()))
+    lengths, truncated, count = [], [], 0
+    for block in _blocks(tokenizer, texts, max_length):
+        write_array(block.ids, "<i4")
+        lengths.append(block.lengths)
+        truncated.append(block.truncated)
+        count += len(block.ids)
+    write_array(_offsets(np.concatenate(lengths)), "<i8")
+    write_array(np.concatenate(truncated), "?")
+    pad_id = tokenizer.pad_token_id or 0
+    digest.update(_FOOTER.pack(_MAGIC, count, len(texts), pad_id, b""))
+    file.write(_FOOTER.pack(_MAGIC, count, len(texts), pad_id, digest.digest()))
 
 
 def _read(path: Path) -> Tokens | None:
-    """Return the cached tokens; None where there are none or the file is damaged."""
+    """Return the cached tokens; None if the file is missing or damaged."""
     try:
         with path.open("rb") as file:
-            found = _checked_end(file)
-            if found is None:
+            footer = _read_footer(file)
+            if footer is None:
                 return None
-            count, rows, pad = found
-            # Copy on write: nothing is ever written, but torch warns of arrays that cannot be.
+            count, row_count, pad_id = footer
+            # Copy on write: the array is never written, but torch warns about read-only arrays.
             ids = np.memmap(file, "<i4", "c", shape=(count,)) if count else np.empty(0, "<i4")
             file.seek(4 * count)
-            offsets = np.fromfile(file, "<i8", rows + 1)
-            return Tokens(ids, offsets, pad, np.fromfile(file, "?", rows))
+            offsets = np.fromfile(file, "<i8", row_count + 1)
+            return Tokens(ids, offsets, pad_id, np.fromfile(file, "?", row_count))
     except OSError:
         return None
 
 
-def _checked_end(file: BinaryIO) -> tuple[int, int, int] | None:
-    """Return tokens, rows and the pad id; None where the file is not as it was written."""
+def _read_footer(file: BinaryIO) -> tuple[int, int, int] | None:
+    """Return the number of tokens, the number of rows and the pad id; None if damaged."""
     size = file.seek(0, 2)
-    if size < _END.size:
+    if size < _FOOTER.size:
         return None
-    file.seek(-_END.size, 2)
-    magic, count, rows, pad, checksum = _END.unpack(file.read())
-    if magic != _MAGIC or 4 * count + 8 * (rows + 1) + rows + _END.size != size:
+    file.seek(-_FOOTER.size, 2)
+    magic, count, row_count, pad_id, checksum = _FOOTER.unpack(file.read())
+    if magic != _MAGIC or 4 * count + 8 * (row_count + 1) + row_count + _FOOTER.size != size:
         return None
     file.seek(0)
-    digest, left = hashlib.sha256(), size - _END.size
-    while left:
-        data = file.read(min(left, _BYTES_AT_ONCE))
+    digest, remaining = hashlib.sha256(), size - _FOOTER.size
+    while remaining:
+        data = file.read(min(remaining, _BYTES_PER_BLOCK))
         digest.update(data)
-        left -= len(data)
-    digest.update(_END.pack(magic, count, rows, pad, b""))
-    return (count, rows, pad) if digest.digest() == checksum else None
+        remaining -= len(data)
+    digest.update(_FOOTER.pack(magic, count, row_count, pad_id, b""))
+    return (count, row_count, pad_id) if digest.digest() == checksum else None

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from toxbench.data.readers import MAX_PROBLEMS, read_blocks
-from toxbench.data.table import bad_texts, find_roles, is_blank
+from toxbench.data.table import empty_text_problems, find_columns, is_blank
 from toxbench.errors import DataError
 from toxbench.settings import ColumnSettings
 
@@ -59,7 +59,7 @@ class CommentsFile:
             else:
                 count += len(frame)
                 left = MAX_PROBLEMS - len(problems)
-                problems += islice(bad_texts(frame[text], str(self.path), text), left)
+                problems += islice(empty_text_problems(frame[text], str(self.path), text), left)
         if problems:
             raise DataError(problems)
         if not count:
@@ -83,7 +83,7 @@ class CommentsFile:
         start = 0
         for frame in read_blocks(self.path, self.columns.encoding, _ROWS_AT_ONCE):
             if found is None:
-                found = find_roles(frame, str(self.path), self.columns)[:2]
+                found = find_columns(frame, str(self.path), self.columns)[:2]
             text, row_id = found
             frame.index = pd.RangeIndex(start, start + len(frame))
             start += len(frame)

@@ -9,7 +9,7 @@ import numpy as np
 from safetensors.torch import load_model as load_tensors
 from torch import nn
 
-from toxbench.data.tokenization import tokens_of
+from toxbench.data.tokenization import tokenise_uncached
 from toxbench.errors import PluginError, SettingsError
 from toxbench.plugin.contracts import Backbone
 from toxbench.plugin.modules import quiet_transformers
@@ -57,7 +57,7 @@ class Classifier:
         label_count = len(self._record.labels)
         if not texts:
             return np.empty((0, label_count), dtype=np.float32)
-        tokens = tokens_of(self._tokenizer, texts, self._record.max_length)
+        tokens = tokenise_uncached(self._tokenizer, texts, self._record.max_length)
         unknown = np.zeros((len(texts), label_count), dtype=np.uint8)
         multiple = WIDTH_MULTIPLE[self._device.kind]
         batcher = Batcher(tokens, unknown, self._device.torch, multiple=multiple)

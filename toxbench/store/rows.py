@@ -48,7 +48,7 @@ def write_rows(folder: Path, comments: TextDataset) -> None:
     Raises:
         StorageError: the folder cannot be written.
     """
-    data, ends = TextArray.of(comments.ids).flat
+    data, ends = TextArray.from_texts(comments.ids).flat
     tensors: Tensors = {
         "targets": np.ascontiguousarray(comments.targets, dtype=np.uint8),
         "groups": row_groups(comments),
