@@ -72,7 +72,7 @@ def test_every_format_has_the_same_fingerprints(comments: TextDataset) -> None:
         "e6b5caa60034a2184c72c1d66cc05b2a70aeb65ec7deb6498fd414d7e06f8ebd"
     )
     assert protocol.fingerprint == (
-        "aaf6550e600f508d3ce27c63b06d4707bd471fef6be0fdc7956180d685fd4c07"
+        "8ed66ef524e9febd0208875aa7538d859acc402ed84ba3049be3f9dd3a4ec550"
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toxbench.data.duplicates import group_ids
+from toxbench.data.groups import group_ids
 from toxbench.data.text_array import TextArray, take_rows
 
 TEXTS = ("", "a", "ünter 🎬", "two\nlines\x00", "a", "last")

@@ -11,7 +11,7 @@ from toxbench.cli.options import debug_option, plugins_option
 @debug_option
 def backbones(plugins: tuple[str, ...] | None, debug: bool) -> None:
     """List backbones, their plugins, and their weights on this machine."""
-    from toxbench.cli.console import print_tables
+    from toxbench.cli.tables import print_tables
     from toxbench.plugin.contracts import Table
     from toxbench.plugin.registry import Registry
     from toxbench.training.weights import parameters_here

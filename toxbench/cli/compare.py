@@ -25,7 +25,7 @@ def compare(
     Without names, all candidates. Both are scored on the same resampled test rows and seeds;
     p-values are two-sided, with Holm's correction for all pairs of the leaderboard.
     """
-    from toxbench.cli.console import print_tables
+    from toxbench.cli.tables import print_tables
     from toxbench.plugin.registry import Registry
     from toxbench.ranking.build import load_leaderboard
     from toxbench.report.leaderboard import comparison

@@ -50,7 +50,7 @@ def errors(
     Rows that every candidate gets wrong, rows on which candidates disagree, and labels that look
     wrong. Nothing is trained, and no comment is printed without --show-text.
     """
-    from toxbench.cli.console import print_tables
+    from toxbench.cli.tables import print_tables
     from toxbench.plugin.registry import Registry
     from toxbench.ranking.predictions import load_predictions
     from toxbench.report.label_errors import TABLES, Shown

@@ -40,7 +40,7 @@ def leaderboard(
     Several folders, for example of several machines, make one leaderboard if they hold results of
     the same protocol; otherwise the differences are reported.
     """
-    from toxbench.cli.console import print_labels, print_leaderboard
+    from toxbench.cli.tables import print_labels, print_leaderboard
     from toxbench.plugin.registry import Registry
     from toxbench.ranking.build import load_leaderboard
     from toxbench.store.cells import find_store

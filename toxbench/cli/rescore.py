@@ -60,7 +60,7 @@ def rescore(
     With --data, results of any other table are refused.
     """
     check_table_options(values)
-    from toxbench.cli.console import print_leaderboard
+    from toxbench.cli.tables import print_leaderboard
     from toxbench.plugin.registry import Registry
     from toxbench.ranking.rescore import rescore as score_again
     from toxbench.store.cells import find_store

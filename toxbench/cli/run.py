@@ -66,7 +66,7 @@ def run(session: "TorchrunSession | None", /, **values: Any) -> None:
 
 def _print_result(plan: "Plan", result: "RunResult", values: dict[str, Any]) -> None:
     """Print the leaderboard; raise `CellsFailedError` if cells have no result."""
-    from toxbench.cli.console import print_leaderboard
+    from toxbench.cli.tables import print_leaderboard
     from toxbench.util.text import count_of
 
     print_leaderboard(result.leaderboard, plan.run.registry, values["format_name"], values["full"])

@@ -50,7 +50,7 @@ def show(
 
     Settings, cost, learning curves, labels, thresholds, and failed cells with their reasons.
     """
-    from toxbench.cli.console import print_tables
+    from toxbench.cli.tables import print_tables
     from toxbench.plugin.registry import Registry
     from toxbench.ranking.build import load_leaderboard
     from toxbench.ranking.cells import load_cells, load_failures

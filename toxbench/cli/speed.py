@@ -63,8 +63,8 @@ def speed(**values: Any) -> None:
     registry.report_format(format_name or "plain")  # raises before minutes of work
     run = resolve(settings, registry)
     # Imported here, because torch and transformers take seconds.
-    from toxbench.cli.console import print_tables
     from toxbench.cli.progress import LogProgress, QuietProgress
+    from toxbench.cli.tables import print_tables
     from toxbench.report.speed import speed_table
     from toxbench.speed.measure import measure
 

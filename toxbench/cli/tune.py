@@ -63,7 +63,7 @@ def tune(**values: Any) -> None:
 
 def _print_outcome(planned: "TunePlan", outcome: "Outcome", values: dict[str, Any]) -> None:
     """Print tuned settings and the leaderboard; raise `CellsFailedError` after failures."""
-    from toxbench.cli.console import print_leaderboard
+    from toxbench.cli.tables import print_leaderboard
 
     registry = planned.plan.run.registry
     is_brief = values["format_name"] is not None or values["quiet"]
@@ -79,7 +79,7 @@ def _print_outcome(planned: "TunePlan", outcome: "Outcome", values: dict[str, An
 
 
 def _print_tuned(planned: "TunePlan", outcome: "Outcome", registry: "Registry") -> None:
-    from toxbench.cli.console import print_tables
+    from toxbench.cli.tables import print_tables
     from toxbench.report.tuning import tuned_table
     from toxbench.store.trials import FILE
 
@@ -94,7 +94,7 @@ def _print_tuned(planned: "TunePlan", outcome: "Outcome", registry: "Registry") 
 
 def _print_importance(results: Path, registry: "Registry") -> None:
     """Print and plot the importance of hyperparameters in every study of the newest results."""
-    from toxbench.cli.console import print_tables
+    from toxbench.cli.tables import print_tables
     from toxbench.report.tuning import importance_table, importances
     from toxbench.store.cells import find_store
     from toxbench.store.trials import TUNING, TrialStore

@@ -8,15 +8,8 @@ from itertools import repeat
 import numpy as np
 import numpy.typing as npt
 
-from toxbench.data.duplicates import (
-    NEAR_COPY_DEFINITION,
-    NearCopies,
-    Numbers,
-    first_rows,
-    group_ids,
-    run_starts,
-)
-from toxbench.data.groups import normalize_text
+from toxbench.data.duplicates import NEAR_COPY_DEFINITION, NearCopies, first_rows
+from toxbench.data.groups import Numbers, group_ids, normalize_text, run_starts
 from toxbench.data.protocol import Split
 from toxbench.data.table import TextDataset, dropped_row_notes, ignored_column_notes
 from toxbench.records import Audit, Implication, SharedGroups

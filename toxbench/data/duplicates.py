@@ -1,4 +1,4 @@
-"""Equal and nearly equal texts: numbering by content, and search for near copies.
+"""Search for rows with nearly equal texts.
 
 Near copies are found with MinHash (Broder 1997): texts that agree in one of several bands of hashes
 are candidates, whose sets of words are then compared exactly.
@@ -13,21 +13,18 @@ import numpy as np
 import numpy.typing as npt
 from datasketch import MinHash
 
+from toxbench.data.groups import DIGEST_BYTES, Numbers, run_starts
 from toxbench.util.arrays import Rows
 
-Numbers = npt.NDArray[np.int64]
 Positions = npt.NDArray[np.int32]
 
 MIN_SIMILARITY = 0.8
 MIN_WORDS = 6
 NEAR_COPY_DEFINITION = (
     f"two texts of at least {MIN_WORDS} different words each; of all words in the two, "
-    f"{MIN_SIMILARITY:.0%} or more are in both (Jaccard), whatever their case, order and "
-    "punctuation"
+    f"{MIN_SIMILARITY:.0%} or more are in both (Jaccard), ignoring case, order and punctuation"
 )
 
-_DIGEST_BYTES = 16  # two different texts have equal digests with a probability of 1 in 2 ** 128
-_NONE_DIGEST = bytes(_DIGEST_BYTES)
 _WORD = re.compile(r"\w+")
 # A pair at the threshold agrees in one of 25 bands of 5 hashes with a probability of 0.99995.
 # Longer bands miss pairs; shorter bands propose mostly pairs that are not near copies.
@@ -39,55 +36,6 @@ _MAX_CACHED_WORDS = 1_000_000
 _TEXTS_PER_BLOCK = 20_000
 _FIRST_CANDIDATES = 32  # most texts with a near copy have it among these
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # mixes the hashes of a band into one key
-
-
-def group_ids(values: Iterable[str | None]) -> Numbers:
-    """Number texts in the order in which they first appear.
-
-    Args:
-        values: texts of any length; only their digests are kept in memory.
-
-    Returns:
-        int64 ``[value]``: numbers from 0, equal for equal values; -1 for None.
-    """
-    digests = bytearray()
-    for value in values:
-        digests += _NONE_DIGEST if value is None else _digest(value)
-    halves = np.frombuffer(digests, dtype="<u8").reshape(-1, 2)
-    numbers = relabel_by_first_seen(np.lexsort(halves.T), halves)
-    is_none = np.asarray(~halves.any(axis=1))
-    if not is_none.any():
-        return numbers
-    none_number = numbers[is_none][0]
-    return np.where(is_none, -1, numbers - (numbers > none_number))
-
-
-def relabel_by_first_seen(order: Numbers, keys: npt.NDArray[np.generic]) -> Numbers:
-    """Number keys from 0 in the order in which they first appear; equal keys get one number.
-
-    Args:
-        order: result of a stable sort of the keys, ``[key]``.
-        keys: ``[key]`` or ``[key, column]``.
-    """
-    is_start = run_starts(keys[order])
-    first_positions = order[is_start]  # the first of equal keys, because the sort is stable
-    ranks = np.empty(len(first_positions), dtype=np.int64)
-    ranks[np.argsort(first_positions)] = np.arange(len(first_positions))
-    numbers = np.empty(len(keys), dtype=np.int64)
-    numbers[order] = ranks[np.cumsum(is_start) - 1]
-    return numbers
-
-
-def run_starts(ordered: npt.NDArray[np.generic]) -> npt.NDArray[np.bool_]:
-    """Return whether each key differs from the one before it, bool ``[key]``.
-
-    Args:
-        ordered: sorted keys, ``[key]`` or ``[key, column]``.
-    """
-    is_start = np.ones(len(ordered), dtype=bool)
-    differs = ordered[1:] != ordered[:-1]
-    is_start[1:] = differs if differs.ndim == 1 else differs.any(axis=1)
-    return is_start
 
 
 def first_rows(numbers: Numbers, rows: Rows) -> Numbers:
@@ -261,7 +209,7 @@ def _index_words(texts: Iterable[str]) -> tuple[Numbers, _Words]:
             numbers.append(-1)
             continue
         ordered = array("Q", sorted(hashes))
-        digest = blake2b(ordered.tobytes(), digest_size=_DIGEST_BYTES).digest()
+        digest = blake2b(ordered.tobytes(), digest_size=DIGEST_BYTES).digest()
         number = numbers_by_digest.setdefault(digest, len(numbers_by_digest))
         numbers.append(number)
         if number == len(counts):
@@ -300,7 +248,3 @@ def _minima(values: npt.NDArray[np.uint32], starts: Numbers) -> npt.NDArray[np.u
     if not len(starts):
         return np.empty(0, dtype=np.uint64)
     return np.minimum.reduceat(values, starts).astype(np.uint64)
-
-
-def _digest(value: str) -> bytes:
-    return blake2b(value.encode("utf-8"), digest_size=_DIGEST_BYTES).digest()

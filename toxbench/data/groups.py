@@ -1,12 +1,18 @@
-"""Groups of rows that a grouped split keeps together: a shared group or equal texts."""
+"""Number equal texts, and the groups of rows that a grouped split keeps in one part."""
 
 import unicodedata
+from collections.abc import Iterable
+from hashlib import blake2b
 
 import numpy as np
 import numpy.typing as npt
 
-from toxbench.data.duplicates import group_ids, relabel_by_first_seen
 from toxbench.data.table import TextDataset
+
+Numbers = npt.NDArray[np.int64]
+
+DIGEST_BYTES = 16  # two different texts have equal digests with a probability of 1 in 2 ** 128
+_NONE_DIGEST = bytes(DIGEST_BYTES)
 
 
 def normalize_text(text: str) -> str:
@@ -39,3 +45,56 @@ def row_groups(comments: TextDataset) -> npt.NDArray[np.int64]:
     _, components = connected_components(coo_array(edges, shape=(nodes, nodes)), directed=False)
     row_components = components[texts].astype(np.int64)
     return relabel_by_first_seen(np.argsort(row_components, kind="stable"), row_components)
+
+
+def group_ids(values: Iterable[str | None]) -> Numbers:
+    """Number texts in the order in which they first appear.
+
+    Args:
+        values: texts of any length; only their digests are kept in memory.
+
+    Returns:
+        int64 ``[value]``: numbers from 0, equal for equal values; -1 for None.
+    """
+    digests = bytearray()
+    for value in values:
+        digests += _NONE_DIGEST if value is None else text_digest(value)
+    halves = np.frombuffer(digests, dtype="<u8").reshape(-1, 2)
+    numbers = relabel_by_first_seen(np.lexsort(halves.T), halves)
+    is_none = np.asarray(~halves.any(axis=1))
+    if not is_none.any():
+        return numbers
+    none_number = numbers[is_none][0]
+    return np.where(is_none, -1, numbers - (numbers > none_number))
+
+
+def relabel_by_first_seen(order: Numbers, keys: npt.NDArray[np.generic]) -> Numbers:
+    """Number keys from 0 in the order in which they first appear; equal keys get one number.
+
+    Args:
+        order: result of a stable sort of the keys, ``[key]``.
+        keys: ``[key]`` or ``[key, column]``.
+    """
+    is_start = run_starts(keys[order])
+    first_positions = order[is_start]  # the first of equal keys, because the sort is stable
+    ranks = np.empty(len(first_positions), dtype=np.int64)
+    ranks[np.argsort(first_positions)] = np.arange(len(first_positions))
+    numbers = np.empty(len(keys), dtype=np.int64)
+    numbers[order] = ranks[np.cumsum(is_start) - 1]
+    return numbers
+
+
+def run_starts(ordered: npt.NDArray[np.generic]) -> npt.NDArray[np.bool_]:
+    """Return whether each key differs from the one before it, bool ``[key]``.
+
+    Args:
+        ordered: sorted keys, ``[key]`` or ``[key, column]``.
+    """
+    is_start = np.ones(len(ordered), dtype=bool)
+    differs = ordered[1:] != ordered[:-1]
+    is_start[1:] = differs if differs.ndim == 1 else differs.any(axis=1)
+    return is_start
+
+
+def text_digest(value: str) -> bytes:
+    return blake2b(value.encode("utf-8"), digest_size=DIGEST_BYTES).digest()
