@@ -97,4 +97,5 @@ def run_starts(ordered: npt.NDArray[np.generic]) -> npt.NDArray[np.bool_]:
 
 
 def text_digest(value: str) -> bytes:
+    """Return a short digest of a text, as bytes of a fixed length."""
     return blake2b(value.encode("utf-8"), digest_size=DIGEST_BYTES).digest()
