@@ -48,7 +48,7 @@ def error_of(done: subprocess.CompletedProcess[str]) -> str:
 def test_rows_are_named_by_id_and_no_comment_is_printed(cli: Cli, results: str) -> None:
     done = cli("errors", results, "--limit", "200")
     assert done.returncode == 0, done.stderr
-    for title in ("every candidate gets wrong", "candidates disagree", "Labels that look wrong"):
+    for title in ("every candidate gets wrong", "candidates disagree", "Likely label errors"):
         assert title in done.stdout
     assert "60 rows were tested" in done.stdout
     assert "tfidf-logreg (1 seed); not counted: always-negative" in done.stdout

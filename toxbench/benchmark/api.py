@@ -17,7 +17,7 @@ from toxbench.plugin.registry import Registry
 from toxbench.ranking.build import load_leaderboard
 from toxbench.ranking.rescore import rescore as score_again
 from toxbench.records import CellKey, CellRecord, EpochRecord
-from toxbench.report.leaderboard import comparison, records
+from toxbench.report.leaderboard import compare_candidates, leaderboard_records
 from toxbench.settings import ColumnSettings, SplitSettings
 from toxbench.store.cells import find_store
 
@@ -163,7 +163,7 @@ def leaderboard(path: Path | str) -> pd.DataFrame:
     Raises:
         toxbench.errors.StorageError: nothing is stored there, or it is damaged.
     """
-    return pd.DataFrame(list(records(load_leaderboard(find_store(Path(path))))))
+    return pd.DataFrame(list(leaderboard_records(load_leaderboard(find_store(Path(path))))))
 
 
 def compare(path: Path | str, *candidates: str) -> pd.DataFrame:
@@ -183,7 +183,7 @@ def compare(path: Path | str, *candidates: str) -> pd.DataFrame:
         toxbench.errors.StorageError: as `leaderboard`.
     """
     board = load_leaderboard(find_store(Path(path)))
-    return pd.DataFrame(list(comparison(board, candidates).records))
+    return pd.DataFrame(list(compare_candidates(board, candidates).records))
 
 
 def rescore(
@@ -221,4 +221,4 @@ def rescore(
         how = layered(ColumnSettings, columns or {}), layered(SplitSettings, split or {})
         read_table_of(store.protocol(), Path(data), *how)
     board = score_again(store, thresholds, without, metric)
-    return pd.DataFrame(list(records(board)))
+    return pd.DataFrame(list(leaderboard_records(board)))

@@ -154,14 +154,14 @@ def _detectable(plan: "Plan") -> list[str]:
 
     from toxbench.benchmark.candidates import BackboneCandidate
     from toxbench.evaluation.power import detectable_difference
-    from toxbench.report.verdicts import METRICS
+    from toxbench.report.verdicts import METRIC_TITLES
 
     seeds = {key.seed for c, key in plan.cells if isinstance(c, BackboneCandidate)}
     if not seeds:
         return []
     tested = np.concatenate([fold.test for fold in plan.protocol.folds])
     found = detectable_difference(plan.protocol.comments.targets[tested], len(seeds))
-    said = " or ".join(f"{size:.3f} in {METRICS[name]}" for name, size in found.items())
+    said = " or ".join(f"{size:.3f} in {METRIC_TITLES[name]}" for name, size in found.items())
     return [
         f"Shows     a difference of {said} four times in five with {len(seeds)} "
         f"seed{'s' if len(seeds) > 1 else ''}, if candidates err as two stand-ins did"
