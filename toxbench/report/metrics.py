@@ -19,8 +19,8 @@ def metrics_table() -> Table:
             for name, metric in METRICS.items()
         ),
         notes=(
-            "An undefined metric has no value, for example if no row is positive. A ratio with a "
-            "denominator of zero is 0.",
+            "An undefined metric (for example, without a positive row) has no value. Division by "
+            "zero gives 0.",
         ),
         records=tuple(
             {

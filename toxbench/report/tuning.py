@@ -131,7 +131,7 @@ def _score_notes(tuning: TuningRecord) -> tuple[str, ...]:
         f"{tuning.average_precision:.3f}; default settings with the same seeds and rows: "
         f"{'failed' if reference is None else f'{reference:.3f}'}."
     )
-    default_won = "The default settings won: no other finalist has a higher score."
+    default_won = "The default settings won: no other finalist scored higher."
     return (note, default_won) if tuning.default_won else (note,)
 
 
