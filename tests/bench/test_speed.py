@@ -29,7 +29,7 @@ LEAST = {
     "bert-base": {"trainer": 1.4, "notebook": 15.0},
 }
 HEADERS = (
-    "trained by", "precision", "seconds an epoch", "comments/s", "of peak", "peak memory",
+    "trained by", "precision", "seconds/epoch", "train comments/s", "MFU", "peak memory",
     "toxbench is times faster",
 )  # fmt: skip
 

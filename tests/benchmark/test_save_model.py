@@ -95,8 +95,8 @@ def test_probabilities_in_fp32_and_how_far_the_cell_is_from_them(run: Run, tmp_p
         assert (difference == 0) == (precision == "fp32")
         cards[precision] = (folder / "README.md").read_text(encoding="utf-8")
         if difference:
-            assert f"at most {difference:.2g} in a test row" in cards[precision]
-    assert "its stored probabilities are this model's" in cards["fp32"]
+            assert f"at most {difference:.2g} in a test probability" in cards[precision]
+    assert "fp32, the same as the stored probabilities" in cards["fp32"]
 
 
 def test_a_card_says_what_it_scored_and_holds_no_comment(
@@ -111,7 +111,7 @@ def test_a_card_says_what_it_scored_and_holds_no_comment(
     test = record.metrics["0.5"]["test"]
     assert f"{test['micro_f1']:.3f}" in card
     assert store.protocol().data_fingerprint in card
-    assert "not for deciding about people" in card
+    assert "Do not use it for decisions about people" in card
     assert "IsNever" in card
     texts = pd.read_csv(table)["text"]
     for path in folder.iterdir():

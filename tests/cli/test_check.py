@@ -38,7 +38,7 @@ def test_leaks_are_printed_without_a_comment_and_are_no_error(cli: Cli, leaky: P
     lines = done.stdout.splitlines()
     assert lines[0] == "leaky.csv: 40 rows, 8 of them test rows; --split random"
     assert "Shared groups: 8 of 8 test rows, from 2 groups" in lines
-    assert "Leaks in all: 8 of 8 test rows, each counted once" in lines
+    assert "Test rows with any of these leaks: 8 of 8" in lines
     assert "IsNever has no positive row" in done.stdout
     assert "Cut comments: not counted; --backbones bert,distilbert counts them" in lines
     assert "nobody" not in done.stdout
@@ -106,7 +106,7 @@ def test_errors_are_one_line(cli: Cli, leaky: Path, words: list[str], code: int,
 def test_a_leaderboard_of_a_leaky_split_says_so(cli: Cli, leaky: Path, tmp_path: Path) -> None:
     done = cli("run", "--data", str(leaky), "--backbones", "none", "--quiet")
     assert done.returncode == 0, done.stderr
-    assert "The split leaks: train or validation rows have the VideoId of 8" in done.stdout
+    assert "The split leaks: of 8 test rows, 8 have the same VideoId" in done.stdout
     (stored,) = (tmp_path / "results").glob("*/protocol.json")
     audit = json.loads(stored.read_text(encoding="utf-8"))["audit"]
     assert (audit["tested"], audit["affected"]) == (8, 8)

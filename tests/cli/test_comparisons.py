@@ -58,8 +58,8 @@ def error_of(done: subprocess.CompletedProcess[str]) -> str:
 def test_a_comparison_ends_in_a_plain_sentence(cli: Cli, results: str) -> None:
     done = cli("compare", "tfidf-logreg", "always-negative", "--results", results)
     assert done.returncode == 0, done.stderr
-    assert "tfidf-logreg is better than always-negative in micro-F1: difference +" in done.stdout
-    assert "after Holm's correction" in done.stdout
+    assert "tfidf-logreg is significantly better than always-negative in micro-F1" in done.stdout
+    assert "Holm-adjusted p" in done.stdout
 
 
 def test_a_comparison_turns_with_the_order_of_its_names(cli: Cli, results: str) -> None:
@@ -87,7 +87,7 @@ def test_one_candidate_or_an_unknown_one_is_one_line(cli: Cli, results: str) -> 
 
 def test_the_leaderboard_says_who_can_be_told_apart(cli: Cli, results: str) -> None:
     done = cli("leaderboard", results)
-    assert "tfidf-logreg is alone in the first tier by micro-F1." in done.stdout
+    assert "Only tfidf-logreg is in tier 1 by micro-F1." in done.stdout
     board = rows_of(cli("leaderboard", results, "--format", "json"))
     assert [row["tier"] for row in board] == [1, 2]
     for row in board:

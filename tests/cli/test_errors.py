@@ -48,10 +48,10 @@ def error_of(done: subprocess.CompletedProcess[str]) -> str:
 def test_rows_are_named_by_id_and_no_comment_is_printed(cli: Cli, results: str) -> None:
     done = cli("errors", results, "--limit", "200")
     assert done.returncode == 0, done.stderr
-    for title in ("every candidate gets wrong", "candidates disagree", "Labels that look wrong"):
+    for title in ("every candidate gets wrong", "candidates disagree", "Likely label errors"):
         assert title in done.stdout
-    assert "60 rows were tested" in done.stdout
-    assert "tfidf-logreg (1 seed); not counted: always-negative" in done.stdout
+    assert "in 60 test rows" in done.stdout
+    assert "tfidf-logreg (1 seed). Not included: always-negative." in done.stdout
     assert "\\x1b[31mc" in done.stdout
     for never in ("\x1b", "\u202e", "fool", "thank"):
         assert never not in done.stdout + done.stderr
@@ -63,7 +63,7 @@ def test_every_format_writes_one_table_or_all(cli: Cli, results: str) -> None:
     rows = json.loads(cli("errors", results, "--format", "json", "--table", "missed").stdout)[
         "rows"
     ]
-    assert rows[0].keys() == {"id", "missed", "wrongly predicted", "loss"}
+    assert rows[0].keys() == {"id", "false negatives", "false positives", "cross-entropy"}
     text = cli("errors", results, "--format", "csv", "--table", "labels", "--limit", "1").stdout
     assert len(list(csv.DictReader(io.StringIO(text)))) == 1
     done = cli("errors", results, "--format", "csv")
@@ -109,7 +109,7 @@ def test_the_parts_of_an_official_split_are_one_table(cli: Cli, table: Path) -> 
     assert cli("run", *files, *CHEAP).returncode == 0
     done = cli("errors", "--show-text", *files)
     assert done.returncode == 0, done.stderr
-    assert "20 rows were tested" in done.stdout
+    assert "in 20 test rows" in done.stdout
 
 
 def test_the_sample_needs_no_data_and_backbones_come_before_baselines(
@@ -120,7 +120,7 @@ def test_the_sample_needs_no_data_and_backbones_come_before_baselines(
     assert cli("run", *words, "--quiet").returncode == 0
     done = cli("errors", "--show-text", "--table", "missed")
     assert done.returncode == 0, done.stderr
-    assert "bert (2 seeds); not counted: always-negative. Synthetic sample" in done.stdout
+    assert "bert (2 seeds). Not included: always-negative. Synthetic sample" in done.stdout
     assert "text" in done.stdout
 
 
@@ -129,7 +129,7 @@ def test_a_seed_that_lacks_a_fold_does_not_count(cli: Cli, results: str, tmp_pat
     for path in tmp_path.glob("results/*/cells/tfidf-logreg-*fold1*"):
         path.unlink()
     done = cli("errors")
-    assert "of always-negative (1 seed)." in done.stdout
+    assert "from always-negative (1 seed)." in done.stdout
     for path in tmp_path.glob("results/*/cells/*fold0*"):
         path.unlink()
     done = cli("errors")

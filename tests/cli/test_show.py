@@ -51,7 +51,7 @@ def test_everything_about_a_backbone(shown: Run, results: Path) -> None:
     cells = [r for r in store.records() if r.settings and r.settings.learning_rate == 1e-3]
     assert [row["seed"] for row in said["cells"]["rows"]] == [0, 1]
     for row, cell in zip(said["cells"]["rows"], cells, strict=True):
-        assert row["micro-F1"] == cell.metrics["0.5"]["test"]["micro_f1"]
+        assert row["test micro-F1"] == cell.metrics["0.5"]["test"]["micro_f1"]
     settings = {row["setting"]: row for row in said["settings"]["rows"]}
     assert settings["learning_rate"]["value"] == 1e-3
     assert settings["epochs"]["default"] != "same"
@@ -61,15 +61,16 @@ def test_everything_about_a_backbone(shown: Run, results: Path) -> None:
     losses = [cell.epochs[1].train_loss for cell in cells]
     assert curves[1]["train loss"] == pytest.approx(sum(losses) / 2)
     labels = {row["label"]: row for row in said["labels"]["rows"]}
-    assert labels["IsNever"] | {"F1": None, "test positives": 0} == labels["IsNever"]
-    assert labels["IsRude"]["test positives"] == store.protocol().tested_supports["IsRude"]
-    assert {row["rule"] for row in said["thresholds"]["rows"]} == {"0.5", "global", "per-label"}
+    assert labels["IsNever"] | {"F1": None, "positive test rows": 0} == labels["IsNever"]
+    assert labels["IsRude"]["positive test rows"] == store.protocol().tested_supports["IsRude"]
+    rules = {row["threshold rule"] for row in said["thresholds"]["rows"]}
+    assert rules == {"0.5", "global", "per-label"}
     assert said["failures"]["rows"] == []
 
 
 def test_a_baseline_has_no_curves(shown: Run) -> None:
     text = shown("tfidf-logreg")
-    assert "Labels on the test rows" in text
+    assert "Scores of each label on test rows" in text
     assert "Learning curves" not in text
     assert "Learning curves" in shown("tfidf-logreg", "--table", "curves")
 
@@ -77,7 +78,7 @@ def test_a_baseline_has_no_curves(shown: Run) -> None:
 def test_what_only_failed_is_shown_with_the_reason(shown: Run) -> None:
     text = shown("broken")
     assert "diverged" in text
-    assert "No place on the leaderboard" in text
+    assert "Not on the leaderboard" in text
     assert "\x1b" not in text
 
 
@@ -85,7 +86,7 @@ def test_what_only_failed_is_shown_with_the_reason(shown: Run) -> None:
     ("words", "says"),
     [
         (["brt"], "no candidate is called 'brt'; did you mean 'bert'?"),
-        (["bert"], "name one of 'bert [learning_rate=0.001]', 'bert [learning_rate=3e-05]'"),
+        (["bert"], "choose one of: 'bert [learning_rate=0.001]', 'bert [learning_rate=3e-05]'"),
         (["tfidf-logreg", "--format", "csv"], "csv holds one table; choose with --table"),
         (["tfidf-logreg", "--format", "xml"], "no format is called 'xml'"),
     ],

@@ -34,7 +34,7 @@ def test_quiet_prints_only_the_table(cli: Cli, checkpoint: Path, table: Path) ->
     done = cli("speed", "--backbones", "bert", "--weights", f"bert={checkpoint}", "--data",
                str(table), "--repeats", "1", "--epochs", "1", "--quiet")  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "evaluated comments/s" in done.stdout
+    assert "evaluation comments/s" in done.stdout
     assert done.stderr == ""
 
 

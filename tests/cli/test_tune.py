@@ -111,7 +111,7 @@ def test_a_search_prints_settings_and_a_leaderboard_and_is_found_by_run(
 ) -> None:
     done = tune()
     assert done.code == 0, done.err
-    assert "Settings found for bert: 3 trials" in done.out
+    assert "Tuned settings of bert: 3 trials" in done.out
     assert "bert (tuned)" in done.out
     assert "tuned.toml" in done.out
     assert "test rows are not among them" in done.err
@@ -136,7 +136,7 @@ def test_default_settings_that_win_are_said_to(tune: Toxbench) -> None:
     done = tune("--trials", "1")
     assert done.code == 0, done.err
     assert "The default settings won: no other finalist scored higher." in done.out
-    assert ": the default settings, not beaten in 1 trials" in done.out
+    assert ": the default settings, without an improvement in 1 trial" in done.out
 
 
 def test_json_is_the_leaderboard_and_nothing_else(tune: Toxbench) -> None:

@@ -21,7 +21,7 @@ from toxbench.records import (
     TrialRecord,
     TunedSettings,
 )
-from toxbench.report.leaderboard import records
+from toxbench.report.leaderboard import leaderboard_records
 from toxbench.store.cells import CellStore, ProtocolRecord, read_cell
 from toxbench.store.rows import write_rows
 from toxbench.store.tensor_file import decode, encode
@@ -175,4 +175,6 @@ def test_the_leaderboard_does_not_depend_on_when_cells_were_stored(
     in_order.protocol_path.write_bytes(store.protocol_path.read_bytes())
     for cell in cells:
         in_order.write(*cell)
-    assert records(load_leaderboard(store)) == records(load_leaderboard(in_order))
+    assert leaderboard_records(load_leaderboard(store)) == leaderboard_records(
+        load_leaderboard(in_order)
+    )

@@ -81,7 +81,7 @@ def test_a_cell_whose_loss_is_nan_is_counted_until_it_has_a_result(
     assert "cell moody seed 1 failed: DivergedError: the training loss of epoch 1 is nan" in (
         done.said
     )
-    note = "1 of 3 cells of moody failed (diverged); it has no score."
+    note = "1 of 3 cells of moody failed (diverged) and has no score."
     folder = folder_in(tmp_path)
     (path,) = (folder / "failures").iterdir()
     assert read_json(path).items() >= {"kind": "diverged", "schema_version": 1}.items()
@@ -159,8 +159,8 @@ def test_a_seed_that_lost_a_fold_does_not_count_and_is_told() -> None:
     (own,) = found.failures
     assert (own.failed, own.cells) == (1, 6)
     assert (
-        "1 of 6 cells of bert failed (diverged); it has no score, and a seed counts only with "
-        "every fold."
+        "1 of 6 cells of bert failed (diverged) and has no score; a seed counts only if every fold "
+        "has a score."
     ) in leaderboard_table(found).notes
     assert leaderboard_table(found).records[0]["failed"] == 1
 
@@ -170,7 +170,7 @@ def test_every_kind_is_named_once_and_twins_are_told_apart() -> None:
     others = [failure(n, digest="1" * 12, kind=k) for n, k in enumerate(("OSError", "diverged"))]
     found = board(table, table.cells(), failure(1), failure(2, kind="WorkerDied"), *others)
     notes = leaderboard_table(found).notes
-    assert "2 of 3 cells of bert failed (WorkerDied, diverged); they have no score." in notes
+    assert "2 of 3 cells of bert failed (WorkerDied, diverged) and have no score." in notes
     assert "bert #111111 has no score: all of its 2 cells failed (OSError, diverged)." in notes
 
 
@@ -198,7 +198,7 @@ def test_constant_predictions_are_kept_and_flagged(forks: Forks, tmp_path: Path)
     )  # fmt: skip
     assert done.code == 0
     assert "always-negative (constant!)" in done.out
-    assert "(constant!) predicts the same for every test row." in done.out
+    assert "(constant!): the candidate predicts the same labels for every test row." in done.out
     rows = rows_of(folder_in(tmp_path))
     assert {name: row["constant"] for name, row in rows.items()} == {
         "always-negative": True,

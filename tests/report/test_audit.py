@@ -1,4 +1,4 @@
-"""Audits in words: each finding with its count, its meaning and its remedy; nothing to obey."""
+"""Audit text: counts, meaning and remedy of each finding, with escaped names."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ CLEAN = Audit(
     affected=0,
     exact=(),
     near=(),
-    near_definition="much alike",
+    near_definition="at least 80% equal words",
     shared=None,
     conflicts=(),
     implications=(),
@@ -26,18 +26,19 @@ def make_audit(**changes: Any) -> Audit:
     return CLEAN.model_copy(update=changes)
 
 
-def text(audit: Audit) -> str:
+def joined_lines(audit: Audit) -> str:
+    """Return the text of an audit as one line, after a check of every line."""
     lines = audit_lines(audit, lambda row: f"id-{row}")
     assert all(len(line) <= 100 and line.isprintable() and line.strip() for line in lines)
     return " ".join(" ".join(lines).split())
 
 
-def test_without_a_finding_there_are_counts_alone() -> None:
+def test_clean_audit_has_only_counts() -> None:
     assert audit_lines(make_audit(shared=SharedGroups(column="v", groups=0, rows=())), str) == [
         "Exact copies: 0 of 200 test rows",
         "Near copies: 0 of 200 test rows",
         "Shared groups: 0 of 200 test rows, from 0 groups",
-        "Leaks in all: 0 of 200 test rows, each counted once",
+        "Test rows with any of these leaks: 0 of 200",
         "Conflicting labels: 0 texts, in 0 rows",
         "Label implications: 0",
         "Constant labels: 0",
@@ -49,18 +50,21 @@ FINDINGS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         {"exact": ((3, 1), (4, 1))},
         ("copies: 2 of 200 test rows", "Use --split grouped", "id-3 = id-1, id-4 = id-1"),
     ),
-    "near": ({"near": ((3, 1),)}, ("much alike", "remove all but one", "id-3 = id-1")),
+    "near": (
+        {"near": ((3, 1),)},
+        ("at least 80% equal words", "remove all but one", "id-3 = id-1"),
+    ),
     "groups": (
         {"shared": SHARED},
         ("3 of 200 test rows, from 2 groups", "same VideoId", "--split grouped", "id-5, id-6"),
     ),
     "conflicts": (
         {"conflicts": ((1, 4), (2, 3, 5))},
-        ("2 texts, in 5 rows", "one labelling", "(id-1, id-4), (id-2, id-3, id-5)"),
+        ("2 texts, in 5 rows", "remove the rows", "(id-1, id-4), (id-2, id-3, id-5)"),
     ),
     "implications": (
         {"implications": (Implication(label="A", implied="B", positives=138, share=125 / 138),)},
-        ("A implies B in 90.6% of its 138 rows", "no independent evidence"),
+        ("A implies B in 90.6% of its 138 rows", "not independent evidence"),
     ),
     "constant": (
         {"never": ("A",), "always": ("B",)},
@@ -69,39 +73,37 @@ FINDINGS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
 }
 
 
-@pytest.mark.parametrize(("changes", "said"), FINDINGS.values(), ids=FINDINGS)
-def test_a_finding_says_what_it_means_and_what_to_do(
-    changes: dict[str, Any], said: tuple[str, ...]
-) -> None:
-    shown = text(make_audit(**changes))
-    for words in said:
-        assert words in shown
+@pytest.mark.parametrize(("changes", "expected"), FINDINGS.values(), ids=FINDINGS)
+def test_finding_has_meaning_and_remedy(changes: dict[str, Any], expected: tuple[str, ...]) -> None:
+    text = joined_lines(make_audit(**changes))
+    for part in expected:
+        assert part in text
 
 
-def test_no_column_of_groups_is_told_apart_from_no_shared_group() -> None:
-    assert "unknown" in text(CLEAN)
-    assert "--group-column" in text(CLEAN)
+def test_missing_group_column_is_reported() -> None:
+    assert "unknown" in joined_lines(CLEAN)
+    assert "--group-column" in joined_lines(CLEAN)
 
 
-def test_long_lists_are_cut() -> None:
-    shown = text(make_audit(exact=tuple((row, 0) for row in range(100, 137))))
-    assert "37 of 200" in shown
-    assert "id-109 = id-0, and 27 more" in shown
-    assert "id-110" not in shown
+def test_long_lists_are_truncated() -> None:
+    text = joined_lines(make_audit(exact=tuple((row, 0) for row in range(100, 137))))
+    assert "37 of 200" in text
+    assert "id-109 = id-0, and 27 more" in text
+    assert "id-110" not in text
 
 
-def test_nothing_of_the_table_reaches_the_terminal_unescaped() -> None:
-    evil = "\x1b[31mred\x07\r\n\u202eevil"
+def test_control_characters_are_escaped() -> None:
+    hostile = "\x1b[31mred\x07\r\n\u202eevil"
     audit = make_audit(
         exact=((1, 2),),
         near=((3, 4),),
-        shared=SharedGroups(column=evil, groups=1, rows=(1,)),
+        shared=SharedGroups(column=hostile, groups=1, rows=(1,)),
         conflicts=((1, 2),),
-        implications=(Implication(label=evil, implied=evil, positives=5, share=1.0),),
-        never=(evil,),
-        always=(evil,),
+        implications=(Implication(label=hostile, implied=hostile, positives=5, share=1.0),),
+        never=(hostile,),
+        always=(hostile,),
     )
-    lines = audit_lines(audit, lambda row: f"{evil}{row}")
+    lines = audit_lines(audit, lambda row: f"{hostile}{row}")
     assert all(line.isprintable() for line in lines)
     assert "\\x1b[31mred\\x07 \\u202eevil1" in " ".join(" ".join(lines).split())
 
@@ -109,24 +111,25 @@ def test_nothing_of_the_table_reaches_the_terminal_unescaped() -> None:
 NOTES = {
     "groups": (
         {"shared": SHARED},
-        "The split leaks: train or validation rows have the VideoId of 3 of the 200 test rows; "
-        "--split grouped keeps groups and equal texts on one side. See: toxbench data check.",
+        "The split leaks: of 200 test rows, 3 have the same VideoId as a train or validation row. "
+        "Use --split grouped, which keeps groups and equal texts together. "
+        "Details: toxbench data check.",
     ),
     "all": (
         {"shared": SHARED, "exact": ((1, 2), (3, 2)), "near": ((4, 2),)},
-        "The split leaks: train or validation rows have the VideoId of 3, the text of 2, nearly "
-        "the text of 1 of the 200 test rows; --split grouped keeps groups and equal texts on one "
-        "side. See: toxbench data check.",
+        "The split leaks: of 200 test rows, 3 have the same VideoId, 2 have the same text, 1 has "
+        "nearly the same text as a train or validation row. Use --split grouped, which keeps "
+        "groups and equal texts together. Details: toxbench data check.",
     ),
     "near": (
         {"near": ((4, 2),)},
-        "The split leaks: train or validation rows have nearly the text of 1 of the 200 test "
-        "rows; remove near copies, or give them one group and use --split grouped. "
-        "See: toxbench data check.",
+        "The split leaks: of 200 test rows, 1 has nearly the same text as a train or validation "
+        "row. Remove near copies, or put them in one group and use --split grouped. "
+        "Details: toxbench data check.",
     ),
 }
 
 
 @pytest.mark.parametrize(("changes", "note"), NOTES.values(), ids=NOTES)
-def test_the_note_is_one_line_with_a_remedy_that_helps(changes: dict[str, Any], note: str) -> None:
+def test_leak_note_has_fitting_remedy(changes: dict[str, Any], note: str) -> None:
     assert leak_note(make_audit(**changes)) == note

@@ -1,4 +1,4 @@
-"""The built-in formats: every one says the same, and no text in a cell becomes a command."""
+"""The built-in formats: the same content in each, and hostile text stays text."""
 
 import csv
 import io
@@ -47,7 +47,7 @@ def render() -> Render:
 
 
 class Elements(HTMLParser):
-    """The tags of a page and the texts of its cells and caption."""
+    """Tags of a page, and the texts of its cells and caption."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -76,30 +76,30 @@ def cells_of(line: str) -> list[str]:
 
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("rows", [0, 1, 3])
-def test_every_format_shows_every_row(render: Render, name: str, rows: int) -> None:
+def test_format_writes_every_row(render: Render, name: str, rows: int) -> None:
     assert render(name, make_table(rows=rows)).count("bert") == rows
 
 
 @pytest.mark.parametrize("name", ["plain", "github", "markdown", "html", "json"])
-def test_formats_for_people_carry_title_and_notes(render: Render, name: str) -> None:
+def test_readable_formats_have_title_and_notes(render: Render, name: str) -> None:
     page = render(name, make_table())
     for text in ("Leaderboard of x.csv", "Synthetic sample.", "stand-in rows"):
         assert text in page
 
 
 @pytest.mark.parametrize("name", ["plain", "github", "markdown", "latex", "html"])
-def test_formats_for_people_show_the_rounded_text(render: Render, name: str) -> None:
+def test_readable_formats_have_rounded_text(render: Render, name: str) -> None:
     page = render(name, make_table())
     assert "0.333 ± 0.100" in page
     assert "0.33333" not in page
 
 
-def test_an_unknown_format_is_refused_with_the_nearest() -> None:
+def test_unknown_format_suggests_nearest_name() -> None:
     with pytest.raises(SettingsError, match="did you mean 'markdown'"):
         Registry.discover().report_format("markdwn")
 
 
-def test_markdown_is_a_table_with_heading_and_list(render: Render) -> None:
+def test_markdown_has_heading_table_and_list(render: Render) -> None:
     page = render("markdown", make_table())
     assert page.startswith("### Leaderboard of x.csv\n\n|")
     assert cells_of(table_lines(page)[0]) == ["backbone", "weights", "micro-F1"]
@@ -109,7 +109,7 @@ def test_markdown_is_a_table_with_heading_and_list(render: Render) -> None:
     assert render("github", make_table()) == page
 
 
-def test_csv_is_read_back_as_unrounded_numbers(render: Render) -> None:
+def test_csv_has_unrounded_numbers(render: Render) -> None:
     frame = pd.read_csv(io.StringIO(render("csv", make_table(rows=2))))
     assert frame["micro_f1"].tolist() == [1 / 3, 1 / 3]
     assert frame["micro_f1_gap"].tolist() == [-0.1, -0.1]
@@ -118,7 +118,7 @@ def test_csv_is_read_back_as_unrounded_numbers(render: Render) -> None:
     assert frame["best_epoch"].isna().all()
 
 
-def test_json_is_read_back_as_it_was(render: Render) -> None:
+def test_json_round_trip_keeps_content(render: Render) -> None:
     table = make_table(weights='"quoted"\n')
     content = json.loads(render("json", table))
     assert content["title"] == table.title
@@ -146,15 +146,15 @@ hostile = pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
 
 @pytest.mark.faults(40)
 @hostile
-def test_markdown_makes_markup_inert(render: Render, text: str) -> None:
+def test_markdown_escapes_markup(render: Render, text: str) -> None:
     page = render("markdown", make_table(title=text, weights=text))
     row = cells_of(table_lines(page)[-1])
     assert len(table_lines(page)) == 3
     assert len(row) == 3
-    for shown in (page.split("\n", 1)[0].removeprefix("### "), row[1]):
-        bare = re.sub(r"\\[\\|`*_\[\]]|&(?:lt|gt|amp);", "", shown)
+    for escaped in (page.split("\n", 1)[0].removeprefix("### "), row[1]):
+        bare = re.sub(r"\\[\\|`*_\[\]]|&(?:lt|gt|amp);", "", escaped)
         assert not set(bare) & set("\\|`*_[]<>&")
-        plain = re.sub(r"\\(.)", r"\1", shown)
+        plain = re.sub(r"\\(.)", r"\1", escaped)
         for entity, character in (("&lt;", "<"), ("&gt;", ">"), ("&amp;", "&")):
             plain = plain.replace(entity, character)
         assert plain == text.replace("\n", " ")
@@ -162,7 +162,7 @@ def test_markdown_makes_markup_inert(render: Render, text: str) -> None:
 
 @pytest.mark.faults(40)
 @hostile
-def test_html_shows_the_text_and_has_no_tag_of_its_own(render: Render, text: str) -> None:
+def test_html_adds_no_hostile_tag(render: Render, text: str) -> None:
     page = Elements(render("html", make_table(title=text, weights=text)))
     assert page.tags == {"table", "caption", "thead", "tbody", "tr", "th", "td"}
     assert page.texts[0].startswith(text)
@@ -171,7 +171,7 @@ def test_html_shows_the_text_and_has_no_tag_of_its_own(render: Render, text: str
 
 @pytest.mark.faults(40)
 @hostile
-def test_csv_keeps_a_text_in_its_cell(render: Render, text: str) -> None:
+def test_csv_text_stays_in_one_cell(render: Render, text: str) -> None:
     page = render("csv", make_table(title=text, weights=text, rows=2))
     rows = list(csv.DictReader(io.StringIO(page, newline="")))
     assert len(rows) == 2
@@ -181,7 +181,7 @@ def test_csv_keeps_a_text_in_its_cell(render: Render, text: str) -> None:
 
 @pytest.mark.faults(40)
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
-def test_csv_quotes_what_a_spreadsheet_would_run(render: Render, start: str) -> None:
+def test_csv_quotes_spreadsheet_formulas(render: Render, start: str) -> None:
     page = render("csv", make_table(weights=f"{start}cmd()"))
     assert f"'{start}cmd()" in page
     assert f",{start}cmd()" not in page
@@ -189,10 +189,10 @@ def test_csv_quotes_what_a_spreadsheet_would_run(render: Render, start: str) -> 
 
 @pytest.mark.faults(40)
 @pytest.mark.parametrize("text", ["a_b", "50 %", "a & b", "#1", "$x$", "{a}", "a\\input{b}"])
-def test_latex_escapes_what_it_would_obey(render: Render, text: str) -> None:
+def test_latex_escapes_special_characters(render: Render, text: str) -> None:
     page = render("latex", make_table(weights=text))
-    shown = next(line for line in page.split("\n") if "bert" in line).removesuffix("\\\\")
-    cells = re.split(r"(?<!\\)&", shown)
+    row = next(line for line in page.split("\n") if "bert" in line).removesuffix("\\\\")
+    cells = re.split(r"(?<!\\)&", row)
     assert len(cells) == 3
     without = re.sub(r"\\[&%$#_{}]|\\textbackslash\{\}", "", cells[1])
     assert not set(without) & set("\\&%$#_{}")
@@ -201,7 +201,7 @@ def test_latex_escapes_what_it_would_obey(render: Render, text: str) -> None:
 @hostile
 @pytest.mark.faults(40)
 @pytest.mark.parametrize("name", ["markdown", "html", "csv", "latex"])
-def test_headers_and_notes_are_inert_too(render: Render, name: str, text: str) -> None:
+def test_headers_and_notes_are_escaped(render: Render, name: str, text: str) -> None:
     plain = make_table()
     table = replace(
         plain,

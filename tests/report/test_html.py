@@ -1,4 +1,4 @@
-"""The report: one file, safe whatever the table says, with a number for every picture."""
+"""The HTML report: one safe file, with a table for every picture."""
 
 import base64
 import hashlib
@@ -16,45 +16,46 @@ import pytest
 import toxbench
 from toxbench.cli.main import main
 
-MARK = "whispered"
+COMMENT_WORD = "whispered"
 HOSTILE = "<script>alert(1)</script>\x1b[31m$x$\u202e"
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 
 class Page(HTMLParser):
-    """What a browser would see."""
+    """Tags and texts of a page, as a browser parses them."""
 
-    VOID = ("meta", "br", "img", "link", "hr", "input")
+    VOID_TAGS = ("meta", "br", "img", "link", "hr", "input")
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.words: list[tuple[str, str]] = []
+        self.open_tags: list[str] = []
+        self.texts: list[tuple[str, str]] = []
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
-        if tag not in self.VOID:
-            self.open.append(tag)
+        if tag not in self.VOID_TAGS:
+            self.open_tags.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
 
     def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
+        assert self.open_tags.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        self.words.append((self.open[-1] if self.open else "", data))
+        self.texts.append((self.open_tags[-1] if self.open_tags else "", data))
 
-    def of(self, tag: str) -> list[dict[str, str | None]]:
+    def attributes_of(self, tag: str) -> list[dict[str, str | None]]:
         return [attributes for name, attributes in self.tags if name == tag]
 
-    def text(self, tag: str) -> list[str]:
-        return [data for name, data in self.words if name == tag]
+    def texts_in(self, tag: str) -> list[str]:
+        return [data for name, data in self.texts if name == tag]
 
 
-def call(*words: str) -> int:
+def exit_code(*words: str) -> int:
+    """Run a command in this process."""
     with pytest.raises(SystemExit) as stop:
         main(words)
     assert isinstance(stop.value.code, int)
@@ -63,11 +64,13 @@ def call(*words: str) -> int:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Path:
-    """Results of two seeds of a backbone, of a table whose names and comments are hostile."""
+    """Results of two backbones and seeds, for a table with hostile names and comments."""
     folder = tmp_path_factory.mktemp("report")
     frame = pd.DataFrame({
         "id": [f"<b>{row}</b>" for row in range(80)],
-        "text": [f"{MARK} <img src=x onerror=alert(1)> {'fool' * (row % 2)}" for row in range(80)],
+        "text": [
+            f"{COMMENT_WORD} <img src=x onerror=alert(1)> {'fool' * (row % 2)}" for row in range(80)
+        ],
         "IsRude": [row % 2 for row in range(80)],
         HOSTILE: [int(row % 3 == 0) for row in range(80)],
         "IsNever": 0,
@@ -83,14 +86,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def html(folder: Path) -> str:
-    assert call("report", str(folder / "results")) == 0
+    assert exit_code("report", str(folder / "results")) == 0
     (path,) = folder.glob("results/*/report.html")
     return path.read_text(encoding="utf-8")
 
 
-def test_it_is_one_file_that_asks_for_nothing_and_runs_nothing(html: str) -> None:
+def test_file_has_no_scripts_or_external_links(html: str) -> None:
     page = Page(html)
-    assert page.open == []
+    assert page.open_tags == []
     assert {tag for tag, _ in page.tags}.isdisjoint(
         {"script", "link", "img", "iframe", "object", "embed", "form", "base", "foreignobject"}
     )
@@ -102,25 +105,27 @@ def test_it_is_one_file_that_asks_for_nothing_and_runs_nothing(html: str) -> Non
     assert len(html.encode()) < 2_000_000
 
 
-def test_its_policy_allows_its_own_style_sheet_alone(html: str) -> None:
-    policy = next(m for m in Page(html).of("meta") if m.get("http-equiv"))["content"] or ""
+def test_policy_allows_only_the_style_sheet(html: str) -> None:
+    policy = (
+        next(m for m in Page(html).attributes_of("meta") if m.get("http-equiv"))["content"] or ""
+    )
     (style,) = re.findall(r"<style>(.*?)</style>", html, re.DOTALL)
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     assert policy.startswith(f"default-src 'none'; style-src 'sha256-{digest}';")
     assert "unsafe" not in policy
 
 
-def test_names_are_text_and_comments_are_not_there(html: str) -> None:
+def test_names_are_escaped_and_comments_omitted(html: str) -> None:
     assert "<script" not in html
     assert "<b>" not in html
     assert "&lt;script&gt;" in html
     assert not {c for c in html if not c.isprintable()} - {"\n"}
-    assert MARK not in html
+    assert COMMENT_WORD not in html
 
 
-def test_every_picture_has_words_and_numbers(html: str) -> None:
+def test_picture_has_description_and_table(html: str) -> None:
     page = Page(html)
-    pictures = page.of("svg")
+    pictures = page.attributes_of("svg")
     assert len(pictures) >= 8
     assert all(p["role"] == "img" and len(p["aria-label"] or "") > 20 for p in pictures)
     figures = re.findall(r"<figure.*?</figure>", html, re.DOTALL)
@@ -128,75 +133,73 @@ def test_every_picture_has_words_and_numbers(html: str) -> None:
     assert all(figure.count("<tbody>") == 1 and "<td" in figure for figure in figures)
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
-    used = set(re.findall(r'(?:href="|url\()#([^")]+)', html))
-    assert used <= set(ids)
+    references = set(re.findall(r'(?:href="|url\()#([^")]+)', html))
+    assert references <= set(ids)
 
 
-def test_colours_are_the_pages_own(html: str) -> None:
+def test_colours_are_custom_properties(html: str) -> None:
     (style,) = re.findall(r"<style>(.*?)</style>", html, re.DOTALL)
-    drawn = re.findall(r'(?:fill|stroke)="([^"]+)"', html)
-    for colour in set(drawn):
+    colours = re.findall(r'(?:fill|stroke)="([^"]+)"', html)
+    for colour in set(colours):
         name = re.fullmatch(r"var\((--[\w-]+)\)", colour)
         assert colour == "none" or colour.startswith("url(") or (name and f"{name[1]}:" in style)
 
 
-def test_it_says_what_was_found_and_how_to_get_it_again(html: str) -> None:
+def test_report_has_summary_and_commands(html: str) -> None:
     page = Page(html)
-    titles = page.text("h2")
-    assert titles[:2] == ["Verdict", "Leaderboard"]
-    assert titles[-1] == "How to get these numbers again"
-    said = " ".join(page.text("p"))
-    assert "is first with a micro-F1 of" in said
-    assert "Exploratory" in said
-    (command,) = page.text("pre")
+    titles = page.texts_in("h2")
+    assert titles[:2] == ["Summary", "Leaderboard"]
+    assert titles[-1] == "How to reproduce these results"
+    paragraphs = " ".join(page.texts_in("p"))
+    assert "ranks first with a micro-F1 of" in paragraphs
+    assert "Exploratory" in paragraphs
+    (command,) = page.texts_in("pre")
     assert command.startswith("toxbench run --data 't<b>.csv' --backbones bert,distilbert")
     assert "--epochs 8" in command
     assert "--learning-rate 0.01" in command
     assert str(Path.home()) not in html
 
 
-def test_the_numbers_are_those_of_the_leaderboard(folder: Path, html: str) -> None:
+def test_numbers_equal_the_leaderboard(folder: Path, html: str) -> None:
     board = toxbench.leaderboard(folder / "results")
     for row in board.itertuples():
         assert f"{row.micro_f1:.3f}" in html
         assert f"{row.subset_accuracy_gap:.3f}" in html
 
 
-def test_the_same_results_give_the_same_bytes(folder: Path, html: str) -> None:
+def test_report_is_reproducible(folder: Path, html: str) -> None:
     (path,) = folder.glob("results/*/report.html")
     before = path.read_bytes()
-    assert call("report", str(path.parent)) == 0
+    assert exit_code("report", str(path.parent)) == 0
     assert path.read_bytes() == before
 
 
-def test_comments_are_there_when_asked_for_and_escaped(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_show_text_adds_escaped_comments(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (store,) = folder.glob("results/*")
     data = ("--data", str(folder / "t<b>.csv"), "--text-column", "text")
-    assert call("report", str(store), *data) == 2
+    assert exit_code("report", str(store), *data) == 2
     assert "add --show-text" in capsys.readouterr().err
-    assert call("report", str(store), "--show-text", *data) == 0
+    assert exit_code("report", str(store), "--show-text", *data) == 0
     text = (store / "report.html").read_text(encoding="utf-8")
-    assert f"{MARK} &lt;img src=x" in text
+    assert f"{COMMENT_WORD} &lt;img src=x" in text
     assert "<img" not in text
-    assert call("report", str(store)) == 0
+    assert exit_code("report", str(store)) == 0
 
 
-def test_without_results_it_says_where_to_start(cli: Cli) -> None:
+def test_report_without_results_suggests_run(cli: Cli) -> None:
     done = cli("report")
     assert done.returncode == 6
     assert "start with: toxbench run" in done.stderr
 
 
-def test_baselines_alone_make_a_report(table: Path, tmp_path: Path) -> None:
+def test_report_with_only_baselines(table: Path, tmp_path: Path) -> None:
     toxbench.run(table, backbones=[], results=tmp_path / "r", plugins=[])
-    assert call("report", str(tmp_path / "r")) == 0
+    assert exit_code("report", str(tmp_path / "r")) == 0
     (path,) = tmp_path.glob("r/*/report.html")
     assert "Learning curves" not in path.read_text(encoding="utf-8")
 
 
-def test_a_command_keeps_no_folder_and_no_password(tmp_path: Path) -> None:
+def test_command_omits_folders_and_passwords(tmp_path: Path) -> None:
     from toxbench.benchmark.plan import command_of
     from toxbench.config import run_settings
 
@@ -217,7 +220,7 @@ def test_a_command_keeps_no_folder_and_no_password(tmp_path: Path) -> None:
     ]
 
 
-def test_the_manifest_keeps_each_command_once(table: Path, tmp_path: Path) -> None:
+def test_manifest_has_each_command_once(table: Path, tmp_path: Path) -> None:
     for seeds in (1, 1, 2):
         toxbench.run(table, backbones=[], seeds=seeds, results=tmp_path / "r", plugins=[])
     (path,) = tmp_path.glob("r/*/manifest.json")

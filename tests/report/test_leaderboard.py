@@ -1,4 +1,4 @@
-"""Leaderboards as tables: what is shown, rounded and said below."""
+"""Leaderboard tables: columns, rounding and notes."""
 
 from dataclasses import replace
 from typing import Any
@@ -10,7 +10,7 @@ from toxbench.evaluation.thresholds import HALF
 from toxbench.ranking.rows import Leaderboard, Row, Statistic, columns
 from toxbench.records import Audit
 from toxbench.report.labels import label_table, label_tables
-from toxbench.report.leaderboard import leaderboard_table, records, terminal_tables
+from toxbench.report.leaderboard import leaderboard_records, leaderboard_table, terminal_tables
 from toxbench.store.cells import FoldRows, ProtocolRecord
 from toxbench.util.text import millions
 
@@ -60,44 +60,46 @@ def notes(leaderboard: Leaderboard) -> str:
     return "\n".join(leaderboard_table(leaderboard).notes)
 
 
-def test_the_title_says_what_was_measured_on_what() -> None:
+def test_title_has_table_and_row_counts() -> None:
     assert leaderboard_table(build_leaderboard()).title == (
         "Leaderboard of comments.csv: 3 test rows, 5 train, 2 validation; protocol 0123456789ab"
     )
 
 
-def test_scores_have_three_decimals_and_their_deviation() -> None:
+def test_scores_have_decimals_and_deviation() -> None:
     values = {"micro_f1": Statistic(0.64649, 0.02951), "micro_recall": None}
     table = leaderboard_table(build_leaderboard(make_row(values)))
     assert cell(table, "micro-F1") == "0.646 ± 0.030"
     assert cell(table, "subset accuracy") == "0.333"
-    assert cell(table, "recall") == "-"
+    assert cell(table, "micro-recall") == "-"
 
 
-def test_costs_are_in_units_for_people() -> None:
+def test_costs_have_readable_units() -> None:
     values: dict[str, Statistic | None] = {
         "train_seconds": Statistic(12.34, 0.5),
         "comments_per_second": Statistic(99.6, None),
         "peak_memory_bytes": Statistic(3 * 2**20, None),
     }
     table = leaderboard_table(build_leaderboard(make_row(values)))
-    shown = [cell(table, t) for t in ("seconds", "comments/s", "peak memory", "parameters")]
-    assert shown == ["12.3", "100", "3 MiB", "109.5 M"]
+    titles = ("train seconds", "train comments/s", "peak memory", "parameters")
+    assert [cell(table, title) for title in titles] == ["12.3", "100", "3 MiB", "109.5 M"]
 
 
-def test_what_a_baseline_does_not_have_is_a_dash() -> None:
+def test_missing_values_are_dashes() -> None:
     values = dict.fromkeys(("comments_per_second", "peak_memory_bytes", "micro_f1_global"), None)
     row = make_row(values, kind="baseline", weights="", parameters=None)
     table = leaderboard_table(build_leaderboard(row))
-    titles = ("weights", "parameters", "comments/s", "peak memory", "micro-F1, global thr.")
+    titles = (
+        "weights", "parameters", "train comments/s", "peak memory", "micro-F1 (global threshold)",
+    )  # fmt: skip
     assert [cell(table, title) for title in titles] == ["-"] * 5
 
 
-def test_macro_f1_says_how_many_labels_it_is_over() -> None:
+def test_macro_f1_title_counts_labels() -> None:
     assert "macro-F1 (2 of 3 labels)" in leaderboard_table(build_leaderboard()).headers
 
 
-def test_every_row_has_a_cell_for_every_header() -> None:
+def test_row_has_cell_for_every_header() -> None:
     board = build_leaderboard(make_row(), make_row(candidate="roberta"))
     for table in (leaderboard_table(board), *terminal_tables(board)):
         assert [len(row) for row in table.rows] == [len(table.headers)] * 2
@@ -105,72 +107,75 @@ def test_every_row_has_a_cell_for_every_header() -> None:
         assert len(table.records) == 2
 
 
-def test_the_terminal_tables_show_together_what_the_one_table_shows() -> None:
+def test_terminal_tables_have_all_columns_and_notes() -> None:
     board = build_leaderboard()
     parts = terminal_tables(board)
-    whole = leaderboard_table(board)
-    assert {title for part in parts for title in part.headers} == set(whole.headers)
+    full = leaderboard_table(board)
+    assert {title for part in parts for title in part.headers} == set(full.headers)
     (gaps,) = (part for part in parts if "Overfitting" in part.title)
-    assert {"F1 gap", "accuracy gap", "train micro-F1"} <= set(gaps.headers)
-    assert tuple(note for part in parts for note in part.notes) == whole.notes
+    assert {"micro-F1 gap", "subset accuracy gap", "train micro-F1"} <= set(gaps.headers)
+    assert tuple(note for part in parts for note in part.notes) == full.notes
 
 
-def test_settings_and_a_constant_prediction_stand_in_the_name() -> None:
+def test_name_has_settings_and_constant_mark() -> None:
     row = make_row(difference="learning_rate=1e-05", constant=True)
     table = leaderboard_table(build_leaderboard(row))
-    assert cell(table, "backbone") == "bert [learning_rate=1e-05] (constant!)"
+    assert cell(table, "candidate") == "bert [learning_rate=1e-05] (constant!)"
 
 
 STAND_IN = make_row(stand_in=True)
 NOTES: dict[str, tuple[Leaderboard, str]] = {
     "synthetic": (build_leaderboard(synthetic=True), "Synthetic sample"),
-    "stand_in": (build_leaderboard(make_row(), STAND_IN), "stand-in rows start from small"),
-    "constant": (build_leaderboard(make_row(constant=True)), "(constant!) predicts the same"),
+    "stand_in": (build_leaderboard(make_row(), STAND_IN), "Stand-in weights are small substitutes"),
+    "constant": (
+        build_leaderboard(make_row(constant=True)),
+        "(constant!): the candidate predicts the same",
+    ),
     "deviation": (build_leaderboard(make_row(cells=2, seeds=2)), "± is the standard deviation"),
     "uneven": (
         build_leaderboard(make_row(cells=3, seeds=3), make_row(cells=2, seeds=2)),
-        "not rest on the same number of seeds",
+        "different numbers of seeds",
     ),
 }
 
 
-@pytest.mark.parametrize(("leaderboard", "words"), NOTES.values(), ids=NOTES)
-def test_a_note_stands_there_when_it_is_needed_and_only_then(
-    leaderboard: Leaderboard, words: str
-) -> None:
-    assert words in notes(leaderboard)
-    assert words not in notes(build_leaderboard())
+@pytest.mark.parametrize(("leaderboard", "text"), NOTES.values(), ids=NOTES)
+def test_note_appears_only_if_it_applies(leaderboard: Leaderboard, text: str) -> None:
+    assert text in notes(leaderboard)
+    assert text not in notes(build_leaderboard())
 
 
-def test_a_split_that_leaks_is_told_and_only_such_a_split() -> None:
+def test_leaking_split_has_a_note() -> None:
     audit = Audit(
         tested=3, affected=1, exact=((7, 0),), near=(), near_definition="", shared=None,
         conflicts=(), implications=(), never=(), always=(),
     )  # fmt: skip
-    whole = audit.model_copy(update={"exact": (), "affected": 0})
+    clean = audit.model_copy(update={"exact": (), "affected": 0})
     assert "The split leaks" in notes(build_leaderboard(audit=audit))
-    assert "The split leaks" not in notes(build_leaderboard(audit=whole))
+    assert "The split leaks" not in notes(build_leaderboard(audit=clean))
     assert "The split leaks" not in notes(build_leaderboard(audit=None))
 
 
-def test_labels_without_a_positive_test_row_are_named() -> None:
-    assert "left out of macro: IsNever." in notes(build_leaderboard())
+def test_unscored_labels_are_listed() -> None:
+    assert "without a positive test row: IsNever." in notes(build_leaderboard())
     scored = ({"IsRude": 1, "IsLong": 2, "IsNever": 1},)
-    assert "left out of macro" not in notes(build_leaderboard(test_supports=scored))
+    assert "without a positive test row" not in notes(build_leaderboard(test_supports=scored))
 
 
-def test_a_baseline_with_one_cell_is_not_called_uneven() -> None:
+def test_baseline_seeds_are_not_compared() -> None:
     board = build_leaderboard(make_row(cells=3, seeds=3), make_row(kind="baseline"))
-    assert "same number of seeds" not in notes(board)
+    assert "numbers of seeds" not in notes(board)
 
 
-def test_the_thresholds_are_always_explained() -> None:
-    assert "threshold 0.5 unless a column says otherwise" in notes(build_leaderboard())
+def test_thresholds_are_explained() -> None:
+    assert "threshold 0.5, unless the column title names other rows or thresholds" in notes(
+        build_leaderboard()
+    )
 
 
-def test_records_are_unrounded_and_flat() -> None:
+def test_records_are_unrounded() -> None:
     row = make_row({"micro_f1": Statistic(1 / 3, 2 / 3), "best_epoch": None}, stand_in=True)
-    first, second = records(build_leaderboard(row, make_row(candidate="roberta")))
+    first, second = leaderboard_records(build_leaderboard(row, make_row(candidate="roberta")))
     assert (first["rank"], second["rank"]) == (1, 2)
     assert (first["micro_f1"], first["micro_f1_sd"]) == (1 / 3, 2 / 3)
     assert (first["best_epoch"], first["best_epoch_sd"]) == (None, None)
@@ -181,7 +186,7 @@ def test_records_are_unrounded_and_flat() -> None:
     assert {*columns(HALF), *(f"{name}_sd" for name in columns(HALF))} <= first.keys()
 
 
-def test_the_label_tables_have_no_number_for_a_label_without_support() -> None:
+def test_label_without_support_has_no_score() -> None:
     leaderboard = build_leaderboard(make_row(label_f1=(1 / 3, *[0.5] * (len(PROTOCOL.labels) - 1))))
     table, precision = label_tables(leaderboard)
     supports = build_leaderboard().protocol.test_supports[0]
@@ -194,13 +199,13 @@ def test_the_label_tables_have_no_number_for_a_label_without_support() -> None:
     assert precision.rows == (
         ("IsRude", "0.333", "0.750"), ("IsLong", "0.667", "0.750"), ("IsNever", "0.000", "-"),
     )  # fmt: skip
-    whole = label_table(leaderboard)
-    assert whole.rows[0] == ("IsRude", "1", "0.333", "0.333", "0.750")
-    assert whole.headers[2:] == ("bert F1", "prevalence", "bert average precision")
-    assert whole.records[2] == dict(zip(whole.headers, ("IsNever", 0, None, 0, None), strict=True))
+    full = label_table(leaderboard)
+    assert full.rows[0] == ("IsRude", "1", "0.333", "0.333", "0.750")
+    assert full.headers[2:] == ("bert F1", "prevalence", "bert average precision")
+    assert full.records[2] == dict(zip(full.headers, ("IsNever", 0, None, 0, None), strict=True))
 
 
-def test_the_floor_of_average_precision_is_of_the_folds_that_have_a_positive() -> None:
+def test_prevalence_skips_folds_without_positives() -> None:
     folds = (
         FoldRows(train=(2, 3, 4, 5), validation=(), test=(0, 1)),
         FoldRows(train=(0, 1), validation=(), test=(2, 3, 4, 5)),
@@ -211,7 +216,7 @@ def test_the_floor_of_average_precision_is_of_the_folds_that_have_a_positive() -
 
 
 @pytest.mark.parametrize(
-    ("count", "words"), [(None, "-"), (22_713_216, "22.7 M"), (0, "0.0 M"), (49_999, "0.0 M")]
+    ("count", "text"), [(None, "-"), (22_713_216, "22.7 M"), (0, "0.0 M"), (49_999, "0.0 M")]
 )
-def test_millions_in_words(count: int | None, words: str) -> None:
-    assert millions(count) == words
+def test_millions_are_rounded(count: int | None, text: str) -> None:
+    assert millions(count) == text

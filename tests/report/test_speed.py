@@ -1,4 +1,4 @@
-"""The table of measured speed, with everything that a reader must know."""
+"""The table of measured speeds and its notes."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from toxbench.report.speed import speed_table
 EPOCH = Spread(median=2.0, low=1.0, high=4.0)
 
 
-def record(**changes: Any) -> SpeedRecord:
+def make_record(**changes: Any) -> SpeedRecord:
     fields: dict[str, Any] = {
         "backbone": "bert", "weights": "stand-in: a small one", "source": "stand-in",
         "body_parameters": 10_000_000, "device": "cpu", "device_name": "a processor\x1b[2J",
@@ -24,34 +24,34 @@ def record(**changes: Any) -> SpeedRecord:
     return SpeedRecord(**(fields | changes))
 
 
-def test_notes_name_machine_data_and_weights() -> None:
-    notes = "\n".join(speed_table([record()]).notes)
+def test_notes_have_machine_data_and_weights() -> None:
+    notes = "\n".join(speed_table([make_record()]).notes)
     assert "Measured 2026-01-02 on a processor\\x1b[2J, 2 threads; toxbench 1, torch 2" in notes
-    assert "Data: table.csv; an epoch is 800 train rows" in notes
+    assert "Data: table.csv. An epoch is 800 train rows" in notes
     assert "Median of 3 runs of 3 epochs" in notes
     assert "stand-in: a small one" in notes
-    assert "not the checkpoint that gave the backbone its name" in notes
+    assert "not the checkpoint that the backbone is named after" in notes
     assert "800 GFLOP/s in bf16" in notes
-    assert "whole process" in notes
+    assert "that of the process" in notes
 
 
-def test_notes_leave_out_what_does_not_apply() -> None:
-    hub = record(source="hub", weights="bert@1234567", device="cuda")
+def test_notes_omit_inapplicable_facts() -> None:
+    hub = make_record(source="hub", weights="bert@1234567", device="cuda")
     notes = "\n".join(speed_table([hub]).notes)
     assert "small model" not in notes
-    assert "whole process" not in notes
+    assert "that of the process" not in notes
     assert "threads" not in notes
 
 
-def test_row_shows_the_spread_of_an_epoch() -> None:
-    table = speed_table([record()])
+def test_row_has_spread_of_epoch() -> None:
+    table = speed_table([make_record()])
     row = dict(zip(table.headers, table.rows[0], strict=True))
-    assert row["seconds an epoch"] == "2.00 [1.00, 4.00]"
-    assert (row["of peak"], row["peak memory"]) == ("200%", "1024 MiB")
+    assert row["seconds/epoch"] == "2.00 [1.00, 4.00]"
+    assert (row["MFU"], row["peak memory"]) == ("200%", "1024 MiB")
     assert table.records[0]["seconds_an_epoch_high"] == 4.0
 
 
-def test_every_format_can_write_it() -> None:
-    table = speed_table([record(), record(backbone="electra")])
+def test_all_formats_write_the_table() -> None:
+    table = speed_table([make_record(), make_record(backbone="electra")])
     for registered in Registry.discover().formats.values():
         assert "electra" in registered.item.render(table)

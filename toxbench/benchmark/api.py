@@ -18,7 +18,7 @@ from toxbench.plugin.registry import Registry
 from toxbench.ranking.build import load_leaderboard
 from toxbench.ranking.rescore import rescore as score_again
 from toxbench.ranking.rows import Leaderboard
-from toxbench.report.leaderboard import comparison, records
+from toxbench.report.leaderboard import compare_candidates, leaderboard_records
 from toxbench.settings import ColumnSettings, SplitSettings
 from toxbench.store.cells import find_store
 
@@ -163,7 +163,7 @@ def compare(path: Path | str, *candidates: str) -> pd.DataFrame:
         toxbench.errors.StorageError: as `leaderboard`.
     """
     board = load_leaderboard(find_store(Path(path)))
-    return pd.DataFrame(list(comparison(board, candidates).records))
+    return pd.DataFrame(list(compare_candidates(board, candidates).records))
 
 
 def rescore(
@@ -205,4 +205,4 @@ def rescore(
 
 
 def _as_frame(board: Leaderboard) -> pd.DataFrame:
-    return pd.DataFrame(list(records(board)))
+    return pd.DataFrame(list(leaderboard_records(board)))

@@ -18,7 +18,13 @@ from toxbench.evaluation.definitions import HALF
 from toxbench.evaluation.thresholds import predict
 from toxbench.plugin.registry import Registry
 from toxbench.records import CellRecord
-from toxbench.report.model_card import HEAD, TITLE, USE, Rounding, model_card
+from toxbench.report.model_card import (
+    FRONT_MATTER,
+    INTENDED_USE,
+    INTRODUCTION,
+    RoundingError,
+    model_card,
+)
 from toxbench.store.cells import PartProbabilities
 from toxbench.store.models import PROBABILITIES, WEIGHTS, ModelRecord, Saved, validation_score
 from toxbench.training.weights import of_the_disk, tokenizer_files
@@ -97,16 +103,17 @@ def keep_model(
         rounding = _rounding(exact, probabilities["test"], record)
         tables = model_card(model, record, plan.store.protocol(), rounding)
         render = Registry.discover([]).report_format("markdown").item.render  # toxbench's own
-        return "\n".join([HEAD, TITLE, *(render(table).strip() + "\n" for table in tables), USE])
+        texts = [render(table).strip() + "\n" for table in tables]
+        return "\n".join([FRONT_MATTER, INTRODUCTION, *texts, INTENDED_USE])
 
     plan.store.models.take(model, card)
 
 
 def _rounding(
     exact: npt.NDArray[np.float32], stored: npt.NDArray[np.float32], record: CellRecord
-) -> Rounding:
+) -> RoundingError:
     half = record.thresholds[HALF]
-    return Rounding(
+    return RoundingError(
         largest=float(np.abs(exact - stored).max(initial=0)),
         decisions=int((predict(exact, half) != predict(stored, half)).sum()),
     )

@@ -28,9 +28,9 @@ def compare(
     from toxbench.cli.tables import print_tables
     from toxbench.plugin.registry import Registry
     from toxbench.ranking.build import load_leaderboard
-    from toxbench.report.leaderboard import comparison
+    from toxbench.report.leaderboard import compare_candidates
     from toxbench.store.cells import find_store
 
     registry = Registry.discover(plugins)
     leaderboard = load_leaderboard(find_store(results or Path("results")))
-    print_tables([comparison(leaderboard, names)], registry, format_name)
+    print_tables([compare_candidates(leaderboard, names)], registry, format_name)

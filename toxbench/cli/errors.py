@@ -53,7 +53,7 @@ def errors(
     from toxbench.cli.tables import print_tables
     from toxbench.plugin.registry import Registry
     from toxbench.ranking.predictions import load_predictions
-    from toxbench.report.label_errors import TABLES, Shown
+    from toxbench.report.label_errors import TABLES, DisplayOptions
     from toxbench.store.cells import find_store
 
     if format_name in _ONE_TABLE and which is None:
@@ -63,6 +63,6 @@ def errors(
     registry = Registry.discover(plugins)
     registry.report_format(format_name or "plain")  # raises before seconds of work
     predicted = load_predictions(find_store(results or Path("results")))
-    shown = Shown(limit, texts_to_show(predicted.protocol, values))
+    shown = DisplayOptions(limit, texts_to_show(predicted.protocol, values))
     tables = [make(predicted, shown) for key, make in TABLES.items() if which in {None, key}]
     print_tables(tables, registry, format_name)

@@ -106,14 +106,16 @@ def _power_lines(plan: "Plan") -> list[str]:
 
     from toxbench.benchmark.candidates import BackboneCandidate
     from toxbench.evaluation.power import detectable_difference
-    from toxbench.report.verdicts import METRICS
+    from toxbench.report.verdicts import METRIC_TITLES
 
     seeds = {key.seed for c, key in plan.cells if isinstance(c, BackboneCandidate)}
     if not seeds:
         return []
     test_rows = np.concatenate([fold.test for fold in plan.protocol.folds])
     sizes = detectable_difference(plan.protocol.comments.targets[test_rows], len(seeds))
-    differences = " or ".join(f"{size:.3f} in {METRICS[name]}" for name, size in sizes.items())
+    differences = " or ".join(
+        f"{size:.3f} in {METRIC_TITLES[name]}" for name, size in sizes.items()
+    )
     return [
         f"Power     a difference of {differences} is found four times in five with "
         f"{count_of(len(seeds), 'seed')}, if candidates err as two stand-ins did"

@@ -25,25 +25,25 @@ def report(results: Path | None, should_open: bool, **values: Any) -> None:
     A single file without scripts: pictures with their numbers, leaks between the parts of the
     split, and the command that repeats the run. It has no comments without --show-text.
     """
-    from toxbench.report.html.load import load_findings
+    from toxbench.report.html.load import load_report_data
     from toxbench.report.html.page import FILE, render_report
     from toxbench.store.cells import find_store
     from toxbench.util.atomic import write_atomically
 
     store = find_store(results or Path("results"))
-    findings = load_findings(store, texts_to_show(store.protocol(), values))
+    data = load_report_data(store, texts_to_show(store.protocol(), values))
     path = store.folder / FILE
-    write_atomically(path, render_report(findings, _importances).encode("utf-8"))
+    write_atomically(path, render_report(data, _importances).encode("utf-8"))
     echo(f"Report in {path}")
     if should_open:
         _open(path)
 
 
 def _importances(trials: "Sequence[TrialRecord]") -> Mapping[str, float]:
-    from toxbench.report.tuning import importances
+    from toxbench.report.tuning import fanova_importances
     from toxbench.tuning.study import in_memory_study
 
-    return importances(in_memory_study(trials))
+    return fanova_importances(in_memory_study(trials))
 
 
 def _open(path: Path) -> None:

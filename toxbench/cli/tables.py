@@ -6,7 +6,7 @@ from toxbench.plugin.registry import Registry
 from toxbench.ranking.rows import Leaderboard
 from toxbench.report.labels import label_table, label_tables
 from toxbench.report.leaderboard import leaderboard_table, terminal_tables
-from toxbench.report.terminal import lines
+from toxbench.report.terminal import table_lines
 
 
 def print_labels(leaderboard: Leaderboard, registry: Registry, format_name: str | None) -> None:
@@ -55,5 +55,5 @@ def _print_fitted(tables: list[Table], width: int) -> None:
     for number, table in enumerate(tables):
         if number:
             echo("")
-        for line in lines(table, width):
+        for line in table_lines(table, width):
             echo(line.text, style="strong" if line.strong else "")

@@ -95,7 +95,7 @@ def _print_tuned(planned: "TunePlan", outcome: "Outcome", registry: "Registry") 
 def _print_importance(results: Path, registry: "Registry") -> None:
     """Print and plot the importance of hyperparameters in every study of the newest results."""
     from toxbench.cli.tables import print_tables
-    from toxbench.report.tuning import importance_table, importances
+    from toxbench.report.tuning import fanova_importances, importance_table
     from toxbench.store.cells import find_store
     from toxbench.store.trials import TUNING, TrialStore
     from toxbench.tuning.results import write_study
@@ -108,7 +108,7 @@ def _print_importance(results: Path, registry: "Registry") -> None:
     for folder in folders:
         trials = TrialStore(folder / "trials").records()
         complete = sum(record.state == "complete" for record in trials)
-        shares = importances(in_memory_study(trials))
+        shares = fanova_importances(in_memory_study(trials))
         print_tables([importance_table(folder.name, complete, shares)], registry, None)
         for plot in write_study(folder):
             echo(f"  {plot}")

@@ -1,4 +1,4 @@
-"""An audit in words: one line for a leaderboard, or every finding with what to do about it."""
+"""Text for an audit: a one-line warning for a leaderboard, or every finding with its remedy."""
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -7,106 +7,106 @@ from textwrap import wrap
 from toxbench.records import Audit
 from toxbench.util.text import escape_line
 
-_SHOWN = 10  # rows, texts or labels of one finding; the stored protocol holds all of them
+_MAX_ITEMS = 10  # rows, texts or labels listed for one finding; the stored protocol has all of them
 _WIDTH = 98
 
-Pairs = tuple[tuple[int, int], ...]
-ShowRow = Callable[[int], str]  # row, counted from 0 -> how to call it
-Finding = tuple[str, ...]  # a headline, then what it means, what to do and where, if there is any
+RowFormatter = Callable[[int], str]  # row number, counted from 0 -> its name
+Finding = tuple[str, ...]  # a headline, then paragraphs: meaning and remedy, affected rows
 
 
 def leak_note(audit: Audit) -> str:
-    """Say in one line how much the split leaks, and what keeps it from leaking."""
+    """Return one line with the number of leaking test rows and a remedy."""
     shared = audit.shared
-    counts = [(len(audit.exact), "the text"), (len(audit.near), "nearly the text")]
+    counts = [(len(audit.exact), "the same text"), (len(audit.near), "nearly the same text")]
     if shared is not None:
-        counts.insert(0, (len(shared.rows), f"the {shared.column}"))
-    what = ", ".join(f"{words} of {count}" for count, words in counts if count)
-    remedy = "--split grouped keeps groups and equal texts on one side"
+        counts.insert(0, (len(shared.rows), f"the same {shared.column}"))
+    leaks = ", ".join(
+        f"{count} {'has' if count == 1 else 'have'} {content}" for count, content in counts if count
+    )
+    remedy = "Use --split grouped, which keeps groups and equal texts together."
     if not audit.exact and not (shared and shared.rows):
-        remedy = "remove near copies, or give them one group and use --split grouped"
+        remedy = "Remove near copies, or put them in one group and use --split grouped."
     return (
-        f"The split leaks: train or validation rows have {what} of the {audit.tested} test rows; "
-        f"{remedy}. See: toxbench data check."
+        f"The split leaks: of {audit.tested} test rows, {leaks} as a train or validation row. "
+        f"{remedy} Details: toxbench data check."
     )
 
 
-def audit_lines(audit: Audit, show_row: ShowRow) -> list[str]:
-    """Lay an audit out for a terminal: what was found, what it means and what to do.
+def audit_lines(audit: Audit, format_row: RowFormatter) -> list[str]:
+    """Return all findings of an audit as lines for a terminal.
 
     Args:
-        audit: its labels and columns may hold anything; what comes out is safe to print.
-        show_row: how to call a row; it must not show the comment.
+        audit: its labels and column names may hold any character; the lines are escaped.
+        format_row: returns the name of a row, never its comment.
     """
-    return [line for finding in audit_findings(audit, show_row) for line in _laid_out(finding)]
+    return [line for finding in audit_findings(audit, format_row) for line in _wrap(finding)]
 
 
-def audit_findings(audit: Audit, show_row: ShowRow) -> tuple[Finding, ...]:
-    """Say what was found; nothing is escaped. Arguments as in `audit_lines`."""
+def audit_findings(audit: Audit, format_row: RowFormatter) -> tuple[Finding, ...]:
+    """Return all findings of an audit, not escaped; arguments as in `audit_lines`."""
     return (
-        _exact(audit, show_row),
-        _near(audit, show_row),
-        _groups(audit, show_row),
-        (f"Leaks in all: {_of_tested(audit, audit.affected)}, each counted once",),
-        _conflicts(audit, show_row),
+        _exact_copies(audit, format_row),
+        _near_copies(audit, format_row),
+        _shared_groups(audit, format_row),
+        (f"Test rows with any of these leaks: {audit.affected} of {audit.tested}",),
+        _conflicts(audit, format_row),
         _implications(audit),
-        _constant(audit),
+        _constant_labels(audit),
     )
 
 
-def _exact(audit: Audit, show_row: ShowRow) -> Finding:
-    headline = f"Exact copies: {_of_tested(audit, len(audit.exact))}"
+def _exact_copies(audit: Audit, format_row: RowFormatter) -> Finding:
+    headline = f"Exact copies: {_test_rows(audit, len(audit.exact))}"
     if not audit.exact:
         return (headline,)
     return (
         headline,
-        "Their text, apart from case, spaces and Unicode form, is in train or validation as well, "
-        "so that scores on them measure memory. Use --split grouped, which keeps equal texts on "
-        "one side, or remove the copies.",
-        _pairs(audit.exact, show_row),
+        "The train or validation rows have the same text, apart from case, spaces and Unicode "
+        "form. Scores on these test rows measure memorization. Use --split grouped, which keeps "
+        "equal texts together, or remove the copies.",
+        _list_pairs(audit.exact, format_row),
     )
 
 
-def _near(audit: Audit, show_row: ShowRow) -> Finding:
-    headline = f"Near copies: {_of_tested(audit, len(audit.near))}"
+def _near_copies(audit: Audit, format_row: RowFormatter) -> Finding:
+    headline = f"Near copies: {_test_rows(audit, len(audit.near))}"
     if not audit.near:
         return (headline,)
     return (
         headline,
-        f"Nearly their text is in train or validation: {audit.near_definition}. No split looks "
-        "for these: remove all but one, or give them one group (--group-column) and use "
-        "--split grouped.",
-        _pairs(audit.near, show_row),
+        f"The train or validation rows have nearly the same text: {audit.near_definition}. No "
+        "split detects near copies: remove all but one, or put them in one group (--group-column) "
+        "and use --split grouped.",
+        _list_pairs(audit.near, format_row),
     )
 
 
-def _groups(audit: Audit, show_row: ShowRow) -> Finding:
+def _shared_groups(audit: Audit, format_row: RowFormatter) -> Finding:
     shared = audit.shared
     if shared is None:
-        return ("Shared groups: unknown, for lack of a column of groups (--group-column NAME)",)
-    headline = f"Shared groups: {_of_tested(audit, len(shared.rows))}, from {shared.groups} groups"
+        return ("Shared groups: unknown, because no group column is set (--group-column NAME)",)
+    headline = f"Shared groups: {_test_rows(audit, len(shared.rows))}, from {shared.groups} groups"
     if not shared.rows:
         return (headline,)
     return (
         headline,
-        f"Rows with the same {shared.column} are in train or validation as well, so that a model "
-        "may know their topic or author. To measure it on groups that it has never seen, use "
-        "--split grouped.",
-        f"Test rows: {_some(map(show_row, shared.rows), len(shared.rows))}",
+        f"The train or validation rows have the same {shared.column}, so a model may know the "
+        "topic or the author. Use --split grouped to measure scores on unseen groups.",
+        f"Test rows: {_join(map(format_row, shared.rows), len(shared.rows))}",
     )
 
 
-def _conflicts(audit: Audit, show_row: ShowRow) -> Finding:
+def _conflicts(audit: Audit, format_row: RowFormatter) -> Finding:
     count, rows = len(audit.conflicts), sum(map(len, audit.conflicts))
     headline = f"Conflicting labels: {count} texts, in {rows} rows"
     if not count:
         return (headline,)
-    texts = (f"({_some(map(show_row, one), len(one))})" for one in audit.conflicts)
+    texts = (f"({_join(map(format_row, copies), len(copies))})" for copies in audit.conflicts)
     return (
         headline,
-        "Rows with equal texts have different labels, so that no model can be right on all of "
-        "them. Decide on one labelling of each text, or remove the rows.",
-        f"Rows: {_some(texts, count)}",
+        "Rows with equal texts have different labels, so no model can predict all of them "
+        "correctly. Choose the same labels for equal texts, or remove the rows.",
+        f"Rows: {_join(texts, count)}",
     )
 
 
@@ -116,18 +116,19 @@ def _implications(audit: Audit) -> Finding:
     if not count:
         return (headline,)
     lines = (
-        f"{one.label} implies {one.implied} in {one.share:.1%} of its {one.positives} rows"
-        for one in audit.implications
+        f"{implication.label} implies {implication.implied} in {implication.share:.1%} of its "
+        f"{implication.positives} rows"
+        for implication in audit.implications
     )
     return (
         headline,
-        "A label that (nearly) always comes with another one. There is nothing to mend, but the "
-        "scores of such labels are no independent evidence.",
-        *_first(lines, count),
+        "The first label (nearly) always occurs with the second. This is not an error, but their "
+        "scores are not independent evidence.",
+        *_truncate(lines, count),
     )
 
 
-def _constant(audit: Audit) -> Finding:
+def _constant_labels(audit: Audit) -> Finding:
     constant = [
         *(f"{label} has no positive row" for label in audit.never),
         *(f"{label} is positive in every row" for label in audit.always),
@@ -137,33 +138,34 @@ def _constant(audit: Audit) -> Finding:
         return (headline,)
     return (
         headline,
-        "There is nothing to learn or to score in them. Leave them out by naming the others: "
+        "These labels cannot be learned or scored. To leave them out, list the other labels: "
         "--labels A,B,C.",
-        _some(constant, len(constant)),
+        _join(constant, len(constant)),
     )
 
 
-def _of_tested(audit: Audit, count: int) -> str:
+def _test_rows(audit: Audit, count: int) -> str:
     return f"{count} of {audit.tested} test rows"
 
 
-def _pairs(pairs: Pairs, show_row: ShowRow) -> str:
-    """Name each test row with the row that it copies."""
-    named = (f"{show_row(row)} = {show_row(other)}" for row, other in pairs)
-    return f"Test row = its copy: {_some(named, len(pairs))}"
+def _list_pairs(pairs: Iterable[tuple[int, int]], format_row: RowFormatter) -> str:
+    """List each test row with the row that it copies."""
+    names = [f"{format_row(row)} = {format_row(original)}" for row, original in pairs]
+    return f"Test row = copied row: {_join(names, len(names))}"
 
 
-def _some(items: Iterable[str], count: int) -> str:
-    return ", ".join(_first(items, count))
+def _join(items: Iterable[str], count: int) -> str:
+    return ", ".join(_truncate(items, count))
 
 
-def _first(items: Iterable[str], count: int) -> Iterator[str]:
-    yield from islice(items, _SHOWN)
-    if count > _SHOWN:
-        yield f"and {count - _SHOWN} more"
+def _truncate(items: Iterable[str], count: int) -> Iterator[str]:
+    """Yield at most `_MAX_ITEMS` of ``count`` items, then the number of omitted ones."""
+    yield from islice(items, _MAX_ITEMS)
+    if count > _MAX_ITEMS:
+        yield f"and {count - _MAX_ITEMS} more"
 
 
-def _laid_out(finding: Finding) -> Iterator[str]:
+def _wrap(finding: Finding) -> Iterator[str]:
     headline, *paragraphs = map(escape_line, finding)
     yield headline
     for paragraph in paragraphs:

@@ -1,4 +1,4 @@
-"""Tables of rows to look at: missed by all, disagreed about, and labels that look wrong."""
+"""Tables of test rows to review: wrong for all candidates, disagreements, likely label errors."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,107 +19,110 @@ from toxbench.ranking.predictions import StoredPredictions
 from toxbench.util.text import escape_line
 
 _TEXT_LENGTH = 120  # characters of a comment
-_WIDTH = 44  # of a cell, so that most tables fit a terminal
+_WIDTH = 44  # characters of a cell, so that most tables fit a terminal
 Record = dict[str, str | int | float | bool | None]
 
 
 @dataclass(frozen=True)
-class Shown:
-    """How much of the found rows is shown.
+class DisplayOptions:
+    """Limits what a table shows.
 
     Attributes:
-        limit: rows of a table.
-        texts: of every row of the whole table; None: no comment is shown.
+        limit: largest number of rows of a table.
+        texts: comment of every row of the data table; None: no comment is shown.
     """
 
     limit: int
     texts: Sequence[str] | None = None
 
 
-def missed_table(predicted: StoredPredictions, shown: Shown) -> Table:
-    """Return the rows that every candidate gets wrong, the surest mistakes first."""
-    found = find_hard_rows(predicted.targets, predicted.candidates)
-    labels, count = _labels(predicted), len(predicted.candidates)
+def missed_table(predicted: StoredPredictions, display: DisplayOptions) -> Table:
+    """Return the rows that every candidate gets wrong, the highest loss first."""
+    labels, count = _escaped_labels(predicted), len(predicted.candidates)
     rows: list[tuple[int, Record]] = [
         (
             missed.row,
             {
-                "missed": _with_counts(missed.false_negatives, labels, count),
-                "wrongly predicted": _with_counts(missed.false_positives, labels, count),
-                "loss": missed.loss,
+                "false negatives": _join_votes(missed.false_negatives, labels, count),
+                "false positives": _join_votes(missed.false_positives, labels, count),
+                "cross-entropy": missed.loss,
             },
         )
-        for missed in found
+        for missed in find_hard_rows(predicted.targets, predicted.candidates)
     ]
     return _table(
         predicted,
-        shown,
+        display,
         "Rows that every candidate gets wrong",
-        ("missed", "wrongly predicted", "loss"),
+        ("false negatives", "false positives", "cross-entropy"),
         rows,
         (
-            "Read these rows first: they are hard, or their labels are wrong, or the label's "
-            "definition does not cover them. The loss is the mean cross-entropy: the higher, the "
-            "surer the mistake. (1 of 2): not every candidate has this label wrong.",
+            "Review these rows first: they are hard, or their labels are wrong, or the label's "
+            "definition does not cover them. (1 of 2): only one of two candidates has this label "
+            "wrong. Cross-entropy is the mean over labels, seeds and candidates: higher values "
+            "are more confident mistakes.",
         ),
     )
 
 
-def disagreement_table(predicted: StoredPredictions, shown: Shown) -> Table:
-    """Return the rows of which candidates predict different labels, the widest apart first."""
-    labels = _labels(predicted)
-    said = {name: f"{escape_line(name)} says" for name in predicted.candidates}
+def disagreement_table(predicted: StoredPredictions, display: DisplayOptions) -> Table:
+    """Return the rows on which candidates predict different labels, the largest spread first."""
+    labels = _escaped_labels(predicted)
+    titles = {name: f"predicted by {escape_line(name)}" for name in predicted.candidates}
     rows: list[tuple[int, Record]] = []
-    for found in find_disagreements(predicted.candidates):
-        record: Record = {"given": _listed(_given(predicted, found.row), labels)}
-        record |= {said[name]: _listed(own, labels) for name, own in found.predictions.items()}
-        rows.append((found.row, record))
+    for disagreement in find_disagreements(predicted.candidates):
+        record: Record = {"given labels": _join_labels(_given(predicted, disagreement.row), labels)}
+        record |= {
+            titles[name]: _join_labels(predictions, labels)
+            for name, predictions in disagreement.predictions.items()
+        }
+        rows.append((disagreement.row, record))
     meaning = (
-        "What one candidate knows and another does not; the widest apart come first. Where one is "
-        "right again and again, look at what these rows have in common."
+        "Rows with the largest difference between predicted probabilities come first. If one "
+        "candidate is often right, look for what these rows have in common."
     )
-    alone = "There is one candidate, so nobody disagrees; it takes two."
+    only_one = "Only one candidate is included; a disagreement needs two."
     return _table(
         predicted,
-        shown,
-        "Rows about which candidates disagree",
-        ("given", *said.values()),
+        display,
+        "Rows on which candidates disagree",
+        ("given labels", *titles.values()),
         rows,
-        (alone if len(said) == 1 else meaning,),
+        (only_one if len(titles) == 1 else meaning,),
     )
 
 
-def suspect_table(predicted: StoredPredictions, shown: Shown) -> Table:
-    """Return the labels that candidates confidently contradict, the most suspect first."""
+def suspect_table(predicted: StoredPredictions, display: DisplayOptions) -> Table:
+    """Return the given labels that candidates confidently contradict, the most suspect first."""
     probabilities = mean_probabilities(predicted.candidates)
-    labels = _labels(predicted)
+    labels = _escaped_labels(predicted)
     rows: list[tuple[int, Record]] = [
         (
-            found.row,
+            issue.row,
             {
-                "label": labels[found.label],
-                "given": "yes" if found.has_label else "no",
-                "probability": found.probability,
+                "label": labels[issue.label],
+                "given label": "yes" if issue.has_label else "no",
+                "predicted probability": issue.probability,
             },
         )
-        for found in find_label_issues(predicted.targets, probabilities)
+        for issue in find_label_issues(predicted.targets, probabilities)
     ]
-    unjudged = np.flatnonzero(~judgeable_labels(predicted.targets, probabilities)).tolist()
-    left_out = (
-        f"Not judged, with fewer than {ROWS_NEEDED} rows with or without it, or never or always "
-        f"predicted: {_listed(unjudged, labels)}.",
+    skipped = np.flatnonzero(~judgeable_labels(predicted.targets, probabilities)).tolist()
+    skipped_note = (
+        f"Labels not checked, because fewer than {ROWS_NEEDED} rows have them or lack them, or because "
+        f"they are predicted for no row or for every row: {_join_labels(skipped, labels)}.",
     )
     return _table(
         predicted,
-        shown,
-        "Labels that look wrong",
-        ("label", "given", "probability"),
+        display,
+        "Likely label errors",
+        ("label", "given label", "predicted probability"),
         rows,
         (
-            "A suspect label is a hint to look at, not a proof: read the comment, and correct the "
-            "table only where the label is wrong. Candidates that learnt little suspect much. "
-            "The probability is their mean.",
-            *(left_out if unjudged else ()),
+            "A likely label error is a hint, not a proof: read the comment, and correct the table "
+            "only if the label is wrong. Poorly trained candidates cause many false alarms. The "
+            "probability is the mean over candidates.",
+            *(skipped_note if skipped else ()),
         ),
     )
 
@@ -129,42 +132,42 @@ TABLES = {"missed": missed_table, "disagree": disagreement_table, "labels": susp
 
 def _table(
     predicted: StoredPredictions,
-    shown: Shown,
+    display: DisplayOptions,
     title: str,
     headers: tuple[str, ...],
-    found: Sequence[tuple[int, Record]],
+    rows: Sequence[tuple[int, Record]],
     notes: tuple[str, ...],
 ) -> Table:
-    """Put ids before the found rows, and comments behind them if they are shown."""
+    """Add ids as the first column and, if they are shown, comments as the last one."""
     records: list[Record] = []
-    for row, record in found[: shown.limit]:
-        text = {} if shown.texts is None else {"text": _short(shown.texts[predicted.rows[row]])}
+    for row, record in rows[: display.limit]:
+        text = {}
+        if display.texts is not None:
+            text = {"text": _shorten(display.texts[predicted.rows[row]])}
         records.append({"id": escape_line(predicted.ids[row]), **record, **text})
-    more = f", the first {len(records)} shown" if len(records) < len(found) else ""
+    limit = f" (first {len(records)} listed)" if len(records) < len(rows) else ""
     return Table(
-        title=f"{title}: {len(found)}{more}; {len(predicted.rows)} rows were tested",
-        headers=("id", *headers, *(() if shown.texts is None else ("text",))),
+        title=f"{title}: {len(rows)} in {len(predicted.rows)} test rows{limit}",
+        headers=("id", *headers, *(() if display.texts is None else ("text",))),
         rows=tuple(tuple(_cell(name, value) for name, value in r.items()) for r in records),
-        notes=(*notes, _counted(predicted)),
+        notes=(*notes, _candidates_note(predicted)),
         records=tuple(records),
     )
 
 
-def _counted(predicted: StoredPredictions) -> str:
-    """Say whose predictions these are."""
-    seeds = {name: len(own) for name, own in predicted.candidates.items()}
-    counted = [f"{name} ({n} {'seed' if n == 1 else 'seeds'})" for name, n in seeds.items()]
-    without = f"; not counted: {', '.join(predicted.left_out)}" if predicted.left_out else ""
-    sample = (
-        " Synthetic sample: these are no real comments." if predicted.protocol.synthetic else ""
-    )
+def _candidates_note(predicted: StoredPredictions) -> str:
+    """Return a note on the candidates that are included."""
+    seeds = {name: len(probabilities) for name, probabilities in predicted.candidates.items()}
+    included = [f"{name} ({n} {'seed' if n == 1 else 'seeds'})" for name, n in seeds.items()]
+    omitted = f" Not included: {', '.join(predicted.left_out)}." if predicted.left_out else ""
+    sample = " Synthetic sample: not real comments." if predicted.protocol.synthetic else ""
     return escape_line(
-        f"Predictions at threshold 0.5, by the majority of seeds, of {', '.join(counted)}"
-        f"{without}.{sample}"
+        "Predictions are at threshold 0.5, by the majority of seeds, and come from "
+        f"{', '.join(included)}.{omitted}{sample}"
     )
 
 
-def _labels(predicted: StoredPredictions) -> list[str]:
+def _escaped_labels(predicted: StoredPredictions) -> list[str]:
     return [escape_line(label) for label in predicted.protocol.labels]
 
 
@@ -173,12 +176,12 @@ def _given(predicted: StoredPredictions, row: int) -> list[int]:
     return labels
 
 
-def _listed(labels: Iterable[int], names: Sequence[str]) -> str:
+def _join_labels(labels: Iterable[int], names: Sequence[str]) -> str:
     return ", ".join(names[label] for label in labels) or "-"
 
 
-def _with_counts(votes: Mapping[int, int], names: Sequence[str], candidates: int) -> str:
-    """List labels, with the number of candidates where not all have them wrong."""
+def _join_votes(votes: Mapping[int, int], names: Sequence[str], candidates: int) -> str:
+    """Join labels, each with the number of candidates that have it wrong unless all have."""
     parts = (
         names[label] if count == candidates else f"{names[label]} ({count} of {candidates})"
         for label, count in votes.items()
@@ -186,13 +189,13 @@ def _with_counts(votes: Mapping[int, int], names: Sequence[str], candidates: int
     return ", ".join(parts) or "-"
 
 
-def _short(text: str) -> str:
+def _shorten(text: str) -> str:
     safe = escape_line(text)
     return safe if len(safe) <= _TEXT_LENGTH else f"{safe[: _TEXT_LENGTH - 1]}…"
 
 
 def _cell(name: str, value: object) -> str:
-    """Round numbers and break long lines, but never an id: people search for it."""
+    """Round numbers and wrap long texts; an id stays on one line, so that a search finds it."""
     if isinstance(value, float):
         return f"{value:.3f}"
     return str(value) if name == "id" else fill(str(value), _WIDTH)

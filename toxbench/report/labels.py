@@ -1,4 +1,4 @@
-"""The labels, one by one, as tables."""
+"""Tables with the scores of each label."""
 
 from collections.abc import Sequence
 from statistics import fmean
@@ -11,32 +11,32 @@ from toxbench.util.text import escape_line
 LabelColumns = dict[str, Sequence[int | float | None]]  # title -> value of each label
 _NO_POSITIVE = "A label without a positive test row has no score."
 _PREVALENCE = (
-    "Prevalence, the share of positive test rows, is the average precision of constant "
-    "probabilities: the floor."
+    "Prevalence is the share of positive test rows. It is the average precision of a candidate "
+    "that gives every row the same probability."
 )
 
 
 def label_table(leaderboard: Leaderboard) -> Table:
-    """Return F1 and average precision of each label for each candidate, with what to expect."""
+    """Return F1, average precision and prevalence of each label, for each candidate."""
     protocol, rows = leaderboard.protocol, leaderboard.rows
     columns: LabelColumns = {
-        "test positives": [*protocol.tested_supports.values()],
+        "positive test rows": [*protocol.tested_supports.values()],
         **{f"{row.title} F1": _label_f1(row, protocol) for row in rows},
         "prevalence": _prevalences(protocol),
         **{f"{row.title} average precision": row.label_average_precision for row in rows},
     }
-    title = "Each label: F1 at threshold 0.5 and average precision, mean over seeds"
-    return _by_label(protocol, title, columns, (_NO_POSITIVE, _PREVALENCE))
+    title = "F1 at threshold 0.5 and average precision of each label, mean over seeds"
+    return _table(protocol, title, columns, (_NO_POSITIVE, _PREVALENCE))
 
 
 def label_tables(leaderboard: Leaderboard) -> list[Table]:
-    """Return the same in two tables that fit a terminal."""
+    """Return the columns of `label_table` as two tables that fit a terminal."""
     protocol, rows = leaderboard.protocol, leaderboard.rows
     f1: LabelColumns = {
-        "test positives": [*protocol.tested_supports.values()],
+        "positive test rows": [*protocol.tested_supports.values()],
         **{row.title: _label_f1(row, protocol) for row in rows},
     }
-    precision: LabelColumns = {
+    average_precision: LabelColumns = {
         "prevalence": _prevalences(protocol),
         **{row.title: row.label_average_precision for row in rows},
     }
@@ -45,12 +45,12 @@ def label_tables(leaderboard: Leaderboard) -> list[Table]:
         "Average precision of each label, mean over seeds",
     )
     return [
-        _by_label(protocol, titles[0], f1, (_NO_POSITIVE,)),
-        _by_label(protocol, titles[1], precision, (_PREVALENCE,)),
+        _table(protocol, titles[0], f1, (_NO_POSITIVE,)),
+        _table(protocol, titles[1], average_precision, (_PREVALENCE,)),
     ]
 
 
-def _by_label(
+def _table(
     protocol: ProtocolRecord, title: str, columns: LabelColumns, notes: tuple[str, ...]
 ) -> Table:
     labels = [escape_line(label) for label in protocol.labels]

@@ -1,4 +1,4 @@
-"""The metrics as a table, for ``--help``, for ``toxbench metrics`` and for the README."""
+"""The table of metrics for ``--help``, ``toxbench metrics`` and the README."""
 
 import math
 from textwrap import fill
@@ -6,11 +6,11 @@ from textwrap import fill
 from toxbench.evaluation.definitions import METRICS, Metric
 from toxbench.plugin.contracts import Table
 
-_DEFINITION_WIDTH = 46  # the whole table is then 100 characters wide
+_DEFINITION_WIDTH = 46  # the table is then 100 characters wide
 
 
 def metrics_table() -> Table:
-    """Return every metric with direction, range and definition; needs nothing heavy."""
+    """Return the direction, range and definition of every metric; imports nothing heavy."""
     return Table(
         title="Metrics",
         headers=("metric", "better", "range", "definition"),
@@ -19,8 +19,8 @@ def metrics_table() -> Table:
             for name, metric in METRICS.items()
         ),
         notes=(
-            "Where a metric is undefined (no positive row, say) there is no number; a division by "
-            "zero is 0.",
+            "An undefined metric (for example, without a positive row) has no value. Division by "
+            "zero gives 0.",
         ),
         records=tuple(
             {

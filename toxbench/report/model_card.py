@@ -1,4 +1,4 @@
-"""The model card of a saved model: what it is, what it scored, what it is for and what not."""
+"""The model card of a saved model: origin, scores, thresholds, intended use and limits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,45 +13,46 @@ from toxbench.util.text import millions
 
 _SCORES = {
     "micro_f1": "micro-F1", "subset_accuracy": "subset accuracy", "macro_f1": "macro-F1",
-    "micro_precision": "precision", "micro_recall": "recall",
+    "micro_precision": "micro-precision", "micro_recall": "micro-recall",
 }  # fmt: skip
 
-HEAD = """---
+FRONT_MATTER = """---
 library_name: transformers
 pipeline_tag: text-classification
 ---
 """
 
-TITLE = """# A multi-label classifier, trained by toxbench
+INTRODUCTION = """# Multi-label text classifier, trained by toxbench
 
-One of the models that toxbench trained to compare backbones on a table of comments with yes/no
-labels. `toxbench predict` uses it as it is, `toxbench export` writes it for transformers.
+toxbench trained this model to compare backbones on a table of comments with yes/no labels.
+`toxbench predict` applies it to new comments; `toxbench export` converts it for transformers.
 """
 
-USE = """## Intended use and limits
+INTENDED_USE = """## Intended use and limits
 
-It is for finding comments that a person should read, on comments like those of its table, and for
-comparing backbones. It is not for deciding about people without a person: not for blocking,
-reporting or sanctioning anybody automatically.
+Use this model to find comments for human review, on data like its training table, and to compare
+backbones. Do not use it for decisions about people without human review, such as automatic
+blocking, reporting or sanctions.
 
-- It learnt from a small sample. Comments of another platform, time or language are another matter.
-- Most labels are rare. Scores of a label with few positive test rows say little; one without any
-  was not tested at all, and one without positive train rows cannot have been learnt.
-- The scores above are of one training. The leaderboard says what other seeds scored and how sure
-  the numbers are. Of several models the one with the highest validation score was kept, so that
-  its own validation score flatters.
-- Labels are the judgement of whoever labelled the table, with their errors and their biases.
-- Comments beyond the maximum length are cut: the end of a long one is not seen.
+- The training sample is small. Scores on comments of another platform, time or language can be
+  much lower.
+- Most labels are rare. Scores of a label with few positive test rows are unreliable. A label
+  without positive test rows was not evaluated, and one without positive train rows was not learned.
+- The scores above are from one training run. The leaderboard has the scores of all seeds, with
+  confidence intervals. If the model was selected by its validation score, this score is too
+  optimistic.
+- The labels are human judgements and contain errors and biases.
+- Comments are truncated at the maximum length: the model does not read the rest.
 """
 
 
 @dataclass(frozen=True)
-class Rounding:
-    """How far the stored probabilities of the test rows are from those computed in fp32.
+class RoundingError:
+    """Difference between the stored probabilities of the test rows and those computed in fp32.
 
     Attributes:
-        largest: difference of two probabilities.
-        decisions: entries that differ at threshold 0.5.
+        largest: absolute difference of two probabilities.
+        decisions: number of (row, label) entries whose predictions at threshold 0.5 differ.
     """
 
     largest: float
@@ -59,70 +60,75 @@ class Rounding:
 
 
 def model_card(
-    model: ModelRecord, record: CellRecord, protocol: ProtocolRecord, rounding: Rounding
+    model: ModelRecord, record: CellRecord, protocol: ProtocolRecord, rounding: RoundingError
 ) -> tuple[Table, ...]:
-    """Return the tables of a card, without a comment of the table that the model learnt from.
+    """Return the tables of a model card; they contain no comment.
 
     Args:
-        model: what is known of the saved model.
-        record: of its cell.
-        protocol: that it was measured with.
-        rounding: of the cell.
+        model: record of the saved model.
+        record: of the model's cell.
+        protocol: of the cell.
+        rounding: of the cell's probabilities.
     """
+    test_rows = len(protocol.folds[record.key.fold].test)
     return (
-        _table("What it is", ("", ""), _facts(model, record, protocol), _warnings(model, protocol)),
+        _table("Model", ("", ""), _properties(model, record, protocol), _warnings(model, protocol)),
         _table(
-            f"What it scored on {len(protocol.folds[record.key.fold].test)} test rows",
+            f"Scores on {test_rows} test rows",
             ("thresholds", *_SCORES.values(), "train micro-F1"),
             [_scores(record, rule) for rule in record.metrics],
-            ("macro-F1, the mean over labels, leaves out labels without a positive test row.",),
+            ("macro-F1 is the mean over the labels with a positive test row.",),
         ),
         _table(
             "Labels",
             ("label", "positive test rows", "precision", "recall", "F1",
-             *(f"threshold {rule}" for rule in model.thresholds)),
+             *(f"threshold ({rule})" for rule in model.thresholds)),
             [_label(model, record, place) for place in range(len(model.labels))],
-            ("Precision, recall and F1 are of the test rows at threshold 0.5.",),
+            ("Precision, recall and F1 are for test rows at threshold 0.5.",),
         ),
         _table("Rounding", ("", ""), _rounding(model, rounding), ()),
     )  # fmt: skip
 
 
-def _facts(model: ModelRecord, record: CellRecord, protocol: ProtocolRecord) -> list[list[str]]:
+def _properties(
+    model: ModelRecord, record: CellRecord, protocol: ProtocolRecord
+) -> list[list[str]]:
     fold = protocol.folds[record.key.fold]
-    kept = "the highest of its backbone" if model.saved == "best" else "one of all that were saved"
-    score = "none: no validation rows" if model.score is None else f"{model.score:.4f}, {kept}"
+    selection = "the best of its backbone" if model.saved == "best" else "all models were saved"
+    score = "none: no validation rows" if model.score is None else f"{model.score:.4f}, {selection}"
+    versions = ", ".join(f"{name} {v}" for name, v in record.environment.versions.items())
     return [
         ["backbone", model.title],
         ["plugin", model.distribution],
-        ["weights it started from", model.weights.label],
+        ["initial weights", model.weights.label],
         ["parameters", millions(record.parameters)],
         ["cell", record.key.stem],
         ["table", f"{protocol.name}: {protocol.rows} comments"],
         ["data fingerprint", protocol.data_fingerprint],
         ["protocol fingerprint", protocol.fingerprint],
-        ["train, validation, test", f"{len(fold.train)}, {len(fold.validation)}, {len(fold.test)}"],
-        ["validation score", score],
+        ["train, validation, test rows",
+         f"{len(fold.train)}, {len(fold.validation)}, {len(fold.test)}"],
+        ["validation score (mean of micro-F1 and subset accuracy)", score],
         ["maximum length", f"{model.max_length} tokens"],
-        ["made with", ", ".join(f"{k} {v}" for k, v in record.environment.versions.items())],
+        ["versions", versions],
     ]  # fmt: skip
 
 
 def _warnings(model: ModelRecord, protocol: ProtocolRecord) -> tuple[str, ...]:
-    said = []
+    warnings = []
     if model.synthetic:
-        said.append(
-            "It was trained on toxbench's synthetic sample: it is a demonstration, and knows "
-            "nothing about real comments."
+        warnings.append(
+            "For demonstration only: the model was trained on toxbench's synthetic sample, not on "
+            "real comments."
         )
     if model.weights.source == "stand-in":
-        said.append(
-            "It started from a stand-in, small substitute weights: it says nothing about the "
-            "checkpoint that gives the backbone its name."
+        warnings.append(
+            "The initial weights are small stand-in weights: the scores are not those of the "
+            "checkpoint that the backbone is named after."
         )
     if protocol.audit is not None and protocol.audit.affected:
-        said.append(leak_note(protocol.audit))
-    return tuple(said)
+        warnings.append(leak_note(protocol.audit))
+    return tuple(warnings)
 
 
 def _scores(record: CellRecord, rule: str) -> list[str]:
@@ -131,21 +137,21 @@ def _scores(record: CellRecord, rule: str) -> list[str]:
 
 
 def _label(model: ModelRecord, record: CellRecord, place: int) -> list[str]:
-    own = record.per_label[HALF][place]
+    scores = record.per_label[HALF][place]
     thresholds = [f"{by_label[place]:.4g}" for by_label in model.thresholds.values()]
-    if not own.support:
-        return [own.label, "0", "-", "-", "-", *thresholds]
-    scores = (_number(own.precision), _number(own.recall), _number(own.f1))
-    return [own.label, str(own.support), *scores, *thresholds]
+    if not scores.support:
+        return [scores.label, "0", "-", "-", "-", *thresholds]
+    numbers = (_number(scores.precision), _number(scores.recall), _number(scores.f1))
+    return [scores.label, str(scores.support), *numbers, *thresholds]
 
 
-def _rounding(model: ModelRecord, rounding: Rounding) -> list[list[str]]:
+def _rounding(model: ModelRecord, rounding: RoundingError) -> list[list[str]]:
     if model.precision == "fp32":
-        return [["evaluated in", "fp32; its stored probabilities are this model's"]]
+        return [["evaluation precision", "fp32, the same as the stored probabilities"]]
     return [
-        ["evaluated in", f"{model.precision}, so the scores above are of rounded products"],
-        ["fp32 differs by", f"at most {rounding.largest:.2g} in a test row's probability"],
-        ["decisions that differ at 0.5", str(rounding.decisions)],
+        ["evaluation precision", f"{model.precision}, for all scores above"],
+        ["difference from fp32", f"at most {rounding.largest:.2g} in a test probability"],
+        ["predictions that differ from fp32", f"{rounding.decisions}, at threshold 0.5"],
     ]
 
 

@@ -1,4 +1,4 @@
-"""What a reader must know before quoting a number of a leaderboard."""
+"""The title of a leaderboard, and the conclusions, warnings and explanations printed with it."""
 
 from toxbench.evaluation.definitions import HALF
 from toxbench.evaluation.row_counts import HEADLINES
@@ -6,18 +6,27 @@ from toxbench.ranking.build import SEEDS_NEEDED
 from toxbench.ranking.rows import FailedCells, Leaderboard, Row
 from toxbench.records import TuningRecord
 from toxbench.report.audit import leak_note
-from toxbench.report.verdicts import METRICS, conclusion
+from toxbench.report.verdicts import METRIC_TITLES, conclusion
+
+EXPLORATORY = (
+    f"Exploratory: a backbone has fewer than {SEEDS_NEEDED} seeds, too few to conclude which "
+    f"candidate is better. Add --seeds {SEEDS_NEEDED} to the command."
+)
+_FEW_GROUPS = (
+    "The test rows belong to only {} groups, too few to resample whole groups. Intervals and "
+    "p-values resample single rows instead, and are too optimistic for comments of new groups."
+)
 
 
-def title(leaderboard: Leaderboard) -> str:
-    """Say which table was split how, and the protocol's fingerprint."""
+def leaderboard_title(leaderboard: Leaderboard) -> str:
+    """Return the name of the table, the number of rows of each part and the protocol."""
     protocol, first = leaderboard.protocol, leaderboard.protocol.folds[0]
     fingerprint = protocol.fingerprint[:12]
     if len(protocol.folds) > 1:
         tested = sum(len(fold.test) for fold in protocol.folds)
         return (
-            f"Leaderboard of {protocol.name}: {len(protocol.folds)} folds, {tested} rows tested "
-            f"once; protocol {fingerprint}"
+            f"Leaderboard of {protocol.name}: {tested} test rows in {len(protocol.folds)} folds; "
+            f"protocol {fingerprint}"
         )
     return (
         f"Leaderboard of {protocol.name}: {len(first.test)} test rows, {len(first.train)} train, "
@@ -25,153 +34,175 @@ def title(leaderboard: Leaderboard) -> str:
     )
 
 
-def scored_labels(leaderboard: Leaderboard) -> int:
-    """Count the labels with a positive test row, which macro averages are over."""
+def count_scored_labels(leaderboard: Leaderboard) -> int:
+    """Count the labels with a positive test row, which macro averages are computed over."""
     return sum(count > 0 for count in leaderboard.protocol.tested_supports.values())
 
 
+def conclusions(leaderboard: Leaderboard) -> list[str]:
+    """Return sentences on the candidates of tier 1 and the differences from the best one."""
+    rows, metric = leaderboard.rows, leaderboard.metric
+    if metric not in HEADLINES:
+        return [
+            f"Ranked by {metric}, which has no confidence interval: the order may be due to chance."
+        ]
+    if is_exploratory(leaderboard):
+        return [EXPLORATORY]
+    best = rows[0].name if rows else ""
+    pairs = [d for d in leaderboard.differences if best in (d.first, d.second)]
+    pairs.sort(key=lambda d: d.metric != metric)  # the ranking metric comes first
+    return [_tier_note(rows, METRIC_TITLES[metric]), *map(conclusion, pairs)] if pairs else []
+
+
+def limitations(leaderboard: Leaderboard) -> list[str]:
+    """Return the reasons why the p-values of a comparison are too optimistic."""
+    sampling = leaderboard.sampling
+    reasons = [EXPLORATORY] if is_exploratory(leaderboard) else []
+    if sampling is not None and not sampling.by_group:
+        reasons.append(_FEW_GROUPS.format(sampling.group_count))
+    return reasons
+
+
+def is_exploratory(leaderboard: Leaderboard) -> bool:
+    """Whether a backbone has too few seeds for a conclusion."""
+    return any(r.kind == "backbone" and r.seeds < SEEDS_NEEDED for r in leaderboard.rows)
+
+
 def notes(leaderboard: Leaderboard) -> list[str]:
-    """Say what a reader must know before quoting a number."""
+    """Return the warnings and the explanations of the scores."""
+    return [*warnings(leaderboard), *explanations(leaderboard)]
+
+
+def warnings(leaderboard: Leaderboard) -> list[str]:
+    """Return the reasons why scores do not measure what they seem to measure."""
     protocol, rows = leaderboard.protocol, leaderboard.rows
-    unit = "seed on one fold" if len(protocol.folds) > 1 else "seed"
-    said: list[str] = []
+    texts: list[str] = []
     if protocol.synthetic:
-        said.append("Synthetic sample: these scores say nothing about real comments.")
+        texts.append("Synthetic sample: these scores do not apply to real comments.")
     if protocol.audit is not None and protocol.audit.affected:
-        said.append(leak_note(protocol.audit))
+        texts.append(leak_note(protocol.audit))
     if any(row.stand_in for row in rows):
-        said.append(
-            "stand-in rows start from small substitute weights; they do not measure the "
-            "checkpoint that gives the backbone its name."
+        texts.append(
+            "Stand-in weights are small substitutes: their scores are not those of the checkpoint "
+            "that the backbone is named after."
         )
+    if any(row.constant for row in rows):
+        texts.append("(constant!): the candidate predicts the same labels for every test row.")
+    texts.extend(
+        f"{name} is not ranked: none of its seeds has a result for every fold yet."
+        for name in leaderboard.unfinished
+    )
+    return texts
+
+
+def explanations(leaderboard: Leaderboard) -> list[str]:
+    """Return the definitions and circumstances that are needed to read the scores."""
+    protocol, rows = leaderboard.protocol, leaderboard.rows
+    texts: list[str] = []
     unscored = [name for name, count in protocol.tested_supports.items() if count == 0]
     if unscored:
-        said.append(f"Without a positive test row, left out of macro: {', '.join(unscored)}.")
-    if any(row.constant for row in rows):
-        said.append("(constant!) predicts the same for every test row.")
+        texts.append(
+            f"macro-F1 leaves out the labels without a positive test row: {', '.join(unscored)}."
+        )
     if any(row.seeds > 1 for row in rows):
-        said.append("± is the standard deviation over seeds.")
-    said.extend(_sampling_notes(leaderboard))
-    said.extend(f"No seed of {name} has every fold yet." for name in leaderboard.unfinished)
-    said.extend(_failure_note(leaderboard, failed) for failed in leaderboard.failures)
-    said.extend(_tuning_note(row) for row in rows if row.tuning)
+        texts.append("± is the standard deviation over seeds.")
+    texts.extend(_sampling_notes(leaderboard))
+    texts.extend(_failure_note(leaderboard, failed) for failed in leaderboard.failures)
+    texts.extend(_tuning_note(row) for row in rows if row.tuning)
     if len({row.seeds for row in rows if row.kind == "backbone"}) > 1:
-        said.append("Rows do not rest on the same number of seeds; compare them with care.")
-    said.append(
-        f"Scores are of the test rows at {_rule(leaderboard.rule)} unless a column says otherwise; "
-        f"tuned thresholds are chosen on validation rows. Seconds are for training one {unit}."
+        texts.append("Backbones have different numbers of seeds; compare them with care.")
+    rule = leaderboard.rule
+    thresholds = "threshold 0.5" if rule == HALF else f"{rule} thresholds"
+    unit = "seed and fold" if len(protocol.folds) > 1 else "seed"
+    texts.append(
+        f"Scores are for test rows at {thresholds}, unless the column title names other rows or "
+        "thresholds. Global and per-label thresholds are chosen on validation rows. A gap is the "
+        f"train score minus the test score. Train seconds are for one {unit}."
     )
-    return said
+    return texts
+
+
+def _tier_note(rows: tuple[Row, ...], metric: str) -> str:
+    first = [row.name for row in rows if row.tier == 1]
+    meaning = "Candidates of a tier do not differ significantly from the best one of that tier."
+    if len(first) == 1:
+        return f"Only {first[0]} is in tier 1 by {metric}. {meaning}"
+    return (
+        f"Tier 1 by {metric} has {len(first)} candidates: {', '.join(first)}. {meaning} None of "
+        "these can be called the best."
+    )
+
+
+def _sampling_notes(leaderboard: Leaderboard) -> list[str]:
+    """Return notes on the intervals, and on the reason why they are too narrow."""
+    sampling = leaderboard.sampling
+    if sampling is None:
+        return []
+    texts = [
+        "[low, high] is the 95 % confidence interval over test rows and seeds. SE is the standard "
+        "error due to test rows, seeds or folds alone."
+    ]
+    if not sampling.by_group:
+        texts.append(_FEW_GROUPS.format(sampling.group_count))
+    elif sampling.has_groups:
+        texts.append(f"Intervals resample whole groups of test rows ({sampling.group_count}).")
+    if any(u.without_a_group for row in leaderboard.rows for u in row.uncertainty.values()):
+        texts.append(
+            'A score "without one group" is the lowest and the highest score when one group of '
+            "test rows is left out."
+        )
+    return texts
 
 
 def _failure_note(leaderboard: Leaderboard, failed: FailedCells) -> str:
-    """Say how many of a candidate's cells have no score, and why."""
-    ranked = {(row.candidate, row.digest): row.name for row in leaderboard.rows}
-    names = [own.name for own in leaderboard.failures] + [row.name for row in leaderboard.rows]
-    told_apart = f" #{failed.digest[:6]}" if names.count(failed.name) > 1 else ""
-    name = ranked.get((failed.name, failed.digest), f"{failed.name}{told_apart}")
-    why = ", ".join(failed.kinds)
+    """Return the number of failed cells of a candidate, and the kinds of failure."""
+    name, reasons = _candidate_name(leaderboard, failed), ", ".join(failed.kinds)
     if failed.failed == failed.cells:
         cells = "its only cell" if failed.cells == 1 else f"all of its {failed.cells} cells"
-        return f"{name} has no score: {cells} failed ({why})."
+        return f"{name} has no score: {cells} failed ({reasons})."
+    verb = "has" if failed.failed == 1 else "have"
     folds = len(leaderboard.protocol.folds) > 1
     return (
-        f"{failed.failed} of {failed.cells} cells of {name} failed ({why}); "
-        f"{'it has' if failed.failed == 1 else 'they have'} no score"
-        f"{', and a seed counts only with every fold' if folds else ''}."
+        f"{failed.failed} of {failed.cells} cells of {name} failed ({reasons}) and {verb} no score"
+        f"{'; a seed counts only if every fold has a score' if folds else ''}."
     )
 
 
+def _candidate_name(leaderboard: Leaderboard, failed: FailedCells) -> str:
+    """Return the leaderboard name, or the candidate name with its digest if the name repeats."""
+    ranked = {(row.candidate, row.digest): row.name for row in leaderboard.rows}
+    names = [f.name for f in leaderboard.failures] + [row.name for row in leaderboard.rows]
+    digest = f" #{failed.digest[:6]}" if names.count(failed.name) > 1 else ""
+    return ranked.get((failed.name, failed.digest), f"{failed.name}{digest}")
+
+
 def _tuning_note(row: Row) -> str:
-    """Say how settings were found, and how much the validation rows promised too much."""
+    """Return the origin of tuned settings, with their validation and test scores."""
     tuning, test, optimism = (
         row.tuning,
         row.values["micro_average_precision"],
         row.values["optimism"],
     )
     if tuning is None or test is None or optimism is None:
-        return f"{row.title}: average precision is undefined on these test rows."
+        return f"{row.title}: micro average precision is undefined on these test rows."
     return (
-        f"{row.title}: {_won(tuning)}, thresholds from inner validation rows; micro average "
-        f"precision {tuning.average_precision:.3f} there with fresh seeds{_reference(tuning)}, "
-        f"{test.mean:.3f} on test rows: validation-to-test optimism {optimism.mean:+.3f}."
+        f"{row.title}: {_origin(tuning)}. Micro average precision is "
+        f"{tuning.average_precision:.3f} on inner validation rows with new seeds"
+        f"{_default_score(tuning)} and {test.mean:.3f} on test rows; optimism (validation minus "
+        f"test score) {optimism.mean:+.3f}. Thresholds are chosen on inner validation rows."
     )
 
 
-def _won(tuning: TuningRecord) -> str:
-    """Say which configuration of how many it is."""
-    trials = f"{tuning.trials} trials ({tuning.pruned} pruned, {tuning.failed} failed)"
+def _origin(tuning: TuningRecord) -> str:
+    unit = "trial" if tuning.trials == 1 else "trials"
+    trials = f"{tuning.trials} {unit} ({tuning.pruned} pruned, {tuning.failed} failed)"
     if tuning.default_won:
-        return f"the default settings, not beaten in {trials}"
-    return f"best of {trials}"
+        return f"the default settings, without an improvement in {trials}"
+    return f"the best settings of {trials}"
 
 
-def _reference(tuning: TuningRecord) -> str:
-    """Give the default settings' score where it is of the same seeds and rows, and another's."""
+def _default_score(tuning: TuningRecord) -> str:
+    """Return the score of the default settings, if it is of other settings and the same seeds."""
     if tuning.default_won is not False or tuning.default_average_precision is None:
         return ""
-    return f" ({tuning.default_average_precision:.3f} with the default settings)"
-
-
-def _rule(rule: str) -> str:
-    return "threshold 0.5" if rule == HALF else f"{rule} thresholds"
-
-
-def conclusions(leaderboard: Leaderboard) -> list[str]:
-    """Say in plain sentences what can be concluded, and what cannot."""
-    rows, metric = leaderboard.rows, leaderboard.metric
-    if metric not in HEADLINES:
-        return [f"Ranked by {metric}, which has no interval: who is first may be so by chance."]
-    if is_exploratory(leaderboard):
-        return [EXPLORATORY]
-    best = rows[0].name if rows else ""
-    pairs = [d for d in leaderboard.differences if best in (d.first, d.second)]
-    pairs.sort(key=lambda d: d.metric != metric)  # what ranks comes first
-    return [_tiers(rows, METRICS[metric]), *map(conclusion, pairs)] if pairs else []
-
-
-def limitations(leaderboard: Leaderboard) -> list[str]:
-    """Say what makes a comparison weaker than it looks."""
-    sampling = leaderboard.sampling
-    said = [EXPLORATORY] if is_exploratory(leaderboard) else []
-    if sampling is not None and not sampling.by_group:
-        said.append(_FEW_GROUPS.format(sampling.group_count))
-    return said
-
-
-def is_exploratory(leaderboard: Leaderboard) -> bool:
-    """Whether a backbone has too few seeds for any conclusion."""
-    return any(r.kind == "backbone" and r.seeds < SEEDS_NEEDED for r in leaderboard.rows)
-
-
-EXPLORATORY = (
-    f"Exploratory: a backbone has fewer than {SEEDS_NEEDED} seeds, so nothing here says which is "
-    f"better; go on with --seeds {SEEDS_NEEDED}."
-)
-_FEW_GROUPS = (
-    "The test rows belong to {} groups only, too few to resample: intervals and p-values resample "
-    "single rows and are too sure for comments of other groups."
-)
-
-
-def _tiers(rows: tuple[Row, ...], metric: str) -> str:
-    first = [row.name for row in rows if row.tier == 1]
-    if len(first) == 1:
-        return f"{first[0]} is alone in the first tier by {metric}."
-    return (
-        f"The first tier by {metric} holds {len(first)} candidates, and none of them can be "
-        f"called the best: {', '.join(first)}."
-    )
-
-
-def _sampling_notes(leaderboard: Leaderboard) -> list[str]:
-    """Say what the intervals are, and where they are too narrow."""
-    sampling = leaderboard.sampling
-    if sampling is None:
-        return []
-    said = ["[low, high] is the 95 % interval over test rows and seeds."]
-    if not sampling.by_group:
-        said.append(_FEW_GROUPS.format(sampling.group_count))
-    elif sampling.has_groups:
-        said.append(f"Intervals resample the {sampling.group_count} groups of test rows whole.")
-    return said
+    return f" ({tuning.default_average_precision:.3f} with default settings)"

@@ -1,4 +1,4 @@
-"""Measured speed as a table, with notes on how to read it."""
+"""The table of measured speeds, with notes on the measurement."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -10,17 +10,17 @@ Value = str | int | float | bool | None
 
 
 def speed_table(records: Sequence[SpeedRecord]) -> Table:
-    """Return one row for each record; there is at least one."""
+    """Return one row for each record; ``records`` has at least one."""
     return Table(
         title="Speed",
         headers=tuple(title for title, _ in _COLUMNS),
         rows=tuple(tuple(escape_line(text(record)) for _, text in _COLUMNS) for record in records),
         notes=tuple(map(escape_line, _notes(records))),
-        records=tuple(map(_flat, records)),
+        records=tuple(map(_flatten, records)),
     )
 
 
-def _flat(record: SpeedRecord) -> dict[str, Value]:
+def _flatten(record: SpeedRecord) -> dict[str, Value]:
     """Return a record as unrounded values: a spread becomes three columns."""
     flat: dict[str, Value] = {}
     for name, value in record:
@@ -35,22 +35,22 @@ def _flat(record: SpeedRecord) -> dict[str, Value]:
 
 def _notes(records: Sequence[SpeedRecord]) -> Iterator[str]:
     first = records[0]
-    yield _machine(first)
+    yield _machine_note(first)
     yield (
-        f"Data: {first.data}; an epoch is {first.rows} train rows, cut at {first.max_length} "
-        "tokens; padding is not counted."
+        f"Data: {first.data}. An epoch is {first.rows} train rows, truncated at "
+        f"{first.max_length} tokens. Padding tokens are not counted."
     )
     yield (
-        f"Median of {_count(first.repeats, 'run')} of {_count(first.epochs, 'epoch')}, in brackets "
-        "the lowest and the highest."
+        f"Median of {_count(first.repeats, 'run')} of {_count(first.epochs, 'epoch')} each; "
+        "[lowest, highest]."
     )
-    yield from map(_weights, records)
-    yield _peaks(records)
+    yield from map(_weights_note, records)
+    yield _peak_note(records)
     if first.device != "cuda":
-        yield "Memory is the peak of the whole process, with all imported packages."
+        yield "Peak memory is that of the process, including all imported packages."
 
 
-def _machine(record: SpeedRecord) -> str:
+def _machine_note(record: SpeedRecord) -> str:
     versions = ", ".join(
         f"{name} {record.versions[name]}" for name in ("toxbench", "torch", "transformers")
     )
@@ -58,26 +58,26 @@ def _machine(record: SpeedRecord) -> str:
     return f"Measured {record.measured[:10]} on {record.device_name}{threads}; {versions}."
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _weights(record: SpeedRecord) -> str:
+def _weights_note(record: SpeedRecord) -> str:
     note = (
         f"{record.backbone}: {record.weights}; {millions(record.body_parameters)} parameters "
-        f"without embeddings; {record.tokens} tokens an epoch."
+        f"without embeddings; {record.tokens} tokens/epoch."
     )
     if record.source == "stand-in":
-        note += " A small model, not the checkpoint that gave the backbone its name."
+        note += " A small model, not the checkpoint that the backbone is named after."
     return note
 
 
-def _peaks(records: Sequence[SpeedRecord]) -> str:
+def _peak_note(records: Sequence[SpeedRecord]) -> str:
     peaks = {record.precision: record.peak_operations_per_second for record in records}
     speeds = " and ".join(f"{peak / 1e9:.0f} GFLOP/s in {name}" for name, peak in peaks.items())
     return (
-        "Of peak: 6 operations a parameter (without embeddings) and token, over the largest "
-        f"matrix product's speed in the same precision: {speeds}."
+        "MFU (model FLOPs utilization): 6 FLOPs per parameter (without embeddings) and token, "
+        f"relative to the measured peak of a large matrix product: {speeds}."
     )
 
 
@@ -88,11 +88,11 @@ def _spread(pattern: str, spread: Spread) -> str:
 _COLUMNS: Sequence[tuple[str, Callable[[SpeedRecord], str]]] = (
     ("backbone", lambda record: record.backbone),
     ("precision", lambda record: record.precision),
-    ("seconds an epoch", lambda record: _spread("{:.2f}", record.seconds_an_epoch)),
-    ("comments/s", lambda record: f"{record.comments_per_second.median:.1f}"),
-    ("tokens/s", lambda record: f"{record.tokens_per_second.median:.0f}"),
-    ("evaluated comments/s",
+    ("seconds/epoch", lambda record: _spread("{:.2f}", record.seconds_an_epoch)),
+    ("train comments/s", lambda record: f"{record.comments_per_second.median:.1f}"),
+    ("train tokens/s", lambda record: f"{record.tokens_per_second.median:.0f}"),
+    ("evaluation comments/s",
      lambda record: f"{record.evaluation_comments_per_second.median:.0f}"),
-    ("of peak", lambda record: f"{record.share_of_peak.median:.0%}"),
+    ("MFU", lambda record: f"{record.share_of_peak.median:.0%}"),
     ("peak memory", lambda record: f"{record.peak_memory_bytes / 2**20:.0f} MiB"),
 )  # fmt: skip

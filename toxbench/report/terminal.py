@@ -1,4 +1,4 @@
-"""Tables as lines of a terminal: wrapped at words, and cut between columns, to its width."""
+"""Tables as lines that fit the width of a terminal."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,103 +9,103 @@ from rich.cells import cell_len, chop_cells
 from toxbench.plugin.contracts import Table
 
 _GAP = "  "
-_NARROW = 16  # what a column of words is given at least, where it can be
+_MIN_WORDS_WIDTH = 16  # smallest width of a column of words, if there is room
 _Cell = list[str]  # lines
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line, and whether it stands out."""
+    """One line of a table; ``strong`` lines are printed bold."""
 
     text: str
     strong: bool = False
 
 
-def lines(table: Table, width: int) -> Iterator[Line]:
-    """Yield a table's lines, none wider than ``width`` columns.
+def table_lines(table: Table, width: int) -> Iterator[Line]:
+    """Yield the lines of a table, none wider than ``width`` character cells.
 
-    Words are wrapped. Where columns still do not fit side by side, those that say which row it is
-    (`Table.keys`) are written again with the others below. Numbers are never broken, unless one
-    alone is wider.
+    Words are wrapped. Columns that do not fit side by side follow below, after a copy of the
+    columns that identify a row (`Table.keys`). A number is broken only if it is wider than the
+    whole line.
     """
     if table.title:
-        yield from (Line(text, strong=True) for text in wrapped(table.title, width))
-    for number, part in enumerate(_parts(table, width)):
+        yield from (Line(text, strong=True) for text in wrap_words(table.title, width))
+    for number, block in enumerate(_blocks(table, width)):
         if table.title or number:
             yield Line("")
-        yield from part
+        yield from block
     if table.notes:
         yield Line("")
     for note in table.notes:
-        yield from map(Line, wrapped(note, width))
+        yield from map(Line, wrap_words(note, width))
 
 
-def wrapped(text: str, width: int) -> list[str]:
-    """Break lines between words; a word that is wider than a whole line is cut."""
-    found: list[str] = []
-    for line in text.split("\n"):
+def wrap_words(text: str, width: int) -> list[str]:
+    """Break a text between words; a word wider than ``width`` is cut."""
+    lines: list[str] = []
+    for paragraph in text.split("\n"):
         current = ""
-        for word in line.split():
+        for word in paragraph.split():
             joined = f"{current} {word}" if current else word
             if cell_len(joined) <= width:
                 current = joined
                 continue
-            found += [current] if current else []
+            lines += [current] if current else []
             *full, current = chop_cells(word, width) if cell_len(word) > width else [word]
-            found += full
-        found.append(current)
-    return found
+            lines += full
+        lines.append(current)
+    return lines
 
 
-def _parts(table: Table, width: int) -> Iterator[list[Line]]:
-    """Yield blocks of lines, one below the other."""
+def _blocks(table: Table, width: int) -> Iterator[list[Line]]:
+    """Yield blocks of columns that fit side by side."""
     columns = [
-        [header, *(row[at] for row in table.rows)] for at, header in enumerate(table.headers)
+        [header, *(row[number] for row in table.rows)]
+        for number, header in enumerate(table.headers)
     ]
-    if sum(map(_natural, columns)) + len(_GAP) * (len(columns) - 1) <= width:
+    if sum(map(_natural_width, columns)) + len(_GAP) * (len(columns) - 1) <= width:
         yield _block([[cell.split("\n") for cell in column] for column in columns], table.best)
         return
-    keys = columns[: table.keys]
-    # Half of the width is for what tells the rows apart, and half at least for what they say.
-    share = width if len(keys) == len(columns) else width // 2
+    keys, values = columns[: table.keys], columns[table.keys :]
+    # Key columns get at most half of the width; if there are no others, all of it.
+    share = width // 2 if values else width
     room = max(1, (share - len(_GAP) * (len(keys) - 1)) // max(1, len(keys)))
-    head = [_fitted(column, max(room, _longest_word(column))) for column in keys]
-    needed = max(map(_unbroken, columns[table.keys :]), default=0)
-    if sum(_width(column) + len(_GAP) for column in head) + needed > width:
-        # Only then are names and ids cut: numbers have to be read whole.
-        head = [_fitted(column, room) for column in keys]
-    rest = max(1, width - sum(_width(column) + len(_GAP) for column in head))
-    others = [_fitted(column, rest) for column in columns[table.keys :]]
-    for group in _groups(others, rest) if others else [[]]:
-        yield _block([*head, *group], table.best)
+    key_cells = [_fit(column, max(room, _longest_word(column))) for column in keys]
+    needed = max(map(_smallest_width, values), default=0)
+    if sum(_width(column) + len(_GAP) for column in key_cells) + needed > width:
+        # Names and ids are cut before numbers are: a number must be complete.
+        key_cells = [_fit(column, room) for column in keys]
+    rest = max(1, width - sum(_width(column) + len(_GAP) for column in key_cells))
+    value_cells = [_fit(column, rest) for column in values]
+    for group in _group_columns(value_cells, rest) if value_cells else [[]]:
+        yield _block([*key_cells, *group], table.best)
 
 
-def _groups(columns: Iterable[list[_Cell]], room: int) -> Iterator[list[list[_Cell]]]:
-    """Put columns side by side as long as they fit."""
+def _group_columns(columns: Iterable[list[_Cell]], room: int) -> Iterator[list[list[_Cell]]]:
+    """Yield groups of consecutive columns that fit side by side."""
     group: list[list[_Cell]] = []
-    taken = 0
+    used = 0
     for column in columns:
         needed = _width(column) + (len(_GAP) if group else 0)
-        if group and taken + needed > room:
+        if group and used + needed > room:
             yield group
-            group, taken, needed = [], 0, _width(column)
+            group, used, needed = [], 0, _width(column)
         group.append(column)
-        taken += needed
+        used += needed
     yield group
 
 
-def _fitted(column: Sequence[str], room: int) -> list[_Cell]:
-    """Wrap a column: its header to what is below it, and words to a width that suits them."""
+def _fit(column: Sequence[str], room: int) -> list[_Cell]:
+    """Wrap the header to the width of the cells below it, and cells of words to a good width."""
     cells = column[1:]
-    below = max((_natural([cell]) for cell in cells), default=0)
+    width = max((_natural_width([cell]) for cell in cells), default=0)
     if _is_words(cells):
-        below = min(below, max(_longest_word(cells), _NARROW, room // 2))
-    header = _longest_word(column[:1])
-    limit = max(1, min(room, max(below, header)))
-    return [wrapped(" ".join(cell.split()), limit) for cell in column]
+        width = min(width, max(_longest_word(cells), _MIN_WORDS_WIDTH, room // 2))
+    limit = max(1, min(room, max(width, _longest_word(column[:1]))))
+    return [wrap_words(" ".join(cell.split()), limit) for cell in column]
 
 
-def _natural(column: Iterable[str]) -> int:
+def _natural_width(column: Iterable[str]) -> int:
     return max((cell_len(line) for cell in column for line in cell.split("\n")), default=0)
 
 
@@ -113,10 +113,10 @@ def _is_words(cells: Iterable[str]) -> bool:
     return any(any(c.isalpha() for c in cell) and " " in cell for cell in cells)
 
 
-def _unbroken(column: Sequence[str]) -> int:
-    """Return what a column takes at least: its longest number or word."""
+def _smallest_width(column: Sequence[str]) -> int:
+    """Return the width of a column's longest word or number."""
     cells = column[1:]
-    return max(_longest_word(column), 0 if _is_words(cells) else _natural(cells))
+    return max(_longest_word(column), 0 if _is_words(cells) else _natural_width(cells))
 
 
 def _longest_word(column: Iterable[str]) -> int:
@@ -128,17 +128,17 @@ def _width(column: Iterable[_Cell]) -> int:
 
 
 def _block(columns: Sequence[Sequence[_Cell]], best: Sequence[int]) -> list[Line]:
-    """Write columns side by side, as tabulate's "simple" does."""
+    """Return columns side by side, in the layout of tabulate's "simple" format."""
     widths = [_width(column) for column in columns]
     rule = _GAP.join("-" * width for width in widths)
-    written: list[Line] = []
-    for number, row in enumerate(zip(*columns, strict=True), start=-1):
+    lines: list[Line] = []
+    for number, row in enumerate(zip(*columns, strict=True), start=-1):  # -1: the headers
         for cells in zip_longest(*row, fillvalue=""):
             text = _GAP.join(
                 cell + " " * (width - cell_len(cell))
                 for cell, width in zip(cells, widths, strict=True)
             )
-            written.append(Line(text.rstrip(), strong=number in best))
+            lines.append(Line(text.rstrip(), strong=number in best))
         if number == -1:
-            written.append(Line(rule))
-    return written
+            lines.append(Line(rule))
+    return lines

@@ -1,4 +1,4 @@
-"""Plots of a search as SVG: history, importances, parallel coordinates, slices."""
+"""Plots and tables of a hyperparameter search."""
 
 import io
 import json
@@ -25,24 +25,24 @@ if TYPE_CHECKING:
 
 
 _SCORE = "micro average precision (inner validation)"
-_COLUMNS = 4  # of slices side by side
+_SLICES_PER_ROW = 4
 
 
-def importances(study: "optuna.Study") -> dict[str, float]:
-    """Return the share of each hyperparameter in what the complete trials' scores differ by.
+def fanova_importances(study: "optuna.Study") -> dict[str, float]:
+    """Return hyperparameter -> share of the scores' variance that it explains, largest first.
 
-    Optuna's functional ANOVA (Hutter et al. 2014), over the complete trials and hyperparameters
-    that all drawn ones have; the default settings count where they lie inside the space. Empty
-    where there are too few trials, or all scores are equal.
+    Computed by optuna's functional ANOVA (Hutter et al. 2014) from complete trials, for the
+    hyperparameters that all sampled trials have. The trial of the default settings counts if it
+    has them. Empty if there are too few trials, or if all scores are equal.
     """
     import optuna
 
     trials = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
-    drawn = [trial for trial in trials if "default" not in trial.user_attrs]
-    params = sorted(set.intersection(*(set(trial.params) for trial in drawn)) if drawn else ())
-    whole = [trial for trial in trials if trial.params.keys() >= set(params)]
-    varied = any(len({trial.params[name] for trial in whole}) > 1 for name in params)
-    if not varied or len({trial.value for trial in whole}) < 2:
+    sampled = [trial for trial in trials if "default" not in trial.user_attrs]
+    params = sorted(set.intersection(*(set(trial.params) for trial in sampled)) if sampled else ())
+    usable = [trial for trial in trials if trial.params.keys() >= set(params)]
+    is_varied = any(len({trial.params[name] for trial in usable}) > 1 for name in params)
+    if not is_varied or len({trial.value for trial in usable}) < 2:
         return {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # experimental, and few trials
@@ -50,12 +50,14 @@ def importances(study: "optuna.Study") -> dict[str, float]:
         return optuna.importance.get_param_importances(study, evaluator=evaluator, params=params)
 
 
-def study_plots(records: Sequence[TrialRecord], shares: Mapping[str, float]) -> dict[str, bytes]:
-    """Draw a search.
+def study_plots(
+    records: Sequence[TrialRecord], importances: Mapping[str, float]
+) -> dict[str, bytes]:
+    """Plot a search.
 
     Args:
-        records: its trials.
-        shares: see `importances`; where they are empty, only the history is drawn.
+        records: trials of the search.
+        importances: see `fanova_importances`; if empty, only the history is plotted.
 
     Returns:
         name -> SVG, the same for the same records.
@@ -63,66 +65,123 @@ def study_plots(records: Sequence[TrialRecord], shares: Mapping[str, float]) -> 
     import matplotlib as mpl
 
     with mpl.rc_context({"svg.hashsalt": "toxbench", "svg.fonttype": "none"}):
-        return {name: _svg(figure) for name, figure in study_figures(records, shares).items()}
+        figures = study_figures(records, importances)
+        return {name: _svg(figure) for name, figure in figures.items()}
 
 
 def study_figures(
-    records: Sequence[TrialRecord], shares: Mapping[str, float]
+    records: Sequence[TrialRecord], importances: Mapping[str, float]
 ) -> "dict[str, Figure]":
-    """Draw a search; arguments and names as in `study_plots`."""
+    """Return name -> figure; arguments and names as in `study_plots`."""
     complete = [record for record in records if record.value is not None]
-    figures = {"history": _history(records)}
-    if shares:
-        dimensions = [_Dimension(name, complete) for name in shares]
-        figures["importance"] = _importance(shares)
-        figures["parallel-coordinates"] = _parallel(dimensions, complete)
-        figures["slices"] = _slices(dimensions, complete)
+    figures = {"history": _plot_history(records)}
+    if importances:
+        dimensions = [_Dimension(name, complete) for name in importances]
+        figures["importance"] = _plot_importances(importances)
+        figures["parallel-coordinates"] = _plot_parallel_coordinates(dimensions, complete)
+        figures["slices"] = _plot_slices(dimensions, complete)
     return figures
+
+
+def tuned_table(tuned: TunedSettings, default: TrainSettings) -> Table:
+    """Return the tuned settings that differ from the default settings."""
+    values, defaults = tuned.train.model_dump(), default.model_dump()
+    changed = [name for name in values if values[name] != defaults[name]]
+    tuning = tuned.tuning
+    return Table(
+        title=(
+            f"Tuned settings of {tuned.backbone}: {tuning.trials} trials, {tuning.pruned} pruned, "
+            f"{tuning.failed} failed"
+        ),
+        headers=("setting", "default", "tuned"),
+        rows=tuple((name, _value_text(defaults[name]), _value_text(values[name]))
+                   for name in changed),
+        notes=_score_notes(tuning),
+        records=tuple(
+            {"setting": name, "default": defaults[name], "tuned": values[name]} for name in changed
+        ),
+    )  # fmt: skip
+
+
+def importance_table(study: str, trials: int, importances: Mapping[str, float]) -> Table:
+    """Return the importance of each hyperparameter; ``trials`` is the number of complete trials."""
+    note = (
+        "Importance is the share of the scores' variance that a hyperparameter explains "
+        "(functional ANOVA over complete trials). With few trials it is only a hint."
+        if importances
+        else "Too few complete trials with different scores to compute importances."
+    )
+    return Table(
+        title=f"Hyperparameter importance in {escape_line(study)} ({trials} complete trials)",
+        headers=("hyperparameter", "importance"),
+        rows=tuple((name, f"{importance:.3f}") for name, importance in importances.items()),
+        notes=(note,),
+        records=tuple(
+            {"hyperparameter": name, "importance": importance}
+            for name, importance in importances.items()
+        ),
+    )
+
+
+def _score_notes(tuning: TuningRecord) -> tuple[str, ...]:
+    """Return notes on the score of the tuned settings, and on that of the default settings."""
+    reference = tuning.default_average_precision
+    note = (
+        "Micro average precision on inner validation rows, trained with new seeds: "
+        f"{tuning.average_precision:.3f}; default settings with the same seeds and rows: "
+        f"{'failed' if reference is None else f'{reference:.3f}'}."
+    )
+    default_won = "The default settings won: no other finalist scored higher."
+    return (note, default_won) if tuning.default_won else (note,)
+
+
+def _value_text(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 @dataclass(frozen=True)
 class _Dimension:
-    """One hyperparameter of some trials, as positions on an axis."""
+    """One hyperparameter of several trials, as positions on an axis."""
 
     name: str
     records: Sequence[TrialRecord]
 
     @property
     def values(self) -> list[Any]:
-        """Of each trial; None where it has none."""
+        """Value of each trial; None if the trial does not have the hyperparameter."""
         return [record.params.get(self.name) for record in self.records]
 
     @cached_property
     def distribution(self) -> dict[str, Any]:
-        """Optuna's, of the first trial that has one."""
+        """Optuna's distribution, from the first trial that has one."""
         texts = (r.distributions[self.name] for r in self.records if self.name in r.distributions)
-        parsed: dict[str, Any] = json.loads(next(texts))
-        return parsed
+        distribution: dict[str, Any] = json.loads(next(texts))
+        return distribution
 
     @property
     def choices(self) -> list[Any]:
-        """The values of a choice; of a range none."""
+        """Values of a categorical hyperparameter; empty for a range."""
         return list(self.distribution["attributes"].get("choices", []))
 
     @property
-    def log(self) -> bool:
+    def is_log(self) -> bool:
         """Whether the range is logarithmic."""
         return bool(self.distribution["attributes"].get("log", False))
 
     @property
     def positions(self) -> npt.NDArray[np.float64]:
-        """Where each trial is: its value, the number of its choice, or NaN."""
+        """Position of each trial: its value, the index of its choice, or NaN."""
         values = self.values
         if self.choices:
             values = [None if v is None else self.choices.index(v) for v in values]
         return np.array([math.nan if v is None else float(v) for v in values])
 
     @property
-    def scaled(self) -> npt.NDArray[np.float64]:
-        """Positions from 0 to 1 within the whole range."""
+    def scaled_positions(self) -> npt.NDArray[np.float64]:
+        """Positions, scaled from 0 to 1 within the range."""
         low, high = self.limits
         positions = self.positions
-        if self.log:
+        if self.is_log:
             low, high, positions = math.log(low), math.log(high), np.log(positions)
         return (positions - low) / (high - low) if high > low else np.full(len(positions), 0.5)
 
@@ -135,80 +194,82 @@ class _Dimension:
         return float(attributes["low"]), float(attributes["high"])
 
 
-def _history(records: Sequence[TrialRecord]) -> "Figure":
+def _plot_history(records: Sequence[TrialRecord]) -> "Figure":
     from matplotlib.ticker import MaxNLocator
 
-    figure, axes = _figure(7, 4)
-    shown = [record for record in records if record.value is not None or record.epoch_scores]
+    figure, axes = _new_figure(7, 4)
+    scored = [record for record in records if record.value is not None or record.epoch_scores]
     for state, marker, color in (("complete", "o", BLUE), ("pruned", "x", GREY)):
-        some = [record for record in shown if record.state == state]
-        scores = [_last_score(record) for record in some]
-        axes.scatter([r.number for r in some], scores, marker=marker, color=color, label=state)
-    default = [record for record in shown if record.default and record.value is not None]
+        trials = [record for record in scored if record.state == state]
+        scores = [_last_score(record) for record in trials]
+        axes.scatter([r.number for r in trials], scores, marker=marker, color=color, label=state)
+    default = [record for record in scored if record.default and record.value is not None]
     axes.scatter([r.number for r in default], [_last_score(r) for r in default], s=140,
                  facecolors="none", edgecolors=RED, label="default settings")  # fmt: skip
-    complete = [record for record in shown if record.value is not None]
+    complete = [record for record in scored if record.value is not None]
     if complete:
         best = np.maximum.accumulate([_last_score(record) for record in complete])
         axes.step([r.number for r in complete], best, where="post", color=RED, label="best so far")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("trial")
     axes.set_ylabel(_SCORE)
-    figure.suptitle("History of the search")
+    figure.suptitle("Optimization history")
     figure.legend(loc="outside upper left", ncols=4, fontsize=7, frameon=False)
     return figure
 
 
-def _importance(shares: Mapping[str, float]) -> "Figure":
-    figure, axes = _figure(7, 0.35 * len(shares) + 1.2)
-    names = list(shares)[::-1]
-    axes.barh(list(map(_plain, names)), [shares[name] for name in names], color=BLUE)
+def _plot_importances(importances: Mapping[str, float]) -> "Figure":
+    figure, axes = _new_figure(7, 0.35 * len(importances) + 1.2)
+    names = list(importances)[::-1]
+    axes.barh(list(map(_plot_text, names)), [importances[name] for name in names], color=BLUE)
     axes.set_xlabel("share of the score's variance (functional ANOVA)")
-    axes.set_title("What mattered")
+    axes.set_title("Hyperparameter importance")
     return figure
 
 
-def _parallel(dimensions: Sequence[_Dimension], records: Sequence[TrialRecord]) -> "Figure":
-    """Draw one line a trial over one axis a hyperparameter, the better the darker."""
+def _plot_parallel_coordinates(
+    dimensions: Sequence[_Dimension], records: Sequence[TrialRecord]
+) -> "Figure":
+    """Plot one line per trial over one axis per hyperparameter; higher scores are darker."""
     from matplotlib import colormaps
 
-    figure, axes = _figure(1.25 * len(dimensions) + 1.5, 4.5)
+    figure, axes = _new_figure(1.25 * len(dimensions) + 1.5, 4.5)
     scores = np.array([_last_score(record) for record in records])
     low, high = scores.min(), scores.max()
     shades = 0.2 + 0.8 * (scores - low) / (high - low if high > low else 1)
-    lines = np.column_stack([dimension.scaled for dimension in dimensions])
-    for line, shade in sorted(zip(lines, shades, strict=True), key=lambda drawn: float(drawn[1])):
+    lines = np.column_stack([dimension.scaled_positions for dimension in dimensions])
+    for line, shade in sorted(zip(lines, shades, strict=True), key=lambda pair: float(pair[1])):
         axes.plot(line, color=colormaps["viridis_r"](shade), linewidth=1 + 1.5 * shade, marker="o",
                   markersize=3)  # fmt: skip
     for place, dimension in enumerate(dimensions):
         axes.axvline(place, color=GREY, linewidth=0.6, zorder=0)
         for height, text in _ticks(dimension):
-            axes.annotate(_plain(text), (place, height), xytext=(4, 0), textcoords="offset points",
-                          fontsize=7, va="center")  # fmt: skip
-    axes.set_xticks(range(len(dimensions)), [_plain(d.name) for d in dimensions], rotation=20,
+            axes.annotate(_plot_text(text), (place, height), xytext=(4, 0),
+                          textcoords="offset points", fontsize=7, va="center")  # fmt: skip
+    axes.set_xticks(range(len(dimensions)), [_plot_text(d.name) for d in dimensions], rotation=20,
                     ha="right", fontsize=8)  # fmt: skip
     axes.set_yticks([])
     axes.set_ylim(-0.08, 1.08)
-    axes.set_title(f"Complete trials; darker is better ({low:.3f} to {high:.3f})")
+    axes.set_title(f"Complete trials: a darker line has a higher score ({low:.3f} to {high:.3f})")
     return figure
 
 
-def _slices(dimensions: Sequence[_Dimension], records: Sequence[TrialRecord]) -> "Figure":
+def _plot_slices(dimensions: Sequence[_Dimension], records: Sequence[TrialRecord]) -> "Figure":
     from matplotlib.figure import Figure
 
-    rows = -(-len(dimensions) // _COLUMNS)
-    figure = Figure(figsize=(3 * _COLUMNS, 2.6 * rows), layout="constrained")
-    grid = np.atleast_1d(figure.subplots(rows, _COLUMNS, sharey=True)).ravel()
+    rows = -(-len(dimensions) // _SLICES_PER_ROW)
+    figure = Figure(figsize=(3 * _SLICES_PER_ROW, 2.6 * rows), layout="constrained")
+    grid = np.atleast_1d(figure.subplots(rows, _SLICES_PER_ROW, sharey=True)).ravel()
     scores = [_last_score(record) for record in records]
     for axes, dimension in zip(grid, dimensions, strict=False):
         axes.scatter(dimension.positions, scores, color=BLUE, s=18)
-        if dimension.log:
+        if dimension.is_log:
             axes.set_xscale("log")
         if dimension.choices:
             axes.set_xticks(range(len(dimension.choices)),
-                            [_plain(str(choice)) for choice in dimension.choices])  # fmt: skip
+                            [_plot_text(str(choice)) for choice in dimension.choices])  # fmt: skip
             axes.set_xlim(-0.5, len(dimension.choices) - 0.5)
-        axes.set_xlabel(_plain(dimension.name), fontsize=9)
+        axes.set_xlabel(_plot_text(dimension.name), fontsize=9)
         axes.tick_params(labelsize=7, which="both")
     for axes in grid[len(dimensions) :]:
         axes.set_visible(False)
@@ -216,7 +277,7 @@ def _slices(dimensions: Sequence[_Dimension], records: Sequence[TrialRecord]) ->
     return figure
 
 
-def _figure(width: float, height: float) -> "tuple[Figure, Axes]":
+def _new_figure(width: float, height: float) -> "tuple[Figure, Axes]":
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -229,21 +290,21 @@ def _ticks(dimension: _Dimension) -> list[tuple[float, str]]:
     """Return heights and texts of an axis of the parallel coordinates."""
     if dimension.choices:
         last = max(1, len(dimension.choices) - 1)
-        single = len(dimension.choices) == 1
-        return [(0.5 if single else i / last, str(c)) for i, c in enumerate(dimension.choices)]
+        is_single = len(dimension.choices) == 1
+        return [(0.5 if is_single else i / last, str(c)) for i, c in enumerate(dimension.choices)]
     low, high = dimension.limits
     return [(0.0, f"{low:g}"), (1.0, f"{high:g}")]
 
 
 def _last_score(record: TrialRecord) -> float:
-    """Return the value, or where the trial was ended early its last epoch's score."""
+    """Return the score of a trial; of a trial that ended early, the score of its last epoch."""
     if record.value is not None:
         return record.value
     return record.epoch_scores[max(record.epoch_scores)]
 
 
-def _plain(text: str) -> str:
-    """Keep matplotlib from reading a text as a formula, and control characters out of it."""
+def _plot_text(text: str) -> str:
+    """Escape control characters, and the ``$`` that starts a formula in matplotlib."""
     return escape_line(text).replace("$", r"\$")
 
 
@@ -251,55 +312,3 @@ def _svg(figure: "Figure") -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()
-
-
-def tuned_table(tuned: TunedSettings, default: TrainSettings) -> Table:
-    """Return the settings that differ from the default ones, with how they were found."""
-    found, before = tuned.train.model_dump(), default.model_dump()
-    changed = [name for name in found if found[name] != before[name]]
-    tuning = tuned.tuning
-    return Table(
-        title=(
-            f"Settings found for {tuned.backbone}: {tuning.trials} trials, {tuning.pruned} pruned, "
-            f"{tuning.failed} failed"
-        ),
-        headers=("setting", "default", "tuned"),
-        rows=tuple((name, _text(before[name]), _text(found[name])) for name in changed),
-        notes=_scores(tuning),
-        records=tuple(
-            {"setting": name, "default": before[name], "tuned": found[name]} for name in changed
-        ),
-    )
-
-
-def _scores(tuning: TuningRecord) -> tuple[str, ...]:
-    """Say what was reached, and by the default settings under the same conditions."""
-    reference = tuning.default_average_precision
-    note = (
-        "Micro average precision on inner validation rows, with fresh seeds: "
-        f"{tuning.average_precision:.3f}; default settings, same seeds and rows: "
-        f"{'failed' if reference is None else f'{reference:.3f}'}."
-    )
-    won = "The default settings won: no other finalist scored higher."
-    return (note, won) if tuning.default_won else (note,)
-
-
-def importance_table(study: str, trials: int, shares: Mapping[str, float]) -> Table:
-    """Return how much of the scores' variance each hyperparameter explains."""
-    note = (
-        "Functional ANOVA over complete trials and the hyperparameters that all of them have; "
-        "of few trials it is a hint, not a finding."
-        if shares
-        else "Too few complete trials with different scores to tell what mattered."
-    )
-    return Table(
-        title=f"What mattered in {escape_line(study)} ({trials} complete trials)",
-        headers=("hyperparameter", "importance"),
-        rows=tuple((name, f"{share:.3f}") for name, share in shares.items()),
-        notes=(note,),
-        records=tuple({"hyperparameter": n, "importance": s} for n, s in shares.items()),
-    )
-
-
-def _text(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

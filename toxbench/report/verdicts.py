@@ -1,4 +1,4 @@
-"""Differences between candidates in one plain sentence, and as a table."""
+"""Differences between candidates, as sentences and as a table."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,28 +7,28 @@ from toxbench.evaluation.significance import Difference
 from toxbench.plugin.contracts import Table
 from toxbench.util.text import escape_line
 
-METRICS = {"micro_f1": "micro-F1", "subset_accuracy": "subset accuracy"}
+METRIC_TITLES = {"micro_f1": "micro-F1", "subset_accuracy": "subset accuracy"}
 
 
 def conclusion(difference: Difference) -> str:
-    """Say whether two candidates can be told apart, the better one first."""
+    """Return a sentence on whether two candidates differ significantly, the better one first."""
     d = difference if difference.difference >= 0 else reversed_difference(difference)
-    metric = METRICS[d.metric]
+    metric = METRIC_TITLES[d.metric]
     p = "< 0.001" if d.adjusted_p < 0.001 else f"= {d.adjusted_p:.3f}"
     numbers = (
-        f"difference {d.difference:+.3f}, 95 % interval {d.low:+.3f} to {d.high:+.3f}, "
-        f"p {p} after Holm's correction"
+        f"difference {d.difference:+.3f}, 95 % confidence interval {d.low:+.3f} to {d.high:+.3f}, "
+        f"Holm-adjusted p {p}"
     )
     if d.is_clear:
-        return f"{d.first} is better than {d.second} in {metric}: {numbers}."
+        return f"{d.first} is significantly better than {d.second} in {metric}: {numbers}."
     return (
-        f"{d.first} and {d.second} cannot be told apart in {metric}: {numbers}; these test rows "
-        f"and seeds would show a difference of {d.detectable:.3f} four times in five."
+        f"{d.first} and {d.second} do not differ significantly in {metric}: {numbers}. The smallest "
+        f"difference detectable with 80 % power is {d.detectable:.3f}."
     )
 
 
 def reversed_difference(difference: Difference) -> Difference:
-    """Return the same difference the other way round."""
+    """Return the difference with the two candidates swapped."""
     return replace(
         difference,
         first=difference.second,
@@ -41,18 +41,18 @@ def reversed_difference(difference: Difference) -> Difference:
 
 
 def comparison_table(differences: Sequence[Difference], notes: Sequence[str]) -> Table:
-    """Return pairs of candidates, one row for each pair and metric."""
+    """Return one row for each pair of candidates and metric."""
     return Table(
-        title="Paired differences on the same test rows and seeds",
+        title="Paired differences (first minus second) on the same test rows and seeds",
         headers=(
-            "first", "second", "metric", "difference", "95 % interval", "p", "p (Holm)",
-            "P(first better)", "detectable",
+            "first", "second", "metric", "difference", "95 % confidence interval", "p",
+            "p (Holm-adjusted)", "P(first better)", "detectable difference",
         ),
         rows=tuple(
             (
-                escape_line(d.first), escape_line(d.second), METRICS[d.metric],
-                f"{d.difference:+.3f}", f"{d.low:+.3f} to {d.high:+.3f}",
-                _p(d.p), _p(d.adjusted_p), f"{d.better:.2f}", f"{d.detectable:.3f}",
+                escape_line(d.first), escape_line(d.second), METRIC_TITLES[d.metric],
+                f"{d.difference:+.3f}", f"{d.low:+.3f} to {d.high:+.3f}", _p_text(d.p),
+                _p_text(d.adjusted_p), f"{d.better:.2f}", f"{d.detectable:.3f}",
             )
             for d in differences
         ),
@@ -70,5 +70,5 @@ def comparison_table(differences: Sequence[Difference], notes: Sequence[str]) ->
     )  # fmt: skip
 
 
-def _p(value: float) -> str:
+def _p_text(value: float) -> str:
     return f"{value:.3f}" if value >= 0.001 else "<0.001"

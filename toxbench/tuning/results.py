@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean
 
 from toxbench.records import TrialRecord, TunedSettings, TuningRecord
-from toxbench.report.tuning import importances, study_plots
+from toxbench.report.tuning import fanova_importances, study_plots
 from toxbench.settings import INNER_FOLDS, TrainSettings
 from toxbench.store.trials import FILE, TrialStore, write_tuned
 from toxbench.tuning.definition import SearchSpec
@@ -73,7 +73,7 @@ def write_study(folder: Path) -> list[Path]:
     ]
     write_atomically(folder / CSV_FILE, _csv(trials, finalists).encode("utf-8"))
     plots: list[Path] = []
-    shares = importances(in_memory_study(trials))
+    shares = fanova_importances(in_memory_study(trials))
     for name, svg in study_plots(trials, shares).items():
         plots.append(folder / f"{name}.svg")
         write_atomically(plots[-1], svg)

@@ -22,7 +22,7 @@ from toxbench.errors import CellsFailedError, SettingsError
 from toxbench.plugin.contracts import Choice, Dimension
 from toxbench.plugin.registry import Registry
 from toxbench.ranking.rows import Leaderboard
-from toxbench.report.leaderboard import records
+from toxbench.report.leaderboard import leaderboard_records
 from toxbench.settings import RunSettings, TrainSettings, TuneSettings
 from toxbench.store.manifest import note_code
 from toxbench.store.repair import quarantine_damaged
@@ -239,4 +239,4 @@ def tune(
     outcome = run_tuning(plan_tuning(run), TuneFeedback())
     if outcome.failures:
         raise CellsFailedError("; ".join(outcome.failures))
-    return pd.DataFrame(list(records(outcome.leaderboard)))
+    return pd.DataFrame(list(leaderboard_records(outcome.leaderboard)))

@@ -1,4 +1,4 @@
-"""What a page is made of: sections of sentences, pictures and tables."""
+"""The parts of a page: sections, pictures and tables, with helpers to draw the pictures."""
 
 import io
 import re
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 from toxbench.plugin.contracts import Table
-from toxbench.ranking.rows import Row
 from toxbench.report.palette import DASHES, GREY, HEAT, SERIES, css_names
 from toxbench.util.text import escape_line
 
@@ -16,93 +15,23 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-
+_WIDTH = 5.0  # inches: a page scales a picture to its column
+_MAX_LENGTH = 26  # characters of a name in a picture; the table below has the full name
 _FONT = re.compile(r"(?:(bold|italic)\s+)?.*?([\d.]+)px")
 _LINK = "{http://www.w3.org/1999/xlink}href"
 _REFERENCE = re.compile(r"#([\w.-]+)")
-_LEFT_OUT = {"metadata", "style"}
-
-
-def inline_svg(figure: "Figure", name: str, alt: str) -> str:
-    """Return a picture as an ``<svg>`` element.
-
-    Args:
-        figure: its colours are those of `toxbench.report.palette`, which become custom properties.
-        name: different for every picture of a page.
-        alt: what it shows, in words.
-    """
-    import matplotlib as mpl
-
-    buffer = io.BytesIO()
-    with mpl.rc_context({"svg.hashsalt": "toxbench", "svg.fonttype": "none"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
-    root = ElementTree.fromstring(buffer.getvalue())  # noqa: S314 - matplotlib has just written it
-    _Cleaner(root, name).clean()
-    box = root.get("viewBox", "")
-    root.attrib.clear()
-    root.attrib.update({"viewBox": box, "role": "img", "aria-label": alt, "fill": "var(--ink)"})
-    return ElementTree.tostring(root, encoding="unicode")
-
-
-class _Cleaner:
-    def __init__(self, root: ElementTree.Element, name: str) -> None:
-        self._root = root
-        self._name = name
-        self._colours = {colour: f"var({name})" for colour, name in css_names().items()}
-        links = (value for element in root.iter() for value in element.attrib.values())
-        self._used = {found for value in links for found in _REFERENCE.findall(value)}
-
-    def clean(self) -> None:
-        for element in self._root.iter():
-            for child in list(element):
-                if _local(child.tag) in _LEFT_OUT:
-                    element.remove(child)
-            element.tag = _local(element.tag)
-            self._attributes(element)
-
-    def _attributes(self, element: ElementTree.Element) -> None:
-        found = dict(element.attrib)
-        if found.get("id") not in self._used:
-            found.pop("id", None)
-        if _LINK in found:
-            found["href"] = found.pop(_LINK)
-        found |= _presentation(found.pop("style", ""))
-        element.attrib.clear()
-        element.attrib.update({key: self._value(key, value) for key, value in found.items()})
-
-    def _value(self, key: str, value: str) -> str:
-        if key == "id":
-            return f"{self._name}-{value}"
-        if key == "href" or value.startswith("url("):
-            return _REFERENCE.sub(lambda match: f"#{self._name}-{match[1]}", value)
-        return self._colours.get(value, value) if key in {"fill", "stroke"} else value
-
-
-def _local(tag: str) -> str:
-    return tag.rpartition("}")[2]
-
-
-def _presentation(style: str) -> dict[str, str]:
-    """Turn ``fill: #fff; font: bold 10px Sans`` into attributes; the page chooses the family."""
-    pairs = (part.split(":", 1) for part in style.split(";") if ":" in part)
-    found = {key.strip(): value.strip() for key, value in pairs}
-    font = _FONT.match(found.pop("font", ""))
-    if font:
-        found["font-size"] = font[2]
-        if font[1] == "bold":
-            found["font-weight"] = "bold"
-    found.pop("font-family", None)
-    return {key: value.removesuffix("px") for key, value in found.items()}
+_REMOVED_TAGS = {"metadata", "style"}
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A drawing, and below it the numbers that it was drawn from.
+    """A picture with its numbers as a table.
 
     Attributes:
-        name: different for every picture of a page.
-        svg: an element, safe to put into a page.
-        note: how to read it, "" where that is plain.
+        name: unique on the page.
+        svg: an ``<svg>`` element, safe to insert into a page.
+        numbers: table shown below the picture.
+        note: caption; "" if none is needed.
     """
 
     name: str
@@ -113,36 +42,38 @@ class Picture:
 
 @dataclass(frozen=True)
 class Section:
-    """One heading of a page and what is below it.
+    """A heading of a page and its content.
 
     Attributes:
-        name: for links to it.
-        text: paragraphs; nothing is escaped yet.
-        warnings: paragraphs that stand out.
-        points: a headline each, then what it means and what to do, if there is anything.
-        code: what to type, line by line.
-        tables: shown open, above the pictures.
-        folded: shown behind their titles, below the pictures.
+        name: anchor of the section.
+        title: its heading.
+        text: paragraphs, not escaped.
+        warnings: highlighted paragraphs, not escaped.
+        findings: each a headline, followed by paragraphs on its meaning and its remedy.
+        commands: to type in a shell, each of one or more lines.
+        tables: shown above the pictures.
+        pictures: shown with their numbers.
+        collapsed_tables: below the pictures; only their titles are visible until opened.
     """
 
     name: str
     title: str
     text: Sequence[str] = ()
     warnings: Sequence[str] = ()
-    points: Sequence[Sequence[str]] = ()
-    code: Sequence[str] = ()
+    findings: Sequence[Sequence[str]] = ()
+    commands: Sequence[str] = ()
     tables: Sequence[Table] = ()
     pictures: Sequence[Picture] = ()
-    folded: Sequence[Table] = ()
+    collapsed_tables: Sequence[Table] = ()
 
 
-def plain_table(
+def create_table(
     title: str,
     headers: Sequence[str],
     rows: Sequence[Sequence[str | int | float | None]],
     notes: Sequence[str] = (),
 ) -> Table:
-    """Return a table of values; floats are rounded to three digits, None is a dash."""
+    """Return a table of values; floats have three decimals, None is a dash."""
     return Table(
         title=escape_line(title),
         headers=tuple(map(escape_line, headers)),
@@ -152,72 +83,59 @@ def plain_table(
     )
 
 
-def _cell(value: str | int | float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.3f}" if isinstance(value, float) else escape_line(str(value))
-
-
-WIDTH = 5.0  # inches: a page scales a picture to its column
-_LONGEST = 26  # characters of a name in a picture; the table below has all of it
-
-
-def picture(name: str, alt: str, figure: "Figure", numbers: Table, note: str = "") -> Picture:
-    """Put a finished drawing and its numbers together; ``alt`` says what it shows."""
+def create_picture(
+    name: str, alt: str, figure: "Figure", numbers: Table, note: str = ""
+) -> Picture:
+    """Return a picture of a finished figure; ``alt`` is its description for screen readers."""
     return Picture(name, inline_svg(figure, name, alt), numbers, note)
 
 
-def panels(count: int, height: float, width: float = WIDTH) -> "tuple[Figure, list[Axes]]":
-    """Return a figure with some panels one above the other, each of that height in inches."""
+def create_panels(count: int, height: float) -> "tuple[Figure, list[Axes]]":
+    """Return a figure with ``count`` panels below each other, each ``height`` inches high."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, count * height), layout="constrained")
+    figure = Figure(figsize=(_WIDTH, count * height), layout="constrained")
     grid = figure.subplots(count, 1, squeeze=False)
-    axes: list[Axes] = list(grid[:, 0])
-    for one in axes:
-        one.spines[["top", "right"]].set_visible(False)
-        one.tick_params(labelsize=8)
-        one.set_facecolor("none")
-    return figure, axes
+    panels: list[Axes] = list(grid[:, 0])
+    for axes in panels:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=8)
+        axes.set_facecolor("none")
+    return figure, panels
 
 
-def series(place: int) -> dict[str, Any]:
-    """Return the line of the candidate in that place: no two of eight look alike."""
+def line_style(place: int) -> dict[str, Any]:
+    """Return colour and dashes for a candidate; the first eight places have distinct colours."""
     return {"color": SERIES[place % len(SERIES)], "linestyle": DASHES[place % len(DASHES)]}
 
 
-def plain(text: str, longest: int = _LONGEST) -> str:
-    """Make a name safe and short: matplotlib would read ``$`` as the start of a formula."""
+def plot_text(text: str, max_length: int = _MAX_LENGTH) -> str:
+    """Escape and shorten a name; matplotlib reads an unescaped ``$`` as the start of a formula."""
     safe = escape_line(text)
-    short = safe if len(safe) <= longest else f"{safe[: longest - 1]}…"
+    short = safe if len(safe) <= max_length else f"{safe[: max_length - 1]}…"
     return short.replace("$", r"\$")
 
 
-def numbered(rows: Sequence[Row], row: Row) -> str:
-    """Return a row's rank, counted from 1, for pictures without room for names."""
-    return str(list(rows).index(row) + 1)
-
-
-def legend(axes: "Axes", entries: int) -> None:
-    """Put the legend above the panel, where it hides nothing."""
+def draw_legend(axes: "Axes", entries: int) -> None:
+    """Draw the legend above the panel, so that it hides no data."""
     axes.legend(
         fontsize=7, frameon=False, ncols=min(2, entries), loc="lower left",
         bbox_to_anchor=(0, 1.0), borderaxespad=0.2,
     )  # fmt: skip
 
 
-def name_axis(axes: "Axes", names: Sequence[str]) -> None:
-    """Write names down the left side, the first one on top."""
-    axes.set_yticks(range(len(names)), [plain(name) for name in names])
+def label_y_axis(axes: "Axes", names: Sequence[str]) -> None:
+    """Write names along the y axis, the first one at the top."""
+    axes.set_yticks(range(len(names)), [plot_text(name) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
 
 
-def heat(
+def draw_heat_map(
     axes: "Axes",
     values: Sequence[Sequence[float | None]],
     text: Callable[[float], str] = "{:.2f}".format,
 ) -> None:
-    """Draw values in [0, 1] as a grid whose cells are the fuller the higher, with their numbers."""
+    """Draw values in [0, 1] as a grid of cells with numbers; higher values are more opaque."""
     from matplotlib.patches import Rectangle
 
     for y, row in enumerate(values):
@@ -232,10 +150,97 @@ def heat(
     axes.tick_params(length=0)
 
 
-def guide(axes: "Axes", *, x: float | None = None, y: float | None = None) -> None:
+def draw_reference_line(axes: "Axes", *, x: float | None = None, y: float | None = None) -> None:
     """Draw a thin grey line at ``x``, at ``y`` or at both."""
     style: dict[str, Any] = {"color": GREY, "linewidth": 0.7, "zorder": 0}
     if x is not None:
         axes.axvline(x, **style)
     if y is not None:
         axes.axhline(y, **style)
+
+
+def inline_svg(figure: "Figure", name: str, alt: str) -> str:
+    """Return a figure as an ``<svg>`` element.
+
+    Args:
+        figure: the colours of `toxbench.report.palette` in it become custom properties.
+        name: prefix of all ids, unique on the page.
+        alt: description of the figure for screen readers.
+    """
+    import matplotlib as mpl
+
+    buffer = io.BytesIO()
+    with mpl.rc_context({"svg.hashsalt": "toxbench", "svg.fonttype": "none"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
+    root = ElementTree.fromstring(buffer.getvalue())  # noqa: S314 - matplotlib has just written it
+    _Cleaner(root, name).clean()
+    view_box = root.get("viewBox", "")
+    root.attrib.clear()
+    root.attrib.update(
+        {"viewBox": view_box, "role": "img", "aria-label": alt, "fill": "var(--ink)"}
+    )
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+class _Cleaner:
+    """Changes an SVG of matplotlib so that it fits into a page with a strict content policy.
+
+    Removes metadata, styles and unused ids, prefixes the other ids, and turns colours into custom
+    properties.
+    """
+
+    def __init__(self, root: ElementTree.Element, name: str) -> None:
+        self._root = root
+        self._name = name
+        self._colours = {colour: f"var({name})" for colour, name in css_names().items()}
+        values = (value for element in root.iter() for value in element.attrib.values())
+        self._used_ids = {id_ for value in values for id_ in _REFERENCE.findall(value)}
+
+    def clean(self) -> None:
+        for element in self._root.iter():
+            for child in list(element):
+                if _local_name(child.tag) in _REMOVED_TAGS:
+                    element.remove(child)
+            element.tag = _local_name(element.tag)
+            self._clean_attributes(element)
+
+    def _clean_attributes(self, element: ElementTree.Element) -> None:
+        attributes = dict(element.attrib)
+        if attributes.get("id") not in self._used_ids:
+            attributes.pop("id", None)
+        if _LINK in attributes:
+            attributes["href"] = attributes.pop(_LINK)
+        attributes |= _style_attributes(attributes.pop("style", ""))
+        element.attrib.clear()
+        element.attrib.update({key: self._value(key, value) for key, value in attributes.items()})
+
+    def _value(self, key: str, value: str) -> str:
+        if key == "id":
+            return f"{self._name}-{value}"
+        if key == "href" or value.startswith("url("):
+            return _REFERENCE.sub(lambda match: f"#{self._name}-{match[1]}", value)
+        return self._colours.get(value, value) if key in {"fill", "stroke"} else value
+
+
+def _local_name(tag: str) -> str:
+    """Return a tag without its namespace."""
+    return tag.rpartition("}")[2]
+
+
+def _style_attributes(style: str) -> dict[str, str]:
+    """Convert ``fill: #fff; font: bold 10px Sans`` to attributes, without the font family."""
+    pairs = (part.split(":", 1) for part in style.split(";") if ":" in part)
+    attributes = {key.strip(): value.strip() for key, value in pairs}
+    font = _FONT.match(attributes.pop("font", ""))
+    if font:
+        attributes["font-size"] = font[2]
+        if font[1] == "bold":
+            attributes["font-weight"] = "bold"
+    attributes.pop("font-family", None)
+    return {key: value.removesuffix("px") for key, value in attributes.items()}
+
+
+def _cell(value: str | int | float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if isinstance(value, float) else escape_line(str(value))

@@ -1,4 +1,4 @@
-"""Everything that a report tells of one protocol, read from its folder."""
+"""Reads the stored results of one protocol for a report."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,12 +20,17 @@ from toxbench.store.trials import TUNING, TrialStore
 if TYPE_CHECKING:
     from toxbench.util.arrays import Targets
 
-MAX_PLOTTED = 8  # candidates in one picture; more cannot be told apart
+MAX_PLOTTED = 8  # candidates in one picture: as many as there are distinct colours
 
 
 @dataclass(frozen=True)
 class Search:
-    """One study of ``toxbench tune``."""
+    """One study of ``toxbench tune``.
+
+    Attributes:
+        name: of the study.
+        trials: committed so far.
+    """
 
     name: str
     trials: tuple[TrialRecord, ...]
@@ -33,14 +38,16 @@ class Search:
 
 @dataclass(frozen=True, eq=False)
 class ReportData:
-    """What is stored of one protocol.
+    """The stored results of one protocol.
 
     Attributes:
-        records: of every cell of a row of the leaderboard, by the row's name.
-        predicted: what every row said of the test rows.
-        ids: of every row of the table.
-        searches: finished or not.
-        texts: of every row of the table, to show those of some; None: no comment is shown.
+        board: leaderboard with at least one row.
+        records: row name -> records of its cells.
+        predicted: predictions of all rows of the leaderboard for the test rows.
+        ids: of every row of the data table.
+        searches: complete or unfinished.
+        manifest: commands and plugins that computed the results.
+        texts: comment of every row of the data table; None: no comment is shown.
     """
 
     board: Leaderboard
@@ -52,29 +59,33 @@ class ReportData:
     texts: Sequence[str] | None = None
 
     @cached_property
-    def drawn(self) -> tuple[Row, ...]:
-        """The rows that pictures show one by one: the best ones that are no constant."""
-        telling = [row for row in self.board.rows if not row.constant]
-        return tuple((telling or list(self.board.rows))[:MAX_PLOTTED])
+    def plotted_rows(self) -> tuple[Row, ...]:
+        """The best rows, at most `MAX_PLOTTED`; constant candidates only if there are no others."""
+        varied = [row for row in self.board.rows if not row.constant]
+        return tuple((varied or list(self.board.rows))[:MAX_PLOTTED])
 
     @property
     def omitted_note(self) -> str:
-        """A sentence on the rows that pictures leave out; "" where there are none."""
-        left = [row.name for row in self.board.rows if row not in self.drawn]
-        return f"Not drawn: {', '.join(left)}." if left else ""
+        """A sentence with the names of the rows that are not plotted; "" if all are."""
+        omitted = [row.name for row in self.board.rows if row not in self.plotted_rows]
+        return f"Not plotted: {', '.join(omitted)}." if omitted else ""
 
-    def entries(self, row: Row) -> "tuple[Targets, npt.NDArray[np.float32]]":
+    def targets_and_probabilities(self, row: Row) -> "tuple[Targets, npt.NDArray[np.float32]]":
         """Return a row's targets and probabilities of all seeds, ``[seed, row, label]``."""
         probabilities = self.predicted.candidates[row.name]
         return np.broadcast_to(self.predicted.targets, probabilities.shape), probabilities
 
 
-def load_findings(store: CellStore, texts: Sequence[str] | None = None) -> ReportData:
-    """Read a protocol's folder.
+def load_report_data(store: CellStore, texts: Sequence[str] | None = None) -> ReportData:
+    """Read the folder of a protocol.
+
+    Args:
+        store: of the protocol.
+        texts: comment of every row of the data table; None: no comment is shown.
 
     Raises:
-        StorageError: it is none of toxbench's, a file in it is damaged, or no candidate has a
-            seed with every fold.
+        StorageError: it is not a folder of toxbench, a file in it is damaged, or no candidate has
+            a seed with every fold.
     """
     board = load_leaderboard(store)
     if not board.rows:
@@ -90,13 +101,13 @@ def load_findings(store: CellStore, texts: Sequence[str] | None = None) -> Repor
         records=records,
         predicted=stack_predictions(board.rows, protocol, stored, cells),
         ids=stored.ids,
-        searches=tuple(_searches(store)),
+        searches=tuple(_read_searches(store)),
         manifest=read_manifest(store.folder),
         texts=texts,
     )
 
 
-def _searches(store: CellStore) -> list[Search]:
+def _read_searches(store: CellStore) -> list[Search]:
     folders = sorted(path.parent for path in (store.folder / TUNING).glob("*/trials"))
-    found = [Search(f.name, tuple(TrialStore(f / "trials").records())) for f in folders]
-    return [search for search in found if search.trials]
+    searches = [Search(f.name, tuple(TrialStore(f / "trials").records())) for f in folders]
+    return [search for search in searches if search.trials]

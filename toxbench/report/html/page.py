@@ -1,4 +1,4 @@
-"""The page: which sections it has, in which order, and how they become one file."""
+"""Renders the HTML report: the order of its sections, the template and the content policy."""
 
 import hashlib
 import re
@@ -10,68 +10,69 @@ from typing import Any
 from toxbench.report.html.elements import Section
 from toxbench.report.html.load import ReportData
 from toxbench.report.html.sections import curves, facts, labels, scores
-from toxbench.report.html.sections.facts import Importances
-from toxbench.report.notes import title
+from toxbench.report.html.sections.facts import ComputeImportances
+from toxbench.report.notes import leaderboard_title
 from toxbench.util.text import escape_line
 
 FILE = "report.html"
 _NUMBER = re.compile(r"[-+<]?\d[\d.,]*\s*(%|M|MiB|s)?( ±.*| \[.*| to .*)?|-")
-_OPEN_ROWS = 12  # longer tables start folded
+_MAX_OPEN_ROWS = 12  # longer tables are collapsed
 _TEMPLATE, _STYLE = "page.html.j2", "style.css"
 
-Write = Callable[[ReportData], Section | None]
+CreateSection = Callable[[ReportData], Section | None]
 
 
-def sections(findings: ReportData, importances: Importances) -> list[Section]:
-    """Write every section that there is something to say in."""
-    writers: tuple[Write, ...] = (
-        scores.conclusion,
-        scores.leaderboard,
-        scores.cost,
-        scores.overfitting,
-        labels.per_label,
-        curves.learning,
-        curves.thresholds,
-        labels.calibrated,
-        facts.agreeing,
-        lambda findings: facts.searches(findings, importances),
-        facts.data,
-        facts.to_look_at,
-        facts.reproduce,
+def create_sections(data: ReportData, importances: ComputeImportances) -> list[Section]:
+    """Return the sections of a report, without those that have no content."""
+    functions: tuple[CreateSection, ...] = (
+        scores.summary_section,
+        scores.leaderboard_section,
+        scores.cost_section,
+        scores.overfitting_section,
+        labels.label_section,
+        curves.learning_section,
+        curves.threshold_section,
+        labels.calibration_section,
+        facts.agreement_section,
+        lambda data: facts.search_section(data, importances),
+        facts.data_section,
+        facts.review_section,
+        facts.reproduction_section,
     )
-    found = (write(findings) for write in writers)
-    return [section for section in found if section is not None]
+    sections = (create(data) for create in functions)
+    return [section for section in sections if section is not None]
 
 
-def render_report(findings: ReportData, importances: Importances) -> str:
-    """Return one HTML file: no script, no request to anywhere, and everything escaped.
+def render_report(data: ReportData, importances: ComputeImportances) -> str:
+    """Return a report as one escaped HTML file, without scripts and external resources.
 
     Args:
-        findings: what is stored.
-        importances: of the hyperparameters of some trials; empty where they cannot be told.
+        data: stored results.
+        importances: computes the importances of hyperparameters from trials; an empty mapping if
+            the trials are too few.
     """
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
-    here = files("toxbench.report.html")
-    style = here.joinpath(_STYLE).read_text(encoding="utf-8")
+    folder = files("toxbench.report.html")
+    style = folder.joinpath(_STYLE).read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True,
                               lstrip_blocks=True)  # fmt: skip
     environment.filters["printable"] = escape_line
     environment.tests["number"] = lambda text: _NUMBER.fullmatch(text) is not None
-    template = environment.from_string(here.joinpath(_TEMPLATE).read_text(encoding="utf-8"))
+    template = environment.from_string(folder.joinpath(_TEMPLATE).read_text(encoding="utf-8"))
     content: dict[str, Any] = {
-        "title": title(findings.board),
-        "sections": sections(findings, importances),
+        "title": leaderboard_title(data.board),
+        "sections": create_sections(data, importances),
         "style": Markup(style),  # noqa: S704 - our own file
         "svg": Markup,  # matplotlib's, escaped by ElementTree
-        "policy": _policy(style),
-        "open_rows": _OPEN_ROWS,
+        "policy": _content_policy(style),
+        "max_open_rows": _MAX_OPEN_ROWS,
     }
     return template.render(content)
 
 
-def _policy(style: str) -> str:
-    """Allow this very style sheet and nothing else."""
+def _content_policy(style: str) -> str:
+    """Return a content security policy that allows only this style sheet."""
     digest = b64encode(hashlib.sha256(style.encode("utf-8")).digest()).decode("ascii")
     return f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"

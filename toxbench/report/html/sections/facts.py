@@ -1,190 +1,189 @@
-"""The data, the split, and how anybody gets the same numbers again."""
+"""Sections on the data, the split, the search, agreement, rows to review and reproduction."""
 
 from collections.abc import Callable, Mapping, Sequence
 
 from toxbench.evaluation.curves import agreement
 from toxbench.plugin.contracts import Table
 from toxbench.records import CellRecord, TrialRecord
-from toxbench.report.audit import audit_findings
+from toxbench.report.audit import audit_findings, leak_note
 from toxbench.report.html.elements import (
     Picture,
     Section,
-    heat,
-    panels,
-    picture,
-    plain,
-    plain_table,
+    create_panels,
+    create_picture,
+    create_table,
+    draw_heat_map,
+    plot_text,
 )
 from toxbench.report.html.load import ReportData, Search
-from toxbench.report.label_errors import TABLES, Shown
-from toxbench.report.notes import notes
+from toxbench.report.label_errors import TABLES, DisplayOptions
 from toxbench.report.tuning import importance_table, study_figures
 from toxbench.settings import TrainSettings
 from toxbench.util.text import millions
 
+ComputeImportances = Callable[[Sequence[TrialRecord]], Mapping[str, float]]
+_MAX_REVIEW_ROWS = 20
+_SEARCH_PICTURES = {
+    "history": "Score of each trial, and the best score so far.",
+    "importance": "Share of the scores' variance that each hyperparameter explains.",
+}  # name -> description; other figures are too wide for a page, and stored next to the trials
 
-def data(findings: ReportData) -> Section:
-    """Say what the table holds, how it was split and what leaks."""
-    protocol = findings.board.protocol
+
+def agreement_section(data: ReportData) -> Section | None:
+    """Return a matrix with the share of rows for which two candidates predict the same labels."""
+    names = [row.name for row in data.plotted_rows]
+    if len(names) < 2:
+        return None
+    shares = agreement({name: data.predicted.candidates[name] for name in names}).tolist()
+    figure, (axes,) = create_panels(1, 1.0 + 0.4 * len(names))
+    draw_heat_map(axes, shares)
+    axes.set_yticks(range(len(names)), [plot_text(name) for name in names])
+    axes.set_xticks(
+        range(len(names)), [plot_text(name, 22) for name in names], rotation=25, ha="right"
+    )
+    numbers = create_table(
+        "Share of test rows with the same predicted labels", ["candidate", *names],
+        [[name, *row] for name, row in zip(names, shares, strict=True)],
+    )  # fmt: skip
+    alt = f"Matrix: share of test rows for which two of {len(names)} candidates agree."
+    note = (
+        "A candidate's predictions are those of the mean probability of its seeds. "
+        f"{data.omitted_note}"
+    )
+    picture = create_picture("agreement", alt, figure, numbers, note.strip())
+    return Section("agreement", "Agreement between candidates", pictures=[picture])
+
+
+def search_section(data: ReportData, importances: ComputeImportances) -> Section | None:
+    """Return the pictures of every hyperparameter search."""
+    if not data.searches:
+        return None
+    pictures: list[Picture] = []
+    for place, search in enumerate(data.searches):
+        values = importances(search.trials)
+        complete = sum(trial.state == "complete" for trial in search.trials)
+        tables = {"importance": importance_table(search.name, complete, values)}
+        figures = study_figures(search.trials, values)
+        pictures += [
+            create_picture(f"search-{place}-{name}", f"{search.name}: {_SEARCH_PICTURES[name]}",
+                           figure, tables.get(name, _trial_table(search)), f"Study {search.name}")
+            for name, figure in figures.items()
+            if name in _SEARCH_PICTURES
+        ]  # fmt: skip
+    text = "Scores are micro average precision on inner validation rows; no test row is used."
+    return Section("search", "Hyperparameter search", [text], pictures=pictures)
+
+
+def data_section(data: ReportData) -> Section:
+    """Return the size of the data and of the split, and the findings of the audit."""
+    protocol, audit = data.board.protocol, data.board.protocol.audit
     labels = protocol.labels
-    positives = plain_table(
+    positives = create_table(
         "Positive rows of each label",
-        ("label", "all rows", "share", "test rows"),
+        ("label", "positive rows", "share of rows", "positive test rows"),
         [
             [label, protocol.supports[label], f"{protocol.supports[label] / protocol.rows:.1%}",
              protocol.tested_supports[label]]
             for label in labels
         ],
     )  # fmt: skip
-    folds = plain_table(
-        "Rows of each part",
+    folds = create_table(
+        "Number of rows",
         ("fold", "train", "validation", "test"),
         [[i, len(f.train), len(f.validation), len(f.test)] for i, f in enumerate(protocol.folds)],
     )
-    audit = protocol.audit
-    points = [] if audit is None else audit_findings(audit, lambda row: findings.ids[row])
+    findings = [] if audit is None else audit_findings(audit, lambda row: data.ids[row])
     text = [
         f"{protocol.name}: {protocol.rows} rows, {len(labels)} labels, "
-        f"{sum(protocol.supports.values())} positive entries."
+        f"{sum(protocol.supports.values())} positive (row, label) entries."
     ]
-    warnings = [note for note in notes(findings.board) if note.startswith("The split leaks")]
-    return Section("data", "Data and split", text, warnings, points=points,
-                   tables=[folds], folded=[positives])  # fmt: skip
+    warnings = [leak_note(audit)] if audit is not None and audit.affected else []
+    return Section("data", "Data and split", text, warnings, findings=findings,
+                   tables=[folds], collapsed_tables=[positives])  # fmt: skip
 
 
-def reproduce(findings: ReportData) -> Section:
-    """Say what to type, and with what it was computed."""
-    protocol, manifest = findings.board.protocol, findings.manifest
-    records = [record for own in findings.records.values() for record in own]
+def review_section(data: ReportData) -> Section:
+    """Return tables of rows to review, by id; with comments only if the report data has them."""
+    display = DisplayOptions(_MAX_REVIEW_ROWS, data.texts)
+    text = (
+        "toxbench errors lists more of these rows."
+        if data.texts is not None
+        else "Rows are listed by id, without comments. To include the comments: toxbench report "
+        "--show-text --data FILE."
+    )
+    tables = [create(data.predicted, display) for create in TABLES.values()]
+    return Section("review", "Rows to review", [text], collapsed_tables=tables)
+
+
+def reproduction_section(data: ReportData) -> Section:
+    """Return the commands, versions, settings and plugins that computed the results."""
+    protocol, manifest = data.board.protocol, data.manifest
+    records = [record for of_row in data.records.values() for record in of_row]
     text = [
-        f"Protocol {protocol.fingerprint}: the table, the rows of each part, and every "
-        "definition of a metric. Results with another one cannot be compared with these.",
-        f"Data {protocol.data_fingerprint}.",
+        f"Protocol fingerprint: {protocol.fingerprint}. It identifies the data, the split and the "
+        "metric definitions; results with another fingerprint are not comparable.",
+        f"Data fingerprint: {protocol.data_fingerprint}.",
     ]
     if manifest.commands:
-        text.append("In the folder of the table, with the versions below:")
+        text.append("Commands, to run in the folder of the data table, with the versions below:")
     return Section(
-        "reproduce",
-        "How to get these numbers again",
+        "reproduction",
+        "How to reproduce these results",
         text,
-        code=manifest.commands,
-        folded=[_environments(records), _settings(findings), _plugins(findings)],
+        commands=manifest.commands,
+        collapsed_tables=[_environment_table(records), _settings_table(data), _plugin_table(data)],
     )
 
 
-def _environments(records: Sequence[CellRecord]) -> Table:
-    """List the different machines and versions that cells come from."""
-    found: dict[tuple[str, ...], int] = {}
+def _trial_table(search: Search) -> Table:
+    return create_table(
+        f"Trials of {search.name}",
+        ("trial", "state", "score", "epochs", "settings"),
+        [
+            ["0 (default)" if t.default else t.number, t.state, t.value, t.epochs, _params(t)]
+            for t in search.trials
+        ],
+    )
+
+
+def _params(trial: TrialRecord) -> str:
+    values = {k: f"{v:.3g}" if isinstance(v, float) else v for k, v in trial.params.items()}
+    return ", ".join(f"{name} {value}" for name, value in sorted(values.items())) or "-"
+
+
+def _environment_table(records: Sequence[CellRecord]) -> Table:
+    """List the distinct machines and versions of the cells."""
+    counts: dict[tuple[str, ...], int] = {}
     for record in records:
         e = record.environment
         key = (
             f"{e.device_name} ({e.device})", e.precision, str(e.threads), e.commit or "-",
             ", ".join(f"{name} {version}" for name, version in e.versions.items()),
         )  # fmt: skip
-        found[key] = found.get(key, 0) + 1
-    return plain_table(
+        counts[key] = counts.get(key, 0) + 1
+    return create_table(
         "Machines and versions",
         ("cells", "device", "precision", "threads", "commit of the working folder", "versions"),
-        [[count, *key] for key, count in found.items()],
+        [[count, *key] for key, count in counts.items()],
     )
 
 
-def _settings(findings: ReportData) -> Table:
+def _settings_table(data: ReportData) -> Table:
     """List every setting of each backbone."""
     rows = [
         (row, record.settings)
-        for row in findings.board.rows
-        if (record := findings.records[row.name][0]).settings is not None
+        for row in data.board.rows
+        if (record := data.records[row.name][0]).settings is not None
     ]
     names = list(TrainSettings.model_fields) if rows else []
     values = [[name, *(str(getattr(settings, name)) for _, settings in rows)] for name in names]
     values += [["parameters", *(millions(row.parameters) for row, _ in rows)]] if rows else []
-    return plain_table("Settings", ["setting", *(row.name for row, _ in rows)], values)
+    return create_table("Training settings", ["setting", *(row.name for row, _ in rows)], values)
 
 
-def _plugins(findings: ReportData) -> Table:
+def _plugin_table(data: ReportData) -> Table:
     """List every plugin whose code ran."""
     plugins = {
-        (plugin.name, plugin.distribution)
-        for code in findings.manifest.runs
-        for plugin in code.plugins
+        (plugin.name, plugin.distribution) for code in data.manifest.runs for plugin in code.plugins
     }
-    return plain_table("Plugins whose code ran", ("plugin", "distribution"), sorted(plugins))
-
-
-_LIMIT = 20
-
-
-def agreeing(findings: ReportData) -> Section | None:
-    """Show for how many rows two candidates predict the same labels."""
-    names = [row.name for row in findings.drawn]
-    if len(names) < 2:
-        return None
-    shares = agreement({name: findings.predicted.candidates[name] for name in names}).tolist()
-    figure, (axes,) = panels(1, 1.0 + 0.4 * len(names))
-    heat(axes, shares)
-    axes.set_yticks(range(len(names)), [plain(name) for name in names])
-    axes.set_xticks(range(len(names)), [plain(n, 22) for n in names], rotation=25, ha="right")
-    numbers = plain_table(
-        "Share of test rows with the same predicted labels", ["candidate", *names],
-        [[name, *row] for name, row in zip(names, shares, strict=True)],
-    )  # fmt: skip
-    alt = f"Matrix: share of test rows for which two of {len(names)} candidates agree."
-    note = f"Seeds of a candidate decide by their mean probability. {findings.omitted_note}"
-    return Section("agreement", "Agreement between candidates",
-                   pictures=[picture("agreement", alt, figure, numbers, note.strip())])  # fmt: skip
-
-
-def to_look_at(findings: ReportData) -> Section:
-    """List rows worth reading, by id; their texts only where those were asked for."""
-    shown = Shown(_LIMIT, findings.texts)
-    text = (
-        "Where to look first; toxbench errors prints more of them."
-        if findings.texts is not None
-        else "By id, without the comments; toxbench report --show-text --data FILE shows those."
-    )
-    tables = [make(findings.predicted, shown) for make in TABLES.values()]
-    return Section("rows", "Rows to look at", [text], folded=tables)
-
-
-Importances = Callable[[Sequence[TrialRecord]], Mapping[str, float]]
-_ALT = {
-    "history": "Score of each trial in its order, and the best so far.",
-    "importance": "Share of each hyperparameter in what the scores differ by.",
-}
-
-
-def searches(findings: ReportData, importances: Importances) -> Section | None:
-    """Show every search of this protocol."""
-    if not findings.searches:
-        return None
-    pictures: list[Picture] = []
-    for place, search in enumerate(findings.searches):
-        shares = importances(search.trials)
-        complete = sum(trial.state == "complete" for trial in search.trials)
-        tables = {"importance": importance_table(search.name, complete, shares)}
-        figures = study_figures(search.trials, shares)
-        pictures += [
-            picture(f"search-{place}-{name}", f"{search.name}: {_ALT[name]}", figure,
-                    tables.get(name, _trials(search)), search.name)
-            for name, figure in figures.items()
-            if name in _ALT  # the others are too wide for a page; they lie beside the trials
-        ]  # fmt: skip
-    text = "Scores are micro average precision on inner validation rows: no test row is in them."
-    return Section("search", "Searched settings", [text], pictures=pictures)
-
-
-def _trials(search: Search) -> Table:
-    return plain_table(
-        f"Trials of {search.name}",
-        ("trial", "state", "score", "epochs", "settings"),
-        [
-            ["0 (default)" if t.default else t.number, t.state, t.value, t.epochs, _drawn(t)]
-            for t in search.trials
-        ],
-    )
-
-
-def _drawn(trial: TrialRecord) -> str:
-    values = {k: f"{v:.3g}" if isinstance(v, float) else v for k, v in trial.params.items()}
-    return ", ".join(f"{name} {value}" for name, value in sorted(values.items())) or "-"
+    return create_table("Loaded plugins", ("plugin", "distribution"), sorted(plugins))

@@ -1,4 +1,4 @@
-"""Who is first, how sure that is, and what it costs."""
+"""Sections on scores: summary, leaderboard, training time and overfitting."""
 
 import math
 from collections.abc import Sequence
@@ -10,214 +10,217 @@ from toxbench.ranking.rows import Row
 from toxbench.report.html.elements import (
     Picture,
     Section,
-    guide,
-    legend,
-    name_axis,
-    numbered,
-    panels,
-    picture,
-    plain_table,
+    create_panels,
+    create_picture,
+    create_table,
+    draw_legend,
+    draw_reference_line,
+    label_y_axis,
 )
 from toxbench.report.html.load import ReportData
 from toxbench.report.labels import label_tables
 from toxbench.report.leaderboard import terminal_tables
-from toxbench.report.notes import conclusions, notes
+from toxbench.report.notes import conclusions, explanations, warnings
 from toxbench.report.palette import BLUE, GREY, HEAT, RED
-from toxbench.report.verdicts import METRICS
+from toxbench.report.verdicts import METRIC_TITLES
 from toxbench.util.text import duration
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_FASTEST = 0.01  # seconds; on a logarithmic axis nothing costs nothing
+_MIN_SECONDS = 0.01  # a logarithmic axis has no 0
+_Point = tuple[float, float]  # training seconds, micro-F1
 
 
-def conclusion(findings: ReportData) -> Section:
-    """Say in plain words what was found, and what makes it weaker than it looks."""
-    board = findings.board
-    warnings = [note for note in notes(board) if note.startswith(_WARN)]
-    return Section("verdict", "Verdict", [_first(findings), *conclusions(board)], warnings)
+def summary_section(data: ReportData) -> Section:
+    """Return the conclusions, with the warnings that limit them."""
+    text = [_first_candidate(data), *conclusions(data.board)]
+    return Section("summary", "Summary", text, warnings(data.board))
 
 
-_WARN = ("Synthetic", "The split leaks", "stand-in rows", "(constant!)", "No seed of")
-
-
-def _first(findings: ReportData) -> str:
-    """Put the first row into a sentence, beside the best cheap reference."""
-    best = findings.board.rows[0]
-    words = [f"{best.name} is first with a micro-F1 of {_value(best, 'micro_f1')}"]
-    if (sure := best.uncertainty.get("micro_f1")) is not None:
-        words.append(f" (95 % interval {sure.low:.3f} to {sure.high:.3f})")
-    words.append(f" and all labels right for {_percent(best, 'subset_accuracy')} of the test rows")
-    gap = best.values["micro_f1_gap"]
-    if gap is not None:
-        words.append(f"; on its own train rows its micro-F1 is {gap.mean:.3f} higher")
-    others = [row for row in findings.board.rows if row.kind == "baseline" and row is not best]
-    if others:
-        reference = others[0]
-        words.append(f". The best cheap reference, {reference.name}, reaches ")
-        words.append(_value(reference, "micro_f1"))
-    return f"{''.join(words)}."
-
-
-def leaderboard(findings: ReportData) -> Section:
-    """Show the tables that the terminal shows."""
-    first, *others = terminal_tables(findings.board)
-    # The page and the verdict above it say its title and notes already, and some of the last one's.
-    others[-1] = replace(others[-1], notes=_not_yet_said(others[-1].notes))
-    tables = [replace(first, title="Headline scores on test rows", notes=()), *others]
+def leaderboard_section(data: ReportData) -> Section:
+    """Return the tables of the terminal, and a picture of the confidence intervals."""
+    first, *others = terminal_tables(data.board)
+    # The title and the conclusions are in the heading and the summary, as are the warnings.
+    first = replace(first, title="Scores on test rows", notes=())
+    others[-1] = replace(others[-1], notes=tuple(explanations(data.board)))
     return Section(
         "leaderboard",
         "Leaderboard",
-        tables=tables,
-        pictures=[_forest(findings)],
-        folded=label_tables(findings.board)[1:],
+        tables=[first, *others],
+        pictures=[_interval_picture(data)],
+        collapsed_tables=label_tables(data.board)[1:],
     )
 
 
-def _not_yet_said(notes: Sequence[str]) -> tuple[str, ...]:
-    return tuple(note for note in notes if not note.startswith(_WARN))
-
-
-def _forest(findings: ReportData) -> Picture:
-    rows = findings.board.rows
-    figure, axes = panels(2, 0.7 + 0.26 * len(rows))
-    for panel, (metric, words) in zip(axes, METRICS.items(), strict=True):
-        for place, row in enumerate(rows):
-            _interval(panel, place, row, metric)
-        name_axis(panel, [row.name for row in rows])
-        panel.set_xlabel(f"{words}, with its 95 % interval", fontsize=8)
-        best = rows[0].values[metric]
-        if best is not None:
-            guide(panel, x=best.mean)
-    numbers = plain_table(
-        "Scores and 95 % intervals",
-        ["candidate", *(f"{w}{end}" for w in METRICS.values() for end in ("", " low", " high"))],
-        [[row.name, *(n for m in METRICS for n in _numbers(row, m))] for row in rows],
-    )
-    alt = f"Forest plot of {len(rows)} candidates: scores with 95 % intervals."
-    note = "The grey line is the first row's score: an interval across it says little."
-    return picture("forest", alt, figure, numbers, note)
-
-
-def _interval(panel: "Axes", place: int, row: Row, metric: str) -> None:
-    mean, low, high = _numbers(row, metric)
-    if mean is None:
-        return
-    colour = BLUE if row.kind == "backbone" else GREY
-    if low is not None and high is not None:
-        panel.plot([low, high], [place, place], color=colour, linewidth=1.6)
-    panel.plot([mean], [place], "o", color=colour, markersize=5)
-
-
-def _numbers(row: Row, metric: str) -> tuple[float | None, float | None, float | None]:
-    value, sure = row.values[metric], row.uncertainty.get(metric)
-    return value.mean if value else None, sure.low if sure else None, sure.high if sure else None
-
-
-def cost(findings: ReportData) -> Section | None:
-    """Draw quality against training time, and which candidates nobody beats in both."""
-    rows = [r for r in findings.board.rows if r.values["micro_f1"] and r.values["train_seconds"]]
+def cost_section(data: ReportData) -> Section | None:
+    """Return a picture of scores and training times with the Pareto front."""
+    rows = [r for r in data.board.rows if r.values["micro_f1"] and r.values["train_seconds"]]
     if len(rows) < 2:
         return None
-    places = [(_seconds(row), row.values["micro_f1"].mean) for row in rows]  # type: ignore[union-attr]
-    front = [place for place in sorted(set(places)) if not _beaten(place, places)]
-    figure, (axes,) = panels(1, 3.0)
+    points = [(_seconds(row), row.values["micro_f1"].mean) for row in rows]  # type: ignore[union-attr]
+    front = [point for point in sorted(set(points)) if not _is_dominated(point, points)]
+    figure, (axes,) = create_panels(1, 3.0)
     axes.set_xscale("log")
     axes.step(*zip(*front, strict=True), where="post", color=HEAT, linewidth=1.5, zorder=0)
-    for row, place in zip(rows, places, strict=True):
+    for number, (row, point) in enumerate(zip(rows, points, strict=True), 1):
         colour = BLUE if row.kind == "backbone" else GREY
-        axes.plot(*place, "o", color=colour, markersize=5)
-        above = 3 + 9 * _neighbours(place, places[: rows.index(row)])
-        axes.annotate(numbered(rows, row), place, xytext=(5, above), textcoords="offset points",
+        axes.plot(*point, "o", color=colour, markersize=5)
+        height = 3 + 9 * _count_overlaps(point, points[: number - 1])
+        axes.annotate(str(number), point, xytext=(5, height), textcoords="offset points",
                       fontsize=8)  # fmt: skip
-    axes.set_xlabel("seconds to train one seed", fontsize=8)
+    axes.set_xlabel("training seconds per seed", fontsize=8)
     axes.set_ylabel("micro-F1", fontsize=8)
     axes.margins(0.1)
-    numbers = plain_table(
-        "Quality and cost",
-        ("number", "candidate", "micro-F1", "seconds", "nobody is better and cheaper"),
+    numbers = create_table(
+        "Scores and training times",
+        ("number", "candidate", "micro-F1", "train seconds", "Pareto-optimal"),
         [
-            [i, row.name, place[1], f"{place[0]:.2f}", "yes" if place in front else "no"]
-            for i, (row, place) in enumerate(zip(rows, places, strict=True), 1)
+            [i, row.name, point[1], f"{point[0]:.2f}", "yes" if point in front else "no"]
+            for i, (row, point) in enumerate(zip(rows, points, strict=True), 1)
         ],
     )
     alt = f"Micro-F1 against training time of {len(rows)} candidates, with the Pareto front."
-    note = "Numbers are those of the table. The line is the Pareto front: up and left is better."
-    text = _cheapest(rows, places, front)
-    return Section("cost", "Quality against cost", [text] if text else [],
-                   pictures=[picture("pareto", alt, figure, numbers, note)])  # fmt: skip
-
-
-def _cheapest(
-    rows: Sequence[Row],
-    places: Sequence[tuple[float, float]],
-    front: Sequence[tuple[float, float]],
-) -> str:
-    best = max(places, key=lambda place: place[1])
-    cheaper = [place for place in front if place[0] < best[0]]
-    if not cheaper:
-        return ""
-    second = max(cheaper, key=lambda place: place[1])
-    names = [rows[places.index(place)].name for place in (best, second)]
-    return (
-        f"{names[0]} takes {duration(best[0])} a seed; {names[1]} takes {duration(second[0])} "
-        f"and scores {best[1] - second[1]:.3f} less."
+    note = (
+        "The numbers refer to the table. The line is the Pareto front: no other candidate has "
+        "both a higher score and a shorter training time."
     )
+    text = _cheaper_candidate(rows, points, front)
+    return Section("cost", "Scores and training time", [text] if text else [],
+                   pictures=[create_picture("pareto", alt, figure, numbers, note)])  # fmt: skip
 
 
-def _neighbours(one: tuple[float, float], others: Sequence[tuple[float, float]]) -> int:
-    """Count the places whose numbers would stand on this one's."""
-    return sum(abs(math.log10(o[0] / one[0])) < 0.15 and abs(o[1] - one[1]) < 0.02 for o in others)
-
-
-def _beaten(one: tuple[float, float], others: Sequence[tuple[float, float]]) -> bool:
-    return any(o != one and o[0] <= one[0] and o[1] >= one[1] for o in others)
-
-
-def _seconds(row: Row) -> float:
-    value = row.values["train_seconds"]
-    return max(_FASTEST, value.mean if value else _FASTEST)
-
-
-def overfitting(findings: ReportData) -> Section:
-    """Show train and test scores side by side."""
-    rows = findings.board.rows
-    figure, axes = panels(2, 0.9 + 0.34 * len(rows))
-    for panel, (metric, words) in zip(axes, METRICS.items(), strict=True):
+def overfitting_section(data: ReportData) -> Section:
+    """Return a picture of train and test scores."""
+    rows = data.board.rows
+    figure, panels = create_panels(2, 0.9 + 0.34 * len(rows))
+    for axes, (metric, title) in zip(panels, METRIC_TITLES.items(), strict=True):
         for part, shift, colour in (("train_", -0.19, RED), ("", 0.19, BLUE)):
             values = [row.values[f"{part}{metric}"] for row in rows]
-            panel.barh(
+            axes.barh(
                 [place + shift for place in range(len(rows))],
                 [value.mean if value else 0.0 for value in values],
                 height=0.34, color=colour, label="train rows" if part else "test rows",
             )  # fmt: skip
-        name_axis(panel, [row.name for row in rows])
-        panel.set_xlim(0, 1)
-        panel.set_xlabel(words, fontsize=8)
-        legend(panel, 2)
+        label_y_axis(axes, [row.name for row in rows])
+        axes.set_xlim(0, 1)
+        axes.set_xlabel(title, fontsize=8)
+        draw_legend(axes, 2)
     alt = f"Bars of train and test scores of {len(rows)} candidates, side by side."
-    note = "The wider apart two bars are, the more of the train rows was learned by heart."
-    return Section("overfitting", "Overfitting",
-                   pictures=[picture("gap", alt, figure, _gaps(rows), note)])  # fmt: skip
+    note = "A train score much higher than the test score means overfitting."
+    picture = create_picture("gap", alt, figure, _gap_table(rows), note)
+    return Section("overfitting", "Overfitting", pictures=[picture])
 
 
-def _gaps(rows: Sequence[Row]) -> Table:
-    headers = [
-        f"{part}{words}" for words in METRICS.values() for part in ("train ", "test ", "gap ")
-    ]
-    names = [(f"train_{m}", m, f"{m}_gap") for m in METRICS]
-    return plain_table(
+def _first_candidate(data: ReportData) -> str:
+    """Return a sentence on the first row, in comparison with the best baseline."""
+    best = data.board.rows[0]
+    interval, gap = best.uncertainty.get("micro_f1"), best.values["micro_f1_gap"]
+    text = f"{best.name} ranks first with a micro-F1 of {_score(best, 'micro_f1')}"
+    if interval is not None:
+        text += f" (95 % confidence interval {interval.low:.3f} to {interval.high:.3f})"
+    text += f". It predicts all labels correctly for {_percent(best, 'subset_accuracy')} of the "
+    text += "test rows (subset accuracy)."
+    if gap is not None:
+        direction = "higher" if gap.mean >= 0 else "lower"
+        text += f" On its train rows, micro-F1 is {abs(gap.mean):.3f} {direction}."
+    baselines = [row for row in data.board.rows if row.kind == "baseline" and row is not best]
+    if baselines:
+        score = _score(baselines[0], "micro_f1")
+        other = "other " if best.kind == "baseline" else ""
+        text += f" The best {other}baseline, {baselines[0].name}, has a micro-F1 of {score}."
+    return text
+
+
+def _interval_picture(data: ReportData) -> Picture:
+    rows = data.board.rows
+    figure, panels = create_panels(2, 0.7 + 0.26 * len(rows))
+    for axes, (metric, title) in zip(panels, METRIC_TITLES.items(), strict=True):
+        for place, row in enumerate(rows):
+            _draw_interval(axes, place, row, metric)
+        label_y_axis(axes, [row.name for row in rows])
+        axes.set_xlabel(f"{title} with 95 % confidence interval", fontsize=8)
+        best = rows[0].values[metric]
+        if best is not None:
+            draw_reference_line(axes, x=best.mean)
+    titles = (f"{title}{end}" for title in METRIC_TITLES.values() for end in ("", " low", " high"))
+    numbers = create_table(
+        "Scores with 95 % confidence intervals",
+        ["candidate", *titles],
+        [[row.name, *(n for metric in METRIC_TITLES for n in _interval(row, metric))]
+         for row in rows],
+    )  # fmt: skip
+    alt = f"Forest plot of {len(rows)} candidates: scores with 95 % confidence intervals."
+    note = (
+        "Backbones are blue, baselines grey. The grey line marks the score of the first candidate."
+    )
+    return create_picture("forest", alt, figure, numbers, note)
+
+
+def _draw_interval(axes: "Axes", place: int, row: Row, metric: str) -> None:
+    mean, low, high = _interval(row, metric)
+    if mean is None:
+        return
+    colour = BLUE if row.kind == "backbone" else GREY
+    if low is not None and high is not None:
+        axes.plot([low, high], [place, place], color=colour, linewidth=1.6)
+    axes.plot([mean], [place], "o", color=colour, markersize=5)
+
+
+def _interval(row: Row, metric: str) -> tuple[float | None, float | None, float | None]:
+    """Return mean, lower and upper end."""
+    value, uncertainty = row.values[metric], row.uncertainty.get(metric)
+    mean = value.mean if value else None
+    return (mean, uncertainty.low, uncertainty.high) if uncertainty else (mean, None, None)
+
+
+def _cheaper_candidate(
+    rows: Sequence[Row], points: Sequence[_Point], front: Sequence[_Point]
+) -> str:
+    """Return a sentence on the best candidate that is faster than the best one; "" without any."""
+    best = max(points, key=lambda point: point[1])
+    faster = [point for point in front if point[0] < best[0]]
+    if not faster:
+        return ""
+    second = max(faster, key=lambda point: point[1])
+    names = [rows[points.index(point)].name for point in (best, second)]
+    return (
+        f"{names[0]} trains in {duration(best[0])} per seed; {names[1]} trains in "
+        f"{duration(second[0])}, with a micro-F1 that is {best[1] - second[1]:.3f} lower."
+    )
+
+
+def _count_overlaps(point: _Point, points: Sequence[_Point]) -> int:
+    """Count the points whose numbers would overlap the number of this point."""
+    seconds, score = point
+    return sum(abs(math.log10(x / seconds)) < 0.15 and abs(y - score) < 0.02 for x, y in points)
+
+
+def _is_dominated(point: _Point, points: Sequence[_Point]) -> bool:
+    """Whether another point is at least as fast and at least as good."""
+    return any(p != point and p[0] <= point[0] and p[1] >= point[1] for p in points)
+
+
+def _seconds(row: Row) -> float:
+    value = row.values["train_seconds"]
+    return max(_MIN_SECONDS, value.mean if value else _MIN_SECONDS)
+
+
+def _gap_table(rows: Sequence[Row]) -> Table:
+    titles = METRIC_TITLES.values()
+    headers = (h for title in titles for h in (f"train {title}", f"test {title}", f"{title} gap"))
+    names = [n for m in METRIC_TITLES for n in (f"train_{m}", m, f"{m}_gap")]
+    return create_table(
         "Train and test scores",
         ["candidate", *headers],
         [
-            [row.name, *(v.mean if (v := row.values[n]) else None for trio in names for n in trio)]
+            [row.name, *(value.mean if (value := row.values[name]) else None for name in names)]
             for row in rows
         ],
     )
 
 
-def _value(row: Row, name: str) -> str:
+def _score(row: Row, name: str) -> str:
     value = row.values[name]
     return f"{value.mean:.3f}" if value else "-"
 

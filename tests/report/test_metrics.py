@@ -1,4 +1,4 @@
-"""The table of metrics: one source for help, command and README."""
+"""The table of metrics in the help, the command and the README."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from toxbench.report.metrics import metrics_table
 README = Path(__file__).resolve().parents[2] / "README.md"
 
 
-def test_every_metric_has_direction_range_and_definition() -> None:
+def test_metric_has_direction_range_and_definition() -> None:
     table = metrics_table()
     assert [row[0] for row in table.rows] == [row["metric"] for row in table.records]
     assert [row[0] for row in table.rows] == list(METRICS)
@@ -25,11 +25,11 @@ def test_every_metric_has_direction_range_and_definition() -> None:
     assert ranges["scored_labels"] == "0 or more"
 
 
-@pytest.mark.skipif(not README.is_file(), reason="the README is not beside the tests")
-def test_the_readme_shows_the_metrics_as_they_are() -> None:
+@pytest.mark.skipif(not README.is_file(), reason="no README in the parent folder")
+def test_readme_has_current_metrics() -> None:
     command = "toxbench metrics --format github"
     _, _, rest = README.read_text(encoding="utf-8").partition(f"<!-- written by: {command} -->\n")
-    shown, end, _ = rest.partition("<!-- end of metrics -->")
-    assert end, "the README has lost the markers around the table of metrics"
+    table, end, _ = rest.partition("<!-- end of metrics -->")
+    assert end, "no markers around the table of metrics in the README"
     expected = Registry.discover().report_format("github").item.render(metrics_table())
-    assert shown.strip() == expected.strip(), f"stale; put in what {command} prints"
+    assert table.strip() == expected.strip(), f"outdated; paste the output of {command}"

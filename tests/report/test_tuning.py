@@ -1,4 +1,4 @@
-"""What a search found, as tables and plots, and tuned rows on a leaderboard."""
+"""Tables and plots of a search, and tuned rows on a leaderboard."""
 
 import re
 import xml.etree.ElementTree as ET
@@ -31,7 +31,7 @@ from toxbench.records import (
 )
 from toxbench.report.labels import label_table, label_tables
 from toxbench.report.leaderboard import leaderboard_table, terminal_tables
-from toxbench.report.tuning import importance_table, importances, study_plots, tuned_table
+from toxbench.report.tuning import fanova_importances, importance_table, study_plots, tuned_table
 from toxbench.store.cells import FoldRows, ProtocolRecord
 from toxbench.tuning.study import in_memory_study
 
@@ -62,7 +62,7 @@ def make_trial(
 
 
 def make_study(count: int = 8, choices: CategoricalDistribution = LOSS) -> list[TrialRecord]:
-    """Make a search whose score is the rate's doing: a default, drawn trials, a pruned one."""
+    """Make a search whose scores depend on the rate: default, sampled and pruned trials."""
     kinds = {"learning_rate": RATE, "epochs": EPOCHS, "loss": choices}
     trials = [make_trial(0, 0.3, {"epochs": EPOCHS}, default=True, epochs=4)]
     for number in range(1, count):
@@ -76,12 +76,12 @@ def make_study(count: int = 8, choices: CategoricalDistribution = LOSS) -> list[
     return [*trials, make_trial(count, None, kinds, **params)]
 
 
-def plots(trials: Sequence[TrialRecord]) -> dict[str, bytes]:
-    return study_plots(trials, importances(in_memory_study(trials)))
+def plot_study(trials: Sequence[TrialRecord]) -> dict[str, bytes]:
+    return study_plots(trials, fanova_importances(in_memory_study(trials)))
 
 
-def words(svg: bytes) -> set[str]:
-    """Parse a plot; return the texts that it shows."""
+def texts_in(svg: bytes) -> set[str]:
+    """Return the texts of a plot."""
     root = ET.fromstring(svg)  # noqa: S314 - our own
     assert root.tag == f"{SVG}svg"
     return {"".join(text.itertext()) for text in root.iter(f"{SVG}text")}
@@ -90,46 +90,48 @@ def words(svg: bytes) -> set[str]:
 # --- importances
 
 
-def test_what_the_scores_depend_on_is_the_most_important() -> None:
-    shares = importances(in_memory_study(make_study(16)))
+def test_decisive_hyperparameter_is_most_important() -> None:
+    shares = fanova_importances(in_memory_study(make_study(16)))
     assert next(iter(shares)) == "learning_rate"
     assert shares.keys() == {"learning_rate", "epochs", "loss"}
     assert sum(shares.values()) == pytest.approx(1)
     assert list(shares.values()) == sorted(shares.values(), reverse=True)
 
 
-def test_importances_are_the_same_for_equal_records() -> None:
-    first, second = (importances(in_memory_study(make_study())) for _ in range(2))
+def test_importances_are_reproducible() -> None:
+    first, second = (fanova_importances(in_memory_study(make_study())) for _ in range(2))
     assert first == second
     assert list(first) == list(second)
 
 
-def test_pruned_trials_do_not_count() -> None:
+def test_importances_ignore_pruned_trials() -> None:
     trials = make_study()
     complete = [trial for trial in trials if trial.state == "complete"]
-    assert importances(in_memory_study(trials)) == importances(in_memory_study(complete))
+    assert fanova_importances(in_memory_study(trials)) == fanova_importances(
+        in_memory_study(complete)
+    )
 
 
-def test_hyperparameters_that_only_some_trials_have_are_left_out() -> None:
+def test_importances_need_common_hyperparameters() -> None:
     kinds = {"epochs": EPOCHS, "focal_gamma": UNIT}
     trials = [
         make_trial(0, 0.1, kinds, epochs=2, focal_gamma=0.5),
         make_trial(1, 0.2, {"epochs": EPOCHS}, epochs=3),
         make_trial(2, 0.4, {"epochs": EPOCHS}, epochs=5),
     ]
-    assert importances(in_memory_study(trials)).keys() == {"epochs"}
+    assert fanova_importances(in_memory_study(trials)).keys() == {"epochs"}
 
 
-def test_a_hyperparameter_that_only_the_defaults_lack_is_kept() -> None:
+def test_importances_ignore_missing_defaults() -> None:
     kinds = {"epochs": EPOCHS, "dropout": UNIT}
     trials = [
         make_trial(0, 0.1, {"epochs": EPOCHS}, default=True, epochs=2),
         *(make_trial(n, n / 10, kinds, epochs=2 + n, dropout=n / 10) for n in range(1, 5)),
     ]
-    assert importances(in_memory_study(trials)).keys() == {"epochs", "dropout"}
+    assert fanova_importances(in_memory_study(trials)).keys() == {"epochs", "dropout"}
 
 
-NOTHING_TO_SAY: dict[str, list[TrialRecord]] = {
+UNINFORMATIVE: dict[str, list[TrialRecord]] = {
     "no_trials": [],
     "one": [make_trial(0, 0.5, {"a": UNIT}, a=0.5)],
     "pruned": [make_trial(n, None, {"a": UNIT}, a=n / 10) for n in range(3)],
@@ -137,8 +139,8 @@ NOTHING_TO_SAY: dict[str, list[TrialRecord]] = {
     "nothing_in_common": [
         make_trial(0, 0.1, {"a": UNIT}, a=0.1), make_trial(1, 0.2, {"b": UNIT}, b=0.2),
     ],
-    # The default has another score but not the hyperparameter, so it tells nothing of it.
-    "equal_but_for_the_default": [
+    # The default trial has another score, but not the hyperparameter.
+    "equal_except_default": [
         make_trial(0, 0.5, default=True),
         make_trial(1, 1.0, {"dropout": UNIT}, dropout=0.1),
         make_trial(2, 1.0, {"dropout": UNIT}, dropout=0.2),
@@ -147,78 +149,74 @@ NOTHING_TO_SAY: dict[str, list[TrialRecord]] = {
         make_trial(0, 0.5, default=True), make_trial(1, 1.0, {"dropout": UNIT}, dropout=0.1),
     ],
     "one_value": [make_trial(n, n / 10, {"a": UNIT}, a=0.5) for n in range(4)],
-    "defaults_alone": [
+    "only_defaults": [
         make_trial(n, n / 10, {"a": UNIT}, default=True, a=0.5) for n in range(2)
     ],
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("trials", NOTHING_TO_SAY.values(), ids=NOTHING_TO_SAY)
-def test_where_there_is_nothing_to_compare_there_are_no_importances(
-    trials: list[TrialRecord],
-) -> None:
-    assert importances(in_memory_study(trials)) == {}
+@pytest.mark.parametrize("trials", UNINFORMATIVE.values(), ids=UNINFORMATIVE)
+def test_uninformative_trials_have_no_importances(trials: list[TrialRecord]) -> None:
+    assert fanova_importances(in_memory_study(trials)) == {}
 
 
-def test_a_choice_of_one_explains_nothing() -> None:
+def test_single_choice_has_no_importance() -> None:
     kinds = {"epochs": EPOCHS, "batch_size": CategoricalDistribution((16,))}
     trials = [make_trial(n, n / 10, kinds, epochs=2 + n, batch_size=16) for n in range(5)]
-    assert importances(in_memory_study(trials)).get("batch_size", 0.0) == 0.0
+    assert fanova_importances(in_memory_study(trials)).get("batch_size", 0.0) == 0.0
 
 
 # --- plots
 
 
 @pytest.fixture(scope="module")
-def drawn() -> dict[str, bytes]:
-    """The plots of one search."""
-    return plots(make_study())
+def plots() -> dict[str, bytes]:
+    """Plots of one search."""
+    return plot_study(make_study())
 
 
-def test_a_search_has_four_plots_with_their_hyperparameters(drawn: dict[str, bytes]) -> None:
-    assert set(drawn) == {"history", "importance", "parallel-coordinates", "slices"}
+def test_search_has_four_plots(plots: dict[str, bytes]) -> None:
+    assert set(plots) == {"history", "importance", "parallel-coordinates", "slices"}
     for name in ("importance", "parallel-coordinates", "slices"):
-        assert {"learning_rate", "epochs", "loss"} <= words(drawn[name])
+        assert {"learning_rate", "epochs", "loss"} <= texts_in(plots[name])
     for name in ("parallel-coordinates", "slices"):
-        assert {"bce", "focal"} <= words(drawn[name])
-    shown = words(drawn["history"])
-    assert {"trial", "default settings", "best so far", "pruned"} <= shown
+        assert {"bce", "focal"} <= texts_in(plots[name])
+    history = texts_in(plots["history"])
+    assert {"trial", "default settings", "best so far", "pruned"} <= history
 
 
-def test_equal_records_give_equal_plots_and_leave_matplotlib_alone(
-    drawn: dict[str, bytes],
-) -> None:
+def test_plots_are_reproducible_without_side_effects(plots: dict[str, bytes]) -> None:
     import matplotlib as mpl
     import matplotlib.pyplot as plt
 
     before, figures = dict(mpl.rcParams), plt.get_fignums()
-    assert plots(make_study()) == drawn
+    assert plot_study(make_study()) == plots
     assert dict(mpl.rcParams) == before
     assert plt.get_fignums() == figures
 
 
-def test_other_records_give_other_plots(drawn: dict[str, bytes]) -> None:
-    other = plots(make_study(9))
-    assert all(other[name] != drawn[name] for name in drawn)
+def test_plots_depend_on_records(plots: dict[str, bytes]) -> None:
+    longer = plot_study(make_study(9))
+    assert all(longer[name] != plots[name] for name in plots)
 
 
 @pytest.mark.parametrize("name", ["no_trials", "one", "pruned", "one_with_it"])
-def test_without_importances_the_history_is_drawn_alone(name: str) -> None:
-    drawn = study_plots(NOTHING_TO_SAY[name], {})
-    assert set(drawn) == {"history"}
-    assert "History of the search" in words(drawn["history"])
+def test_only_history_without_importances(name: str) -> None:
+    plots = study_plots(UNINFORMATIVE[name], {})
+    assert set(plots) == {"history"}
+    assert "Optimization history" in texts_in(plots["history"])
 
 
-def test_a_trial_that_failed_at_once_does_not_hinder_the_plots() -> None:
+def test_failed_trial_is_plotted_without_score() -> None:
     failed = make_trial(20, None).model_copy(update={"state": "failed", "epoch_scores": {}})
-    assert "trial" in words(study_plots([*make_study(), failed], {})["history"])
+    assert "trial" in texts_in(study_plots([*make_study(), failed], {})["history"])
 
 
-def test_more_slices_than_fit_a_row_are_all_there() -> None:
+def test_slices_fill_several_rows() -> None:
     kinds: dict[str, BaseDistribution] = {f"setting_{i}": UNIT for i in range(6)}
     trials = [make_trial(n, n / 10, kinds, **dict.fromkeys(kinds, n / 7)) for n in range(3)]
-    drawn = study_plots(trials, dict.fromkeys(kinds, 1 / 6))
-    assert kinds.keys() <= words(drawn["slices"])
+    plots = study_plots(trials, dict.fromkeys(kinds, 1 / 6))
+    assert kinds.keys() <= texts_in(plots["slices"])
 
 
 MARKUP = (
@@ -234,32 +232,30 @@ MARKUP = (
 
 
 @pytest.mark.parametrize("hostile", [MARKUP, ("\x1b[31mred",), ("a\x00b",), ("two\nlines",)])
-def test_a_hostile_choice_is_text_in_a_plot_and_nothing_else(hostile: tuple[str, ...]) -> None:
+def test_hostile_choice_is_escaped_in_plots(hostile: tuple[str, ...]) -> None:
     choices = (*hostile, "plain")
     kinds = {"loss": CategoricalDistribution(choices)}
     trials = [make_trial(n, n / 10, kinds, loss=choice) for n, choice in enumerate(choices)]
-    drawn = study_plots(trials, {"loss": 1.0})
+    plots = study_plots(trials, {"loss": 1.0})
     for name in ("parallel-coordinates", "slices"):
-        assert_inert(drawn[name])
-        assert "plain" in words(drawn[name])
-        assert hostile != MARKUP or set(MARKUP) <= words(drawn[name])
+        assert_inert(plots[name])
+        assert "plain" in texts_in(plots[name])
+        assert hostile != MARKUP or set(MARKUP) <= texts_in(plots[name])
 
 
 @pytest.mark.parametrize("hostile", [MARKUP, ("\x1b[31mred",), ("a\x00b",), ("two\nlines",)])
-def test_a_hostile_hyperparameter_is_text_in_a_plot_and_nothing_else(
-    hostile: tuple[str, ...],
-) -> None:
+def test_hostile_hyperparameter_is_escaped_in_plots(hostile: tuple[str, ...]) -> None:
     kinds = dict.fromkeys((*hostile, "plain"), UNIT)
     trials = [make_trial(n, n / 10, kinds, **dict.fromkeys(kinds, n / 7)) for n in range(3)]
-    drawn = study_plots(trials, dict.fromkeys(kinds, 0.1))
+    plots = study_plots(trials, dict.fromkeys(kinds, 0.1))
     for name in ("importance", "parallel-coordinates", "slices"):
-        assert_inert(drawn[name])
-        assert "plain" in words(drawn[name])
-        assert hostile != MARKUP or set(MARKUP) <= words(drawn[name])
+        assert_inert(plots[name])
+        assert "plain" in texts_in(plots[name])
+        assert hostile != MARKUP or set(MARKUP) <= texts_in(plots[name])
 
 
 def assert_inert(svg: bytes) -> None:
-    """Check that a plot is one drawing without links or scripts."""
+    """Check that a plot is one SVG without links or scripts."""
     kinds = [element.tag.rpartition("}")[2] for element in ET.fromstring(svg).iter()]  # noqa: S314
     assert kinds.count("svg") == 1
     assert not {"script", "a", "foreignObject", "image"} & {*kinds}
@@ -284,7 +280,7 @@ def make_tuning(validation: float, reference: float | None = 1 / 3, **more: Any)
     return TuningRecord(**(fields | more))
 
 
-def test_only_the_settings_that_changed_are_in_the_table() -> None:
+def test_table_has_only_changed_settings() -> None:
     tuned = make_tuned(learning_rate=1e-4 / 3, loss="focal", dropout=0.25)
     table = tuned_table(tuned, TrainSettings())
     assert table.headers == ("setting", "default", "tuned")
@@ -299,15 +295,15 @@ def test_only_the_settings_that_changed_are_in_the_table() -> None:
     assert "bert: 20 trials, 7 pruned, 1 failed" in table.title
 
 
-def test_the_note_of_tuned_settings_has_both_scores() -> None:
+def test_note_has_tuned_and_default_scores() -> None:
     assert re.search(r"0\.667; default settings.*: 0\.333", tuned_table_note(make_tuned()))
     assert "failed" in tuned_table_note(make_tuned(None))
 
 
-def test_where_the_default_settings_won_a_note_says_so() -> None:
+def test_note_if_default_settings_won() -> None:
     tuning = make_tuning(1 / 3, default_won=True)
-    won = make_tuned().model_copy(update={"tuning": tuning})
-    table = tuned_table(won, TrainSettings())
+    tuned = make_tuned().model_copy(update={"tuning": tuning})
+    table = tuned_table(tuned, TrainSettings())
     assert table.rows == ()
     assert table.notes[1].startswith("The default settings won")
     assert "The default settings won" in Registry.discover().report_format("plain").item.render(
@@ -320,28 +316,28 @@ def tuned_table_note(tuned: TunedSettings) -> str:
     return note
 
 
-def test_importances_are_rounded_in_rows_and_exact_in_records() -> None:
+def test_importance_records_are_unrounded() -> None:
     table = importance_table("bert-1", 12, {"learning_rate": 2 / 3, "epochs": 1 / 3})
     assert table.rows == (("learning_rate", "0.667"), ("epochs", "0.333"))
     assert [record["importance"] for record in table.records] == [2 / 3, 1 / 3]
-    assert table.title == "What mattered in bert-1 (12 complete trials)"
-    assert "a hint, not a finding" in table.notes[0]
+    assert table.title == "Hyperparameter importance in bert-1 (12 complete trials)"
+    assert "only a hint" in table.notes[0]
 
 
-def test_without_importances_the_table_says_why() -> None:
+def test_empty_importance_table_has_reason() -> None:
     table = importance_table("bert-1", 1, {})
     assert table.rows == table.records == ()
     assert "Too few complete trials" in table.notes[0]
 
 
-def test_a_folders_name_cannot_command_the_terminal() -> None:
+def test_study_name_is_escaped() -> None:
     assert "\x1b" not in importance_table("bert\x1b[2J", 1, {}).title
 
 
 @pytest.mark.parametrize("name", ["plain", "github", "latex", "html", "csv", "json"])
-def test_every_format_writes_these_tables(name: str) -> None:
+def test_all_formats_write_tuning_tables(name: str) -> None:
     render = Registry.discover().report_format(name).item.render
-    shares = importances(in_memory_study(make_study()))
+    shares = fanova_importances(in_memory_study(make_study()))
     tuned = make_tuned(epochs=7, loss="focal", dropout=0.25)
     for table in (
         tuned_table(tuned, TrainSettings()),
@@ -375,7 +371,7 @@ def make_cell(
     test: float | None = 0.5,
     **settings: Any,
 ) -> CellRecord:
-    """Make a cell of bert that scores ``test`` in every metric."""
+    """Make a cell of bert in which every metric is ``test``."""
     return CellRecord(
         key=CellKey(candidate="bert", digest=digest * 12, seed=seed), kind="backbone",
         distribution="toxbench", fingerprint="f" * 64, parameters=1,
@@ -395,7 +391,7 @@ def make_cell(
     )  # fmt: skip
 
 
-def board(*cells: CellRecord) -> Leaderboard:
+def make_board(*cells: CellRecord) -> Leaderboard:
     return summarize_cells(PROTOCOL, cells)
 
 
@@ -408,20 +404,20 @@ def row_of(leaderboard: Leaderboard, tuned: bool) -> Row:
     return row
 
 
-TWO = board(
+TWO = make_board(
     make_cell("0", test=0.5),
     make_cell("1", make_tuning(0.75), test=0.625, epochs=7, learning_rate=1e-4),
 )
 
 
-def test_default_and_tuned_settings_are_two_rows_without_a_list_of_differences() -> None:
+def test_tuned_row_is_named_without_settings() -> None:
     assert names(leaderboard_table(TWO)) == ["bert (tuned)", "bert"]
     for table in terminal_tables(TWO):
         assert names(table) == ["bert (tuned)", "bert"]
-    assert label_tables(TWO)[0].headers == ("label", "test positives", "bert (tuned)", "bert")
+    assert label_tables(TWO)[0].headers == ("label", "positive test rows", "bert (tuned)", "bert")
 
 
-def test_optimism_is_validation_minus_test_and_only_tuned_rows_have_it() -> None:
+def test_only_tuned_rows_have_optimism() -> None:
     tuned, plain = (row_of(TWO, tuned).values for tuned in (True, False))
     assert tuned["validation_average_precision"] is not None
     assert tuned["optimism"] is not None
@@ -430,9 +426,9 @@ def test_optimism_is_validation_minus_test_and_only_tuned_rows_have_it() -> None
     assert plain["validation_average_precision"] is plain["optimism"] is None
 
 
-def test_optimism_over_seeds_is_of_their_mean() -> None:
+def test_optimism_is_mean_over_seeds() -> None:
     cells = [make_cell("1", make_tuning(0.75), seed, test) for seed, test in ((0, 0.5), (1, 0.75))]
-    row = row_of(board(*cells), tuned=True)
+    row = row_of(make_board(*cells), tuned=True)
     assert row.values["optimism"] is not None
     assert (row.values["optimism"].mean, row.seeds) == (0.125, 2)
     assert row.values["optimism"].deviation == pytest.approx(0.03125**0.5)
@@ -440,51 +436,56 @@ def test_optimism_over_seeds_is_of_their_mean() -> None:
     assert row.values["validation_average_precision"].deviation == 0.0
 
 
-def test_records_say_which_rows_are_tuned() -> None:
+def test_records_mark_tuned_rows() -> None:
     tuned, plain = leaderboard_table(TWO).records
     assert (tuned["candidate"], tuned["tuned"], tuned["optimism"]) == ("bert", True, 0.125)
     assert (plain["candidate"], plain["tuned"], plain["optimism"]) == ("bert", False, None)
     assert tuned.keys() == plain.keys()
 
 
-def test_a_note_says_how_settings_were_found_and_what_they_promised_too_much() -> None:
+def test_note_has_trials_and_optimism() -> None:
     (note,) = [n for n in leaderboard_table(TWO).notes if "optimism" in n]
-    assert note.startswith("bert (tuned): best of 20 trials (7 pruned, 1 failed)")
-    assert "0.750 there with fresh seeds, 0.625 on test rows" in note
-    assert note.endswith("validation-to-test optimism +0.125.")
+    assert note.startswith("bert (tuned): the best settings of 20 trials (7 pruned, 1 failed).")
+    assert "0.750 on inner validation rows with new seeds and 0.625 on test rows" in note
+    assert "optimism (validation minus test score) +0.125" in note
 
 
-def test_the_note_gives_the_default_score_only_where_it_is_of_fresh_seeds_too() -> None:
+def test_note_has_comparable_default_score() -> None:
     def note(**more: Any) -> str:
         cell = make_cell("1", make_tuning(0.75, 0.5, **more), test=0.625)
-        (said,) = [n for n in leaderboard_table(board(cell)).notes if "optimism" in n]
-        return said
+        (text,) = [n for n in leaderboard_table(make_board(cell)).notes if "optimism" in n]
+        return text
 
-    assert "0.750 there with fresh seeds (0.500 with the default settings), 0.625" in note(
-        default_won=False
+    assert (
+        "0.750 on inner validation rows with new seeds (0.500 with default settings) and 0.625"
+        in note(default_won=False)
     )
-    assert "0.750 there with fresh seeds, 0.625" in note()  # stored before that was known
-    assert "bert (tuned): the default settings, not beaten in 20 trials" in note(default_won=True)
+    assert "with new seeds and 0.625" in note()  # an old record without default_won
+    assert "bert (tuned): the default settings, without an improvement in 20 trials" in note(
+        default_won=True
+    )
 
 
-def test_pessimism_has_a_minus() -> None:
-    low = board(make_cell("1", make_tuning(0.25), test=0.5))
-    assert any("optimism -0.250" in note for note in leaderboard_table(low).notes)
+def test_negative_optimism_has_a_sign() -> None:
+    low = make_board(make_cell("1", make_tuning(0.25), test=0.5))
+    assert any("test score) -0.250" in note for note in leaderboard_table(low).notes)
 
 
-def test_without_a_tuned_row_no_note_speaks_of_tuning() -> None:
-    assert not any("optimism" in note for note in leaderboard_table(board(make_cell("0"))).notes)
+def test_untuned_leaderboard_has_no_tuning_note() -> None:
+    assert not any(
+        "optimism" in note for note in leaderboard_table(make_board(make_cell("0"))).notes
+    )
 
 
-def test_a_tuned_row_without_average_precision_says_so() -> None:
-    undefined = board(make_cell("1", make_tuning(0.75), test=None))
+def test_undefined_average_precision_has_a_note() -> None:
+    undefined = make_board(make_cell("1", make_tuning(0.75), test=None))
     assert row_of(undefined, tuned=True).values["optimism"] is None
     notes = leaderboard_table(undefined).notes
-    assert "bert (tuned): average precision is undefined on these test rows." in notes
+    assert "bert (tuned): micro average precision is undefined on these test rows." in notes
 
 
-def test_two_searches_with_other_settings_are_told_apart() -> None:
-    two = board(
+def test_two_searches_have_distinct_names() -> None:
+    two = make_board(
         make_cell("1", make_tuning(0.75), test=0.6, epochs=7),
         make_cell("2", make_tuning(0.7), test=0.5, epochs=8),
         make_cell("0", test=0.4, epochs=4),
@@ -493,8 +494,8 @@ def test_two_searches_with_other_settings_are_told_apart() -> None:
                                              "bert"]  # fmt: skip
 
 
-def test_a_longer_search_that_finds_the_same_settings_does_not_break_the_table() -> None:
-    two = board(
+def test_equal_tuned_settings_have_distinct_names() -> None:
+    two = make_board(
         make_cell("1", make_tuning(0.75), test=0.6, epochs=7),
         make_cell("2", make_tuning(0.75, trials=40), test=0.5, epochs=7),
     )
@@ -504,7 +505,7 @@ def test_a_longer_search_that_finds_the_same_settings_does_not_break_the_table()
 
 
 @pytest.mark.parametrize("name", ["plain", "github", "latex", "html", "csv", "json"])
-def test_every_format_writes_a_leaderboard_with_tuned_rows(name: str) -> None:
+def test_all_formats_write_tuned_rows(name: str) -> None:
     text = Registry.discover().report_format(name).item.render(leaderboard_table(TWO))
     assert "tuned" in text
     assert "0.625" in text
