@@ -113,12 +113,10 @@ def _power_lines(plan: "Plan") -> list[str]:
         return []
     test_rows = np.concatenate([fold.test for fold in plan.protocol.folds])
     sizes = detectable_difference(plan.protocol.comments.targets[test_rows], len(seeds))
-    differences = " or ".join(
-        f"{size:.3f} in {METRIC_TITLES[name]}" for name, size in sizes.items()
-    )
+    differences = (f"{size:.3f} in {METRIC_TITLES[name]}" for name, size in sizes.items())
     return [
-        f"Power     a difference of {differences} is found four times in five with "
-        f"{count_of(len(seeds), 'seed')}, if candidates err as two stand-ins did"
+        f"Power     {' or '.join(differences)} is the smallest difference detectable with 80 % power "
+        f"and {count_of(len(seeds), 'seed')}, if candidates err as two stand-ins did"
     ]
 
 

@@ -109,8 +109,8 @@ def suspect_table(predicted: StoredPredictions, display: DisplayOptions) -> Tabl
     ]
     skipped = np.flatnonzero(~judgeable_labels(predicted.targets, probabilities)).tolist()
     skipped_note = (
-        f"Labels not checked, because fewer than {ROWS_NEEDED} rows have them or lack them, or because "
-        f"they are predicted for no row or for every row: {_join_labels(skipped, labels)}.",
+        f"Labels not checked, because fewer than {ROWS_NEEDED} rows have them or lack them, or "
+        f"because they are predicted for no row or for every row: {_join_labels(skipped, labels)}.",
     )
     return _table(
         predicted,

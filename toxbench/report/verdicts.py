@@ -22,8 +22,8 @@ def conclusion(difference: Difference) -> str:
     if d.is_clear:
         return f"{d.first} is significantly better than {d.second} in {metric}: {numbers}."
     return (
-        f"{d.first} and {d.second} do not differ significantly in {metric}: {numbers}. The smallest "
-        f"difference detectable with 80 % power is {d.detectable:.3f}."
+        f"{d.first} and {d.second} do not differ significantly in {metric}: {numbers}. The "
+        f"smallest difference detectable with 80 % power is {d.detectable:.3f}."
     )
 
 
