@@ -5,6 +5,7 @@ from pathlib import Path
 
 from toxbench.data.table import read_comments
 from toxbench.errors import DataError, SettingsError, TryAgainError
+from toxbench.util.hashing import sha256_file
 
 HANDLE = "reihanenamdari/youtube-toxicity-data"
 KNOWN_SHA256 = "a2408d78f4c8380a8acbc1b1a13b8f4d22868a74fa03c07a38ab00375b876eab"
@@ -28,8 +29,6 @@ def fetch() -> Fetched:
         TryAgainError: Kaggle did not answer or refused.
         DataError: what came is not that table.
     """
-    import hashlib
-
     try:
         import kagglehub
     except ImportError as error:
@@ -46,5 +45,5 @@ def fetch() -> Fetched:
     if len(tables) != 1:
         raise DataError(f"{folder} holds {len(tables)} CSV files, expected one")
     comments = read_comments(tables[0])
-    digest = hashlib.sha256(tables[0].read_bytes()).hexdigest()
+    digest = sha256_file(tables[0])
     return Fetched(tables[0], len(comments), len(comments.labels), digest == KNOWN_SHA256)
