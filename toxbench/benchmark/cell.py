@@ -27,7 +27,7 @@ from toxbench.executors.base import RunnerConfig, TaskError
 from toxbench.plugin.contracts import Predict
 from toxbench.plugin.registry import Registry
 from toxbench.records import PARTS, CellKey, CellRecord, Cost, Environment, EpochRecord, Part
-from toxbench.store.manifest import Code, LoadedPlugin
+from toxbench.store.manifest import CodeVersions, LoadedPlugin
 from toxbench.store.models import ModelStore
 from toxbench.training.device import Device, PeakMemory
 from toxbench.training.process_group import SINGLE_PROCESS, ProcessGroup
@@ -158,7 +158,7 @@ class CellRunner:
             }
         )
         if self._models is not None:
-            self._write_model(self._models.making(key), candidate, done, split)
+            self._write_model(self._models.temporary_path(key), candidate, done, split)
         return record, done.probabilities
 
     @contextmanager
@@ -330,9 +330,9 @@ def _git_commit() -> str | None:
     return done.stdout.strip() or None
 
 
-def code_of(registry: Registry) -> Code:
+def code_of(registry: Registry) -> CodeVersions:
     """Describe the plugins that were imported, and the versions of the packages that compute."""
-    return Code(
+    return CodeVersions(
         plugins=tuple(
             LoadedPlugin(name=name, distribution=distribution)
             for name, distribution in sorted(registry.imported.items())

@@ -30,7 +30,7 @@ from toxbench.plugin.registry import Registered, Registry
 from toxbench.records import CellKey
 from toxbench.settings import SPLIT_FILES, RunSettings, TrainSettings, seconds
 from toxbench.store.cells import CellStore
-from toxbench.store.models import Saved
+from toxbench.store.models import SavePolicy
 from toxbench.store.trials import find_tuned
 from toxbench.training.device import Device, choose_device
 from toxbench.training.state import CheckpointConfig
@@ -155,7 +155,7 @@ class Plan:
     where: Where = field(default_factory=Where)
     cell_seconds: float | None = None
     checkpoint_seconds: float = 600.0
-    save_models: Saved | None = "best"
+    save_models: SavePolicy | None = "best"
     has_foreign: bool = False
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     command: str = ""

@@ -21,7 +21,7 @@ from toxbench.records import CellKey, EpochRecord, RunRecord
 from toxbench.report.labels import label_tables
 from toxbench.report.leaderboard import leaderboard_table
 from toxbench.store.cells import CellStore
-from toxbench.store.manifest import note_code
+from toxbench.store.manifest import record_code
 from toxbench.store.repair import remove_partial_files
 from toxbench.training.optimizer import num_evaluations
 from toxbench.training.trainer import DivergedError
@@ -61,7 +61,7 @@ def run_plan(
         _acquire_lock(plan.store, patience, held, feedback)
         for line in (*plan.prepare(), *plan.store.repair()):
             feedback.warn(line)
-        note_code(plan.store.folder, code_of(registry), plan.command)
+        record_code(plan.store.folder, code_of(registry), plan.command)
         told = held.enter_context(
             tracking(plan.store.folder, plan.trackers, plan.environ, feedback)
         )
@@ -129,7 +129,7 @@ class _ResultRecorder:
         self._plan.store.write(record, probabilities)
         self._plan.store.failures.remove(record.key)
         if saved is not None:
-            self._plan.store.models.remove_beaten(record.key)
+            self._plan.store.models.remove_superseded(record.key)
         self._plan.keeping.delete(record.key.stem)
         self._time_left.finish(task.key)
         self._feedback.cell_finished(record, self._time_left.seconds())

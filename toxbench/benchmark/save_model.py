@@ -20,7 +20,7 @@ from toxbench.plugin.registry import Registry
 from toxbench.records import CellRecord
 from toxbench.report.model_card import HEAD, TITLE, USE, Rounding, model_card
 from toxbench.store.cells import Probabilities
-from toxbench.store.models import PROBABILITIES, WEIGHTS, ModelRecord, Saved, validation_score
+from toxbench.store.models import PROBABILITIES, WEIGHTS, ModelRecord, SavePolicy, validation_score
 from toxbench.training.weights import tokenizer_files
 from toxbench.util.atomic import unwritable
 
@@ -60,7 +60,9 @@ def write_model(
         ) from error
 
 
-def keep_model(plan: Plan, saved: Saved, record: CellRecord, probabilities: Probabilities) -> None:
+def keep_model(
+    plan: Plan, saved: SavePolicy, record: CellRecord, probabilities: Probabilities
+) -> None:
     """Put a model that was just written in its place, unless a better one makes it needless.
 
     Args:
@@ -88,7 +90,7 @@ def keep_model(plan: Plan, saved: Saved, record: CellRecord, probabilities: Prob
         precision=record.environment.precision,
         score=validation_score(record),
     )
-    made = plan.store.models.making(record.key)
+    made = plan.store.models.temporary_path(record.key)
 
     def card() -> str:
         exact = load_file(made / PROBABILITIES)["test"]
@@ -97,7 +99,7 @@ def keep_model(plan: Plan, saved: Saved, record: CellRecord, probabilities: Prob
         render = Registry.discover([]).report_format("markdown").item.render  # toxbench's own
         return "\n".join([HEAD, TITLE, *(render(table).strip() + "\n" for table in tables), USE])
 
-    plan.store.models.take(model, card)
+    plan.store.models.publish(model, card)
 
 
 def _rounding(

@@ -121,7 +121,7 @@ def _plan_text(planned: "TunePlan") -> str:
 def _print_tuned(planned: "TunePlan", outcome: "Outcome", registry: "Registry") -> None:
     from toxbench.cli.console import print_tables
     from toxbench.report.tuning import tuned_table
-    from toxbench.store.trials import FILE
+    from toxbench.store.trials import TUNED_FILE
 
     definitions = {d.candidate.name: d for d in planned.definitions}
     for candidate in outcome.tuned:
@@ -129,7 +129,7 @@ def _print_tuned(planned: "TunePlan", outcome: "Outcome", registry: "Registry") 
         if candidate.tuned is not None:
             table = tuned_table(candidate.tuned, definition.candidate.settings)
             print_tables([table], registry, None)
-            echo(f"In {definition.folder / FILE}; beside it trials.csv and plots\n")
+            echo(f"In {definition.folder / TUNED_FILE}; beside it trials.csv and plots\n")
 
 
 def _print_importance(results: Path, registry: "Registry") -> None:

@@ -23,9 +23,9 @@ from toxbench.plugin.contracts import Choice, Dimension
 from toxbench.plugin.registry import Registry
 from toxbench.records import EpochRecord, TrialRecord
 from toxbench.settings import RunSettings, TrainSettings, TuneSettings
-from toxbench.store.manifest import note_code
+from toxbench.store.manifest import record_code
 from toxbench.store.repair import quarantine_damaged
-from toxbench.store.trials import FILE, TUNING, TrialStore, read_tuned
+from toxbench.store.trials import TUNED_FILE, TUNING, TrialStore, read_tuned
 from toxbench.tuning.definition import SearchSpec, inner_data
 from toxbench.tuning.results import write_outcome
 from toxbench.tuning.search import Search
@@ -135,7 +135,7 @@ def run_tuning(planned: TunePlan, registry: Registry, feedback: TuneFeedback) ->
     plan = planned.plan
     for line in (*plan.prepare(), *_mend(plan.store.folder / TUNING)):
         feedback.warn(line)
-    note_code(plan.store.folder, code_of(registry), plan.command)
+    record_code(plan.store.folder, code_of(registry), plan.command)
     found: list[BackboneCandidate] = []
     failures: list[str] = []
     with _workplace(planned, feedback) as (storage, worker):
@@ -164,7 +164,7 @@ def _mend(tuning: Path) -> Iterator[str]:
     """
     for path in sorted(tuning.glob("*/trials")) + sorted(tuning.glob("*/finalists-*")):
         yield from TrialStore(path).repair()
-    files = sorted(tuning.glob(f"*/{FILE}"))
+    files = sorted(tuning.glob(f"*/{TUNED_FILE}"))
     yield from quarantine_damaged(files, read_tuned, "the end of its search writes it again")
 
 
