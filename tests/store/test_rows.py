@@ -87,7 +87,7 @@ def test_a_truncated_file_is_detected(tmp_path: Path, end: int) -> None:
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="is missing; .*writes it"):
+    with pytest.raises(StorageError, match=r"is missing; .*writes it"):
         read_rows(tmp_path)
 
 
