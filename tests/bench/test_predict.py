@@ -15,7 +15,7 @@ import pytest
 import toxbench
 from toxbench.inference.input import CommentsFile
 from toxbench.inference.model import Classifier, load_model
-from toxbench.inference.output import writing
+from toxbench.inference.output import open_output
 from toxbench.inference.predict import predict_blocks
 from toxbench.inference.select import choose_model
 from toxbench.plugin.registry import Registry
@@ -123,7 +123,7 @@ def test_memory_does_not_hold_the_file(checkpoint: Path, table: Path, tmp_path: 
     classifier = Classifier(model, choose_device("cpu", "fp32"))
     comments = CommentsFile(source, ColumnSettings())
     resident: list[int] = []
-    with writing(target) as write:
+    with open_output(target) as write:
         predict_blocks(
             classifier, record, record.thresholds["0.5"], comments.blocks(), write,
             with_text=True, on_block=lambda count: resident.append(resident_bytes()),

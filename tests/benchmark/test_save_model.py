@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 import toxbench
 from toxbench.errors import SettingsError
 from toxbench.store.cells import CellStore, find_store, read_cell
-from toxbench.store.models import ModelRecord, check_model, read_model, validation_score
+from toxbench.store.models import ModelRecord, check_model, read_model_record, validation_score
 
 Run = Callable[..., pd.DataFrame]
 SMALL = {"baselines": [], "split": {"validation_size": 0.25}}
@@ -24,7 +24,7 @@ def store_in(tmp_path: Path, name: str = "results") -> CellStore:
 
 def models(store: CellStore) -> list[ModelRecord]:
     for path in store.models.paths():
-        check_model(path, read_model(path))
+        check_model(path, read_model_record(path))
     return store.models.records()
 
 

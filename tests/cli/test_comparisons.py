@@ -232,7 +232,7 @@ def test_a_cell_that_is_damaged_after_printing_is_exit_code_6(cli: Cli, copied: 
     cell.write_bytes(bytes(data))
     done = cli("leaderboard", "copied")
     assert (done.returncode, done.stdout) == (6, "")
-    assert f"{cell.name} is damaged; the same toxbench run again moves it aside" in done.stderr
+    assert f"{cell.name} is damaged; start the same toxbench run again" in done.stderr
 
 
 def test_printing_again_loads_nothing_heavy(cli: Cli, copied: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""One results folder with two saved models, and one of a plugin's own architecture."""
+"""A results folder with saved models of three backbones."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ SETTINGS = {"epochs": 2, "max_length": 32, "learning_rate": 1e-3, "precision": "
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with comments.csv (160 rows) and results: bert, distilbert and roberta, in fp32."""
+    """Return a folder with comments.csv (160 rows) and results, computed in fp32."""
     folder = tmp_path_factory.mktemp("trained")
     names = ("bert", "distilbert", "roberta")
     weights = [f"{name}={write_checkpoint(folder / name, name)}" for name in names]
@@ -30,5 +30,5 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def results(trained: Path) -> Path:
-    """The results of `trained`, only for reading."""
+    """Return the results of `trained`; tests must not change them."""
     return trained / "results"

@@ -1,4 +1,4 @@
-"""An exported folder is transformers' own: the same numbers, without toxbench or its code."""
+"""Export: transformers alone loads the folder and predicts the stored probabilities."""
 
 import json
 import subprocess
@@ -25,38 +25,38 @@ from toxbench.store.cells import find_store, read_cell
 Command = Callable[..., tuple[int, str]]
 CLASSIFY = """
 import json, sys
-class Nothing:
+class Blocker:
     def find_spec(self, name, path=None, target=None):
         assert name.split(".")[0] != "toxbench", "toxbench was imported"
-sys.meta_path.insert(0, Nothing())
+sys.meta_path.insert(0, Blocker())
 from transformers import pipeline
 classify = pipeline("text-classification", sys.argv[1], top_k=None)
 texts = json.load(open(sys.argv[2]))
-found = classify(texts, truncation=True)
-print(json.dumps([{d["label"]: d["score"] for d in row} for row in found]))
+predictions = classify(texts, truncation=True)
+print(json.dumps([{d["label"]: d["score"] for d in row} for row in predictions]))
 """
 
 
 @pytest.mark.parametrize("backbone", ["bert", "distilbert", "roberta"])
-def test_a_pipeline_says_what_the_cell_stored(
+def test_a_pipeline_predicts_the_stored_probabilities(
     trained: Path, results: Path, tmp_path: Path, command: Command, backbone: str
 ) -> None:
     target = tmp_path / "deep" / "my-model"
-    code, said = command("export", "--results", str(results), "--backbone", backbone, str(target))
-    assert (code, said) == (0, "")
+    words = ("export", "--results", str(results), "--backbone", backbone, str(target))
+    assert command(*words) == (0, "")
     store = find_store(results)
     _, record = choose_model(store, backbone)
     assert record.precision == "fp32"
     texts = pd.read_csv(trained / "comments.csv")["text"]
-    asked = tmp_path / "texts.json"
-    asked.write_text(json.dumps(texts[list(store.protocol().folds[0].test)].tolist()))
-    done = subprocess.run(
-        [sys.executable, "-c", CLASSIFY, str(target), str(asked)],
+    texts_path = tmp_path / "texts.json"
+    texts_path.write_text(json.dumps(texts[list(store.protocol().folds[0].test)].tolist()))
+    process = subprocess.run(
+        [sys.executable, "-c", CLASSIFY, str(target), str(texts_path)],
         capture_output=True, text=True, check=True, timeout=120,
     )  # fmt: skip
-    found = [[row[label] for label in record.labels] for row in json.loads(done.stdout)]
+    scores = [[row[label] for label in record.labels] for row in json.loads(process.stdout)]
     _, stored = read_cell(store.path(record.key))
-    assert np.abs(np.array(found) - stored["test"]).max() < 1e-5
+    assert np.abs(np.array(scores) - stored["test"]).max() < 1e-5
     config = json.loads((target / "config.json").read_text(encoding="utf-8"))
     assert config["problem_type"] == "multi_label_classification"
     assert list(config["id2label"].values()) == list(record.labels)
@@ -70,7 +70,7 @@ def test_a_pipeline_says_what_the_cell_stored(
     assert {path.name for path in target.parent.iterdir()} == {"my-model"}
 
 
-def test_a_target_that_holds_something_is_left_alone(
+def test_an_existing_target_is_not_overwritten(
     results: Path, tmp_path: Path, command: Command
 ) -> None:
     (tmp_path / "full").mkdir()
@@ -78,24 +78,26 @@ def test_a_target_that_holds_something_is_left_alone(
     (tmp_path / "file").write_text("mine")
     (tmp_path / "link").symlink_to(tmp_path / "empty")
     (tmp_path / "empty").mkdir()
-    for name, said in (("full", "not empty"), ("file", "no folder"), ("link", "symbolic link")):
-        code, told = command("export", "--results", str(results), str(tmp_path / name))
-        assert (code, said in told) == (2, True), told
+    for name, reason in (
+        ("full", "not empty"), ("file", "not a folder"), ("link", "symbolic link"),
+    ):  # fmt: skip
+        code, error = command("export", "--results", str(results), str(tmp_path / name))
+        assert (code, reason in error) == (2, True), error
     assert command("export", "--results", str(results), str(tmp_path / "empty"))[0] == 0
     assert (tmp_path / "full" / "x").read_text() == (tmp_path / "file").read_text() == "mine"
 
 
 @pytest.mark.parametrize("kind", ["bert", "distilbert", "roberta", "electra", "xlm-roberta"])
-def test_a_first_token_classifier_is_a_class_of_transformers(tmp_path: Path, kind: str) -> None:
+def test_a_first_token_classifier_becomes_a_transformers_model(tmp_path: Path, kind: str) -> None:
     torch.manual_seed(0)
     checkpoint = write_checkpoint(tmp_path / kind, kind)
     if kind in {"distilbert", "electra"}:
-        module: nn.Module = poolerless(checkpoint)
+        module: nn.Module = classifier_without_pooler(checkpoint)
     else:
         module = FirstTokenClassifier(checkpoint, 5)
     module.eval()
     with torch.no_grad():
-        for parameter in module.parameters():  # larger than trained ones
+        for parameter in module.parameters():  # so that the logits are large
             parameter.add_(torch.randn_like(parameter) * 0.2)
         ids = torch.randint(5, 60, (8, 20))
         mask = (torch.arange(20) < torch.arange(4, 20, 2)[:, None]).long()
@@ -105,14 +107,14 @@ def test_a_first_token_classifier_is_a_class_of_transformers(tmp_path: Path, kin
         assert type(standard).__module__.startswith("transformers.models.")
         standard.save_pretrained(tmp_path / "out")
         loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").eval()
-        ours = module(input_ids=ids, attention_mask=mask)
-        theirs = loaded(input_ids=ids, attention_mask=mask).logits
-    assert ours.abs().max() > 0.5
-    assert ((ours - theirs).abs() / ours.abs().clamp(min=1)).max() < 1e-5
+        expected = module(input_ids=ids, attention_mask=mask)
+        logits = loaded(input_ids=ids, attention_mask=mask).logits
+    assert expected.abs().max() > 0.5
+    assert ((expected - logits).abs() / expected.abs().clamp(min=1)).max() < 1e-5
 
 
-def poolerless(checkpoint: Path) -> FirstTokenClassifier:
-    """Build one over an encoder that has no pooler to leave out."""
+def classifier_without_pooler(checkpoint: Path) -> FirstTokenClassifier:
+    """Build a classifier over an encoder that has no pooler."""
     from transformers import AutoModel
 
     module = FirstTokenClassifier.__new__(FirstTokenClassifier)
@@ -129,15 +131,13 @@ def model(results: Path) -> tuple[Model, Path]:
     return load_model(source, record, Registry.discover([])), source
 
 
-def test_a_folder_that_says_something_else_is_not_left(
-    model: tuple[Model, Path], tmp_path: Path
-) -> None:
-    """As it would be with a plugin whose forward does more than its class."""
+def test_an_export_with_other_logits_is_refused(model: tuple[Model, Path], tmp_path: Path) -> None:
+    """A plugin's forward may do more than the transformers class it exports."""
     from dataclasses import replace
 
     stored, source = model
 
-    class Louder(nn.Module):
+    class Scaled(nn.Module):
         def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
             logits = stored.module(input_ids=input_ids, attention_mask=attention_mask).logits
             return logits * 1.001  # type: ignore[no-any-return]
@@ -146,15 +146,15 @@ def test_a_folder_that_says_something_else_is_not_left(
         def exported(self, module: nn.Module) -> object:
             return stored.module
 
-    loud = replace(stored, module=Louder(), backbone=Backbone(name="bert", checkpoint="a/b"))
+    scaled = replace(stored, module=Scaled(), backbone=Backbone(name="bert", checkpoint="a/b"))
     with pytest.raises(PluginError, match=r"its logits differ by .*; nothing was written"):
-        export(loud, source, tmp_path / "out")
+        export(scaled, source, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_written(model: tuple[Model, Path], tmp_path: Path) -> None:
+def test_an_unwritable_target_is_refused(model: tuple[Model, Path], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(StorageError, match="cannot write"):
         export(*model, tmp_path / "file" / "out")
-    with pytest.raises(SettingsError, match="no folder"):
+    with pytest.raises(SettingsError, match="not a folder"):
         export(*model, tmp_path / "file")

@@ -1,4 +1,4 @@
-"""Cells on the disk: what is written is what is read, or an error says that it is not."""
+"""Stored cells: they are read as written, or an error reports the damage."""
 
 import json
 import re
@@ -31,7 +31,7 @@ from toxbench.store.cells import (
     read_cell,
 )
 
-PROSE = "a comment that nobody may find"
+PROSE = "text of a secret comment"
 
 
 def make_protocol(name: str = "comments.csv", rows: int = 20) -> Protocol:
@@ -85,7 +85,7 @@ def make_probabilities(validation_rows: int = 2) -> PartProbabilities:
     return {part: generator.random((rows[part], 2), dtype=np.float32) for part in PARTS}
 
 
-def prepared(results: Path, protocol: Protocol) -> CellStore:
+def prepared_store(results: Path, protocol: Protocol) -> CellStore:
     store = CellStore.for_protocol(results, protocol)
     store.prepare(protocol, synthetic=False)
     return store
@@ -93,7 +93,7 @@ def prepared(results: Path, protocol: Protocol) -> CellStore:
 
 @pytest.fixture
 def store(tmp_path: Path) -> CellStore:
-    return prepared(tmp_path / "results", make_protocol())
+    return prepared_store(tmp_path / "results", make_protocol())
 
 
 @pytest.mark.parametrize("validation_rows", [0, 2])
@@ -111,7 +111,7 @@ def test_a_cell_is_read_as_it_was_written(store: CellStore, validation_rows: int
         assert read[part].tobytes() == written[part].tobytes()
 
 
-def test_probabilities_of_any_memory_layout_keep_their_places(store: CellStore) -> None:
+def test_the_memory_layout_of_probabilities_does_not_matter(store: CellStore) -> None:
     cell, plain = make_cell(), make_probabilities()
     store.write(cell, {part: np.asfortranarray(values) for part, values in plain.items()})
     _, read = read_cell(store.path(cell.key))
@@ -120,12 +120,12 @@ def test_probabilities_of_any_memory_layout_keep_their_places(store: CellStore) 
 
 def test_the_same_cell_gives_the_same_bytes(store: CellStore) -> None:
     store.write(make_cell(), make_probabilities())
-    once = store.path(make_cell().key).read_bytes()
+    first = store.path(make_cell().key).read_bytes()
     store.write(make_cell(), make_probabilities())
-    assert store.path(make_cell().key).read_bytes() == once
+    assert store.path(make_cell().key).read_bytes() == first
 
 
-def test_the_audit_is_stored_beside_the_fingerprint_and_not_in_it(store: CellStore) -> None:
+def test_the_audit_is_not_part_of_the_fingerprint(store: CellStore) -> None:
     stored = store.protocol()
     assert stored.fingerprint == make_protocol().fingerprint
     assert stored.audit is not None
@@ -141,13 +141,13 @@ def test_a_folder_from_before_audits_is_read_and_left_as_it_is(store: CellStore)
     assert store.protocol().audit is None
 
 
-def test_records_come_in_the_order_of_file_names(store: CellStore) -> None:
+def test_records_are_sorted_by_file_name(store: CellStore) -> None:
     for seed in (2, 0, 1):
         store.write(make_cell(seed), make_probabilities())
     assert [cell.key.seed for cell in store.records()] == [0, 1, 2]
 
 
-def test_only_the_cell_its_protocol_and_its_rows_are_left_in_the_folder(store: CellStore) -> None:
+def test_writing_a_cell_leaves_no_temporary_files(store: CellStore) -> None:
     store.write(make_cell(), make_probabilities())
     files = {str(f.relative_to(store.folder)) for f in store.folder.rglob("*") if f.is_file()}
     cell = "cells/bert-0123456789ab-fold0-seed0.safetensors"
@@ -155,7 +155,7 @@ def test_only_the_cell_its_protocol_and_its_rows_are_left_in_the_folder(store: C
 
 
 @pytest.mark.parametrize("fraction", range(50))
-def test_one_flipped_byte_anywhere_is_noticed(store: CellStore, fraction: int) -> None:
+def test_any_changed_byte_is_detected(store: CellStore, fraction: int) -> None:
     store.write(make_cell(), make_probabilities())
     path = store.path(make_cell().key)
     data = bytearray(path.read_bytes())
@@ -168,16 +168,16 @@ def test_one_flipped_byte_anywhere_is_noticed(store: CellStore, fraction: int) -
         store.records()
 
 
-@pytest.mark.parametrize("kept", [0, 1, 7, 8, 9, 500, -100, -8, -1])
-def test_a_truncated_file_is_noticed(store: CellStore, kept: int) -> None:
+@pytest.mark.parametrize("end", [0, 1, 7, 8, 9, 500, -100, -8, -1])
+def test_a_truncated_file_is_detected(store: CellStore, end: int) -> None:
     store.write(make_cell(), make_probabilities())
     path = store.path(make_cell().key)
-    path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(CellDamagedError, match="damaged; the same toxbench run"):
+    path.write_bytes(path.read_bytes()[:end])
+    with pytest.raises(CellDamagedError, match="damaged; start the same toxbench run"):
         read_cell(path)
 
 
-def test_bytes_after_the_end_are_noticed(store: CellStore) -> None:
+def test_appended_bytes_are_detected(store: CellStore) -> None:
     store.write(make_cell(), make_probabilities())
     path = store.path(make_cell().key)
     path.write_bytes(path.read_bytes() + b"\0")
@@ -185,7 +185,7 @@ def test_bytes_after_the_end_are_noticed(store: CellStore) -> None:
         read_cell(path)
 
 
-def test_a_forged_record_is_noticed(store: CellStore) -> None:
+def test_an_edited_record_is_detected(store: CellStore) -> None:
     store.write(make_cell(), make_probabilities())
     path = store.path(make_cell().key)
     data = path.read_bytes()
@@ -210,7 +210,7 @@ with CellStore(Path(sys.argv[1])).lock():
 """
 
 
-def test_another_process_keeps_writers_out_until_it_dies(store: CellStore) -> None:
+def test_a_process_holds_the_lock_until_it_dies(store: CellStore) -> None:
     store.write(make_cell(), make_probabilities())
     command = [sys.executable, "-c", HOLDER, str(store.folder)]
     pipe = subprocess.PIPE
@@ -228,7 +228,7 @@ def test_another_process_keeps_writers_out_until_it_dies(store: CellStore) -> No
         assert store.protocol().rows == 20
 
 
-def test_a_second_holder_in_the_same_process_is_refused(store: CellStore) -> None:
+def test_a_process_cannot_lock_twice(store: CellStore) -> None:
     with store.lock(), pytest.raises(TryAgainError), CellStore(store.folder).lock():
         pass
     with CellStore(store.folder).lock():
@@ -252,25 +252,23 @@ def test_a_second_holder_in_the_same_process_is_refused(store: CellStore) -> Non
         ("synthetic sample", "synthetic-sample"),
     ],
 )
-def test_a_table_name_is_made_safe_as_a_folder_name(tmp_path: Path, name: str, folder: str) -> None:
+def test_a_table_name_becomes_a_safe_folder_name(tmp_path: Path, name: str, folder: str) -> None:
     protocol = make_protocol(name)
-    store = prepared(tmp_path, protocol)
+    store = prepared_store(tmp_path, protocol)
     assert store.folder == tmp_path / f"{folder}-{protocol.fingerprint[:12]}"
     assert store.protocol().name == name
 
 
-def test_the_same_fingerprint_finds_the_folder_whatever_the_file_is_called(
-    tmp_path: Path,
-) -> None:
-    first = prepared(tmp_path, make_protocol("old.csv"))
-    again = prepared(tmp_path, make_protocol("new.csv"))
-    other = prepared(tmp_path, make_protocol("old.csv", rows=30))
-    assert again.folder == first.folder
-    assert other.folder != first.folder
-    assert again.protocol().name == "old.csv"
+def test_a_renamed_table_uses_the_same_folder(tmp_path: Path) -> None:
+    first = prepared_store(tmp_path, make_protocol("old.csv"))
+    renamed = prepared_store(tmp_path, make_protocol("new.csv"))
+    larger = prepared_store(tmp_path, make_protocol("old.csv", rows=30))
+    assert renamed.folder == first.folder
+    assert larger.folder != first.folder
+    assert renamed.protocol().name == "old.csv"
 
 
-def test_the_stored_protocol_describes_the_table_without_its_comments(store: CellStore) -> None:
+def test_the_stored_protocol_contains_no_comments(store: CellStore) -> None:
     protocol, stored = make_protocol(), store.protocol()
     text = store.protocol_path.read_text(encoding="utf-8")
     assert PROSE not in text
@@ -286,7 +284,7 @@ def test_the_stored_protocol_describes_the_table_without_its_comments(store: Cel
     assert not stored.synthetic
 
 
-def test_a_folder_without_a_protocol_is_a_storage_error(tmp_path: Path) -> None:
+def test_a_folder_without_a_protocol_is_refused(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "missing"):
         with pytest.raises(StorageError, match="holds no results"):
             CellStore(folder).protocol()
@@ -295,17 +293,17 @@ def test_a_folder_without_a_protocol_is_a_storage_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "{", "{}", '{"name": 1}', "[]"])
-def test_a_damaged_protocol_is_a_storage_error(store: CellStore, content: str) -> None:
+def test_a_damaged_protocol_is_refused(store: CellStore, content: str) -> None:
     store.protocol_path.write_text(content, encoding="utf-8")
     with pytest.raises(StorageError, match="damaged"):
         store.protocol()
 
 
-def test_results_that_are_a_file_are_a_storage_error(tmp_path: Path) -> None:
+def test_a_file_as_results_folder_is_refused(tmp_path: Path) -> None:
     results = tmp_path / "results"
     results.write_text("mine", encoding="utf-8")
     with pytest.raises(StorageError, match="cannot write") as caught:
-        prepared(results, make_protocol())
+        prepared_store(results, make_protocol())
     assert caught.value.exit_code == 6
     with pytest.raises(StorageError), CellStore(results).lock():
         pass

@@ -1,4 +1,4 @@
-"""Trials on the disk: what is written is what is read, or an error says that it is not."""
+"""Stored trials: they are read as written, or an error reports the damage."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ from toxbench.store.trials import TrialStore
 
 
 def make_record(number: int = 0, **changes: Any) -> TrialRecord:
-    """Make a finished trial; each number has a name of its own."""
+    """Return a finished trial; its uid is derived from its number."""
     fields: dict[str, Any] = {
         "study": "bert-0123456789ab",
         "uid": f"{number:032x}{number:08x}",
@@ -86,31 +86,30 @@ def test_a_parameter_keeps_its_type(store: TrialStore, value: str | int | float)
 
 def test_the_same_trial_gives_the_same_bytes(store: TrialStore) -> None:
     store.write(make_record())
-    once = only_file(store).read_bytes()
+    first = only_file(store).read_bytes()
     store.write(make_record())
-    assert only_file(store).read_bytes() == once
+    assert only_file(store).read_bytes() == first
 
 
-def test_a_folder_that_is_not_there_holds_no_trials(store: TrialStore) -> None:
+def test_a_missing_folder_has_no_trials(store: TrialStore) -> None:
     assert store.records() == []
 
 
-def test_trials_come_in_the_order_of_their_numbers(store: TrialStore) -> None:
+def test_trials_are_sorted_by_number(store: TrialStore) -> None:
     numbers = [10, 2, 0, 100_000, 9_999, 10_000]
     for number in numbers:
         store.write(make_record(number))
     assert [record.number for record in store.records()] == sorted(numbers)
 
 
-def test_trials_of_one_number_from_two_workers_are_both_kept_in_one_order(
-    store: TrialStore,
-) -> None:
+def test_trials_with_equal_numbers_are_both_read(store: TrialStore) -> None:
+    """Two workers may store the same number; the order is that of their uids."""
     for uid in ("b" * 40, "a" * 40):
         store.write(make_record(3, uid=uid))
     assert [record.uid[0] for record in store.records()] == ["a", "b"]
 
 
-def test_other_files_in_the_folder_are_left_alone(store: TrialStore) -> None:
+def test_other_files_are_ignored(store: TrialStore) -> None:
     store.write(make_record())
     for name in (".sync.lock", ".trial-0001-abc.json-x7", "notes.json", "trial-0001.txt"):
         (store.folder / name).write_bytes(b"{")
@@ -129,7 +128,7 @@ for number in range(int(sys.argv[2]), 40, 2):
 """
 
 
-def test_two_processes_write_to_one_folder_while_a_third_one_reads(store: TrialStore) -> None:
+def test_trials_are_readable_during_writing(store: TrialStore) -> None:
     writers = [
         subprocess.Popen(
             [sys.executable, "-c", WRITER, str(store.folder), str(first)],
@@ -141,11 +140,11 @@ def test_two_processes_write_to_one_folder_while_a_third_one_reads(store: TrialS
         assert writer.stdin is not None
         writer.stdin.write(make_record().model_dump_json())
         writer.stdin.close()
-    seen = 0
+    last_count = 0
     while any(writer.poll() is None for writer in writers):
-        count = len(store.records())  # never half a file
-        assert count >= seen
-        seen = count
+        count = len(store.records())  # a partial file would raise an error
+        assert count >= last_count
+        last_count = count
     assert [writer.wait() for writer in writers] == [0, 0]
     assert [record.number for record in store.records()] == list(range(40))
 
@@ -162,30 +161,30 @@ def assert_damaged(store: TrialStore, path: Path) -> None:
 
 @pytest.mark.parametrize("mask", [0x01, 0x80, 0xFF])
 @pytest.mark.parametrize("fraction", range(25))
-def test_one_changed_byte_anywhere_is_noticed(store: TrialStore, fraction: int, mask: int) -> None:
+def test_any_changed_byte_is_detected(store: TrialStore, fraction: int, mask: int) -> None:
     store.write(make_record(1))
     path = only_file(store)
     data = bytearray(path.read_bytes())
     data[fraction * (len(data) - 1) // 24] ^= mask
     path.write_bytes(data)
-    store.write(make_record(0))  # another one that is sound
+    store.write(make_record(0))  # an undamaged trial
     assert_damaged(store, path)
 
 
-@pytest.mark.parametrize("kept", [0, 1, 2, 50, 500, -50, -2, -1])
-def test_a_truncated_file_is_noticed(store: TrialStore, kept: int) -> None:
+@pytest.mark.parametrize("end", [0, 1, 2, 50, 500, -50, -2, -1])
+def test_a_truncated_file_is_detected(store: TrialStore, end: int) -> None:
     store.write(make_record())
     path = only_file(store)
-    path.write_bytes(path.read_bytes()[:kept])
+    path.write_bytes(path.read_bytes()[:end])
     assert_damaged(store, path)
 
 
-def signed(text: str) -> bytes:
+def with_checksum(text: str) -> bytes:
     checksum = hashlib.sha256(text.encode("utf-8")).hexdigest()
     return json.dumps({"sha256": checksum, "record": text}).encode("ascii")
 
 
-FOREIGN = {
+INVALID_FILES = {
     "list": b"[]",
     "null": b"null",
     "text": b'"trial"',
@@ -195,24 +194,26 @@ FOREIGN = {
     "record_is_null": b'{"sha256": "x", "record": null}',
     "record_is_an_object": b'{"sha256": "x", "record": {"number": 0}}',
     "binary": bytes(range(256)),
-    "not_a_record": signed("{}"),
-    "not_json": signed("trial"),
-    "another_version": signed(
+    "not_a_record": with_checksum("{}"),
+    "not_json": with_checksum("trial"),
+    "another_version": with_checksum(
         json.dumps(json.loads(make_record().model_dump_json()) | {"schema_version": 2})
     ),
-    "unknown_field": signed(json.dumps(json.loads(make_record().model_dump_json()) | {"x": 1})),
+    "unknown_field": with_checksum(
+        json.dumps(json.loads(make_record().model_dump_json()) | {"x": 1})
+    ),
 }
 
 
-@pytest.mark.parametrize("content", FOREIGN.values(), ids=FOREIGN)
-def test_a_file_of_another_kind_is_refused_by_its_path(store: TrialStore, content: bytes) -> None:
+@pytest.mark.parametrize("content", INVALID_FILES.values(), ids=INVALID_FILES)
+def test_a_file_of_another_kind_is_refused(store: TrialStore, content: bytes) -> None:
     store.folder.mkdir()
     path = store.folder / "trial-0000-0123456789ab.json"
     path.write_bytes(content)
     assert_damaged(store, path)
 
 
-def test_a_record_that_was_edited_by_hand_is_refused(store: TrialStore) -> None:
+def test_an_edited_record_is_refused(store: TrialStore) -> None:
     store.write(make_record())
     path = only_file(store)
     text = path.read_text(encoding="ascii")
@@ -222,13 +223,13 @@ def test_a_record_that_was_edited_by_hand_is_refused(store: TrialStore) -> None:
     assert_damaged(store, path)
 
 
-def test_a_folder_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> None:
+def test_an_unwritable_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StorageError, match="cannot write"):
         TrialStore(tmp_path / "file" / "trials").write(make_record())
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_score_that_is_no_number_is_no_record(value: float) -> None:
+def test_a_non_finite_score_is_refused(value: float) -> None:
     with pytest.raises(ValidationError):
         make_record(value=value)

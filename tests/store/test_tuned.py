@@ -1,4 +1,4 @@
-"""Tuned settings on the disk: a TOML file that people read and edit, and that runs use."""
+"""Stored tuned settings: a TOML file that people read and edit and that runs use."""
 
 import re
 import tomllib
@@ -10,7 +10,7 @@ import pytest
 from toxbench.errors import StorageError
 from toxbench.records import TunedSettings, TuningRecord, WeightsRecord
 from toxbench.settings import TrainSettings
-from toxbench.store.trials import FILE, TUNING, find_tuned, read_tuned, write_tuned
+from toxbench.store.trials import TUNED_FILE, TUNING, find_tuned, read_tuned, write_tuned
 
 PROTOCOL = "f" * 64
 WEIGHTS = WeightsRecord(source="stand-in", label="stand-in: all-MiniLM-L6-v2", identity="1/bert")
@@ -43,7 +43,7 @@ def write(
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return tmp_path / "study" / FILE
+    return tmp_path / "study" / TUNED_FILE
 
 
 # --- round trips
@@ -84,15 +84,15 @@ def test_tuned_settings_are_read_as_they_were_written(path: Path, changes: dict[
 
 def test_equal_settings_give_equal_bytes(path: Path) -> None:
     write(path, None, "a remark", epochs="searched 2:8; default 4")
-    once = path.read_bytes()
+    first = path.read_bytes()
     write(path, None, "a remark", epochs="searched 2:8; default 4")
-    assert path.read_bytes() == once
+    assert path.read_bytes() == first
 
 
-# --- for people
+# --- the format
 
 
-def test_the_file_is_toml_with_a_table_for_each_part(path: Path) -> None:
+def test_the_file_has_a_table_per_part(path: Path) -> None:
     tuned = write(path)
     content = tomllib.loads(path.read_text(encoding="utf-8"))
     assert (content["backbone"], content["protocol"]) == ("bert", "f" * 64)
@@ -101,10 +101,10 @@ def test_the_file_is_toml_with_a_table_for_each_part(path: Path) -> None:
     assert content["thresholds"]["per-label"] == [0.1, 1 / 7, 0.9]
 
 
-def test_remarks_stand_at_the_top_and_origins_behind_their_settings(path: Path) -> None:
-    write(path, None, "Found by toxbench tune.", "Score: 0.5", epochs="searched 2:8; default 4")
+def test_remarks_and_origins_are_comments(path: Path) -> None:
+    write(path, None, "Written by toxbench tune.", "Score: 0.5", epochs="searched 2:8; default 4")
     lines = path.read_text(encoding="utf-8").splitlines()
-    assert lines[:2] == ["# Found by toxbench tune.", "# Score: 0.5"]
+    assert lines[:2] == ["# Written by toxbench tune.", "# Score: 0.5"]
     assert "epochs = 7  # searched 2:8; default 4" in lines
     assert "batch_size = 16" in lines
     assert [line for line in lines if line.startswith("epochs")] == [
@@ -112,19 +112,19 @@ def test_remarks_stand_at_the_top_and_origins_behind_their_settings(path: Path) 
     ]
 
 
-def test_an_origin_is_a_training_settings_and_of_no_other_table(path: Path) -> None:
+def test_origins_apply_only_to_training_settings(path: Path) -> None:
     write(path, None, trials="of the wrong table")
     assert "wrong table" not in path.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("text", ['say "x"', "tóxico 毒", "[train]", "a # b", "x = 'y'"])
-def test_a_comment_may_hold_what_toml_minds_elsewhere(path: Path, text: str) -> None:
+@pytest.mark.parametrize("text", ['quote "x"', "tóxico 毒", "[train]", "a # b", "x = 'y'"])
+def test_a_comment_may_contain_toml_syntax(path: Path, text: str) -> None:
     written = write(path, None, text, epochs=text)
     assert read_tuned(path) == written
 
 
 @pytest.mark.parametrize("text", ["a\nepochs = 99", "a\r\nb", "\x00", "\x1b[31m", "\x7f"])
-def test_a_comment_cannot_break_out_of_its_line(path: Path, text: str) -> None:
+def test_a_comment_stays_on_its_line(path: Path, text: str) -> None:
     written = write(path, None, text, epochs=text)
     assert read_tuned(path) == written
 
@@ -138,7 +138,7 @@ def edit(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new), encoding="utf-8")
 
 
-def test_a_value_that_was_edited_by_hand_counts(path: Path) -> None:
+def test_an_edited_value_is_read(path: Path) -> None:
     before = write(path, None, epochs="searched 2:8; default 4")
     edit(path, "epochs = 7", "epochs = 5")
     edit(path, 'loss = "focal"', "loss = 'bce'  # mine")
@@ -162,7 +162,7 @@ EDITS = {
 
 
 @pytest.mark.parametrize(("old", "new"), EDITS.values(), ids=EDITS)
-def test_an_edit_that_makes_no_sense_is_refused_by_its_path(path: Path, old: str, new: str) -> None:
+def test_an_invalid_edit_is_refused(path: Path, old: str, new: str) -> None:
     write(path)
     edit(path, old, new)
     with pytest.raises(StorageError, match=re.escape(str(path))) as caught:
@@ -174,7 +174,7 @@ def test_an_edit_that_makes_no_sense_is_refused_by_its_path(path: Path, old: str
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00" * 100, b"\xff\xfe", b"[train]", b"= 1"])
-def test_a_damaged_file_is_refused_by_its_path(path: Path, content: bytes) -> None:
+def test_a_damaged_file_is_refused(path: Path, content: bytes) -> None:
     path.parent.mkdir()
     path.write_bytes(content)
     with pytest.raises(StorageError, match=re.escape(str(path))) as caught:
@@ -182,17 +182,17 @@ def test_a_damaged_file_is_refused_by_its_path(path: Path, content: bytes) -> No
     assert caught.value.exit_code == 6
 
 
-def test_a_file_that_is_cut_before_its_tables_end_is_refused(path: Path) -> None:
+def test_a_file_without_all_tables_is_refused(path: Path) -> None:
     write(path)
-    whole = path.read_bytes()
-    last_table = whole.index(b"[thresholds]")
-    for kept in range(0, last_table, 37):
-        path.write_bytes(whole[:kept])
+    content = path.read_bytes()
+    last_table = content.index(b"[thresholds]")
+    for end in range(0, last_table, 37):
+        path.write_bytes(content[:end])
         with pytest.raises(StorageError):
             read_tuned(path)
 
 
-def test_a_missing_file_and_a_folder_are_storage_errors(path: Path) -> None:
+def test_a_missing_file_is_refused(path: Path) -> None:
     with pytest.raises(StorageError):
         read_tuned(path)
     path.mkdir(parents=True)
@@ -200,30 +200,30 @@ def test_a_missing_file_and_a_folder_are_storage_errors(path: Path) -> None:
         read_tuned(path)
 
 
-def test_a_folder_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> None:
+def test_an_unwritable_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StorageError, match="cannot write"):
-        write(tmp_path / "file" / FILE)
+        write(tmp_path / "file" / TUNED_FILE)
 
 
-# --- finding
+# --- search
 
 
-def put(folder: Path, study: str, **changes: Any) -> TunedSettings:
-    return write(folder / TUNING / study / FILE, make_tuned(**changes))
+def write_study(folder: Path, study: str, **changes: Any) -> TunedSettings:
+    return write(folder / TUNING / study / TUNED_FILE, make_tuned(**changes))
 
 
-def test_nothing_is_found_where_nothing_was_tuned(tmp_path: Path) -> None:
+def test_an_untuned_protocol_has_no_settings(tmp_path: Path) -> None:
     assert find_tuned(tmp_path, PROTOCOL, "bert", WEIGHTS.identity) is None
     (tmp_path / TUNING / "bert-1").mkdir(parents=True)
     assert find_tuned(tmp_path, PROTOCOL, "bert", WEIGHTS.identity) is None
 
 
 def test_settings_are_found_by_backbone_and_weights(tmp_path: Path) -> None:
-    other = WEIGHTS.model_copy(update={"identity": "2/bert"})
-    bert = put(tmp_path, "bert-1")
-    larger = put(tmp_path, "bert-2", weights=other)
-    roberta = put(tmp_path, "roberta-1", backbone="roberta")
+    larger_weights = WEIGHTS.model_copy(update={"identity": "2/bert"})
+    bert = write_study(tmp_path, "bert-1")
+    larger = write_study(tmp_path, "bert-2", weights=larger_weights)
+    roberta = write_study(tmp_path, "roberta-1", backbone="roberta")
     assert find_tuned(tmp_path, PROTOCOL, "bert", "1/bert") == bert
     assert find_tuned(tmp_path, PROTOCOL, "bert", "2/bert") == larger
     assert find_tuned(tmp_path, PROTOCOL, "roberta", "1/bert") == roberta
@@ -234,24 +234,24 @@ def test_settings_are_found_by_backbone_and_weights(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("latest", ["a", "b", "c"])
-def test_the_latest_of_several_searches_is_taken(tmp_path: Path, latest: str) -> None:
+def test_the_latest_search_is_used(tmp_path: Path, latest: str) -> None:
     for study in "abc":
         day = 9 if study == latest else 2
-        put(tmp_path, study, finished=f"2026-01-{day:02}T03:04:05+00:00")
-    found = find_tuned(tmp_path, PROTOCOL, "bert", WEIGHTS.identity)
-    assert found is not None
-    assert found == read_tuned(tmp_path / TUNING / latest / FILE)
+        write_study(tmp_path, study, finished=f"2026-01-{day:02}T03:04:05+00:00")
+    tuned = find_tuned(tmp_path, PROTOCOL, "bert", WEIGHTS.identity)
+    assert tuned is not None
+    assert tuned == read_tuned(tmp_path / TUNING / latest / TUNED_FILE)
 
 
-def test_a_label_that_changed_does_not_matter(tmp_path: Path) -> None:
-    tuned = put(tmp_path, "a", weights=WEIGHTS.model_copy(update={"label": "folder moved"}))
+def test_the_label_of_weights_is_ignored(tmp_path: Path) -> None:
+    tuned = write_study(tmp_path, "a", weights=WEIGHTS.model_copy(update={"label": "folder moved"}))
     assert find_tuned(tmp_path, PROTOCOL, "bert", WEIGHTS.identity) == tuned
 
 
-def test_a_damaged_file_among_others_is_an_error_and_not_passed_over(tmp_path: Path) -> None:
-    put(tmp_path, "a")
-    put(tmp_path, "b")
-    broken = tmp_path / TUNING / "b" / FILE
+def test_a_damaged_file_is_not_skipped(tmp_path: Path) -> None:
+    write_study(tmp_path, "a")
+    write_study(tmp_path, "b")
+    broken = tmp_path / TUNING / "b" / TUNED_FILE
     broken.write_bytes(b"epochs = ")
     with pytest.raises(StorageError, match=re.escape(str(broken))):
         find_tuned(tmp_path, PROTOCOL, "bert", WEIGHTS.identity)

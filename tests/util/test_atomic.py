@@ -1,13 +1,15 @@
 """Files that are there whole or not at all."""
 
+import errno
 import os
 import stat
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from toxbench.errors import StorageError
-from toxbench.util.atomic import cache_folder, write_atomically
+from toxbench.util.atomic import atomic_folder, cache_folder, write_atomically
 
 
 @pytest.mark.parametrize("data", [b"", b"\x00\xff\r\n", b"x" * 2**20], ids=len)
@@ -68,6 +70,77 @@ def test_an_error_that_is_not_of_the_disk_leaves_nothing_and_is_not_renamed(tmp_
     with pytest.raises(TypeError):
         write_atomically(tmp_path / "file", "text")  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_appears_when_its_context_ends(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "model"
+    with atomic_folder(path) as temporary:
+        (temporary / "below").mkdir()
+        (temporary / "below" / "weights").write_bytes(b"\x00" * 2**20)
+        (temporary / "config").write_text("{}")
+        assert not path.exists()
+    assert (path / "below" / "weights").read_bytes() == b"\x00" * 2**20
+    assert (path / "config").read_text() == "{}"
+    assert list(path.parent.iterdir()) == [path]
+    if os.name == "posix":
+        assert stat.S_IMODE(path.stat().st_mode) == 0o755
+
+
+def test_an_empty_folder_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    with atomic_folder(tmp_path / "model") as temporary:
+        (temporary / "config").write_text("{}")
+    assert (tmp_path / "model" / "config").read_text() == "{}"
+    assert [f.name for f in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_folder_with_files_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config").write_text("old")
+    with (
+        pytest.raises(StorageError, match=r"cannot write .*model: "),
+        atomic_folder(tmp_path / "model") as temporary,
+    ):
+        (temporary / "config").write_text("new")
+    assert (tmp_path / "model" / "config").read_text() == "old"
+    assert [f.name for f in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "make room"),
+        (SafetensorError("Error while serializing: No space left"), "make room"),
+        (OSError(errno.EACCES, "Permission denied"), "make it writable"),
+    ],
+    ids=["full", "full for safetensors", "not writable"],
+)
+def test_a_disk_error_removes_the_folder(tmp_path: Path, error: Exception, remedy: str) -> None:
+    with pytest.raises(StorageError, match=remedy):
+        fail_in_folder(tmp_path / "model", error)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_error_removes_the_folder(tmp_path: Path) -> None:
+    with pytest.raises(KeyError):
+        fail_in_folder(tmp_path / "model", KeyError())
+    assert list(tmp_path.iterdir()) == []
+
+
+def fail_in_folder(path: Path, error: Exception) -> None:
+    with atomic_folder(path) as temporary:
+        (temporary / "config").write_text("{}")
+        raise error
+
+
+def test_a_folder_below_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with (
+        pytest.raises(StorageError, match="cannot write"),
+        atomic_folder(tmp_path / "file" / "model"),
+    ):
+        pass
+    assert [f.name for f in tmp_path.iterdir()] == ["file"]
 
 
 def test_the_cache_is_where_the_environment_says(

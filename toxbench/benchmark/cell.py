@@ -153,7 +153,7 @@ class CandidateRunner:
             }
         )
         if self._models is not None:
-            self._write_model(self._models.making(key), candidate, output, split)
+            self._write_model(self._models.temporary_path(key), candidate, output, split)
         return record, output.probabilities
 
     @contextmanager

@@ -8,7 +8,7 @@ import torch
 
 from toxbench.plugin.registry import Registry
 from toxbench.records import Environment
-from toxbench.store.manifest import Code, LoadedPlugin
+from toxbench.store.manifest import CodeVersions, LoadedPlugin
 from toxbench.training.device import Device
 
 _PACKAGES = ("toxbench", "torch", "transformers", "scikit-learn", "numpy", "pandas")
@@ -48,9 +48,9 @@ def _git_commit() -> str | None:
     return done.stdout.strip() or None
 
 
-def describe_code(registry: Registry) -> Code:
+def describe_code(registry: Registry) -> CodeVersions:
     """Describe the plugins that were imported, and the versions of the packages that compute."""
-    return Code(
+    return CodeVersions(
         plugins=tuple(
             LoadedPlugin(name=name, distribution=distribution)
             for name, distribution in sorted(registry.imported.items())

@@ -17,7 +17,7 @@ from toxbench.plugin.registry import Registered
 from toxbench.records import CellKey
 from toxbench.settings import RunSettings, TrainSettings, seconds
 from toxbench.store.cells import CellStore
-from toxbench.store.models import Saved
+from toxbench.store.models import SavePolicy
 from toxbench.store.trials import find_tuned
 from toxbench.training.device import Device, choose_device
 from toxbench.training.state import CheckpointConfig
@@ -77,7 +77,7 @@ class Plan:
         return None if limit is None else seconds(limit)
 
     @property
-    def save_models(self) -> Saved | None:
+    def save_models(self) -> SavePolicy | None:
         """Which trained models are kept; None to keep none."""
         choice = self.settings.save_models
         return None if choice == "none" else choice

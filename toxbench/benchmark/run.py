@@ -23,7 +23,7 @@ from toxbench.records import CellKey, EpochRecord, RunRecord
 from toxbench.report.labels import label_tables
 from toxbench.report.leaderboard import leaderboard_table
 from toxbench.store.cells import CellStore
-from toxbench.store.manifest import note_code
+from toxbench.store.manifest import record_code
 from toxbench.store.repair import remove_partial_files
 from toxbench.training.optimizer import num_evaluations
 from toxbench.training.trainer import DivergedError
@@ -65,7 +65,7 @@ def run_plan(plan: Plan, feedback: Feedback, patience: float = 0) -> RunResult:
         _acquire_lock(store, patience, stack, feedback)
         for line in (*plan.write_protocol(), *store.repair()):
             feedback.warn(line)
-        note_code(store.folder, describe_code(registry), plan.command)
+        record_code(store.folder, describe_code(registry), plan.command)
         trackers = stack.enter_context(
             tracking(store.folder, plan.run.trackers, registry.environ, feedback)
         )
@@ -139,7 +139,7 @@ class _ResultRecorder:
         store.write(record, probabilities)
         store.failures.remove(record.key)
         if saved is not None:
-            store.models.remove_beaten(record.key)
+            store.models.remove_superseded(record.key)
         self._plan.checkpoints.delete(record.key.stem)
         self._time_left.finish(record.key)
         self._feedback.cell_finished(record, self._time_left.seconds())

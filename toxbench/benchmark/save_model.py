@@ -26,8 +26,8 @@ from toxbench.report.model_card import (
     model_card,
 )
 from toxbench.store.cells import PartProbabilities
-from toxbench.store.models import PROBABILITIES, WEIGHTS, ModelRecord, Saved, validation_score
-from toxbench.training.weights import of_the_disk, tokenizer_files
+from toxbench.store.models import PROBABILITIES, WEIGHTS, ModelRecord, SavePolicy, validation_score
+from toxbench.training.weights import tokenizer_files
 from toxbench.util.atomic import unwritable
 
 _CONFIGS = ("config.json", "tokenizer_config.json")
@@ -57,7 +57,7 @@ def write_model(
             _copy(path, made / path.name)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(made, ignore_errors=True)
-        raise unwritable(made, of_the_disk(error)) from error
+        raise unwritable(made, error) from error
     except Exception as error:
         shutil.rmtree(made, ignore_errors=True)
         raise PluginError(
@@ -67,7 +67,7 @@ def write_model(
 
 
 def keep_model(
-    plan: Plan, saved: Saved, record: CellRecord, probabilities: PartProbabilities
+    plan: Plan, saved: SavePolicy, record: CellRecord, probabilities: PartProbabilities
 ) -> None:
     """Put a model that was just written in its place, unless a better one makes it needless.
 
@@ -96,7 +96,7 @@ def keep_model(
         precision=record.environment.precision,
         score=validation_score(record),
     )
-    made = plan.store.models.making(record.key)
+    made = plan.store.models.temporary_path(record.key)
 
     def card() -> str:
         exact = load_file(made / PROBABILITIES)["test"]
@@ -106,7 +106,7 @@ def keep_model(
         texts = [render(table).strip() + "\n" for table in tables]
         return "\n".join([FRONT_MATTER, INTRODUCTION, *texts, INTENDED_USE])
 
-    plan.store.models.take(model, card)
+    plan.store.models.publish(model, card)
 
 
 def _rounding(

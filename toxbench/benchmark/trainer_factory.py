@@ -17,12 +17,12 @@ from toxbench.plugin.contracts import Backbone
 from toxbench.plugin.modules import quiet_transformers
 from toxbench.settings import TrainSettings
 from toxbench.training.device import Device, seeded
-from toxbench.training.hub import sha256_of
 from toxbench.training.process_group import SINGLE_PROCESS, ProcessGroup
 from toxbench.training.state import Checkpoints, NoCheckpoints
 from toxbench.training.trainer import Trainer
 from toxbench.training.weights import Weights, tokenizer_files
 from toxbench.util.atomic import cache_folder
+from toxbench.util.hashing import sha256_file
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -148,7 +148,7 @@ class TrainerFactory:
         """The tokenizer, and what tells it from every other one."""
         with quiet_transformers():
             tokenizer = self._backbone.tokenizer(self._folder)
-        hashes = map(sha256_of, tokenizer_files(self._folder))
+        hashes = map(sha256_file, tokenizer_files(self._folder))
         return tokenizer, ":".join([type(tokenizer).__name__, *hashes])
 
     def _module(self, seed: int) -> nn.Module:

@@ -115,7 +115,7 @@ def _power_lines(plan: "Plan") -> list[str]:
     sizes = detectable_difference(plan.protocol.comments.targets[test_rows], len(seeds))
     differences = (f"{size:.3f} in {METRIC_TITLES[name]}" for name, size in sizes.items())
     return [
-        f"Power     {' or '.join(differences)} is the smallest difference detectable with 80 % power "
+        f"Power     {' or '.join(differences)}: the smallest difference detectable with 80 % power "
         f"and {count_of(len(seeds), 'seed')}, if candidates err as two stand-ins did"
     ]
 

@@ -129,7 +129,7 @@ def _predict_words(comments: tuple[str, ...], registry: "Registry", values: dict
     check_comments(comments)
     render = registry.report_format(values["format_name"] or "plain").item.render
     record, thresholds, load = _chosen(registry, values)
-    probabilities = load().probabilities(comments)
+    probabilities = load().predict_probabilities(comments)
     found = [
         (number, label, float(str(probability)), bool(probability > threshold))
         for number, row in enumerate(probabilities, start=1)
@@ -151,7 +151,7 @@ def _predict_words(comments: tuple[str, ...], registry: "Registry", values: dict
 
 
 def _predict_file(registry: "Registry", values: dict[str, Any]) -> None:
-    from toxbench.inference.output import check_output, csv_writer, writing
+    from toxbench.inference.output import check_output, csv_writer, open_output
     from toxbench.inference.predict import predict_blocks
 
     source, target = values["source"], values["target"]
@@ -164,7 +164,7 @@ def _predict_file(registry: "Registry", values: dict[str, Any]) -> None:
         write = csv_writer(lambda text: echo(text.removesuffix("\n")))
         predict_blocks(classifier, record, thresholds, blocks, write, with_text=values["with_text"])
         return
-    with writing(target) as write, _progress(total) as advance:
+    with open_output(target) as write, _progress(total) as advance:
         count = predict_blocks(
             classifier, record, thresholds, blocks, write,
             with_text=values["with_text"], on_block=advance,
@@ -176,10 +176,10 @@ def _predict_file(registry: "Registry", values: dict[str, Any]) -> None:
 
 def _blocks(source: Path, columns: ColumnSettings) -> "tuple[Iterator[Block], int | None]":
     """Return the comments, and how many there are; None: that is not known before their end."""
-    from toxbench.inference.input import CommentsFile, lines_of
+    from toxbench.inference.input import CommentsFile, read_lines
 
     if source == _STDIN:
-        return lines_of(sys.stdin.buffer, columns), None
+        return read_lines(sys.stdin.buffer, columns), None
     file = CommentsFile(source, columns)
     return file.blocks(), file.count()
 
@@ -188,12 +188,12 @@ def _chosen(
     registry: "Registry", values: dict[str, Any]
 ) -> "tuple[ModelRecord, tuple[float, ...], Callable[[], Classifier]]":
     """Return what is known of the model that is meant, its thresholds, and how to load it."""
-    from toxbench.inference.select import choose_model, thresholds_of
+    from toxbench.inference.select import choose_model, model_thresholds
     from toxbench.store.cells import find_store
 
     store = find_store(values["results"] or Path("results"))
     folder, record = choose_model(store, values["backbone"])
-    thresholds = thresholds_of(record, values["rule"])
+    thresholds = model_thresholds(record, values["rule"])
 
     def load() -> "Classifier":
         from toxbench.inference.model import Classifier, load_model

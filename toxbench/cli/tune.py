@@ -81,7 +81,7 @@ def _print_outcome(planned: "TunePlan", outcome: "Outcome", values: dict[str, An
 def _print_tuned(planned: "TunePlan", outcome: "Outcome", registry: "Registry") -> None:
     from toxbench.cli.tables import print_tables
     from toxbench.report.tuning import tuned_table
-    from toxbench.store.trials import FILE
+    from toxbench.store.trials import TUNED_FILE
 
     specs = {spec.candidate.name: spec for spec in planned.definitions}
     for candidate in outcome.tuned:
@@ -89,7 +89,7 @@ def _print_tuned(planned: "TunePlan", outcome: "Outcome", registry: "Registry") 
         if candidate.tuned is not None:
             table = tuned_table(candidate.tuned, spec.candidate.settings)
             print_tables([table], registry, None)
-            echo(f"Stored in {spec.folder / FILE}, with trials.csv and plots\n")
+            echo(f"Stored in {spec.folder / TUNED_FILE}, with trials.csv and plots\n")
 
 
 def _print_importance(results: Path, registry: "Registry") -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from toxbench.data.table import read_comments
 from toxbench.errors import DataError, SettingsError, TryAgainError
+from toxbench.util.hashing import sha256_file
 
 HANDLE = "reihanenamdari/youtube-toxicity-data"
 KNOWN_SHA256 = "a2408d78f4c8380a8acbc1b1a13b8f4d22868a74fa03c07a38ab00375b876eab"
@@ -35,8 +36,6 @@ def fetch() -> DownloadedTable:
         TryAgainError: Kaggle did not answer or refused.
         DataError: the download is not that table.
     """
-    import hashlib
-
     try:
         import kagglehub
     except ImportError as error:
@@ -55,5 +54,5 @@ def fetch() -> DownloadedTable:
     if len(tables) != 1:
         raise DataError(f"{folder} contains {len(tables)} CSV files, expected one")
     comments = read_comments(tables[0])
-    digest = hashlib.sha256(tables[0].read_bytes()).hexdigest()
+    digest = sha256_file(tables[0])
     return DownloadedTable(tables[0], len(comments), len(comments.labels), digest == KNOWN_SHA256)

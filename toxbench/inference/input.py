@@ -1,4 +1,4 @@
-"""Comments to predict: from a table or lines of any size, block by block."""
+"""Comments to predict, read in blocks of rows from a table or from lines of standard input."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,16 +14,18 @@ from toxbench.settings import ColumnSettings
 if TYPE_CHECKING:
     import pandas as pd
 
-_ROWS_AT_ONCE = 2048  # enough of them for batches of like lengths
+_BLOCK_ROWS = 2048  # large enough for batches of comments of similar length
 
 
 @dataclass(frozen=True)
 class Block:
-    """Some comments, in order.
+    """Consecutive comments with their ids.
 
     Attributes:
-        id_name: of the column of ids; ``row`` where there is none and rows are counted from 1.
-        text_name: of the column of comments.
+        id_name: name of the id column; ``row`` if the table has none, with row numbers from 1.
+        text_name: name of the text column.
+        ids: one per comment.
+        texts: the comments.
     """
 
     id_name: str
@@ -34,21 +36,21 @@ class Block:
 
 @dataclass(frozen=True)
 class CommentsFile:
-    """A table of comments; labels need not be in it.
+    """A table of comments of any size; it needs no label columns.
 
     Attributes:
         path: CSV, TSV, Parquet or JSON lines.
-        columns: which of them hold texts and ids, where they are not found by their names.
+        columns: names of the text and id columns, if they cannot be detected.
     """
 
     path: Path
     columns: ColumnSettings
 
     def count(self) -> int:
-        """Read the file once; return how many comments it has.
+        """Read the whole file and return its number of comments.
 
         Raises:
-            DataError: as `toxbench.data.table.read_comments`, for texts.
+            DataError: the texts are invalid, as in `toxbench.data.table.read_comments`.
         """
         problems: list[str] = []
         count = rows = 0
@@ -63,12 +65,16 @@ class CommentsFile:
         if problems:
             raise DataError(problems)
         if not count:
-            what = "no row has a text" if rows else "there are no rows below the header"
-            raise DataError(f"{self.path}: {what}")
+            reason = "no row has a text" if rows else "there are no rows below the header"
+            raise DataError(f"{self.path}: {reason}")
         return count
 
     def blocks(self) -> Iterator[Block]:
-        """Yield the comments; raises `DataError` where the file is not as it was counted."""
+        """Yield the comments that are not blank, in blocks.
+
+        Raises:
+            DataError: the file has changed since `count` and is now invalid.
+        """
         for text, row_id, frame in self._frames():
             frame = frame[~is_blank(frame[text])]
             if len(frame):
@@ -76,43 +82,49 @@ class CommentsFile:
                 yield Block(row_id or "row", text, ids.tolist(), frame[text].tolist())
 
     def _frames(self) -> Iterator[tuple[str, str | None, "pd.DataFrame"]]:
-        """Yield blocks of rows, whose index goes on, with the columns of texts and ids."""
+        """Yield the text column's name, the id column's name and a block of rows.
+
+        The index of the blocks is the row number in the file, from 0.
+        """
         import pandas as pd
 
-        found: tuple[str, str | None] | None = None
+        roles: tuple[str, str | None] | None = None
         start = 0
-        for frame in read_blocks(self.path, self.columns.encoding, _ROWS_AT_ONCE):
-            if found is None:
-                found = find_columns(frame, str(self.path), self.columns)[:2]
-            text, row_id = found
+        for frame in read_blocks(self.path, self.columns.encoding, _BLOCK_ROWS):
+            if roles is None:
+                roles = find_columns(frame, str(self.path), self.columns)[:2]
+            text, row_id = roles
             frame.index = pd.RangeIndex(start, start + len(frame))
             start += len(frame)
-            # A JSON object need not have every key.
-            wanted = [text] if row_id is None else [text, row_id]
-            yield text, row_id, frame.reindex(columns=list(dict.fromkeys(wanted)))
+            # reindex, because a JSON object need not have every key.
+            names = [text] if row_id is None else [text, row_id]
+            yield text, row_id, frame.reindex(columns=list(dict.fromkeys(names)))
 
 
-def lines_of(stream: BinaryIO, columns: ColumnSettings) -> Iterator[Block]:
-    """Yield a comment for each line of a stream; blank lines are no comments.
+def read_lines(stream: BinaryIO, columns: ColumnSettings) -> Iterator[Block]:
+    """Yield one comment per line of a stream, in blocks; blank lines are skipped.
+
+    The ids are line numbers from 1.
 
     Raises:
         DataError: a line is not in the encoding of ``columns``.
     """
-    group_ids = enumerate(stream, start=1)
-    for some in iter(lambda: list(islice(group_ids, _ROWS_AT_ONCE)), []):
-        decoded = [(str(number), _decoded(line, number, columns)) for number, line in some]
-        kept = [(number, text) for number, text in decoded if text.strip()]
-        if kept:
-            yield Block("line", "text", [n for n, _ in kept], [text for _, text in kept])
+    numbered_lines = enumerate(stream, start=1)
+    for lines in iter(lambda: list(islice(numbered_lines, _BLOCK_ROWS)), []):
+        decoded = [(str(number), _decode(line, number, columns)) for number, line in lines]
+        comments = [(number, text) for number, text in decoded if text.strip()]
+        if comments:
+            numbers, texts = zip(*comments, strict=True)
+            yield Block("line", "text", list(numbers), list(texts))
 
 
-def _decoded(line: bytes, number: int, columns: ColumnSettings) -> str:
+def _decode(line: bytes, number: int, columns: ColumnSettings) -> str:
     try:
         text = line.decode("utf-8-sig" if columns.encoding == "utf-8" else columns.encoding)
         text.encode("utf-8")
     except (LookupError, ValueError) as error:
         raise DataError(
-            f"standard input: line {number} is not {columns.encoding}; say what it is with "
-            "--encoding, or put the lines into a file"
+            f"standard input: line {number} is not {columns.encoding}; set its encoding with "
+            "--encoding, or save the lines to a file"
         ) from error
     return text.rstrip("\r\n")

@@ -1,4 +1,4 @@
-"""A stored model at work: its module and tokenizer, made again by the plugin that it is of."""
+"""A stored model in memory: its module and tokenizer, built by the backbone's plugin."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Model:
-    """A module with the weights that it was saved with, in eval mode, on the CPU."""
+    """A trained module in eval mode on the CPU, with its record, backbone and tokenizer."""
 
     record: ModelRecord
     backbone: Backbone
@@ -34,10 +34,15 @@ class Model:
 
 
 class Classifier:
-    """Says how probable each label of a comment is."""
+    """Computes the probability of each label of a comment."""
 
     def __init__(self, model: Model, device: Device) -> None:
-        """Move the module to a device; its precision is the one to compute in."""
+        """Move the module to a device.
+
+        Args:
+            model: the loaded model.
+            device: where to compute, and in which precision.
+        """
         self._tokenizer = model.tokenizer
         self._record = model.record
         self._device = device
@@ -48,8 +53,8 @@ class Classifier:
             device,
         )
 
-    def probabilities(self, texts: Sequence[str]) -> Probabilities:
-        """Return probabilities float32 ``[comment, label]``.
+    def predict_probabilities(self, texts: Sequence[str]) -> Probabilities:
+        """Return probabilities, float32 ``[comment, label]``.
 
         Raises:
             PluginError: the module breaks its contract.
@@ -58,21 +63,21 @@ class Classifier:
         if not texts:
             return np.empty((0, label_count), dtype=np.float32)
         tokens = tokenise_uncached(self._tokenizer, texts, self._record.max_length)
-        unknown = np.zeros((len(texts), label_count), dtype=np.uint8)
+        unused_targets = np.zeros((len(texts), label_count), dtype=np.uint8)
         multiple = WIDTH_MULTIPLE[self._device.kind]
-        batcher = Batcher(tokens, unknown, self._device.torch, multiple=multiple)
+        batcher = Batcher(tokens, unused_targets, self._device.torch, multiple=multiple)
         return self._predictor.predict(batcher, np.arange(len(texts), dtype=np.int64))
 
 
 def load_model(folder: Path, record: ModelRecord, registry: Registry) -> Model:
-    """Load a stored model, every file of which is checked first.
+    """Load a stored model after comparing each of its files with its checksum.
 
     Raises:
-        DamagedError: a file is missing or is not as it was written.
+        DamagedError: a file is missing or damaged.
         PluginError: the backbone's plugin is not installed, or cannot build the module.
     """
     check_model(folder, record)
-    backbone = _backbone(record, registry)
+    backbone = _find_backbone(record, registry)
     stand_in = backbone.stand_in if record.weights.source == "stand-in" else None
     build = (stand_in.build if stand_in else None) or backbone.build
     cpu = choose_device("cpu", "fp32")
@@ -83,29 +88,34 @@ def load_model(folder: Path, record: ModelRecord, registry: Registry) -> Model:
             tokenizer = backbone.tokenizer(folder)
     except Exception as error:
         raise PluginError(
-            f"{record.distribution} made the model {folder}, and its backbone "
-            f"{record.key.candidate} cannot be built from it now: {_one_line(error)}; install that "
-            "version again"
+            f"the model {folder} was trained with {record.distribution}, and its backbone "
+            f"{record.key.candidate} cannot load it now: {_one_line(error)}; install that version "
+            "again"
         ) from error
     return Model(record, backbone, module.eval(), tokenizer)
 
 
-def _backbone(record: ModelRecord, registry: Registry) -> Backbone:
-    """Return the backbone of a model; raises `PluginError` where its plugin is not here."""
-    name, made_by = record.key.candidate, record.distribution
+def _find_backbone(record: ModelRecord, registry: Registry) -> Backbone:
+    """Return a model's backbone.
+
+    Raises:
+        PluginError: its plugin is not installed, or another plugin has a backbone of that name.
+    """
+    name, distribution = record.key.candidate, record.distribution
     try:
-        found = registry.backbone(name)
+        registered = registry.backbone(name)
     except SettingsError as error:
         raise PluginError(
-            f"the model {record.key.stem} needs the backbone {name!r} of {made_by}, which is not "
-            f"installed or not among --plugins; pip install {made_by.split()[0]}"
+            f"the model {record.key.stem} needs the backbone {name!r} of {distribution}, which is "
+            f"not installed or not among --plugins; pip install {distribution.split()[0]}"
         ) from error
-    if found.distribution.split()[0] != made_by.split()[0]:
+    if registered.distribution.split()[0] != distribution.split()[0]:
         raise PluginError(
-            f"the model {record.key.stem} needs the backbone {name!r} of {made_by}, but here it is "
-            f"of {found.distribution}; install the former and uninstall the latter"
+            f"the model {record.key.stem} needs the backbone {name!r} of {distribution}, but the "
+            f"installed one is of {registered.distribution}; install the former and uninstall the "
+            "latter"
         )
-    return found.item
+    return registered.item
 
 
 def _one_line(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""Predictions as a table: CSV, TSV, JSON lines or Parquet, written block by block."""
+"""Tables of predictions: CSV, TSV, JSON lines or Parquet, written block by block."""
 
 import csv
 import io
@@ -19,68 +19,84 @@ if TYPE_CHECKING:
 
     from toxbench.training.predictor import Probabilities
 
-Columns = Mapping[str, Sequence[str | int | float]]
-Write = Callable[[Columns], None]
+Columns = Mapping[str, Sequence[str | int | float]]  # name -> one value per comment
+WriteColumns = Callable[[Columns], None]
 
 
-def columns_of(
+def prediction_columns(
     block: Block,
     probabilities: "Probabilities",
     labels: Sequence[str],
     thresholds: Sequence[float],
     with_text: bool,
 ) -> dict[str, Sequence[str | int | float]]:
-    """Return id, yes (1) or no (0) of each label, its probability, and the text if asked for.
+    """Return the columns of a table of predictions.
 
-    Probabilities are the shortest decimals that are the same in float32.
+    Args:
+        block: the comments.
+        probabilities: float32 ``[comment, label]``.
+        labels: names of the labels.
+        thresholds: one per label.
+        with_text: add a column of the comments.
+
+    Returns:
+        name -> values, in this order: the ids; 1 (yes) or 0 (no) for each label; the probability
+        of each label, as the shortest decimal that has the same float32 value; the comments. A
+        name that is already in use gets a trailing underscore.
     """
-    decided = predict(probabilities, thresholds)
-    # Through text: a float32 as a Python float would show digits that it does not have.
-    shown = probabilities.astype(str)
-    found: dict[str, Sequence[str | int | float]] = {block.id_name: block.ids}
-    for place, label in enumerate(labels):
-        found[_free(label, found)] = decided[:, place].tolist()
-    for place, label in enumerate(labels):
-        found[_free(f"{label}_probability", found)] = list(map(float, shown[:, place]))
+    decisions = predict(probabilities, thresholds)
+    # Converted through text: float(float32) would have digits beyond the precision of float32.
+    decimals = probabilities.astype(str)
+    columns: dict[str, Sequence[str | int | float]] = {block.id_name: block.ids}
+    for index, label in enumerate(labels):
+        columns[_unused_name(label, columns)] = decisions[:, index].tolist()
+    for index, label in enumerate(labels):
+        name = _unused_name(f"{label}_probability", columns)
+        columns[name] = list(map(float, decimals[:, index]))
     if with_text:
-        found[_free(block.text_name, found)] = block.texts
-    return found
-
-
-def _free(name: str, taken: Mapping[str, object]) -> str:
-    while name in taken:
-        name += "_"
-    return name
+        columns[_unused_name(block.text_name, columns)] = block.texts
+    return columns
 
 
 def check_output(path: Path, source: Path | None) -> None:
-    """Refuse what cannot be written to, or must not be.
+    """Check that an output file can be written.
+
+    Args:
+        path: the output file.
+        source: the input file, if there is one.
 
     Raises:
-        SettingsError: the kind is unknown, it is no file, or the one that is read.
+        SettingsError: the suffix is unknown, or the path is a folder or the input file.
     """
     if path.suffix.lower() not in _WRITERS:
-        known = ", ".join(_WRITERS)
-        raise SettingsError(f"--output {path}: unknown kind of file; use one of {known}")
+        suffixes = ", ".join(_WRITERS)
+        raise SettingsError(f"--output {path}: unknown kind of file; use one of {suffixes}")
     if path.exists() and not path.is_file():
-        raise SettingsError(f"--output {path}: there is something that is no file; name another")
+        raise SettingsError(f"--output {path} exists and is not a file; name another")
     if source is not None and path.exists() and path.samefile(source):
         raise SettingsError(f"--output {path} is the file of --input; name another")
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[Write]:
-    """Yield a function that appends rows to a file, which is there only when the context ends.
+def open_output(path: Path) -> Iterator[WriteColumns]:
+    """Yield a function that appends rows to a file; the file appears when the context ends.
 
     Raises:
-        StorageError: the disk is full or the folder cannot be written; nothing is left behind.
+        StorageError: the disk is full or the folder cannot be written; no file is left behind.
     """
     with atomic_file(path) as file, _WRITERS[path.suffix.lower()](file) as write:
         yield write
 
 
-def csv_writer(tell: Callable[[str], None], delimiter: str = ",") -> Write:
-    """Return a function that writes rows as text, a header first; formulas are made inert."""
+def csv_writer(write_text: Callable[[str], None], delimiter: str = ",") -> WriteColumns:
+    """Return a function that writes rows as CSV text, the header first.
+
+    Cells that a spreadsheet would run as formulas are escaped.
+
+    Args:
+        write_text: called with the lines of each block.
+        delimiter: between the cells of a line.
+    """
     is_first = True
 
     def write(columns: Columns) -> None:
@@ -92,44 +108,46 @@ def csv_writer(tell: Callable[[str], None], delimiter: str = ",") -> Write:
             is_first = False
         safe = ([spreadsheet_safe(value) for value in column] for column in columns.values())
         writer.writerows(zip(*safe, strict=True))
-        tell(buffer.getvalue())
+        write_text(buffer.getvalue())
 
     return write
 
 
 @contextmanager
-def _csv(file: BinaryIO) -> Iterator[Write]:
-    yield csv_writer(lambda text: _put(file, text))
+def _csv(file: BinaryIO) -> Iterator[WriteColumns]:
+    yield csv_writer(lambda text: _write_text(file, text))
 
 
 @contextmanager
-def _tsv(file: BinaryIO) -> Iterator[Write]:
-    yield csv_writer(lambda text: _put(file, text), "\t")
+def _tsv(file: BinaryIO) -> Iterator[WriteColumns]:
+    yield csv_writer(lambda text: _write_text(file, text), "\t")
 
 
 @contextmanager
-def _json_lines(file: BinaryIO) -> Iterator[Write]:
+def _json_lines(file: BinaryIO) -> Iterator[WriteColumns]:
     def write(columns: Columns) -> None:
         rows = zip(*columns.values(), strict=True)
         objects = (dict(zip(columns, row, strict=True)) for row in rows)
-        _put(file, "".join(f"{json.dumps(each, ensure_ascii=False)}\n" for each in objects))
+        lines = (f"{json.dumps(item, ensure_ascii=False)}\n" for item in objects)
+        _write_text(file, "".join(lines))
 
     yield write
 
 
 @contextmanager
-def _parquet(file: BinaryIO) -> Iterator[Write]:
+def _parquet(file: BinaryIO) -> Iterator[WriteColumns]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     with ExitStack() as stack:
-        opened: list[pq.ParquetWriter] = []
+        writer: pq.ParquetWriter | None = None
 
         def write(columns: Columns) -> None:
+            nonlocal writer
             table = pa.table({name: _array(values) for name, values in columns.items()})
-            if not opened:
-                opened.append(stack.enter_context(pq.ParquetWriter(file, table.schema)))
-            opened[0].write_table(table)
+            if writer is None:  # the schema is that of the first block
+                writer = stack.enter_context(pq.ParquetWriter(file, table.schema))
+            writer.write_table(table)
 
         yield write
 
@@ -137,12 +155,18 @@ def _parquet(file: BinaryIO) -> Iterator[Write]:
 def _array(values: Sequence[str | int | float]) -> "pa.Array":
     import pyarrow as pa
 
-    kinds = {str: pa.string(), int: pa.int8(), float: pa.float32()}
-    return pa.array(values, kinds[type(values[0])])
+    types = {str: pa.string(), int: pa.int8(), float: pa.float32()}
+    return pa.array(values, types[type(values[0])])
 
 
-def _put(file: BinaryIO, text: str) -> None:
+def _write_text(file: BinaryIO, text: str) -> None:
     file.write(text.encode("utf-8"))
+
+
+def _unused_name(name: str, columns: Mapping[str, object]) -> str:
+    while name in columns:
+        name += "_"
+    return name
 
 
 _WRITERS = {

@@ -1,4 +1,4 @@
-"""Which stored model is meant. Imports nothing heavy."""
+"""Selection of a stored model by its validation score; imports neither torch nor pandas."""
 
 from pathlib import Path
 
@@ -6,61 +6,62 @@ from toxbench.errors import SettingsError, StorageError, nearest
 from toxbench.evaluation.definitions import HALF
 from toxbench.records import CellRecord
 from toxbench.store.cells import CellStore
-from toxbench.store.models import ModelRecord, read_model, validation_score
+from toxbench.store.models import ModelRecord, read_model_record, validation_score
 
 _TUNED = " (tuned)"
 
 
 def choose_model(store: CellStore, backbone: str | None = None) -> tuple[Path, ModelRecord]:
-    """Return the model with the highest validation score, and what is known of it.
+    """Return the folder and record of the model with the highest validation score.
 
     Args:
-        store: of a protocol.
+        store: the folder of a protocol.
         backbone: only models of this one; ``NAME (tuned)`` for those with searched settings.
 
     Raises:
-        SettingsError: the protocol has no cells of such a backbone.
-        StorageError: there is no model; the message says how to get one.
-        DamagedError: what is known of a model is not as it was written.
+        SettingsError: the protocol has no cells of this backbone.
+        StorageError: no model is stored; the message contains the command that trains one.
+        DamagedError: the record of a model is damaged.
     """
     name = backbone.removesuffix(_TUNED) if backbone else ""
     paths = [path for path in store.models.paths() if path.name.startswith(f"{name}-") or not name]
-    found = [record for record in map(read_model, paths) if _is_meant(record, backbone)]
-    if not found:
-        raise _no_model(store, backbone)
-    best = min(found, key=lambda record: record.rank)
+    records = [record for record in map(read_model_record, paths) if _matches(record, backbone)]
+    if not records:
+        raise _no_model_error(store, backbone)
+    best = min(records, key=lambda record: record.sort_key)
     return store.models.path(best.key), best
 
 
-def thresholds_of(record: ModelRecord, rule: str = HALF) -> tuple[float, ...]:
-    """Return a model's own thresholds, one for each label.
+def model_thresholds(record: ModelRecord, rule: str = HALF) -> tuple[float, ...]:
+    """Return a model's thresholds, one for each label.
 
     Raises:
-        SettingsError: it has none of that rule.
+        SettingsError: the model has no thresholds of this rule.
     """
     if rule not in record.thresholds:
-        known = ", ".join(record.thresholds)
+        rules = ", ".join(record.thresholds)
         raise SettingsError(
-            f"--thresholds {rule}: the model {record.key.stem} has {known} only; others are chosen "
-            "on validation rows with positive ones, and there were none"
+            f"--thresholds {rule}: the model {record.key.stem} has only {rules}; the other rules "
+            "need positive validation rows, and its run had none"
         )
     return record.thresholds[rule]
 
 
-def _is_meant(record: ModelRecord, backbone: str | None) -> bool:
+def _matches(record: ModelRecord, backbone: str | None) -> bool:
     return backbone is None or backbone in {record.key.candidate, record.title}
 
 
-def _no_model(store: CellStore, backbone: str | None) -> SettingsError | StorageError:
+def _no_model_error(store: CellStore, backbone: str | None) -> SettingsError | StorageError:
+    """Return the error for a protocol without a matching model, with its reason and remedy."""
     cells = store.records()
     trained = [cell for cell in cells if cell.kind == "backbone"]
-    meant = [cell for cell in trained if backbone in {None, cell.key.candidate, _title(cell)}]
-    if meant:
-        best = max(meant, key=lambda cell: validation_score(cell) or 0.0)
+    matching = [cell for cell in trained if backbone in {None, cell.key.candidate, _title(cell)}]
+    if matching:
+        best = max(matching, key=lambda cell: validation_score(cell) or 0.0)
         return StorageError(
-            f"{store.folder} holds no saved model{f' of {backbone}' if backbone else ''}: it was "
-            "run with --save-models none, or the model was lost. A stored cell is not trained "
-            f"again: remove {store.path(best.key)} and start the same toxbench run again, with "
+            f"{store.folder} holds no saved model{f' of {backbone}' if backbone else ''}: the run "
+            "used --save-models none, or the model was lost. A stored cell is not trained again: "
+            f"remove {store.path(best.key)} and start the same toxbench run again, with "
             "--save-models best"
         )
     if not trained:
@@ -70,7 +71,7 @@ def _no_model(store: CellStore, backbone: str | None) -> SettingsError | Storage
     names = sorted(set(map(_title, trained)))
     return SettingsError(
         f"--backbone {backbone}: not trained in {store.folder}{nearest(str(backbone), names)}; "
-        f"there are {', '.join(names)}"
+        f"choose one of {', '.join(names)}"
     )
 
 

@@ -20,6 +20,7 @@ from toxbench.ranking.rows import Leaderboard
 from toxbench.store.cells import CellStore
 from toxbench.store.rows import FILE as ROWS
 from toxbench.util.atomic import write_atomically
+from toxbench.util.hashing import sha256_file
 
 FILE = ".leaderboard.cache"
 _PACKAGES = ("numpy", "scipy", "pydantic")  # that compute the numbers, or write them
@@ -38,10 +39,10 @@ def made_of(store: CellStore, rule: str, metric: str) -> str | None:
     """
     try:
         content = {
-            "protocol": _sha256(store.protocol_path),
-            "rows": _sha256(store.folder / ROWS),
-            "cells": [(path.name, _sha256(path)) for path in store.paths()],
-            "failures": [(path.name, _sha256(path)) for path in store.failures.paths()],
+            "protocol": sha256_file(store.protocol_path),
+            "rows": sha256_file(store.folder / ROWS),
+            "cells": [(path.name, sha256_file(path)) for path in store.paths()],
+            "failures": [(path.name, sha256_file(path)) for path in store.failures.paths()],
             "rule": rule,
             "metric": metric,
             "code": _code(),
@@ -106,12 +107,7 @@ def _code() -> list[tuple[str, str]]:
 
 
 def _digests(paths: Iterable[Path], folder: Path) -> list[tuple[str, str]]:
-    return [(path.relative_to(folder).as_posix(), _sha256(path)) for path in paths]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return [(path.relative_to(folder).as_posix(), sha256_file(path)) for path in paths]
 
 
 def _checksum(content: bytes) -> bytes:

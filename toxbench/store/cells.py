@@ -1,7 +1,8 @@
-"""Cells on the disk: one file each, written once, atomically, with its own checksum.
+"""Stored cells: one file each, written once and atomically, with a checksum.
 
 A cell is a safetensors file: the probabilities of train, validation and test rows as tensors, the
-record as JSON in its header. One file, so that a cell is there whole or not at all; no pickle.
+record as JSON in its header. It is one file, so that it is stored completely or not at all. It is
+not a pickle, so that reading it runs no code.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,7 @@ from toxbench.errors import SettingsError, StorageError
 from toxbench.records import PARTS, Audit, CellKey, CellRecord, Part, Stored
 from toxbench.settings import Frozen, possible_path
 from toxbench.store.failures import FailureStore, read_failure
-from toxbench.store.lock import locked, write_owner
+from toxbench.store.lock import hold_lock, write_owner
 from toxbench.store.models import ModelStore
 from toxbench.store.repair import (
     DamagedError,
@@ -69,7 +70,7 @@ class ProtocolRecord(Stored):
 
 
 class CellDamagedError(DamagedError):
-    """A cell file does not hold what was written."""
+    """The content of a cell file does not match its checksum."""
 
 
 @dataclass(frozen=True)
@@ -80,24 +81,26 @@ class CellStore:
 
     @classmethod
     def for_protocol(cls, results: Path, protocol: Protocol) -> "CellStore":
-        """Return the protocol's folder below ``results``, which need not be there yet.
+        """Return the protocol's folder below ``results``, which need not exist yet.
 
-        The folder is found by its fingerprint; the table's name before it is for people.
+        An existing folder is found by the fingerprint in its name; the table name in front of it
+        may differ.
         """
         short = protocol.fingerprint[:12]
-        there = sorted(results.glob(f"*-{short}"))
-        folder = there[0] if there else results / f"{_tame(protocol.comments.name)}-{short}"
-        return cls(folder)
+        existing = sorted(results.glob(f"*-{short}"))
+        if existing:
+            return cls(existing[0])
+        return cls(results / f"{_safe_folder_name(protocol.comments.name)}-{short}")
 
     def prepare(self, protocol: Protocol, synthetic: bool) -> list[str]:
-        """Make the folder and store the protocol and its rows, if they are not there yet.
+        """Create the folder and store the protocol and its rows, unless they are stored already.
 
         Returns:
-            one line for each of the two that was damaged and is moved aside.
+            one message for each damaged file that was moved aside.
 
         Raises:
-            StorageError: the folder cannot be made or written, is a link or holds one, or a newer
-                toxbench wrote it.
+            StorageError: the folder cannot be created or written, is or contains a symbolic link,
+                or was written by a newer toxbench.
         """
         reject_symlinks(self.folder)
         check_writable(self.folder)
@@ -111,22 +114,22 @@ class CellStore:
             if not read_protocol(path).same_as(known):
                 raise DamagedError(f"{path} is of another table")
 
-        then = "it is written again from the table"
-        said = [
-            *quarantine_damaged([self.protocol_path], check, then),
-            *quarantine_damaged([self.folder / ROWS], lambda _: self.rows(), then),
+        remedy = "it is written again from the table"
+        messages = [
+            *quarantine_damaged([self.protocol_path], check, remedy),
+            *quarantine_damaged([self.folder / ROWS], lambda _: self.rows(), remedy),
         ]
         if not self.protocol_path.is_file():
             content = protocol_record(protocol, synthetic).model_dump_json()
             write_atomically(self.protocol_path, content.encode("utf-8"))
         write_rows(self.folder, protocol.comments)
-        return said
+        return messages
 
     def repair(self) -> list[str]:
-        """Move what is damaged aside, remove leftovers; to be called by who holds the lock.
+        """Move damaged files aside and remove partial ones; the caller must hold the lock.
 
         Returns:
-            one line for each.
+            one message for each damaged file or folder.
 
         Raises:
             StorageError: the folder cannot be written, or a newer toxbench wrote to it.
@@ -137,48 +140,52 @@ class CellStore:
             remove_partial_files(folder)
         cells = quarantine_damaged(self.paths(), read_cell, "a run of the cell computes it again")
         failures = quarantine_damaged(
-            self.failures.paths(), read_failure, "a run of its cell tries it again"
+            self.failures.paths(), read_failure, "a run of its cell trains it again"
         )
         models = self.models.repair(lambda key: self.path(key).is_file())
         return [*cells, *failures, *models]
 
     @property
     def failures(self) -> FailureStore:
-        """The cells that failed."""
+        """The store of failed cells."""
         return FailureStore(self.folder / "failures")
 
     @property
     def models(self) -> ModelStore:
-        """The trained models that are kept."""
+        """The store of trained models."""
         return ModelStore(self.folder / "models")
 
     @property
     def protocol_path(self) -> Path:
-        """The stored protocol."""
+        """The file of the stored protocol."""
         return self.folder / "protocol.json"
 
     def protocol(self) -> ProtocolRecord:
         """Read the stored protocol.
 
         Raises:
-            StorageError: it is missing or damaged, or a newer toxbench wrote it.
+            StorageError: the file is missing or damaged, or a newer toxbench wrote it.
         """
         return read_protocol(self.protocol_path)
 
     def rows(self) -> StoredRows:
-        """Read ids, targets and groups; raises StorageError where they are missing or damaged."""
+        """Read ids, targets and groups.
+
+        Raises:
+            StorageError: the file is missing or damaged, or a newer toxbench wrote it.
+        """
         return read_rows(self.folder)
 
     def path(self, key: CellKey) -> Path:
-        """Where a cell is, or will be."""
+        """Return the file of a cell, which need not exist."""
         return self.folder / "cells" / f"{key.stem}{SUFFIX}"
 
     def paths(self) -> list[Path]:
-        """Where all stored cells are, in the order of file names."""
+        """Return the files of all stored cells, sorted by name."""
         return sorted((self.folder / "cells").glob(f"*{SUFFIX}"))
 
     def has(self, key: CellKey) -> bool:
-        """Whether the cell is stored, and whole.
+        """Return whether the cell is stored and undamaged.
 
         Raises:
             StorageError: its file cannot be read, or a newer toxbench wrote it.
@@ -195,7 +202,7 @@ class CellStore:
         """Store a cell.
 
         Args:
-            record: everything but the probabilities.
+            record: the cell without its probabilities.
             probabilities: part -> float32 ``[row, label]``.
 
         Raises:
@@ -206,49 +213,46 @@ class CellStore:
         write_atomically(self.path(record.key), content)
 
     def records(self) -> list[CellRecord]:
-        """Read every stored record, in the order of file names.
+        """Read the records of all stored cells, sorted by file name.
 
         Raises:
-            CellDamagedError: a file is not as it was written.
+            CellDamagedError: a file is damaged.
         """
         return [record for record, _ in self.cells()]
 
     def cells(self) -> Iterator[tuple[CellRecord, PartProbabilities]]:
-        """Yield every stored record with its probabilities, in the order of file names.
+        """Yield the record and probabilities of all stored cells, sorted by file name.
 
-        Every file is read and checked; of its probabilities, each part is read again when it is
-        asked for, so that many cells of a large table can be looked at one after the other.
+        Each file is read once to compare its checksum. Its probabilities are not kept in memory:
+        each access to a part reads it again, so that all cells of a large table can be processed.
 
         Raises:
-            CellDamagedError: a file is not as it was written.
+            CellDamagedError: a file is damaged.
         """
         for path in self.paths():
-            yield read_cell(path)[0], _OnDisk(path)
+            yield read_cell(path)[0], _LazyProbabilities(path)
 
     @contextmanager
-    def lock(self, patience: float = 0) -> Iterator[None]:
-        """Hold the folder for writing; readers are never kept waiting.
+    def lock(self, timeout: float = 0) -> Iterator[None]:
+        """Hold the folder's lock for writing; reading needs no lock.
 
         Args:
-            patience: seconds to wait for another run; infinity waits for its end.
+            timeout: seconds to wait for another run; infinity waits until it ends.
 
         Raises:
-            TryAgainError: another run holds it; the message says which.
-            StorageError: the folder cannot be written, is a link or holds one.
+            TryAgainError: another run holds the lock; the message has its process id.
+            StorageError: the folder cannot be written, or is or contains a symbolic link.
         """
         reject_symlinks(self.folder)
         make_folder(self.folder)
-        with locked(self._lock, patience), write_owner(self._lock):
+        path = self.folder / ".lock"
+        with hold_lock(path, timeout), write_owner(path):
             yield
-
-    @property
-    def _lock(self) -> Path:
-        return self.folder / ".lock"
 
 
 @dataclass(frozen=True)
-class _OnDisk(PartProbabilities):
-    """The probabilities of a cell that was checked; none of them are held."""
+class _LazyProbabilities(PartProbabilities):
+    """The probabilities of a cell whose checksum was compared; each access reads the file."""
 
     path: Path
 
@@ -259,8 +263,8 @@ class _OnDisk(PartProbabilities):
             return read_tensor(self.path, part)
         except OSError as error:
             raise StorageError(f"cannot read {self.path}: {error.strerror}") from error
-        except ValueError as error:  # it is another file than the one that was checked
-            raise CellDamagedError(f"{self.path} was just changed; try again") from error
+        except ValueError as error:  # the file was replaced after its checksum was compared
+            raise CellDamagedError(f"{self.path} has just changed; try again") from error
 
     def __iter__(self) -> Iterator[Part]:
         return iter(PARTS)
@@ -270,10 +274,10 @@ class _OnDisk(PartProbabilities):
 
 
 def read_cell(path: Path) -> tuple[CellRecord, dict[Part, npt.NDArray[np.float32]]]:
-    """Read a record and its probabilities.
+    """Read a cell's record and its probabilities: part -> float32 ``[row, label]``.
 
     Raises:
-        CellDamagedError: the file is not as it was written.
+        CellDamagedError: the file is damaged.
         StorageError: it cannot be read, or a newer toxbench wrote it.
     """
     try:
@@ -286,7 +290,8 @@ def read_cell(path: Path) -> tuple[CellRecord, dict[Part, npt.NDArray[np.float32
         raise StorageError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, KeyError) as error:
         raise CellDamagedError(
-            f"{path} is damaged; the same toxbench run again moves it aside and computes it again"
+            f"{path} is damaged; start the same toxbench run again, which moves it aside and "
+            "computes it again"
         ) from error
 
 
@@ -294,7 +299,7 @@ def read_protocol(path: Path) -> ProtocolRecord:
     """Read a stored protocol.
 
     Raises:
-        DamagedError: it is not as it was written.
+        DamagedError: the file is damaged.
         StorageError: it is missing, or a newer toxbench wrote it.
     """
     try:
@@ -308,8 +313,8 @@ def read_protocol(path: Path) -> ProtocolRecord:
         ) from error
     except (ValueError, OverflowError) as error:
         raise DamagedError(
-            f"{path} is damaged; the same toxbench run again moves it aside and writes it, without "
-            "training"
+            f"{path} is damaged; start the same toxbench run again, which moves it aside and "
+            "writes it, without training"
         ) from error
     return record
 
@@ -349,38 +354,37 @@ def _described(protocol: Protocol, synthetic: bool) -> ProtocolRecord:
     )
 
 
-def _tame(name: str) -> str:
-    """Make a table's name safe as a folder name: letters, digits, '-' and '_', at most 40."""
-    stem = name.rpartition(".")[0] or name
-    tame = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in stem)
-    return tame.strip("-")[:40] or "table"
-
-
 def find_store(path: Path) -> CellStore:
-    """Return the store in a folder: the folder itself, or the one below it that changed last.
+    """Return the store of a protocol's folder, or the latest store in a results folder.
 
     Raises:
-        SettingsError: no folder could be called that.
-        StorageError: there is none.
+        SettingsError: the path cannot be the name of a folder.
+        StorageError: the folder contains no store.
     """
     try:
         possible_path(path)
     except ValueError as error:
-        raise SettingsError(f"no folder of results: {error}") from error
-    stores = [CellStore(path), *stores_below(path)]
-    found = next((store for store in stores if store.protocol_path.is_file()), None)
-    if found is None:
-        raise StorageError(f"{path} holds no results yet; start with: toxbench run")
-    return found
+        raise SettingsError(f"invalid results folder: {error}") from error
+    for store in (CellStore(path), *stores_below(path)):
+        if store.protocol_path.is_file():
+            return store
+    raise StorageError(f"{path} holds no results yet; start with: toxbench run")
 
 
 def stores_below(results: Path) -> list[CellStore]:
-    """Return the stores in the folders of a folder, the one that changed last first."""
-    below = sorted(results.glob("*/protocol.json"), key=_changed, reverse=True)
-    return [CellStore(protocol.parent) for protocol in below]
+    """Return the stores in a results folder, the last modified first."""
+    protocols = sorted(results.glob("*/protocol.json"), key=_modification_time, reverse=True)
+    return [CellStore(protocol.parent) for protocol in protocols]
 
 
-def _changed(protocol: Path) -> float:
-    """When the leaderboard beside it was written, or else the protocol itself."""
-    written = protocol.with_name("leaderboard.json")
-    return (written if written.is_file() else protocol).stat().st_mtime
+def _modification_time(protocol: Path) -> float:
+    """Return the modification time of the leaderboard, or of the protocol if there is none."""
+    leaderboard = protocol.with_name("leaderboard.json")
+    return (leaderboard if leaderboard.is_file() else protocol).stat().st_mtime
+
+
+def _safe_folder_name(name: str) -> str:
+    """Return a table's name without suffix as ASCII letters, digits, '-' and '_', at most 40."""
+    stem = name.rpartition(".")[0] or name
+    safe = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in stem)
+    return safe.strip("-")[:40] or "table"

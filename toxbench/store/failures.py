@@ -1,4 +1,4 @@
-"""Failed cells on the disk: one small file each, there until the cell has a result."""
+"""Stored failures: one small file for each failed cell, removed when the cell has a result."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,12 +13,12 @@ from toxbench.util.redact import redact
 
 @dataclass(frozen=True)
 class FailureStore:
-    """The folder ``failures`` beside a protocol's cells."""
+    """The folder ``failures`` of a protocol."""
 
     folder: Path
 
     def write(self, key: CellKey, kind: str, reason: str) -> None:
-        """Note that a cell failed just now; the reason is stored without secrets.
+        """Store the failure of a cell with the current time; secrets in the reason are removed.
 
         Raises:
             StorageError: the disk is full or the folder cannot be written.
@@ -28,7 +28,7 @@ class FailureStore:
         write_atomically(self.path(key), record.model_dump_json().encode("utf-8"))
 
     def remove(self, key: CellKey) -> None:
-        """Forget a failure, if there was one: the cell has its result.
+        """Remove the failure of a cell, if one is stored.
 
         Raises:
             StorageError: the folder cannot be written.
@@ -39,28 +39,28 @@ class FailureStore:
             raise StorageError(f"cannot remove {self.path(key)}: {error.strerror}") from error
 
     def path(self, key: CellKey) -> Path:
-        """Where a failure is noted."""
+        """Return the file of a cell's failure, which need not exist."""
         return self.folder / f"{key.stem}.json"
 
     def paths(self) -> list[Path]:
-        """Where all of them are, in the order of file names."""
+        """Return the files of all failures, sorted by name."""
         return sorted(self.folder.glob("*.json"))
 
     def records(self) -> list[FailureRecord]:
-        """Read all failures, in the order of file names.
+        """Read all failures, sorted by file name.
 
         Raises:
-            DamagedError: a file is not as it was written.
+            DamagedError: a file is damaged.
         """
-        found = map(read_failure, self.paths())
-        return [record for record in found if record is not None]
+        records = map(read_failure, self.paths())
+        return [record for record in records if record is not None]
 
 
 def read_failure(path: Path) -> FailureRecord | None:
-    """Read a failure; None where it was just removed, because the cell has its result.
+    """Read a failure; None if another process has just removed the file.
 
     Raises:
-        DamagedError: the file is not as it was written.
+        DamagedError: the file is damaged.
         StorageError: it cannot be read, or a newer toxbench wrote it.
     """
     try:
@@ -71,5 +71,6 @@ def read_failure(path: Path) -> FailureRecord | None:
         raise StorageError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:
         raise DamagedError(
-            f"{path} is damaged; the same toxbench run again moves it aside and tries its cell"
+            f"{path} is damaged; start the same toxbench run again, which moves it aside and "
+            "trains its cell"
         ) from error

@@ -1,4 +1,4 @@
-"""Locks that the kernel frees when their holder dies, and who holds them."""
+"""File locks that the operating system releases when their process dies, and their owners."""
 
 import json
 import math
@@ -17,30 +17,30 @@ from toxbench.util.atomic import unwritable, write_atomically
 
 
 class LockOwner(Frozen):
-    """Who holds a lock: which process, since when; neither machine nor user."""
+    """The process that holds a lock, and since when; neither its machine nor its user."""
 
     pid: int
     since: datetime
 
 
 @contextmanager
-def locked(path: Path, patience: float = math.inf) -> Iterator[None]:
-    """Hold a lock file, in a folder that is there.
+def hold_lock(path: Path, timeout: float = math.inf) -> Iterator[None]:
+    """Hold a lock while the context lasts.
 
     Args:
-        path: of the file. It stays behind, unlocked.
-        patience: seconds to wait for another process; infinity waits for its end.
+        path: the lock file, in an existing folder. It is not removed afterwards.
+        timeout: seconds to wait for another process; infinity waits until it ends.
 
     Raises:
-        TryAgainError: another process holds it.
-        StorageError: the file cannot be made or locked.
+        TryAgainError: another process holds the lock.
+        StorageError: the file cannot be created or locked.
     """
     lock = FileLock(path)
     try:
-        lock.acquire(timeout=-1 if patience == math.inf else patience)
+        lock.acquire(timeout=-1 if timeout == math.inf else timeout)
     except Timeout as error:
         raise TryAgainError(
-            f"another run{_known_holder(path)} is writing to {path.parent}; wait for it, or use "
+            f"another run{_owner_text(path)} is writing to {path.parent}; wait for it, or use "
             "another --results"
         ) from error
     except OSError as error:
@@ -53,35 +53,35 @@ def locked(path: Path, patience: float = math.inf) -> Iterator[None]:
 
 @contextmanager
 def write_owner(path: Path) -> Iterator[None]:
-    """Say beside a lock that is held that it is this process that holds it.
+    """Write this process as the owner of a lock that it holds; remove the file afterwards.
 
     Raises:
         StorageError: the folder cannot be written.
     """
     since = datetime.now(UTC).isoformat(timespec="seconds")
-    beside = _beside(path)
-    write_atomically(beside, json.dumps({"pid": os.getpid(), "since": since}).encode("ascii"))
+    owner_path = _owner_path(path)
+    write_atomically(owner_path, json.dumps({"pid": os.getpid(), "since": since}).encode("ascii"))
     try:
         yield
     finally:
-        with suppress(OSError):  # the next holder writes its own
-            beside.unlink()
+        with suppress(OSError):  # the next owner replaces the file
+            owner_path.unlink()
 
 
-def lock_owner(path: Path) -> LockOwner | None:
-    """Return who signed a lock last; None: nobody, or whoever did has ended in order."""
+def read_owner(path: Path) -> LockOwner | None:
+    """Return the last owner of a lock; None if none is written or it has released the lock."""
     try:
-        return LockOwner.model_validate_json(_beside(path).read_bytes())
+        return LockOwner.model_validate_json(_owner_path(path).read_bytes())
     except (OSError, ValidationError):
         return None
 
 
-def _known_holder(path: Path) -> str:
-    holder = lock_owner(path)
-    if holder is None:  # it has the lock, and has not signed yet
+def _owner_text(path: Path) -> str:
+    owner = read_owner(path)
+    if owner is None:  # it holds the lock, but has not written its file yet
         return ""
-    return f" (process {holder.pid}, since {holder.since:%Y-%m-%d %H:%M:%S} UTC)"
+    return f" (process {owner.pid}, since {owner.since:%Y-%m-%d %H:%M:%S} UTC)"
 
 
-def _beside(path: Path) -> Path:
+def _owner_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.holder")

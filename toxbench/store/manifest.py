@@ -1,4 +1,4 @@
-"""Which code may have had a hand in the results of a protocol. No path and no user's name."""
+"""The code that contributed to the results of a protocol, without paths or user names."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from pydantic import Field, ValidationError
 from toxbench.errors import StorageError
 from toxbench.records import Stored
 from toxbench.settings import Frozen
-from toxbench.store.lock import locked
+from toxbench.store.lock import hold_lock
 from toxbench.util.atomic import make_folder, write_atomically
 from toxbench.util.redact import redact
 
@@ -15,50 +15,50 @@ FILE = "manifest.json"
 
 
 class LoadedPlugin(Frozen):
-    """A plugin whose code has run, and where it came from."""
+    """A plugin whose code was run, and its distribution."""
 
     name: str = Field(description="of the entry point")
     distribution: str = Field(description="name and version")
 
 
-class Code(Frozen):
-    """What one or several runs ran."""
+class CodeVersions(Frozen):
+    """The plugins and package versions of one or more runs."""
 
     plugins: tuple[LoadedPlugin, ...]
     versions: dict[str, str] = Field(description="of Python and the main packages")
 
 
 class Manifest(Stored):
-    """Every different code that ran on a protocol, in the order in which it first did."""
+    """All distinct code versions that were run on a protocol, in order of their first run."""
 
     schema_version: int = 2  # 1 had no commands
-    runs: tuple[Code, ...] = ()
-    commands: tuple[str, ...] = Field((), description="that asked for it, without folders")
+    runs: tuple[CodeVersions, ...] = ()
+    commands: tuple[str, ...] = Field((), description="that started the runs, without folders")
 
 
-def note_code(folder: Path, code: Code, command: str) -> None:
-    """Add what is about to run to a protocol's manifest, unless the same is there.
+def record_code(folder: Path, code: CodeVersions, command: str) -> None:
+    """Add the code of a run to a protocol's manifest, unless the manifest contains it.
 
     Args:
-        folder: of the protocol.
-        code: that runs.
-        command: that asked for it.
+        folder: the protocol's folder.
+        code: the plugins and package versions of the run.
+        command: the command that started the run.
 
     Raises:
         StorageError: the folder cannot be written, or the manifest is damaged.
     """
     make_folder(folder)
-    with locked(folder / ".manifest.lock"):  # several searches may begin at once
-        noted = read_manifest(folder)
-        runs = noted.runs if code in noted.runs else (*noted.runs, code)
-        commands = tuple(dict.fromkeys((*noted.commands, redact(command))))
-        added = Manifest(runs=runs, commands=commands)
-        if added != noted:
-            write_atomically(folder / FILE, added.model_dump_json(indent=1).encode("utf-8"))
+    with hold_lock(folder / ".manifest.lock"):  # several searches may start at once
+        stored = read_manifest(folder)
+        runs = stored.runs if code in stored.runs else (*stored.runs, code)
+        commands = tuple(dict.fromkeys((*stored.commands, redact(command))))
+        manifest = Manifest(runs=runs, commands=commands)
+        if manifest != stored:
+            write_atomically(folder / FILE, manifest.model_dump_json(indent=1).encode("utf-8"))
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read a protocol's manifest; it is empty where none was written.
+    """Read a protocol's manifest; it is empty if the file does not exist.
 
     Raises:
         StorageError: it cannot be read, or a newer toxbench wrote it.

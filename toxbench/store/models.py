@@ -1,9 +1,9 @@
-"""Trained models on the disk: one folder each, there whole or not at all, beside the cells.
+"""Stored models: one folder each in ``models`` next to the cells, written atomically.
 
-The process that trained a model writes its weights into a temporary folder; the one that holds the
-lock adds what is known of the cell, with a hash of every file, and renames the folder. A model is
-there before its cell is, and goes after a better one's cell is there: a run that is killed in
-between and taken up again ends with the models of an undisturbed one.
+The process that trains a model writes its files to a temporary folder. The process that holds the
+protocol's lock adds the model card and a record with a checksum of every file, and renames the
+folder. A model is stored before its cell, and removed after the cell of a better model is stored:
+a run that is killed in between and resumed ends with the same models as an uninterrupted run.
 """
 
 import hashlib
@@ -21,20 +21,23 @@ from pydantic import Field
 from toxbench.errors import StorageError
 from toxbench.records import CellKey, CellRecord, Stored, WeightsRecord
 from toxbench.store.repair import DamagedError, quarantine
-from toxbench.util.atomic import TEMPORARY, sync_folder, unwritable
+from toxbench.util.atomic import TEMPORARY, publish_folder, unwritable
+from toxbench.util.hashing import sha256_file
 
 RECORD, CARD = "toxbench.json", "README.md"
 WEIGHTS, PROBABILITIES = "model.safetensors", "probabilities.safetensors"
-Saved = Literal["best", "all"]
-_STEM = re.compile(r".+-fold\d+-seed\d+")
+SavePolicy = Literal["best", "all"]
+_FOLDER_NAME = re.compile(r".+-fold\d+-seed\d+")
 
 
 class ModelRecord(Stored):
-    """What is known of a saved model; it holds no comment and no path."""
+    """Description of a stored model; it contains neither comments nor paths."""
 
     key: CellKey
-    saved: Saved = Field(description="best: removed when another of its candidate is better")
-    fingerprint: str = Field(description="of the protocol that it was measured with")
+    saved: SavePolicy = Field(
+        description="best: removed when another model of its candidate has a higher score"
+    )
+    fingerprint: str = Field(description="of the protocol that it was evaluated with")
     synthetic: bool = Field(description="trained on the built-in sample")
     distribution: str = Field(description="name and version of the backbone plugin's distribution")
     weights: WeightsRecord
@@ -51,191 +54,183 @@ class ModelRecord(Stored):
 
     @property
     def title(self) -> str:
-        """The backbone's name, and whether its settings were searched."""
+        """The backbone's name, followed by "(tuned)" if its settings were searched."""
         return f"{self.key.candidate} (tuned)" if self.tuned else self.key.candidate
 
     @property
-    def rank(self) -> tuple[float, str, str, int, int]:
-        """What sorts models, the best on validation rows first; of equal ones, the first key."""
+    def sort_key(self) -> tuple[float, str, str, int, int]:
+        """Sorts models by descending validation score, then by cell key."""
         score = -math.inf if self.score is None else self.score
         return (-score, self.key.candidate, self.key.digest, self.key.fold, self.key.seed)
 
-    def sealed(self) -> "ModelRecord":
-        """Return it with its checksum."""
+    def with_checksum(self) -> "ModelRecord":
+        """Return a copy with its checksum."""
         bare = self.model_copy(update={"checksum": ""})
         digest = hashlib.sha256(bare.model_dump_json().encode("utf-8")).hexdigest()
         return self.model_copy(update={"checksum": digest})
 
 
 def validation_score(record: CellRecord) -> float | None:
-    """Return the score on validation rows of the epoch that was kept; None without such rows."""
+    """Return the validation score of a cell's best epoch; None without validation rows."""
     scores = [e.validation.get("headline") for e in record.epochs if e.epoch == record.best_epoch]
     return scores[0] if scores else None
 
 
 @dataclass(frozen=True)
 class ModelStore:
-    """The folder ``models`` beside a protocol's cells."""
+    """The folder ``models`` of a protocol."""
 
     folder: Path
 
-    def making(self, key: CellKey) -> Path:
-        """Where the process that trains a cell writes its model; never two of them at once."""
+    def temporary_path(self, key: CellKey) -> Path:
+        """Return the folder to write a model to while it is trained; one process per key."""
         return self.folder / f".{key.stem}{TEMPORARY}"
 
     def path(self, key: CellKey) -> Path:
-        """Where a model is, or would be."""
+        """Return the folder of a model, which need not exist."""
         return self.folder / key.stem
 
     def paths(self) -> list[Path]:
-        """Where all models are, in the order of names."""
-        return sorted(p for p in self.folder.glob("[!.]*") if _STEM.fullmatch(p.name))
+        """Return the folders of all models, sorted by name."""
+        return sorted(p for p in self.folder.glob("[!.]*") if _FOLDER_NAME.fullmatch(p.name))
 
     def records(self) -> list[ModelRecord]:
-        """Read what is known of every model, the best on validation rows first.
+        """Read the records of all models, sorted by descending validation score.
 
         Raises:
-            DamagedError, StorageError: as `read_model`.
+            DamagedError, StorageError: as `read_model_record`.
         """
-        return sorted(map(read_model, self.paths()), key=lambda record: record.rank)
+        return sorted(map(read_model_record, self.paths()), key=lambda record: record.sort_key)
 
-    def take(self, record: ModelRecord, card: Callable[[], str]) -> None:
-        """Keep the model that was made for a cell, unless a better one makes it needless.
+    def publish(self, record: ModelRecord, card: Callable[[], str]) -> None:
+        """Store a model from its temporary folder, or discard it if a better one is stored.
+
+        Only a model that is saved as ``best`` is discarded.
 
         Args:
-            record: without hashes.
-            card: returns the model card; called for a model that is kept.
+            record: the model's record without checksums.
+            card: returns the model card; not called for a discarded model.
 
         Raises:
             StorageError: the disk is full or the folder cannot be written.
         """
-        made = self.making(record.key)
+        temporary = self.temporary_path(record.key)
         try:
-            if record.saved == "best" and self._is_beaten(record):
-                shutil.rmtree(made)
+            if record.saved == "best" and self._is_superseded(record):
+                shutil.rmtree(temporary)
                 return
-            self._publish(made, record, card())
+            self._publish(temporary, record, card())
         except OSError as error:
-            shutil.rmtree(made, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
             raise unwritable(self.path(record.key), error) from error
 
-    def remove_beaten(self, key: CellKey) -> None:
-        """Remove the models of a key's candidate that ``best`` saved and another one beats.
+    def remove_superseded(self, key: CellKey) -> None:
+        """Remove the models of a key's candidate that were saved as ``best`` and no longer are.
 
         Raises:
-            StorageError: one cannot be removed.
+            StorageError: a model cannot be removed.
         """
-        own = [r for r in self.records() if _candidate(r.key) == _candidate(key)]
-        for record in own[1:]:
+        records = [r for r in self.records() if _candidate(r.key) == _candidate(key)]
+        for record in records[1:]:
             if record.saved == "best":
                 self._remove(record.key)
 
     def repair(self, has_cell: Callable[[CellKey], bool]) -> Iterator[str]:
-        """Remove what a killed run left, and move damaged models aside.
+        """Move damaged models aside; remove models without a cell and superseded models.
 
         Args:
             has_cell: whether the cell of a key is stored.
 
         Yields:
-            one line for each that was damaged.
+            one message for each damaged model.
 
         Raises:
             StorageError: the folder cannot be written, or a newer toxbench wrote to it.
         """
         for path in self.paths():
             try:
-                record = read_model(path)
+                record = read_model_record(path)
             except DamagedError:
                 yield (
-                    f"{path} was damaged and is now {quarantine(path).name}; its cell has no model "
-                    "any more"
+                    f"{path} was damaged and is now {quarantine(path).name}; its cell no longer "
+                    "has a model"
                 )
             else:
                 if not has_cell(record.key):
                     self._remove(record.key)
         for key in {_candidate(record.key): record.key for record in self.records()}.values():
-            self.remove_beaten(key)
+            self.remove_superseded(key)
 
-    def _is_beaten(self, record: ModelRecord) -> bool:
-        own = (r for r in self.records() if _candidate(r.key) == _candidate(record.key))
-        return any(other.rank < record.rank for other in own)
+    def _is_superseded(self, record: ModelRecord) -> bool:
+        records = (r for r in self.records() if _candidate(r.key) == _candidate(record.key))
+        return any(stored.sort_key < record.sort_key for stored in records)
 
-    def _publish(self, made: Path, record: ModelRecord, card: str) -> None:
-        (made / CARD).write_text(card, encoding="utf-8")
-        hashes = {path.name: _sha256(path) for path in sorted(made.iterdir())}
-        sealed = record.model_copy(update={"sha256": hashes}).sealed()
-        (made / RECORD).write_text(sealed.model_dump_json(indent=2), encoding="utf-8")
-        for path in made.iterdir():
-            with path.open("rb+") as file:
-                os.fsync(file.fileno())
-        sync_folder(made)
-        if self.path(record.key).exists():  # of a cell that was removed to be computed again
+    def _publish(self, temporary: Path, record: ModelRecord, card: str) -> None:
+        (temporary / CARD).write_text(card, encoding="utf-8")
+        hashes = {path.name: sha256_file(path) for path in sorted(temporary.iterdir())}
+        complete = record.model_copy(update={"sha256": hashes}).with_checksum()
+        (temporary / RECORD).write_text(complete.model_dump_json(indent=2), encoding="utf-8")
+        if self.path(record.key).exists():  # its cell was removed in order to be computed again
             self._remove(record.key)
-        os.replace(made, self.path(record.key))
-        sync_folder(self.folder)
+        publish_folder(temporary, self.path(record.key))
 
     def _remove(self, key: CellKey) -> None:
-        """Remove a model, under another name first: half of one is none."""
+        """Remove a model; it is renamed first, so that no half of it is taken for a model."""
         path = self.path(key)
-        going = self.folder / f".{key.stem}-removed{TEMPORARY}"
+        renamed = self.folder / f".{key.stem}-removed{TEMPORARY}"
         try:
-            os.replace(path, going)
-            shutil.rmtree(going)
+            os.replace(path, renamed)
+            shutil.rmtree(renamed)
         except OSError as error:
             raise StorageError(f"cannot remove {path}: {error.strerror}") from error
 
 
-def read_model(folder: Path) -> ModelRecord:
-    """Read what is known of a model; its other files are not looked at.
+def read_model_record(folder: Path) -> ModelRecord:
+    """Read the record of a stored model; its other files are not read.
 
     Raises:
-        DamagedError: it is not as it was written.
+        DamagedError: the record is missing or damaged.
         StorageError: it cannot be read, or a newer toxbench wrote it.
     """
     path = folder / RECORD
     try:
         record = ModelRecord.read(path.read_bytes(), path)
-        if record.sealed() != record or record.key.stem != folder.name:
-            raise ValueError("the checksum is of something else")
+        if record.with_checksum() != record or record.key.stem != folder.name:
+            raise ValueError("the checksum or the folder's name does not match")
     except FileNotFoundError as error:
-        raise DamagedError(_damaged(folder, f"{RECORD} is missing")) from error
+        raise DamagedError(_damage_message(folder, f"{RECORD} is missing")) from error
     except OSError as error:
         raise StorageError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:
-        raise DamagedError(_damaged(folder, f"{RECORD} is not as it was written")) from error
+        raise DamagedError(_damage_message(folder, f"{RECORD} has a wrong checksum")) from error
     return record
 
 
 def check_model(folder: Path, record: ModelRecord) -> None:
-    """Compare every file of a model with its hash.
+    """Compare every file of a model with its checksum.
 
     Raises:
-        DamagedError: one is missing or is not as it was written.
-        StorageError: one cannot be read.
+        DamagedError: a file is missing or damaged.
+        StorageError: a file cannot be read.
     """
     for name, sha256 in record.sha256.items():
         try:
-            is_same = _sha256(folder / name) == sha256
+            is_same = sha256_file(folder / name) == sha256
         except FileNotFoundError as error:
-            raise DamagedError(_damaged(folder, f"{name} is missing")) from error
+            raise DamagedError(_damage_message(folder, f"{name} is missing")) from error
         except OSError as error:
             raise StorageError(f"cannot read {folder / name}: {error.strerror}") from error
         if not is_same:
-            raise DamagedError(_damaged(folder, f"{name} is not as it was written"))
+            raise DamagedError(_damage_message(folder, f"{name} has a wrong checksum"))
 
 
-def _damaged(folder: Path, what: str) -> str:
+def _damage_message(folder: Path, reason: str) -> str:
     return (
-        f"the model {folder} is damaged: {what}; remove it and its cell, "
+        f"the model {folder} is damaged: {reason}; remove it and its cell, "
         f"{folder.parent.parent / 'cells' / folder.name}.safetensors, and start the same toxbench "
-        "run again, which trains this cell anew"
+        "run again, which trains this cell again"
     )
 
 
 def _candidate(key: CellKey) -> tuple[str, str]:
     return key.candidate, key.digest
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

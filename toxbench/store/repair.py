@@ -1,4 +1,4 @@
-"""What holds of a results folder before it is written: no links, no damage, and room to write."""
+"""Checks and repairs of a results folder before it is written: links, permissions, damage."""
 
 import itertools
 import os
@@ -12,29 +12,29 @@ from toxbench.util.atomic import TEMPORARY, make_folder, unwritable
 
 
 class DamagedError(StorageError):
-    """A file does not hold what was written."""
+    """The content of a file does not match its checksum or its schema."""
 
 
 def reject_symlinks(folder: Path) -> None:
-    """Refuse a folder that is a symbolic link or holds one: what is written would land elsewhere.
+    """Check that a folder neither is nor contains a symbolic link: files would land elsewhere.
 
     Raises:
-        StorageError: naming the link.
+        StorageError: there is a link; the message has its path.
     """
     below = (Path(parent, n) for parent, dirs, files in os.walk(folder) for n in (*dirs, *files))
     for path in (folder, *below):
         if path.is_symlink():
             raise StorageError(
-                f"{path} is a symbolic link, and nothing is written through links below a results "
-                "folder; put what it points to in its place, or use another --results"
+                f"{path} is a symbolic link, and toxbench does not write through links below a "
+                "results folder; replace it by its target, or use another --results"
             )
 
 
 def check_writable(folder: Path) -> None:
-    """Make a folder where it is not there, and try whether files can be made in it.
+    """Create a folder if it does not exist, and check that files can be created in it.
 
     Raises:
-        StorageError: they cannot.
+        StorageError: it cannot be created or written.
     """
     make_folder(folder)
     try:
@@ -45,7 +45,7 @@ def check_writable(folder: Path) -> None:
 
 
 def remove_partial_files(folder: Path) -> None:
-    """Remove what a killed process was writing; no other process may be writing there now."""
+    """Remove the temporary files of killed processes; no other process may be writing there."""
     for path in folder.glob(f".*{TEMPORARY}"):
         if path.is_dir():
             shutil.rmtree(path)
@@ -54,17 +54,17 @@ def remove_partial_files(folder: Path) -> None:
 
 
 def quarantine_damaged(
-    paths: Iterable[Path], read: Callable[[Path], object], then: str
+    paths: Iterable[Path], read: Callable[[Path], object], remedy: str
 ) -> Iterator[str]:
-    """Rename each damaged file to ``<name>.corrupt``: it is evidence, so it is not deleted.
+    """Rename each damaged file to ``<name>.corrupt``; it is kept, so that it can be examined.
 
     Args:
-        paths: of the files.
-        read: raises `DamagedError` where a file does not hold what was written.
-        then: what happens instead, in words.
+        paths: the files; missing ones are skipped.
+        read: reads a file and raises `DamagedError` if it is damaged.
+        remedy: end of the message, such as "it is written again".
 
     Yields:
-        one line for each file that was renamed.
+        one message for each file that was renamed.
 
     Raises:
         StorageError: a file cannot be read or renamed, or a newer toxbench wrote it.
@@ -73,7 +73,7 @@ def quarantine_damaged(
         try:
             read(path)
         except DamagedError:
-            yield f"{path} was damaged and is now {quarantine(path).name}; {then}"
+            yield f"{path} was damaged and is now {quarantine(path).name}; {remedy}"
 
 
 def quarantine(path: Path) -> Path:
@@ -83,9 +83,9 @@ def quarantine(path: Path) -> Path:
         StorageError: it cannot be renamed.
     """
     names = (f"{path.name}.corrupt{f'-{n}' if n > 1 else ''}" for n in itertools.count(1))
-    aside = next(p for name in names if not os.path.lexists(p := path.with_name(name)))
+    target = next(p for name in names if not os.path.lexists(p := path.with_name(name)))
     try:
-        os.replace(path, aside)
+        os.replace(path, target)
     except OSError as error:
         raise StorageError(f"cannot move {path} aside: {error.strerror}") from error
-    return aside
+    return target

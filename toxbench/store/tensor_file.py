@@ -1,4 +1,4 @@
-"""A file of tensors and a text with a checksum over both: safetensors, so no pickle."""
+"""Files of tensors and a text with a checksum over both, in the format of safetensors."""
 
 import hashlib
 import json
@@ -15,24 +15,24 @@ Tensors = Mapping[str, npt.NDArray[Any]]
 
 
 def encode(kind: str, text: str, tensors: Tensors) -> bytes:
-    """Return the content of a file that holds tensors and a text.
+    """Return the content of a file with tensors and a text.
 
     Args:
-        kind: of the file.
+        kind: kind of the file, such as ``cell``; `decode` compares it.
         text: JSON.
-        tensors: by name.
+        tensors: name -> tensor.
     """
-    whole = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-    header = json.dumps({"record": text, "sha256": _checksum(text, whole)})
-    # One key: safetensors writes several in an order that changes from call to call.
-    return save(whole, metadata={kind: header})
+    contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    header = json.dumps({"record": text, "sha256": _checksum(text, contiguous)})
+    # One key, because safetensors writes several keys in an order that varies between calls.
+    return save(contiguous, metadata={kind: header})
 
 
 def decode(kind: str, data: bytes) -> tuple[str, dict[str, npt.NDArray[Any]]]:
     """Return the text and the tensors of a file's content.
 
     Raises:
-        ValueError: it is not as `encode` made it.
+        ValueError: the content is damaged or of another kind.
     """
     try:
         size = int.from_bytes(data[:8], "little")
@@ -42,27 +42,27 @@ def decode(kind: str, data: bytes) -> tuple[str, dict[str, npt.NDArray[Any]]]:
         if header["sha256"] != _checksum(text, tensors):
             raise ValueError("the checksum differs")
         return text, tensors
-    # ImportError: of a number type that numpy has not.
+    # ImportError is raised for a number type that numpy does not have.
     except (
         LookupError, TypeError, AttributeError, OverflowError, RecursionError, ImportError,
         SafetensorError,
     ) as error:  # fmt: skip
-        raise ValueError("not as it was written") from error
+        raise ValueError("the file is damaged") from error
 
 
 def read_tensor(path: Path, name: str) -> npt.NDArray[Any]:
-    """Read one tensor of a file whose checksum was compared before.
+    """Read one tensor of a file without comparing the checksum.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is no such file.
+        ValueError: the file is not in the format of safetensors, or has no such tensor.
     """
     try:
         with safe_open(path, framework="numpy") as file:
             tensor: npt.NDArray[Any] = file.get_tensor(name)
             return tensor
     except SafetensorError as error:
-        raise ValueError("not as it was written") from error
+        raise ValueError("the file is damaged") from error
 
 
 def _checksum(text: str, tensors: Tensors) -> str:

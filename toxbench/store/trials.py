@@ -1,4 +1,8 @@
-"""Trials on the disk: one JSON file each, written once, atomically, with its own checksum."""
+"""Stored trials and tuned settings of hyperparameter searches.
+
+A trial is a JSON file that is written once and atomically, with a checksum. Tuned settings are a
+TOML file for people to read and edit.
+"""
 
 import hashlib
 import json
@@ -10,11 +14,13 @@ from typing import Any
 
 from toxbench.errors import StorageError
 from toxbench.records import TrialRecord, TunedSettings
-from toxbench.store.lock import locked
+from toxbench.store.lock import hold_lock
 from toxbench.store.repair import DamagedError, quarantine_damaged
 from toxbench.util.atomic import write_atomically
 
-SYNC = ".sync.lock"  # held by who brings a folder of trials and a database to the same state
+TUNING = "tuning"  # folder of a protocol's studies, below the protocol's folder
+TUNED_FILE = "tuned.toml"
+SYNC_LOCK = ".sync.lock"  # held while a folder of trials and a database are synchronised
 
 
 @dataclass(frozen=True)
@@ -24,7 +30,7 @@ class TrialStore:
     folder: Path
 
     def write(self, record: TrialRecord) -> None:
-        """Commit a trial.
+        """Store a trial.
 
         Raises:
             StorageError: the disk is full or the folder cannot be written.
@@ -38,24 +44,24 @@ class TrialStore:
         """Move damaged trials aside.
 
         Returns:
-            one line for each.
+            one message for each damaged trial.
 
         Raises:
             StorageError: the folder cannot be written, or a newer toxbench wrote to it.
         """
-        then = "the trial comes back from the database, or is trained again"
-        with locked(self.folder / SYNC):
-            return list(quarantine_damaged(self.paths(), read_trial, then))
+        remedy = "the trial is restored from the database, or trained again"
+        with hold_lock(self.folder / SYNC_LOCK):
+            return list(quarantine_damaged(self.paths(), read_trial, remedy))
 
     def paths(self) -> list[Path]:
-        """Where all committed trials are."""
+        """Return the files of all stored trials, sorted by name."""
         return sorted(self.folder.glob("trial-*.json"))
 
     def records(self) -> list[TrialRecord]:
-        """Read every committed trial, in the order of their numbers.
+        """Read all stored trials, sorted by trial number.
 
         Raises:
-            DamagedError: a file is not as it was written.
+            DamagedError: a file is damaged.
             StorageError: it cannot be read, or a newer toxbench wrote it.
         """
         records = [read_trial(path) for path in self.paths()]
@@ -63,7 +69,12 @@ class TrialStore:
 
 
 def read_trial(path: Path) -> TrialRecord:
-    """Read a trial; raises as `TrialStore.records`."""
+    """Read a trial.
+
+    Raises:
+        DamagedError: the file is damaged.
+        StorageError: it cannot be read, or a newer toxbench wrote it.
+    """
     try:
         content = json.loads(path.read_bytes())
         if content["sha256"] != _checksum(content["record"]):
@@ -73,28 +84,21 @@ def read_trial(path: Path) -> TrialRecord:
         raise StorageError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedError(
-            f"{path} is damaged; the same toxbench tune again moves it aside and goes on"
+            f"{path} is damaged; start the same toxbench tune again, which moves it aside and "
+            "resumes the search"
         ) from error
-
-
-def _checksum(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
-
-
-FILE = "tuned.toml"
-TUNING = "tuning"  # folder of a protocol's studies, below the protocol's own
 
 
 def write_tuned(
     path: Path, tuned: TunedSettings, remarks: Sequence[str], origins: Mapping[str, str]
 ) -> None:
-    """Write settings with where they came from.
+    """Write tuned settings with comments on their origin.
 
     Args:
-        path: of the file.
-        tuned: what was found.
-        remarks: lines of comment at the top.
-        origins: training setting -> comment behind it.
+        path: the file.
+        tuned: the settings.
+        remarks: lines of comment at the top of the file.
+        origins: training setting -> comment at the end of its line.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -104,15 +108,15 @@ def write_tuned(
     tables = {name: value for name, value in content.items() if isinstance(value, dict)}
     lines += [f"{name} = {_toml(value)}" for name, value in content.items() if name not in tables]
     for table, values in tables.items():
-        lines += ["", f"[{table}]", *_rows(values, origins if table == "train" else {})]
+        lines += ["", f"[{table}]", *_table_lines(values, origins if table == "train" else {})]
     write_atomically(path, ("\n".join(lines) + "\n").encode("utf-8", "replace"))
 
 
 def read_tuned(path: Path) -> TunedSettings:
-    """Read what `write_tuned` wrote.
+    """Read a file of `write_tuned`, which may have been edited.
 
     Raises:
-        DamagedError: the file makes no sense.
+        DamagedError: the file is not valid TOML or contains invalid settings.
         StorageError: it cannot be read, or a newer toxbench wrote it.
     """
     try:
@@ -121,44 +125,49 @@ def read_tuned(path: Path) -> TunedSettings:
         raise StorageError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise DamagedError(
-            f"{path} is damaged; the same toxbench tune again moves it aside and writes it"
+            f"{path} is damaged; start the same toxbench tune again, which moves it aside and "
+            "writes it again"
         ) from error
 
 
 def find_tuned(folder: Path, protocol: str, backbone: str, weights: str) -> TunedSettings | None:
-    """Return the latest settings found for a backbone with these weights, or None.
+    """Return the latest settings that were tuned for a backbone with these weights, or None.
 
     Args:
-        folder: of the protocol.
-        protocol: its fingerprint; settings found on other rows are of no use.
+        folder: the protocol's folder.
+        protocol: its fingerprint; settings tuned on other rows are skipped.
         backbone: its name.
-        weights: identity of what it starts from; settings for other weights are of no use.
+        weights: identity of its initial weights; settings tuned for other weights are skipped.
 
     Raises:
         StorageError: a file is damaged.
     """
-    found = map(read_tuned, sorted((folder / TUNING).glob(f"*/{FILE}")))
-    wanted = (protocol, backbone, weights)
-    fitting = [t for t in found if (t.protocol, t.backbone, t.weights.identity) == wanted]
-    return max(fitting, key=lambda tuned: tuned.finished, default=None)
+    candidates = map(read_tuned, sorted((folder / TUNING).glob(f"*/{TUNED_FILE}")))
+    key = (protocol, backbone, weights)
+    matching = [t for t in candidates if (t.protocol, t.backbone, t.weights.identity) == key]
+    return max(matching, key=lambda tuned: tuned.finished, default=None)
 
 
-def _rows(values: Mapping[str, Any], origins: Mapping[str, str]) -> Iterator[str]:
+def _checksum(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def _table_lines(values: Mapping[str, Any], origins: Mapping[str, str]) -> Iterator[str]:
     for name, value in values.items():
-        if value is not None:  # TOML has no null: what is unset is left out
+        if value is not None:  # TOML has no null, so unset values are left out
             origin = f"  # {_one_line(origins[name])}" if name in origins else ""
-            yield f"{_key(name)} = {_toml(value)}{origin}"
+            yield f"{_toml_key(name)} = {_toml(value)}{origin}"
 
 
-def _key(name: str) -> str:
+def _toml_key(name: str) -> str:
     return name if name.replace("-", "").replace("_", "").isalpha() else json.dumps(name)
 
 
 def _toml(value: object) -> str:
-    """Write a string, number, bool or list; for these TOML is JSON, but for DEL."""
+    """Format a string, number, bool or list; as TOML these equal JSON, except for DEL."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _one_line(text: str) -> str:
-    """Keep a comment from ending early."""
+    """Replace line breaks and control characters, which would end a comment early."""
     return "".join(c if c.isprintable() else " " for c in text)

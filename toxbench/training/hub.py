@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from huggingface_hub import constants
 
 from toxbench.errors import TryAgainError
+from toxbench.util.hashing import sha256_file
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo
@@ -225,7 +226,7 @@ def _download(repository: str, name: str, revision: str, seconds: float) -> Path
 def _check(path: Path, file: RemoteFile, repository: str) -> None:
     if (
         file.size in {None, path.stat().st_size}
-        and (file.sha256 is None or sha256_of(path) == file.sha256)
+        and (file.sha256 is None or sha256_file(path) == file.sha256)
         and (file.git_sha1 is None or _git_sha1_of(path) == file.git_sha1)
     ):
         return
@@ -239,9 +240,3 @@ def _git_sha1_of(path: Path) -> str:
     data = path.read_bytes()
     blob = f"blob {len(data)}\0".encode("ascii") + data
     return hashlib.sha1(blob, usedforsecurity=False).hexdigest()
-
-
-def sha256_of(path: Path) -> str:
-    """Return the hex sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,12 +1,10 @@
 """Where a backbone's weights come from. Every source ends as one local checkpoint folder."""
 
-import errno
 import json
 import math
 import os
 import shutil
 import struct
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
@@ -22,10 +20,10 @@ from toxbench.training.hub import (
     HubError,
     cached_snapshot,
     is_checkpoint,
-    sha256_of,
     weight_files,
 )
-from toxbench.util.atomic import cache_folder, unwritable
+from toxbench.util.atomic import atomic_folder, cache_folder
+from toxbench.util.hashing import sha256_file
 
 if TYPE_CHECKING:
     from torch import nn
@@ -242,7 +240,7 @@ def _local(name: str, folder: Path) -> Weights:
             f"--weights {name}={folder}: no checkpoint there; the folder needs config.json, "
             f"model.safetensors and the tokenizer's files{_pickled(folder)}"
         )
-    hashes = "".join(sha256_of(path) for path in weight_files(folder))
+    hashes = "".join(sha256_file(path) for path in weight_files(folder))
     identity = hashes if len(hashes) == 64 else f"{hashes[:32]}{hashes[-32:]}"
     record = WeightsRecord(
         source="local", label=f"folder {folder.resolve().name}@{identity[:7]}", identity=identity
@@ -277,11 +275,6 @@ def _stand_in(backbone: Backbone) -> Weights:
     )
 
 
-def of_the_disk(error: OSError | Exception) -> OSError:
-    """Return a disk's error as Python names it; safetensors tells it in words of its own."""
-    return error if isinstance(error, OSError) else OSError(errno.ENOSPC, str(error))
-
-
 def _no_stand_in(backbone: Backbone, instead: str) -> str:
     if backbone.stand_in is None:
         return f"its plugin brings no stand-in; {instead}"
@@ -312,7 +305,7 @@ def _is_as_written(folder: Path) -> bool:
 
 def _sums(folder: Path) -> str:
     paths = sorted(path for path in folder.iterdir() if path.name != _SUMS)
-    return "".join(f"{sha256_of(path)}  {path.name}\n" for path in paths)
+    return "".join(f"{sha256_file(path)}  {path.name}\n" for path in paths)
 
 
 def _whole_package() -> Path:
@@ -330,34 +323,26 @@ def _whole_package() -> Path:
 
 def _has_hash(path: Path, sha256: str) -> bool:
     try:
-        return sha256_of(path) == sha256
+        return sha256_file(path) == sha256
     except OSError:
         return False
 
 
 def _write_stand_in(stand_in: StandIn, folder: Path) -> None:
     """Make a checkpoint folder of the backbone's architecture; it appears whole or not at all."""
-    from safetensors import SafetensorError
     from safetensors.numpy import load_file, save_file
 
     source = _whole_package()
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(prefix=".making-", dir=folder.parent))
-    except OSError as error:
-        raise unwritable(folder.parent, error) from error
-    try:
-        save_file(stand_in.convert(load_file(source / "model.safetensors")),
-                  made / "model.safetensors", metadata={"format": "pt"})  # fmt: skip
-        (made / "config.json").write_text(json.dumps(dict(stand_in.config)), encoding="utf-8")
-        for name in _TOKENIZER_SHA256:
-            shutil.copyfile(source / name, made / name)
-        (made / _SUMS).write_text(_sums(made), encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(made, folder)
-    except (OSError, SafetensorError) as error:  # the latter where the disk is full
-        # Another process may have made the same folder in between: then it is as good as ours.
+        with atomic_folder(folder) as made:
+            save_file(stand_in.convert(load_file(source / "model.safetensors")),
+                      made / "model.safetensors", metadata={"format": "pt"})  # fmt: skip
+            (made / "config.json").write_text(json.dumps(dict(stand_in.config)), encoding="utf-8")
+            for name in _TOKENIZER_SHA256:
+                shutil.copyfile(source / name, made / name)
+            (made / _SUMS).write_text(_sums(made), encoding="utf-8")
+            shutil.rmtree(folder, ignore_errors=True)
+    except StorageError:
+        # Another process may have written the same folder in between; its files are the same.
         if not _is_as_written(folder):
-            raise unwritable(folder, of_the_disk(error)) from error
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
+            raise

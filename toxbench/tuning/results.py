@@ -9,7 +9,7 @@ from statistics import fmean
 from toxbench.records import TrialRecord, TunedSettings, TuningRecord
 from toxbench.report.tuning import fanova_importances, study_plots
 from toxbench.settings import INNER_FOLDS, TrainSettings
-from toxbench.store.trials import FILE, TrialStore, write_tuned
+from toxbench.store.trials import TUNED_FILE, TrialStore, write_tuned
 from toxbench.tuning.definition import SearchSpec
 from toxbench.tuning.search import SearchResult
 from toxbench.tuning.space import described
@@ -27,7 +27,7 @@ def write_outcome(definition: SearchSpec, found: SearchResult) -> TunedSettings:
         StorageError: the folder cannot be written.
     """
     tuned = tuned_settings(definition, found)
-    path = definition.folder / FILE
+    path = definition.folder / TUNED_FILE
     write_tuned(path, tuned, _remarks(definition, found, tuned), _origins(definition))
     write_study(definition.folder)
     return tuned

@@ -18,7 +18,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, SQLAlchemyError
 
 from toxbench.errors import SettingsError, StorageError, TryAgainError
-from toxbench.store.lock import locked
+from toxbench.store.lock import hold_lock
 from toxbench.util.atomic import make_folder, unwritable
 
 HEARTBEAT_SECONDS = 5
@@ -151,7 +151,7 @@ def open_storage(url: str, lock_folder: Path) -> tuple[RDBStorage, str | None]:
     warning = None
     make_folder(lock_folder)
     try:
-        with locked(lock_folder / ".opening.lock"), database_errors(url):
+        with hold_lock(lock_folder / ".opening.lock"), database_errors(url):
             if parsed.get_backend_name() == "sqlite" and parsed.database:
                 path = Path(parsed.database)
                 _check_place(path)

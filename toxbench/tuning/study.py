@@ -23,8 +23,8 @@ from pydantic import ValidationError
 
 from toxbench.errors import StorageError
 from toxbench.records import TrialRecord
-from toxbench.store.lock import locked
-from toxbench.store.trials import SYNC, TrialStore
+from toxbench.store.lock import hold_lock
+from toxbench.store.trials import SYNC_LOCK, TrialStore
 from toxbench.tuning.storage import beating
 from toxbench.util.atomic import make_folder, unwritable
 
@@ -194,7 +194,7 @@ class SharedStudy:
         it is finished.
         """
         make_folder(self.store.folder)
-        with locked(self.store.folder / SYNC):
+        with hold_lock(self.store.folder / SYNC_LOCK):
             records = {record.uid: record for record in self.store.records()}
             trials = self._study.get_trials(deepcopy=False)
             for trial in trials:

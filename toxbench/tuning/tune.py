@@ -24,9 +24,9 @@ from toxbench.plugin.registry import Registry
 from toxbench.ranking.rows import Leaderboard
 from toxbench.report.leaderboard import leaderboard_records
 from toxbench.settings import RunSettings, TrainSettings, TuneSettings
-from toxbench.store.manifest import note_code
+from toxbench.store.manifest import record_code
 from toxbench.store.repair import quarantine_damaged
-from toxbench.store.trials import FILE, TUNING, TrialStore, read_tuned
+from toxbench.store.trials import TUNED_FILE, TUNING, TrialStore, read_tuned
 from toxbench.tuning.definition import SearchSpec, inner_data
 from toxbench.tuning.results import write_outcome
 from toxbench.tuning.search import Search
@@ -135,7 +135,7 @@ def run_tuning(planned: TunePlan, feedback: TuneFeedback) -> Outcome:
     plan = planned.plan
     for line in (*plan.write_protocol(), *_repair(plan.store.folder / TUNING)):
         feedback.warn(line)
-    note_code(plan.store.folder, describe_code(plan.run.registry), plan.command)
+    record_code(plan.store.folder, describe_code(plan.run.registry), plan.command)
     found: list[BackboneCandidate] = []
     failures: list[str] = []
     with _workplace(planned, feedback) as (storage, worker):
@@ -166,7 +166,7 @@ def _repair(tuning: Path) -> Iterator[str]:
     """
     for path in sorted(tuning.glob("*/trials")) + sorted(tuning.glob("*/finalists-*")):
         yield from TrialStore(path).repair()
-    files = sorted(tuning.glob(f"*/{FILE}"))
+    files = sorted(tuning.glob(f"*/{TUNED_FILE}"))
     yield from quarantine_damaged(files, read_tuned, "the end of its search writes it again")
 
 

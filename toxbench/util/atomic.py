@@ -2,11 +2,14 @@
 
 import errno
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+from safetensors import SafetensorError
 
 from toxbench.errors import StorageError
 
@@ -55,6 +58,51 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder to write that becomes ``path`` when the context ends.
+
+    The temporary folder is next to ``path``. If the context ends without an error, it is published
+    as `publish_folder` does; otherwise it is removed.
+
+    Raises:
+        StorageError: the disk is full, the folder cannot be written, or ``path`` is not empty.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(TEMPORARY, f".{path.name[:40]}-", path.parent))
+        yield temporary
+        temporary.chmod(0o755)
+        publish_folder(temporary, path)
+    except (OSError, SafetensorError) as error:
+        raise unwritable(path, error) from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def publish_folder(temporary: Path, path: Path) -> None:
+    """Sync a folder and its files to the disk, then rename it to ``path``.
+
+    Args:
+        temporary: the folder, complete, on the file system of ``path``.
+        path: must not exist, or be an empty folder.
+
+    Raises:
+        OSError: a file cannot be synced, or the folder cannot be renamed.
+    """
+    for entry in temporary.rglob("*"):
+        if entry.is_dir():
+            sync_folder(entry)
+        else:
+            with entry.open("rb+") as file:
+                os.fsync(file.fileno())
+    sync_folder(temporary)
+    os.replace(temporary, path)
+    sync_folder(path.parent)
+
+
 def make_folder(path: Path) -> None:
     """Make a folder and those above it, where they are not there.
 
@@ -67,12 +115,18 @@ def make_folder(path: Path) -> None:
         raise unwritable(path, error) from error
 
 
-def unwritable(path: Path, error: OSError) -> StorageError:
-    """Return the error that says what the operating system has against writing, and what to do."""
-    remedy = "make room" if error.errno in NO_ROOM else "make it writable or write elsewhere"
-    return StorageError(
-        f"cannot write {path}: {error.strerror}; {remedy} and start the same command again"
-    )
+def unwritable(path: Path, error: OSError | SafetensorError) -> StorageError:
+    """Return the error for a path that cannot be written, with the reason and the remedy.
+
+    safetensors raises its own class of error when it cannot write a file, in practice because the
+    disk is full; the class has no ``errno``.
+    """
+    if isinstance(error, OSError):
+        reason, is_full = error.strerror, error.errno in NO_ROOM
+    else:
+        reason, is_full = str(error), True
+    remedy = "make room" if is_full else "make it writable or write elsewhere"
+    return StorageError(f"cannot write {path}: {reason}; {remedy} and start the same command again")
 
 
 def sync_folder(folder: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from toxbench.errors import StorageError
 from toxbench.util.atomic import unwritable
+from toxbench.util.hashing import sha256_file
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")  # never loaded, so never sent
 
@@ -22,7 +23,7 @@ def files_of(folder: Path) -> list[Path]:
 def hashes(folder: Path) -> dict[str, str]:
     """Return name -> sha256 of the files of a folder; none where it cannot be read."""
     try:
-        return {path.name: _sha256(path) for path in files_of(folder)}
+        return {path.name: sha256_file(path) for path in files_of(folder)}
     except OSError:
         return {}
 
@@ -91,8 +92,3 @@ def put_files(files: Mapping[str, bytes], folder: Path) -> None:
             path.write_bytes(content)
         except OSError as error:
             raise unwritable(path, error) from error
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
