@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from toxbench.ranking.pool import Cell
 
 TUNING = TuningRecord(
-    study="s", trials=1, pruned=0, failed=0, finalists=1, average_precision=0.5,
-    default_average_precision=None,
+    study="s", trials=1, pruned_trials=0, failed_trials=0, finalists=1,
+    average_precision=0.5, default_average_precision=None, default_won=False,
 )  # fmt: skip
 
 
@@ -107,7 +107,7 @@ class Table:
             ),
             "epochs": (),
             "best_epoch": None,
-            "truncated": None,
+            "truncated_share": None,
             "thresholds": rules,
             "metrics": {
                 rule: {
@@ -118,7 +118,7 @@ class Table:
                 for rule, chosen in rules.items()
             },
             "per_label": {HALF: ()},
-            "constant": is_constant(predict(tensors["test"], rules[HALF])),
+            "has_constant_predictions": is_constant(predict(tensors["test"], rules[HALF])),
         }  # fmt: skip
         return CellRecord(**(fields | changes)), tensors
 

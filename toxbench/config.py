@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from toxbench.errors import SettingsError, nearest
-from toxbench.settings import Frozen, RunSettings, possible_path
+from toxbench.settings import FrozenModel, RunSettings, possible_path
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
@@ -92,7 +92,7 @@ def _fields(kind: type[BaseModel], tables: Sequence[str]) -> Iterable[str]:
     return kind.model_fields
 
 
-class Preset(Frozen):
+class Preset(FrozenModel):
     """A named recipe: settings between the plugin's defaults and the user's own."""
 
     train: dict[str, Any]

@@ -44,7 +44,7 @@ class StorageError(ToxbenchError):
     exit_code = 6
 
 
-class NewerError(StorageError):
+class NewerVersionError(StorageError):
     """A newer toxbench wrote it: it is left as it is."""
 
 

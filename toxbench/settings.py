@@ -1,4 +1,4 @@
-"""Frozen, validated settings; config.py puts them together.
+"""FrozenModel, validated settings; config.py puts them together.
 
 Every field of `TrainSettings` and `SplitSettings` is also a command-line option and a TOML key of
 the same name, so a new setting is one new field here beside the code that uses it.
@@ -46,13 +46,13 @@ def possible_path(path: Path) -> Path:
     return path
 
 
-class Frozen(BaseModel):
+class FrozenModel(BaseModel):
     """Base of everything that is set once or stored: immutable, no unknown keys, no NaN."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class TrainSettings(Frozen):
+class TrainSettings(FrozenModel):
     """How one cell is trained. A plugin sets what it wants to differ; users override any field."""
 
     epochs: int = Field(4, ge=1, description="passes over the train rows")
@@ -91,21 +91,8 @@ class TrainSettings(Frozen):
         0, ge=0, description="looks without a higher score that end training; 0: never"
     )
 
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What tells these settings from others, as JSON.
 
-        Fields that are younger than stored results count only where they are set, so that what
-        was stored before there were such fields is still found.
-        """
-        unset = {name for name in _YOUNGER if not getattr(self, name)}
-        return self.model_dump(mode="json", exclude=unset)
-
-
-_YOUNGER = ("eval_steps", "patience")
-
-
-class SplitSettings(Frozen):
+class SplitSettings(FrozenModel):
     """Which rows are for training, choosing and testing."""
 
     split: Literal["random", "stratified", "grouped"] = Field(
@@ -162,7 +149,7 @@ def _words(value: object) -> object:
     return value
 
 
-class ColumnSettings(Frozen):
+class ColumnSettings(FrozenModel):
     """Which columns of the table mean what; what is not named is found.
 
     ``true_values`` and ``false_values`` are words that mean 1 and 0 in a label column, besides
@@ -203,7 +190,7 @@ def _listed(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
 
-class RunSettings(Frozen):
+class RunSettings(FrozenModel):
     """Everything that one run is told. ``train`` and ``split`` hold only what the user set."""
 
     data: Path | None = Field(None, description="table of comments; none: the synthetic sample")
@@ -272,7 +259,7 @@ class RunSettings(Frozen):
         return None if value is None else possible_path(value)
 
 
-class TuneSettings(Frozen):
+class TuneSettings(FrozenModel):
     """How hyperparameters are searched, for each backbone alike."""
 
     trials: int | None = Field(

@@ -35,56 +35,61 @@ def audited(
 
 def test_rows_of_their_own_leak_nothing() -> None:
     _, found = audited()
-    assert (found.tested, found.affected) == (5, 0)
-    assert (found.exact, found.near, found.shared, found.conflicts) == ((), (), None, ())
+    assert (found.test_rows, found.leaked_rows) == (5, 0)
+    assert (found.exact_copies, found.near_copies, found.shared_groups, found.label_conflicts) == (
+        (),
+        (),
+        None,
+        (),
+    )
 
 
 @pytest.mark.parametrize("kept", [0, 3, 4])
 @pytest.mark.parametrize("text", ["LOL", " lol\n", "\uff4c\uff4f\uff4c"])  # full-width letters
 def test_equal_texts_are_found_on_both_sides(kept: int, text: str) -> None:
     _, found = audited({kept: "lol", 7: text})
-    assert found.exact == ((7, kept),)
-    assert (found.near, found.affected) == ((), 1)
+    assert found.exact_copies == ((7, kept),)
+    assert (found.near_copies, found.leaked_rows) == ((), 1)
 
 
 def test_copies_within_one_side_are_no_leak() -> None:
     _, found = audited({0: "lol", 4: "lol", 5: "haha", 9: "haha"})
-    assert (found.exact, found.affected) == ((), 0)
+    assert (found.exact_copies, found.leaked_rows) == ((), 0)
 
 
 def test_a_near_copy_is_not_counted_as_an_exact_one_and_says_what_it_is() -> None:
     _, found = audited({1: LONG, 6: LONG, 8: f"{LONG} eleven", 9: LONG.replace("o", "a")})
-    assert (found.exact, found.near, found.affected) == (((6, 1),), ((8, 1),), 2)
-    assert "80%" in found.near_definition
+    assert (found.exact_copies, found.near_copies, found.leaked_rows) == (((6, 1),), ((8, 1),), 2)
+    assert "80%" in found.near_copy_definition
 
 
 def test_groups_on_both_sides_are_counted() -> None:
     groups = {0: "a", 4: "b", 5: "a", 6: "b", 7: "c", 8: "c", 9: "a"}
     _, found = audited(groups=groups)
-    assert found.shared == SharedGroups(column="VideoId", groups=2, rows=(5, 6, 9))
-    assert found.affected == 3
+    assert found.shared_groups == SharedGroups(column="VideoId", groups=2, rows=(5, 6, 9))
+    assert found.leaked_rows == 3
 
 
 def test_rows_without_a_group_share_none() -> None:
     _, found = audited(groups={0: "a", 5: "b"})
-    assert found.shared == SharedGroups(column="VideoId", groups=0, rows=())
+    assert found.shared_groups == SharedGroups(column="VideoId", groups=0, rows=())
 
 
 def test_a_row_that_leaks_twice_is_affected_once() -> None:
     _, found = audited({0: LONG, 5: LONG, 6: f"{LONG} eleven"}, {0: "a", 5: "a", 6: "a", 7: "a"})
-    assert len(found.exact) == len(found.near) == 1
-    assert found.shared is not None
-    assert (len(found.shared.rows), found.affected) == (3, 3)
+    assert len(found.exact_copies) == len(found.near_copies) == 1
+    assert found.shared_groups is not None
+    assert (len(found.shared_groups.rows), found.leaked_rows) == (3, 3)
 
 
 def test_counts_are_over_all_folds() -> None:
     comments = make_comments(60, [f"g{row % 3}" for row in range(60)], ["lol", "LOL", *"a" * 58])
     folds = draw_folds(comments, SplitSettings(folds=5))
     found = audit(comments, folds)
-    assert found.shared is not None
-    assert (found.tested, found.affected, found.shared.groups) == (60, 60, 3)
-    assert sorted(found.shared.rows) == list(range(60))
-    for row, copied in found.exact:
+    assert found.shared_groups is not None
+    assert (found.test_rows, found.leaked_rows, found.shared_groups.groups) == (60, 60, 3)
+    assert sorted(found.shared_groups.rows) == list(range(60))
+    for row, copied in found.exact_copies:
         (fold,) = (fold for fold in folds if row in fold.test)
         assert copied in {*fold.train, *fold.validation}
 
@@ -96,7 +101,7 @@ def test_equal_texts_with_different_labels_are_named() -> None:
     comments = make_comments(10, texts=texts)
     comments.targets[:] = 0
     comments.targets[4, 1] = 1
-    assert audit(comments, [PARTS]).conflicts == ((1, 4, 8),)
+    assert audit(comments, [PARTS]).label_conflicts == ((1, 4, 8),)
 
 
 def test_implications_have_enough_rows_and_a_share() -> None:
@@ -105,7 +110,7 @@ def test_implications_have_enough_rows_and_a_share() -> None:
     for label, rows in enumerate((range(50), range(42, 52), range(43, 53), range(4))):
         comments.targets[list(rows), label] = 1
     found = audit(comments, draw_folds(comments)).implications
-    assert [(one.label, one.implied, one.positives, one.share) for one in found] == [
+    assert [(one.label, one.implied_label, one.positives, one.share) for one in found] == [
         ("IsB", "IsC", 10, 0.9),
         ("IsC", "IsB", 10, 0.9),
         ("IsB", "IsA", 10, 0.8),
@@ -116,8 +121,8 @@ def test_constant_labels_are_named_and_imply_nothing() -> None:
     comments = make_comments(40)
     comments.targets[:, 1] = 1
     found = audit(comments, draw_folds(comments))
-    assert (found.never, found.always) == (("IsNever",), ("IsB",))
-    assert "IsB" not in {one.implied for one in found.implications}
+    assert (found.never_positive_labels, found.always_positive_labels) == (("IsNever",), ("IsB",))
+    assert "IsB" not in {one.implied_label for one in found.implications}
 
 
 @settings(max_examples=15, deadline=None)
@@ -132,7 +137,7 @@ def test_a_planted_pair_is_found_whatever_the_seed(seed: int) -> None:
     parts = Split(np.append(order[20:], kept), order[:0], np.append(order[:20], test))
     found = audit(comments, [parts])
     pairs = ((test, kept),)
-    assert (found.exact, found.near) == (((), pairs) if seed % 2 else (pairs, ()))
+    assert (found.exact_copies, found.near_copies) == (((), pairs) if seed % 2 else (pairs, ()))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -146,10 +151,14 @@ def test_a_grouped_split_shares_no_group_and_no_text(seed: int, folds: int) -> N
     comments = make_comments(200, groups, texts)
     random = audit(comments, draw_folds(comments, SplitSettings(folds=folds)))
     grouped = audit(comments, draw_folds(comments, SplitSettings(split="grouped", folds=folds)))
-    assert random.shared is not None
-    assert random.shared.rows
-    assert grouped.shared is not None
-    assert (grouped.exact, grouped.shared.rows, grouped.affected) == ((), (), len(grouped.near))
+    assert random.shared_groups is not None
+    assert random.shared_groups.rows
+    assert grouped.shared_groups is not None
+    assert (grouped.exact_copies, grouped.shared_groups.rows, grouped.leaked_rows) == (
+        (),
+        (),
+        len(grouped.near_copies),
+    )
 
 
 def test_a_stored_audit_is_read_as_it_was_and_holds_no_text() -> None:
@@ -163,22 +172,24 @@ def test_a_stored_audit_is_read_as_it_was_and_holds_no_text() -> None:
 def test_the_sample_has_what_it_says_it_has() -> None:
     comments = sample_comments()
     found = audit(comments, draw_folds(comments))
-    assert found.exact
-    assert found.conflicts
-    assert found.never == ("IsHomophobic", "IsRadicalism")
-    assert ("IsRacist", "IsHatespeech") in {(one.label, one.implied) for one in found.implications}
+    assert found.exact_copies
+    assert found.label_conflicts
+    assert found.never_positive_labels == ("IsHomophobic", "IsRadicalism")
+    assert ("IsRacist", "IsHatespeech") in {
+        (one.label, one.implied_label) for one in found.implications
+    }
 
 
 def test_the_real_table_shares_videos_and_a_text(real_table: Path) -> None:
     comments = read_comments(real_table)
     found = audit(comments, draw_folds(comments))
-    assert found.shared is not None
-    assert (found.tested, found.affected) == (200, 197)
-    assert (found.shared.groups, len(found.shared.rows)) == (12, 197)
-    assert (len(found.exact), len(found.near)) == (2, 0)
-    assert [len(rows) for rows in found.conflicts] == [6]
-    assert found.never == ("IsHomophobic", "IsRadicalism")
-    shares = {(one.label, one.implied): one.share for one in found.implications}
+    assert found.shared_groups is not None
+    assert (found.test_rows, found.leaked_rows) == (200, 197)
+    assert (found.shared_groups.groups, len(found.shared_groups.rows)) == (12, 197)
+    assert (len(found.exact_copies), len(found.near_copies)) == (2, 0)
+    assert [len(rows) for rows in found.label_conflicts] == [6]
+    assert found.never_positive_labels == ("IsHomophobic", "IsRadicalism")
+    shares = {(one.label, one.implied_label): one.share for one in found.implications}
     assert shares["IsRacist", "IsHatespeech"] == 1
     assert shares["IsHatespeech", "IsRacist"] == pytest.approx(125 / 138)
 
@@ -186,4 +197,4 @@ def test_the_real_table_shares_videos_and_a_text(real_table: Path) -> None:
 def test_the_real_table_split_by_videos_leaks_nothing(real_table: Path) -> None:
     comments = read_comments(real_table)
     found = audit(comments, draw_folds(comments, SplitSettings(split="grouped")))
-    assert (found.affected, found.exact) == (0, ())
+    assert (found.leaked_rows, found.exact_copies) == (0, ())

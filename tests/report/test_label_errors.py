@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from support import make_audit
 
 from toxbench import Table
 from toxbench.plugin.registry import Registry
@@ -30,6 +31,7 @@ PROTOCOL = ProtocolRecord(
     test_supports=({"IsRude": 6, "Is|Long": 0, HOSTILE: 0},),
     folds=(FoldRows(train=(0, 1), validation=(), test=tuple(range(2, 14))),),
     definitions={},
+    audit=make_audit(),
 )
 TEXTS = tuple(f"comment {row} " + "x" * 200 for row in range(14))
 

@@ -4,11 +4,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from support import make_audit
 
 from toxbench import Table
 from toxbench.evaluation.thresholds import HALF
 from toxbench.ranking.rows import Leaderboard, Row, Statistic, columns
-from toxbench.records import Audit
 from toxbench.report.labels import label_table, label_tables
 from toxbench.report.leaderboard import leaderboard_table, records, terminal_tables
 from toxbench.store.cells import FoldRows, ProtocolRecord
@@ -25,6 +25,7 @@ PROTOCOL = ProtocolRecord(
     test_supports=({"IsRude": 1, "IsLong": 2, "IsNever": 0},),
     folds=(FoldRows(train=(0, 1, 2, 3, 4), validation=(5, 6), test=(7, 8, 9)),),
     definitions={},
+    audit=make_audit(),
 )
 THIRD = Statistic(1 / 3, None)
 
@@ -144,14 +145,9 @@ def test_a_note_stands_there_when_it_is_needed_and_only_then(
 
 
 def test_a_split_that_leaks_is_told_and_only_such_a_split() -> None:
-    audit = Audit(
-        tested=3, affected=1, exact=((7, 0),), near=(), near_definition="", shared=None,
-        conflicts=(), implications=(), never=(), always=(),
-    )  # fmt: skip
-    whole = audit.model_copy(update={"exact": (), "affected": 0})
+    audit = make_audit(test_rows=3, leaked_rows=1, exact_copies=((7, 0),))
     assert "The split leaks" in notes(build_leaderboard(audit=audit))
-    assert "The split leaks" not in notes(build_leaderboard(audit=whole))
-    assert "The split leaks" not in notes(build_leaderboard(audit=None))
+    assert "The split leaks" not in notes(build_leaderboard(audit=make_audit()))
 
 
 def test_labels_without_a_positive_test_row_are_named() -> None:

@@ -12,7 +12,15 @@ if TYPE_CHECKING:
     from conftest import Search
 
 SAME = {"sampler": "random", "pruner": "none", "trials": 2, "finalists": 1}
-DIFFERENT = {"worker", "uid", "seconds", "finished", "checksum", "epoch_scores", "attributes"}
+DIFFERENT = {
+    "worker",
+    "uid",
+    "seconds",
+    "finished_at",
+    "checksum",
+    "epoch_scores",
+    "system_attributes",
+}
 
 
 @pytest.fixture(autouse=True)

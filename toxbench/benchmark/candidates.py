@@ -36,7 +36,7 @@ class BackboneCandidate:
 
     def key(self, fold: int, seed: int) -> CellKey:
         """Identify one of its cells: other weights or settings make another candidate."""
-        chosen: list[object] = [self.weights.record.identity, self.settings.identity]
+        chosen: list[object] = [self.weights.record.identity, self.settings.model_dump(mode="json")]
         if self.tuned is not None:
             chosen.append(self.tuned.model_dump(mode="json")["thresholds"])
         return CellKey(candidate=self.name, digest=digest(chosen), fold=fold, seed=seed)

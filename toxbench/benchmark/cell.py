@@ -153,7 +153,7 @@ class CellRunner:
                 "parameters": done.trainer.parameter_count,
                 "epochs": done.trained.epochs,
                 "best_epoch": done.trained.best_epoch,
-                "truncated": float(bench.tokens(candidate.settings.max_length).cut.mean()),
+                "truncated_share": float(bench.tokens(candidate.settings.max_length).cut.mean()),
                 "micro_batch": micro_batch if micro_batch < per_rank_batch else None,
             }
         )
@@ -249,7 +249,7 @@ class CellRunner:
             cost=cost,
             epochs=(),
             best_epoch=None,
-            truncated=None,
+            truncated_share=None,
             thresholds=thresholds,
             **measure(comments.labels, targets, probabilities, thresholds),
         )

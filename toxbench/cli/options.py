@@ -13,7 +13,7 @@ from toxbench.config import PRESETS, layered, read_config, run_settings
 from toxbench.errors import SettingsError
 from toxbench.settings import (
     ColumnSettings,
-    Frozen,
+    FrozenModel,
     RunSettings,
     SplitSettings,
     TrainSettings,
@@ -242,7 +242,7 @@ def settings_from(
         SettingsError: as `toxbench.config.run_settings`.
     """
     config = (below or {}) | (read_config(values["config"]) if values["config"] else {})
-    kinds: dict[str, type[Frozen]] = {
+    kinds: dict[str, type[FrozenModel]] = {
         "columns": ColumnSettings,
         "train": TrainSettings,
         "split": SplitSettings,

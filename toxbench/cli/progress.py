@@ -205,7 +205,7 @@ def _name(key: CellKey) -> str:
 
 def _trial(backbone: str, record: TrialRecord) -> str:
     """Write one line about a trial that ended."""
-    name = f"{backbone} trial {record.number}{' (default settings)' if record.default else ''}"
+    name = f"{backbone} trial {record.number}{' (default settings)' if record.is_default else ''}"
     cost = f"{record.epochs} epochs, {record.seconds:.1f} s"
     if record.value is None:
         return f"[{name}] {record.state}: {record.reason}; {cost}"
@@ -239,7 +239,7 @@ def _epoch(epoch: EpochRecord, comments: int) -> str:
 
 def _result(record: CellRecord) -> str:
     scores = record.metrics["0.5"]["test"]
-    constant = "; predicts the same for every row" if record.constant else ""
+    constant = "; predicts the same for every row" if record.has_constant_predictions else ""
     small = f"; memory ran out, trained by {record.micro_batch}" if record.micro_batch else ""
     return (
         f"micro-F1 {scores['micro_f1']:.3f}, subset accuracy {scores['subset_accuracy']:.3f} "

@@ -54,16 +54,18 @@ def audit(comments: TextDataset, folds: Sequence[Split]) -> Audit:
     groups = group_ids(comments.groups or repeat(None, len(comments)))
     leaks = [_leaks(fold, texts, near, groups) for fold in folds]
     return Audit(
-        tested=sum(len(fold.test) for fold in folds),
-        affected=sum(len(fold.rows) for fold in leaks),
-        exact=tuple(pair for fold in leaks for pair in fold.exact),
-        near=tuple(pair for fold in leaks for pair in fold.near),
-        near_definition=DEFINITION,
-        shared=_shared(comments, groups, [row for fold in leaks for row in fold.shared]),
-        conflicts=tuple(_conflicts(comments, texts)),
+        test_rows=sum(len(fold.test) for fold in folds),
+        leaked_rows=sum(len(fold.rows) for fold in leaks),
+        exact_copies=tuple(pair for fold in leaks for pair in fold.exact),
+        near_copies=tuple(pair for fold in leaks for pair in fold.near),
+        near_copy_definition=DEFINITION,
+        shared_groups=_shared(comments, groups, [row for fold in leaks for row in fold.shared]),
+        label_conflicts=tuple(_conflicts(comments, texts)),
         implications=tuple(_implications(comments)),
-        never=tuple(label for label, n in comments.supports.items() if n == 0),
-        always=tuple(label for label, n in comments.supports.items() if n == len(comments)),
+        never_positive_labels=tuple(label for label, n in comments.supports.items() if n == 0),
+        always_positive_labels=tuple(
+            label for label, n in comments.supports.items() if n == len(comments)
+        ),
     )
 
 
@@ -108,7 +110,7 @@ def _implications(comments: TextDataset) -> list[Implication]:
     found = [
         Implication(
             label=label,
-            implied=implied,
+            implied_label=implied,
             positives=int(supports[i]),
             share=float(together[i, j] / supports[i]),
         )

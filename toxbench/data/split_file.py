@@ -11,12 +11,12 @@ from toxbench.data.protocol import Protocol, Split
 from toxbench.data.readers import safe_name
 from toxbench.data.table import TextDataset
 from toxbench.errors import DataError, StorageError
-from toxbench.records import PARTS, Stored
-from toxbench.settings import Frozen, SplitSettings
+from toxbench.records import PARTS, StoredRecord
+from toxbench.settings import FrozenModel, SplitSettings
 from toxbench.util.atomic import write_atomically
 
 
-class TableFacts(Frozen):
+class TableFacts(FrozenModel):
     """What makes two tables the same whatever the order of their rows and labels.
 
     ``ids``, ``texts`` and ``targets`` are sha256 in hex, taken in the order of the ids and of the
@@ -30,7 +30,7 @@ class TableFacts(Frozen):
     targets: str
 
 
-class FoldIds(Frozen):
+class FoldIds(FrozenModel):
     """Ids of the rows of each part, in the order in which they are used."""
 
     train: tuple[str, ...] = Field(min_length=1)
@@ -38,7 +38,7 @@ class FoldIds(Frozen):
     test: tuple[str, ...] = Field(min_length=1)
 
 
-class SplitFile(Stored):
+class SplitFile(StoredRecord):
     """What a split file holds: which table it is for, how it was drawn, and the folds."""
 
     name: str
@@ -53,10 +53,10 @@ def read_split_file(path: Path) -> SplitFile | None:
 
     Raises:
         DataError: it cannot be read, or is none.
-        NewerError: a newer toxbench wrote it.
+        NewerVersionError: a newer toxbench wrote it.
     """
     try:
-        return SplitFile.read(path.read_bytes(), path)
+        return SplitFile.from_json(path.read_bytes(), path)
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -114,7 +114,7 @@ def measure(
     probabilities: Mapping[Part, Probabilities],
     thresholds: Mapping[str, Sequence[float]],
 ) -> dict[str, Any]:
-    """Return every score of a cell's record: ``metrics``, ``per_label`` and ``constant``.
+    """Return a cell record's ``metrics``, ``per_label`` and ``has_constant_predictions``.
 
     Args:
         labels: names.
@@ -135,7 +135,9 @@ def measure(
             rule: label_table(labels, targets["test"], probabilities["test"], chosen)
             for rule, chosen in thresholds.items()
         },
-        "constant": is_constant(predict(probabilities["test"], [0.5] * len(labels))),
+        "has_constant_predictions": is_constant(
+            predict(probabilities["test"], [0.5] * len(labels))
+        ),
     }
 
 

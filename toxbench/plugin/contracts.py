@@ -347,7 +347,7 @@ def cell_facts(result: CellRecord, run: RunRecord | None) -> dict[str, Fact]:
         "tuned": result.tuning is not None,
         "weights": weights.label if weights else None,
         "stand_in": weights is not None and weights.source == "stand-in",
-        "constant": result.constant,
+        "constant": result.has_constant_predictions,
         "parameters": result.parameters,
         "device": result.environment.device,
         "precision": result.environment.precision,

@@ -17,17 +17,17 @@ Finding = tuple[str, ...]  # a headline, then what it means, what to do and wher
 
 def leak_note(audit: Audit) -> str:
     """Say in one line how much the split leaks, and what keeps it from leaking."""
-    shared = audit.shared
-    counts = [(len(audit.exact), "the text"), (len(audit.near), "nearly the text")]
+    shared = audit.shared_groups
+    counts = [(len(audit.exact_copies), "the text"), (len(audit.near_copies), "nearly the text")]
     if shared is not None:
         counts.insert(0, (len(shared.rows), f"the {shared.column}"))
     what = ", ".join(f"{words} of {count}" for count, words in counts if count)
     remedy = "--split grouped keeps groups and equal texts on one side"
-    if not audit.exact and not (shared and shared.rows):
+    if not audit.exact_copies and not (shared and shared.rows):
         remedy = "remove near copies, or give them one group and use --split grouped"
     return (
-        f"The split leaks: train or validation rows have {what} of the {audit.tested} test rows; "
-        f"{remedy}. See: toxbench data check."
+        f"The split leaks: train or validation rows have {what} of the {audit.test_rows} test "
+        f"rows; {remedy}. See: toxbench data check."
     )
 
 
@@ -47,7 +47,7 @@ def audit_findings(audit: Audit, show_row: ShowRow) -> tuple[Finding, ...]:
         _exact(audit, show_row),
         _near(audit, show_row),
         _groups(audit, show_row),
-        (f"Leaks in all: {_of_tested(audit, audit.affected)}, each counted once",),
+        (f"Leaks in all: {_of_tested(audit, audit.leaked_rows)}, each counted once",),
         _conflicts(audit, show_row),
         _implications(audit),
         _constant(audit),
@@ -55,33 +55,33 @@ def audit_findings(audit: Audit, show_row: ShowRow) -> tuple[Finding, ...]:
 
 
 def _exact(audit: Audit, show_row: ShowRow) -> Finding:
-    headline = f"Exact copies: {_of_tested(audit, len(audit.exact))}"
-    if not audit.exact:
+    headline = f"Exact copies: {_of_tested(audit, len(audit.exact_copies))}"
+    if not audit.exact_copies:
         return (headline,)
     return (
         headline,
         "Their text, apart from case, spaces and Unicode form, is in train or validation as well, "
         "so that scores on them measure memory. Use --split grouped, which keeps equal texts on "
         "one side, or remove the copies.",
-        _pairs(audit.exact, show_row),
+        _pairs(audit.exact_copies, show_row),
     )
 
 
 def _near(audit: Audit, show_row: ShowRow) -> Finding:
-    headline = f"Near copies: {_of_tested(audit, len(audit.near))}"
-    if not audit.near:
+    headline = f"Near copies: {_of_tested(audit, len(audit.near_copies))}"
+    if not audit.near_copies:
         return (headline,)
     return (
         headline,
-        f"Nearly their text is in train or validation: {audit.near_definition}. No split looks "
-        "for these: remove all but one, or give them one group (--group-column) and use "
+        f"Nearly their text is in train or validation: {audit.near_copy_definition}. No split "
+        "looks for these: remove all but one, or give them one group (--group-column) and use "
         "--split grouped.",
-        _pairs(audit.near, show_row),
+        _pairs(audit.near_copies, show_row),
     )
 
 
 def _groups(audit: Audit, show_row: ShowRow) -> Finding:
-    shared = audit.shared
+    shared = audit.shared_groups
     if shared is None:
         return ("Shared groups: unknown, for lack of a column of groups (--group-column NAME)",)
     headline = f"Shared groups: {_of_tested(audit, len(shared.rows))}, from {shared.groups} groups"
@@ -97,11 +97,11 @@ def _groups(audit: Audit, show_row: ShowRow) -> Finding:
 
 
 def _conflicts(audit: Audit, show_row: ShowRow) -> Finding:
-    count, rows = len(audit.conflicts), sum(map(len, audit.conflicts))
+    count, rows = len(audit.label_conflicts), sum(map(len, audit.label_conflicts))
     headline = f"Conflicting labels: {count} texts, in {rows} rows"
     if not count:
         return (headline,)
-    texts = (f"({_some(map(show_row, one), len(one))})" for one in audit.conflicts)
+    texts = (f"({_some(map(show_row, one), len(one))})" for one in audit.label_conflicts)
     return (
         headline,
         "Rows with equal texts have different labels, so that no model can be right on all of "
@@ -116,7 +116,7 @@ def _implications(audit: Audit) -> Finding:
     if not count:
         return (headline,)
     lines = (
-        f"{one.label} implies {one.implied} in {one.share:.1%} of its {one.positives} rows"
+        f"{one.label} implies {one.implied_label} in {one.share:.1%} of its {one.positives} rows"
         for one in audit.implications
     )
     return (
@@ -129,8 +129,8 @@ def _implications(audit: Audit) -> Finding:
 
 def _constant(audit: Audit) -> Finding:
     constant = [
-        *(f"{label} has no positive row" for label in audit.never),
-        *(f"{label} is positive in every row" for label in audit.always),
+        *(f"{label} has no positive row" for label in audit.never_positive_labels),
+        *(f"{label} is positive in every row" for label in audit.always_positive_labels),
     ]
     headline = f"Constant labels: {len(constant)}"
     if not constant:
@@ -144,7 +144,7 @@ def _constant(audit: Audit) -> Finding:
 
 
 def _of_tested(audit: Audit, count: int) -> str:
-    return f"{count} of {audit.tested} test rows"
+    return f"{count} of {audit.test_rows} test rows"
 
 
 def _pairs(pairs: Pairs, show_row: ShowRow) -> str:

@@ -180,14 +180,15 @@ def _facts(candidate: Candidate) -> dict[str, str]:
     if first.tuning:
         tuning = first.tuning
         facts["tuned"] = (
-            f"{tuning.trials} trials, {tuning.pruned} pruned, {tuning.failed} failed; average "
-            f"precision on inner validation rows {tuning.average_precision:.3f}"
+            f"{tuning.trials} trials, {tuning.pruned_trials} pruned, "
+            f"{tuning.failed_trials} failed; "
+            f"average precision on inner validation rows {tuning.average_precision:.3f}"
         )
     where = first.environment
     threads = "1 thread" if where.threads == 1 else f"{where.threads} threads"
     facts["computed"] = f"{where.device_name}, {where.precision}, {threads}"
-    if first.truncated:
-        facts["cut comments"] = f"{first.truncated:.1%} at max_length"
+    if first.truncated_share:
+        facts["cut comments"] = f"{first.truncated_share:.1%} at max_length"
     return facts
 
 
@@ -349,7 +350,7 @@ def failures_table(candidate: Candidate) -> Table:
             "seed": record.key.seed,
             "kind": escape_line(record.kind),
             "reason": escape_line(record.reason),
-            "when": record.finished,
+            "when": record.failed_at,
         }
         for record in candidate.failures
     )

@@ -120,7 +120,7 @@ def _warnings(model: ModelRecord, protocol: ProtocolRecord) -> tuple[str, ...]:
             "It started from a stand-in, small substitute weights: it says nothing about the "
             "checkpoint that gives the backbone its name."
         )
-    if protocol.audit is not None and protocol.audit.affected:
+    if protocol.audit.leaked_rows:
         said.append(leak_note(protocol.audit))
     return tuple(said)
 

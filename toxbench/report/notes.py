@@ -37,7 +37,7 @@ def notes(leaderboard: Leaderboard) -> list[str]:
     said: list[str] = []
     if protocol.synthetic:
         said.append("Synthetic sample: these scores say nothing about real comments.")
-    if protocol.audit is not None and protocol.audit.affected:
+    if protocol.audit.leaked_rows:
         said.append(leak_note(protocol.audit))
     if any(row.stand_in for row in rows):
         said.append(
@@ -100,15 +100,17 @@ def _tuning_note(row: Row) -> str:
 
 def _won(tuning: TuningRecord) -> str:
     """Say which configuration of how many it is."""
-    trials = f"{tuning.trials} trials ({tuning.pruned} pruned, {tuning.failed} failed)"
+    trials = (
+        f"{tuning.trials} trials ({tuning.pruned_trials} pruned, {tuning.failed_trials} failed)"
+    )
     if tuning.default_won:
         return f"the default settings, not beaten in {trials}"
     return f"best of {trials}"
 
 
 def _reference(tuning: TuningRecord) -> str:
-    """Give the default settings' score where it is of the same seeds and rows, and another's."""
-    if tuning.default_won is not False or tuning.default_average_precision is None:
+    """Give the default settings' score if another finalist won."""
+    if tuning.default_won or tuning.default_average_precision is None:
         return ""
     return f" ({tuning.default_average_precision:.3f} with the default settings)"
 

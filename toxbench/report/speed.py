@@ -37,7 +37,7 @@ def _notes(records: Sequence[SpeedRecord]) -> Iterator[str]:
     first = records[0]
     yield _machine(first)
     yield (
-        f"Data: {first.data}; an epoch is {first.rows} train rows, cut at {first.max_length} "
+        f"Data: {first.table}; an epoch is {first.rows} train rows, cut at {first.max_length} "
         "tokens; padding is not counted."
     )
     yield (
@@ -55,7 +55,7 @@ def _machine(record: SpeedRecord) -> str:
         f"{name} {record.versions[name]}" for name in ("toxbench", "torch", "transformers")
     )
     threads = f", {_count(record.threads, 'thread')}" if record.device == "cpu" else ""
-    return f"Measured {record.measured[:10]} on {record.device_name}{threads}; {versions}."
+    return f"Measured {record.measured_at[:10]} on {record.device_name}{threads}; {versions}."
 
 
 def _count(number: int, what: str) -> str:
@@ -88,7 +88,7 @@ def _spread(pattern: str, spread: Spread) -> str:
 _COLUMNS: Sequence[tuple[str, Callable[[SpeedRecord], str]]] = (
     ("backbone", lambda record: record.backbone),
     ("precision", lambda record: record.precision),
-    ("seconds an epoch", lambda record: _spread("{:.2f}", record.seconds_an_epoch)),
+    ("seconds an epoch", lambda record: _spread("{:.2f}", record.seconds_per_epoch)),
     ("comments/s", lambda record: f"{record.comments_per_second.median:.1f}"),
     ("tokens/s", lambda record: f"{record.tokens_per_second.median:.0f}"),
     ("evaluated comments/s",

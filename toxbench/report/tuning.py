@@ -144,7 +144,7 @@ def _history(records: Sequence[TrialRecord]) -> "Figure":
         some = [record for record in shown if record.state == state]
         scores = [_last_score(record) for record in some]
         axes.scatter([r.number for r in some], scores, marker=marker, color=color, label=state)
-    default = [record for record in shown if record.default and record.value is not None]
+    default = [record for record in shown if record.is_default and record.value is not None]
     axes.scatter([r.number for r in default], [_last_score(r) for r in default], s=140,
                  facecolors="none", edgecolors=RED, label="default settings")  # fmt: skip
     complete = [record for record in shown if record.value is not None]
@@ -260,8 +260,8 @@ def tuned_table(tuned: TunedSettings, default: TrainSettings) -> Table:
     tuning = tuned.tuning
     return Table(
         title=(
-            f"Settings found for {tuned.backbone}: {tuning.trials} trials, {tuning.pruned} pruned, "
-            f"{tuning.failed} failed"
+            f"Settings found for {tuned.backbone}: {tuning.trials} trials, {tuning.pruned_trials} "
+            f"pruned, {tuning.failed_trials} failed"
         ),
         headers=("setting", "default", "tuned"),
         rows=tuple((name, _text(before[name]), _text(found[name])) for name in changed),

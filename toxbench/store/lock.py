@@ -12,11 +12,11 @@ from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from toxbench.errors import TryAgainError
-from toxbench.settings import Frozen
+from toxbench.settings import FrozenModel
 from toxbench.util.atomic import unwritable, write_atomically
 
 
-class LockOwner(Frozen):
+class LockOwner(FrozenModel):
     """Who holds a lock: which process, since when; neither machine nor user."""
 
     pid: int

@@ -5,8 +5,8 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from toxbench.errors import StorageError
-from toxbench.records import Stored
-from toxbench.settings import Frozen
+from toxbench.records import StoredRecord
+from toxbench.settings import FrozenModel
 from toxbench.store.lock import locked
 from toxbench.util.atomic import make_folder, write_atomically
 from toxbench.util.redact import redact
@@ -14,24 +14,23 @@ from toxbench.util.redact import redact
 FILE = "manifest.json"
 
 
-class LoadedPlugin(Frozen):
+class LoadedPlugin(FrozenModel):
     """A plugin whose code has run, and where it came from."""
 
     name: str = Field(description="of the entry point")
     distribution: str = Field(description="name and version")
 
 
-class Code(Frozen):
+class Code(FrozenModel):
     """What one or several runs ran."""
 
     plugins: tuple[LoadedPlugin, ...]
     versions: dict[str, str] = Field(description="of Python and the main packages")
 
 
-class Manifest(Stored):
+class Manifest(StoredRecord):
     """Every different code that ran on a protocol, in the order in which it first did."""
 
-    schema_version: int = 2  # 1 had no commands
     runs: tuple[Code, ...] = ()
     commands: tuple[str, ...] = Field((), description="that asked for it, without folders")
 
@@ -65,7 +64,7 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / FILE
     try:
-        return Manifest.read(path.read_bytes(), path)
+        return Manifest.from_json(path.read_bytes(), path)
     except FileNotFoundError:
         return Manifest()
     except (OSError, ValidationError) as error:

@@ -19,7 +19,7 @@ from typing import Literal
 from pydantic import Field
 
 from toxbench.errors import StorageError
-from toxbench.records import CellKey, CellRecord, Stored, WeightsRecord
+from toxbench.records import CellKey, CellRecord, StoredRecord, WeightsRecord
 from toxbench.store.repair import DamagedError, quarantine
 from toxbench.util.atomic import TEMPORARY, sync_folder, unwritable
 
@@ -29,7 +29,7 @@ Saved = Literal["best", "all"]
 _STEM = re.compile(r".+-fold\d+-seed\d+")
 
 
-class ModelRecord(Stored):
+class ModelRecord(StoredRecord):
     """What is known of a saved model; it holds no comment and no path."""
 
     key: CellKey
@@ -194,7 +194,7 @@ def read_model(folder: Path) -> ModelRecord:
     """
     path = folder / RECORD
     try:
-        record = ModelRecord.read(path.read_bytes(), path)
+        record = ModelRecord.from_json(path.read_bytes(), path)
         if record.sealed() != record or record.key.stem != folder.name:
             raise ValueError("the checksum is of something else")
     except FileNotFoundError as error:

@@ -88,7 +88,7 @@ class SearchSpec:
             [
                 self.data.fingerprint,
                 self.candidate.weights.record.identity,
-                self.candidate.settings.identity,
+                self.candidate.settings.model_dump(mode="json"),
                 sorted((name, repr(dimension)) for name, dimension in self.space.items()),
                 self.settings.inner_folds,
                 self.settings.tune_seed,

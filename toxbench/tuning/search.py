@@ -44,7 +44,7 @@ class SearchResult:
     @property
     def default_place(self) -> int | None:
         """Which finalist has the default settings, from 0; None where they failed."""
-        default = [record.settings for record in self.trials if record.default]
+        default = [record.settings for record in self.trials if record.is_default]
         places = [n for n, group in enumerate(self.finalists) if group[0].settings in default]
         return places[0] if places else None
 
@@ -117,7 +117,7 @@ class Search:
     def _finalists(self, configurations: Sequence[TrainSettings]) -> list[list[TrialRecord]]:
         """Train each with fresh seeds, on other inner folds while there are any; best first."""
         definition, count = self._definition, self._settings.inner_folds
-        key = digest([settings.identity for settings in configurations])
+        key = digest([settings.model_dump(mode="json") for settings in configurations])
         name = f"finalists-{key}"
         index = self._index(f"{definition.name}-{name}", name, RandomSampler(), NopPruner())
         folds = tuple((fold + count) % INNER_FOLDS for fold in range(count))
@@ -198,7 +198,7 @@ def _configurations(records: Sequence[TrialRecord], count: int) -> list[TrainSet
     complete = [record for record in records if record.value is not None]
     ranked = sorted(complete, key=lambda record: (-(record.value or 0.0), record.number))
     different = list(dict.fromkeys(record.settings for record in ranked))
-    default = [record.settings for record in ranked if record.default]
+    default = [record.settings for record in ranked if record.is_default]
     return different[:count] + [settings for settings in different[count:] if settings in default]
 
 

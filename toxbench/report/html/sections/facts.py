@@ -41,8 +41,7 @@ def data(findings: ReportData) -> Section:
         ("fold", "train", "validation", "test"),
         [[i, len(f.train), len(f.validation), len(f.test)] for i, f in enumerate(protocol.folds)],
     )
-    audit = protocol.audit
-    points = [] if audit is None else audit_findings(audit, lambda row: findings.ids[row])
+    points = audit_findings(protocol.audit, lambda row: findings.ids[row])
     text = [
         f"{protocol.name}: {protocol.rows} rows, {len(labels)} labels, "
         f"{sum(protocol.supports.values())} positive entries."
@@ -179,7 +178,7 @@ def _trials(search: Search) -> Table:
         f"Trials of {search.name}",
         ("trial", "state", "score", "epochs", "settings"),
         [
-            ["0 (default)" if t.default else t.number, t.state, t.value, t.epochs, _drawn(t)]
+            ["0 (default)" if t.is_default else t.number, t.state, t.value, t.epochs, _drawn(t)]
             for t in search.trials
         ],
     )
