@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from toxbench.config import PRESETS, layered, preset, read_config, run_settings
+from toxbench.config import PRESETS, build_run_settings, build_settings, get_preset, read_config
 from toxbench.errors import SettingsError
 from toxbench.settings import ColumnSettings, RunSettings, SplitSettings, TrainSettings, digest
 
 
 def test_a_later_layer_wins_field_by_field() -> None:
-    settings = layered(
+    settings = build_settings(
         TrainSettings,
         {"epochs": 1, "batch_size": 1, "max_length": 10},
         {"epochs": 2, "batch_size": 2},
@@ -26,7 +26,7 @@ def test_a_later_layer_wins_field_by_field() -> None:
 
 
 def test_no_layers_are_the_defaults() -> None:
-    assert layered(TrainSettings) == TrainSettings()
+    assert build_settings(TrainSettings) == TrainSettings()
 
 
 @pytest.mark.parametrize(
@@ -41,14 +41,14 @@ def test_no_layers_are_the_defaults() -> None:
 )
 def test_an_unknown_key_is_refused_with_the_nearest(kind: Any, key: str, meant: str) -> None:
     with pytest.raises(SettingsError) as caught:
-        layered(kind, {key: 1})
+        build_settings(kind, {key: 1})
     assert str(caught.value) == f"unknown setting {key!r}; did you mean {meant!r}?"
     assert caught.value.exit_code == 2
 
 
 def test_a_key_like_no_other_is_refused_without_a_guess() -> None:
     with pytest.raises(SettingsError, match=r"^unknown setting 'zzz'$"):
-        layered(TrainSettings, {"zzz": 1})
+        build_settings(TrainSettings, {"zzz": 1})
 
 
 IMPOSSIBLE: list[tuple[Any, str, object]] = [
@@ -85,7 +85,7 @@ IMPOSSIBLE: list[tuple[Any, str, object]] = [
 @pytest.mark.parametrize(("kind", "name", "value"), IMPOSSIBLE)
 def test_an_impossible_value_is_refused_in_one_line(kind: Any, name: str, value: object) -> None:
     with pytest.raises(SettingsError, match=f"^setting {name} = ") as caught:
-        layered(kind, {name: value})
+        build_settings(kind, {name: value})
     assert "\n" not in str(caught.value)
 
 
@@ -100,7 +100,7 @@ def test_an_impossible_value_is_refused_in_one_line(kind: Any, name: str, value:
     ],
 )
 def test_a_value_on_the_border_is_taken(kind: Any, name: str, value: float) -> None:
-    assert getattr(layered(kind, {name: value}), name) == value
+    assert getattr(build_settings(kind, {name: value}), name) == value
 
 
 def test_settings_cannot_be_changed_afterwards() -> None:
@@ -110,8 +110,9 @@ def test_settings_cannot_be_changed_afterwards() -> None:
 
 
 def test_the_notebook_preset_is_the_study_to_the_letter() -> None:
-    recipe = preset("notebook")
-    settings = layered(TrainSettings, {"epochs": 9, "loss": "focal", "clip_norm": 5}, recipe.train)
+    recipe = get_preset("notebook")
+    plugin_defaults = {"epochs": 9, "loss": "focal", "clip_norm": 5}
+    settings = build_settings(TrainSettings, plugin_defaults, recipe.train)
     assert settings.model_dump(exclude={"pos_weight_cap", "focal_gamma"}) == {
         "epochs": 3,
         "batch_size": 1,
@@ -133,7 +134,7 @@ def test_the_notebook_preset_is_the_study_to_the_letter() -> None:
         "eval_steps": 0,
         "patience": 0,
     }
-    assert layered(SplitSettings, recipe.split).model_dump(exclude_unset=True) == {
+    assert build_settings(SplitSettings, recipe.split).model_dump(exclude_unset=True) == {
         "test_size": 0.2,
         "validation_size": 0.0,
         "split_seed": 42,
@@ -142,21 +143,21 @@ def test_the_notebook_preset_is_the_study_to_the_letter() -> None:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_leaves_nothing_of_training_to_the_plugin(name: str) -> None:
-    settings = layered(TrainSettings, preset(name).train)
+    settings = build_settings(TrainSettings, get_preset(name).train)
     of_other_losses = {"pos_weight_cap", "focal_gamma"}
     assert settings.model_fields_set | of_other_losses == set(TrainSettings.model_fields)
 
 
 def test_no_preset_is_empty_and_an_unknown_one_is_refused() -> None:
-    assert (preset(None).train, preset(None).split) == ({}, {})
+    assert (get_preset(None).train, get_preset(None).split) == ({}, {})
     with pytest.raises(SettingsError, match="'notebok'; did you mean 'notebook'"):
-        preset("notebok")
+        get_preset("notebok")
 
 
 def test_flags_win_over_the_file_and_tables_are_merged_field_by_field() -> None:
     config = {"seeds": 3, "device": "cpu", "train": {"epochs": 2, "batch_size": 8}}
     flags = {"seeds": 5, "train": {"epochs": 1}, "split": {"test_size": 0.3}}
-    settings = run_settings(config, flags)
+    settings = build_run_settings(config, flags)
     assert (settings.seeds, settings.device) == (5, "cpu")
     assert settings.train == {"epochs": 1, "batch_size": 8}
     assert settings.split == {"test_size": 0.3}
@@ -164,7 +165,7 @@ def test_flags_win_over_the_file_and_tables_are_merged_field_by_field() -> None:
 
 
 def test_columns_of_file_and_flags_are_merged_too() -> None:
-    settings = run_settings(
+    settings = build_run_settings(
         {"columns": {"text_column": "a", "id_column": "b"}}, {"columns": {"text_column": "c"}}
     )
     assert settings.columns == ColumnSettings(text_column="c", id_column="b")
@@ -172,7 +173,7 @@ def test_columns_of_file_and_flags_are_merged_too() -> None:
 
 def test_an_unknown_key_of_a_run_is_refused() -> None:
     with pytest.raises(SettingsError, match="'sedes'; did you mean 'seeds'"):
-        run_settings({"sedes": 3}, {})
+        build_run_settings({"sedes": 3}, {})
 
 
 def test_a_config_file_is_read_as_toml(tmp_path: Path) -> None:
@@ -181,7 +182,7 @@ def test_a_config_file_is_read_as_toml(tmp_path: Path) -> None:
         'backbones = ["bert"]\n[train]\nepochs = 2\n[backbone.bert]\nloss = "focal"\n',
         encoding="utf-8",
     )
-    settings = run_settings(read_config(path), {})
+    settings = build_run_settings(read_config(path), {})
     assert settings.backbones == ("bert",)
     assert settings.train == {"epochs": 2}
     assert settings.backbone == {"bert": {"loss": "focal"}}
@@ -222,16 +223,16 @@ def test_different_values_have_different_digests() -> None:
 
 
 def test_a_table_in_the_file_and_a_word_on_the_command_line_do_not_mix() -> None:
-    assert run_settings({"preset": {"x": 1}}, {"preset": "notebook"}).preset == "notebook"
+    assert build_run_settings({"preset": {"x": 1}}, {"preset": "notebook"}).preset == "notebook"
 
 
 def test_a_table_where_a_word_belongs_is_refused() -> None:
     with pytest.raises(SettingsError, match="preset"):
-        run_settings({"preset": {"x": 1}}, {})
+        build_run_settings({"preset": {"x": 1}}, {})
 
 
 def test_a_training_flag_wins_over_the_files_table_for_one_backbone() -> None:
     file = {"backbone": {"bert": {"epochs": 3, "batch_size": 5}}, "train": {"epochs": 4}}
-    merged = run_settings(file, {"train": {"epochs": 1}})
+    merged = build_run_settings(file, {"train": {"epochs": 1}})
     assert merged.train == {"epochs": 1}
     assert merged.backbone == {"bert": {"batch_size": 5}}

@@ -1,4 +1,4 @@
-"""How settings are put together; what decides: flags > --config TOML > preset > plugin."""
+"""Merging of settings, in order of precedence: options, --config TOML, preset, plugin."""
 
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,101 +7,22 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from toxbench.errors import SettingsError, nearest
-from toxbench.settings import FrozenModel, RunSettings, possible_path
+from toxbench.errors import SettingsError, did_you_mean
+from toxbench.settings import FrozenModel, RunSettings, validate_path
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """Read a TOML file whose keys are the fields of `RunSettings`.
-
-    Raises:
-        SettingsError: the file cannot be read or is not TOML.
-    """
-    try:
-        return tomllib.loads(possible_path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"--config {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"--config {path}: not TOML: {error}") from error
-    except ValueError as error:
-        raise SettingsError(f"--config: {error}") from error
-
-
-def run_settings(config: Mapping[str, Any], flags: Mapping[str, Any]) -> RunSettings:
-    """Merge a config file and flags, flags first; tables are merged field by field.
-
-    A training flag also wins over what the file says for one backbone alone.
-
-    Raises:
-        SettingsError: a key is unknown or a value is impossible.
-    """
-    settings = layered(RunSettings, _merged(config, flags))
-    flagged = flags.get("train", {})
-    own = {
-        backbone: {name: value for name, value in table.items() if name not in flagged}
-        for backbone, table in settings.backbone.items()
-    }
-    return settings.model_copy(update={"backbone": own})
-
-
-def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay one tree of tables over another, field by field."""
-    merged = dict(below)
-    for name, value in above.items():
-        under = merged.get(name)
-        if isinstance(under, Mapping) and isinstance(value, Mapping):
-            value = _merged(under, value)
-        merged[name] = value
-    return merged
-
-
-def layered(kind: type[Settings], *layers: Mapping[str, Any]) -> Settings:
-    """Build settings from layers; a later layer wins over an earlier one, field by field.
-
-    Raises:
-        SettingsError: a key is unknown or a value is out of range (one line, with the fix).
-    """
-    merged: dict[str, Any] = {}
-    for layer in layers:
-        merged |= layer
-    try:
-        return kind(**merged)
-    except ValidationError as error:
-        raise SettingsError(_one_line(error, kind)) from error
-
-
-def _one_line(error: ValidationError, kind: type[BaseModel]) -> str:
-    """Say the first problem that pydantic found in words that name the setting."""
-    first = error.errors()[0]
-    name = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        *tables, key = map(str, first["loc"])
-        return f"unknown setting {name!r}{nearest(key, _fields(kind, tables))}"
-    return f"setting {name} = {first['input']!r}: {first['msg'].lower()}"
-
-
-def _fields(kind: type[BaseModel], tables: Sequence[str]) -> Iterable[str]:
-    """Return the names that a table of some settings has."""
-    for table in tables:
-        inner = kind.model_fields[table].annotation
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            return ()
-        kind = inner
-    return kind.model_fields
-
-
 class Preset(FrozenModel):
-    """A named recipe: settings between the plugin's defaults and the user's own."""
+    """A named recipe. It overrides the plugin's defaults, and users override it."""
 
     train: dict[str, Any]
     split: dict[str, Any]
 
 
 PRESETS: Mapping[str, Preset] = {
-    # The study this project starts from: batch 1, Adam, one rate, everything padded, no
-    # validation part, no schedule, the last epoch. fp32, as PyTorch does it untold.
+    # The original study: batch 1, Adam, one learning rate, everything padded, no validation part,
+    # no schedule, the last epoch, and fp32, which is PyTorch's default.
     "notebook": Preset(
         train={
             "epochs": 3,
@@ -129,8 +50,8 @@ PRESETS: Mapping[str, Preset] = {
 }
 
 
-def preset(name: str | None) -> Preset:
-    """Return the named recipe, or an empty one for None.
+def get_preset(name: str | None) -> Preset:
+    """Return the preset of that name, or an empty one for None.
 
     Raises:
         SettingsError: no preset has that name.
@@ -138,5 +59,85 @@ def preset(name: str | None) -> Preset:
     if name is None:
         return Preset(train={}, split={})
     if name not in PRESETS:
-        raise SettingsError(f"no preset is called {name!r}{nearest(name, PRESETS)}")
+        raise SettingsError(f"no preset is called {name!r}{did_you_mean(name, PRESETS)}")
     return PRESETS[name]
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read a TOML file whose keys are the fields of `RunSettings`.
+
+    Raises:
+        SettingsError: the file cannot be read or is not TOML.
+    """
+    try:
+        return tomllib.loads(validate_path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"--config {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"--config {path}: not TOML: {error}") from error
+    except ValueError as error:
+        raise SettingsError(f"--config: {error}") from error
+
+
+def build_run_settings(config: Mapping[str, Any], flags: Mapping[str, Any]) -> RunSettings:
+    """Merge a config file with command-line flags, which take precedence.
+
+    Tables are merged field by field. A training flag also overrides the config's table of a
+    single backbone.
+
+    Raises:
+        SettingsError: a key is unknown or a value is impossible.
+    """
+    settings = build_settings(RunSettings, _merge(config, flags))
+    training_flags = flags.get("train", {})
+    backbone_tables = {
+        backbone: {name: value for name, value in table.items() if name not in training_flags}
+        for backbone, table in settings.backbone.items()
+    }
+    return settings.model_copy(update={"backbone": backbone_tables})
+
+
+def build_settings(kind: type[Settings], *layers: Mapping[str, Any]) -> Settings:
+    """Build settings from layers of fields; a later layer overrides an earlier one.
+
+    Raises:
+        SettingsError: a key is unknown or a value is out of range (one line, with the fix).
+    """
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        merged |= layer
+    try:
+        return kind(**merged)
+    except ValidationError as error:
+        raise SettingsError(_first_problem(error, kind)) from error
+
+
+def _merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge two trees of tables, field by field."""
+    merged = dict(base)
+    for name, value in override.items():
+        base_value = merged.get(name)
+        if isinstance(base_value, Mapping) and isinstance(value, Mapping):
+            value = _merge(base_value, value)
+        merged[name] = value
+    return merged
+
+
+def _first_problem(error: ValidationError, kind: type[BaseModel]) -> str:
+    """Describe pydantic's first error in one line that names the setting."""
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        *tables, key = map(str, first["loc"])
+        return f"unknown setting {name!r}{did_you_mean(key, _field_names(kind, tables))}"
+    return f"setting {name} = {first['input']!r}: {first['msg'].lower()}"
+
+
+def _field_names(kind: type[BaseModel], tables: Sequence[str]) -> Iterable[str]:
+    """Return the field names of a nested table; none if the table has no fixed fields."""
+    for table in tables:
+        annotation = kind.model_fields[table].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return ()
+        kind = annotation
+    return kind.model_fields

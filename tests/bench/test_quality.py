@@ -12,7 +12,7 @@ from torch import nn
 from toxbench.benchmark.candidates import BackboneCandidate
 from toxbench.benchmark.plan import Plan, make_plan
 from toxbench.benchmark.trainer_factory import TrainerFactory
-from toxbench.config import run_settings
+from toxbench.config import build_run_settings
 from toxbench.evaluation.early_stopping import EpochSelector, epoch_scores
 from toxbench.evaluation.metrics import evaluate
 from toxbench.plugin.registry import Registry
@@ -59,7 +59,7 @@ def test_the_fast_loop_is_as_good_as_the_plain_one(
 ) -> None:
     flags = {"data": real_table, "weights": ("stand-in",), "backbones": (name,),
              "baselines": (), "results": tmp_path}  # fmt: skip
-    plan = make_plan(run_settings({}, flags), Registry.discover())
+    plan = make_plan(build_run_settings({}, flags), Registry.discover())
     pairs = [(scores(plan, ALL, seed), scores(plan, PLAIN, seed)) for seed in range(SEEDS)]
     for place, score in enumerate(SCORES):
         fast, plain = ([each[way][place] for each in pairs] for way in (0, 1))

@@ -11,7 +11,7 @@ from torch import nn
 from toxbench.benchmark.candidates import BackboneCandidate
 from toxbench.benchmark.plan import Plan, make_plan
 from toxbench.benchmark.trainer_factory import TrainerFactory
-from toxbench.config import run_settings
+from toxbench.config import build_run_settings
 from toxbench.data.protocol import Split
 from toxbench.evaluation.early_stopping import epoch_scores
 from toxbench.plugin.registry import Registry
@@ -59,7 +59,7 @@ def make_course(
 def test_what_each_trick_of_the_loop_saves(real_table: Path, tmp_path: Path, name: str) -> None:
     flags = {"data": real_table, "weights": ("stand-in",), "backbones": (name,),
              "baselines": (), "results": tmp_path}  # fmt: skip
-    plan = make_plan(run_settings({}, flags), Registry.discover())
+    plan = make_plan(build_run_settings({}, flags), Registry.discover())
     courses = {
         "all": make_course(plan, ALL, lambda module: module),
         "without cheap dropout": make_course(plan, replace(ALL, cheap_dropout=False), lambda m: m),

@@ -307,7 +307,7 @@ def test_a_plugin_of_others(
     )  # fmt: skip
     assert len(toxbench.predict(tmp_path / "results", ["you fool"])) == 1
     code, said = command("export", str(tmp_path / "out"))
-    assert (code, "Bag is no class of transformers" in said, "predict works" in said) == (
+    assert (code, "Bag is not a class of transformers" in said, "predict works" in said) == (
         4, True, True,
     )  # fmt: skip
     assert not (tmp_path / "out").exists()

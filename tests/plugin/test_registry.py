@@ -228,7 +228,7 @@ def test_an_event_hook_that_raises_is_returned_and_others_still_hear(install: In
     install("c-quits", gone=raises.format(error="SystemExit('bye')"))
     registry = Registry.discover()
     heard: list[str] = []
-    problems = registry.tell("toxbench_epoch_finished", cell=heard.append, epoch="third")
+    problems = registry.notify("toxbench_epoch_finished", cell=heard.append, epoch="third")
     assert sorted(heard) == ["first", "last"]
     assert sorted(map(str, problems)) == [
         "plugin 'gone' of c-quits 1.0: SystemExit: bye",
@@ -239,7 +239,7 @@ def test_an_event_hook_that_raises_is_returned_and_others_still_hear(install: In
 def test_what_a_hook_changes_is_changed_for_nobody_else(install: Install) -> None:
     install("a-ears", first="@hookimpl\ndef toxbench_cell_finished(result):\n    result.clear()\n")
     result = ["told"]
-    assert Registry.discover().tell("toxbench_cell_finished", result=result) == []
+    assert Registry.discover().notify("toxbench_cell_finished", result=result) == []
     assert result == ["told"]
 
 
@@ -268,7 +268,7 @@ def test_a_baseline_of_two_plugins_does_not_block_the_backbone_of_that_name(
 def test_a_hook_wrapper_is_refused_by_name(install: Install) -> None:
     source = "@hookimpl(wrapper=True)\ndef toxbench_cell_finished(result):\n    return (yield)\n"
     install("wrapping-paper", paper=source)
-    (problem,) = Registry.discover().tell("toxbench_cell_finished", result=None)
+    (problem,) = Registry.discover().notify("toxbench_cell_finished", result=None)
     assert "wrapper" in problem.message
 
 
@@ -290,10 +290,10 @@ def test_plugins_of_others_load_only_if_named(install: Install) -> None:
     registry = Registry.discover(["mine"])
     assert {"mine", "bert"} <= set(registry.backbones)
     assert "theirs" not in registry.backbones
-    assert registry.backbones["mine"].foreign == "mine"
-    assert registry.backbones["bert"].foreign is None
-    assert registry.has_foreign
-    assert not Registry.discover([]).has_foreign
+    assert registry.backbones["mine"].third_party_plugin == "mine"
+    assert registry.backbones["bert"].third_party_plugin is None
+    assert registry.has_third_party_plugins
+    assert not Registry.discover([]).has_third_party_plugins
     assert "mine" not in Registry.discover([]).backbones
     with pytest.raises(SettingsError, match=r"'mines'.*did you mean 'mine'"):
         Registry.discover(["mines"])

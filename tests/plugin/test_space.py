@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from toxbench import Backbone, Choice, Range, Space, fine_tuning_space, stand_in_space
-from toxbench.config import layered
+from toxbench.config import build_settings
 from toxbench.plugin.registry import Registry
 from toxbench.settings import TrainSettings
 from toxbench.tuning.space import checked_space
@@ -24,7 +24,7 @@ def ends(dimension: Range | Choice) -> tuple[object, ...]:
 def test_a_built_in_space_holds_only_legal_values(space: Space) -> None:
     for name, dimension in space.items():
         for value in ends(dimension):
-            assert getattr(layered(TrainSettings, {name: value}), name) == value
+            assert getattr(build_settings(TrainSettings, {name: value}), name) == value
 
 
 @pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)

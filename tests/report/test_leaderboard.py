@@ -12,7 +12,7 @@ from toxbench.ranking.rows import Leaderboard, Row, Statistic, columns
 from toxbench.report.labels import label_table, label_tables
 from toxbench.report.leaderboard import leaderboard_table, records, terminal_tables
 from toxbench.store.cells import FoldRows, ProtocolRecord
-from toxbench.util.text import millions
+from toxbench.util.text import format_millions
 
 PROTOCOL = ProtocolRecord(
     name="comments.csv",
@@ -211,4 +211,4 @@ def test_the_floor_of_average_precision_is_of_the_folds_that_have_a_positive() -
     ("count", "words"), [(None, "-"), (22_713_216, "22.7 M"), (0, "0.0 M"), (49_999, "0.0 M")]
 )
 def test_millions_in_words(count: int | None, words: str) -> None:
-    assert millions(count) == words
+    assert format_millions(count) == words

@@ -17,7 +17,7 @@ import pytest
 from support import write_checkpoint, write_table
 
 import toxbench
-from toxbench.config import read_config, run_settings
+from toxbench.config import build_run_settings, read_config
 from toxbench.data.splits import draw_folds
 from toxbench.data.table import read_comments
 from toxbench.errors import CellsFailedError, DataError, SettingsError, StorageError
@@ -381,7 +381,7 @@ def test_no_trial_ever_sees_a_test_comment(search: "Search", plugin: Path) -> No
     flags = options | {"data": search.data, "results": search.results, "tune": tune}
     del flags["config"]
     registry = Registry.discover()
-    planned = plan_tuning(run_settings(read_config(options["config"]), flags), registry)
+    planned = plan_tuning(build_run_settings(read_config(options["config"]), flags), registry)
     watching = Watching(plugin)
     assert run_tuning(planned, registry, watching).failures == ()
     comments, fold = planned.plan.protocol.comments, planned.plan.protocol.folds[0]

@@ -10,7 +10,7 @@ from toxbench.benchmark.feedback import Failure
 from toxbench.benchmark.plan import make_plan
 from toxbench.benchmark.resume import read_table_of
 from toxbench.benchmark.run import run_plan
-from toxbench.config import layered, read_config, run_settings
+from toxbench.config import build_run_settings, build_settings, read_config
 from toxbench.errors import CellsFailedError
 from toxbench.evaluation.definitions import HALF
 from toxbench.plugin.registry import Registry
@@ -140,7 +140,7 @@ def run(
         "trackers": trackers,
     }
     flags = {name: value for name, value in given.items() if value is not None}
-    settings = run_settings(read_config(Path(config)) if config is not None else {}, flags)
+    settings = build_run_settings(read_config(Path(config)) if config is not None else {}, flags)
     registry = Registry.discover(settings.plugins)
     plan = make_plan(settings, registry)
     failures = run_plan(plan, registry, Silent())
@@ -218,7 +218,8 @@ def rescore(
     """
     store = find_store(Path(path))
     if data is not None:
-        how = layered(ColumnSettings, columns or {}), layered(SplitSettings, split or {})
-        read_table_of(store.protocol(), Path(data), *how)
+        column_settings = build_settings(ColumnSettings, columns or {})
+        split_settings = build_settings(SplitSettings, split or {})
+        read_table_of(store.protocol(), Path(data), column_settings, split_settings)
     board = score_again(store, thresholds, without, metric)
     return pd.DataFrame(list(records(board)))

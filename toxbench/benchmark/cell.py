@@ -170,7 +170,7 @@ class CellRunner:
         keeping = self._going_on.keeping
         around = environment(self._device).model_dump(exclude={"commit"})
         same = {"protocol": self._protocol.fingerprint, "cell": key.stem, **around}
-        with self._going_on.interruption.listening() as should_stop:
+        with self._going_on.interruption.listen() as should_stop:
             yield lambda micro_batch: SharedCheckpoints(
                 self._group,
                 FileCheckpoints(
@@ -335,7 +335,7 @@ def code_of(registry: Registry) -> Code:
     return Code(
         plugins=tuple(
             LoadedPlugin(name=name, distribution=distribution)
-            for name, distribution in sorted(registry.imported.items())
+            for name, distribution in sorted(registry.imported_plugins.items())
         ),
         versions=package_versions(),
     )

@@ -17,7 +17,7 @@ from toxbench.benchmark.validate import (
     trackers,
     where,
 )
-from toxbench.config import layered, preset
+from toxbench.config import build_settings, get_preset
 from toxbench.data.load import SplitDataset, load_dataset
 from toxbench.data.protocol import Protocol, Split
 from toxbench.data.readers import safe_name
@@ -28,7 +28,7 @@ from toxbench.evaluation import metrics, thresholds
 from toxbench.plugin.contracts import Backbone, Baseline, Tracker
 from toxbench.plugin.registry import Registered, Registry
 from toxbench.records import CellKey
-from toxbench.settings import SPLIT_FILES, RunSettings, TrainSettings, seconds
+from toxbench.settings import SPLIT_FILE_FIELDS, RunSettings, TrainSettings, parse_duration
 from toxbench.store.cells import CellStore
 from toxbench.store.models import Saved
 from toxbench.store.trials import find_tuned
@@ -84,7 +84,7 @@ def _options(values: Mapping[str, Any]) -> Iterator[str]:
             continue
         yield _option(name)
         if value is not True:
-            yield Path(value).name if name in SPLIT_FILES else _word(value)
+            yield Path(value).name if name in SPLIT_FILE_FIELDS else _word(value)
 
 
 def _option(name: str) -> str:
@@ -239,10 +239,10 @@ def make_plan(
         ),
         workers=settings.workers,
         where=where(settings),
-        cell_seconds=seconds(settings.cell_timeout) if settings.cell_timeout else None,
-        checkpoint_seconds=seconds(settings.checkpoint_every),
+        cell_seconds=parse_duration(settings.cell_timeout) if settings.cell_timeout else None,
+        checkpoint_seconds=parse_duration(settings.checkpoint_every),
         save_models=None if settings.save_models == "none" else settings.save_models,
-        has_foreign=registry.has_foreign,
+        has_foreign=registry.has_third_party_plugins,
         environ=registry.environ,
         command=command_of("run", settings, place),
         processes=place.size,
@@ -268,11 +268,11 @@ def backbone_candidate(
     """
     name = registered.item.name
     weights = finder.find(registered.item)
-    chosen = layered(
+    chosen = build_settings(
         TrainSettings,
         registered.item.defaults.model_dump(exclude_unset=True),
         weights.defaults,
-        preset(settings.preset).train,
+        get_preset(settings.preset).train,
         settings.train,
         settings.backbone.get(name, {}),
     )
@@ -280,7 +280,7 @@ def backbone_candidate(
     return BackboneCandidate(
         backbone=registered.item,
         distribution=registered.distribution,
-        plugin=registered.foreign,
+        plugin=registered.third_party_plugin,
         weights=weights,
         settings=chosen,
     )
@@ -290,7 +290,7 @@ def _baseline(registered: Registered[Baseline]) -> BaselineCandidate:
     return BaselineCandidate(
         baseline=registered.item,
         distribution=registered.distribution,
-        plugin=registered.foreign,
+        plugin=registered.third_party_plugin,
     )
 
 

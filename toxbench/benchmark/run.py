@@ -155,7 +155,7 @@ class _ResultRecorder:
         return len(self._plan.protocol.folds[task.key.fold].train)
 
     def _tell(self, hook: str, **arguments: object) -> None:
-        for problem in self._registry.tell(hook, **arguments):
+        for problem in self._registry.notify(hook, **arguments):
             self._feedback.warn(str(problem))
         self._trackers.tell(hook, **arguments)
 

@@ -22,7 +22,7 @@ from toxbench.report.model_card import HEAD, TITLE, USE, Rounding, model_card
 from toxbench.store.cells import Probabilities
 from toxbench.store.models import PROBABILITIES, WEIGHTS, ModelRecord, Saved, validation_score
 from toxbench.training.weights import of_the_disk, tokenizer_files
-from toxbench.util.atomic import unwritable
+from toxbench.util.atomic import write_error
 
 _CONFIGS = ("config.json", "tokenizer_config.json")
 
@@ -51,7 +51,7 @@ def write_model(
             _copy(path, made / path.name)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(made, ignore_errors=True)
-        raise unwritable(made, of_the_disk(error)) from error
+        raise write_error(made, of_the_disk(error)) from error
     except Exception as error:
         shutil.rmtree(made, ignore_errors=True)
         raise PluginError(

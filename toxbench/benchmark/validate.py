@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from toxbench.config import layered, preset
-from toxbench.errors import PluginError, SettingsError, nearest
+from toxbench.config import build_settings, get_preset
+from toxbench.errors import PluginError, SettingsError, did_you_mean
 from toxbench.plugin.contracts import Backbone, Baseline, Tracker
 from toxbench.plugin.registry import Item, Registered, Registry
 from toxbench.settings import RunSettings, SplitSettings, TrainSettings
@@ -78,9 +78,9 @@ def check_settings(settings: RunSettings, registry: Registry) -> None:
         PluginError: as `asked_for`.
     """
     split_settings(settings)
-    layered(TrainSettings, preset(settings.preset).train, settings.train)
+    build_settings(TrainSettings, get_preset(settings.preset).train, settings.train)
     for own in settings.backbone.values():
-        layered(TrainSettings, own)
+        build_settings(TrainSettings, own)
     asked_for(settings, registry)
     trackers(settings, registry)
     where(settings)
@@ -94,7 +94,7 @@ def check_settings(settings: RunSettings, registry: Registry) -> None:
         if name not in settings.backbones:
             raise SettingsError(
                 f"settings or weights are given for {name!r}, which is not among --backbones"
-                f"{nearest(name, settings.backbones)}"
+                f"{did_you_mean(name, settings.backbones)}"
             )
 
 
@@ -139,7 +139,7 @@ def split_settings(settings: RunSettings) -> SplitSettings:
     Raises:
         SettingsError: an impossible value, or two that contradict each other.
     """
-    split = layered(SplitSettings, preset(settings.preset).split, settings.split)
+    split = build_settings(SplitSettings, get_preset(settings.preset).split, settings.split)
     _refuse_contradictions(split, settings)
     return split
 

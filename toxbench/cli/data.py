@@ -38,12 +38,12 @@ def data() -> None:
 @click.option("--debug", is_flag=True, help="Show a traceback with every error.")
 def show(file: Path, debug: bool, **values: Any) -> None:
     """Print what the harness sees in FILE: no comment, only numbers."""
-    from toxbench.config import layered
+    from toxbench.config import build_settings
     from toxbench.data.audit import describe
     from toxbench.data.table import read_comments
     from toxbench.settings import ColumnSettings
 
-    comments = read_comments(file, layered(ColumnSettings, used(ColumnSettings, values)))
+    comments = read_comments(file, build_settings(ColumnSettings, used(ColumnSettings, values)))
     echo(_text(comments, describe(comments)))
 
 

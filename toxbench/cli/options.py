@@ -9,7 +9,7 @@ import click
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from toxbench.config import PRESETS, layered, read_config, run_settings
+from toxbench.config import PRESETS, build_run_settings, build_settings, read_config
 from toxbench.errors import SettingsError
 from toxbench.settings import (
     ColumnSettings,
@@ -17,7 +17,7 @@ from toxbench.settings import (
     RunSettings,
     SplitSettings,
     TrainSettings,
-    possible_path,
+    validate_path,
 )
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class FilePath(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Check the words before the file system sees them."""
         try:
-            possible_path(Path(value))
+            validate_path(Path(value))
         except ValueError as error:
             self.fail(str(error), param, ctx)
         return super().convert(value, param, ctx)
@@ -239,7 +239,7 @@ def settings_from(
         more: further tables of `RunSettings`.
 
     Raises:
-        SettingsError: as `toxbench.config.run_settings`.
+        SettingsError: as `toxbench.config.build_run_settings`.
     """
     config = (below or {}) | (read_config(values["config"]) if values["config"] else {})
     kinds: dict[str, type[FrozenModel]] = {
@@ -251,7 +251,8 @@ def settings_from(
     plain = used(RunSettings, values)
     if not plain["weights"]:  # an option that may be repeated is empty, not None, when unused
         del plain["weights"]
-    return run_settings(config, plain | {name: table for name, table in tables.items() if table})
+    used_tables = {name: table for name, table in tables.items() if table}
+    return build_run_settings(config, plain | used_tables)
 
 
 def used(kind: type[BaseModel], values: dict[str, Any]) -> dict[str, Any]:
@@ -342,8 +343,8 @@ def read_table(protocol: "ProtocolRecord", values: dict[str, Any]) -> "TextDatas
     """Read the table that `table_options` name; raises as `read_table_of`."""
     from toxbench.benchmark.resume import read_table_of
 
-    columns = layered(ColumnSettings, used(ColumnSettings, values))
-    split = layered(SplitSettings, used(SplitSettings, values))
+    columns = build_settings(ColumnSettings, used(ColumnSettings, values))
+    split = build_settings(SplitSettings, used(SplitSettings, values))
     return read_table_of(protocol, values["data"], columns, split)
 
 

@@ -18,7 +18,7 @@ from rich.progress import (
 from toxbench.benchmark.feedback import Failure, SearchProgress
 from toxbench.cli.console import Style, echo, has_colour
 from toxbench.records import CellKey, CellRecord, EpochRecord, TrialRecord
-from toxbench.util.text import duration, escape_line
+from toxbench.util.text import escape_line, format_duration
 
 _STYLES: dict[Style, str] = {"": "", "error": "red", "warning": "yellow", "strong": "bold"}
 
@@ -223,7 +223,7 @@ def _progress(progress: SearchProgress) -> str:
 
 def _after(separator: str, seconds_left: float | None) -> str:
     """Write the time left, or nothing if it is unknown or zero."""
-    return f"{separator}about {duration(seconds_left)} left" if seconds_left else ""
+    return f"{separator}about {format_duration(seconds_left)} left" if seconds_left else ""
 
 
 def _speed(epoch: EpochRecord, comments: int) -> str:

@@ -14,7 +14,7 @@ from toxbench.cli.console import echo
 from toxbench.errors import ProcessLostError, SettingsError
 from toxbench.plugin.registry import Registry
 from toxbench.settings import RunSettings
-from toxbench.util.signals import Ended
+from toxbench.util.signals import TerminationSignal
 from toxbench.util.text import escape_line
 from toxbench.util.torchrun import TorchrunEnv
 
@@ -86,10 +86,10 @@ class TorchrunSession:
         except ProcessLostError as error:
             self._left = LOST
             raise self._explained(error) from error
-        except Ended as ended:
+        except TerminationSignal as ended:
             self._left = f"was {ended}"
             lost = self._board.lost() if self._board else None
-            if lost is None or lost.follows:
+            if lost is None or lost.is_consequence:
                 raise
             raise self._explained(lost) from ended
         except BaseException as error:

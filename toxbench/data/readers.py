@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from toxbench.errors import DataError
-from toxbench.settings import FALSE_WORDS, TRUE_WORDS, plain_word
+from toxbench.settings import FALSE_WORDS, TRUE_WORDS, normalize_word
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,7 +81,7 @@ def _is_a_text(names: Sequence[str]) -> bool:
 
 
 def _is_a_row(names: Iterable[str]) -> bool:
-    return any(plain_word(name) in _VALUES for name in names)
+    return any(normalize_word(name) in _VALUES for name in names)
 
 
 _DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}

@@ -17,8 +17,8 @@ from toxbench.data.readers import (
     safe_value,
 )
 from toxbench.data.text_array import TextArray, take_rows
-from toxbench.errors import DataError, nearest
-from toxbench.settings import FALSE_WORDS, TRUE_WORDS, ColumnSettings, plain_word
+from toxbench.errors import DataError, did_you_mean
+from toxbench.settings import FALSE_WORDS, TRUE_WORDS, ColumnSettings, normalize_word
 from toxbench.util.arrays import Targets
 
 if TYPE_CHECKING:
@@ -167,8 +167,8 @@ def comments_from_frame(
 
 def word_meanings(columns: ColumnSettings) -> dict[str, int]:
     """Return what each word means in a label column; a word that is not there means nothing."""
-    yes = {*TRUE_WORDS, *map(plain_word, columns.true_values)}
-    no = {*FALSE_WORDS, *map(plain_word, columns.false_values)}
+    yes = {*TRUE_WORDS, *map(normalize_word, columns.true_values)}
+    no = {*FALSE_WORDS, *map(normalize_word, columns.false_values)}
     return dict.fromkeys(yes, 1) | dict.fromkeys(no, 0)
 
 
@@ -194,7 +194,7 @@ def find_roles(
 
 def _named(frame: "pd.DataFrame", where: str, name: str | None) -> str | None:
     if name is not None and name not in frame.columns:
-        near = nearest(name, names_to_show(frame.columns))
+        near = did_you_mean(name, names_to_show(frame.columns))
         raise DataError(
             f"{where}: no column is called {name!r}{near}; found {format_columns(frame.columns)}"
         )
@@ -236,8 +236,8 @@ def looks_like_label(column: "pd.Series[Any]", columns: ColumnSettings) -> bool:
     """At least half of what is written there is a label, or was clearly meant as one."""
     codes, words = _distinct(column)
     known = {*word_meanings(columns), *_MEANT}
-    written = np.array([word != "" for word in map(plain_word, words)])
-    is_known = written & np.array([plain_word(word) in known for word in words])
+    written = np.array([word != "" for word in map(normalize_word, words)])
+    is_known = written & np.array([normalize_word(word) in known for word in words])
     count = np.count_nonzero(written[codes])
     return bool(count > 0 and np.count_nonzero(is_known[codes]) / count >= 0.5)
 
@@ -283,7 +283,7 @@ def _parse_label(
     """Write 0/1 into ``target`` (a view of one column); yield the values that are neither."""
     codes, values = _distinct(column)
     # One entry for each distinct value: 0, 1, or 2 for "not a label".
-    parsed = np.array([meanings.get(plain_word(v), 2) for v in values], dtype=np.uint8)[codes]
+    parsed = np.array([meanings.get(normalize_word(v), 2) for v in values], dtype=np.uint8)[codes]
     for row in np.flatnonzero(parsed == 2).tolist():
         value = values[codes[row]]
         problem = f"{safe_value(value)} is not a label" if value.strip() else "the label is blank"
@@ -292,7 +292,7 @@ def _parse_label(
 
 
 def _fix(value: str) -> str:
-    plain = plain_word(value)
+    plain = normalize_word(value)
     if not plain:
         return "write 0 or 1"
     meant = _MEANT.get(plain)

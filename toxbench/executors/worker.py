@@ -12,7 +12,7 @@ from toxbench.executors.base import RunnerConfig, TaskError, TaskSpec
 from toxbench.executors.spawn import end_child, leave_with_parent, start_child
 from toxbench.plugin.registry import Registry
 from toxbench.util.signals import ShouldStop, StopRequested
-from toxbench.util.text import duration
+from toxbench.util.text import format_duration
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class WorkerProcess:
             self.is_dead = True
             return TaskError(WORKER_DIED, self._death())
         self.is_dead = True  # it is late: nothing was heard, and nothing will be
-        allowed = duration(self._seconds or 0)
+        allowed = format_duration(self._seconds or 0)
         return TaskError(CELL_TIMEOUT, f"not done within {allowed} (--cell-timeout)")
 
     def _send(self, value: object) -> None:
@@ -184,7 +184,7 @@ class _ByConnection:
         self._connection = connection
 
     @contextmanager
-    def listening(self) -> Iterator[ShouldStop]:
+    def listen(self) -> Iterator[ShouldStop]:
         """Yield what tells whether something was said."""
         yield self._connection.poll
 

@@ -19,7 +19,7 @@ from toxbench.plugin.modules import quiet_transformers
 from toxbench.store.models import CARD
 from toxbench.training.predictor import checked_logits
 from toxbench.training.weights import of_the_disk
-from toxbench.util.atomic import TEMPORARY, unwritable
+from toxbench.util.atomic import TEMPORARY_SUFFIX, write_error
 
 TOLERANCE = 1e-5  # of a logit, or of its size where that is above 1
 _PHRASES = (
@@ -91,12 +91,12 @@ def _made(target: Path) -> Iterator[Path]:
     made = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(TEMPORARY, f".{target.name[:40]}-", target.parent))
+        made = Path(tempfile.mkdtemp(TEMPORARY_SUFFIX, f".{target.name[:40]}-", target.parent))
         yield made
         made.chmod(0o755)
         os.replace(made, target)
     except (OSError, SafetensorError) as error:
-        raise unwritable(target, of_the_disk(error)) from error
+        raise write_error(target, of_the_disk(error)) from error
     finally:
         if made is not None:
             shutil.rmtree(made, ignore_errors=True)

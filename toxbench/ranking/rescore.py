@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from toxbench.errors import SettingsError, nearest
+from toxbench.errors import SettingsError, did_you_mean
 from toxbench.evaluation.definitions import HALF, METRICS, RULES
 from toxbench.evaluation.metrics import measure
 from toxbench.evaluation.thresholds import choose_thresholds
@@ -35,7 +35,7 @@ def rescore(
     if rule not in RULES:
         raise SettingsError(f"thresholds {rule!r}: choose {', '.join(RULES)}")
     if metric not in METRICS:
-        raise SettingsError(f"--metric {metric}: no such metric{nearest(metric, METRICS)}")
+        raise SettingsError(f"--metric {metric}: no such metric{did_you_mean(metric, METRICS)}")
     failures = load_failures(store)
     protocol, rows, cells = load_cells(store)
     is_new = any(metric not in record.metrics[HALF]["test"] for record, _ in cells)
@@ -56,7 +56,7 @@ def _kept(protocol: ProtocolRecord, without: Sequence[str]) -> list[int]:
     for label in without:
         if label not in protocol.labels:
             raise SettingsError(
-                f"--without {label}: no such label{nearest(label, protocol.labels)}"
+                f"--without {label}: no such label{did_you_mean(label, protocol.labels)}"
             )
     kept = [i for i, label in enumerate(protocol.labels) if label not in without]
     if not kept:

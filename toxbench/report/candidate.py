@@ -4,13 +4,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from toxbench.errors import SettingsError, nearest
+from toxbench.errors import SettingsError, did_you_mean
 from toxbench.evaluation.definitions import HALF, PER_LABEL
 from toxbench.plugin.contracts import Table
 from toxbench.ranking.rows import Leaderboard, Row
 from toxbench.records import CellRecord, FailureRecord, LabelScores
 from toxbench.settings import TrainSettings
-from toxbench.util.text import escape_line, millions
+from toxbench.util.text import escape_line, format_millions
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def _chosen(name: str, names: list[str], found: Sequence[tuple[str, str]]) -> st
         raise SettingsError(f"{name} is on the leaderboard more than once; name one of {listed}")
     there = ", ".join(names) or "none yet"
     raise SettingsError(
-        f"no candidate is called {name!r}{nearest(name, {*names, *(n for n, _ in found)})}; "
+        f"no candidate is called {name!r}{did_you_mean(name, {*names, *(n for n, _ in found)})}; "
         f"there are: {there}"
     )
 
@@ -176,7 +176,7 @@ def _facts(candidate: Candidate) -> dict[str, str]:
     }
     if first.weights:
         facts["weights"] = f"{first.weights.label} ({first.weights.identity[:12]})"
-        facts["parameters"] = millions(first.parameters)
+        facts["parameters"] = format_millions(first.parameters)
     if first.tuning:
         tuning = first.tuning
         facts["tuned"] = (

@@ -10,7 +10,7 @@ from toxbench.plugin.contracts import Table
 from toxbench.ranking.rows import Leaderboard, Row, Statistic
 from toxbench.report.notes import conclusions, limitations, notes, scored_labels, title
 from toxbench.report.verdicts import comparison_table, conclusion, reversed_difference
-from toxbench.util.text import escape_line, millions
+from toxbench.util.text import escape_line, format_millions
 
 Record = dict[str, str | int | float | bool | None]
 
@@ -206,7 +206,7 @@ _GAP_COLUMNS = (
 )
 _COST_COLUMNS = (
     Column("weights", lambda row: row.weights or "-"),
-    Column("parameters", lambda row: millions(row.parameters)),
+    Column("parameters", lambda row: format_millions(row.parameters)),
     Column("seeds", lambda row: str(row.seeds)),
     Column("seconds", _scaled("train_seconds", 1, "{:.1f}")),
     Column("comments/s", _scaled("comments_per_second", 1, "{:.0f}")),

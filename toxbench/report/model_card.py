@@ -9,7 +9,7 @@ from toxbench.records import CellRecord
 from toxbench.report.audit import leak_note
 from toxbench.store.cells import ProtocolRecord
 from toxbench.store.models import ModelRecord
-from toxbench.util.text import millions
+from toxbench.util.text import format_millions
 
 _SCORES = {
     "micro_f1": "micro-F1", "subset_accuracy": "subset accuracy", "macro_f1": "macro-F1",
@@ -96,7 +96,7 @@ def _facts(model: ModelRecord, record: CellRecord, protocol: ProtocolRecord) -> 
         ["backbone", model.title],
         ["plugin", model.distribution],
         ["weights it started from", model.weights.label],
-        ["parameters", millions(record.parameters)],
+        ["parameters", format_millions(record.parameters)],
         ["cell", record.key.stem],
         ["table", f"{protocol.name}: {protocol.rows} comments"],
         ["data fingerprint", protocol.data_fingerprint],

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from toxbench.plugin.contracts import Table
 from toxbench.records import SpeedRecord, Spread
-from toxbench.util.text import escape_line, millions
+from toxbench.util.text import escape_line, format_millions
 
 Value = str | int | float | bool | None
 
@@ -64,8 +64,8 @@ def _count(number: int, what: str) -> str:
 
 def _weights(record: SpeedRecord) -> str:
     note = (
-        f"{record.backbone}: {record.weights}; {millions(record.body_parameters)} parameters "
-        f"without embeddings; {record.tokens} tokens an epoch."
+        f"{record.backbone}: {record.weights}; {format_millions(record.body_parameters)} "
+        f"parameters without embeddings; {record.tokens} tokens an epoch."
     )
     if record.source == "stand-in":
         note += " A small model, not the checkpoint that gave the backbone its name."

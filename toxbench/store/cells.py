@@ -16,7 +16,7 @@ import numpy.typing as npt
 from toxbench.data.protocol import Protocol, fingerprint
 from toxbench.errors import SettingsError, StorageError
 from toxbench.records import PARTS, Audit, CellKey, CellRecord, Part, StoredRecord
-from toxbench.settings import FrozenModel, possible_path
+from toxbench.settings import FrozenModel, validate_path
 from toxbench.store.failures import FailureStore, read_failure
 from toxbench.store.lock import locked, write_owner
 from toxbench.store.models import ModelStore
@@ -371,7 +371,7 @@ def find_store(path: Path) -> CellStore:
         StorageError: there is none.
     """
     try:
-        possible_path(path)
+        validate_path(path)
     except ValueError as error:
         raise SettingsError(f"no folder of results: {error}") from error
     stores = [CellStore(path), *stores_below(path)]

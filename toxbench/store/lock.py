@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from toxbench.errors import TryAgainError
 from toxbench.settings import FrozenModel
-from toxbench.util.atomic import unwritable, write_atomically
+from toxbench.util.atomic import write_atomically, write_error
 
 
 class LockOwner(FrozenModel):
@@ -44,7 +44,7 @@ def locked(path: Path, patience: float = math.inf) -> Iterator[None]:
             "another --results"
         ) from error
     except OSError as error:
-        raise unwritable(path.parent, error) from error
+        raise write_error(path.parent, error) from error
     try:
         yield
     finally:

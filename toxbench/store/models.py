@@ -21,7 +21,7 @@ from pydantic import Field
 from toxbench.errors import StorageError
 from toxbench.records import CellKey, CellRecord, StoredRecord, WeightsRecord
 from toxbench.store.repair import DamagedError, quarantine
-from toxbench.util.atomic import TEMPORARY, sync_folder, unwritable
+from toxbench.util.atomic import TEMPORARY_SUFFIX, sync_folder, write_error
 
 RECORD, CARD = "toxbench.json", "README.md"
 WEIGHTS, PROBABILITIES = "model.safetensors", "probabilities.safetensors"
@@ -81,7 +81,7 @@ class ModelStore:
 
     def making(self, key: CellKey) -> Path:
         """Where the process that trains a cell writes its model; never two of them at once."""
-        return self.folder / f".{key.stem}{TEMPORARY}"
+        return self.folder / f".{key.stem}{TEMPORARY_SUFFIX}"
 
     def path(self, key: CellKey) -> Path:
         """Where a model is, or would be."""
@@ -117,7 +117,7 @@ class ModelStore:
             self._publish(made, record, card())
         except OSError as error:
             shutil.rmtree(made, ignore_errors=True)
-            raise unwritable(self.path(record.key), error) from error
+            raise write_error(self.path(record.key), error) from error
 
     def remove_beaten(self, key: CellKey) -> None:
         """Remove the models of a key's candidate that ``best`` saved and another one beats.
@@ -177,7 +177,7 @@ class ModelStore:
     def _remove(self, key: CellKey) -> None:
         """Remove a model, under another name first: half of one is none."""
         path = self.path(key)
-        going = self.folder / f".{key.stem}-removed{TEMPORARY}"
+        going = self.folder / f".{key.stem}-removed{TEMPORARY_SUFFIX}"
         try:
             os.replace(path, going)
             shutil.rmtree(going)

@@ -13,10 +13,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toxbench.errors import SettingsError, StorageError, TryAgainError, nearest
+from toxbench.errors import SettingsError, StorageError, TryAgainError, did_you_mean
 from toxbench.plugin.contracts import Backbone, Space, StandIn, Tensors
 from toxbench.records import WeightsRecord
-from toxbench.settings import digest, possible_path
+from toxbench.settings import digest, validate_path
 from toxbench.training.hub import (
     Hub,
     HubError,
@@ -25,7 +25,7 @@ from toxbench.training.hub import (
     sha256_of,
     weight_files,
 )
-from toxbench.util.atomic import cache_folder, unwritable
+from toxbench.util.atomic import cache_folder, write_error
 
 if TYPE_CHECKING:
     from torch import nn
@@ -68,7 +68,7 @@ class WeightsChoice:
             else:
                 raise SettingsError(
                     f"--weights {word!r} is none of auto, hub, stand-in or NAME=PATH"
-                    f"{nearest(word, MODES)}"
+                    f"{did_you_mean(word, MODES)}"
                 )
         if len(set(modes)) > 1:
             raise SettingsError(f"--weights: choose one of {' and '.join(modes)}")
@@ -77,7 +77,7 @@ class WeightsChoice:
 
 def _folder(name: str, path: str) -> Path:
     try:
-        return possible_path(Path(path))
+        return validate_path(Path(path))
     except ValueError as error:
         raise SettingsError(f"--weights {name}: {error}") from error
 
@@ -345,7 +345,7 @@ def _write_stand_in(stand_in: StandIn, folder: Path) -> None:
         folder.parent.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(prefix=".making-", dir=folder.parent))
     except OSError as error:
-        raise unwritable(folder.parent, error) from error
+        raise write_error(folder.parent, error) from error
     try:
         save_file(stand_in.convert(load_file(source / "model.safetensors")),
                   made / "model.safetensors", metadata={"format": "pt"})  # fmt: skip
@@ -358,6 +358,6 @@ def _write_stand_in(stand_in: StandIn, folder: Path) -> None:
     except (OSError, SafetensorError) as error:  # the latter where the disk is full
         # Another process may have made the same folder in between: then it is as good as ours.
         if not _is_as_written(folder):
-            raise unwritable(folder, of_the_disk(error)) from error
+            raise write_error(folder, of_the_disk(error)) from error
     finally:
         shutil.rmtree(made, ignore_errors=True)

@@ -104,6 +104,6 @@ class SearchSpec:
     @property
     def wanted(self) -> int:
         """Finished trials to reach; a grid may have fewer points, and the default settings."""
-        trials = self.settings.limit or UNLIMITED
+        trials = self.settings.trial_limit or UNLIMITED
         points = grid_points(self.settings, self.space, self.candidate.settings)
         return min(trials, len(points) + 1) if points else trials

@@ -14,7 +14,7 @@ from toxbench.benchmark.feedback import SearchFeedback, SearchProgress
 from toxbench.errors import CellsFailedError
 from toxbench.executors.base import Executor
 from toxbench.records import TrialRecord
-from toxbench.settings import DEFAULT_TRIALS, INNER_FOLDS, TrainSettings, digest, seconds
+from toxbench.settings import DEFAULT_TRIALS, INNER_FOLDS, TrainSettings, digest, parse_duration
 from toxbench.store.trials import TrialStore
 from toxbench.tuning.definition import UNLIMITED, SearchSpec
 from toxbench.tuning.sampler import Sampler, make_pruner
@@ -89,7 +89,7 @@ class Search:
         sampler = Sampler(self._settings, definition.space, definition.candidate.settings)
         pruner = make_pruner(self._settings)
         index = self._index(definition.name, "trials", sampler, pruner)
-        budget = seconds(self._settings.budget) if self._settings.budget else math.inf
+        budget = parse_duration(self._settings.budget) if self._settings.budget else math.inf
         folds = tuple(range(self._settings.inner_folds))
         records: list[TrialRecord] = []
 

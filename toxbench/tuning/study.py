@@ -26,7 +26,7 @@ from toxbench.records import TrialRecord
 from toxbench.store.lock import locked
 from toxbench.store.trials import SYNC, TrialStore
 from toxbench.tuning.storage import beating
-from toxbench.util.atomic import make_folder, unwritable
+from toxbench.util.atomic import make_folder, write_error
 
 
 class Worker:
@@ -40,7 +40,7 @@ class Worker:
         try:
             self._lock.acquire(timeout=0)
         except OSError as error:
-            raise unwritable(folder, error) from error
+            raise write_error(folder, error) from error
 
     def __enter__(self) -> "Worker":
         return self

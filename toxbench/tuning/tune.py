@@ -17,7 +17,7 @@ from toxbench.benchmark.feedback import Feedback, SearchFeedback, SearchProgress
 from toxbench.benchmark.plan import Plan, check_length, command_of, make_plan
 from toxbench.benchmark.resources import executor_for_trials
 from toxbench.benchmark.run import run_plan
-from toxbench.config import layered, preset, read_config, run_settings
+from toxbench.config import build_run_settings, build_settings, get_preset, read_config
 from toxbench.errors import CellsFailedError, SettingsError
 from toxbench.plugin.contracts import Choice, Dimension
 from toxbench.plugin.registry import Registry
@@ -80,7 +80,7 @@ def plan_tuning(settings: RunSettings, registry: Registry, download: bool = True
     Raises:
         SettingsError, DataError, PluginError, StorageError, TryAgainError: before any work.
     """
-    tuning = layered(TuneSettings, settings.tune)
+    tuning = build_settings(TuneSettings, settings.tune)
     plan = make_plan(settings.model_copy(update={"tuned": False}), registry, download)
     if len(plan.protocol.folds) > 1:
         raise SettingsError(
@@ -188,7 +188,7 @@ def _space(
 ) -> dict[str, Dimension]:
     """Return what is searched: the plugin's space without what the user set, and the user's own."""
     own = settings.backbone.get(candidate.name, {})
-    fixed = {*preset(settings.preset).train, *settings.train, *own}
+    fixed = {*get_preset(settings.preset).train, *settings.train, *own}
     declared = {**candidate.backbone.search_space, **candidate.weights.search_space}
     kept = {name: dimension for name, dimension in declared.items() if name not in fixed}
     asked = {name: parse_dimension(name, value) for name, value in tuning.space.items()}
@@ -248,7 +248,7 @@ def tune(
     flags |= {"data": data} if data is not None else {}
     flags |= {"tune": dict(tune)} if tune else {}
     below = read_config(Path(config)) if config is not None else {}
-    asked = run_settings(with_tuning_seeds(below), flags)
+    asked = build_run_settings(with_tuning_seeds(below), flags)
     registry = Registry.discover(asked.plugins)
     planned = plan_tuning(asked, registry)
     outcome = run_tuning(planned, registry, SilentSearch())

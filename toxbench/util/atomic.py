@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Atomic writes: a file is complete or does not exist."""
 
 import errno
 import os
@@ -10,15 +10,15 @@ from typing import BinaryIO
 
 from toxbench.errors import StorageError
 
-TEMPORARY = ".tmp"  # what names of files end with that are being written
-NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+TEMPORARY_SUFFIX = ".tmp"  # of files that are being written
+DISK_FULL_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that a reader, a crash or a full disk never sees half of it.
+    """Write a file so that a reader, a crash or a full disk never leaves a part of it.
 
     Raises:
-        StorageError: as `atomic_file`.
+        StorageError: like `atomic_file`.
     """
     with atomic_file(path) as file:
         file.write(data)
@@ -26,19 +26,19 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """Yield a file to write that is there as ``path`` once the context ends, and not before.
+    """Yield a file to write; it appears as ``path`` when the context ends without an error.
 
-    A temporary file in the same folder is written, synced to the disk and renamed; then the
+    A temporary file in the same folder is written, synced to the disk and renamed. Then the
     folder is synced, so that the rename itself survives a power cut.
 
     Raises:
-        StorageError: the folder cannot be written; nothing is left behind there.
+        StorageError: the folder cannot be written. No temporary file remains.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(TEMPORARY, f".{path.name[:40]}-", path.parent)
+        handle, temporary = tempfile.mkstemp(TEMPORARY_SUFFIX, f".{path.name[:40]}-", path.parent)
     except OSError as error:
-        raise unwritable(path, error) from error
+        raise write_error(path, error) from error
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
@@ -51,12 +51,12 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         with suppress(OSError):
             Path(temporary).unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise unwritable(path, error) from error
+            raise write_error(path, error) from error
         raise
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it, where they are not there.
+    """Make a folder and its parents, unless they exist.
 
     Raises:
         StorageError: it cannot be made.
@@ -64,19 +64,20 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise unwritable(path, error) from error
+        raise write_error(path, error) from error
 
 
-def unwritable(path: Path, error: OSError) -> StorageError:
-    """Return the error that says what the operating system has against writing, and what to do."""
-    remedy = "make room" if error.errno in NO_ROOM else "make it writable or write elsewhere"
+def write_error(path: Path, error: OSError) -> StorageError:
+    """Return the error to raise when a path cannot be written, with the reason and a remedy."""
+    is_disk_full = error.errno in DISK_FULL_ERRORS
+    remedy = "make room" if is_disk_full else "make it writable or write elsewhere"
     return StorageError(
         f"cannot write {path}: {error.strerror}; {remedy} and start the same command again"
     )
 
 
 def sync_folder(folder: Path) -> None:
-    """Let what was made, renamed or removed in a folder survive a power cut."""
+    """Flush a folder to the disk, so that changes of its entries survive a power cut."""
     if os.name != "posix":
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -87,9 +88,9 @@ def sync_folder(folder: Path) -> None:
 
 
 def cache_folder() -> Path:
-    """Folder for what can always be made again: ``TOXBENCH_CACHE``, else the user's cache."""
-    named = os.environ.get("TOXBENCH_CACHE")
-    if named:
-        return Path(named)
+    """Return the folder for reproducible files: ``TOXBENCH_CACHE``, or in the user's cache."""
+    configured = os.environ.get("TOXBENCH_CACHE")
+    if configured:
+        return Path(configured)
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "toxbench"

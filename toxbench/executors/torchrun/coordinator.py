@@ -141,7 +141,7 @@ class PeerMonitor:
                 if said is None and gone:
                     found.append((0, ProcessLostError(f"{name} is gone", rank)))
                 elif said in FOLLOWED:
-                    found.append((2, ProcessLostError(f"{name} {said}", rank, follows=True)))
+                    found.append((2, ProcessLostError(f"{name} {said}", rank, is_consequence=True)))
                 elif said:
                     found.append((1, ProcessLostError(f"{name} {said}", rank)))
         return min(found, key=lambda one: one[0])[1] if found else None

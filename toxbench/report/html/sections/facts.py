@@ -20,7 +20,7 @@ from toxbench.report.label_errors import TABLES, Shown
 from toxbench.report.notes import notes
 from toxbench.report.tuning import importance_table, study_figures
 from toxbench.settings import TrainSettings
-from toxbench.util.text import millions
+from toxbench.util.text import format_millions
 
 
 def data(findings: ReportData) -> Section:
@@ -97,7 +97,8 @@ def _settings(findings: ReportData) -> Table:
     ]
     names = list(TrainSettings.model_fields) if rows else []
     values = [[name, *(str(getattr(settings, name)) for _, settings in rows)] for name in names]
-    values += [["parameters", *(millions(row.parameters) for row, _ in rows)]] if rows else []
+    if rows:
+        values.append(["parameters", *(format_millions(row.parameters) for row, _ in rows)])
     return plain_table("Settings", ["setting", *(row.name for row, _ in rows)], values)
 
 

@@ -24,7 +24,7 @@ from toxbench.report.leaderboard import terminal_tables
 from toxbench.report.notes import conclusions, notes
 from toxbench.report.palette import BLUE, GREY, HEAT, RED
 from toxbench.report.verdicts import METRICS
-from toxbench.util.text import duration
+from toxbench.util.text import format_duration
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -161,8 +161,8 @@ def _cheapest(
     second = max(cheaper, key=lambda place: place[1])
     names = [rows[places.index(place)].name for place in (best, second)]
     return (
-        f"{names[0]} takes {duration(best[0])} a seed; {names[1]} takes {duration(second[0])} "
-        f"and scores {best[1] - second[1]:.3f} less."
+        f"{names[0]} takes {format_duration(best[0])} a seed; {names[1]} takes "
+        f"{format_duration(second[0])} and scores {best[1] - second[1]:.3f} less."
     )
 
 
