@@ -1,4 +1,4 @@
-"""Makers of real small things, shared by tests."""
+"""Small real checkpoints, tables and records for tests."""
 
 import json
 from pathlib import Path
@@ -40,7 +40,7 @@ def write_checkpoint(folder: Path, model_type: str = "bert", seed: int = 0) -> P
 
 
 def write_table(path: Path, rows: int = 60) -> Path:
-    """Write a small CSV with three labels: a word gives IsRude away, IsNever has no positive."""
+    """Write a small CSV with three labels: a word determines IsRude, no row has IsNever."""
     lines = ["id,text,IsRude,IsLong,IsNever"]
     for row in range(rows):
         rude, long = row % 2, int(row % 5 == 0)
@@ -59,13 +59,13 @@ def read_json(path: Path) -> dict[str, object]:
 def make_comments(
     rows: int, groups: list[str | None] | None = None, texts: list[str] | None = None, seed: int = 0
 ) -> "TextDataset":
-    """Make a table in memory: four labels of shares 0.5, 0.2, 0.05 and 0."""
+    """Make a table in memory with four labels of prevalence 0.5, 0.2, 0.05 and 0."""
     import numpy as np
 
     from toxbench.data.table import TextDataset
 
-    shares = np.array([0.5, 0.2, 0.05, 0.0])
-    targets = (np.random.default_rng(seed).random((rows, 4)) < shares).astype(np.uint8)
+    prevalences = np.array([0.5, 0.2, 0.05, 0.0])
+    targets = (np.random.default_rng(seed).random((rows, 4)) < prevalences).astype(np.uint8)
     comments = TextDataset(
         name="made.csv",
         ids=tuple(f"c{row}" for row in range(rows)),
@@ -76,7 +76,7 @@ def make_comments(
         ignored=(),
         columns={"text": "text", "id": "id", "group": None},
     )
-    comments.targets.setflags(write=True)  # tests make tables of their own out of it
+    comments.targets.setflags(write=True)  # so that tests can change them
     return comments
 
 
@@ -90,17 +90,3 @@ def make_audit(**changes: Any) -> "Audit":
         "implications": (), "never_positive_labels": (), "always_positive_labels": (),
     }  # fmt: skip
     return Audit(**(fields | changes))
-
-
-def install_plugin(site: Path, distribution: str, **sources: str) -> dict[str, str]:
-    """Write a distribution with plugins, name -> source; return the modules' names."""
-    info = site / f"{distribution}-1.0.dist-info"
-    info.mkdir(parents=True)
-    modules = {name: f"{distribution.replace('-', '_')}_{name}" for name in sources}
-    for name, source in sources.items():
-        (site / f"{modules[name]}.py").write_text(source, encoding="utf-8")
-    metadata = f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n"
-    (info / "METADATA").write_text(metadata, encoding="utf-8")
-    lines = ["[toxbench]", *(f"{name} = {module}" for name, module in modules.items())]
-    (info / "entry_points.txt").write_text("\n".join(lines), encoding="utf-8")
-    return modules

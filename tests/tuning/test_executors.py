@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from plugin_site import install_plugin
 from ray_cluster import RayCluster
-from support import install_plugin
 
 if TYPE_CHECKING:
     from conftest import Search
