@@ -16,7 +16,7 @@ PROTOCOL = "f" * 64
 WEIGHTS = WeightsRecord(source="stand-in", label="stand-in: all-MiniLM-L6-v2", identity="1/bert")
 TUNING_RECORD = TuningRecord(
     study="bert-0123456789ab", trials=20, pruned_trials=7, failed_trials=1, finalists=3,
-    average_precision=2 / 3,     default_average_precision=1 / 3, default_won=False,
+    average_precision=2 / 3, default_average_precision=1 / 3, default_won=False,
 )  # fmt: skip
 
 

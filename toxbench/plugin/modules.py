@@ -99,22 +99,6 @@ def restrict_to_first_token(encoder: nn.Module) -> None:
                 after_attention.register_forward_pre_hook(_keep_first_token)
 
 
-def _submodule(module: nn.Module, path: str) -> nn.Module | None:
-    for name in path.split("."):
-        child = getattr(module, name, None)
-        if not isinstance(child, nn.Module):
-            return None
-        module = child
-    return module
-
-
-def _keep_first_token(
-    module: nn.Module, inputs: tuple[torch.Tensor, ...]
-) -> tuple[torch.Tensor, ...]:
-    """Cut each input ``[batch, token, size]`` to ``[batch, 1, size]``."""
-    return tuple(tensor[:, :1] for tensor in inputs)
-
-
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
     """Silence the load reports and progress bars of transformers: a new head is expected."""
@@ -146,6 +130,22 @@ def to_transformers_model(module: nn.Module) -> PreTrainedModel:
         f"{type(module).__name__} is not a class of transformers, and its plugin does not convert "
         "it to one (Backbone.exported); toxbench predict works with the module itself"
     )
+
+
+def _submodule(module: nn.Module, path: str) -> nn.Module | None:
+    for name in path.split("."):
+        child = getattr(module, name, None)
+        if not isinstance(child, nn.Module):
+            return None
+        module = child
+    return module
+
+
+def _keep_first_token(
+    module: nn.Module, inputs: tuple[torch.Tensor, ...]
+) -> tuple[torch.Tensor, ...]:
+    """Cut each input ``[batch, token, size]`` to ``[batch, 1, size]``."""
+    return tuple(tensor[:, :1] for tensor in inputs)
 
 
 def _convert_first_token_classifier(module: FirstTokenClassifier) -> PreTrainedModel:
