@@ -1,4 +1,4 @@
-"""Cheap references: what a row of zeros scores, and what counting words and letters scores."""
+"""Cheap baselines: all-negative predictions, and logistic regression on word and letter counts."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,12 +10,12 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 
-# Its grams take 15 KB of memory for each train row, and more rows hardly make it better.
+# The n-grams take 15 KB of memory for each train row, and more rows hardly improve the scores.
 MOST_ROWS = 50_000
 
 
 def always_negative(texts: Sequence[str], targets: "npt.NDArray[np.uint8]") -> Predict:
-    """Learn nothing: probability 0 for every label of every row."""
+    """Predict probability 0 for every label of every row."""
     import numpy as np
 
     label_count = targets.shape[1]
@@ -23,25 +23,25 @@ def always_negative(texts: Sequence[str], targets: "npt.NDArray[np.uint8]") -> P
 
 
 def tfidf_logistic_regression(texts: Sequence[str], targets: "npt.NDArray[np.uint8]") -> Predict:
-    """Fit one logistic regression a label on TF-IDF of word 1-2 grams and character 2-5 grams.
+    """Fit one logistic regression per label on TF-IDF of word 1-2-grams and character 2-5-grams.
 
-    Of more than `MOST_ROWS` train rows it sees a random sample. Of a table with 100 train rows or
-    more, grams that stand in a single row are left out. Where that leaves none, or nothing is a
-    word, single characters are counted. A label that is constant in the train rows keeps that
+    With more than `MOST_ROWS` train rows it is fitted on a random sample. With 100 train rows or
+    more, n-grams that occur in only one row are ignored. If no n-gram remains, or no text has a
+    word, the features are single characters. A label that is constant in the train rows keeps that
     constant as its probability.
     """
     import numpy as np
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.pipeline import make_union
 
-    fewest = 2 if len(texts) >= 100 else 1
+    min_rows = 2 if len(texts) >= 100 else 1
     features = make_union(
-        TfidfVectorizer(ngram_range=(1, 2), min_df=fewest),
-        TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), min_df=fewest),
+        TfidfVectorizer(ngram_range=(1, 2), min_df=min_rows),
+        TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), min_df=min_rows),
     )
     try:
         train = features.fit_transform(texts)
-    except ValueError:  # what scikit-learn says of an empty vocabulary: of emoji, for example
+    except ValueError:  # empty vocabulary, for example of texts that hold only emoji
         features = TfidfVectorizer(analyzer="char")
         train = features.fit_transform(texts)
     models = [_fit_label(train, column) for column in targets.T]
@@ -54,7 +54,7 @@ def tfidf_logistic_regression(texts: Sequence[str], targets: "npt.NDArray[np.uin
 
 
 def _fit_label(rows: Any, column: "npt.NDArray[np.uint8]") -> "Callable[[Any], Any]":
-    """Return the function from features to the probabilities of one label."""
+    """Fit one label; return a function from features to probabilities."""
     import numpy as np
     from sklearn.linear_model import LogisticRegression
 
@@ -66,7 +66,7 @@ def _fit_label(rows: Any, column: "npt.NDArray[np.uint8]") -> "Callable[[Any], A
 
 @hookimpl
 def toxbench_baselines() -> list[Baseline]:
-    """Register both."""
+    """Register both baselines."""
     return [
         Baseline(name="always-negative", fit=always_negative),
         Baseline(name="tfidf-logreg", fit=tfidf_logistic_regression, most_rows=MOST_ROWS),

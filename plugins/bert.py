@@ -22,7 +22,7 @@ def toxbench_backbones() -> list[Backbone]:
             stand_in=StandIn(
                 note="all-MiniLM-L6-v2",
                 config={**minilm_config, "model_type": "bert"},
-                # It was trained on the mean of its tokens, so its pooler never was: leave it out.
+                # MiniLM was trained on the mean of its tokens, so its pooler is untrained: omit it.
                 build=first_token_classifier,
                 defaults={"learning_rate": 2e-4, "head_learning_rate": 2e-3, "epochs": 12},
                 search_space=stand_in_space,

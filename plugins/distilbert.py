@@ -2,8 +2,8 @@
 
 from toxbench import Backbone, StandIn, Tensors, TrainSettings, hookimpl, stand_in_space
 
-# BERT's name -> DistilBERT's, inside one layer.
-LAYER = {
+# BERT's name -> DistilBERT's name, within one layer.
+LAYER_NAMES = {
     "attention.self.query": "attention.q_lin",
     "attention.self.key": "attention.k_lin",
     "attention.self.value": "attention.v_lin",
@@ -16,23 +16,23 @@ LAYER = {
 
 
 def every_second_layer(tensors: Tensors) -> Tensors:
-    """Take layers 0, 2 and 4, as section 3 of the paper does to initialise the student."""
-    # DistilBERT has no token types: the one that every single text has goes into the positions.
+    """Keep layers 0, 2 and 4, as the paper does to initialize the student (section 3)."""
+    # DistilBERT has no token types: add the one of single texts to the positions.
     positions = tensors["embeddings.position_embeddings.weight"]
-    one_type = tensors["embeddings.token_type_embeddings.weight"][0]
-    taken = {
+    token_type = tensors["embeddings.token_type_embeddings.weight"][0]
+    converted = {
         "embeddings.word_embeddings.weight": tensors["embeddings.word_embeddings.weight"],
-        "embeddings.position_embeddings.weight": positions + one_type,
+        "embeddings.position_embeddings.weight": positions + token_type,
         "embeddings.LayerNorm.weight": tensors["embeddings.LayerNorm.weight"],
         "embeddings.LayerNorm.bias": tensors["embeddings.LayerNorm.bias"],
     }
     for target, source in enumerate((0, 2, 4)):
-        for theirs, ours in LAYER.items():
+        for bert_name, distilbert_name in LAYER_NAMES.items():
             for kind in ("weight", "bias"):
-                taken[f"transformer.layer.{target}.{ours}.{kind}"] = tensors[
-                    f"encoder.layer.{source}.{theirs}.{kind}"
+                converted[f"transformer.layer.{target}.{distilbert_name}.{kind}"] = tensors[
+                    f"encoder.layer.{source}.{bert_name}.{kind}"
                 ]
-    return {f"distilbert.{name}": tensor for name, tensor in taken.items()}
+    return {f"distilbert.{name}": tensor for name, tensor in converted.items()}
 
 
 @hookimpl

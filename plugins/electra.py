@@ -14,7 +14,7 @@ from toxbench import (
 
 
 def encoder_only(tensors: Tensors) -> Tensors:
-    """Give MiniLM's encoder ELECTRA's name; the architecture is the same, without a pooler."""
+    """Rename MiniLM's encoder to ELECTRA's, which has the same architecture without a pooler."""
     return {
         f"electra.{name}": tensor
         for name, tensor in tensors.items()
@@ -29,7 +29,7 @@ def toxbench_backbones() -> list[Backbone]:
         Backbone(
             name="electra",
             checkpoint="google/electra-base-discriminator",
-            revision="refs/pr/4",  # the Hub's own conversion; main holds pickles only
+            revision="refs/pr/4",  # the Hub's conversion to safetensors; main holds only pickles
             # Appendix B of the paper: table 7, and 10 epochs for its small tasks.
             defaults=TrainSettings(
                 learning_rate=1e-4,
@@ -45,7 +45,7 @@ def toxbench_backbones() -> list[Backbone]:
                 "epochs": Range(3, 12),
             },
             stand_in=StandIn(
-                note="all-MiniLM-L6-v2 as ELECTRA; says nothing of ELECTRA's pretraining",
+                note="all-MiniLM-L6-v2 as ELECTRA; does not measure ELECTRA's pretraining",
                 config={**minilm_config, "model_type": "electra", "embedding_size": 384},
                 convert=encoder_only,
                 defaults={

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class MiniLM(Backbone):
-    """BERT's architecture without its pooler, which training on mean tokens left as it was."""
+    """BERT's architecture without the pooler, which training on mean tokens left untrained."""
 
     def build(self, weights: Path, label_count: int) -> "nn.Module":
         """Return the encoder with dropout and a linear layer on its first token."""
@@ -32,10 +32,10 @@ def toxbench_backbones() -> list[Backbone]:
         MiniLM(
             name="minilm",
             checkpoint="sentence-transformers/all-MiniLM-L6-v2",
-            # Measured on the YouTube table (results/README.md), as the stand-in of bert.
+            # Chosen on the YouTube table (results/README.md), as for the stand-in of bert.
             defaults=TrainSettings(learning_rate=2e-4, head_learning_rate=2e-3, epochs=12),
             search_space=stand_in_space,
-            # Not another model: the package's model.safetensors has the sha256 of the Hub's.
+            # The same model: model.safetensors of the package and of the Hub have one sha256.
             stand_in=StandIn(
                 note="all-MiniLM-L6-v2 itself, from a package",
                 config={**minilm_config, "model_type": "bert"},

@@ -5,12 +5,12 @@ from toxbench import Backbone, Range, TrainSettings, fine_tuning_space, hookimpl
 
 @hookimpl
 def toxbench_backbones() -> list[Backbone]:
-    """Register ModernBERT. Its layers are its own, so MiniLM cannot stand in for it."""
+    """Register ModernBERT. MiniLM cannot be its stand-in, because the layers differ."""
     return [
         Backbone(
             name="modernbert",
             checkpoint="answerdotai/ModernBERT-base",
-            # What the paper's GLUE tasks were tuned to: 5e-5 or 8e-5, next to no weight decay.
+            # As tuned for GLUE in the paper: 5e-5 or 8e-5, almost no weight decay.
             defaults=TrainSettings(
                 learning_rate=5e-5, head_learning_rate=5e-4, weight_decay=5e-6, epochs=5
             ),
@@ -18,6 +18,6 @@ def toxbench_backbones() -> list[Backbone]:
                 **fine_tuning_space,
                 "weight_decay": Range(1e-6, 1e-2, log=True),
             },
-            head=("classifier",),  # what it calls head comes out of the pretraining
+            head=("classifier",),  # its module called head is pretrained
         )
     ]

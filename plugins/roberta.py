@@ -20,7 +20,7 @@ def toxbench_backbones() -> list[Backbone]:
             checkpoint="FacebookAI/roberta-base",
             defaults=TrainSettings(learning_rate=2e-5, head_learning_rate=2e-4, epochs=5),
             stand_in=StandIn(
-                note="all-MiniLM-L6-v2 as RoBERTa; says nothing of RoBERTa's pretraining",
+                note="all-MiniLM-L6-v2 as RoBERTa; does not measure RoBERTa's pretraining",
                 config={**minilm_as_roberta_config, "model_type": "roberta"},
                 convert=minilm_as_roberta,
                 defaults={"learning_rate": 2e-4, "head_learning_rate": 2e-3, "epochs": 12},

@@ -1,7 +1,7 @@
 """TensorBoard as a tracker: one run for each cell. Needs pip install "toxbench[tensorboard]".
 
-Event files are written with TensorBoard's own pieces and not with its `EventFileWriter`, which
-puts the machine's name into the name of every file.
+Event files are written with TensorBoard's `RecordWriter` instead of its `EventFileWriter`, which
+puts the name of the machine into every file name.
 """
 
 import shutil
@@ -23,7 +23,7 @@ from toxbench import (
 
 
 class EventFile:
-    """The event file of one cell, begun anew."""
+    """The event file of one cell; a new one replaces the folder of an older one."""
 
     def __init__(self, folder: Path) -> None:
         from tensorboard.compat.proto.event_pb2 import SessionLog
@@ -34,10 +34,10 @@ class EventFile:
         path = folder / f"events.out.tfevents.{time.time_ns():020d}.toxbench"
         self._writer = RecordWriter(path.open("wb"))
         self._write(file_version="brain.Event:2")
-        # A TensorBoard that is open forgets the points of the file that was here before.
+        # An open TensorBoard discards the points of the replaced file.
         self._write(session_log=SessionLog(status=SessionLog.START))
 
-    def numbers(self, step: int, numbers: dict[str, float]) -> None:
+    def write_numbers(self, step: int, numbers: dict[str, float]) -> None:
         """Write one point of each curve."""
         from tensorboard.compat.proto.summary_pb2 import Summary
 
@@ -45,14 +45,14 @@ class EventFile:
         self._write(step=step, summary=Summary(value=values))
 
     def finish(self, name: str, facts: dict[str, str | int | float | bool]) -> None:
-        """Write what the cell was, for the HPARAMS page, and close the file."""
+        """Write the facts of the cell for the HPARAMS page, and close the file."""
         from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 
         self._write(summary=hparams_pb(facts, trial_id=name))
         self.close()
 
     def close(self) -> None:
-        """Close the file; a second time does nothing."""
+        """Close the file if it is open."""
         if not self._writer.closed:
             self._writer.close()
 
@@ -64,47 +64,48 @@ class EventFile:
 
 
 class TensorBoard:
-    """Writes what it hears below a folder."""
+    """Writes epochs and cells into event files below a folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._open: dict[CellKey, EventFile] = {}
+        self._open_files: dict[CellKey, EventFile] = {}
         self._run: RunRecord | None = None
 
     @hookimpl
     def toxbench_run_started(self, run: RunRecord) -> None:
-        """Remember what the run is about."""
+        """Remember the run's facts for the cells."""
         self._run = run
 
     @hookimpl
     def toxbench_epoch_finished(self, cell: CellKey, epoch: EpochRecord) -> None:
-        """Write the epoch; the first one begins the file anew."""
-        self._file(cell, anew=epoch.epoch == 1).numbers(epoch.epoch, epoch_numbers(epoch))
+        """Write an epoch; the first one starts a new file."""
+        file = self._file(cell, restart=epoch.epoch == 1)
+        file.write_numbers(epoch.epoch, epoch_numbers(epoch))
 
     @hookimpl
     def toxbench_cell_finished(self, result: CellRecord) -> None:
         """Write scores and settings."""
-        file = self._file(result.key, anew=False)
-        file.numbers(result.best_epoch or 0, cell_numbers(result))
+        file = self._file(result.key, restart=False)
+        file.write_numbers(result.best_epoch or 0, cell_numbers(result))
         file.finish(result.key.stem, cell_facts(result, self._run))
-        del self._open[result.key]
+        del self._open_files[result.key]
 
     def close(self) -> None:
         """Close the files of cells that did not finish."""
-        for file in self._open.values():
+        for file in self._open_files.values():
             file.close()
 
-    def _file(self, cell: CellKey, anew: bool) -> EventFile:
-        if anew and cell in self._open:
-            self._open.pop(cell).close()
-        if cell not in self._open:
-            self._open[cell] = EventFile(self._folder / cell.stem)
-        return self._open[cell]
+    def _file(self, cell: CellKey, restart: bool) -> EventFile:
+        if restart and cell in self._open_files:
+            self._open_files.pop(cell).close()
+        if cell not in self._open_files:
+            self._open_files[cell] = EventFile(self._folder / cell.stem)
+        return self._open_files[cell]
 
 
 @hookimpl
 def toxbench_trackers() -> list[Tracker]:
-    """Register TensorBoard; nothing of it is imported before it is asked for."""
+    """Register TensorBoard, which is imported only when a run starts it."""
     return [
         Tracker(
             name="tensorboard",

@@ -21,7 +21,7 @@ def toxbench_backbones() -> list[Backbone]:
             # The rate that XTREME fine-tunes XLM-R with (Hu et al. 2020, arXiv:2003.11080).
             defaults=TrainSettings(learning_rate=2e-5, head_learning_rate=2e-4, epochs=5),
             stand_in=StandIn(
-                note="all-MiniLM-L6-v2 as XLM-RoBERTa; English only, says nothing of its languages",
+                note="all-MiniLM-L6-v2 as XLM-RoBERTa; English only, not its other languages",
                 config={**minilm_as_roberta_config, "model_type": "xlm-roberta"},
                 convert=minilm_as_roberta,
                 defaults={"learning_rate": 2e-4, "head_learning_rate": 2e-3, "epochs": 12},

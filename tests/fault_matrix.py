@@ -67,7 +67,7 @@ MATRIX = {
     35: Row("store", "a cell cut short or with flipped bits", "moved aside, said, computed again"),
     36: Row("store", "two runs on one folder", "75, says who holds it; readers never wait"),
     37: Row("store", "read-only folder", "6 before training"),
-    38: Row("store", "newer schema; older schema", "6, untouched; read"),
+    38: Row("store", "newer schema", "6, untouched"),
     39: Row("security", "names that leave the results folder; links", "2; refused"),
     40: Row("security", "hostile comments, ids and names", "inert wherever they are shown"),
     41: Row("security", "pickled weights, remote code", "never loaded"),

@@ -17,8 +17,8 @@ import toxbench
 from toxbench import errors, records
 from toxbench.cli.main import cli
 from toxbench.plugin import hookspecs
-from toxbench.records import LabelScores, Stored
-from toxbench.settings import Frozen
+from toxbench.records import LabelScores, StoredRecord
+from toxbench.settings import FrozenModel
 from toxbench.store.cells import CellStore
 from toxbench.store.rows import write_rows
 
@@ -32,7 +32,8 @@ def write_reference_cells(folder: Path) -> CellStore:
     labels = tuple(
         LabelScores(
             label=label, support=support, threshold=0.5, precision=0.25, recall=0.75, f1=0.375,
-            average_precision=0.5 if support else None, roc_auc=None,
+            average_precision=0.5 if support else None, roc_auc=None, prevalence=0.5, mcc=0.0,
+        brier=0.25, expected_calibration_error=0.0,
         )
         for label, support in SUPPORTS.items()
     )  # fmt: skip
@@ -93,7 +94,9 @@ def stored_fields() -> str:
     kinds = {
         name: kind
         for name, kind in vars(records).items()
-        if isinstance(kind, type) and issubclass(kind, Frozen) and kind not in {Frozen, Stored}
+        if isinstance(kind, type)
+        and issubclass(kind, FrozenModel)
+        and kind not in {FrozenModel, StoredRecord}
     }
     return "".join(
         f"{name}.{field}\n" for name, kind in sorted(kinds.items()) for field in kind.model_fields

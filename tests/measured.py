@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from toxbench.ranking.pool import Cell
 
 TUNING = TuningRecord(
-    study="s", trials=1, pruned=0, failed=0, finalists=1, average_precision=0.5,
-    default_average_precision=None,
+    study="s", trials=1, pruned_trials=0, failed_trials=0, finalists=1,
+    average_precision=0.5, default_average_precision=None, default_won=False,
 )  # fmt: skip
 
 
@@ -108,7 +108,7 @@ class Table:
             ),
             "epochs": (),
             "best_epoch": None,
-            "truncated": None,
+            "truncated_share": None,
             "thresholds": rules,
             "versions": dict(VERSIONS),
             "metrics": {
@@ -120,7 +120,7 @@ class Table:
                 for rule, values in rules.items()
             },
             "per_label": {HALF: ()},
-            "constant": is_constant(predict(tensors["test"], rules[HALF])),
+            "has_constant_predictions": is_constant(predict(tensors["test"], rules[HALF])),
         }  # fmt: skip
         return CellRecord(**(fields | changes)), tensors
 

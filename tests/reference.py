@@ -1,6 +1,6 @@
-"""Write the API reference as pages: ``python tests/reference.py FOLDER`` (``tox -e docs``).
+"""Write the API reference as HTML pages: ``python tests/reference.py FOLDER`` (``tox -e docs``).
 
-A public name whose docstring is missing, and whatever pdoc warns of, ends it with an error.
+A public name without a docstring or a warning of pdoc is an error.
 """
 
 import sys
@@ -16,14 +16,13 @@ MODULES = (
 )  # fmt: skip
 
 
-def undocumented() -> list[str]:
-    """Return the public classes and functions without a docstring of their own."""
-    public = ((name, getattr(toxbench, name)) for name in toxbench.__all__)
-    own = ((name, item) for name, item in public if _is_own(item))
-    return [name for name, item in own if not item.__doc__]
+def undocumented_names() -> list[str]:
+    """Return the public classes and functions of toxbench without a docstring."""
+    items = {name: getattr(toxbench, name) for name in toxbench.__all__}
+    return [name for name, item in items.items() if _is_defined_here(item) and not item.__doc__]
 
 
-def _is_own(item: object) -> bool:
+def _is_defined_here(item: object) -> bool:
     return callable(item) and str(getattr(item, "__module__", "")).startswith("toxbench")
 
 
@@ -31,14 +30,14 @@ def main(folder: Path) -> None:
     """Write the pages."""
     import pdoc
 
-    missing = undocumented()
-    if missing:
-        sys.exit(f"no docstring: {', '.join(missing)}")
+    undocumented = undocumented_names()
+    if undocumented:
+        sys.exit(f"no docstring: {', '.join(undocumented)}")
     for module in (toxbench, toxbench.testing):
-        for name in module.__all__:  # pdoc sees what is there, not what would be imported
+        for name in module.__all__:  # import lazy names, which pdoc does not see
             vars(module)[name] = getattr(module, name)
     warnings.simplefilter("error")
-    # Types of torch and numpy are imported for type checkers alone: they are shown as written.
+    # Types of torch and numpy are imported for type checkers only: pdoc shows them as text.
     warnings.filterwarnings("ignore", message="Error parsing type annotation")
     pdoc.render.configure(docformat="google", footer_text=f"toxbench {toxbench.__version__}")
     pdoc.pdoc(*MODULES, output_directory=folder)

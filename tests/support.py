@@ -1,11 +1,12 @@
-"""Makers of real small things, shared by tests."""
+"""Small real checkpoints, tables and records for tests."""
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from toxbench.data.table import TextDataset
+    from toxbench.records import Audit
 
 REAL_TABLE_SHA256 = "a2408d78f4c8380a8acbc1b1a13b8f4d22868a74fa03c07a38ab00375b876eab"
 
@@ -39,7 +40,7 @@ def write_checkpoint(folder: Path, model_type: str = "bert", seed: int = 0) -> P
 
 
 def write_table(path: Path, rows: int = 60) -> Path:
-    """Write a small CSV with three labels: a word gives IsRude away, IsNever has no positive."""
+    """Write a small CSV with three labels: a word determines IsRude, no row has IsNever."""
     lines = ["id,text,IsRude,IsLong,IsNever"]
     for row in range(rows):
         rude, long = row % 2, int(row % 5 == 0)
@@ -58,13 +59,13 @@ def read_json(path: Path) -> dict[str, object]:
 def make_comments(
     rows: int, groups: list[str | None] | None = None, texts: list[str] | None = None, seed: int = 0
 ) -> "TextDataset":
-    """Make a table in memory: four labels of shares 0.5, 0.2, 0.05 and 0."""
+    """Make a table in memory with four labels of prevalence 0.5, 0.2, 0.05 and 0."""
     import numpy as np
 
     from toxbench.data.table import TextDataset
 
-    shares = np.array([0.5, 0.2, 0.05, 0.0])
-    targets = (np.random.default_rng(seed).random((rows, 4)) < shares).astype(np.uint8)
+    prevalences = np.array([0.5, 0.2, 0.05, 0.0])
+    targets = (np.random.default_rng(seed).random((rows, 4)) < prevalences).astype(np.uint8)
     comments = TextDataset(
         name="made.csv",
         ids=tuple(f"c{row}" for row in range(rows)),
@@ -75,19 +76,17 @@ def make_comments(
         ignored_columns=(),
         columns={"text": "text", "id": "id", "group": None},
     )
-    comments.targets.setflags(write=True)  # tests make tables of their own out of it
+    comments.targets.setflags(write=True)  # so that tests can change them
     return comments
 
 
-def install_plugin(site: Path, distribution: str, **sources: str) -> dict[str, str]:
-    """Write a distribution with plugins, name -> source; return the modules' names."""
-    info = site / f"{distribution}-1.0.dist-info"
-    info.mkdir(parents=True)
-    modules = {name: f"{distribution.replace('-', '_')}_{name}" for name in sources}
-    for name, source in sources.items():
-        (site / f"{modules[name]}.py").write_text(source, encoding="utf-8")
-    metadata = f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n"
-    (info / "METADATA").write_text(metadata, encoding="utf-8")
-    lines = ["[toxbench]", *(f"{name} = {module}" for name, module in modules.items())]
-    (info / "entry_points.txt").write_text("\n".join(lines), encoding="utf-8")
-    return modules
+def make_audit(**changes: Any) -> "Audit":
+    """Make the audit of 200 test rows without a leak."""
+    from toxbench.records import Audit
+
+    fields: dict[str, Any] = {
+        "test_rows": 200, "leaked_rows": 0, "exact_copies": (), "near_copies": (),
+        "near_copy_definition": "much alike", "shared_groups": None, "label_conflicts": (),
+        "implications": (), "never_positive_labels": (), "always_positive_labels": (),
+    }  # fmt: skip
+    return Audit(**(fields | changes))

@@ -1,4 +1,4 @@
-"""Settings: who wins, what is refused, and the recipe of the study."""
+"""Settings: precedence of layers, invalid values, and the preset of the original study."""
 
 import json
 import math
@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from toxbench.config import PRESETS, layered, preset, read_config, run_settings
+from toxbench.config import PRESETS, build_run_settings, build_settings, get_preset, read_config
 from toxbench.errors import SettingsError
 from toxbench.settings import ColumnSettings, RunSettings, SplitSettings, TrainSettings, digest
 
 
-def test_a_later_layer_wins_field_by_field() -> None:
-    settings = layered(
+def test_later_layers_override_fields() -> None:
+    settings = build_settings(
         TrainSettings,
         {"epochs": 1, "batch_size": 1, "max_length": 10},
         {"epochs": 2, "batch_size": 2},
@@ -25,12 +25,12 @@ def test_a_later_layer_wins_field_by_field() -> None:
     assert settings.model_fields_set == {"epochs", "batch_size", "max_length"}
 
 
-def test_no_layers_are_the_defaults() -> None:
-    assert layered(TrainSettings) == TrainSettings()
+def test_settings_without_layers_are_the_defaults() -> None:
+    assert build_settings(TrainSettings) == TrainSettings()
 
 
 @pytest.mark.parametrize(
-    ("kind", "key", "meant"),
+    ("kind", "key", "suggestion"),
     [
         (TrainSettings, "epoch", "epochs"),
         (TrainSettings, "learning-rate", "learning_rate"),
@@ -39,16 +39,16 @@ def test_no_layers_are_the_defaults() -> None:
         (RunSettings, "back_bones", "backbones"),
     ],
 )
-def test_an_unknown_key_is_refused_with_the_nearest(kind: Any, key: str, meant: str) -> None:
+def test_unknown_key_is_refused_with_a_suggestion(kind: Any, key: str, suggestion: str) -> None:
     with pytest.raises(SettingsError) as caught:
-        layered(kind, {key: 1})
-    assert str(caught.value) == f"unknown setting {key!r}; did you mean {meant!r}?"
+        build_settings(kind, {key: 1})
+    assert str(caught.value) == f"unknown setting {key!r}; did you mean {suggestion!r}?"
     assert caught.value.exit_code == 2
 
 
-def test_a_key_like_no_other_is_refused_without_a_guess() -> None:
+def test_unique_unknown_key_has_no_suggestion() -> None:
     with pytest.raises(SettingsError, match=r"^unknown setting 'zzz'$"):
-        layered(TrainSettings, {"zzz": 1})
+        build_settings(TrainSettings, {"zzz": 1})
 
 
 IMPOSSIBLE: list[tuple[Any, str, object]] = [
@@ -83,9 +83,9 @@ IMPOSSIBLE: list[tuple[Any, str, object]] = [
 
 
 @pytest.mark.parametrize(("kind", "name", "value"), IMPOSSIBLE)
-def test_an_impossible_value_is_refused_in_one_line(kind: Any, name: str, value: object) -> None:
+def test_impossible_value_is_refused_in_one_line(kind: Any, name: str, value: object) -> None:
     with pytest.raises(SettingsError, match=f"^setting {name} = ") as caught:
-        layered(kind, {name: value})
+        build_settings(kind, {name: value})
     assert "\n" not in str(caught.value)
 
 
@@ -99,19 +99,20 @@ def test_an_impossible_value_is_refused_in_one_line(kind: Any, name: str, value:
         (SplitSettings, "split_seed", 2**32 - 1),
     ],
 )
-def test_a_value_on_the_border_is_taken(kind: Any, name: str, value: float) -> None:
-    assert getattr(layered(kind, {name: value}), name) == value
+def test_boundary_value_is_accepted(kind: Any, name: str, value: float) -> None:
+    assert getattr(build_settings(kind, {name: value}), name) == value
 
 
-def test_settings_cannot_be_changed_afterwards() -> None:
+def test_settings_are_immutable() -> None:
     settings = TrainSettings()
     with pytest.raises(ValidationError, match="frozen"):
         settings.epochs = 5  # type: ignore[misc]
 
 
-def test_the_notebook_preset_is_the_study_to_the_letter() -> None:
-    recipe = preset("notebook")
-    settings = layered(TrainSettings, {"epochs": 9, "loss": "focal", "clip_norm": 5}, recipe.train)
+def test_notebook_preset_matches_the_study() -> None:
+    recipe = get_preset("notebook")
+    plugin_defaults = {"epochs": 9, "loss": "focal", "clip_norm": 5}
+    settings = build_settings(TrainSettings, plugin_defaults, recipe.train)
     assert settings.model_dump(exclude={"pos_weight_cap", "focal_gamma"}) == {
         "epochs": 3,
         "batch_size": 1,
@@ -133,7 +134,7 @@ def test_the_notebook_preset_is_the_study_to_the_letter() -> None:
         "eval_steps": 0,
         "patience": 0,
     }
-    assert layered(SplitSettings, recipe.split).model_dump(exclude_unset=True) == {
+    assert build_settings(SplitSettings, recipe.split).model_dump(exclude_unset=True) == {
         "test_size": 0.2,
         "validation_size": 0.0,
         "split_seed": 42,
@@ -141,73 +142,73 @@ def test_the_notebook_preset_is_the_study_to_the_letter() -> None:
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_a_preset_leaves_nothing_of_training_to_the_plugin(name: str) -> None:
-    settings = layered(TrainSettings, preset(name).train)
-    of_other_losses = {"pos_weight_cap", "focal_gamma"}
-    assert settings.model_fields_set | of_other_losses == set(TrainSettings.model_fields)
+def test_presets_override_all_plugin_defaults(name: str) -> None:
+    settings = build_settings(TrainSettings, get_preset(name).train)
+    parameters_of_other_losses = {"pos_weight_cap", "focal_gamma"}
+    assert settings.model_fields_set | parameters_of_other_losses == set(TrainSettings.model_fields)
 
 
-def test_no_preset_is_empty_and_an_unknown_one_is_refused() -> None:
-    assert (preset(None).train, preset(None).split) == ({}, {})
+def test_unknown_preset_is_refused() -> None:
+    assert (get_preset(None).train, get_preset(None).split) == ({}, {})
     with pytest.raises(SettingsError, match="'notebok'; did you mean 'notebook'"):
-        preset("notebok")
+        get_preset("notebok")
 
 
-def test_flags_win_over_the_file_and_tables_are_merged_field_by_field() -> None:
+def test_flags_override_the_config_file() -> None:
     config = {"seeds": 3, "device": "cpu", "train": {"epochs": 2, "batch_size": 8}}
     flags = {"seeds": 5, "train": {"epochs": 1}, "split": {"test_size": 0.3}}
-    settings = run_settings(config, flags)
+    settings = build_run_settings(config, flags)
     assert (settings.seeds, settings.device) == (5, "cpu")
     assert settings.train == {"epochs": 1, "batch_size": 8}
     assert settings.split == {"test_size": 0.3}
     assert config["train"] == {"epochs": 2, "batch_size": 8}
 
 
-def test_columns_of_file_and_flags_are_merged_too() -> None:
-    settings = run_settings(
+def test_columns_of_config_and_flags_are_merged() -> None:
+    settings = build_run_settings(
         {"columns": {"text_column": "a", "id_column": "b"}}, {"columns": {"text_column": "c"}}
     )
     assert settings.columns == ColumnSettings(text_column="c", id_column="b")
 
 
-def test_an_unknown_key_of_a_run_is_refused() -> None:
+def test_unknown_run_setting_is_refused() -> None:
     with pytest.raises(SettingsError, match="'sedes'; did you mean 'seeds'"):
-        run_settings({"sedes": 3}, {})
+        build_run_settings({"sedes": 3}, {})
 
 
-def test_a_config_file_is_read_as_toml(tmp_path: Path) -> None:
+def test_config_file_is_read(tmp_path: Path) -> None:
     path = tmp_path / "run.toml"
     path.write_text(
         'backbones = ["bert"]\n[train]\nepochs = 2\n[backbone.bert]\nloss = "focal"\n',
         encoding="utf-8",
     )
-    settings = run_settings(read_config(path), {})
+    settings = build_run_settings(read_config(path), {})
     assert settings.backbones == ("bert",)
     assert settings.train == {"epochs": 2}
     assert settings.backbone == {"bert": {"loss": "focal"}}
 
 
 @pytest.mark.parametrize("content", [b"seeds = ", b"seeds: 3", b"a = 1\na = 2", b"\xff\xfe"])
-def test_a_config_that_is_not_toml_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_config_that_is_not_toml_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "run.toml"
     path.write_bytes(content)
     with pytest.raises(SettingsError, match=r"run\.toml: not TOML"):
         read_config(path)
 
 
-def test_a_config_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+def test_unreadable_config_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="No such file"):
         read_config(tmp_path / "none.toml")
     with pytest.raises(SettingsError, match="directory"):
         read_config(tmp_path)
 
 
-def test_a_digest_is_the_same_everywhere() -> None:
+def test_digest_matches_sha256sum() -> None:
     # printf '{"a":[1,2.5,null,"\\u00e9"],"b":true}' | sha256sum
     assert digest({"b": True, "a": [1, 2.5, None, "é"]}) == "f6026612768d"
 
 
-def test_a_digest_does_not_depend_on_the_order_of_keys() -> None:
+def test_digest_ignores_the_order_of_keys() -> None:
     settings = TrainSettings().model_dump(mode="json")
     assert digest(settings) == digest(dict(reversed(settings.items())))
     assert digest(settings) == digest(json.loads(json.dumps(settings)))
@@ -221,17 +222,17 @@ def test_different_values_have_different_digests() -> None:
     assert len({digest(value) for value in values}) == len(values)
 
 
-def test_a_table_in_the_file_and_a_word_on_the_command_line_do_not_mix() -> None:
-    assert run_settings({"preset": {"x": 1}}, {"preset": "notebook"}).preset == "notebook"
+def test_flag_replaces_a_table_in_the_config() -> None:
+    assert build_run_settings({"preset": {"x": 1}}, {"preset": "notebook"}).preset == "notebook"
 
 
-def test_a_table_where_a_word_belongs_is_refused() -> None:
+def test_table_in_place_of_text_is_refused() -> None:
     with pytest.raises(SettingsError, match="preset"):
-        run_settings({"preset": {"x": 1}}, {})
+        build_run_settings({"preset": {"x": 1}}, {})
 
 
-def test_a_training_flag_wins_over_the_files_table_for_one_backbone() -> None:
+def test_training_flag_overrides_a_backbone_table() -> None:
     file = {"backbone": {"bert": {"epochs": 3, "batch_size": 5}}, "train": {"epochs": 4}}
-    merged = run_settings(file, {"train": {"epochs": 1}})
+    merged = build_run_settings(file, {"train": {"epochs": 1}})
     assert merged.train == {"epochs": 1}
     assert merged.backbone == {"bert": {"batch_size": 5}}

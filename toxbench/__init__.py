@@ -1,7 +1,7 @@
-"""toxbench: an honest comparison of fine-tuned backbones on a small multi-label table.
+"""toxbench: a benchmark of fine-tuned backbones on small multi-label tables of comments.
 
-Public names. `run`, `tune`, `leaderboard`, `compare`, `rescore` and `predict` are what the command
-line calls; the rest is for plugins.
+This module holds the public names. The command line calls `run`, `tune`, `leaderboard`, `compare`,
+`rescore` and `predict`; the other names are for plugins.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -78,7 +78,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import the functions that need torch or pandas only when they are asked for."""
+    """Import the functions that need torch or pandas on first access."""
     if name in {"compare", "leaderboard", "rescore", "run"}:
         from toxbench.benchmark import api
 

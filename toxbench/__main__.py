@@ -1,4 +1,4 @@
-"""``python -m toxbench``."""
+"""Entry point of ``python -m toxbench``."""
 
 from toxbench.cli.main import main
 

@@ -1,4 +1,4 @@
-"""How settings are put together; what decides: flags > --config TOML > preset > plugin."""
+"""Merging of settings, in order of precedence: options, --config TOML, preset, plugin."""
 
 import shlex
 import tomllib
@@ -8,101 +8,27 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from toxbench.errors import SettingsError, nearest
-from toxbench.settings import SPLIT_FILES, Frozen, RunSettings, possible_path
+from toxbench.errors import SettingsError, did_you_mean
+from toxbench.settings import SPLIT_FILE_FIELDS, FrozenModel, RunSettings, validate_path
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
-
-def read_config(path: Path) -> dict[str, Any]:
-    """Read a TOML file whose keys are the fields of `RunSettings`.
-
-    Raises:
-        SettingsError: the file cannot be read or is not TOML.
-    """
-    try:
-        return tomllib.loads(possible_path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"--config {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"--config {path}: not TOML: {error}") from error
-    except ValueError as error:
-        raise SettingsError(f"--config: {error}") from error
+_OPTION_TABLES = ("columns", "train", "split")  # tables whose fields are options
+_PLAIN_OPTIONS = ("preset", "seeds", "device", "workers", "cpus_per_cell", "cell_timeout", "tuned")
+_LIST_OPTIONS = ("backbones", "baselines", "plugins")
+_OMITTED = {"storage", "space"}  # of one machine only; written by `command_line` itself
 
 
-def run_settings(config: Mapping[str, Any], flags: Mapping[str, Any]) -> RunSettings:
-    """Merge a config file and flags, flags first; tables are merged field by field.
-
-    A training flag also wins over what the file says for one backbone alone.
-
-    Raises:
-        SettingsError: a key is unknown or a value is impossible.
-    """
-    settings = layered(RunSettings, _merged(config, flags))
-    flagged = flags.get("train", {})
-    own = {
-        backbone: {name: value for name, value in table.items() if name not in flagged}
-        for backbone, table in settings.backbone.items()
-    }
-    return settings.model_copy(update={"backbone": own})
-
-
-def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay one tree of tables over another, field by field."""
-    merged = dict(below)
-    for name, value in above.items():
-        under = merged.get(name)
-        if isinstance(under, Mapping) and isinstance(value, Mapping):
-            value = _merged(under, value)
-        merged[name] = value
-    return merged
-
-
-def layered(kind: type[Settings], *layers: Mapping[str, Any]) -> Settings:
-    """Build settings from layers; a later layer wins over an earlier one, field by field.
-
-    Raises:
-        SettingsError: a key is unknown or a value is out of range (one line, with the fix).
-    """
-    merged: dict[str, Any] = {}
-    for layer in layers:
-        merged |= layer
-    try:
-        return kind(**merged)
-    except ValidationError as error:
-        raise SettingsError(_one_line(error, kind)) from error
-
-
-def _one_line(error: ValidationError, kind: type[BaseModel]) -> str:
-    """Say the first problem that pydantic found in words that name the setting."""
-    first = error.errors()[0]
-    name = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        *tables, key = map(str, first["loc"])
-        return f"unknown setting {name!r}{nearest(key, _fields(kind, tables))}"
-    return f"setting {name} = {first['input']!r}: {first['msg'].lower()}"
-
-
-def _fields(kind: type[BaseModel], tables: Sequence[str]) -> Iterable[str]:
-    """Return the names that a table of some settings has."""
-    for table in tables:
-        inner = kind.model_fields[table].annotation
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            return ()
-        kind = inner
-    return kind.model_fields
-
-
-class Preset(Frozen):
-    """A named recipe: settings between the plugin's defaults and the user's own."""
+class Preset(FrozenModel):
+    """A named recipe. It overrides the plugin's defaults, and users override it."""
 
     train: dict[str, Any]
     split: dict[str, Any]
 
 
 PRESETS: Mapping[str, Preset] = {
-    # The study this project starts from: batch 1, Adam, one rate, everything padded, no
-    # validation part, no schedule, the last epoch. fp32, as PyTorch does it untold.
+    # The original study: batch 1, Adam, one learning rate, everything padded, no validation part,
+    # no schedule, the last epoch, and fp32, which is PyTorch's default.
     "notebook": Preset(
         train={
             "epochs": 3,
@@ -130,8 +56,8 @@ PRESETS: Mapping[str, Preset] = {
 }
 
 
-def preset(name: str | None) -> Preset:
-    """Return the named recipe, or an empty one for None.
+def get_preset(name: str | None) -> Preset:
+    """Return the preset of that name, or an empty one for None.
 
     Raises:
         SettingsError: no preset has that name.
@@ -139,14 +65,57 @@ def preset(name: str | None) -> Preset:
     if name is None:
         return Preset(train={}, split={})
     if name not in PRESETS:
-        raise SettingsError(f"no preset is called {name!r}{nearest(name, PRESETS)}")
+        raise SettingsError(f"no preset is called {name!r}{did_you_mean(name, PRESETS)}")
     return PRESETS[name]
 
 
-_OPTION_TABLES = ("columns", "train", "split")  # whose fields are options
-_PLAIN_OPTIONS = ("preset", "seeds", "device", "workers", "cpus_per_cell", "cell_timeout", "tuned")
-_LIST_OPTIONS = ("backbones", "baselines", "plugins")
-_LEFT_OUT = {"storage", "space"}  # of one machine; written below in another form
+def read_config(path: Path) -> dict[str, Any]:
+    """Read a TOML file whose keys are the fields of `RunSettings`.
+
+    Raises:
+        SettingsError: the file cannot be read or is not TOML.
+    """
+    try:
+        return tomllib.loads(validate_path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"--config {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"--config {path}: not TOML: {error}") from error
+    except ValueError as error:
+        raise SettingsError(f"--config: {error}") from error
+
+
+def build_run_settings(config: Mapping[str, Any], flags: Mapping[str, Any]) -> RunSettings:
+    """Merge a config file with command-line flags, which take precedence.
+
+    Tables are merged field by field. A training flag also overrides the config's table of a
+    single backbone.
+
+    Raises:
+        SettingsError: a key is unknown or a value is impossible.
+    """
+    settings = build_settings(RunSettings, _merge(config, flags))
+    training_flags = flags.get("train", {})
+    backbone_tables = {
+        backbone: {name: value for name, value in table.items() if name not in training_flags}
+        for backbone, table in settings.backbone.items()
+    }
+    return settings.model_copy(update={"backbone": backbone_tables})
+
+
+def build_settings(kind: type[Settings], *layers: Mapping[str, Any]) -> Settings:
+    """Build settings from layers of fields; a later layer overrides an earlier one.
+
+    Raises:
+        SettingsError: a key is unknown or a value is out of range (one line, with the fix).
+    """
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        merged |= layer
+    try:
+        return kind(**merged)
+    except ValidationError as error:
+        raise SettingsError(_first_problem(error, kind)) from error
 
 
 def command_line(verb: str, settings: RunSettings, program: str = "toxbench") -> str:
@@ -165,34 +134,65 @@ def command_line(verb: str, settings: RunSettings, program: str = "toxbench") ->
         words += ["--data", settings.data.name]
     for name in _LIST_OPTIONS:
         if name in values:
-            words += [_option(name), ",".join(values[name]) or "none"]
+            words += [_option_name(name), ",".join(values[name]) or "none"]
     for source in values.get("weights", ()):
         words += ["--weights", _without_folder(source)]
     for table in (*([] if verb == "run" else ["tune"]), *_OPTION_TABLES):
-        words += _option_words(values.get(table, {}))
-    words += _option_words({name: values[name] for name in _PLAIN_OPTIONS if name in values})
+        words += _option_texts(values.get(table, {}))
+    words += _option_texts({name: values[name] for name in _PLAIN_OPTIONS if name in values})
     for name, dimension in settings.tune.get("space", {}).items() if verb == "tune" else ():
-        words += ["--space", f"{name}={_word(dimension)}"]
+        words += ["--space", f"{name}={_value_text(dimension)}"]
     lines = list(_config_lines(settings.backbone))
     return shlex.join([*words, *(["--config", "backbones.toml"] if lines else [])]) + (
         "".join(f"\n# backbones.toml: {line}" for line in lines)
     )
 
 
-def _option_words(values: Mapping[str, Any]) -> Iterator[str]:
+def _merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge two trees of tables, field by field."""
+    merged = dict(base)
+    for name, value in override.items():
+        base_value = merged.get(name)
+        if isinstance(base_value, Mapping) and isinstance(value, Mapping):
+            value = _merge(base_value, value)
+        merged[name] = value
+    return merged
+
+
+def _first_problem(error: ValidationError, kind: type[BaseModel]) -> str:
+    """Describe pydantic's first error in one line that names the setting."""
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        *tables, key = map(str, first["loc"])
+        return f"unknown setting {name!r}{did_you_mean(key, _field_names(kind, tables))}"
+    return f"setting {name} = {first['input']!r}: {first['msg'].lower()}"
+
+
+def _field_names(kind: type[BaseModel], tables: Sequence[str]) -> Iterable[str]:
+    """Return the field names of a nested table; none if the table has no fixed fields."""
+    for table in tables:
+        annotation = kind.model_fields[table].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return ()
+        kind = annotation
+    return kind.model_fields
+
+
+def _option_texts(values: Mapping[str, Any]) -> Iterator[str]:
     for name, value in values.items():
-        if name in _LEFT_OUT or value is None:
+        if name in _OMITTED or value is None:
             continue
-        yield _option(name)
+        yield _option_name(name)
         if value is not True:
-            yield Path(value).name if name in SPLIT_FILES else _word(value)
+            yield Path(value).name if name in SPLIT_FILE_FIELDS else _value_text(value)
 
 
-def _option(name: str) -> str:
+def _option_name(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def _word(value: Any) -> str:
+def _value_text(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 

@@ -1,11 +1,15 @@
-"""Every way in which toxbench refuses, with the exit code that the command line answers with."""
+"""The errors that toxbench raises on purpose, each with the exit code of the command line."""
 
 import difflib
 from collections.abc import Iterable, Sequence
 
 
 class ToxbenchError(Exception):
-    """Something a user can mend. ``problems`` holds a line for each: what, where, what to do."""
+    """An error that the user can fix.
+
+    Attributes:
+        problems: one line for each problem: what is wrong, where, what to do.
+    """
 
     exit_code = 1
 
@@ -21,13 +25,13 @@ class SettingsError(ToxbenchError):
 
 
 class DataError(ToxbenchError):
-    """The table cannot be used as it is."""
+    """The table has errors that have to be fixed first."""
 
     exit_code = 3
 
 
 class PluginError(ToxbenchError):
-    """A plugin that was asked for is missing, ambiguous or breaks its contract."""
+    """A requested plugin is missing, ambiguous or breaks its contract."""
 
     exit_code = 4
 
@@ -44,12 +48,12 @@ class StorageError(ToxbenchError):
     exit_code = 6
 
 
-class NewerError(StorageError):
-    """A newer toxbench wrote it: it is left as it is."""
+class NewerVersionError(StorageError):
+    """A newer toxbench wrote the file, which is left unchanged."""
 
 
 class TryAgainError(ToxbenchError):
-    """Something outside is not there just now: the network, a lock that another run holds."""
+    """A temporary problem: no network, or another run holds a lock."""
 
     exit_code = 75
 
@@ -58,8 +62,8 @@ class ProcessLostError(TryAgainError):
     """Another process of this run is gone.
 
     Attributes:
-        rank: its; None where torchrun itself is gone.
-        is_secondary: it was stopped, or another process was lost before.
+        rank: of that process; None if torchrun itself is gone.
+        is_secondary: that process ended on request, or because it had lost another one.
     """
 
     def __init__(self, problem: str, rank: int | None, is_secondary: bool = False) -> None:
@@ -68,7 +72,7 @@ class ProcessLostError(TryAgainError):
         self.is_secondary = is_secondary
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Return ``"; did you mean 'bert'?"`` for the closest known word, or an empty string."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""
+def did_you_mean(word: str, candidates: Iterable[str]) -> str:
+    """Return ``"; did you mean 'bert'?"`` with the closest candidate; empty if none is close."""
+    matches = difflib.get_close_matches(word, list(candidates), n=1, cutoff=0.5)
+    return f"; did you mean {matches[0]!r}?" if matches else ""

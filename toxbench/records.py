@@ -1,4 +1,7 @@
-"""What is stored of a trained cell: plain, frozen records that outlive the code that made them."""
+"""Records that are stored and passed to plugins: cells, epochs, trials, audits, measured speed.
+
+They are plain, immutable models. They depend on no code of the stages that fill them.
+"""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -8,80 +11,84 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationError, field_validator
 from pydantic_core import from_json
 
-from toxbench.errors import NewerError
-from toxbench.settings import Frozen, TrainSettings
+from toxbench.errors import NewerVersionError
+from toxbench.settings import FrozenModel, TrainSettings
 
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
-Scores = dict[str, float | None]  # metric name -> value; None where it is undefined
+Scores = dict[str, float | None]  # metric name -> value; None if it is undefined
 
 
-class Stored(Frozen):
-    """Base of what has a file of its own, and says in it which schema it is of.
+class StoredRecord(FrozenModel):
+    """Base of the records that have a file each. The file holds the version of its schema.
 
-    A new field has a default, so that older files are read. What older code would misread raises
-    the default of ``schema_version`` in its class.
+    A change that this code would misread raises the default of ``schema_version`` in its class.
     """
 
     schema_version: int = Field(1, ge=0)
 
     @field_validator("schema_version")
     @classmethod
-    def _is_known(cls, version: int) -> int:
-        if version > cls._known():
-            raise ValueError(f"schema {version} is newer than {cls._known()}")
+    def _is_supported(cls, version: int) -> int:
+        if version > cls._supported_version():
+            raise ValueError(f"schema {version} is newer than {cls._supported_version()}")
         return version
 
     @classmethod
-    def read(cls, text: str | bytes, where: object) -> Self:
-        """Read what was stored as JSON.
+    def from_json(cls, text: str | bytes, source: object) -> Self:
+        """Parse a stored record.
 
         Args:
-            text: of this version or an older one.
-            where: the file, for the message.
+            text: the record as JSON.
+            source: the file it was read from, for the message.
 
         Raises:
-            NewerError: a newer toxbench wrote it.
-            ValueError: it is not as it was written.
+            NewerVersionError: a newer toxbench wrote it.
+            ValueError: it is not a valid record.
         """
         try:
             return cls.model_validate_json(text)
         except ValidationError:
-            with suppress(ValueError):  # what is no JSON is of no version
-                refuse_newer(from_json(text), where, cls._known())
+            with suppress(ValueError):  # text that is not JSON has no version
+                refuse_newer(from_json(text), source, cls._supported_version())
             raise
 
     @classmethod
-    def take(cls, content: object, where: object) -> Self:
-        """Read what was stored in another way than JSON; otherwise as `read`."""
-        refuse_newer(content, where, cls._known())
+    def from_content(cls, content: object, source: object) -> Self:
+        """Build a record from parsed content, such as TOML; otherwise like `from_json`."""
+        refuse_newer(content, source, cls._supported_version())
         return cls.model_validate(content)
 
     @classmethod
-    def _known(cls) -> int:
-        known: int = cls.model_fields["schema_version"].default
-        return known
+    def _supported_version(cls) -> int:
+        version: int = cls.model_fields["schema_version"].default
+        return version
 
 
-def refuse_newer(content: object, where: object, known: int = 1) -> None:
-    """Refuse content whose ``schema_version`` is above the known one, and nothing else.
+def refuse_newer(content: object, source: object, supported: int = 1) -> None:
+    """Refuse content whose ``schema_version`` is above the supported one; ignore all other errors.
+
+    Args:
+        content: parsed JSON or TOML of any kind.
+        source: the file it was read from, for the message.
+        supported: highest version that this code reads.
 
     Raises:
-        NewerError: saying what to do.
+        NewerVersionError: the version is higher.
     """
-    found = content.get("schema_version") if isinstance(content, dict) else None
-    if isinstance(found, int) and found > known:
-        raise NewerError(
-            f"{where} was written by a newer toxbench (schema {found}, this one reads {known}) and "
-            "is left as it is; upgrade: pip install --upgrade toxbench"
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if isinstance(version, int) and version > supported:
+        raise NewerVersionError(
+            f"{source} was written by a newer toxbench (schema {version}, this one reads "
+            f"{supported}) and is left as it is; upgrade: pip install --upgrade toxbench"
         )
 
 
-class CellKey(Frozen):
-    """What makes a cell itself: the same key is never trained twice in one protocol."""
+class CellKey(FrozenModel):
+    """Identity of a cell: within a protocol, each key is trained once."""
 
     candidate: str = Field(description="backbone or baseline name")
-    digest: str = Field(description="of everything else that was chosen: weights and settings")
+    digest: str = Field(description="hash of the weights and settings, 12 hex digits")
     fold: int = 0
     seed: int = 0
 
@@ -91,8 +98,8 @@ class CellKey(Frozen):
         return f"{self.candidate}-{self.digest}-fold{self.fold}-seed{self.seed}"
 
 
-class RunRecord(Frozen):
-    """What a run is about, before its first cell. It holds no comment and no path."""
+class RunRecord(FrozenModel):
+    """The table and protocol of a run, for trackers. It holds no comment and no path."""
 
     table: str = Field(description="the table's name")
     fingerprint: str = Field(description="of the protocol")
@@ -103,57 +110,57 @@ class RunRecord(Frozen):
     exploratory: bool = Field(description="too few seeds to rank backbones by")
 
 
-class WeightsRecord(Frozen):
-    """Where a backbone started from, as it may be printed and stored (no local path)."""
+class WeightsRecord(FrozenModel):
+    """Where a backbone's initial weights came from. It holds no local path."""
 
     source: Literal["hub", "local", "stand-in"]
-    label: str = Field(description="for people, e.g. 'stand-in: all-MiniLM-L6-v2'")
-    identity: str = Field(description="commit of the Hub, or sha256 of the weights file")
+    label: str = Field(description="text to print, e.g. 'stand-in: all-MiniLM-L6-v2'")
+    identity: str = Field(description="commit on the Hub, or sha256 of the weights file")
 
 
-class EpochRecord(Frozen):
-    """One epoch as it went; scores are of the validation rows at threshold 0.5.
+class EpochRecord(FrozenModel):
+    """Loss and scores of one epoch; scores are of the validation rows at threshold 0.5.
 
-    With ``eval_steps`` it is one stretch of so many steps, wherever epochs begin and end.
+    With ``eval_steps`` it covers that many steps instead, regardless of where epochs end.
     """
 
-    epoch: int = Field(description="counted from 1; with eval_steps, the number of the stretch")
+    epoch: int = Field(description="counted from 1; with eval_steps, the number of the evaluation")
     train_loss: float = Field(description="mean over the epoch's comments, in training mode")
-    validation: Scores = Field(description="empty when there are no validation rows")
+    validation: Scores = Field(description="empty if there are no validation rows")
     seconds: float = Field(description="training only")
     step: int | None = Field(
-        None, description="with eval_steps: steps of the training until here; None: a whole epoch"
+        None, description="with eval_steps: training steps so far; None: a complete epoch"
     )
     comments: int | None = Field(
-        None, description="with eval_steps: trained on in the stretch; None: all train rows"
+        None, description="with eval_steps: comments trained on; None: all train rows"
     )
 
 
-class TuningRecord(Frozen):
-    """Where the settings of a tuned cell came from. Scores are of inner validation rows."""
+class TuningRecord(FrozenModel):
+    """The search that a tuned cell's settings came from. Scores are of inner validation rows."""
 
     study: str
-    trials: int = Field(description="finished, pruned and failed ones included")
-    pruned: int
-    failed: int
+    trials: int = Field(description="all trials, including pruned and failed ones")
+    pruned_trials: int
+    failed_trials: int
     finalists: int = Field(description="configurations that were trained again with fresh seeds")
     average_precision: float = Field(description="micro, of the winner, with fresh seeds")
-    default_average_precision: float | None = Field(
+    default_average_precision: float | None = Field(  # TOML has no null, so it has a default
         None,
         description="micro, of the default settings with the same fresh seeds on the same folds; "
-        "None where they failed. In records without default_won it is their score in the search",
+        "None if they failed",
     )
-    default_won: bool | None = Field(
-        None, description="no other finalist scored higher: the settings are the default ones"
+    default_won: bool = Field(
+        description="no other finalist scored higher: the settings are the default ones"
     )
 
 
-class TunedSettings(Stored):
-    """What a search found for one backbone, and what it holds for."""
+class TunedSettings(StoredRecord):
+    """The settings that a search found for one backbone, and the protocol they are valid for."""
 
     backbone: str
     protocol: str = Field(description="fingerprint")
-    finished: str = Field(description="UTC, ISO 8601")
+    finished_at: str = Field(description="UTC, ISO 8601")
     weights: WeightsRecord
     tuning: TuningRecord
     train: TrainSettings
@@ -162,24 +169,26 @@ class TunedSettings(Stored):
     )
 
 
-class TrialRecord(Stored):
+class TrialRecord(StoredRecord):
     """One trial of a study: trained once, committed once, never changed.
 
-    It holds all that is needed to build the study's database again.
+    It holds everything needed to rebuild the study's database.
     """
 
     study: str
     uid: str = ""
     number: int = Field(description="counted from 0, in the order in which trials began")
-    slot: int = Field(
-        0, description="which of the wanted trials it is; a lost one's is taken again"
+    plan_index: int = Field(
+        0, description="index of the planned trial, from 0; a replacement of a lost trial keeps it"
     )
     state: Literal["complete", "pruned", "failed"]
     reason: str = Field(description="why it was pruned or failed, else empty")
-    default: bool = Field(description="of the default settings, which nothing was drawn for")
+    is_default: bool = Field(description="a trial of the default settings, which are not sampled")
     params: dict[str, str | int | float]
-    distributions: dict[str, str] = Field(description="of the params, as optuna writes them")
-    attributes: dict[str, Any] = Field({}, description="what sampler and pruner noted, for optuna")
+    distributions: dict[str, str] = Field(description="of the params, in Optuna's JSON")
+    system_attributes: dict[str, Any] = Field(
+        {}, description="Optuna's system attributes, written by its sampler and pruner"
+    )
     settings: TrainSettings
     seed: int
     folds: tuple[int, ...] = Field(description="inner folds, in the order of training")
@@ -187,59 +196,63 @@ class TrialRecord(Stored):
     scores: tuple[float, ...] = Field(description="micro average precision on each inner fold")
     epoch_scores: dict[int, float] = Field(description="epoch -> score on the first fold")
     step_scores: dict[int, float] = Field(
-        {}, description="share of the training in quarters -> score that the pruner saw"
+        {}, description="quarter of the training -> score that the pruner compared"
     )
     epochs: int = Field(description="epochs trained, over all folds")
     seconds: float = Field(description="training and validation")
     thresholds: dict[str, tuple[float, ...]] = Field(
         description="rule -> threshold per label, from the inner validation rows"
     )
-    worker: str = Field("", description="which process trained it; random")
-    finished: str = Field(description="UTC, ISO 8601")
+    worker: str = Field("", description="random id of the process that trained it")
+    finished_at: str = Field(description="UTC, ISO 8601")
 
 
-class SharedGroups(Frozen):
-    """Test rows whose group has train or validation rows as well."""
+class SharedGroups(FrozenModel):
+    """Test rows whose group also has train or validation rows."""
 
     column: str = Field(description="the table's column of groups")
-    groups: int = Field(description="different groups on both sides of a fold")
+    groups: int = Field(description="number of groups on both sides of a fold")
     rows: tuple[int, ...] = Field(description="test rows in such a group")
 
 
-class Implication(Frozen):
+class Implication(FrozenModel):
     """A label whose rows (nearly) all have another label as well."""
 
     label: str
-    implied: str
+    implied_label: str
     positives: int = Field(description="rows with the first label")
-    share: float = Field(description="of those rows, how many have the implied label; 0 to 1")
+    share: float = Field(description="share of those rows with the implied label, 0 to 1")
 
 
-class Audit(Frozen):
-    """What a split leaks and what is odd about labels, over all folds. It holds no comment.
+class Audit(FrozenModel):
+    """Leaks of a split and oddities of its labels, over all folds. It holds no comment.
 
-    Rows are counted from 0 in the order of the table; a pair is a test row and the first row of
+    Rows are counted from 0 in the order of the table. A pair is a test row and the first row of
     the same fold's train or validation part that it copies.
     """
 
-    tested: int = Field(description="test rows")
-    affected: int = Field(description="test rows with a leak of any kind")
-    exact: tuple[tuple[int, int], ...] = Field(
+    test_rows: int
+    leaked_rows: int = Field(description="test rows with a leak of any kind")
+    exact_copies: tuple[tuple[int, int], ...] = Field(
         description="pairs whose texts are equal apart from case, white space and Unicode form"
     )
-    near: tuple[tuple[int, int], ...] = Field(description="pairs of other rows, nearly equal")
-    near_definition: str = Field(description="what nearly equal means, in words and numbers")
-    shared: SharedGroups | None = Field(description="None: the table has no column of groups")
-    conflicts: tuple[tuple[int, ...], ...] = Field(
-        description="all rows of each text that has rows with different labels"
+    near_copies: tuple[tuple[int, int], ...] = Field(
+        description="pairs whose texts are nearly equal, without the exact copies"
+    )
+    near_copy_definition: str = Field(description="what nearly equal means, in words and numbers")
+    shared_groups: SharedGroups | None = Field(
+        description="None: the table has no column of groups"
+    )
+    label_conflicts: tuple[tuple[int, ...], ...] = Field(
+        description="for each text whose rows have different labels: all its rows"
     )
     implications: tuple[Implication, ...]
-    never: tuple[str, ...] = Field(description="labels that no row has")
-    always: tuple[str, ...] = Field(description="labels that every row has")
+    never_positive_labels: tuple[str, ...] = Field(description="labels that no row has")
+    always_positive_labels: tuple[str, ...] = Field(description="labels that every row has")
 
 
-class Environment(Frozen):
-    """The machine and the code that made a cell."""
+class Environment(FrozenModel):
+    """The machine and the code that computed a cell."""
 
     device: str
     device_name: str
@@ -249,8 +262,8 @@ class Environment(Frozen):
     commit: str | None = Field(description="git HEAD of the working folder, if it is a checkout")
 
 
-class Cost(Frozen):
-    """What a cell cost."""
+class Cost(FrozenModel):
+    """Time and memory that a cell took."""
 
     train_seconds: float
     evaluation_seconds: float
@@ -260,8 +273,8 @@ class Cost(Frozen):
     )
 
 
-class LabelScores(Frozen):
-    """One label on the test rows, for one thresholds rule."""
+class LabelScores(FrozenModel):
+    """Scores of one label on the test rows, for one thresholds rule."""
 
     label: str
     support: int = Field(description="positive test rows")
@@ -271,14 +284,13 @@ class LabelScores(Frozen):
     f1: float
     average_precision: float | None
     roc_auc: float | None
-    # None in cells that were stored before these were computed.
-    prevalence: float | None = Field(None, description="share of positive test rows")
-    mcc: float | None = None
-    brier: float | None = None
-    expected_calibration_error: float | None = None
+    prevalence: float = Field(description="share of positive test rows")
+    mcc: float = Field(description="Matthews correlation coefficient")
+    brier: float
+    expected_calibration_error: float
 
 
-class CellRecord(Stored):
+class CellRecord(StoredRecord):
     """One candidate x fold x seed: trained once, stored once, never changed."""
 
     key: CellKey
@@ -293,36 +305,37 @@ class CellRecord(Stored):
     cost: Cost
     epochs: tuple[EpochRecord, ...]
     best_epoch: int | None = Field(description="the epoch whose weights were scored")
-    truncated: float | None = Field(description="share of all comments cut at max_length")
+    truncated_share: float | None = Field(description="share of all comments cut at max_length")
     micro_batch: int | None = Field(
         None,
-        description="comments in a forward pass, where memory did not allow batch_size; "
-        "more passes made the same step",
+        description="comments in a forward pass, if memory did not allow batch_size; gradients of "
+        "several passes are then accumulated for a step",
     )
     fitted_rows: int | None = Field(
         None,
-        description="train rows in the random sample that a baseline was fitted on, where it does "
-        "not get all of them",
+        description="rows in the random sample that a baseline was fitted on; None: all train rows",
     )
     thresholds: dict[str, tuple[float, ...]] = Field(description="rule -> threshold per label")
     versions: dict[str, int] = Field(
-        description="of the metrics and the rules for thresholds, with which the cell was scored"
+        description="versions of the metrics and threshold rules that the cell was scored with"
     )
     metrics: dict[str, dict[Part, Scores]] = Field(description="rule -> part -> metric -> value")
     per_label: dict[str, tuple[LabelScores, ...]] = Field(description="rule -> labels, on test")
-    constant: bool = Field(description="the same prediction for every test row, at 0.5")
+    has_constant_predictions: bool = Field(
+        description="every test row has the same predicted labels at threshold 0.5"
+    )
 
 
-class FailureRecord(Stored):
-    """A cell that has no result, kept until it has one."""
+class FailureRecord(StoredRecord):
+    """A cell that failed. It is deleted once the cell has a result."""
 
     key: CellKey
     kind: str = Field(description="diverged, or the name of the error's class")
     reason: str = Field(description="one line, without local names and secrets")
-    finished: str = Field(description="UTC, ISO 8601")
+    failed_at: str = Field(description="UTC, ISO 8601")
 
 
-class Spread(Frozen):
+class Spread(FrozenModel):
     """Median and range of repeated measurements."""
 
     median: float
@@ -331,15 +344,15 @@ class Spread(Frozen):
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Spread":
-        """Sum up at least one value."""
+        """Summarize at least one value."""
         return cls(median=median(values), low=min(values), high=max(values))
 
 
-class SpeedRecord(Frozen):
-    """How fast one backbone is trained and scored on one device. It holds no comment."""
+class SpeedRecord(FrozenModel):
+    """Measured speed of one backbone on one device. It holds no comment."""
 
     backbone: str
-    weights: str = Field(description="for people")
+    weights: str = Field(description="text to print, as `WeightsRecord.label`")
     source: Literal["hub", "local", "stand-in"]
     body_parameters: int = Field(description="without embeddings and new head")
     device: str
@@ -347,19 +360,21 @@ class SpeedRecord(Frozen):
     precision: Literal["bf16", "fp32"]
     threads: int
     versions: dict[str, str]
-    measured: str = Field(description="UTC, ISO 8601")
-    data: str = Field(description="the table's name")
+    measured_at: str = Field(description="UTC, ISO 8601")
+    table: str = Field(description="the table's name")
     batch_size: int
     max_length: int
     epochs: int = Field(description="in each timed run")
     repeats: int
     rows: int = Field(description="train rows, which are an epoch")
-    tokens: int = Field(description="of the train rows, padding not counted")
-    seconds_an_epoch: Spread = Field(description="a timed run's seconds / its epochs")
+    tokens: int = Field(description="of the train rows, without padding")
+    seconds_per_epoch: Spread = Field(description="a timed run's seconds / its epochs")
     comments_per_second: Spread
-    tokens_per_second: Spread = Field(description="tokens / seconds_an_epoch")
+    tokens_per_second: Spread = Field(description="tokens / seconds_per_epoch")
     evaluation_comments_per_second: Spread = Field(description="probabilities of all rows")
-    peak_operations_per_second: float = Field(description="of a matrix product in the precision")
+    peak_operations_per_second: float = Field(
+        description="of a matrix product in the same precision"
+    )
     share_of_peak: Spread = Field(description="6 x body_parameters x tokens_per_second / the peak")
     peak_memory_bytes: int = Field(
         description="highest while training: of the GPU's tensors, else of the process"

@@ -1,7 +1,7 @@
-"""Frozen, validated settings; config.py puts them together.
+"""Immutable, validated settings. `toxbench.config` merges them from files and options.
 
 Every field of `TrainSettings` and `SplitSettings` is also a command-line option and a TOML key of
-the same name, so a new setting is one new field here beside the code that uses it.
+the same name, so a new setting needs only a field here and the code that uses it.
 """
 
 import hashlib
@@ -22,38 +22,71 @@ from pydantic import (
 
 INNER_FOLDS = 5
 DEFAULT_TRIALS = 20
-_LONGEST_NAME, _LONGEST_PATH = 255, 4000  # bytes; Linux takes 4095 in all, with what we add
+# Fields of `SplitSettings` that control the random split, and those that name a file.
+SPLIT_FIELDS = ("split", "folds", "test_size", "validation_size", "split_seed")
+SPLIT_FILE_FIELDS = ("split_file", "test", "valid")
+# Label values that need no mapping, in any case.
+TRUE_WORDS = frozenset({"1", "true"})
+FALSE_WORDS = frozenset({"0", "false"})
+
+_MAX_NAME_BYTES = 255
+_MAX_PATH_BYTES = 4000  # Linux allows 4095, including the names that toxbench appends
 _ADDRESS = re.compile(r"auto|[^\s/:@]+:[0-9]{1,5}")
-_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+_UNIT_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
-def possible_path(path: Path) -> Path:
-    """Return a path that a file may have.
+def digest(value: object) -> str:
+    """Return the first 12 hex digits of the sha256 of a JSON-like value, in canonical form."""
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(canonical.encode("ascii")).hexdigest()[:12]
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds of a time such as ``90s``, ``30m`` or ``1.5h``.
 
     Raises:
-        ValueError: it holds a character, or is of a length, that no file system takes.
+        ValueError: the text has another form, or the time is not above 0.
+    """
+    number, unit = text.strip()[:-1], text.strip()[-1:]
+    try:
+        value = float(number) * _UNIT_SECONDS[unit]
+    except (ValueError, KeyError):
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise ValueError("a time is a positive number followed by s, m or h, such as 30m")
+    return value
+
+
+def validate_path(path: Path) -> Path:
+    """Return the path if a file can have it.
+
+    Raises:
+        ValueError: a character or the length is not allowed by file systems.
     """
     try:
         sizes = [len(part.encode("utf-8")) for part in (str(path), *path.parts)]
     except UnicodeEncodeError as error:
-        raise ValueError(
-            "the path is not UTF-8, which results are written in; rename it"
-        ) from error
+        raise ValueError("the path is not valid UTF-8; rename the file or folder") from error
     if "\0" in str(path):
-        raise ValueError("a NUL character is in the path")
-    if sizes[0] > _LONGEST_PATH or max(sizes[1:], default=0) > _LONGEST_NAME:
-        raise ValueError(f"a name in a path has at most {_LONGEST_NAME} bytes; use a shorter one")
+        raise ValueError("the path contains a NUL character")
+    if sizes[0] > _MAX_PATH_BYTES or max(sizes[1:], default=0) > _MAX_NAME_BYTES:
+        raise ValueError(f"a name in a path has at most {_MAX_NAME_BYTES} bytes; use a shorter one")
     return path
 
 
-class Frozen(BaseModel):
-    """Base of everything that is set once or stored: immutable, no unknown keys, no NaN."""
+def normalize_word(value: str) -> str:
+    """Return a label value in lower case and without surrounding white space."""
+    return value.strip().lower()
+
+
+class FrozenModel(BaseModel):
+    """Base of settings and records: immutable, no unknown keys, no NaN."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class TrainSettings(Frozen):
-    """How one cell is trained. A plugin sets what it wants to differ; users override any field."""
+class TrainSettings(FrozenModel):
+    """How a cell is trained. A plugin sets its own defaults; users override any field."""
 
     epochs: int = Field(4, ge=1, description="passes over the train rows")
     batch_size: int = Field(16, ge=1, description="comments in one forward pass")
@@ -73,7 +106,7 @@ class TrainSettings(Frozen):
     clip_norm: float = Field(1.0, ge=0, description="gradient norm is clipped to this; 0: never")
     max_length: int = Field(128, ge=3, description="tokens; longer comments are cut")
     padding: Literal["bucket", "max_length"] = Field(
-        "bucket", description="batches of like length, or everything padded to max_length"
+        "bucket", description="batches of similar length, or everything padded to max_length"
     )
     loss: Literal["bce", "weighted-bce", "focal"] = Field("bce", description="training loss")
     pos_weight_cap: float = Field(10.0, ge=1, description="largest weight in weighted-bce")
@@ -82,79 +115,49 @@ class TrainSettings(Frozen):
         "best", description="keep the epoch that is best on validation, or the last one"
     )
     precision: Literal["auto", "bf16", "fp32"] = Field(
-        "auto", description="auto: bf16 where the hardware computes in it"
+        "auto", description="auto: bf16 if the hardware supports it"
     )
-    eval_steps: int = Field(
-        0, ge=0, description="steps between two looks at validation; 0: an epoch"
-    )
+    eval_steps: int = Field(0, ge=0, description="steps between evaluations; 0: after each epoch")
     patience: int = Field(
-        0, ge=0, description="looks without a higher score that end training; 0: never"
+        0, ge=0, description="evaluations without a higher score before training ends; 0: never"
     )
 
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What tells these settings from others, as JSON.
 
-        Fields that are younger than stored results count only where they are set, so that what
-        was stored before there were such fields is still found.
-        """
-        unset = {name for name in _YOUNGER if not getattr(self, name)}
-        return self.model_dump(mode="json", exclude=unset)
-
-
-_YOUNGER = ("eval_steps", "patience")
-
-
-class SplitSettings(Frozen):
-    """Which rows are for training, choosing and testing."""
+class SplitSettings(FrozenModel):
+    """Which rows are for training, validation and test."""
 
     split: Literal["random", "stratified", "grouped"] = Field(
-        "random", description="how rows are drawn; grouped keeps a group on one side"
+        "random", description="how rows are split; grouped keeps a group on one side"
     )
     folds: int = Field(
-        1, ge=1, le=100, description="with 2 or more, every row is tested once, in one of them"
+        1, ge=1, le=100, description="with 2 or more, every row is tested in exactly one fold"
     )
     test_size: float = Field(
-        0.2, gt=0, lt=1, description="fraction of all rows kept for test, with one fold"
+        0.2, gt=0, lt=1, description="fraction of all rows for test, with one fold"
     )
     validation_size: float = Field(
         0.05, ge=0, lt=1, description="fraction of the train rows held out to choose epochs"
     )
     split_seed: int = Field(42, ge=0, lt=2**32, description="random_state of the split")
     split_file: Path | None = Field(
-        None, description="JSON of the rows in each part: read if it is there, else written"
+        None, description="JSON of the rows in each part: read if it exists, else written"
     )
     test: Path | None = Field(
         None, description="table of the official test rows; those of --data are for training"
     )
     valid: Path | None = Field(None, description="table of the official validation rows")
     split_column: str | None = Field(
-        None, description="column that says train, validation or test of each row"
+        None, description="column that holds train, validation or test for each row"
     )
 
     @field_validator("split_file", "test", "valid")
     @classmethod
-    def _is_possible(cls, value: Path | None) -> Path | None:
-        return None if value is None else possible_path(value)
+    def _validate_path(cls, value: Path | None) -> Path | None:
+        return None if value is None else validate_path(value)
 
 
-# What of `SplitSettings` says how rows are drawn, and what names a file.
-DRAWING = ("split", "folds", "test_size", "validation_size", "split_seed")
-SPLIT_FILES = ("split_file", "test", "valid")
-
-
-# What a label may say without being mapped, in any case.
-TRUE_WORDS = frozenset({"1", "true"})
-FALSE_WORDS = frozenset({"0", "false"})
-
-
-def plain_word(value: str) -> str:
-    """Fold what does not make two words of a label different: case and outer white space."""
-    return value.strip().lower()
-
-
-def _words(value: object) -> object:
-    """Take text for a comma list, and numbers for the words that a table would hold."""
+def _to_words(value: object) -> object:
+    """Split text at commas, and convert numbers to the words that a table would hold."""
     if isinstance(value, str):
         return tuple(word for word in value.split(",") if word.strip())
     if isinstance(value, list | tuple):
@@ -162,65 +165,69 @@ def _words(value: object) -> object:
     return value
 
 
-class ColumnSettings(Frozen):
-    """Which columns of the table mean what; what is not named is found.
+class ColumnSettings(FrozenModel):
+    """The columns of the table; those that are not named are detected.
 
-    ``true_values`` and ``false_values`` are words that mean 1 and 0 in a label column, besides
-    those that always do. With ``drop_empty``, rows without a text are left out.
+    Attributes:
+        true_values: words that mean 1 in a label column, in addition to `TRUE_WORDS`.
+        false_values: words that mean 0, in addition to `FALSE_WORDS`.
+        drop_empty: leave out rows without a text.
     """
 
     text_column: str | None = None
     id_column: str | None = None
     group_column: str | None = None
     labels: tuple[str, ...] = ()
-    true_values: Annotated[tuple[str, ...], BeforeValidator(_words)] = ()
-    false_values: Annotated[tuple[str, ...], BeforeValidator(_words)] = ()
+    true_values: Annotated[tuple[str, ...], BeforeValidator(_to_words)] = ()
+    false_values: Annotated[tuple[str, ...], BeforeValidator(_to_words)] = ()
     drop_empty: bool = False
     encoding: str = "utf-8"
 
     @field_validator("true_values", "false_values")
     @classmethod
-    def _mean_one_thing(cls, words: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        """Refuse what is blank, always means the contrary, or is said to mean both."""
+    def _validate_words(cls, words: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        """Refuse blanks, words that always have the opposite meaning, and words in both lists."""
         is_true = info.field_name == "true_values"
-        always = FALSE_WORDS if is_true else TRUE_WORDS
-        others = set() if is_true else {plain_word(w) for w in info.data.get("true_values", ())}
-        for word in map(plain_word, words):
+        opposites = FALSE_WORDS if is_true else TRUE_WORDS
+        true_words = (
+            set() if is_true else set(map(normalize_word, info.data.get("true_values", ())))
+        )
+        for word in map(normalize_word, words):
             if not word:
-                raise ValueError("a blank is never a label; mend the table")
+                raise ValueError("a blank is never a label; fill in the table's empty cells")
             if any("\ud800" <= character <= "\udfff" for character in word):
-                raise ValueError(f"{word!a} is no text: half of a surrogate pair stands alone")
-            if word in always:
+                raise ValueError(f"{word!a} is not valid text: it holds half of a surrogate pair")
+            if word in opposites:
                 meaning = "no" if is_true else "yes"
                 raise ValueError(f"{word!a} always means {meaning}; leave it out")
-            if word in others:
+            if word in true_words:
                 raise ValueError(f"{word!a} is among true_values, too; leave it out of one")
         return words
 
 
-def _listed(value: object) -> object:
-    """Take a word for a list of one."""
+def _to_tuple(value: object) -> object:
+    """Wrap a single word in a tuple."""
     return (value,) if isinstance(value, str) else value
 
 
-class RunSettings(Frozen):
-    """Everything that one run is told. ``train`` and ``split`` hold only what the user set."""
+class RunSettings(FrozenModel):
+    """All settings of a run. ``train`` and ``split`` hold only the fields that the user set."""
 
     data: Path | None = Field(None, description="table of comments; none: the synthetic sample")
     columns: ColumnSettings = ColumnSettings()
     backbones: tuple[str, ...] = ("bert", "distilbert")
     baselines: tuple[str, ...] | None = Field(None, description="none: every registered one")
     seeds: int = Field(1, ge=1, le=10_000, description="cells of each backbone: seeds 0, 1, ...")
-    weights: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ("auto",)
+    weights: Annotated[tuple[str, ...], BeforeValidator(_to_tuple)] = ("auto",)
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
     plugins: tuple[str, ...] | None = Field(
-        None, description="plugins of others that may load; none: every installed one"
+        None, description="third-party plugins that may load; none: every installed one"
     )
     workers: int | None = Field(
-        None, ge=1, le=1000, description="cells computed at once, in processes; none: what pays"
+        None, ge=1, le=1000, description="processes that compute cells; none: chosen automatically"
     )
     executor: Literal["local", "ray"] = Field(
-        "local", description="what computes cells; results are the same"
+        "local", description="system that computes cells; results are the same"
     )
     ray_address: str | None = Field(
         None, description="of a Ray cluster; none: Ray is started on this machine"
@@ -229,37 +236,37 @@ class RunSettings(Frozen):
         None, ge=1, description="threads of a cell; none: the cores are shared among workers"
     )
     gpus_per_cell: float | None = Field(
-        None, gt=0, le=1, description="what a cell on CUDA gets of a GPU; none: all of it"
+        None, gt=0, le=1, description="fraction of a GPU for each cell on CUDA; none: all of it"
     )
     save_models: Literal["best", "all", "none"] = Field(
         "best", description="best: of each backbone the model that is best on validation rows"
     )
     cell_timeout: str | None = Field(
-        None, description="time that a cell may take, such as 90s, 30m or 2h; none: any"
+        None, description="time limit of a cell, such as 90s, 30m or 2h; none: unlimited"
     )
     results: Path = Path("results")
     preset: str | None = None
     train: dict[str, Any] = {}
     split: dict[str, Any] = {}
     backbone: dict[str, dict[str, Any]] = Field(
-        {}, description="training settings for one backbone alone"
+        {}, description="training settings of single backbones"
     )
     checkpoint_every: str = Field(
-        "10m", description="training time after which a cell's state is kept, to go on from it"
+        "10m", description="training time between checkpoints, from which a cell resumes"
     )
-    trackers: tuple[str, ...] = Field((), description="told of epochs and cells; see --trackers")
-    tuned: bool = Field(False, description="each backbone once more, with the settings found")
-    resume: bool = Field(False, description="only go on with stored results of this table, split")
+    trackers: tuple[str, ...] = Field((), description="trackers to log to; see --trackers")
+    tuned: bool = Field(False, description="add a row for each backbone with its tuned settings")
+    resume: bool = Field(False, description="fail unless results of this table and split exist")
     tune: dict[str, Any] = Field({}, description="fields of TuneSettings; only tune reads them")
 
     @field_validator("cell_timeout", "checkpoint_every")
     @classmethod
-    def _is_a_time(cls, value: str | None) -> str | None:
-        return _time(value)
+    def _validate_times(cls, value: str | None) -> str | None:
+        return _validate_duration(value)
 
     @field_validator("ray_address")
     @classmethod
-    def _is_an_address(cls, value: str | None) -> str | None:
+    def _validate_address(cls, value: str | None) -> str | None:
         if value is not None and not _ADDRESS.fullmatch(value):
             raise ValueError(
                 "an address is auto or HOST:PORT; a command joins the cluster from one of its nodes"
@@ -268,12 +275,12 @@ class RunSettings(Frozen):
 
     @field_validator("data", "results")
     @classmethod
-    def _is_possible(cls, value: Path | None) -> Path | None:
-        return None if value is None else possible_path(value)
+    def _validate_path(cls, value: Path | None) -> Path | None:
+        return None if value is None else validate_path(value)
 
 
-class TuneSettings(Frozen):
-    """How hyperparameters are searched, for each backbone alike."""
+class TuneSettings(FrozenModel):
+    """How hyperparameters are searched, the same for each backbone."""
 
     trials: int | None = Field(
         None,
@@ -283,15 +290,15 @@ class TuneSettings(Frozen):
     budget: str | None = Field(
         None, description="training time of each backbone's trials, such as 90s, 30m or 2h"
     )
-    sampler: Literal["tpe", "random", "grid"] = Field("tpe", description="how trials are drawn")
+    sampler: Literal["tpe", "random", "grid"] = Field("tpe", description="how trials are sampled")
     pruner: Literal["median", "hyperband", "none"] = Field(
         "median", description="how bad trials are ended early"
     )
     inner_folds: int = Field(
-        1, ge=1, le=INNER_FOLDS, description="inner folds that a trial's score is the mean of"
+        1, ge=1, le=INNER_FOLDS, description="inner folds over which a trial's score is averaged"
     )
     finalists: int = Field(
-        3, ge=1, description="best trials that are trained again, beside the default settings"
+        3, ge=1, description="best trials to train again, in addition to the default settings"
     )
     finalist_seeds: int = Field(1, ge=1, description="fresh seeds for each of them")
     tune_seed: int = Field(0, ge=0, lt=2**31, description="seed of the sampler and of all trials")
@@ -301,42 +308,20 @@ class TuneSettings(Frozen):
     space: dict[str, Any] = Field({}, description="hyperparameter -> range or choices")
 
     @property
-    def limit(self) -> int | None:
-        """Finished trials to reach; None: only the budget counts."""
+    def trial_limit(self) -> int | None:
+        """Number of finished trials after which the search ends; None: only the budget ends it."""
         if self.trials is None and self.budget is None:
             return DEFAULT_TRIALS
         return self.trials
 
     @field_validator("budget")
     @classmethod
-    def _is_a_time(cls, value: str | None) -> str | None:
-        return _time(value)
+    def _validate_budget(cls, value: str | None) -> str | None:
+        return _validate_duration(value)
 
 
-def seconds(text: str) -> float:
-    """Read a time such as ``90s``, ``30m`` or ``1.5h``.
-
-    Raises:
-        ValueError: it is no such time, or none at all.
-    """
-    number, unit = text.strip()[:-1], text.strip()[-1:]
-    try:
-        value = float(number) * _SECONDS[unit]
-    except (ValueError, KeyError):
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise ValueError("a time is a number with s, m or h behind it, such as 30m")
-    return value
-
-
-def _time(value: str | None) -> str | None:
-    """Return it as it is, if it is a time or unset; raises ValueError."""
+def _validate_duration(value: str | None) -> str | None:
+    """Return the value unchanged; raise ValueError if it is set and not a time."""
     if value is not None:
-        seconds(value)
+        parse_duration(value)
     return value
-
-
-def digest(value: object) -> str:
-    """Return the first 12 hex digits of the sha256 of a JSON-like value, in canonical form."""
-    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(canonical.encode("ascii")).hexdigest()[:12]

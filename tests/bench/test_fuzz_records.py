@@ -51,7 +51,7 @@ def write_corpus(folder: Path) -> None:
     store.write(record, tensors)
     write_rows(store.folder, table.comments)
     failure = FailureRecord(
-        key=CellKey(candidate="a", digest="b"), kind="diverged", reason="x", finished=""
+        key=CellKey(candidate="a", digest="b"), kind="diverged", reason="x", failed_at=""
     )
     whole = [
         store.paths()[0].read_bytes(),

@@ -154,7 +154,7 @@ def run_store(stages: Stages, folder: Path, protocol: "Protocol") -> None:
             key=CellKey(candidate=f"made-up-{number}", digest="0" * 12), kind="backbone",
             distribution="none", fingerprint=protocol.fingerprint, weights=None, parameters=None,
             settings=None, environment=environment(stages.device), cost=cost, epochs=(),
-            best_epoch=None, truncated=None, thresholds=thresholds, **found,
+            best_epoch=None, truncated_share=None, thresholds=thresholds, **found,
         )  # fmt: skip
 
     store = CellStore(folder / "results")

@@ -103,7 +103,7 @@ def record(
             for epoch in range(1, settings.epochs + 1)
         ),
         best_epoch=settings.epochs,
-        truncated=0.0,
+        truncated_share=0.0,
         thresholds=thresholds,
         **score_cell(comments.labels, targets, tensors, thresholds),
     )  # fmt: skip

@@ -13,7 +13,7 @@ from toxbench.benchmark.candidates import BackboneCandidate
 from toxbench.benchmark.plan import Plan, make_plan
 from toxbench.benchmark.trainer_factory import TrainerFactory
 from toxbench.benchmark.validate import resolve
-from toxbench.config import run_settings
+from toxbench.config import build_run_settings
 from toxbench.evaluation.early_stopping import EpochSelector, epoch_scores
 from toxbench.evaluation.metrics import evaluate
 from toxbench.plugin.registry import Registry
@@ -60,7 +60,7 @@ def test_the_fast_loop_is_as_good_as_the_plain_one(
 ) -> None:
     flags = {"data": real_table, "weights": ("stand-in",), "backbones": (name,),
              "baselines": (), "results": tmp_path}  # fmt: skip
-    plan = make_plan(resolve(run_settings({}, flags), Registry.discover()))
+    plan = make_plan(resolve(build_run_settings({}, flags), Registry.discover()))
     pairs = [(scores(plan, ALL, seed), scores(plan, PLAIN, seed)) for seed in range(SEEDS)]
     for place, score in enumerate(SCORES):
         fast, plain = ([each[way][place] for each in pairs] for way in (0, 1))

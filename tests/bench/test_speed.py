@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tabulate import tabulate
 
-from toxbench.config import run_settings
+from toxbench.config import build_run_settings
 from toxbench.data.table import read_comments
 from toxbench.plugin.registry import Registry
 from toxbench.settings import RunSettings
@@ -51,7 +51,7 @@ def test_how_much_faster_than_the_trainer_and_the_notebook(real_table: Path, siz
 def settings_of(table: Path, weights: str, **train: object) -> RunSettings:
     flags = {"data": table, "weights": (weights,), "backbones": ("bert",),
              "train": {"epochs": 3, **train}, "split": {"validation_size": 0.0}}  # fmt: skip
-    return run_settings({}, flags)
+    return build_run_settings({}, flags)
 
 
 def task_of(settings: RunSettings) -> "Task":

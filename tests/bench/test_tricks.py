@@ -12,7 +12,7 @@ from toxbench.benchmark.candidates import BackboneCandidate
 from toxbench.benchmark.plan import Plan, make_plan
 from toxbench.benchmark.trainer_factory import TrainerFactory
 from toxbench.benchmark.validate import resolve
-from toxbench.config import run_settings
+from toxbench.config import build_run_settings
 from toxbench.data.protocol import Split
 from toxbench.evaluation.early_stopping import epoch_scores
 from toxbench.plugin.registry import Registry
@@ -60,7 +60,7 @@ def make_course(
 def test_what_each_trick_of_the_loop_saves(real_table: Path, tmp_path: Path, name: str) -> None:
     flags = {"data": real_table, "weights": ("stand-in",), "backbones": (name,),
              "baselines": (), "results": tmp_path}  # fmt: skip
-    plan = make_plan(resolve(run_settings({}, flags), Registry.discover()))
+    plan = make_plan(resolve(build_run_settings({}, flags), Registry.discover()))
     courses = {
         "all": make_course(plan, ALL, lambda module: module),
         "without cheap dropout": make_course(plan, replace(ALL, cheap_dropout=False), lambda m: m),

@@ -7,7 +7,7 @@ import pytest
 from toxbench.benchmark.estimate import TimeLeft, operations
 from toxbench.benchmark.plan import Plan, make_plan
 from toxbench.benchmark.validate import resolve
-from toxbench.config import run_settings
+from toxbench.config import build_run_settings
 from toxbench.plugin.registry import Registry
 from toxbench.records import CellKey, EpochRecord
 
@@ -149,7 +149,7 @@ def plan_of(folder: Path, table: Path, checkpoint: Path, **train: int) -> Plan:
         "data": table, "backbones": ("bert",), "baselines": (), "results": folder / "results",
         "weights": (f"bert={checkpoint}",), "device": "cpu", "train": train,
     }  # fmt: skip
-    return make_plan(resolve(run_settings({}, flags), Registry.discover()))
+    return make_plan(resolve(build_run_settings({}, flags), Registry.discover()))
 
 
 def test_operations_grow_with_epochs_and_tokens(

@@ -136,12 +136,3 @@ def test_patience_and_looks_need_validation_rows(run: Run) -> None:
     for name in ("eval_steps", "patience"):
         with pytest.raises(SettingsError, match=f"{name} needs validation rows"):
             run(train={name: 2}, split={"validation_size": 0.0})
-
-
-def test_settings_that_came_later_count_only_where_they_are_set(run: Run, tmp_path: Path) -> None:
-    """What was stored before there was ``eval_steps`` is found."""
-    run(baselines=())
-    record, _ = only_cell(tmp_path / "results")
-    assert record.settings is not None
-    assert "eval_steps" not in record.settings.identity
-    assert "eval_steps" in record.settings.model_copy(update={"eval_steps": 3}).identity

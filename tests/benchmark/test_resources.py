@@ -14,7 +14,7 @@ from support import install_plugin, write_table
 from toxbench.benchmark.plan import Plan, make_plan
 from toxbench.benchmark.resources import num_workers, runs_in_process, threads_per_cell
 from toxbench.benchmark.validate import resolve
-from toxbench.config import run_settings
+from toxbench.config import build_run_settings
 from toxbench.executors.resources import cores, environ_of_a_worker, environs_of_workers, gpu_names
 from toxbench.plugin.registry import Registry
 
@@ -36,7 +36,7 @@ def plan(tmp_path: Path, checkpoint: Path, epochs: int, seeds: int, **flags: Any
         "seeds": seeds,
         "train": {"epochs": epochs},
     }
-    return make_plan(resolve(run_settings({}, given | flags), Registry.discover()))
+    return make_plan(resolve(build_run_settings({}, given | flags), Registry.discover()))
 
 
 @pytest.mark.parametrize(("seeds", "workers"), [(1, 1), (2, 2), (3, 3), (9, 4)])

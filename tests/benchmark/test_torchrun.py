@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import install_plugin, write_checkpoint, write_table
+from plugin_site import install_plugin
+from support import write_checkpoint, write_table
 
 from toxbench.errors import SettingsError
 from toxbench.store.cells import CellStore
@@ -314,13 +315,13 @@ def test_what_cannot_be_run_is_said_once_with_one_exit_code(
 
 
 def test_a_place_is_what_torchrun_sets() -> None:
-    assert TorchrunEnv.of({}) == NOT_DISTRIBUTED
-    assert TorchrunEnv.of({"WORLD_SIZE": "4"}) == NOT_DISTRIBUTED
-    assert TorchrunEnv.of({"RANK": "0", "WORLD_SIZE": "1"}) == NOT_DISTRIBUTED
+    assert TorchrunEnv.from_environ({}) == NOT_DISTRIBUTED
+    assert TorchrunEnv.from_environ({"WORLD_SIZE": "4"}) == NOT_DISTRIBUTED
+    assert TorchrunEnv.from_environ({"RANK": "0", "WORLD_SIZE": "1"}) == NOT_DISTRIBUTED
     environ = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
-    place = TorchrunEnv.of(environ | {"GROUP_WORLD_SIZE": "2"})
+    place = TorchrunEnv.from_environ(environ | {"GROUP_WORLD_SIZE": "2"})
     assert (place.rank, place.size, place.local_rank, place.machines) == (3, 4, 1, 2)
     assert place.command == "torchrun --nnodes 2 ... --nproc-per-node 2 -m toxbench"
     for wrong in ({"RANK": "4", "WORLD_SIZE": "4"}, {"RANK": "one", "WORLD_SIZE": "2"}):
         with pytest.raises(SettingsError, match="torchrun never sets RANK="):
-            TorchrunEnv.of(wrong)
+            TorchrunEnv.from_environ(wrong)

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import install_plugin, write_table
+from plugin_site import install_plugin
+from support import write_table
 
 import toxbench
 from toxbench.store.cells import CellStore

@@ -109,5 +109,5 @@ def test_a_leaderboard_of_a_leaky_split_says_so(cli: Cli, leaky: Path, tmp_path:
     assert "The split leaks: of 8 test rows, 8 have the same VideoId" in done.stdout
     (stored,) = (tmp_path / "results").glob("*/protocol.json")
     audit = json.loads(stored.read_text(encoding="utf-8"))["audit"]
-    assert (audit["tested"], audit["affected"]) == (8, 8)
+    assert (audit["test_rows"], audit["leaked_rows"]) == (8, 8)
     assert "nobody" not in stored.read_text(encoding="utf-8")

@@ -23,10 +23,10 @@ def test_backbone_is_measured_and_nothing_stored(
     assert (row["rows"], row["repeats"], row["epochs"]) == (48, 2, 2)
     assert row["tokens"] > 0
     assert row["peak_memory_bytes"] > 0
-    for name in ("seconds_an_epoch", "comments_per_second", "tokens_per_second",
+    for name in ("seconds_per_epoch", "comments_per_second", "tokens_per_second",
                  "evaluation_comments_per_second", "share_of_peak"):  # fmt: skip
         assert 0 < row[f"{name}_low"] <= row[name] <= row[f"{name}_high"]
-    assert row["comments_per_second_low"] == pytest.approx(48 / row["seconds_an_epoch_high"])
+    assert row["comments_per_second_low"] == pytest.approx(48 / row["seconds_per_epoch_high"])
     assert not (tmp_path / "results").exists()
 
 

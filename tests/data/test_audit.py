@@ -33,57 +33,66 @@ def audit_rows(texts: dict[int, str] | None = None, groups: dict[int, str] | Non
 
 def test_different_rows_leak_nothing() -> None:
     result = audit_rows()
-    assert (result.tested, result.affected) == (5, 0)
-    assert (result.exact, result.near, result.shared, result.conflicts) == ((), (), None, ())
+    assert (result.test_rows, result.leaked_rows) == (5, 0)
+    assert (
+        result.exact_copies,
+        result.near_copies,
+        result.shared_groups,
+        result.label_conflicts,
+    ) == ((), (), None, ())
 
 
 @pytest.mark.parametrize("copied", [0, 3, 4])
 @pytest.mark.parametrize("text", ["LOL", " lol\n", "\uff4c\uff4f\uff4c"])  # full-width letters
 def test_equal_texts_on_both_sides_are_found(copied: int, text: str) -> None:
     result = audit_rows({copied: "lol", 7: text})
-    assert result.exact == ((7, copied),)
-    assert (result.near, result.affected) == ((), 1)
+    assert result.exact_copies == ((7, copied),)
+    assert (result.near_copies, result.leaked_rows) == ((), 1)
 
 
 def test_copies_within_one_side_are_not_leaks() -> None:
     result = audit_rows({0: "lol", 4: "lol", 5: "haha", 9: "haha"})
-    assert (result.exact, result.affected) == ((), 0)
+    assert (result.exact_copies, result.leaked_rows) == ((), 0)
 
 
 def test_near_copies_are_counted_separately_with_a_definition() -> None:
     result = audit_rows({1: LONG, 6: LONG, 8: f"{LONG} eleven", 9: LONG.replace("o", "a")})
-    assert (result.exact, result.near, result.affected) == (((6, 1),), ((8, 1),), 2)
-    assert "80%" in result.near_definition
+    assert (result.exact_copies, result.near_copies, result.leaked_rows) == (
+        ((6, 1),),
+        ((8, 1),),
+        2,
+    )
+    assert "80%" in result.near_copy_definition
 
 
 def test_groups_on_both_sides_are_counted() -> None:
     groups = {0: "a", 4: "b", 5: "a", 6: "b", 7: "c", 8: "c", 9: "a"}
     result = audit_rows(groups=groups)
-    assert result.shared == SharedGroups(column="VideoId", groups=2, rows=(5, 6, 9))
-    assert result.affected == 3
+    assert result.shared_groups == SharedGroups(column="VideoId", groups=2, rows=(5, 6, 9))
+    assert result.leaked_rows == 3
 
 
 def test_rows_without_a_group_share_none() -> None:
     result = audit_rows(groups={0: "a", 5: "b"})
-    assert result.shared == SharedGroups(column="VideoId", groups=0, rows=())
+    assert result.shared_groups == SharedGroups(column="VideoId", groups=0, rows=())
 
 
 def test_a_row_with_several_leaks_is_affected_once() -> None:
     texts = {0: LONG, 5: LONG, 6: f"{LONG} eleven"}
     result = audit_rows(texts, {0: "a", 5: "a", 6: "a", 7: "a"})
-    assert len(result.exact) == len(result.near) == 1
-    assert result.shared is not None
-    assert (len(result.shared.rows), result.affected) == (3, 3)
+    assert len(result.exact_copies) == len(result.near_copies) == 1
+    assert result.shared_groups is not None
+    assert (len(result.shared_groups.rows), result.leaked_rows) == (3, 3)
 
 
 def test_counts_are_over_all_folds() -> None:
     comments = make_comments(60, [f"g{row % 3}" for row in range(60)], ["lol", "LOL", *"a" * 58])
     folds = draw_folds(comments, SplitSettings(folds=5))
     result = audit(comments, folds)
-    assert result.shared is not None
-    assert (result.tested, result.affected, result.shared.groups) == (60, 60, 3)
-    assert sorted(result.shared.rows) == list(range(60))
-    for row, copied in result.exact:
+    assert result.shared_groups is not None
+    assert (result.test_rows, result.leaked_rows, result.shared_groups.groups) == (60, 60, 3)
+    assert sorted(result.shared_groups.rows) == list(range(60))
+    for row, copied in result.exact_copies:
         (fold,) = (fold for fold in folds if row in fold.test)
         assert copied in {*fold.train, *fold.validation}
 
@@ -95,7 +104,7 @@ def test_equal_texts_with_different_labels_are_reported() -> None:
     comments = make_comments(10, texts=texts)
     comments.targets[:] = 0
     comments.targets[4, 1] = 1
-    assert audit(comments, [FOLD]).conflicts == ((1, 4, 8),)
+    assert audit(comments, [FOLD]).label_conflicts == ((1, 4, 8),)
 
 
 def test_implications_need_rows_and_a_share() -> None:
@@ -104,7 +113,7 @@ def test_implications_need_rows_and_a_share() -> None:
     for label, rows in enumerate((range(50), range(42, 52), range(43, 53), range(4))):
         comments.targets[list(rows), label] = 1
     implications = audit(comments, draw_folds(comments)).implications
-    assert [(i.label, i.implied, i.positives, i.share) for i in implications] == [
+    assert [(i.label, i.implied_label, i.positives, i.share) for i in implications] == [
         ("IsB", "IsC", 10, 0.9),
         ("IsC", "IsB", 10, 0.9),
         ("IsB", "IsA", 10, 0.8),
@@ -115,8 +124,8 @@ def test_constant_labels_are_reported_but_not_implied() -> None:
     comments = make_comments(40)
     comments.targets[:, 1] = 1
     result = audit(comments, draw_folds(comments))
-    assert (result.never, result.always) == (("IsNever",), ("IsB",))
-    assert "IsB" not in {implication.implied for implication in result.implications}
+    assert (result.never_positive_labels, result.always_positive_labels) == (("IsNever",), ("IsB",))
+    assert "IsB" not in {implication.implied_label for implication in result.implications}
 
 
 @settings(max_examples=15, deadline=None)
@@ -131,7 +140,7 @@ def test_a_planted_pair_is_found_for_any_seed(seed: int) -> None:
     fold = Split(np.append(order[20:], copied), order[:0], np.append(order[:20], copy))
     result = audit(comments, [fold])
     pairs = ((copy, copied),)
-    assert (result.exact, result.near) == (((), pairs) if seed % 2 else (pairs, ()))
+    assert (result.exact_copies, result.near_copies) == (((), pairs) if seed % 2 else (pairs, ()))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -145,10 +154,14 @@ def test_a_grouped_split_shares_no_group_or_text(seed: int, folds: int) -> None:
     comments = make_comments(200, groups, texts)
     random = audit(comments, draw_folds(comments, SplitSettings(folds=folds)))
     grouped = audit(comments, draw_folds(comments, SplitSettings(split="grouped", folds=folds)))
-    assert random.shared is not None
-    assert random.shared.rows
-    assert grouped.shared is not None
-    assert (grouped.exact, grouped.shared.rows, grouped.affected) == ((), (), len(grouped.near))
+    assert random.shared_groups is not None
+    assert random.shared_groups.rows
+    assert grouped.shared_groups is not None
+    assert (grouped.exact_copies, grouped.shared_groups.rows, grouped.leaked_rows) == (
+        (),
+        (),
+        len(grouped.near_copies),
+    )
 
 
 def test_a_stored_audit_is_read_unchanged_without_texts() -> None:
@@ -162,22 +175,22 @@ def test_a_stored_audit_is_read_unchanged_without_texts() -> None:
 def test_the_sample_has_leaks_and_odd_labels() -> None:
     comments = sample_comments()
     result = audit(comments, draw_folds(comments))
-    assert result.exact
-    assert result.conflicts
-    assert result.never == ("IsHomophobic", "IsRadicalism")
-    assert ("IsRacist", "IsHatespeech") in {(i.label, i.implied) for i in result.implications}
+    assert result.exact_copies
+    assert result.label_conflicts
+    assert result.never_positive_labels == ("IsHomophobic", "IsRadicalism")
+    assert ("IsRacist", "IsHatespeech") in {(i.label, i.implied_label) for i in result.implications}
 
 
 def test_the_real_table_shares_videos_and_texts(real_table: Path) -> None:
     comments = read_comments(real_table)
     result = audit(comments, draw_folds(comments))
-    assert result.shared is not None
-    assert (result.tested, result.affected) == (200, 197)
-    assert (result.shared.groups, len(result.shared.rows)) == (12, 197)
-    assert (len(result.exact), len(result.near)) == (2, 0)
-    assert [len(rows) for rows in result.conflicts] == [6]
-    assert result.never == ("IsHomophobic", "IsRadicalism")
-    shares = {(i.label, i.implied): i.share for i in result.implications}
+    assert result.shared_groups is not None
+    assert (result.test_rows, result.leaked_rows) == (200, 197)
+    assert (result.shared_groups.groups, len(result.shared_groups.rows)) == (12, 197)
+    assert (len(result.exact_copies), len(result.near_copies)) == (2, 0)
+    assert [len(rows) for rows in result.label_conflicts] == [6]
+    assert result.never_positive_labels == ("IsHomophobic", "IsRadicalism")
+    shares = {(i.label, i.implied_label): i.share for i in result.implications}
     assert shares["IsRacist", "IsHatespeech"] == 1
     assert shares["IsHatespeech", "IsRacist"] == pytest.approx(125 / 138)
 
@@ -185,4 +198,4 @@ def test_the_real_table_shares_videos_and_texts(real_table: Path) -> None:
 def test_the_real_table_split_by_videos_leaks_nothing(real_table: Path) -> None:
     comments = read_comments(real_table)
     result = audit(comments, draw_folds(comments, SplitSettings(split="grouped")))
-    assert (result.affected, result.exact) == (0, ())
+    assert (result.leaked_rows, result.exact_copies) == (0, ())

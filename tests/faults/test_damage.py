@@ -12,12 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from measured import Table
 
-from toxbench.errors import NewerError, StorageError
+from toxbench.errors import NewerVersionError, StorageError
 from toxbench.ranking.build import load_leaderboard
 from toxbench.records import (
     CellRecord,
     FailureRecord,
-    Stored,
+    StoredRecord,
     TrialRecord,
     TunedSettings,
 )
@@ -142,14 +142,14 @@ STORED = [CellRecord, TrialRecord, TunedSettings, FailureRecord, ProtocolRecord]
 
 @pytest.mark.faults(38)
 @pytest.mark.parametrize("kind", STORED)
-def test_every_kind_of_record_knows_a_newer_one(kind: type[Stored]) -> None:
-    with pytest.raises(NewerError, match="somewhere was written by a newer toxbench"):
-        kind.read('{"schema_version": 2, "unknown": 1}', "somewhere")
-    with pytest.raises(NewerError):
-        kind.take({"schema_version": 2}, "somewhere")
+def test_every_kind_of_record_knows_a_newer_one(kind: type[StoredRecord]) -> None:
+    with pytest.raises(NewerVersionError, match="somewhere was written by a newer toxbench"):
+        kind.from_json('{"schema_version": 2, "unknown": 1}', "somewhere")
+    with pytest.raises(NewerVersionError):
+        kind.from_content({"schema_version": 2}, "somewhere")
     for text in ('{"schema_version": "2"}', '{"schema_version": null}', "[2]", "", "{"):
         with pytest.raises(ValueError, match=r"."):
-            kind.read(text, "somewhere")
+            kind.from_json(text, "somewhere")
 
 
 # The order in which cells are stored

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import toxbench
-from toxbench.config import layered, run_settings
+from toxbench.config import build_run_settings, build_settings
 from toxbench.data.load import load_dataset
 from toxbench.data.table import TextDataset, read_comments
 from toxbench.errors import DataError, SettingsError
@@ -207,7 +207,7 @@ MAPPED = {"true_values": ["yes", "2"], "false_values": "no,-1"}
 
 
 def mapped(path: Path, **columns: Any) -> TextDataset:
-    return read_comments(path, layered(ColumnSettings, MAPPED, columns))
+    return read_comments(path, build_settings(ColumnSettings, MAPPED, columns))
 
 
 @pytest.mark.faults(9)
@@ -244,7 +244,7 @@ def test_columns_are_found_by_mapped_words_and_others_stay_wrong(tmp_path: Path)
 @pytest.mark.faults(9)
 def test_mapped_words_are_labels_in_every_file_of_an_official_split(tmp_path: Path) -> None:
     data, test = put(tmp_path, WORDS), put(tmp_path, WORDS.replace("c", "d"), "test.csv")
-    columns = layered(ColumnSettings, MAPPED)
+    columns = build_settings(ColumnSettings, MAPPED)
     source = load_dataset(data, columns, SplitSettings(test=test, validation_size=0))
     assert source.comments.targets.tolist() == [[1, 1], [0, 0], [1, 0]] * 2
     other = WORDS.replace("c", "d").replace("IsB", "IsX")
@@ -266,7 +266,7 @@ def test_mapped_words_are_labels_in_every_file_of_an_official_split(tmp_path: Pa
 )
 def test_a_mapping_that_says_two_things_is_refused(columns: dict[str, Any], said: str) -> None:
     with pytest.raises(SettingsError, match=said) as caught:
-        run_settings({"columns": columns}, {})
+        build_run_settings({"columns": columns}, {})
     assert caught.value.exit_code == 2
 
 

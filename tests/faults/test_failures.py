@@ -142,7 +142,7 @@ def test_secrets_are_known_by_the_names_of_their_variables(
 
 def failure(seed: int, fold: int = 0, kind: str = "diverged", **key: Any) -> FailureRecord:
     own = {"candidate": "bert", "digest": "0" * 12, "seed": seed, "fold": fold} | key
-    return FailureRecord(key=CellKey(**own), kind=kind, reason="", finished="")
+    return FailureRecord(key=CellKey(**own), kind=kind, reason="", failed_at="")
 
 
 def board(table: Table, cells: list[Any], *failures: FailureRecord) -> Leaderboard:
@@ -205,4 +205,4 @@ def test_constant_predictions_are_kept_and_flagged(forks: Forks, tmp_path: Path)
         "tfidf-logreg": False,
     }
     store = CellStore(folder_in(tmp_path))
-    assert {r.key.candidate: r.constant for r in store.records()}["always-negative"]
+    assert {r.key.candidate: r.has_constant_predictions for r in store.records()}["always-negative"]

@@ -7,7 +7,8 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
-from support import install_plugin, write_table
+from plugin_site import install_plugin
+from support import write_table
 
 from toxbench.records import CellRecord
 from toxbench.store.cells import CellStore

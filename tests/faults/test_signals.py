@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import install_plugin, read_json
+from plugin_site import install_plugin
+from support import read_json
 
 from toxbench.cli import main as cli_main
 

@@ -66,7 +66,7 @@ def test_what_the_cache_holds_is_used_when_the_hub_is_down(
     again = cli(*RUN, "--weights", "hub", **online)
     assert again.returncode == 0, again.stderr
     assert hub.requests == []
-    assert "nothing to train" in again.stderr
+    assert "nothing to compute" in again.stderr
     assert warnings_of(again) == []
 
 
@@ -133,7 +133,7 @@ def test_an_architecture_that_is_code_beside_the_weights_is_refused(
     trap: Path, tmp_path: Path
 ) -> None:
     change(trap / "config.json", model_type="own")
-    with pytest.raises(CellsFailedError, match="comes with weights is never run") as caught:
+    with pytest.raises(CellsFailedError, match="such code is never run") as caught:
         run_with(trap)
     assert "trust_remote_code" not in str(caught.value)
     assert not (tmp_path / "ran").exists()

@@ -18,7 +18,7 @@ from toxbench.errors import PluginError, SettingsError, StorageError
 from toxbench.inference.export import export
 from toxbench.inference.model import Model, load_model
 from toxbench.inference.select import choose_model
-from toxbench.plugin.modules import FirstTokenClassifier, standard_model
+from toxbench.plugin.modules import FirstTokenClassifier, to_transformers_model
 from toxbench.plugin.registry import Registry
 from toxbench.store.cells import find_store, read_cell
 
@@ -102,7 +102,7 @@ def test_a_first_token_classifier_becomes_a_transformers_model(tmp_path: Path, k
         ids = torch.randint(5, 60, (8, 20))
         mask = (torch.arange(20) < torch.arange(4, 20, 2)[:, None]).long()
         state = torch.get_rng_state()
-        standard = standard_model(module)
+        standard = to_transformers_model(module)
         assert torch.equal(torch.get_rng_state(), state)
         assert type(standard).__module__.startswith("transformers.models.")
         standard.save_pretrained(tmp_path / "out")

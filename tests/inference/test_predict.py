@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from plugin_site import install_plugin
 from safetensors.numpy import load_file
-from support import install_plugin, write_checkpoint, write_table
+from support import write_checkpoint, write_table
 
 import toxbench
 from toxbench.errors import DataError, PluginError, SettingsError, StorageError

@@ -1,4 +1,4 @@
-"""Every built-in backbone keeps the contract, on a tiny checkpoint of its real architecture."""
+"""Contract tests of the built-in backbones, on tiny checkpoints of their real architectures."""
 
 from pathlib import Path
 
@@ -31,13 +31,13 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return write_all(tmp_path_factory.mktemp("tiny"))
 
 
-def test_every_built_in_backbone_is_tested(registry: Registry) -> None:
+def test_all_built_in_backbones_are_tested(registry: Registry) -> None:
     assert set(registry.backbones) == set(ARCHITECTURES) == set(TOKENIZERS)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 class TestBuiltIn(BackboneContract):
-    """The contract, once for each."""
+    """The contract of each built-in backbone."""
 
     @pytest.fixture
     def backbone(self, registry: Registry, name: str) -> Backbone:
@@ -47,7 +47,7 @@ class TestBuiltIn(BackboneContract):
     def checkpoint(self, folders: dict[str, Path], name: str) -> Path:
         return folders[name]
 
-    def test_the_tokenizer_is_of_the_real_class(self, backbone: Backbone, checkpoint: Path) -> None:
+    def test_tokenizer_has_the_real_class(self, backbone: Backbone, checkpoint: Path) -> None:
         tokenizer = backbone.tokenizer(checkpoint)
         assert type(tokenizer).__name__ == TOKENIZERS[backbone.name]
         (ids,) = tokenizer(["you are a fool"])["input_ids"]

@@ -1,6 +1,6 @@
-"""Each line of the contract catches a backbone that breaks it, and says which line and what to do.
+"""Every contract test fails for a backbone that breaks it, with the requirement and the remedy.
 
-The contract runs as an author runs it: pytest in a process of its own, on a file of his.
+The contract runs as for a plugin author: pytest in a subprocess, on a test file.
 """
 
 import os
@@ -29,7 +29,7 @@ CHECKPOINT = Path({checkpoint!r})
 
 
 class Plain(nn.Module):
-    """A backbone that keeps the contract; the others change one thing."""
+    """A module that fulfils the contract; each subclass breaks one requirement."""
 
     def __init__(self, labels):
         super().__init__()
@@ -67,33 +67,32 @@ class TestPlain(Contract):
     pass
 '''
 
-# Name -> (what it breaks, source, test that fails, words of its message). A module alone is enough
-# where only the module is broken.
+# Name -> (body of the subclass of Plain, part of the failing test's name, part of its message).
 MODULES = {
     "OneLogit": ("def forward(self, **k):\n        return super().forward(**k)[:, :1]",
-                 "shape_batch_by_label", "shape"),
+                 "have_shape", "shape"),
     "Squeezed": ("def forward(self, **k):\n        return super().forward(**k).squeeze()",
-                 "shape_batch_by_label", "shape"),
+                 "have_shape", "shape"),
     "Half": ("def __init__(self, labels):\n        super().__init__(labels)\n"
              "        self.body.half()",
-             "float32", "dtype"),
+             "dtype_is_float32", "dtype"),
     "OwnType": ("def forward(self, **k):\n        x = super().forward(**k)\n"
                 "        places = torch.arange(len(x))\n"
                 "        return torch.zeros(x.shape).index_add_(0, places, x)",
-                "float32", "fails under autocast"),
+                "dtype_is_float32", "fails under autocast"),
     "Cancels": ("def forward(self, **k):\n        return (super().forward(**k) + 1e4) - 1e4",
-                "float32", "logits change by"),
+                "dtype_is_float32", "logits change by"),
     "Infinite": ("def forward(self, **k):\n        return super().forward(**k) / 0",
-                 "float32", "not finite"),
+                 "dtype_is_float32", "not finite"),
     "Numpy": ("def __init__(self, labels):\n        super().__init__(labels)\n"
               "        self.classifier.weight.data += np.random.rand()",
-              "same_seed", "determinism"),
+              "training_is_deterministic", "determinism"),
     "Noisy": ("def forward(self, **k):\n        return super().forward(**k) + "
               "(random.random() if self.training else 0)",
-              "same_seed", "determinism"),
+              "training_is_deterministic", "determinism"),
     "Reseeds": ("def __init__(self, labels):\n        torch.manual_seed(7)\n"
                 "        super().__init__(labels)",
-                "another_seed", "determinism"),
+                "reset_the_seed", "determinism"),
     "AlwaysDrops": ("def encode(self, **k):\n"
                     "        return nn.functional.dropout(super().encode(**k))",
                     "eval_mode", "determinism"),
@@ -102,14 +101,14 @@ MODULES = {
                 "    def encode(self, **k):\n        x = super().encode(**k)\n"
                 "        if self.training:\n            self.mean += x.detach().mean(0)\n"
                 "        return x - self.mean",
-                "saved_model", "save and load"),
+                "saved_state", "save and load"),
     "Hidden": ("def __init__(self, labels):\n        super().__init__(labels)\n"
                "        self.more = [nn.Linear(16, 16)]\n"
                "    def encode(self, **k):\n        return self.more[0](super().encode(**k))",
-               "saved_model", "save and load"),
+               "saved_state", "save and load"),
     "Extra": ("def get_extra_state(self):\n        return {'steps': 3}\n"
               "    def set_extra_state(self, state):\n        pass",
-              "saved_model", "_extra_state is no tensor"),
+              "saved_state", "_extra_state is not a tensor"),
     "Detached": ("def encode(self, **k):\n        return super().encode(**k).detach()",
                  "gradients_reach", "and 32 more"),
     "Unused": ("def __init__(self, labels):\n        super().__init__(labels)\n"
@@ -128,45 +127,51 @@ MODULES = {
                   "padding", "attention_mask"),
     "Places": ("def forward(self, **k):\n        x = super().forward(**k)\n"
                "        return x + torch.arange(len(x))[:, None]",
-               "order_of_the_batch", "batch order"),
+               "batch_order", "batch order"),
     "BatchNorm": ("def encode(self, **k):\n        x = super().encode(**k)\n"
                   "        return x - x.mean(0)",
-                  "order_of_the_batch", "cut in two"),
+                  "batch_order", "split in two"),
     "Scaled": ("def __init__(self, labels):\n        super().__init__(labels)\n"
                "        self.fc = nn.Linear(16, 16)\n"
                "    def encode(self, **k):\n        return self.fc(super().encode(**k))",
-               "head_is_what_is_new", "fc.bias, fc.weight"),
+               "head_names", "fc.bias, fc.weight"),
 }  # fmt: skip
 
-# What is broken outside the module.
+# Name -> (source of the test class, part of the failing test's name, part of its message).
 CLASSES = {
     "Misnamed": ("class TestMisnamed(Contract):\n    head = ('classifer',)",
-                 "head_is_what_is_new", "it has body, classifier"),
+                 "head_names", "it has body, classifier"),
     "HalfNamed": ("class TestHalfNamed(Contract):\n    head = ('classifier', 'fc')",
-                  "head_is_what_is_new", "no trainable fc"),
+                  "head_names", "no trainable fc"),
     "NoPad": ("class NoPad(Toy):\n    def tokenizer(self, weights):\n"
-              "        made = super().tokenizer(weights)\n        made.pad_token = None\n"
-              "        return made\n\n\nclass TestNoPad(Contract):\n    kind = NoPad",
-              "tokenizer_cuts", "pad_token"),
+              "        tokenizer = super().tokenizer(weights)\n"
+              "        tokenizer.pad_token = None\n        return tokenizer\n"
+              "\n\nclass TestNoPad(Contract):\n    kind = NoPad",
+              "tokenizer_truncates", "pad_token"),
     "NoCut": ("class NoCut(Toy):\n    def tokenizer(self, weights):\n"
-              "        made = super().tokenizer(weights)\n"
-              "        class Whole:\n            pad_token_id = 0\n"
-              "            def __call__(self, texts, **k):\n                return made(texts)\n"
-              "        return Whole()\n\n\nclass TestNoCut(Contract):\n    kind = NoCut",
-              "tokenizer_cuts", "max_length"),
-    "Idle": ("class TestIdle(Contract):\n    unreached = {'body.*.weight': 'no reason'}",
-             "gradients_reach", "take it out of `unreached`"),
+              "        tokenizer = super().tokenizer(weights)\n"
+              "        class Untruncated:\n            pad_token_id = 0\n"
+              "            def __call__(self, texts, **k):\n"
+              "                return tokenizer(texts)\n"
+              "        return Untruncated()\n\n\nclass TestNoCut(Contract):\n    kind = NoCut",
+              "tokenizer_truncates", "max_length"),
+    "Idle": ("class TestIdle(Contract):\n    without_gradient = {'body.*.weight': 'no reason'}",
+             "gradients_reach", "remove it from `without_gradient`"),
     "NoFixture": ("class TestNoFixture(BackboneContract):\n    pass",
-                  "eval_mode", "write a fixture `backbone`"),
+                  "eval_mode", "the fixture `backbone` is missing"),
 }  # fmt: skip
 CASES = {**MODULES, **CLASSES}
 
-# What is broken and named with a reason passes.
-EXCUSED = {
-    "ExcusedUnused": ("unreached = {'*.spare': 'for later'}", "UnusedToy", "gradients_reach"),
-    "ExcusedScaled": ("new_in_body = {'fc.*': 'small'}", "ScaledToy", "head_is_what_is_new"),
+# Exceptions with a reason: name -> (attribute, class of the backbone, part of the test's name).
+EXCEPTIONS = {
+    "ExcusedUnused": (
+        "without_gradient = {'*.spare': 'for later'}",
+        "UnusedToy",
+        "gradients_reach",
+    ),
+    "ExcusedScaled": ("new_in_body = {'fc.*': 'small'}", "ScaledToy", "head_names"),
 }
-LINES = [name for name in vars(BackboneContract) if name.startswith("test_")]
+TESTS = [name for name in vars(BackboneContract) if name.startswith("test_")]
 
 
 def source(checkpoint: Path) -> str:
@@ -177,59 +182,65 @@ def source(checkpoint: Path) -> str:
             f"class Test{name}(Contract):\n    kind = {name}Toy\n"
         )
     parts.extend(body for body, _, _ in CLASSES.values())
-    for name, (reason, kind, _) in EXCUSED.items():
-        parts.append(f"class Test{name}(Contract):\n    kind = {kind}\n    {reason}\n")
+    for name, (attribute, kind, _) in EXCEPTIONS.items():
+        parts.append(f"class Test{name}(Contract):\n    kind = {kind}\n    {attribute}\n")
     return "\n\n".join(parts)
 
 
 @pytest.fixture(scope="module")
-def said(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """What pytest says of them: of the plain one all lines, of a broken one the line it breaks."""
+def summary(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Pytest's output: all tests of Plain, and for each broken class the test that it breaks."""
     folder = tmp_path_factory.mktemp("author")
     checkpoint = write_checkpoint(folder / "tiny", "bert")
     (folder / "test_toys.py").write_text(source(checkpoint), encoding="utf-8")
-    lines = [f"TestPlain::{line}" for line in LINES]
-    one = {name: test for name, (_, test, _) in CASES.items()}
-    one |= {name: test for name, (_, _, test) in EXCUSED.items()}
-    for name, test in one.items():
-        lines.extend(f"Test{name}::{line}" for line in LINES if test in line)
-    tests = [f"test_toys.py::{line}" for line in lines]
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rA", *tests],
+    selected = [f"TestPlain::{test}" for test in TESTS]
+    patterns = {name: pattern for name, (_, pattern, _) in CASES.items()}
+    patterns |= {name: pattern for name, (_, _, pattern) in EXCEPTIONS.items()}
+    for name, pattern in patterns.items():
+        selected.extend(f"Test{name}::{test}" for test in TESTS if pattern in test)
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rA",
+         *(f"test_toys.py::{test}" for test in selected)],
         cwd=folder, env={**os.environ, "COLUMNS": "1000"}, capture_output=True, text=True,
         check=False, timeout=600,
     )  # fmt: skip
-    return done.stdout
+    return result.stdout
 
 
 @cache
-def outcomes(said: str) -> dict[tuple[str, str], str]:
-    """Class and test -> the summary's line."""
-    found = re.findall(r"^((?:PASSED|FAILED|ERROR) test_toys.py::Test(\w+)::(\w+).*)$", said, re.M)
-    return {(owner, test): line for line, owner, test in found}
+def outcomes(summary: str) -> dict[tuple[str, str], str]:
+    """Return (class, test) -> line of pytest's summary."""
+    pattern = r"^((?:PASSED|FAILED|ERROR) test_toys.py::Test(\w+)::(\w+).*)$"
+    return {(name, test): line for line, name, test in re.findall(pattern, summary, re.M)}
 
 
-def test_a_backbone_that_keeps_the_contract_passes_every_line(said: str) -> None:
-    lines = {test: line for (owner, test), line in outcomes(said).items() if owner == "Plain"}
-    assert set(lines) == set(LINES)
+def outcome_of(summary: str, name: str) -> str:
+    (line,) = (line for (owner, _), line in outcomes(summary).items() if owner == name)
+    return line
+
+
+def test_correct_backbone_passes_all_tests(summary: str) -> None:
+    lines = {test: line for (name, test), line in outcomes(summary).items() if name == "Plain"}
+    assert set(lines) == set(TESTS)
     assert [line for line in lines.values() if not line.startswith("PASSED")] == []
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_broken_backbone_is_told_which_line_and_what_to_do(said: str, name: str) -> None:
-    _, _, words = CASES[name]
-    (line,) = (at for (owner, _), at in outcomes(said).items() if owner == name)
+def test_broken_backbone_fails_with_a_remedy(summary: str, name: str) -> None:
+    _, _, expected = CASES[name]
+    line = outcome_of(summary, name)
     assert line.startswith(("FAILED", "ERROR")), line
-    assert words in line
-    assert "the contract's" in line
+    assert expected in line
+    assert "breaks the contract" in line
     assert "What to do: " in line
 
 
-@pytest.mark.parametrize("name", EXCUSED)
-def test_an_exception_that_is_named_passes(said: str, name: str) -> None:
-    (line,) = (at for (owner, _), at in outcomes(said).items() if owner == name)
+@pytest.mark.parametrize("name", EXCEPTIONS)
+def test_listed_exception_passes(summary: str, name: str) -> None:
+    line = outcome_of(summary, name)
     assert line.startswith("PASSED"), line
 
 
-def test_every_line_is_broken_by_something() -> None:
-    assert [line for line in LINES if not any(test in line for _, test, _ in CASES.values())] == []
+def test_every_contract_test_has_a_failing_case() -> None:
+    patterns = [pattern for _, pattern, _ in CASES.values()]
+    assert [test for test in TESTS if not any(pattern in test for pattern in patterns)] == []

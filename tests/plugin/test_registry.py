@@ -1,4 +1,4 @@
-"""Discovery, with real distributions: modules and dist-info folders on the path."""
+"""Discovery of plugins in real distributions: modules and dist-info folders on the path."""
 
 import itertools
 import sys
@@ -7,6 +7,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
+from plugin_site import IMPORTS, install_distribution
 
 from toxbench import Backbone, Baseline
 from toxbench.errors import PluginError, SettingsError
@@ -15,11 +16,10 @@ from toxbench.plugin.registry import Problem, Registry
 Install = Callable[..., None]
 
 _NUMBER = itertools.count()
-_IMPORTS = "from toxbench import Backbone, Baseline, ReportFormat, hookimpl\n"
 
 
-def offers(*names: str) -> str:
-    """Write a module that brings backbones of these names."""
+def backbones_source(*names: str) -> str:
+    """Return the source of a module that registers backbones of these names."""
     items = ", ".join(f"Backbone(name={name!r}, checkpoint='a/b')" for name in names)
     return f"@hookimpl\ndef toxbench_backbones():\n    return [{items}]\n"
 
@@ -29,22 +29,16 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
     """Install a distribution: ``install("name", plugin="source", ...)``."""
     modules: list[str] = []
 
-    def put(distribution: str, **plugins: str) -> None:
-        site = tmp_path / distribution
-        info = site / f"{distribution}-1.0.dist-info"
-        info.mkdir(parents=True)
-        lines = ["[toxbench]"]
-        for plugin, source in plugins.items():
-            module = f"{plugin}_of_test_{next(_NUMBER)}"
-            modules.append(module)
-            (site / f"{module}.py").write_text(_IMPORTS + source, encoding="utf-8")
-            lines.append(f"{plugin} = {module}")
-        metadata = f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n"
-        (info / "METADATA").write_text(metadata, encoding="utf-8")
-        (info / "entry_points.txt").write_text("\n".join(lines), encoding="utf-8")
-        monkeypatch.syspath_prepend(site)
+    def install_plugins(distribution: str, **sources: str) -> None:
+        plugins = {
+            name: (f"{name}_of_test_{next(_NUMBER)}", IMPORTS + source)
+            for name, source in sources.items()
+        }
+        modules.extend(module for module, _ in plugins.values())
+        install_distribution(tmp_path / distribution, distribution, plugins)
+        monkeypatch.syspath_prepend(tmp_path / distribution)
 
-    yield put
+    yield install_plugins
     for module in modules:
         sys.modules.pop(module, None)
 
@@ -53,16 +47,16 @@ def problems_of(registry: Registry, distribution: str) -> list[Problem]:
     return [p for p in registry.problems if distribution in p.distribution]
 
 
-def test_an_installed_plugin_is_found_with_its_distribution(install: Install) -> None:
-    install("outside", mine=offers("mine"))
+def test_installed_plugin_has_its_distribution(install: Install) -> None:
+    install("outside", mine=backbones_source("mine"))
     registry = Registry.discover()
-    found = registry.backbone("mine")
-    assert (found.item.name, found.plugin) == ("mine", "mine")
-    assert found.distribution == "outside 1.0"
+    registered = registry.backbone("mine")
+    assert (registered.item.name, registered.plugin) == ("mine", "mine")
+    assert registered.distribution == "outside 1.0"
     assert problems_of(registry, "outside") == []
 
 
-def test_the_built_in_plugins_come_through_the_same_group() -> None:
+def test_built_in_plugins_are_entry_points() -> None:
     built_in = [e for e in entry_points(group="toxbench") if e.dist and e.dist.name == "toxbench"]
     registry = Registry(built_in)
     assert set(registry.backbones) == {
@@ -74,18 +68,18 @@ def test_the_built_in_plugins_come_through_the_same_group() -> None:
     assert registry.problems == []
 
 
-def test_there_is_no_other_door() -> None:
+def test_registry_without_entries_is_empty() -> None:
     registry = Registry([])
     assert (registry.backbones, registry.baselines, registry.formats) == ({}, {}, {})
 
 
-def test_one_plugin_may_bring_every_kind(install: Install) -> None:
-    rest = (
+def test_plugin_may_register_every_kind(install: Install) -> None:
+    other_hooks = (
         "@hookimpl\ndef toxbench_baselines():\n    return [Baseline(name='dull', fit=print)]\n"
         "@hookimpl\ndef toxbench_report_formats():\n"
         "    return [ReportFormat(name='titles', render=lambda table: table.title)]\n"
     )
-    install("outside", mine=offers("one", "two") + rest)
+    install("outside", mine=backbones_source("one", "two") + other_hooks)
     registry = Registry.discover()
     assert isinstance(registry.backbone("one").item, Backbone)
     assert isinstance(registry.backbone("two").item, Backbone)
@@ -98,11 +92,11 @@ BROKEN = {
     "syntax_error": ("def (:\n", "SyntaxError"),
     "exit_at_import": ("raise SystemExit('I leave')\n", "SystemExit: I leave"),
     "misspelled_hook": (
-        offers("x").replace("toxbench_backbones", "toxbench_backbone"),
+        backbones_source("x").replace("toxbench_backbones", "toxbench_backbone"),
         "unknown hook 'toxbench_backbone'",
     ),
     "unknown_argument": (
-        offers("x").replace("backbones()", "backbones(table)"),
+        backbones_source("x").replace("backbones()", "backbones(table)"),
         "Argument(s) {'table'}",
     ),
     "raising_hook": (
@@ -122,21 +116,19 @@ BROKEN = {
         "expected Backbone objects, got Baseline",
     ),
     "nothing_returned": ("@hookimpl\ndef toxbench_backbones():\n    pass\n", "not iterable"),
-    "illegal_name": (offers("../x"), "name '../x' must be"),
-    "empty_name": (offers(""), "name '' must be"),
-    "line_end_in_name": (offers("x\n"), r"name 'x\n' must be"),
-    "long_name": (offers("x" * 65), "must be 1 to 64"),
+    "illegal_name": (backbones_source("../x"), "name '../x' must be"),
+    "empty_name": (backbones_source(""), "name '' must be"),
+    "line_end_in_name": (backbones_source("x\n"), r"name 'x\n' must be"),
+    "long_name": (backbones_source("x" * 65), "must be 1 to 64"),
     "number_as_name": ("@hookimpl\ndef toxbench_backbones():\n"
                        "    return [Backbone(name=5, checkpoint='a/b')]\n", "TypeError"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("source", "words"), BROKEN.values(), ids=BROKEN)
-def test_a_broken_plugin_is_one_problem_and_harms_nobody(
-    install: Install, source: str, words: str
-) -> None:
+def test_broken_plugin_is_one_problem(install: Install, source: str, words: str) -> None:
     install("broken-things", rotten=source)
-    install("good-things", sound=offers("sound"))
+    install("good-things", sound=backbones_source("sound"))
     registry = Registry.discover()
     (problem,) = problems_of(registry, "broken-things")
     assert str(problem).startswith("plugin 'rotten' of broken-things 1.0: ")
@@ -149,26 +141,26 @@ def test_a_broken_plugin_is_one_problem_and_harms_nobody(
 
 
 @pytest.mark.parametrize("name", ["x" * 64, "A", "9-lives_v1.2"])
-def test_these_names_are_legal(install: Install, name: str) -> None:
-    install("outside", mine=offers(name))
+def test_legal_name_is_accepted(install: Install, name: str) -> None:
+    install("outside", mine=backbones_source(name))
     assert Registry.discover().backbone(name).item.name == name
 
 
-def test_asking_for_a_broken_plugin_by_its_name_is_a_plugin_error(install: Install) -> None:
+def test_requesting_a_broken_plugin_raises(install: Install) -> None:
     install("broken-things", rotten="import no_such_module_anywhere\n")
     with pytest.raises(PluginError, match=r"'rotten' of broken-things 1\.0.*no_such_module"):
         Registry.discover().backbone("rotten")
 
 
-def test_an_unknown_name_may_belong_to_a_broken_plugin(install: Install) -> None:
+def test_unknown_name_mentions_broken_plugins(install: Install) -> None:
     install("broken-things", aaa="import no_such_module_anywhere\n")
     with pytest.raises(PluginError, match=r"failed to load: .*broken-things 1\.0"):
         Registry.discover().backbone("zzzzzzzz")
 
 
-def test_two_distributions_with_one_plugin_name_are_both_named(install: Install) -> None:
-    install("first-claim", same=offers("same"))
-    install("second-claim", same=offers("same"))
+def test_duplicate_plugin_name_is_refused(install: Install) -> None:
+    install("first-claim", same=backbones_source("same"))
+    install("second-claim", same=backbones_source("same"))
     registry = Registry.discover()
     with pytest.raises(PluginError, match=r"first-claim 1\.0") as caught:
         registry.backbone("same")
@@ -177,8 +169,8 @@ def test_two_distributions_with_one_plugin_name_are_both_named(install: Install)
     assert registry.backbone("bert").item.name == "bert"
 
 
-def test_a_second_plugin_called_bert_does_not_replace_the_first(install: Install) -> None:
-    install("impostor", bert=offers("bert"))
+def test_second_plugin_cannot_replace_bert(install: Install) -> None:
+    install("impostor", bert=backbones_source("bert"))
     registry = Registry.discover()
     with pytest.raises(PluginError, match=r"impostor 1\.0") as caught:
         registry.backbone("bert")
@@ -186,8 +178,8 @@ def test_a_second_plugin_called_bert_does_not_replace_the_first(install: Install
     assert registry.backbone("distilbert").item.name == "distilbert"
 
 
-def test_two_plugins_that_offer_bert_are_both_named(install: Install) -> None:
-    install("impostor", other=offers("bert", "mine"))
+def test_duplicate_backbone_name_is_refused(install: Install) -> None:
+    install("impostor", second=backbones_source("bert", "mine"))
     registry = Registry.discover()
     with pytest.raises(PluginError, match=r"impostor 1\.0") as caught:
         registry.backbone("bert")
@@ -197,15 +189,15 @@ def test_two_plugins_that_offer_bert_are_both_named(install: Install) -> None:
     assert registry.backbone("mine").item.name == "mine"
 
 
-def test_an_entry_point_seen_twice_on_the_path_counts_once(install: Install) -> None:
-    install("outside", mine=offers("mine"))
+def test_repeated_entry_point_counts_once(install: Install) -> None:
+    install("outside", mine=backbones_source("mine"))
     registry = Registry([*entry_points(group="toxbench"), *entry_points(group="toxbench")])
     assert registry.backbone("mine").distribution == "outside 1.0"
     assert registry.backbone("bert").item.name == "bert"
 
 
 @pytest.mark.parametrize(
-    ("ask", "name", "meant"),
+    ("find", "name", "suggestion"),
     [
         (Registry.backbone, "brt", "bert"),
         (Registry.backbone, "distil-bert", "distilbert"),
@@ -213,37 +205,39 @@ def test_an_entry_point_seen_twice_on_the_path_counts_once(install: Install) -> 
         (Registry.report_format, "jsn", "json"),
     ],
 )
-def test_an_unknown_name_is_refused_with_the_nearest(
-    ask: Callable[[Registry, str], object], name: str, meant: str
+def test_unknown_name_is_refused_with_a_suggestion(
+    find: Callable[[Registry, str], object], name: str, suggestion: str
 ) -> None:
-    with pytest.raises(SettingsError, match=f"did you mean '{meant}'"):
-        ask(Registry.discover(), name)
+    with pytest.raises(SettingsError, match=f"did you mean '{suggestion}'"):
+        find(Registry.discover(), name)
 
 
-def test_an_event_hook_that_raises_is_returned_and_others_still_hear(install: Install) -> None:
-    hears = "@hookimpl\ndef toxbench_epoch_finished(cell):\n    cell('{name}')\n"
+def test_failing_event_hook_does_not_stop_others(install: Install) -> None:
+    calls = "@hookimpl\ndef toxbench_epoch_finished(cell):\n    cell('{name}')\n"
     raises = "@hookimpl\ndef toxbench_epoch_finished(cell, epoch):\n    raise {error}\n"
-    install("a-ears", first=hears.format(name="first"), last=hears.format(name="last"))
-    install("b-deaf", loud=raises.format(error="ValueError(epoch)"))
+    install("a-calls", first=calls.format(name="first"), last=calls.format(name="last"))
+    install("b-raises", loud=raises.format(error="ValueError(epoch)"))
     install("c-quits", gone=raises.format(error="SystemExit('bye')"))
     registry = Registry.discover()
-    heard: list[str] = []
-    problems = registry.tell("toxbench_epoch_finished", cell=heard.append, epoch="third")
-    assert sorted(heard) == ["first", "last"]
+    called: list[str] = []
+    problems = registry.notify("toxbench_epoch_finished", cell=called.append, epoch="third")
+    assert sorted(called) == ["first", "last"]
     assert sorted(map(str, problems)) == [
         "plugin 'gone' of c-quits 1.0: SystemExit: bye",
-        "plugin 'loud' of b-deaf 1.0: ValueError: third",
+        "plugin 'loud' of b-raises 1.0: ValueError: third",
     ]
 
 
-def test_what_a_hook_changes_is_changed_for_nobody_else(install: Install) -> None:
-    install("a-ears", first="@hookimpl\ndef toxbench_cell_finished(result):\n    result.clear()\n")
-    result = ["told"]
-    assert Registry.discover().tell("toxbench_cell_finished", result=result) == []
-    assert result == ["told"]
+def test_event_hooks_get_copies(install: Install) -> None:
+    install(
+        "a-clears", first="@hookimpl\ndef toxbench_cell_finished(result):\n    result.clear()\n"
+    )
+    result = ["original"]
+    assert Registry.discover().notify("toxbench_cell_finished", result=result) == []
+    assert result == ["original"]
 
 
-def test_a_generator_that_raises_late_harms_nobody_else(install: Install) -> None:
+def test_generator_that_raises_late_is_one_problem(install: Install) -> None:
     source = (
         "@hookimpl\ndef toxbench_backbones():\n    yield from ()\n    raise RuntimeError('late')\n"
     )
@@ -253,7 +247,7 @@ def test_a_generator_that_raises_late_harms_nobody_else(install: Install) -> Non
     assert registry.backbone("bert")
 
 
-def test_a_baseline_of_two_plugins_does_not_block_the_backbone_of_that_name(
+def test_baseline_conflict_does_not_block_the_backbone(
     install: Install,
 ) -> None:
     source = "@hookimpl\ndef toxbench_baselines():\n    return [Baseline(name='bert', fit=print)]\n"
@@ -265,16 +259,14 @@ def test_a_baseline_of_two_plugins_does_not_block_the_backbone_of_that_name(
         registry.baseline("bert")
 
 
-def test_a_hook_wrapper_is_refused_by_name(install: Install) -> None:
+def test_hook_wrapper_is_refused(install: Install) -> None:
     source = "@hookimpl(wrapper=True)\ndef toxbench_cell_finished(result):\n    return (yield)\n"
     install("wrapping-paper", paper=source)
-    (problem,) = Registry.discover().tell("toxbench_cell_finished", result=None)
+    (problem,) = Registry.discover().notify("toxbench_cell_finished", result=None)
     assert "wrapper" in problem.message
 
 
-def test_a_distribution_with_unreadable_entry_points_is_named(
-    install: Install, tmp_path: Path
-) -> None:
+def test_unreadable_entry_points_are_reported(install: Install, tmp_path: Path) -> None:
     install("scrambled")
     file = next((tmp_path / "scrambled").glob("*.dist-info")) / "entry_points.txt"
     file.write_text("[toxbench]\nnonsense\n", encoding="utf-8")
@@ -284,16 +276,16 @@ def test_a_distribution_with_unreadable_entry_points_is_named(
 
 
 @pytest.mark.faults(43)
-def test_plugins_of_others_load_only_if_named(install: Install) -> None:
-    install("outside", mine=offers("mine"))
-    install("elsewhere", theirs=offers("theirs"))
+def test_third_party_plugins_load_only_if_named(install: Install) -> None:
+    install("outside", mine=backbones_source("mine"))
+    install("elsewhere", other_plugin=backbones_source("other_plugin"))
     registry = Registry.discover(["mine"])
     assert {"mine", "bert"} <= set(registry.backbones)
-    assert "theirs" not in registry.backbones
-    assert registry.backbones["mine"].foreign == "mine"
-    assert registry.backbones["bert"].foreign is None
-    assert registry.has_foreign
-    assert not Registry.discover([]).has_foreign
+    assert "other_plugin" not in registry.backbones
+    assert registry.backbones["mine"].third_party_plugin == "mine"
+    assert registry.backbones["bert"].third_party_plugin is None
+    assert registry.has_third_party_plugins
+    assert not Registry.discover([]).has_third_party_plugins
     assert "mine" not in Registry.discover([]).backbones
     with pytest.raises(SettingsError, match=r"'mines'.*did you mean 'mine'"):
         Registry.discover(["mines"])

@@ -1,4 +1,4 @@
-"""``toxbench new-backbone`` writes a distribution that pip installs and whose own tests pass."""
+"""``toxbench new-backbone`` writes a distribution that pip installs and whose tests pass."""
 
 import os
 import re
@@ -22,11 +22,11 @@ FILES = {
 }  # fmt: skip
 
 
-def written(folder: Path) -> set[str]:
+def files_in(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
-def make(into: Path, name: str = NAME) -> Path:
+def create_distribution(into: Path, name: str = NAME) -> Path:
     with pytest.raises(SystemExit) as stop:
         main(["new-backbone", name, "--into", str(into)])
     assert stop.value.code == 0
@@ -36,45 +36,45 @@ def make(into: Path, name: str = NAME) -> Path:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make(tmp_path_factory.mktemp("work") / "of" / "an author")
+    return create_distribution(tmp_path_factory.mktemp("work") / "of" / "an author")
 
 
-def own_tests(folder: Path, site: Path, *words: str) -> str:
-    """Do what the scaffold's tox.ini does, with the packages that are here instead of PyPI's."""
+def run_scaffold_tests(folder: Path, site: Path, *words: str) -> str:
+    """Install and test the scaffold like its tox.ini, but with the installed packages."""
     subprocess.run(
         [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation",
          "--target", str(site), str(folder)],
         check=True, capture_output=True, timeout=120,
     )  # fmt: skip
     path = os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])])
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", *words],
         cwd=folder, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True,
         check=False, timeout=300,
     )  # fmt: skip
-    assert done.returncode == 0, done.stdout
-    return done.stdout
+    assert result.returncode == 0, result.stdout
+    return result.stdout
 
 
-def test_it_is_a_whole_distribution(folder: Path) -> None:
+def test_distribution_is_complete(folder: Path) -> None:
     assert folder.name == "toxbench-electra-like-2"
-    assert written(folder) >= FILES
+    assert files_in(folder) >= FILES
     assert not re.search(r"\$[a-z{]", "".join((folder / name).read_text() for name in FILES))
     project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
     assert project["name"] == folder.name
     assert project["entry-points"]["toxbench"] == {NAME: "toxbench_electra_like_2"}
-    assert any(wanted.startswith("toxbench>=") for wanted in project["dependencies"])
+    assert any(name.startswith("toxbench>=") for name in project["dependencies"])
 
 
-def test_its_own_tests_pass_untouched(folder: Path, tmp_path: Path) -> None:
-    """They find the installed plugin, check its contract, and train it to the leaderboard."""
-    said = own_tests(folder, tmp_path / "site")
-    assert re.search(r"^1[0-9] passed", said, re.MULTILINE), said
-    assert "skipped" not in said
+def test_scaffold_tests_pass_unchanged(folder: Path, tmp_path: Path) -> None:
+    """They find the installed plugin, test its contract, and train it."""
+    output = run_scaffold_tests(folder, tmp_path / "site")
+    assert re.search(r"^1[0-9] passed", output, re.MULTILINE), output
+    assert "skipped" not in output
 
 
-def test_the_example_of_a_head_works_when_its_marks_are_taken_off(tmp_path: Path) -> None:
-    folder = make(tmp_path / "work", "own-head")
+def test_uncommented_head_example_works(tmp_path: Path) -> None:
+    folder = create_distribution(tmp_path / "work", "own-head")
     module = folder / "toxbench_own_head.py"
     parts = re.match(r"(.*?\n)(# class OwnHead.*?\n)\n(.*)", module.read_text(), re.DOTALL)
     assert parts is not None
@@ -82,8 +82,8 @@ def test_the_example_of_a_head_works_when_its_marks_are_taken_off(tmp_path: Path
     example = re.sub(r"^# ?", "", example, flags=re.MULTILINE)
     rest = rest.replace("        Backbone(\n", "        OwnHead(\n")
     module.write_text(f"{text}\n\n{example}\n\n{rest}", encoding="utf-8")
-    said = own_tests(folder, tmp_path / "site", "-k", "TestContract")
-    assert re.search(r"^1[0-9] passed", said, re.MULTILINE), said
+    output = run_scaffold_tests(folder, tmp_path / "site", "-k", "TestContract")
+    assert re.search(r"^1[0-9] passed", output, re.MULTILINE), output
 
 
 @pytest.mark.parametrize(
@@ -102,53 +102,51 @@ def test_the_example_of_a_head_works_when_its_marks_are_taken_off(tmp_path: Path
         ("plugins", "the module toxbench_plugins is installed"),
     ],
 )
-def test_a_name_that_would_not_work_is_refused(
-    command: Command, tmp_path: Path, name: str, words: str
-) -> None:
-    code, said = command("new-backbone", name)
-    assert (code, said.count("\n")) == (2, 1)
-    assert words in said
-    assert "\x1b" not in said
+def test_unusable_name_is_refused(command: Command, tmp_path: Path, name: str, words: str) -> None:
+    code, stderr = command("new-backbone", name)
+    assert (code, stderr.count("\n")) == (2, 1)
+    assert words in stderr
+    assert "\x1b" not in stderr
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_name_of_an_installed_plugin_of_others_is_refused(
+def test_name_of_a_third_party_plugin_is_refused(
     command: Command, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site = tmp_path / "site"
-    own_tests(folder, site, "--collect-only")
+    run_scaffold_tests(folder, site, "--collect-only")
     monkeypatch.syspath_prepend(str(site))
     assert Registry.discover().backbone(NAME).distribution.startswith("toxbench-electra-like-2 ")
-    code, said = command("new-backbone", NAME.upper())
+    code, stderr = command("new-backbone", NAME.upper())
     assert code == 2
-    assert f"is taken: backbone '{NAME}' of toxbench-electra-like-2" in said
+    assert f"is taken: backbone '{NAME}' of toxbench-electra-like-2" in stderr
 
 
-def test_nothing_is_overwritten(command: Command, tmp_path: Path) -> None:
+def test_existing_files_are_not_overwritten(command: Command, tmp_path: Path) -> None:
     (tmp_path / "toxbench-mine").mkdir()
-    assert command("new-backbone", "mine") == (0, "")  # an empty folder is as good as none
+    assert command("new-backbone", "mine") == (0, "")  # an empty folder is used
     module = tmp_path / "toxbench-mine" / "toxbench_mine.py"
     module.write_text("hours of work")
-    code, said = command("new-backbone", "mine")
+    code, stderr = command("new-backbone", "mine")
     assert (code, module.read_text()) == (2, "hours of work")
-    assert "not empty" in said
-    assert "--into" in said
+    assert "not empty" in stderr
+    assert "--into" in stderr
     (tmp_path / "toxbench-file").touch()
     assert command("new-backbone", "file")[0] == 2
     (tmp_path / "toxbench-link").symlink_to(tmp_path / "away")
     assert command("new-backbone", "link")[0] == 2
 
 
-def test_a_folder_that_cannot_be_written_is_said(command: Command, tmp_path: Path) -> None:
+def test_unwritable_folder_is_refused(command: Command, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    code, said = command("new-backbone", "mine", "--into", "file/below")
+    code, stderr = command("new-backbone", "mine", "--into", "file/below")
     assert code == 6
-    assert "file/below" in said
+    assert "file/below" in stderr
     assert command("new-backbone", "mine", "--into", "x" * 300)[0] == 2
 
 
-def test_a_disk_that_is_full_leaves_nothing_behind(forks: Forks, tmp_path: Path) -> None:
-    done = forks.run("new-backbone", "mine", "--into", str(tmp_path), bytes_a_file=1000)
-    assert done.code == 6, done.said
-    assert "make room and start the same command again" in done.error
+def test_full_disk_leaves_no_files(forks: Forks, tmp_path: Path) -> None:
+    result = forks.run("new-backbone", "mine", "--into", str(tmp_path), bytes_a_file=1000)
+    assert result.code == 6, result.said
+    assert "make room and start the same command again" in result.error
     assert list(tmp_path.iterdir()) == []

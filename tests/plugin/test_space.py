@@ -1,4 +1,4 @@
-"""What a plugin declares to be searched: fits the settings, and cannot be changed afterwards."""
+"""Search spaces that plugins declare: legal values, defaults inside, immutable dimensions."""
 
 import dataclasses
 import subprocess
@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from toxbench import Backbone, Choice, Range, Space, fine_tuning_space, stand_in_space
-from toxbench.config import layered
+from toxbench.config import build_settings
 from toxbench.plugin.registry import Registry
 from toxbench.settings import TrainSettings
 from toxbench.tuning.space import checked_space
@@ -16,39 +16,39 @@ SPACES = {"fine_tuning_space": fine_tuning_space, "stand_in_space": stand_in_spa
 BACKBONES = {name: entry.item for name, entry in Registry.discover().backbones.items()}
 
 
-def ends(dimension: Range | Choice) -> tuple[object, ...]:
+def boundary_values(dimension: Range | Choice) -> tuple[object, ...]:
     return dimension.values if isinstance(dimension, Choice) else (dimension.low, dimension.high)
 
 
 @pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
-def test_a_built_in_space_holds_only_legal_values(space: Space) -> None:
+def test_built_in_spaces_hold_legal_values(space: Space) -> None:
     for name, dimension in space.items():
-        for value in ends(dimension):
-            assert getattr(layered(TrainSettings, {name: value}), name) == value
+        for value in boundary_values(dimension):
+            assert getattr(build_settings(TrainSettings, {name: value}), name) == value
 
 
 @pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
-def test_a_range_of_a_built_in_space_goes_upwards(space: Space) -> None:
+def test_built_in_ranges_are_ascending(space: Space) -> None:
     for dimension in space.values():
         if isinstance(dimension, Range):
             assert dimension.low < dimension.high
             assert dimension.low > 0 or not dimension.log
 
 
-def test_only_the_parameter_of_a_loss_that_the_stand_ins_leave_out_is_dropped() -> None:
-    """A stand-in's dimensions replace the backbone's, and a condition may not hold any more."""
+def test_impossible_condition_drops_the_dimension() -> None:
+    """The stand-ins' space has no focal loss, so the dimension of its parameter is dropped."""
     assert set(checked_space(fine_tuning_space, TrainSettings(), "")) == set(fine_tuning_space)
     merged = {**fine_tuning_space, **stand_in_space}
     assert set(merged) - set(checked_space(merged, TrainSettings(), "")) == {"focal_gamma"}
 
 
 @pytest.mark.parametrize("backbone", BACKBONES.values(), ids=BACKBONES)
-def test_a_built_in_backbones_default_rates_lie_in_its_space(backbone: Backbone) -> None:
-    own = backbone.defaults.model_dump()
-    pairs = [(own, backbone.search_space)]
+def test_built_in_defaults_lie_in_the_space(backbone: Backbone) -> None:
+    backbone_defaults = backbone.defaults.model_dump()
+    pairs = [(backbone_defaults, backbone.search_space)]
     if backbone.stand_in is not None:
         space = {**backbone.search_space, **backbone.stand_in.search_space}
-        pairs.append((own | dict(backbone.stand_in.defaults), space))
+        pairs.append((backbone_defaults | dict(backbone.stand_in.defaults), space))
     for defaults, space in pairs:
         for name in ("learning_rate", "head_learning_rate", "batch_size", "loss", "max_length"):
             dimension = space[name]
@@ -58,14 +58,14 @@ def test_a_built_in_backbones_default_rates_lie_in_its_space(backbone: Backbone)
                 assert dimension.low <= defaults[name] <= dimension.high
 
 
-def test_a_backbone_of_a_plugin_is_searched_in_the_common_space_unless_it_says_otherwise() -> None:
-    own = {"epochs": Range(1, 2)}
+def test_default_search_space_can_be_replaced() -> None:
+    space = {"epochs": Range(1, 2)}
     assert Backbone(name="x", checkpoint="a/b").search_space is fine_tuning_space
-    assert Backbone(name="x", checkpoint="a/b", search_space=own).search_space == own
+    assert Backbone(name="x", checkpoint="a/b", search_space=space).search_space == space
 
 
 @pytest.mark.parametrize("dimension", [Range(1, 2), Choice((1, 2))])
-def test_a_dimension_is_frozen_and_equal_by_value(dimension: Range | Choice) -> None:
+def test_dimension_is_frozen_and_equal_by_value(dimension: Range | Choice) -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         dimension.when = ("loss", "focal")  # type: ignore[misc]
     assert dataclasses.replace(dimension) == dimension
@@ -73,10 +73,12 @@ def test_a_dimension_is_frozen_and_equal_by_value(dimension: Range | Choice) -> 
     assert hash(dataclasses.replace(dimension)) == hash(dimension)
 
 
-def test_a_plugin_declares_a_space_without_importing_optuna_or_torch() -> None:
+def test_declaring_a_space_imports_nothing_heavy() -> None:
     code = (
         "import sys, toxbench; toxbench.Range(1, 2), toxbench.Choice((1,)); "
         "print({'optuna', 'torch', 'matplotlib'} & set(sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "set()"

@@ -25,7 +25,8 @@ from toxbench.store.rows import write_rows
 LABELS = tuple(
     LabelScores(
         label=label, support=1, threshold=0.5, precision=0.1, recall=0.7, f1=1 / 3,
-        average_precision=known, roc_auc=None,
+        average_precision=known, roc_auc=None, prevalence=0.5, mcc=0.0,
+        brier=0.25, expected_calibration_error=0.0,
     )
     for label, known in (("IsA", 0.3), ("IsB", 0.1 + 0.2), ("IsC", None), ("IsNever", None))
 )  # fmt: skip

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import make_audit
 
 from toxbench.errors import StorageError
 from toxbench.ranking.rows import Leaderboard, Row, Statistic, summarize_cells
@@ -33,6 +34,7 @@ PROTOCOL = ProtocolRecord(
     labels=("IsRude",),
     supports={"IsRude": 2},
     test_supports=({"IsRude": 1},),
+    audit=make_audit(),
     folds=(FoldRows(train=(0, 1), validation=(2,), test=(3,)),),
 )
 NAMES = (
@@ -71,12 +73,12 @@ def make_cell(
         ),
         "epochs": (),
         "best_epoch": 3,
-        "truncated": 0.0,
+        "truncated_share": 0.0,
         "thresholds": dict.fromkeys(rules, (0.5,)),
         "versions": {},
         "metrics": dict.fromkeys(rules, parts),
         "per_label": {"0.5": ()},
-        "constant": False,
+        "has_constant_predictions": False,
     }  # fmt: skip
     return CellRecord(**(fields | changes))
 
@@ -189,7 +191,9 @@ def test_equal_scores_are_sorted_by_name() -> None:
     ("cells", "constant"), [((True, True), True), ((True, False), False), ((False,), False)]
 )
 def test_row_is_constant_if_all_cells_are(cells: tuple[bool, ...], constant: bool) -> None:
-    records = [make_cell(seed=seed, constant=value) for seed, value in enumerate(cells)]
+    records = [
+        make_cell(seed=seed, has_constant_predictions=value) for seed, value in enumerate(cells)
+    ]
     assert only_row(*records).constant is constant
 
 
@@ -254,7 +258,8 @@ def label_scores(f1: float, average_precision: float | None) -> LabelScores:
     support = 0 if average_precision is None else 3
     return LabelScores(
         label="IsRude", support=support, threshold=0.5, precision=0.5, recall=0.5, f1=f1,
-        average_precision=average_precision, roc_auc=None,
+        average_precision=average_precision, roc_auc=None, prevalence=0.5, mcc=0.0,
+        brier=0.25, expected_calibration_error=0.0,
     )  # fmt: skip
 
 

@@ -3,27 +3,12 @@
 from typing import Any
 
 import pytest
+from support import make_audit
 
 from toxbench.records import Audit, Implication, SharedGroups
 from toxbench.report.audit import audit_lines, leak_note
 
-CLEAN = Audit(
-    tested=200,
-    affected=0,
-    exact=(),
-    near=(),
-    near_definition="at least 80% equal words",
-    shared=None,
-    conflicts=(),
-    implications=(),
-    never=(),
-    always=(),
-)
 SHARED = SharedGroups(column="VideoId", groups=2, rows=(5, 6, 7))
-
-
-def make_audit(**changes: Any) -> Audit:
-    return CLEAN.model_copy(update=changes)
 
 
 def joined_lines(audit: Audit) -> str:
@@ -34,7 +19,9 @@ def joined_lines(audit: Audit) -> str:
 
 
 def test_clean_audit_has_only_counts() -> None:
-    assert audit_lines(make_audit(shared=SharedGroups(column="v", groups=0, rows=())), str) == [
+    assert audit_lines(
+        make_audit(shared_groups=SharedGroups(column="v", groups=0, rows=())), str
+    ) == [
         "Exact copies: 0 of 200 test rows",
         "Near copies: 0 of 200 test rows",
         "Shared groups: 0 of 200 test rows, from 0 groups",
@@ -47,27 +34,31 @@ def test_clean_audit_has_only_counts() -> None:
 
 FINDINGS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "exact": (
-        {"exact": ((3, 1), (4, 1))},
+        {"exact_copies": ((3, 1), (4, 1))},
         ("copies: 2 of 200 test rows", "Use --split grouped", "id-3 = id-1, id-4 = id-1"),
     ),
     "near": (
-        {"near": ((3, 1),)},
-        ("at least 80% equal words", "remove all but one", "id-3 = id-1"),
+        {"near_copies": ((3, 1),)},
+        ("much alike", "remove all but one", "id-3 = id-1"),
     ),
     "groups": (
-        {"shared": SHARED},
+        {"shared_groups": SHARED},
         ("3 of 200 test rows, from 2 groups", "same VideoId", "--split grouped", "id-5, id-6"),
     ),
     "conflicts": (
-        {"conflicts": ((1, 4), (2, 3, 5))},
+        {"label_conflicts": ((1, 4), (2, 3, 5))},
         ("2 texts, in 5 rows", "remove the rows", "(id-1, id-4), (id-2, id-3, id-5)"),
     ),
     "implications": (
-        {"implications": (Implication(label="A", implied="B", positives=138, share=125 / 138),)},
+        {
+            "implications": (
+                Implication(label="A", implied_label="B", positives=138, share=125 / 138),
+            )
+        },
         ("A implies B in 90.6% of its 138 rows", "not independent evidence"),
     ),
     "constant": (
-        {"never": ("A",), "always": ("B",)},
+        {"never_positive_labels": ("A",), "always_positive_labels": ("B",)},
         ("A has no positive row, B is positive in every row", "--labels"),
     ),
 }
@@ -81,12 +72,12 @@ def test_finding_has_meaning_and_remedy(changes: dict[str, Any], expected: tuple
 
 
 def test_missing_group_column_is_reported() -> None:
-    assert "unknown" in joined_lines(CLEAN)
-    assert "--group-column" in joined_lines(CLEAN)
+    assert "unknown" in joined_lines(make_audit())
+    assert "--group-column" in joined_lines(make_audit())
 
 
 def test_long_lists_are_truncated() -> None:
-    text = joined_lines(make_audit(exact=tuple((row, 0) for row in range(100, 137))))
+    text = joined_lines(make_audit(exact_copies=tuple((row, 0) for row in range(100, 137))))
     assert "37 of 200" in text
     assert "id-109 = id-0, and 27 more" in text
     assert "id-110" not in text
@@ -95,13 +86,13 @@ def test_long_lists_are_truncated() -> None:
 def test_control_characters_are_escaped() -> None:
     hostile = "\x1b[31mred\x07\r\n\u202eevil"
     audit = make_audit(
-        exact=((1, 2),),
-        near=((3, 4),),
-        shared=SharedGroups(column=hostile, groups=1, rows=(1,)),
-        conflicts=((1, 2),),
-        implications=(Implication(label=hostile, implied=hostile, positives=5, share=1.0),),
-        never=(hostile,),
-        always=(hostile,),
+        exact_copies=((1, 2),),
+        near_copies=((3, 4),),
+        shared_groups=SharedGroups(column=hostile, groups=1, rows=(1,)),
+        label_conflicts=((1, 2),),
+        implications=(Implication(label=hostile, implied_label=hostile, positives=5, share=1.0),),
+        never_positive_labels=(hostile,),
+        always_positive_labels=(hostile,),
     )
     lines = audit_lines(audit, lambda row: f"{hostile}{row}")
     assert all(line.isprintable() for line in lines)
@@ -110,19 +101,19 @@ def test_control_characters_are_escaped() -> None:
 
 NOTES = {
     "groups": (
-        {"shared": SHARED},
+        {"shared_groups": SHARED},
         "The split leaks: of 200 test rows, 3 have the same VideoId as a train or validation row. "
         "Use --split grouped, which keeps groups and equal texts together. "
         "Details: toxbench data check.",
     ),
     "all": (
-        {"shared": SHARED, "exact": ((1, 2), (3, 2)), "near": ((4, 2),)},
+        {"shared_groups": SHARED, "exact_copies": ((1, 2), (3, 2)), "near_copies": ((4, 2),)},
         "The split leaks: of 200 test rows, 3 have the same VideoId, 2 have the same text, 1 has "
         "nearly the same text as a train or validation row. Use --split grouped, which keeps "
         "groups and equal texts together. Details: toxbench data check.",
     ),
     "near": (
-        {"near": ((4, 2),)},
+        {"near_copies": ((4, 2),)},
         "The split leaks: of 200 test rows, 1 has nearly the same text as a train or validation "
         "row. Remove near copies, or put them in one group and use --split grouped. "
         "Details: toxbench data check.",

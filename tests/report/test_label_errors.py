@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from support import make_audit
 
 from toxbench import Table
 from toxbench.plugin.registry import Registry
@@ -28,6 +29,7 @@ PROTOCOL = ProtocolRecord(
     labels=("IsRude", "Is|Long", HOSTILE),
     supports={"IsRude": 6, "Is|Long": 0, HOSTILE: 0},
     test_supports=({"IsRude": 6, "Is|Long": 0, HOSTILE: 0},),
+    audit=make_audit(),
     folds=(FoldRows(train=(0, 1), validation=(), test=tuple(range(2, 14))),),
 )
 TEXTS = tuple(f"comment {row} " + "x" * 200 for row in range(14))

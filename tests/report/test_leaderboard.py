@@ -4,15 +4,15 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from support import make_audit
 
 from toxbench import Table
 from toxbench.evaluation.thresholds import HALF
 from toxbench.ranking.rows import Leaderboard, Row, Statistic, columns
-from toxbench.records import Audit
 from toxbench.report.labels import label_table, label_tables
 from toxbench.report.leaderboard import leaderboard_records, leaderboard_table, terminal_tables
 from toxbench.store.cells import FoldRows, ProtocolRecord
-from toxbench.util.text import millions
+from toxbench.util.text import format_millions
 
 PROTOCOL = ProtocolRecord(
     name="comments.csv",
@@ -23,6 +23,7 @@ PROTOCOL = ProtocolRecord(
     labels=("IsRude", "IsLong", "IsNever"),
     supports={"IsRude": 4, "IsLong": 3, "IsNever": 1},
     test_supports=({"IsRude": 1, "IsLong": 2, "IsNever": 0},),
+    audit=make_audit(),
     folds=(FoldRows(train=(0, 1, 2, 3, 4), validation=(5, 6), test=(7, 8, 9)),),
 )
 THIRD = Statistic(1 / 3, None)
@@ -146,14 +147,9 @@ def test_note_appears_only_if_it_applies(leaderboard: Leaderboard, text: str) ->
 
 
 def test_leaking_split_has_a_note() -> None:
-    audit = Audit(
-        tested=3, affected=1, exact=((7, 0),), near=(), near_definition="", shared=None,
-        conflicts=(), implications=(), never=(), always=(),
-    )  # fmt: skip
-    clean = audit.model_copy(update={"exact": (), "affected": 0})
+    audit = make_audit(test_rows=3, leaked_rows=1, exact_copies=((7, 0),))
     assert "The split leaks" in notes(build_leaderboard(audit=audit))
-    assert "The split leaks" not in notes(build_leaderboard(audit=clean))
-    assert "The split leaks" not in notes(build_leaderboard(audit=None))
+    assert "The split leaks" not in notes(build_leaderboard(audit=make_audit()))
 
 
 def test_unscored_labels_are_listed() -> None:
@@ -219,4 +215,4 @@ def test_prevalence_skips_folds_without_positives() -> None:
     ("count", "text"), [(None, "-"), (22_713_216, "22.7 M"), (0, "0.0 M"), (49_999, "0.0 M")]
 )
 def test_millions_are_rounded(count: int | None, text: str) -> None:
-    assert millions(count) == text
+    assert format_millions(count) == text

@@ -15,9 +15,9 @@ def make_record(**changes: Any) -> SpeedRecord:
         "body_parameters": 10_000_000, "device": "cpu", "device_name": "a processor\x1b[2J",
         "precision": "bf16", "threads": 2,
         "versions": {"toxbench": "1", "torch": "2", "transformers": "3"},
-        "measured": "2026-01-02T00:00:00+00:00", "data": "table.csv", "batch_size": 16,
+        "measured_at": "2026-01-02T00:00:00+00:00", "table": "table.csv", "batch_size": 16,
         "max_length": 128, "epochs": 3, "repeats": 3, "rows": 800, "tokens": 31_528,
-        "seconds_an_epoch": EPOCH, "comments_per_second": EPOCH, "tokens_per_second": EPOCH,
+        "seconds_per_epoch": EPOCH, "comments_per_second": EPOCH, "tokens_per_second": EPOCH,
         "evaluation_comments_per_second": EPOCH, "peak_operations_per_second": 8e11,
         "share_of_peak": EPOCH, "peak_memory_bytes": 2**30,
     }  # fmt: skip
@@ -48,7 +48,7 @@ def test_row_has_spread_of_epoch() -> None:
     row = dict(zip(table.headers, table.rows[0], strict=True))
     assert row["seconds/epoch"] == "2.00 [1.00, 4.00]"
     assert (row["MFU"], row["peak memory"]) == ("200%", "1024 MiB")
-    assert table.records[0]["seconds_an_epoch_high"] == 4.0
+    assert table.records[0]["seconds_per_epoch_high"] == 4.0
 
 
 def test_all_formats_write_the_table() -> None:

@@ -70,12 +70,12 @@ def make_cell(seed: int = 0) -> CellRecord:
         ),
         epochs=(EpochRecord(epoch=1, train_loss=0.7, validation=scores, seconds=1.5),),
         best_epoch=1,
-        truncated=0.25,
+        truncated_share=0.25,
         thresholds={"0.5": (0.5, 0.5)},
         versions={},
         metrics={"0.5": dict.fromkeys(PARTS, scores)},
         per_label={"0.5": ()},
-        constant=False,
+        has_constant_predictions=False,
     )  # fmt: skip
 
 
@@ -128,17 +128,8 @@ def test_the_same_cell_gives_the_same_bytes(store: CellStore) -> None:
 def test_the_audit_is_not_part_of_the_fingerprint(store: CellStore) -> None:
     stored = store.protocol()
     assert stored.fingerprint == make_protocol().fingerprint
-    assert stored.audit is not None
-    assert (stored.audit.tested, stored.audit.never) == (4, ("IsNever",))
+    assert (stored.audit.test_rows, stored.audit.never_positive_labels) == (4, ("IsNever",))
     assert PROSE not in store.protocol_path.read_text(encoding="utf-8")
-
-
-def test_a_folder_from_before_audits_is_read_and_left_as_it_is(store: CellStore) -> None:
-    content = json.loads(store.protocol_path.read_text(encoding="utf-8"))
-    del content["audit"]
-    store.protocol_path.write_text(json.dumps(content), encoding="utf-8")
-    store.prepare(make_protocol(), synthetic=False)
-    assert store.protocol().audit is None
 
 
 def test_records_are_sorted_by_file_name(store: CellStore) -> None:

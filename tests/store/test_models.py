@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from toxbench.errors import NewerError, StorageError
+from toxbench.errors import NewerVersionError, StorageError
 from toxbench.records import CellKey, WeightsRecord
 from toxbench.store.models import (
     ModelRecord,
@@ -149,6 +149,6 @@ def test_a_model_of_a_newer_version_is_unchanged(tmp_path: Path) -> None:
     path = folder / "toxbench.json"
     newer = json.loads(path.read_text(encoding="utf-8")) | {"schema_version": 99, "new": 1}
     path.write_text(json.dumps(newer), encoding="utf-8")
-    with pytest.raises(NewerError, match="upgrade"):
+    with pytest.raises(NewerVersionError, match="upgrade"):
         list(store.repair(lambda key: True))
     assert json.loads(path.read_text(encoding="utf-8")) == newer

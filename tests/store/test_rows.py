@@ -1,6 +1,5 @@
 """Stored rows: they are read as written, or an error reports the damage."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,6 @@ from support import make_comments
 from toxbench.data.groups import row_groups
 from toxbench.errors import StorageError
 from toxbench.store.rows import FILE, read_rows, write_rows
-from toxbench.store.tensor_file import encode
 
 
 @pytest.mark.parametrize("rows", [1, 7])
@@ -89,15 +87,3 @@ def test_a_truncated_file_is_detected(tmp_path: Path, end: int) -> None:
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"is missing; .*writes it"):
         read_rows(tmp_path)
-
-
-def test_rows_of_version_1_are_still_read(tmp_path: Path) -> None:
-    """It had the ids in the header."""
-    ids = ["c0", "\u00fcnter", "c2"]
-    text = json.dumps({"schema_version": 1, "ids": ids, "has_groups": True})
-    tensors = {"targets": np.eye(3, 4, dtype=np.uint8), "groups": np.array([0, 1, 0])}
-    (tmp_path / FILE).write_bytes(encode("rows", text, tensors))
-    found = read_rows(tmp_path)
-    assert (found.ids, found.has_groups, found.groups.tolist()) == (tuple(ids), True, [0, 1, 0])
-    write_rows(tmp_path, make_comments(3))
-    assert read_rows(tmp_path).ids == ("c0", "c1", "c2")

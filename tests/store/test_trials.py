@@ -24,13 +24,13 @@ def make_record(number: int = 0, **changes: Any) -> TrialRecord:
         "study": "bert-0123456789ab",
         "uid": f"{number:032x}{number:08x}",
         "number": number,
-        "slot": number,
+        "plan_index": number,
         "state": "complete",
         "reason": "",
-        "default": False,
+        "is_default": False,
         "params": {"learning_rate": 1e-05 / 3, "epochs": 4, "loss": "focal", "warmup": 0.0},
         "distributions": {"epochs": '{"name": "IntDistribution", "attributes": {"low": 2}}'},
-        "attributes": {"grid_id": 3, "search_space": {"epochs": [2, 4]}},
+        "system_attributes": {"grid_id": 3, "search_space": {"epochs": [2, 4]}},
         "settings": TrainSettings(learning_rate=1e-05 / 3, loss="focal", dropout=None),
         "seed": 10_001,
         "folds": (0, 1),
@@ -41,7 +41,7 @@ def make_record(number: int = 0, **changes: Any) -> TrialRecord:
         "seconds": 12.5,
         "thresholds": {"0.5": (0.5, 0.5), "per-label": (1 / 3, 0.1)},
         "worker": "f" * 32,
-        "finished": "2026-01-02T03:04:05+00:00",
+        "finished_at": "2026-01-02T03:04:05+00:00",
     }
     return TrialRecord(**(fields | changes))
 
@@ -63,7 +63,7 @@ def only_file(store: TrialStore) -> Path:
     return path
 
 
-@pytest.mark.parametrize("changes", [{}, PRUNED, FAILED, {"default": True, "number": 12_345}])
+@pytest.mark.parametrize("changes", [{}, PRUNED, FAILED, {"is_default": True, "number": 12_345}])
 def test_a_trial_is_read_as_it_was_written(store: TrialStore, changes: dict[str, Any]) -> None:
     written = make_record(**changes)
     store.write(written)

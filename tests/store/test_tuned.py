@@ -15,8 +15,8 @@ from toxbench.store.trials import TUNED_FILE, TUNING, find_tuned, read_tuned, wr
 PROTOCOL = "f" * 64
 WEIGHTS = WeightsRecord(source="stand-in", label="stand-in: all-MiniLM-L6-v2", identity="1/bert")
 TUNING_RECORD = TuningRecord(
-    study="bert-0123456789ab", trials=20, pruned=7, failed=1, finalists=3, average_precision=2 / 3,
-    default_average_precision=1 / 3,
+    study="bert-0123456789ab", trials=20, pruned_trials=7, failed_trials=1, finalists=3,
+    average_precision=2 / 3, default_average_precision=1 / 3, default_won=False,
 )  # fmt: skip
 
 
@@ -24,7 +24,7 @@ def make_tuned(**changes: Any) -> TunedSettings:
     fields: dict[str, Any] = {
         "backbone": "bert",
         "protocol": PROTOCOL,
-        "finished": "2026-01-02T03:04:05+00:00",
+        "finished_at": "2026-01-02T03:04:05+00:00",
         "weights": WEIGHTS,
         "tuning": TUNING_RECORD,
         "train": TrainSettings(learning_rate=1e-4 / 3, epochs=7, loss="focal", dropout=0.15),
@@ -237,7 +237,7 @@ def test_settings_are_found_by_backbone_and_weights(tmp_path: Path) -> None:
 def test_the_latest_search_is_used(tmp_path: Path, latest: str) -> None:
     for study in "abc":
         day = 9 if study == latest else 2
-        write_study(tmp_path, study, finished=f"2026-01-{day:02}T03:04:05+00:00")
+        write_study(tmp_path, study, finished_at=f"2026-01-{day:02}T03:04:05+00:00")
     tuned = find_tuned(tmp_path, PROTOCOL, "bert", WEIGHTS.identity)
     assert tuned is not None
     assert tuned == read_tuned(tmp_path / TUNING / latest / TUNED_FILE)

@@ -181,13 +181,13 @@ def test_signals_are_held_back_and_then_given_back() -> None:
     heard: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
     try:
-        with SignalStop().listening() as should_stop:
+        with SignalStop().listen() as should_stop:
             assert not should_stop()
             signal.raise_signal(signal.SIGTERM)
             assert should_stop()
             assert heard == []
         assert heard == [signal.SIGTERM]
-        with SignalStop().listening():
+        with SignalStop().listen():
             signal.raise_signal(signal.SIGTERM)
             signal.raise_signal(signal.SIGTERM)  # the second one is not held back
             assert len(heard) >= 3

@@ -208,7 +208,7 @@ class Search:
         complete = [record for record in self.trials if record.value is not None]
         ranked = sorted(complete, key=lambda record: -(record.value or 0.0))
         best = [record.settings for record in ranked[:2]]
-        default = [record.settings for record in complete if record.default]
+        default = [record.settings for record in complete if record.is_default]
         return best + [settings for settings in default if settings not in best]
 
     def check(self, trials: int, finalists: int | None = None) -> None:
@@ -216,13 +216,13 @@ class Search:
         records = self.trials
         assert len(records) == trials
         assert len({record.number for record in records}) == trials
-        assert sorted(record.slot for record in records) == list(range(trials))
-        assert [record.number for record in records if record.default][1:] == []
-        assert any(record.default for record in records)
-        drawn = [json.dumps(r.params, sort_keys=True) for r in records if not r.default]
+        assert sorted(record.plan_index for record in records) == list(range(trials))
+        assert [record.number for record in records if record.is_default][1:] == []
+        assert any(record.is_default for record in records)
+        drawn = [json.dumps(r.params, sort_keys=True) for r in records if not r.is_default]
         assert len(set(drawn)) == len(drawn)
         assert len(self.finalists) == (finalists or len(self.expected))
-        assert any(record.default for record in self.finalists)
+        assert any(record.is_default for record in self.finalists)
         assert {"tuned.toml", "trials.csv", "history.svg"} <= {p.name for p in self.study.iterdir()}
         assert self.cells
 

@@ -5,14 +5,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from plugin_site import install_plugin
 from ray_cluster import RayCluster
-from support import install_plugin
 
 if TYPE_CHECKING:
     from conftest import Search
 
 SAME = {"sampler": "random", "pruner": "none", "trials": 2, "finalists": 1}
-DIFFERENT = {"worker", "uid", "seconds", "finished", "checksum", "epoch_scores", "attributes"}
+DIFFERENT = {
+    "worker",
+    "uid",
+    "seconds",
+    "finished_at",
+    "checksum",
+    "epoch_scores",
+    "system_attributes",
+}
 
 
 @pytest.fixture(autouse=True)

@@ -63,7 +63,7 @@ def test_the_default_settings_are_trained_again_though_they_are_the_worst(
     script(by_phase(default=(0.1, 0.2), drawn=(0.5, 0.6)))
     search.tune()
     finalists = search.finalists
-    assert [record.default for record in finalists] == [False, False, True]
+    assert [record.is_default for record in finalists] == [False, False, True]
     assert len({(record.seed, record.folds) for record in finalists}) == 1
     tuning = tuned_toml(search)["tuning"]
     assert tuning["default_average_precision"] == pytest.approx(0.2 + 3e-5)
@@ -76,7 +76,7 @@ def test_default_settings_among_the_best_are_trained_again_once(
 ) -> None:
     script(by_phase(default=(0.7, 0.2), drawn=(0.5, 0.6)))
     search.tune()
-    assert [record.default for record in search.finalists] == [True, False]
+    assert [record.is_default for record in search.finalists] == [True, False]
 
 
 def test_default_settings_that_win_are_said_to(
@@ -104,7 +104,7 @@ def test_default_settings_that_diverge_are_not_trained_again(
     script(by_phase(default=(None, 0.9), drawn=(0.5, 0.6)))
     search.tune()
     assert search.trials[0].state == "failed"
-    assert [record.default for record in search.finalists] == [False, False]
+    assert [record.is_default for record in search.finalists] == [False, False]
     tuning = tuned_toml(search)["tuning"]
     assert "default_average_precision" not in tuning
     assert not tuning["default_won"]
@@ -140,7 +140,7 @@ def test_tuned_settings_never_score_below_the_default_ones(
     search.tune(tune={"trials": 6, "finalists": 1, "finalist_seeds": 2, "inner_folds": 2})
     tuning = tuned_toml(search)["tuning"]
     assert tuning["average_precision"] >= tuning["default_average_precision"]
-    by_default = [record.value for record in search.finalists if record.default]
+    by_default = [record.value for record in search.finalists if record.is_default]
     assert len(by_default) == 2
     assert tuning["default_average_precision"] == pytest.approx(sum(by_default) / 2)
 

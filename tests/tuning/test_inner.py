@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from toxbench.benchmark.validate import resolve
-from toxbench.config import run_settings
+from toxbench.config import build_run_settings
 from toxbench.data.groups import row_groups
 from toxbench.data.load import load_dataset
 from toxbench.data.protocol import Protocol
@@ -175,7 +175,7 @@ def test_a_search_tears_no_group_that_its_split_file_kept(
         "data": table, "backbones": ["bert"], "baselines": [], "weights": f"bert={checkpoint}",
         "split": split, "results": tmp_path / "results",
     }  # fmt: skip
-    planned = plan_tuning(resolve(run_settings({}, asked), Registry.discover()))
+    planned = plan_tuning(resolve(build_run_settings({}, asked), Registry.discover()))
     data = planned.definitions[0].data
     groups = row_groups(data.comments)
     for fold in data.folds:

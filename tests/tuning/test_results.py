@@ -77,7 +77,7 @@ def make_trial(number: int, value: float | None = None, **changes: Any) -> Trial
         "number": number,
         "state": "pruned" if value is None else "complete",
         "reason": "too low after epoch 1" if value is None else "",
-        "default": number == 0,
+        "is_default": number == 0,
         "params": {"learning_rate": rate, "epochs": epochs},
         "distributions": {name: distribution_to_json(kind) for name, kind in KINDS.items()},
         "settings": settings,
@@ -89,7 +89,7 @@ def make_trial(number: int, value: float | None = None, **changes: Any) -> Trial
         "epochs": epochs,
         "seconds": 1.23456,
         "thresholds": {"0.5": (0.5, 0.5), "global": (0.25, 0.25)},
-        "finished": f"2026-01-02T03:04:{number:02}+00:00",
+        "finished_at": f"2026-01-02T03:04:{number:02}+00:00",
     }
     return TrialRecord(**(fields | changes))
 
@@ -101,17 +101,21 @@ TRIALS = (make_trial(0, 0.5), make_trial(1, 0.6), make_trial(2), FAILED, make_tr
 BEST, SECOND = TRIALS[4].settings, TRIALS[1].settings
 WINNER = (
     make_trial(
-        0, 0.75, settings=BEST, default=False, thresholds={"0.5": (0.5, 0.5), "global": (0.2, 0.2)}
+        0,
+        0.75,
+        settings=BEST,
+        is_default=False,
+        thresholds={"0.5": (0.5, 0.5), "global": (0.2, 0.2)},
     ),
     make_trial(2, 0.25, settings=BEST, thresholds={"0.5": (0.5, 0.5), "global": (0.6, 0.6)}),
 )
 RUNNER_UP = (make_trial(1, 0.4, settings=SECOND), make_trial(6, 0.3, settings=SECOND))
 AGAIN = (  # the default settings
-    make_trial(3, 0.2, settings=TRIALS[0].settings, default=True),
-    make_trial(4, 0.4, settings=TRIALS[0].settings, default=True),
+    make_trial(3, 0.2, settings=TRIALS[0].settings, is_default=True),
+    make_trial(4, 0.4, settings=TRIALS[0].settings, is_default=True),
 )
 FOUND = SearchResult(TRIALS, (WINNER, RUNNER_UP, AGAIN))
-ONE = SearchResult(TRIALS[:1], ((make_trial(0, 0.4, default=False),),))
+ONE = SearchResult(TRIALS[:1], ((make_trial(0, 0.4, is_default=False),),))
 
 
 @pytest.fixture
@@ -156,7 +160,12 @@ def test_the_tuned_settings_are_the_winners_with_its_mean_score(definition: Sear
     assert tuned.weights == definition.candidate.weights.record
     record = tuned.tuning
     assert record.study == definition.name
-    assert (record.trials, record.pruned, record.failed, record.finalists) == (5, 1, 1, 3)
+    assert (record.trials, record.pruned_trials, record.failed_trials, record.finalists) == (
+        5,
+        1,
+        1,
+        3,
+    )
     assert record.average_precision == 0.5
     assert record.default_average_precision == pytest.approx(0.3)
     assert record.default_won is False
@@ -188,7 +197,7 @@ def test_a_thresholds_rule_that_one_seed_lacks_is_left_out(definition: SearchSpe
 
 def test_the_same_records_give_the_same_settings_whenever_that_is(definition: SearchSpec) -> None:
     assert tuned_settings(definition, FOUND) == tuned_settings(definition, FOUND)
-    assert tuned_settings(definition, FOUND).finished == "2026-01-02T03:04:06+00:00"
+    assert tuned_settings(definition, FOUND).finished_at == "2026-01-02T03:04:06+00:00"
 
 
 # --- tuned.toml
@@ -295,7 +304,7 @@ def test_the_csv_has_every_setting_of_every_trial(written: SearchSpec) -> None:
         assert {name: row[name] for name in settings} == {
             name: "" if value is None else str(value) for name, value in settings.items()
         }
-        assert (row["uid"], row["finished"]) == (trial.uid, trial.finished)
+        assert (row["uid"], row["finished"]) == (trial.uid, trial.finished_at)
 
 
 def test_a_reason_with_quotes_and_commands_is_one_inert_field(written: SearchSpec) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from toxbench.errors import NewerError, StorageError
+from toxbench.errors import NewerVersionError, StorageError
 from toxbench.store.trials import read_tuned
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def test_what_was_lost_in_trials_and_finalists_is_taken_again(
     assert command.wait() == 0, command.said
     assert before.items() <= search.files.items()
     search.check(trials=7)
-    drawn = [r.params for r in search.trials if not r.default]
+    drawn = [r.params for r in search.trials if not r.is_default]
     points = {(params["epochs"], params["learning_rate"]) for params in drawn}
     assert points == {(epochs, rate) for epochs in (12, 13, 14) for rate in (1e-4, 1e-3)}
 
@@ -178,7 +178,7 @@ def test_what_is_lost_in_both_places_is_trained_again(finished: "Search") -> Non
     trials = finished.trials
     assert len(trials) == 5
     assert len({record.number for record in trials}) == 5
-    assert [record.default for record in trials].count(True) == 1
+    assert [record.is_default for record in trials].count(True) == 1
     drawn = [draw for number, draw in draws(finished).items() if number in known]
     assert len(set(drawn)) == len(drawn)
 
@@ -247,20 +247,10 @@ def test_what_a_newer_toxbench_wrote_is_left_alone(
 ) -> None:
     path = make(finished.study)
     content = path.read_bytes()
-    with pytest.raises(NewerError, match=f"{path.name} was written by a newer toxbench"):
+    with pytest.raises(NewerVersionError, match=f"{path.name} was written by a newer toxbench"):
         finished.tune(tune={"trials": 6})
     assert path.read_bytes() == content
     assert list(finished.results.rglob("*.corrupt*")) == []
-
-
-@pytest.mark.faults(38)
-def test_tuned_settings_from_before_they_had_a_schema_are_read(finished: "Search") -> None:
-    path = finished.study / "tuned.toml"
-    now = read_tuned(path)
-    text = path.read_text(encoding="utf-8")
-    assert "schema_version = 1\n" in text
-    path.write_text(text.replace("schema_version = 1\n", ""), encoding="utf-8")
-    assert read_tuned(path) == now
 
 
 @pytest.mark.faults(39)

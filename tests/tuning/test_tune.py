@@ -19,7 +19,7 @@ from support import write_checkpoint, write_table
 import toxbench
 from toxbench.benchmark.feedback import TuneFeedback
 from toxbench.benchmark.validate import resolve
-from toxbench.config import read_config, run_settings
+from toxbench.config import build_run_settings, read_config
 from toxbench.data.splits import draw_folds
 from toxbench.data.table import read_comments
 from toxbench.errors import CellsFailedError, DataError, SettingsError, StorageError
@@ -31,7 +31,7 @@ from toxbench.tuning.tune import plan_tuning, run_tuning
 if TYPE_CHECKING:
     from tuning.conftest import Search
 
-VOLATILE = {"study", "uid", "worker", "seconds", "finished"}  # differs from run to run
+VOLATILE = {"study", "uid", "worker", "seconds", "finished_at"}  # differs from run to run
 BAD_START = 19  # a seed whose first two draws are the hopeless rate
 HOPELESS = {"learning_rate": "1e29:1e31:log"}
 ONE = {"trials": 1, "finalists": 1}
@@ -69,15 +69,15 @@ def test_the_csv_holds_every_trial_and_every_finalist(finished: "Search") -> Non
         assert row["score"] == ("" if record.value is None else str(record.value))
         assert float(row["learning_rate"]) == record.settings.learning_rate
         assert row["uid"] == record.uid
-        assert row["default"] == str(record.default)
+        assert row["default"] == str(record.is_default)
 
 
 def test_trial_0_takes_the_default_settings(finished: "Search") -> None:
     first, *others = finished.trials
-    assert (first.number, first.default, first.state, first.params) == (0, True, "complete", {})
+    assert (first.number, first.is_default, first.state, first.params) == (0, True, "complete", {})
     assert (first.settings.learning_rate, first.settings.epochs) == (3e-5, 4)
     for record in others:
-        assert not record.default
+        assert not record.is_default
         assert set(record.params) == {"learning_rate", "epochs"}
         assert 1e-4 <= record.settings.learning_rate <= 1e-2
         assert record.settings.epochs in (1, 2)
@@ -85,7 +85,7 @@ def test_trial_0_takes_the_default_settings(finished: "Search") -> None:
 
 def test_the_best_are_trained_again_with_fresh_seeds_on_other_folds(finished: "Search") -> None:
     trials, finalists = finished.trials, finished.finalists
-    assert [f.settings for f in sorted(finalists, key=lambda f: f.slot)] == finished.expected
+    assert [f.settings for f in sorted(finalists, key=lambda f: f.plan_index)] == finished.expected
     assert not {f.seed for f in finalists} & {t.seed for t in trials}
     assert not {fold for f in finalists for fold in f.folds} & {n for t in trials for n in t.folds}
 
@@ -95,7 +95,7 @@ def test_the_finalist_with_the_highest_fresh_score_wins(finished: "Search") -> N
     tuned = tuned_toml(finished)
     assert tuned["train"]["learning_rate"] == winner.settings.learning_rate
     assert tuned["tuning"]["average_precision"] == winner.value
-    (default,) = [record for record in finished.finalists if record.default]
+    (default,) = [record for record in finished.finalists if record.is_default]
     assert tuned["tuning"]["default_average_precision"] == default.value
     assert tuned["tuning"]["default_won"] == (winner == default)
     assert tuned["tuning"]["trials"] == 5
@@ -152,8 +152,8 @@ def test_more_trials_add_only_the_missing_ones_and_fewer_none(finished: "Search"
     assert before.items() <= finished.files.items()
     trials = finished.trials
     assert [record.number for record in trials] == list(range(7))
-    assert [record.slot for record in trials] == list(range(7))
-    assert [record.default for record in trials] == [True] + [False] * 6
+    assert [record.plan_index for record in trials] == list(range(7))
+    assert [record.is_default for record in trials] == [True] + [False] * 6
     before = finished.files
     finished.tune(tune={"trials": 2})
     assert finished.files == before
@@ -184,7 +184,7 @@ def test_a_spent_budget_ends_the_search_but_never_the_default_settings(search: "
     path.write_text(config, encoding="utf-8")
     search.tune(config=path)
     (default,) = search.trials
-    assert (default.default, default.state, default.epochs) == (True, "complete", 4)
+    assert (default.is_default, default.state, default.epochs) == (True, "complete", 4)
     assert tuned_toml(search)["train"]["learning_rate"] == 3e-5
     budget = default.seconds + 0.3
     path.write_text(config.replace("0.001s", f"{budget}s"), encoding="utf-8")
@@ -383,7 +383,9 @@ def test_no_trial_ever_sees_a_test_comment(search: "Search", plugin: Path) -> No
     flags = options | {"data": search.data, "results": search.results, "tune": tune}
     del flags["config"]
     registry = Registry.discover()
-    planned = plan_tuning(resolve(run_settings(read_config(options["config"]), flags), registry))
+    planned = plan_tuning(
+        resolve(build_run_settings(read_config(options["config"]), flags), registry)
+    )
     watching = Watching(plugin)
     assert run_tuning(planned, watching).failures == ()
     comments, fold = planned.plan.protocol.comments, planned.plan.protocol.folds[0]
@@ -408,7 +410,7 @@ def test_the_labels_of_the_test_rows_change_no_trial(search: "Search", pruner: s
     other.tune(tune=tune)
     assert search.study.parent.parent.name != other.study.parent.parent.name
     assert comparable(other.trials) == comparable(search.trials)
-    assert [record.default for record in search.trials] == [True] + [False] * 4
+    assert [record.is_default for record in search.trials] == [True] + [False] * 4
     assert comparable(other.finalists) == comparable(search.finalists)
     one, twin = (tuned_toml(s) for s in (search, other))
     for chosen in ("train", "thresholds"):

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Atomic writes: a file is complete or does not exist."""
 
 import errno
 import os
@@ -13,14 +13,14 @@ from toxbench.util.atomic import atomic_folder, cache_folder, write_atomically
 
 
 @pytest.mark.parametrize("data", [b"", b"\x00\xff\r\n", b"x" * 2**20], ids=len)
-def test_what_is_written_is_there(tmp_path: Path, data: bytes) -> None:
+def test_written_data_is_read_back(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "new" / "folder" / "file.bin"
     write_atomically(path, data)
     assert path.read_bytes() == data
     assert [f.name for f in path.parent.iterdir()] == ["file.bin"]
 
 
-def test_an_older_file_is_replaced_and_its_open_readers_keep_it(tmp_path: Path) -> None:
+def test_open_readers_keep_the_replaced_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     write_atomically(path, b"a longer first content")
     with path.open("rb") as reader:
@@ -31,16 +31,16 @@ def test_an_older_file_is_replaced_and_its_open_readers_keep_it(tmp_path: Path) 
 
 @pytest.mark.skipif(os.name != "posix", reason="modes are POSIX")
 @pytest.mark.parametrize("mask", [0o000, 0o022, 0o077])
-def test_everybody_may_read_the_file_and_its_owner_write_it(tmp_path: Path, mask: int) -> None:
-    before = os.umask(mask)
+def test_file_mode_ignores_the_umask(tmp_path: Path, mask: int) -> None:
+    previous = os.umask(mask)
     try:
         write_atomically(tmp_path / "file", b"data")
     finally:
-        os.umask(before)
+        os.umask(previous)
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o644
 
 
-def test_a_failing_rename_leaves_nothing(tmp_path: Path) -> None:
+def test_failed_rename_leaves_no_file(tmp_path: Path) -> None:
     target = tmp_path / "target"
     target.mkdir()
     with pytest.raises(StorageError, match=r"cannot write .*target: ") as caught:
@@ -50,14 +50,14 @@ def test_a_failing_rename_leaves_nothing(tmp_path: Path) -> None:
     assert list(target.iterdir()) == []
 
 
-def test_a_name_that_is_too_long_leaves_nothing(tmp_path: Path) -> None:
+def test_too_long_name_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(StorageError):
         write_atomically(tmp_path / ("x" * 300), b"data")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("below", ["file", "folder/file"])
-def test_a_folder_that_is_a_file_is_a_storage_error(tmp_path: Path, below: str) -> None:
+def test_file_in_place_of_folder_is_an_error(tmp_path: Path, below: str) -> None:
     blocked = tmp_path / "blocked"
     blocked.write_bytes(b"mine")
     with pytest.raises(StorageError, match="cannot write"):
@@ -66,7 +66,7 @@ def test_a_folder_that_is_a_file_is_a_storage_error(tmp_path: Path, below: str) 
     assert list(tmp_path.iterdir()) == [blocked]
 
 
-def test_an_error_that_is_not_of_the_disk_leaves_nothing_and_is_not_renamed(tmp_path: Path) -> None:
+def test_other_errors_are_raised_unchanged(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         write_atomically(tmp_path / "file", "text")  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
@@ -143,12 +143,12 @@ def test_a_folder_below_a_file_is_refused(tmp_path: Path) -> None:
     assert [f.name for f in tmp_path.iterdir()] == ["file"]
 
 
-def test_the_cache_is_where_the_environment_says(
+def test_cache_folder_follows_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TOXBENCH_CACHE", str(tmp_path / "own"))
+    monkeypatch.setenv("TOXBENCH_CACHE", str(tmp_path / "configured"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert cache_folder() == tmp_path / "own"
+    assert cache_folder() == tmp_path / "configured"
     monkeypatch.delenv("TOXBENCH_CACHE")
     assert cache_folder() == tmp_path / "xdg" / "toxbench"
     monkeypatch.setenv("XDG_CACHE_HOME", "")

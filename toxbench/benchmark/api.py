@@ -11,7 +11,7 @@ from toxbench.benchmark.plan import make_plan
 from toxbench.benchmark.resume import read_table_of
 from toxbench.benchmark.run import run_plan
 from toxbench.benchmark.validate import resolve
-from toxbench.config import layered, read_config, run_settings
+from toxbench.config import build_run_settings, build_settings, read_config
 from toxbench.errors import CellsFailedError
 from toxbench.evaluation.definitions import HALF
 from toxbench.plugin.registry import Registry
@@ -120,7 +120,7 @@ def run(
         "trackers": trackers,
     }
     flags = {name: value for name, value in given.items() if value is not None}
-    settings = run_settings(read_config(Path(config)) if config is not None else {}, flags)
+    settings = build_run_settings(read_config(Path(config)) if config is not None else {}, flags)
     resolved = resolve(settings, Registry.discover(settings.plugins))
     result = run_plan(make_plan(resolved), Feedback())
     problems = [*resolved.unavailable, *map(str, result.failures)]
@@ -198,8 +198,9 @@ def rescore(
     """
     store = find_store(Path(path))
     if data is not None:
-        how = layered(ColumnSettings, columns or {}), layered(SplitSettings, split or {})
-        read_table_of(store.protocol(), Path(data), *how)
+        column_settings = build_settings(ColumnSettings, columns or {})
+        split_settings = build_settings(SplitSettings, split or {})
+        read_table_of(store.protocol(), Path(data), column_settings, split_settings)
     board = score_again(store, thresholds, without, metric)
     return _as_frame(board)
 

@@ -42,7 +42,10 @@ class BackboneCandidate:
 
     def key(self, fold: int, seed: int) -> CellKey:
         """Return the key of one of its cells, which depends on weights and settings."""
-        identity: list[object] = [self.weights.record.identity, self.settings.identity]
+        identity: list[object] = [
+            self.weights.record.identity,
+            self.settings.model_dump(mode="json"),
+        ]
         if self.tuned is not None:
             identity.append(self.tuned.model_dump(mode="json")["thresholds"])
         return CellKey(candidate=self.name, digest=digest(identity), fold=fold, seed=seed)

@@ -148,7 +148,9 @@ class CandidateRunner:
                 "parameters": output.trainer.parameter_count,
                 "epochs": output.trained.epochs,
                 "best_epoch": output.trained.best_epoch,
-                "truncated": float(factory.tokens(candidate.settings.max_length).truncated.mean()),
+                "truncated_share": float(
+                    factory.tokens(candidate.settings.max_length).truncated.mean()
+                ),
                 "micro_batch": micro_batch if micro_batch < per_rank_batch else None,
             }
         )
@@ -245,7 +247,7 @@ class CandidateRunner:
             cost=cost,
             epochs=(),
             best_epoch=None,
-            truncated=None,
+            truncated_share=None,
             thresholds=thresholds,
             **score_cell(comments.labels, targets, probabilities, thresholds),
         )

@@ -53,7 +53,7 @@ def describe_code(registry: Registry) -> CodeVersions:
     return CodeVersions(
         plugins=tuple(
             LoadedPlugin(name=name, distribution=distribution)
-            for name, distribution in sorted(registry.imported.items())
+            for name, distribution in sorted(registry.imported_plugins.items())
         ),
         versions=package_versions(),
     )

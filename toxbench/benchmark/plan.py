@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from toxbench.benchmark.candidates import BackboneCandidate, BaselineCandidate, Candidate
 from toxbench.benchmark.resume import check_resumable, other_table_warning
 from toxbench.benchmark.validate import ResolvedRun
-from toxbench.config import command_line, layered, preset
+from toxbench.config import build_settings, command_line, get_preset
 from toxbench.data.load import SplitDataset, load_dataset
 from toxbench.data.protocol import Protocol
 from toxbench.data.splits import fold_warnings
@@ -15,7 +15,7 @@ from toxbench.errors import SettingsError
 from toxbench.plugin.contracts import Backbone, Baseline
 from toxbench.plugin.registry import Registered
 from toxbench.records import CellKey
-from toxbench.settings import RunSettings, TrainSettings, seconds
+from toxbench.settings import RunSettings, TrainSettings, parse_duration
 from toxbench.store.cells import CellStore
 from toxbench.store.models import SavePolicy
 from toxbench.store.trials import find_tuned
@@ -74,7 +74,7 @@ class Plan:
     def cell_seconds(self) -> float | None:
         """Time limit of a cell; None for no limit."""
         limit = self.settings.cell_timeout
-        return None if limit is None else seconds(limit)
+        return None if limit is None else parse_duration(limit)
 
     @property
     def save_models(self) -> SavePolicy | None:
@@ -85,7 +85,7 @@ class Plan:
     @property
     def checkpoints(self) -> CheckpointConfig:
         """Where and how often trainings write checkpoints."""
-        interval = seconds(self.settings.checkpoint_every)
+        interval = parse_duration(self.settings.checkpoint_every)
         return CheckpointConfig(self.store.folder / ".checkpoints", interval)
 
     def with_candidates(self, candidates: tuple[Candidate, ...], seeds: int) -> "Plan":
@@ -166,11 +166,11 @@ def backbone_candidate(
     """
     name = registered.item.name
     weights = finder.find(registered.item)
-    train = layered(
+    train = build_settings(
         TrainSettings,
         registered.item.defaults.model_dump(exclude_unset=True),
         weights.defaults,
-        preset(settings.preset).train,
+        get_preset(settings.preset).train,
         settings.train,
         settings.backbone.get(name, {}),
     )
@@ -178,7 +178,7 @@ def backbone_candidate(
     return BackboneCandidate(
         backbone=registered.item,
         distribution=registered.distribution,
-        plugin=registered.foreign,
+        plugin=registered.third_party_plugin,
         weights=weights,
         settings=train,
     )
@@ -188,7 +188,7 @@ def _baseline(registered: Registered[Baseline]) -> BaselineCandidate:
     return BaselineCandidate(
         baseline=registered.item,
         distribution=registered.distribution,
-        plugin=registered.foreign,
+        plugin=registered.third_party_plugin,
     )
 
 

@@ -37,7 +37,11 @@ def executor_for_trials(plan: Plan, folds: int) -> Executor:
     plugin of another distribution is loaded.
     """
     settings = plan.settings
-    if settings.workers is None and not plan.run.registry.has_foreign and _is_default(settings):
+    if (
+        settings.workers is None
+        and not plan.run.registry.has_third_party_plugins
+        and _is_default(settings)
+    ):
         return InProcessExecutor()
     workers = settings.workers or 1
     threads = settings.cpus_per_cell or _threads_per_worker(plan, workers)
@@ -79,7 +83,11 @@ def runs_in_process(plan: Plan) -> bool:
     """
     settings = plan.settings
     limits = (settings.workers, plan.cell_seconds, settings.cpus_per_cell, settings.gpus_per_cell)
-    if plan.run.registry.has_foreign or any(v is not None for v in limits) or len(_gpus(plan)) > 1:
+    if (
+        plan.run.registry.has_third_party_plugins
+        or any(v is not None for v in limits)
+        or len(_gpus(plan)) > 1
+    ):
         return False
     return operations(plan, _backbone_cells(plan)) < _MIN_OPERATIONS
 

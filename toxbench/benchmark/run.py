@@ -156,7 +156,7 @@ class _ResultRecorder:
         self._feedback.cell_failed(failure)
 
     def _call_hook(self, hook: str, **arguments: object) -> None:
-        for problem in self._plan.run.registry.tell(hook, **arguments):
+        for problem in self._plan.run.registry.notify(hook, **arguments):
             self._feedback.warn(str(problem))
         self._trackers.tell(hook, **arguments)
 

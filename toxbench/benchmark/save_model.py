@@ -28,7 +28,7 @@ from toxbench.report.model_card import (
 from toxbench.store.cells import PartProbabilities
 from toxbench.store.models import PROBABILITIES, WEIGHTS, ModelRecord, SavePolicy, validation_score
 from toxbench.training.weights import tokenizer_files
-from toxbench.util.atomic import unwritable
+from toxbench.util.atomic import write_error
 
 _CONFIGS = ("config.json", "tokenizer_config.json")
 
@@ -57,7 +57,7 @@ def write_model(
             _copy(path, made / path.name)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(made, ignore_errors=True)
-        raise unwritable(made, error) from error
+        raise write_error(made, error) from error
     except Exception as error:
         shutil.rmtree(made, ignore_errors=True)
         raise PluginError(

@@ -13,11 +13,11 @@ from typing import Protocol as Interface
 
 from toxbench.executors.spawn import end_child, leave_with_parent, start_child
 from toxbench.plugin.contracts import Tracker
-from toxbench.plugin.registry import Listener, Registered, Registry
+from toxbench.plugin.registry import EventListener, Registered, Registry
 from toxbench.records import CellRecord
 from toxbench.settings import digest
 from toxbench.util.atomic import make_folder
-from toxbench.util.text import duration
+from toxbench.util.text import format_duration
 
 _GRACE = 10.0  # seconds to finish what was heard, after the run's process is gone
 _TOLD = ".told"
@@ -111,7 +111,7 @@ class _Told:
         make_folder(start.folder)
         self._folder = start.folder
         self._callbacks = registry.tracker(start.name).item.start(start.folder)
-        self._tell = Listener(self._callbacks).tell
+        self._tell = EventListener(self._callbacks).notify
 
     def _note(self, record: object) -> None:
         if isinstance(record, CellRecord):
@@ -208,7 +208,7 @@ class _Process:
         self._process, self._connection = start_child("toxbench.benchmark.tracking", environ)
         self._thread = threading.Thread(target=self._talk, daemon=True)
         self._thread.start()
-        self.tell(Start(found.item.name, found.foreign, folder / found.item.name))
+        self.tell(Start(found.item.name, found.third_party_plugin, folder / found.item.name))
 
     def tell(self, message: Message) -> None:
         """Send a message as soon as those before it were answered."""
@@ -237,8 +237,8 @@ class _Process:
         self._thread.join(allowed)
         if self._thread.is_alive():
             self._note(
-                f"was not done {duration(allowed)} after the last cell and is ended; what it was "
-                "not told, the next run with it tells it"
+                f"was not done {format_duration(allowed)} after the last cell and is ended; what "
+                "it was not told, the next run with it tells it"
             )
         self._process.kill()  # where the thread still waits for an answer, it gets the end instead
         self._thread.join()
@@ -267,7 +267,7 @@ class _Process:
             return f"its process ended with exit code {self._code()}"
         self._is_lost = True
         self._process.kill()
-        return f"did not answer within {duration(self._tracker.patience)} and is ended"
+        return f"did not answer within {format_duration(self._tracker.patience)} and is ended"
 
     def _code(self) -> int:
         try:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from toxbench.config import layered, preset
-from toxbench.errors import PluginError, SettingsError, nearest
+from toxbench.config import build_settings, get_preset
+from toxbench.errors import PluginError, SettingsError, did_you_mean
 from toxbench.plugin.contracts import Backbone, Baseline, Tracker
 from toxbench.plugin.registry import Item, Registered, Registry
 from toxbench.settings import RunSettings, SplitSettings, TrainSettings
@@ -59,9 +59,9 @@ def resolve(
         PluginError: no backbone is left, or, if none was requested, no baseline.
     """
     split = resolve_split(settings)
-    layered(TrainSettings, preset(settings.preset).train, settings.train)
+    build_settings(TrainSettings, get_preset(settings.preset).train, settings.train)
     for table in settings.backbone.values():
-        layered(TrainSettings, table)
+        build_settings(TrainSettings, table)
     _check_executor(settings, is_distributed=coordinator is not None)
     baseline_names = tuple(registry.baselines) if settings.baselines is None else settings.baselines
     weights = WeightsChoice.parse(settings.weights)
@@ -90,7 +90,7 @@ def resolve_split(settings: RunSettings) -> SplitSettings:
     Raises:
         SettingsError: an impossible value, or settings that contradict each other.
     """
-    split = layered(SplitSettings, preset(settings.preset).split, settings.split)
+    split = build_settings(SplitSettings, get_preset(settings.preset).split, settings.split)
     _check_split(split, settings)
     return split
 
@@ -120,7 +120,7 @@ def _check_names(
         if name not in settings.backbones:
             raise SettingsError(
                 f"settings or weights are given for {name!r}, which is not among --backbones"
-                f"{nearest(name, settings.backbones)}"
+                f"{did_you_mean(name, settings.backbones)}"
             )
 
 

@@ -15,7 +15,7 @@ def backbones(plugins: tuple[str, ...] | None, debug: bool) -> None:
     from toxbench.plugin.contracts import Table
     from toxbench.plugin.registry import Registry
     from toxbench.training.weights import parameters_here
-    from toxbench.util.text import escape_line, millions
+    from toxbench.util.text import escape_line, format_millions
 
     registry = Registry.discover(plugins)
     rows = []
@@ -28,7 +28,7 @@ def backbones(plugins: tuple[str, ...] | None, debug: bool) -> None:
                 name,
                 escape_line(registered.item.checkpoint),
                 escape_line(here),
-                millions(parameters),
+                format_millions(parameters),
                 escape_line(registered.distribution),
             )
         )

@@ -45,12 +45,12 @@ def data() -> None:
 @debug_option
 def show(data: Path | None, debug: bool, **values: Any) -> None:
     """Describe the table in FILE in numbers, without printing comments."""
-    from toxbench.config import layered
+    from toxbench.config import build_settings
     from toxbench.data.audit import describe
     from toxbench.data.table import read_comments
     from toxbench.settings import ColumnSettings
 
-    columns = layered(ColumnSettings, used(ColumnSettings, values))
+    columns = build_settings(ColumnSettings, used(ColumnSettings, values))
     comments = read_comments(_required(data), columns)
     echo(_text(comments, describe(comments)))
 

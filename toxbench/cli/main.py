@@ -28,8 +28,8 @@ from toxbench.cli.speed import speed
 from toxbench.cli.torchrun import TorchrunSession
 from toxbench.cli.tune import tune
 from toxbench.errors import SettingsError, StorageError, ToxbenchError
-from toxbench.util.atomic import NO_ROOM
-from toxbench.util.signals import Ended, ending_in_order
+from toxbench.util.atomic import DISK_FULL_ERRORS
+from toxbench.util.signals import TerminationSignal, raise_on_termination
 from toxbench.util.text import escape_line
 from toxbench.util.torchrun import NOT_DISTRIBUTED, TorchrunEnv
 
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with a documented code; errors are one line on stderr."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        env = TorchrunEnv.of(os.environ)
+        env = TorchrunEnv.from_environ(os.environ)
     except SettingsError as error:
         _say(str(error))
         sys.exit(error.exit_code)
@@ -92,10 +92,10 @@ def _code_of(
     """Run a command; say what went wrong and return the exit code."""
     code: int
     try:
-        with ending_in_order(echo_seconds):
+        with raise_on_termination(echo_seconds):
             code = run()
             sys.stdout.flush()
-    except Ended as ended:
+    except TerminationSignal as ended:
         _say(f"{ended}{_how_to_go_on(words, place)}")
         code = ended.exit_code
     except BrokenPipeError:
@@ -155,7 +155,7 @@ def _how_to_go_on(words: Sequence[str], place: TorchrunEnv) -> str:
 
 def _unusable(error: OSError) -> int:
     """Say which file or folder cannot be used; return the exit code."""
-    if error.errno in NO_ROOM:  # outside the results folder: stdout, a temporary
+    if error.errno in DISK_FULL_ERRORS:  # outside the results folder: stdout, a temporary
         what = error.filename or "the output"
         _say(f"cannot write {what}: {error.strerror}; make room and start the same command again")
         # What is still buffered cannot be written either; Python would complain again at its end.

@@ -13,8 +13,8 @@ from toxbench import __version__
 from toxbench.cli.console import echo
 from toxbench.cli.options import OUTPUT, FilePath, debug_option, plugins_option
 from toxbench.errors import SettingsError
-from toxbench.plugin.registry import Registry, is_name
-from toxbench.settings import possible_path
+from toxbench.plugin.registry import Registry, is_valid_name
+from toxbench.settings import validate_path
 from toxbench.util.text import escape_line
 
 # Template -> file of the distribution.
@@ -58,7 +58,7 @@ def _words(name: str) -> dict[str, str]:
     Raises:
         SettingsError: no backbone can have that name.
     """
-    if not is_name(name):
+    if not is_valid_name(name):
         raise SettingsError(
             f"{escape_line(name)[:80]!r} is not a backbone name: use 1 to 64 letters, "
             "digits, '-', '_' or '.', starting with a letter or digit"
@@ -78,7 +78,9 @@ def _refuse_taken(name: str, module: str, registry: Registry) -> None:
     Raises:
         SettingsError: a backbone, plugin or module has the name, but for its case.
     """
-    plugins = {plugin: f"plugin {plugin!r} of {who}" for plugin, who in registry.imported.items()}
+    plugins = {
+        plugin: f"plugin {plugin!r} of {who}" for plugin, who in registry.imported_plugins.items()
+    }
     backbones = {
         known: f"backbone {known!r} of {found.distribution}"
         for known, found in registry.backbones.items()
@@ -100,7 +102,7 @@ def _free_folder(into: Path, distribution: str) -> Path:
         SettingsError: something is there already, or the path is impossible.
     """
     try:
-        folder = possible_path(into) / distribution
+        folder = validate_path(into) / distribution
     except ValueError as error:
         raise SettingsError(f"--into: {error}") from error
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):

@@ -11,14 +11,14 @@ import cloup
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from toxbench.config import PRESETS, read_config, run_settings
+from toxbench.config import PRESETS, build_run_settings, read_config
 from toxbench.errors import SettingsError
 from toxbench.settings import (
     ColumnSettings,
     RunSettings,
     SplitSettings,
     TrainSettings,
-    possible_path,
+    validate_path,
 )
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -42,7 +42,7 @@ class FilePath(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Check the path before the file system does."""
         try:
-            possible_path(Path(value))
+            validate_path(Path(value))
         except ValueError as error:
             self.fail(str(error), param, ctx)
         return super().convert(value, param, ctx)
@@ -316,7 +316,7 @@ def settings_from(
         tables: additional tables of `RunSettings`.
 
     Raises:
-        SettingsError: as `toxbench.config.run_settings`.
+        SettingsError: as `toxbench.config.build_run_settings`.
     """
     config = {**(below or {}), **(read_config(values["config"]) if values.get("config") else {})}
     kinds: dict[str, type[BaseModel]] = {
@@ -328,7 +328,9 @@ def settings_from(
     options = used(RunSettings, values)
     if not options["weights"]:  # an option that may be repeated is empty, not None, when unused
         del options["weights"]
-    return run_settings(config, options | {name: table for name, table in given.items() if table})
+    return build_run_settings(
+        config, options | {name: table for name, table in given.items() if table}
+    )
 
 
 def used(kind: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:

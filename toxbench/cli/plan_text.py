@@ -50,7 +50,7 @@ def tune_plan_text(planned: "TunePlan") -> str:
     plan, settings = planned.plan, planned.settings
     comments = plan.protocol.comments
     rows = len(planned.definitions[0].data.comments)
-    limits = [f"{settings.limit} trials"] if settings.limit else []
+    limits = [f"{settings.trial_limit} trials"] if settings.trial_limit else []
     limits += [settings.budget] if settings.budget else []
     lines = [
         f"Table     {comments.name}: {len(comments)} comments, {len(comments.labels)} labels; "

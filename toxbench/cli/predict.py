@@ -23,7 +23,7 @@ from toxbench.cli.options import (
     text_options,
     used,
 )
-from toxbench.config import layered
+from toxbench.config import build_settings
 from toxbench.errors import SettingsError
 from toxbench.evaluation.definitions import HALF, RULES
 from toxbench.plugin.contracts import Table
@@ -157,7 +157,7 @@ def _predict_file(registry: "Registry", values: dict[str, Any]) -> None:
     source, target = values["source"], values["target"]
     if target is not None:
         check_output(target, source if source != _STDIN else None)
-    blocks, total = _blocks(source, layered(ColumnSettings, used(ColumnSettings, values)))
+    blocks, total = _blocks(source, build_settings(ColumnSettings, used(ColumnSettings, values)))
     record, thresholds, load = _chosen(registry, values)
     classifier = load()
     if target is None:

@@ -20,7 +20,7 @@ from rich.progress import (
 from toxbench.benchmark.feedback import Failure, SearchProgress, TuneFeedback
 from toxbench.cli.console import Style, echo, has_colour
 from toxbench.records import CellKey, CellRecord, EpochRecord, TrialRecord
-from toxbench.util.text import duration, escape_line
+from toxbench.util.text import escape_line, format_duration
 
 _STYLES: dict[Style, str] = {"": "", "error": "red", "warning": "yellow", "strong": "bold"}
 
@@ -237,7 +237,7 @@ def _name(key: CellKey) -> str:
 
 def _trial(backbone: str, record: TrialRecord) -> str:
     """Describe a finished trial in one line."""
-    name = f"{backbone} trial {record.number}{' (default settings)' if record.default else ''}"
+    name = f"{backbone} trial {record.number}{' (default settings)' if record.is_default else ''}"
     cost = f"{record.epochs} epochs, {record.seconds:.1f} s"
     if record.value is None:
         return f"[{name}] {record.state}: {record.reason}; {cost}"
@@ -255,7 +255,7 @@ def _progress(progress: SearchProgress) -> str:
 
 def _after(separator: str, seconds_left: float | None) -> str:
     """Return the time left, or "" if it is unknown or zero."""
-    return f"{separator}about {duration(seconds_left)} left" if seconds_left else ""
+    return f"{separator}about {format_duration(seconds_left)} left" if seconds_left else ""
 
 
 def _speed(epoch: EpochRecord, comments: int) -> str:
@@ -271,7 +271,7 @@ def _epoch(epoch: EpochRecord, comments: int) -> str:
 
 def _result(record: CellRecord) -> str:
     scores = record.metrics["0.5"]["test"]
-    constant = "; the same prediction for every row" if record.constant else ""
+    constant = "; the same prediction for every row" if record.has_constant_predictions else ""
     small = (
         f"; memory ran out, {record.micro_batch} comments a forward pass"
         if record.micro_batch

@@ -80,7 +80,7 @@ def _references(
     found: "Candidate", store: "CellStore", registry: "Registry"
 ) -> "dict[str, TrainSettings]":
     """Return the default settings, where its plugin is here, and the tuned ones, if there are."""
-    from toxbench.config import layered
+    from toxbench.config import build_settings
     from toxbench.settings import TrainSettings
     from toxbench.store.trials import find_tuned
 
@@ -96,7 +96,7 @@ def _references(
         layers: list[Mapping[str, Any]] = [backbone.defaults.model_dump(exclude_unset=True)]
         if first.weights.source == "stand-in" and backbone.stand_in is not None:
             layers.append(backbone.stand_in.defaults)
-        references["default"] = layered(TrainSettings, *layers)
+        references["default"] = build_settings(TrainSettings, *layers)
     identity = first.weights.identity
     tuned = find_tuned(store.folder, first.fingerprint, first.key.candidate, identity)
     if tuned is not None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from toxbench.cli.options import used
-from toxbench.config import layered
+from toxbench.config import build_settings
 from toxbench.errors import SettingsError
 from toxbench.settings import ColumnSettings, SplitSettings
 
@@ -32,8 +32,8 @@ def read_table(protocol: "ProtocolRecord", values: Mapping[str, Any]) -> "TextDa
     """Read the table that `stored_table_options` name; raises as `read_table_of`."""
     from toxbench.benchmark.resume import read_table_of
 
-    columns = layered(ColumnSettings, used(ColumnSettings, values))
-    split = layered(SplitSettings, used(SplitSettings, values))
+    columns = build_settings(ColumnSettings, used(ColumnSettings, values))
+    split = build_settings(SplitSettings, used(SplitSettings, values))
     return read_table_of(protocol, values["data"], columns, split)
 
 

@@ -13,7 +13,7 @@ import click
 from toxbench.cli.console import echo
 from toxbench.errors import ProcessLostError, SettingsError
 from toxbench.plugin.registry import Registry
-from toxbench.util.signals import Ended
+from toxbench.util.signals import TerminationSignal
 from toxbench.util.text import escape_line
 from toxbench.util.torchrun import TorchrunEnv
 
@@ -90,7 +90,7 @@ class TorchrunSession:
         except ProcessLostError as error:
             self._leave_reason = LOST_PEER
             raise self._with_hint(error) from error
-        except Ended as ended:
+        except TerminationSignal as ended:
             self._leave_reason = f"was {ended}"
             lost = self._coordinator.lost_peer() if self._coordinator else None
             if lost is None or lost.is_secondary:

@@ -56,16 +56,20 @@ def audit(comments: TextDataset, folds: Sequence[Split]) -> Audit:
     groups = group_ids(comments.groups or repeat(None, len(comments)))
     leaks = [_find_leaks(fold, texts, near, groups) for fold in folds]
     return Audit(
-        tested=sum(len(fold.test) for fold in folds),
-        affected=sum(len(leak.rows) for leak in leaks),
-        exact=tuple(pair for leak in leaks for pair in leak.exact),
-        near=tuple(pair for leak in leaks for pair in leak.near),
-        near_definition=NEAR_COPY_DEFINITION,
-        shared=_shared_groups(comments, groups, [row for leak in leaks for row in leak.shared]),
-        conflicts=tuple(_conflicts(comments, texts)),
+        test_rows=sum(len(fold.test) for fold in folds),
+        leaked_rows=sum(len(leak.rows) for leak in leaks),
+        exact_copies=tuple(pair for leak in leaks for pair in leak.exact),
+        near_copies=tuple(pair for leak in leaks for pair in leak.near),
+        near_copy_definition=NEAR_COPY_DEFINITION,
+        shared_groups=_shared_groups(
+            comments, groups, [row for leak in leaks for row in leak.shared]
+        ),
+        label_conflicts=tuple(_conflicts(comments, texts)),
         implications=tuple(_implications(comments)),
-        never=tuple(label for label, n in comments.supports.items() if n == 0),
-        always=tuple(label for label, n in comments.supports.items() if n == len(comments)),
+        never_positive_labels=tuple(label for label, n in comments.supports.items() if n == 0),
+        always_positive_labels=tuple(
+            label for label, n in comments.supports.items() if n == len(comments)
+        ),
     )
 
 
@@ -156,7 +160,7 @@ def _implications(comments: TextDataset) -> list[Implication]:
     implications = [
         Implication(
             label=label,
-            implied=implied,
+            implied_label=implied,
             positives=int(supports[i]),
             share=float(co_occurrences[i, j] / supports[i]),
         )

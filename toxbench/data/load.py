@@ -31,9 +31,9 @@ from toxbench.data.table import (
     read_comments,
 )
 from toxbench.data.text_array import TextArray
-from toxbench.errors import DataError, SettingsError, nearest
+from toxbench.errors import DataError, SettingsError, did_you_mean
 from toxbench.records import PARTS
-from toxbench.settings import DRAWING, ColumnSettings, SplitSettings, plain_word
+from toxbench.settings import SPLIT_FIELDS, ColumnSettings, SplitSettings, normalize_word
 
 _PART_NAMES = {
     "train": "train", "validation": "validation", "valid": "validation", "val": "validation",
@@ -153,14 +153,14 @@ def read_split_column(
     """
     frame = read_strings(data, columns.encoding)
     if name not in frame.columns:
-        near = nearest(name, printable_names(frame.columns))
+        near = did_you_mean(name, printable_names(frame.columns))
         raise DataError(f"{data}: no column is called {name!r}{near}")
     roles = (columns.text_column, columns.id_column, columns.group_column, *columns.labels)
     if name in roles:
         raise DataError(f"{data}: column {name!r} was named for two roles; name another")
     comments = comments_from_frame(frame.drop(columns=[name]), data.name, str(data), columns)
     cells = frame[name].astype("str").iloc[comments.row_numbers - 1]
-    values = cells.fillna("").map(plain_word)
+    values = cells.fillna("").map(normalize_word)
     problems = list(islice(_unknown_parts(values, str(data), name), MAX_PROBLEMS))
     if problems:
         raise DataError(problems)
@@ -189,7 +189,7 @@ def _split_file_dataset(
     if file is None:
         origin = f"{settings.split}, to be written to {path}"
         return SplitDataset(comments, draw_folds(comments, settings), settings, origin, path)
-    for name in DRAWING:
+    for name in SPLIT_FIELDS:
         stored, requested = getattr(file.settings, name), getattr(settings, name)
         if name in explicit and stored != requested:
             raise SettingsError(

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from toxbench.errors import DataError
-from toxbench.settings import FALSE_WORDS, TRUE_WORDS, plain_word
+from toxbench.settings import FALSE_WORDS, TRUE_WORDS, normalize_word
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -126,7 +126,7 @@ def format_columns(names: Iterable[str]) -> str:
 
 
 def _is_row_of_values(names: Iterable[str]) -> bool:
-    return any(plain_word(name) in _VALUES for name in names)
+    return any(normalize_word(name) in _VALUES for name in names)
 
 
 def _is_text(names: Sequence[str]) -> bool:

@@ -11,12 +11,12 @@ from toxbench.data.protocol import Protocol, Split
 from toxbench.data.readers import safe_name
 from toxbench.data.table import TextDataset
 from toxbench.errors import DataError, StorageError
-from toxbench.records import PARTS, Stored
-from toxbench.settings import Frozen, SplitSettings
+from toxbench.records import PARTS, StoredRecord
+from toxbench.settings import FrozenModel, SplitSettings
 from toxbench.util.atomic import write_atomically
 
 
-class TableDigests(Frozen):
+class TableDigests(FrozenModel):
     """Facts that identify a table regardless of the order of its rows and labels.
 
     ``ids``, ``texts`` and ``targets`` are sha256 in hex, computed in the order of the sorted ids
@@ -30,7 +30,7 @@ class TableDigests(Frozen):
     targets: str
 
 
-class FoldIds(Frozen):
+class FoldIds(FrozenModel):
     """Ids of the rows of each part, in the order in which they are used."""
 
     train: tuple[str, ...] = Field(min_length=1)
@@ -38,7 +38,7 @@ class FoldIds(Frozen):
     test: tuple[str, ...] = Field(min_length=1)
 
 
-class SplitFile(Stored):
+class SplitFile(StoredRecord):
     """Content of a split file: its table, the settings of the split, and the folds."""
 
     name: str
@@ -53,10 +53,10 @@ def read_split_file(path: Path) -> SplitFile | None:
 
     Raises:
         DataError: it cannot be read, or is not a split file.
-        NewerError: a newer toxbench wrote it.
+        NewerVersionError: a newer toxbench wrote it.
     """
     try:
-        return SplitFile.read(path.read_bytes(), path)
+        return SplitFile.from_json(path.read_bytes(), path)
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -18,8 +18,8 @@ from toxbench.data.readers import (
     safe_value,
 )
 from toxbench.data.text_array import TextArray, take_rows
-from toxbench.errors import DataError, nearest
-from toxbench.settings import FALSE_WORDS, TRUE_WORDS, ColumnSettings, plain_word
+from toxbench.errors import DataError, did_you_mean
+from toxbench.settings import FALSE_WORDS, TRUE_WORDS, ColumnSettings, normalize_word
 from toxbench.util.arrays import Targets
 
 if TYPE_CHECKING:
@@ -195,16 +195,16 @@ def find_columns(
 
 
 def label_values(columns: ColumnSettings) -> dict[str, int]:
-    """Return the valid values of a label column, in the form of `plain_word` -> 0 or 1."""
-    positives = {*TRUE_WORDS, *map(plain_word, columns.true_values)}
-    negatives = {*FALSE_WORDS, *map(plain_word, columns.false_values)}
+    """Return the valid values of a label column, in the form of `normalize_word` -> 0 or 1."""
+    positives = {*TRUE_WORDS, *map(normalize_word, columns.true_values)}
+    negatives = {*FALSE_WORDS, *map(normalize_word, columns.false_values)}
     return dict.fromkeys(positives, 1) | dict.fromkeys(negatives, 0)
 
 
 def looks_like_label(column: "pd.Series[Any]", columns: ColumnSettings) -> bool:
     """Return whether at least half of the non-blank cells are labels or likely labels."""
     codes, values = _factorize(column)
-    words = [plain_word(value) for value in values]
+    words = [normalize_word(value) for value in values]
     valid_words = {*label_values(columns), *_LIKELY_LABELS}
     is_filled = np.array([word != "" for word in words])
     is_valid = is_filled & np.array([word in valid_words for word in words])
@@ -241,7 +241,7 @@ def ignored_column_notes(comments: TextDataset) -> list[str]:
 def _check_column(frame: "pd.DataFrame", source: str, name: str | None) -> str | None:
     """Return a column name that the user gave; raises `DataError` if the table lacks it."""
     if name is not None and name not in frame.columns:
-        near = nearest(name, printable_names(frame.columns))
+        near = did_you_mean(name, printable_names(frame.columns))
         raise DataError(
             f"{source}: no column is called {name!r}{near}; found {format_columns(frame.columns)}"
         )
@@ -306,7 +306,7 @@ def _parse_label(
 ) -> Iterator[str]:
     """Write 0/1 into ``target`` (a view of one column); yield a problem for each other value."""
     codes, values = _factorize(column)
-    parsed_values = [valid.get(plain_word(value), _INVALID) for value in values]
+    parsed_values = [valid.get(normalize_word(value), _INVALID) for value in values]
     parsed = np.array(parsed_values, dtype=np.uint8)[codes]
     for row in np.flatnonzero(parsed == _INVALID).tolist():
         value = values[codes[row]]
@@ -317,7 +317,7 @@ def _parse_label(
 
 
 def _label_advice(value: str) -> str:
-    word = plain_word(value)
+    word = normalize_word(value)
     if not word:
         return "write 0 or 1"
     likely = _LIKELY_LABELS.get(word)

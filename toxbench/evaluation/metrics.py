@@ -86,7 +86,9 @@ def score_cell(
     probabilities: Mapping[Part, Probabilities],
     thresholds: Mapping[str, Sequence[float]],
 ) -> dict[str, Any]:
-    """Return fields of a cell's record: ``metrics``, ``per_label``, ``constant``, ``versions``.
+    """Return the record fields that scores determine.
+
+    They are ``metrics``, ``per_label``, ``has_constant_predictions`` and ``versions``.
 
     Args:
         labels: names.
@@ -108,7 +110,9 @@ def score_cell(
             rule: score_labels(labels, targets["test"], probabilities["test"], values)
             for rule, values in thresholds.items()
         },
-        "constant": is_constant(predict(probabilities["test"], [0.5] * len(labels))),
+        "has_constant_predictions": is_constant(
+            predict(probabilities["test"], [0.5] * len(labels))
+        ),
         "versions": dict(VERSIONS),
     }
 

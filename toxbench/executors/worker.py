@@ -15,7 +15,7 @@ from toxbench.executors.base import RunnerConfig, TaskError, TaskSpec
 from toxbench.executors.spawn import end_child, leave_with_parent, start_child
 from toxbench.plugin.registry import Registry
 from toxbench.util.signals import ShouldStop, StopRequested
-from toxbench.util.text import duration
+from toxbench.util.text import format_duration
 
 WORKER_DIED, CELL_TIMEOUT = PROCESS_ENDED = ("WorkerDied", "CellTimeout")  # kinds of `TaskError`
 
@@ -149,7 +149,7 @@ class WorkerProcess:
             self.is_dead = True
             return TaskError(WORKER_DIED, self._exit_reason())
         self.is_dead = True  # the task is late, and no message is waiting
-        limit = duration(self._seconds or 0)
+        limit = format_duration(self._seconds or 0)
         return TaskError(CELL_TIMEOUT, f"not done within {limit} (--cell-timeout)")
 
     def _send(self, value: object) -> None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from toxbench.errors import SettingsError, StorageError, nearest
+from toxbench.errors import SettingsError, StorageError, did_you_mean
 from toxbench.evaluation.definitions import HALF
 from toxbench.records import CellRecord
 from toxbench.store.cells import CellStore
@@ -70,8 +70,8 @@ def _no_model_error(store: CellStore, backbone: str | None) -> SettingsError | S
         return SettingsError(f"--backbone {backbone}: a baseline has no model; name a backbone")
     names = sorted(set(map(_title, trained)))
     return SettingsError(
-        f"--backbone {backbone}: not trained in {store.folder}{nearest(str(backbone), names)}; "
-        f"choose one of {', '.join(names)}"
+        f"--backbone {backbone}: not trained in {store.folder}"
+        f"{did_you_mean(str(backbone), names)}; choose one of {', '.join(names)}"
     )
 
 

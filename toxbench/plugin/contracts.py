@@ -1,4 +1,7 @@
-"""The contract of a backbone plugin. Nothing here imports torch until a model is built."""
+"""The objects that plugins register: backbones, baselines, report formats and trackers.
+
+Nothing here imports torch until a model is built.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,16 +18,18 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
+# Search spaces
+
 Value: TypeAlias = str | int | float
 
 
 @dataclass(frozen=True)
 class Range:
-    """Every number from ``low`` to ``high``, both included; whole ones for a whole setting.
+    """All numbers from ``low`` to ``high``, both included; integers if the setting is an integer.
 
     Attributes:
-        log: draw evenly on a logarithmic scale.
-        when: (setting, value): the range is only there while that setting has that value.
+        log: sample uniformly on a logarithmic scale.
+        when: (setting, value): sample only if that setting has that value.
     """
 
     low: float
@@ -35,7 +40,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of some values; ``when`` as for `Range`."""
+    """One of several values; ``when`` as in `Range`."""
 
     values: tuple[Value, ...]
     when: tuple[str, Value] | None = None
@@ -61,8 +66,8 @@ fine_tuning_space: Space = {
     "max_length": Choice((64, 128)),
 }
 
-# For the small stand-in weights: they want higher rates, lower layers that move less, and epochs
-# enough to become sure of themselves. Chosen by scores inside the real table's train rows.
+# For the small stand-in weights, which need higher rates, stronger layer decay and more epochs.
+# Chosen by scores within the train rows of the real table.
 stand_in_space: Space = {
     "learning_rate": Range(1.5e-4, 3e-4, log=True),
     "head_learning_rate": Range(1e-3, 4e-3, log=True),
@@ -76,13 +81,16 @@ stand_in_space: Space = {
 }
 
 
-# Of these, Hugging Face's classifier looks at nothing but the first token's last hidden state.
-_READ_THE_FIRST_TOKEN = {"bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta"}
+# Backbones
+
 Tensors: TypeAlias = "dict[str, npt.NDArray[np.float32]]"
 
+# Model types whose Hugging Face classifier reads only the first token's last hidden state.
+_FIRST_TOKEN_TYPES = {"bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta"}
 
-def unchanged(tensors: Tensors) -> Tensors:
-    """Convert nothing: the stand-in's own architecture is the backbone's."""
+
+def keep_tensors(tensors: Tensors) -> Tensors:
+    """Return the tensors unchanged, for backbones with MiniLM's own architecture."""
     return tensors
 
 
@@ -98,21 +106,22 @@ class StandIn:
     """How a backbone starts from the small pretrained weights of the ``offline`` extra.
 
     Attributes:
-        note: for the leaderboard's weights column: what was taken, and what a row does not say.
+        note: text for the leaderboard's weights column: the source of the weights, and the limits
+            of the result.
         config: ``config.json`` of the backbone's architecture, ``model_type`` included.
-        convert: all-MiniLM-L6-v2's tensors, renamed or chosen for that architecture. Raise the
-            version when it changes, so that folders made earlier are not used.
-        defaults: settings that differ from the backbone's own, because small weights want
-            other rates than large ones.
-        version: see ``convert``.
-        build: replaces the backbone's own `Backbone.build`, where the head that belongs to the
-            real weights is of no use to the stand-in.
-        search_space: dimensions that replace the backbone's own of the same name.
+        convert: renames or selects all-MiniLM-L6-v2's tensors for that architecture. Increment
+            the version when it changes, so that folders of the previous conversion are not used.
+        defaults: settings that differ from the backbone's own, because small weights need other
+            rates than large ones.
+        version: of ``convert``.
+        build: replaces the backbone's own `Backbone.build`, if the head of the real weights does
+            not suit the stand-in.
+        search_space: dimensions that replace the backbone's dimensions of the same name.
     """
 
     note: str
     config: Mapping[str, Any]
-    convert: Callable[[Tensors], Tensors] = unchanged
+    convert: Callable[[Tensors], Tensors] = keep_tensors
     defaults: Mapping[str, Any] = field(default_factory=dict)
     version: int = 1
     build: "Callable[[Path, int], nn.Module] | None" = None
@@ -121,19 +130,19 @@ class StandIn:
 
 @dataclass(frozen=True, kw_only=True)
 class Backbone:
-    """A torch encoder with a classification head, as a plugin registers it.
+    """A torch encoder with a classification head.
 
     Attributes:
-        name: what users write after ``--backbones``; letters, digits, ``-``, ``_`` and ``.``.
+        name: as written after ``--backbones``; letters, digits, ``-``, ``_`` and ``.``.
         checkpoint: repository of the Hugging Face Hub that holds the pretrained weights.
-        revision: its branch or tag, or ``refs/pr/4`` for a pull request, where only that holds
+        revision: its branch or tag, or ``refs/pr/4`` for a pull request, if only that one holds
             the weights as safetensors.
         defaults: settings for those weights; users override any of them.
-        search_space: what ``toxbench tune`` searches; users override any dimension.
-        stand_in: what to use where there is no network; None: nothing.
+        search_space: dimensions that ``toxbench tune`` searches; users override any of them.
+        stand_in: weights to use without a network; None: there are none.
         head: top-level attributes of the built module that are new and learn at
-            ``head_learning_rate``; the rest is the pretrained body. Of the default names, those
-            that the module has.
+            ``head_learning_rate``; the rest is the pretrained body. Of the default names, only
+            those that the module has are used.
     """
 
     name: str
@@ -145,54 +154,55 @@ class Backbone:
     head: tuple[str, ...] = ("classifier", "pre_classifier", "head", "score")
 
     def build(self, weights: Path, label_count: int) -> "nn.Module":
-        """Return a module whose ``forward(input_ids, attention_mask)`` gives logits.
+        """Return a module whose ``forward(input_ids, attention_mask)`` returns logits.
 
-        Override it for an architecture of your own. The logits are floats of shape
-        ``[batch, label]``, as a tensor or as the ``logits`` of a Hugging Face output.
+        Override it for a custom architecture. The logits are floats of shape ``[batch, label]``,
+        as a tensor or as the ``logits`` of a Hugging Face output.
 
         Args:
-            weights: a local folder with ``config.json`` and safetensors files: a checkpoint, or
-                a saved model. Of the latter, ``model.safetensors`` holds the state of what this
-                method returned, and is loaded into what it returns now.
+            weights: a local folder with ``config.json`` and safetensors files: a checkpoint or a
+                saved model. The ``model.safetensors`` of a saved model holds the state of the
+                module that this method returned before, and is loaded into the new one.
             label_count: columns of the logits.
         """
         import torch
         from transformers import AutoModelForSequenceClassification
 
-        from toxbench.plugin.modules import finish_first_token_only, refuse_own_code
+        from toxbench.plugin.modules import refuse_remote_code, restrict_to_first_token
 
-        refuse_own_code(weights)
+        refuse_remote_code(weights)
         model = AutoModelForSequenceClassification.from_pretrained(
             weights,
             num_labels=label_count,
-            dtype=torch.float32,  # some checkpoints are stored in half, which AdamW cannot train
+            dtype=torch.float32,  # AdamW cannot train the half precision of some checkpoints
             problem_type="multi_label_classification",
             local_files_only=True,
             use_safetensors=True,
             trust_remote_code=False,
         )
-        if model.config.model_type in _READ_THE_FIRST_TOKEN:
-            finish_first_token_only(model.base_model)
+        if model.config.model_type in _FIRST_TOKEN_TYPES:
+            restrict_to_first_token(model.base_model)
         return cast("nn.Module", model)
 
     def exported(self, module: "nn.Module") -> "PreTrainedModel":
-        """Return a trained module as a class that transformers has, for ``toxbench export``.
+        """Return a trained module as a class of transformers, for ``toxbench export``.
 
-        It gives the same logits, to 1e-5. Override it for an architecture of your own that one of
-        transformers' classes for sequence classification can express.
+        The returned model gives the same logits, to 1e-5. Override it for a custom architecture
+        that one of transformers' classes for sequence classification can express.
 
         Args:
-            module: as `build`, or a stand-in's, made it; trained, on the CPU, in eval mode.
+            module: returned by `build`, or by the stand-in's ``build``; trained, on the CPU, in
+                eval mode.
 
         Raises:
-            PluginError: there is no such class.
+            PluginError: transformers has no such class.
         """
-        from toxbench.plugin.modules import standard_model
+        from toxbench.plugin.modules import to_transformers_model
 
-        return standard_model(module)
+        return to_transformers_model(module)
 
     def tokenizer(self, weights: Path) -> "PreTrainedTokenizerBase":
-        """Return the tokenizer that belongs to the weights in a local folder."""
+        """Return the tokenizer that is stored with the weights in a local folder."""
         from transformers import AutoTokenizer
 
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
@@ -201,169 +211,7 @@ class Backbone:
         return tokenizer
 
 
-Predict: TypeAlias = "Callable[[Sequence[str]], npt.NDArray[np.float64]]"
-Fit: TypeAlias = "Callable[[Sequence[str], npt.NDArray[np.uint8]], Predict]"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Baseline:
-    """A reference that learns from texts in seconds and draws nothing at random.
-
-    Attributes:
-        name: its row on the leaderboard; letters, digits, ``-``, ``_`` and ``.``.
-        fit: ``fit(texts, targets)`` with targets 0/1 of shape ``[row, label]`` returns
-            ``predict(texts)``, which returns probabilities of shape ``[row, label]``.
-        most_rows: of more train rows than this, ``fit`` gets a random sample of so many, the same
-            in every run, and the leaderboard says so; None: it gets all of them.
-    """
-
-    name: str
-    fit: Fit
-    most_rows: int | None = None
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table that is ready to be written.
-
-    Attributes:
-        title: one line.
-        headers: column titles.
-        rows: cells as text, numbers already rounded; nothing is escaped yet.
-        notes: lines below the table.
-        records: the same rows as unrounded values, for formats that machines read.
-        keys: how many of the first columns say which row it is; they are written again where the
-            others do not fit side by side.
-        best: numbers of rows that may stand out, from 0.
-    """
-
-    title: str
-    headers: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    notes: tuple[str, ...]
-    records: tuple[dict[str, str | int | float | bool | None], ...]
-    keys: int = 1
-    best: tuple[int, ...] = ()
-
-
-def spreadsheet_safe(value: object) -> object:
-    """Return a cell of a CSV file; a text that a spreadsheet would run as a formula is quoted."""
-    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
-        return f"'{value}"
-    return value
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReportFormat:
-    """A way to write a table: ``toxbench leaderboard --format NAME``.
-
-    Attributes:
-        name: what users write after ``--format``.
-        render: the whole text, escaped for where it is going.
-    """
-
-    name: str
-    render: Callable[[Table], str]
-
-
-Fact = str | int | float | bool
-_ALWAYS = "0.5"  # the thresholds rule whose scores are logged in full
-_HEADLINES = ("micro_f1", "subset_accuracy")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tracker:
-    """Somewhere to log to: ``toxbench run --trackers NAME``. It is off until it is asked for.
-
-    ``start(folder)`` is called once, in a process of the tracker's own, and returns an object
-    whose methods, marked ``@hookimpl``, are event hooks: ``toxbench_run_started(run)``,
-    ``toxbench_epoch_finished(cell, epoch)``, ``toxbench_cell_finished(result)``. If it has a
-    ``close()``, that is called at the end. What any of them raises is warned of once, and what
-    they print goes to stderr; neither harms the run.
-
-    A cell that trains again, after a kill say, begins again with epoch 1: what was logged of it
-    before is to be replaced. Cells that were stored while nobody told this tracker are told by the
-    next run, epoch by epoch.
-
-    Attributes:
-        name: what users write after ``--trackers``, and of the folder it writes to.
-        start: makes the listener. Import what is heavy in there.
-        needs: package that ``start`` imports; where it is missing, asking for the tracker is
-            refused. "": none.
-        install: the command that installs it.
-        view: the command that shows what was logged; ``{folder}`` is replaced.
-        patience: seconds that one event may take; a tracker that takes longer is ended.
-    """
-
-    name: str
-    start: Callable[[Path], object]
-    needs: str = ""
-    install: str = ""
-    view: str = ""
-    patience: float = 60.0
-
-
-def epoch_numbers(epoch: EpochRecord) -> dict[str, float]:
-    """Return what is to be logged of an epoch, by name; what is undefined is left out."""
-    validation = {f"validation/{name}": value for name, value in epoch.validation.items()}
-    return _known(validation | {"train/loss": epoch.train_loss, "train/seconds": epoch.seconds})
-
-
-def cell_numbers(result: CellRecord) -> dict[str, float]:
-    """Return the final scores of a cell, by name: all at threshold 0.5, the gaps, and the cost.
-
-    ``gap`` is train minus test, of the same checkpoint. Of other threshold rules there are the
-    two headline scores, such as ``test/micro_f1.global``.
-    """
-    numbers: dict[str, float | None] = {
-        f"{part}/{name}": value
-        for part, scores in result.metrics[_ALWAYS].items()
-        for name, value in scores.items()
-    }
-    for name in _HEADLINES:
-        train, test = numbers.get(f"train/{name}"), numbers.get(f"test/{name}")
-        numbers[f"gap/{name}"] = None if train is None or test is None else train - test
-        for rule in result.metrics.keys() - {_ALWAYS}:
-            numbers[f"test/{name}.{rule}"] = result.metrics[rule]["test"].get(name)
-    numbers |= {f"cost/{name}": value for name, value in result.cost.model_dump().items()}
-    return _known(numbers | {"best_epoch": result.best_epoch})
-
-
-def cell_facts(result: CellRecord, run: RunRecord | None) -> dict[str, Fact]:
-    """Return what a cell was: settings, origin, and what to know before quoting its scores.
-
-    Args:
-        result: the cell.
-        run: that it is told in; None: that is not known, and so is left out.
-    """
-    settings = result.settings.model_dump() if result.settings else {}
-    weights = result.weights
-    about = run.model_dump(include={"table", "synthetic", "exploratory"}) if run else {}
-    facts = {
-        "candidate": result.key.candidate,
-        "fold": result.key.fold,
-        "seed": result.key.seed,
-        "kind": result.kind,
-        "tuned": result.tuning is not None,
-        "weights": weights.label if weights else None,
-        "stand_in": weights is not None and weights.source == "stand-in",
-        "constant": result.constant,
-        "parameters": result.parameters,
-        "device": result.environment.device,
-        "precision": result.environment.precision,
-        "protocol": result.fingerprint[:12],
-        "from": result.distribution,
-        **about,
-        **{f"settings.{name}": value for name, value in settings.items()},
-    }
-    return {name: value for name, value in facts.items() if value is not None}
-
-
-def _known(numbers: dict[str, float | None]) -> dict[str, float]:
-    return {name: float(value) for name, value in numbers.items() if value is not None}
-
-
-# Sizes in the words of BERT's configuration; ``model_type`` is for the plugin to say.
+# Sizes of all-MiniLM-L6-v2 under the names of BERT's configuration; a plugin adds ``model_type``.
 minilm_config: Mapping[str, Any] = {
     "vocab_size": 30522,
     "hidden_size": 384,
@@ -384,18 +232,187 @@ minilm_as_roberta_config: Mapping[str, Any] = {
 
 
 def minilm_as_roberta(tensors: Tensors) -> Tensors:
-    """Give MiniLM's encoder RoBERTa's names, position offset and single token type."""
+    """Convert MiniLM's encoder to RoBERTa's names, position offset and single token type."""
     import numpy as np
 
     positions = tensors["embeddings.position_embeddings.weight"]
-    kept = {
+    converted = {
         name: tensor
         for name, tensor in tensors.items()
         if name.startswith(("encoder.", "embeddings.LayerNorm", "embeddings.word_embeddings"))
     }
     # RoBERTa counts positions from pad_token_id + 1, and the WordPiece tokenizer pads with 0.
-    kept["embeddings.position_embeddings.weight"] = np.concatenate([positions[:1], positions])
-    kept["embeddings.token_type_embeddings.weight"] = tensors[
+    converted["embeddings.position_embeddings.weight"] = np.concatenate([positions[:1], positions])
+    converted["embeddings.token_type_embeddings.weight"] = tensors[
         "embeddings.token_type_embeddings.weight"
     ][:1].copy()
-    return {f"roberta.{name}": tensor for name, tensor in kept.items()}
+    return {f"roberta.{name}": tensor for name, tensor in converted.items()}
+
+
+# Baselines
+
+Predict: TypeAlias = "Callable[[Sequence[str]], npt.NDArray[np.float64]]"
+Fit: TypeAlias = "Callable[[Sequence[str], npt.NDArray[np.uint8]], Predict]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baseline:
+    """A deterministic reference model that learns from texts in seconds.
+
+    Attributes:
+        name: its row on the leaderboard; letters, digits, ``-``, ``_`` and ``.``.
+        fit: ``fit(texts, targets)`` with targets 0/1 of shape ``[row, label]`` returns
+            ``predict(texts)``, which returns probabilities of shape ``[row, label]``.
+        most_rows: maximum number of train rows. ``fit`` gets a random sample of a larger table,
+            the same in every run, and the leaderboard shows its size; None: no maximum.
+    """
+
+    name: str
+    fit: Fit
+    most_rows: int | None = None
+
+
+# Report formats
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table to be written in some format.
+
+    Attributes:
+        title: one line.
+        headers: column titles.
+        rows: cells as text, with rounded numbers, not escaped.
+        notes: lines below the table.
+        records: the same rows as unrounded values, for formats that machines read.
+        keys: number of leading columns that identify a row; they are repeated if the table is
+            split because it is too wide.
+        best: numbers of rows to highlight, from 0.
+    """
+
+    title: str
+    headers: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...]
+    records: tuple[dict[str, str | int | float | bool | None], ...]
+    keys: int = 1
+    best: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportFormat:
+    """A format of tables: ``toxbench leaderboard --format NAME``.
+
+    Attributes:
+        name: as written after ``--format``.
+        render: returns the whole text, escaped for its format.
+    """
+
+    name: str
+    render: Callable[[Table], str]
+
+
+def spreadsheet_safe(value: object) -> object:
+    """Return a value for a CSV file, with a quote before text that is a formula to spreadsheets."""
+    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return f"'{value}"
+    return value
+
+
+# Trackers
+
+Fact = str | int | float | bool
+
+_DEFAULT_RULE = "0.5"  # the thresholds rule whose scores are logged in full
+_HEADLINE_METRICS = ("micro_f1", "subset_accuracy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tracker:
+    """A logging backend, started by ``toxbench run --trackers NAME``.
+
+    ``start(folder)`` is called once, in a separate process for the tracker, and returns an object
+    whose methods, marked ``@hookimpl``, are event hooks: ``toxbench_run_started(run)``,
+    ``toxbench_epoch_finished(cell, epoch)``, ``toxbench_cell_finished(result)``. If the object has
+    a ``close()``, it is called at the end. Exceptions are reported as one warning, and printed
+    text goes to stderr; neither affects the run.
+
+    A cell that is trained again, for example after the process was killed, starts with epoch 1;
+    the tracker has to replace the epochs that it logged before. Cells that were stored by a run
+    without this tracker are sent by the next run with it, epoch by epoch.
+
+    Attributes:
+        name: as written after ``--trackers``, and name of the folder that it writes to.
+        start: returns the object with the hooks. Import heavy packages inside.
+        needs: package that ``start`` imports. If it is not installed, the run is refused. "": none.
+        install: the command that installs it.
+        view: the command that shows the log; ``{folder}`` is replaced.
+        patience: time limit of one event in seconds, after which the tracker is stopped.
+    """
+
+    name: str
+    start: Callable[[Path], object]
+    needs: str = ""
+    install: str = ""
+    view: str = ""
+    patience: float = 60.0
+
+
+def epoch_numbers(epoch: EpochRecord) -> dict[str, float]:
+    """Return the numbers of an epoch to log, by name, without undefined ones."""
+    validation = {f"validation/{name}": value for name, value in epoch.validation.items()}
+    return _defined(validation | {"train/loss": epoch.train_loss, "train/seconds": epoch.seconds})
+
+
+def cell_numbers(result: CellRecord) -> dict[str, float]:
+    """Return the final numbers of a cell to log, by name: scores, gaps and cost.
+
+    Scores are at threshold 0.5. The two headline scores are added for the other threshold rules,
+    such as ``test/micro_f1.global``. ``gap`` is train minus test, of the same checkpoint.
+    """
+    numbers: dict[str, float | None] = {
+        f"{part}/{name}": value
+        for part, scores in result.metrics[_DEFAULT_RULE].items()
+        for name, value in scores.items()
+    }
+    for name in _HEADLINE_METRICS:
+        train, test = numbers.get(f"train/{name}"), numbers.get(f"test/{name}")
+        numbers[f"gap/{name}"] = None if train is None or test is None else train - test
+        for rule in result.metrics.keys() - {_DEFAULT_RULE}:
+            numbers[f"test/{name}.{rule}"] = result.metrics[rule]["test"].get(name)
+    numbers |= {f"cost/{name}": value for name, value in result.cost.model_dump().items()}
+    return _defined(numbers | {"best_epoch": result.best_epoch})
+
+
+def cell_facts(result: CellRecord, run: RunRecord | None) -> dict[str, Fact]:
+    """Return the facts of a cell to log: settings, origin, and the limits of its scores.
+
+    Args:
+        result: the cell.
+        run: the run that sends the cell; None: unknown, its facts are left out.
+    """
+    settings = result.settings.model_dump() if result.settings else {}
+    weights = result.weights
+    run_facts = run.model_dump(include={"table", "synthetic", "exploratory"}) if run else {}
+    facts = {
+        "candidate": result.key.candidate,
+        "fold": result.key.fold,
+        "seed": result.key.seed,
+        "kind": result.kind,
+        "tuned": result.tuning is not None,
+        "weights": weights.label if weights else None,
+        "stand_in": weights is not None and weights.source == "stand-in",
+        "constant": result.has_constant_predictions,
+        "parameters": result.parameters,
+        "device": result.environment.device,
+        "precision": result.environment.precision,
+        "protocol": result.fingerprint[:12],
+        "from": result.distribution,
+        **run_facts,
+        **{f"settings.{name}": value for name, value in settings.items()},
+    }
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+def _defined(numbers: dict[str, float | None]) -> dict[str, float]:
+    return {name: float(value) for name, value in numbers.items() if value is not None}

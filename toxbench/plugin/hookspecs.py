@@ -1,8 +1,8 @@
-"""Every hook of toxbench. A plugin is a module with some of these functions, marked @hookimpl.
+"""The hooks of toxbench. A plugin is a module with some of these functions, marked @hookimpl.
 
-The module is found through an entry point of the group ``toxbench``. A function may leave out
-arguments that it does not need. Marked functions of other names, and arguments that are not named
-here, are refused, and the whole plugin with them; wrappers around other plugins are never called.
+The module is an entry point of the group ``toxbench``. A function may omit arguments that it does
+not use. A plugin with a marked function of another name, or with other arguments, is refused as a
+whole. Hook wrappers around other plugins are never called.
 """
 
 from collections.abc import Iterable
@@ -20,41 +20,42 @@ hookimpl = pluggy.HookimplMarker("toxbench")
 
 @hookspec
 def toxbench_backbones() -> "Iterable[Backbone]":  # type: ignore[empty-body]
-    """Return the backbones that this plugin brings.
+    """Return the backbones of this plugin.
 
-    Called once in each process that loads plugins, by every command that asks what there is. So
-    import torch in `Backbone.build`, not before.
+    Called once in each process that loads plugins, by every command that lists or uses backbones.
+    Therefore import torch in `Backbone.build`, not before.
 
     Returns:
-        `toxbench.Backbone` objects. Nothing is built until a run asks for one.
+        `toxbench.Backbone` objects. They are built only when a run uses them.
 
-    On errors: what it raises, and an object of another kind or with an impossible name, is one
-    warning line, and nothing else of this hook of the plugin is offered. A name that two plugins
-    claim is refused to both.
+    On errors: an exception, an object of another type or an invalid name is reported as one
+    warning, and all objects that this hook of the plugin returned are ignored. A name that two
+    plugins return is refused for both.
     """
 
 
 @hookspec
 def toxbench_baselines() -> "Iterable[Baseline]":  # type: ignore[empty-body]
-    """Return the baselines that this plugin brings; every run scores all of them by default.
+    """Return the baselines of this plugin; every run scores all of them by default.
 
-    Called when plugins are loaded, as `toxbench_backbones`.
+    Called when plugins are loaded, like `toxbench_backbones`.
 
     Returns:
-        `toxbench.Baseline` objects. Their ``fit`` sees the train rows only.
+        `toxbench.Baseline` objects. Their ``fit`` gets the train rows only.
 
-    On errors: as for `toxbench_backbones`. What ``fit`` raises costs its own cells alone.
+    On errors: as for `toxbench_backbones`. An exception in ``fit`` fails only the baseline's own
+    cells.
     """
 
 
 @hookspec
 def toxbench_report_formats() -> "Iterable[ReportFormat]":  # type: ignore[empty-body]
-    """Return the ways to write a leaderboard that this plugin brings, for ``--format NAME``.
+    """Return the leaderboard formats of this plugin, for ``--format NAME``.
 
-    Called when plugins are loaded, as `toxbench_backbones`.
+    Called when plugins are loaded, like `toxbench_backbones`.
 
     Returns:
-        `toxbench.ReportFormat` objects. Names in a table are not escaped yet: ``render`` does it.
+        `toxbench.ReportFormat` objects. Text in a table is not escaped: ``render`` escapes it.
 
     On errors: as for `toxbench_backbones`.
     """
@@ -62,13 +63,13 @@ def toxbench_report_formats() -> "Iterable[ReportFormat]":  # type: ignore[empty
 
 @hookspec
 def toxbench_trackers() -> "Iterable[Tracker]":  # type: ignore[empty-body]
-    """Return the trackers that this plugin brings; a run starts those that it is asked for.
+    """Return the trackers of this plugin; a run starts those named after ``--trackers``.
 
-    Called when plugins are loaded, as `toxbench_backbones`. A tracker's own code runs only with
-    ``--trackers NAME``, in a process of its own.
+    Called when plugins are loaded, like `toxbench_backbones`. The code of a tracker itself runs
+    only with ``--trackers NAME``, in a separate process.
 
     Returns:
-        `toxbench.Tracker` objects, whose ``start`` returns a listener with the event hooks below.
+        `toxbench.Tracker` objects, whose ``start`` returns an object with the event hooks below.
 
     On errors: as for `toxbench_backbones`.
     """
@@ -76,51 +77,51 @@ def toxbench_trackers() -> "Iterable[Tracker]":  # type: ignore[empty-body]
 
 @hookspec
 def toxbench_run_started(run: "RunRecord") -> None:
-    """Hear of a run before its first cell: for trackers, which name and tag by it.
+    """Handle the start of a run, for example to name and tag it in a tracker.
 
-    Called once by ``toxbench run`` and by the cells at the end of ``toxbench tune``, in the process
-    that the user started, for trackers in their own.
+    Called before the first cell, once by ``toxbench run`` and once for the cells at the end of
+    ``toxbench tune``; in the main process, and for trackers in their own process.
 
     Args:
-        run: table, protocol, and what to know before quoting its scores (synthetic, exploratory).
-            It holds no comment and no folder.
+        run: table and protocol, and the limits of its scores (synthetic, exploratory). It holds no
+            comment and no folder.
 
-    On errors: what it raises is a warning; the run goes on. It is a copy, so changing it changes
-    nothing.
+    On errors: an exception is reported as a warning, and the run continues. The argument is a
+    copy, so changing it has no effect.
     """
 
 
 @hookspec
 def toxbench_epoch_finished(cell: "CellKey", epoch: "EpochRecord") -> None:
-    """Hear of an epoch of a training that ended: for trackers, live plots and progress.
+    """Handle the end of a training epoch, for example for live plots and progress.
 
-    Called in the process that the user started, by ``toxbench run`` and by the cells at the end of
-    ``toxbench tune``, after each epoch, in the order in which epochs end: cells that are trained
-    side by side alternate. Where memory runs out, a cell starts again from its first epoch.
-    Baselines, cells that are stored already and the trials of a search have no epochs here.
+    Called in the main process, by ``toxbench run`` and by the cells at the end of ``toxbench
+    tune``, after each epoch, in the order in which epochs end: cells that are trained in parallel
+    alternate. If memory runs out, a cell starts again from its first epoch. There are no calls for
+    baselines, for cells that are already stored, and for the trials of a search.
 
     Args:
-        cell: candidate, fold, seed and digest of settings of what is being trained.
+        cell: candidate, fold, seed and digest of settings of the cell in training.
         epoch: its number from 1, train loss, scores of the validation rows and seconds.
 
-    On errors: what it raises is a warning; the training goes on, and the hook is called again after
-    the next epoch. Both arguments are copies, so changing them changes nothing. The training waits
-    until it returns.
+    On errors: an exception is reported as a warning, the training continues, and the hook is called
+    again after the next epoch. Both arguments are copies, so changing them has no effect. The
+    training waits for the hook to return.
     """
 
 
 @hookspec
 def toxbench_cell_finished(result: "CellRecord") -> None:
-    """Hear of a cell that was just stored, of a backbone or of a baseline.
+    """Handle a cell that was just stored, of a backbone or of a baseline.
 
-    Called in the process that the user started, by ``toxbench run`` and by the cells at the end of
-    ``toxbench tune``, once for each cell that was computed. Cells that failed, and those that were
-    stored before, are not told.
+    Called in the main process, by ``toxbench run`` and by the cells at the end of ``toxbench
+    tune``, once for each computed cell. There are no calls for cells that failed or that were
+    already stored.
 
     Args:
         result: all numbers of the cell: key, settings, weights, metrics of every part and
             threshold rule, epochs, cost and environment. It holds no comment and no row.
 
-    On errors: what it raises is a warning; the result stays stored. It is a copy, so changing it
-    changes nothing.
+    On errors: an exception is reported as a warning; the result remains stored. The argument is a
+    copy, so changing it has no effect.
     """

@@ -1,11 +1,11 @@
-"""Classification heads for encoders whose own head is of no use. Imports torch."""
+"""Torch modules for backbones: a classification head, and its conversion to transformers."""
 
 import copy
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,21 +19,33 @@ from transformers import (
 
 from toxbench.errors import PluginError
 
-if TYPE_CHECKING:
-    pass
-
-
-# Name of the list of layers -> what follows attention in a layer; its inputs are all that the rest
-# of the layer sees.
+# (path of the list of layers, path in a layer of the module after attention). The inputs of that
+# module are the only inputs of the rest of the layer.
 _LAYERS = (("encoder.layer", "attention.output"), ("transformer.layer", "sa_layer_norm"))
+# Classifiers of transformers have a dense layer and an activation between the first token and the
+# last layer: model type -> (dense layer, last layer, activation).
+_HEADS = {
+    "bert": ("bert.pooler.dense", "classifier", "tanh"),
+    "roberta": ("classifier.dense", "classifier.out_proj", "tanh"),
+    "xlm-roberta": ("classifier.dense", "classifier.out_proj", "tanh"),
+    "camembert": ("classifier.dense", "classifier.out_proj", "tanh"),
+    "distilbert": ("pre_classifier", "classifier", "relu or gelu"),
+    "electra": ("classifier.dense", "classifier.out_proj", "relu or gelu"),
+}
+# tanh(e x) = e x - (e x)^3 / 3 + ...: with e = 2^-14, scaling is exact, and the error for a hidden
+# value of 20 is 5e-7 of its size, about the rounding of a sum in fp32.
+_SCALE = 2.0**-14
+# relu(x + s) = x + s, and gelu(x + s) = x + s to the last bit of fp32, if x + s is above 6.
+# Hidden values come out of a layer norm; s = 32 is enough for any value that was observed.
+_SHIFT = 32.0
 
 
 class FirstTokenClassifier(nn.Module):
-    """The last hidden state of the first token, dropout, one linear layer; no pooler."""
+    """An encoder with dropout and a linear layer on the first token; no pooler."""
 
     def __init__(self, weights: Path, label_count: int, dropout: float = 0.1) -> None:
         super().__init__()
-        refuse_own_code(weights)
+        refuse_remote_code(weights)
         self.encoder = AutoModel.from_pretrained(
             weights,
             dtype=torch.float32,  # see Backbone.build
@@ -42,7 +54,7 @@ class FirstTokenClassifier(nn.Module):
             trust_remote_code=False,
             add_pooling_layer=False,
         )
-        finish_first_token_only(self.encoder)
+        restrict_to_first_token(self.encoder)
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(self.encoder.config.hidden_size, label_count)
         nn.init.normal_(self.classifier.weight, std=0.02)
@@ -55,56 +67,41 @@ class FirstTokenClassifier(nn.Module):
         return logits
 
 
-def refuse_own_code(weights: Path) -> None:
-    """Refuse a checkpoint whose architecture is Python code beside its weights.
+def refuse_remote_code(weights: Path) -> None:
+    """Refuse a checkpoint whose architecture is Python code stored with its weights.
 
-    Code that comes with weights is never run; transformers itself would advise to allow it.
+    Such code is never run. (The message of transformers would advise the user to allow it.)
 
     Raises:
-        PluginError: saying so.
+        PluginError: the checkpoint needs such code.
     """
     config = json.loads((weights / "config.json").read_text(encoding="utf-8"))
     if "auto_map" in config and config.get("model_type") not in CONFIG_MAPPING:
         raise PluginError(
-            "the checkpoint needs Python code of its own (auto_map in config.json), and code that "
-            "comes with weights is never run; take an architecture that transformers has, or "
-            "write a plugin whose build makes it"
+            "the checkpoint needs the Python code that comes with it (auto_map in config.json), "
+            "and such code is never run; choose an architecture of transformers, or write a "
+            "plugin that builds it"
         )
 
 
-def finish_first_token_only(encoder: nn.Module) -> None:
-    """Let the last layer of BERT or DistilBERT go on from attention with the first token alone.
+def restrict_to_first_token(encoder: nn.Module) -> None:
+    """Compute only the first token after the attention of the last layer of BERT or DistilBERT.
 
-    Nothing else of that layer reaches a classifier that reads the first token, so its logits stay
-    the same, and an eighth of the matrix products of six layers is saved, a quarter of three
-    layers' (what it is worth in time: tests/bench/test_tricks.py). Encoders of another build are
-    left as they are.
+    A classifier that reads the first token has the same logits. It saves an eighth of the matrix
+    products of an encoder with six layers, and a quarter with three (measured in
+    tests/bench/test_tricks.py). Encoders of another structure are not changed.
     """
-    for layers, after_attention in _LAYERS:
-        found = _submodule(encoder, layers)
-        if isinstance(found, nn.ModuleList):
-            last = _submodule(found[-1], after_attention)
-            if last is not None:
-                last.register_forward_pre_hook(_first_token)
-
-
-def _submodule(module: nn.Module, path: str) -> nn.Module | None:
-    for name in path.split("."):
-        child = getattr(module, name, None)
-        if not isinstance(child, nn.Module):
-            return None
-        module = child
-    return module
-
-
-def _first_token(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-    """Cut each input ``[batch, token, size]`` to ``[batch, 1, size]``."""
-    return tuple(tensor[:, :1] for tensor in inputs)
+    for layers_path, after_attention_path in _LAYERS:
+        layers = _submodule(encoder, layers_path)
+        if isinstance(layers, nn.ModuleList):
+            after_attention = _submodule(layers[-1], after_attention_path)
+            if after_attention is not None:
+                after_attention.register_forward_pre_hook(_keep_first_token)
 
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Keep transformers' load reports and bars off the terminal; a new head is no news here."""
+    """Silence the load reports and progress bars of transformers: a new head is expected."""
     from transformers.utils import logging
 
     level = logging.get_verbosity()
@@ -119,66 +116,64 @@ def quiet_transformers() -> Iterator[None]:
             logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
-# transformers' classifiers put a dense layer and a bend between the first token and the last layer:
-# model type -> that dense layer, the last layer, the bend.
-_HEADS = {
-    "bert": ("bert.pooler.dense", "classifier", "tanh"),
-    "roberta": ("classifier.dense", "classifier.out_proj", "tanh"),
-    "xlm-roberta": ("classifier.dense", "classifier.out_proj", "tanh"),
-    "camembert": ("classifier.dense", "classifier.out_proj", "tanh"),
-    "distilbert": ("pre_classifier", "classifier", "ramp"),
-    "electra": ("classifier.dense", "classifier.out_proj", "ramp"),
-}
-# tanh(e x) = e x - (e x)^3 / 3 + ...: with e = 2^-14, scaling is exact, and of a hidden value of 20
-# the bend takes 5e-7 of its size, which is about the rounding of a sum in fp32.
-_SMALL = 2.0**-14
-# relu(x + s) = x + s, and gelu(x + s) = x + s to the last bit of fp32, where x + s is above 6.
-# Hidden values come out of a layer norm; s = 32 leaves room for any that were seen.
-_SHIFT = 32.0
-
-
-def standard_model(module: nn.Module) -> PreTrainedModel:
+def to_transformers_model(module: nn.Module) -> PreTrainedModel:
     """Return a model of transformers with the same logits.
 
     Raises:
-        PluginError: there is none.
+        PluginError: transformers has no class for the module.
     """
     if isinstance(module, PreTrainedModel):
         return module
     if isinstance(module, FirstTokenClassifier):
-        return _without_detour(module)
+        return _convert_first_token_classifier(module)
     raise PluginError(
-        f"{type(module).__name__} is no class of transformers, and its plugin does not say how to "
-        "express it as one (Backbone.exported); toxbench predict works with it as it is"
+        f"{type(module).__name__} is not a class of transformers, and its plugin does not convert "
+        "it to one (Backbone.exported); toxbench predict works with the module itself"
     )
 
 
-def _without_detour(module: FirstTokenClassifier) -> PreTrainedModel:
-    """Put the trained weights into the class of its architecture, whose dense layer does nothing.
+def _submodule(module: nn.Module, path: str) -> nn.Module | None:
+    for name in path.split("."):
+        child = getattr(module, name, None)
+        if not isinstance(child, nn.Module):
+            return None
+        module = child
+    return module
 
-    The dense layer passes the first token on, so small or so large that the bend behind it is
-    a straight line there, and the last layer undoes that.
+
+def _keep_first_token(
+    module: nn.Module, inputs: tuple[torch.Tensor, ...]
+) -> tuple[torch.Tensor, ...]:
+    """Cut each input ``[batch, token, size]`` to ``[batch, 1, size]``."""
+    return tuple(tensor[:, :1] for tensor in inputs)
+
+
+def _convert_first_token_classifier(module: FirstTokenClassifier) -> PreTrainedModel:
+    """Copy the trained weights into the architecture's class, with a neutral dense layer.
+
+    The dense layer scales or shifts the first token into the range in which the activation is
+    linear, and the last layer reverses that.
     """
     config = copy.deepcopy(module.encoder.config)
-    known = type(config) in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
-    if config.model_type not in _HEADS or not known:
+    has_class = type(config) in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+    if config.model_type not in _HEADS or not has_class:
         raise PluginError(
-            f"a first-token classifier over {config.model_type} is no class of transformers; "
-            "toxbench predict works with it as it is"
+            f"transformers has no class for a first-token classifier over {config.model_type}; "
+            "toxbench predict works with the module itself"
         )
     config.num_labels = module.classifier.out_features
-    with torch.random.fork_rng(devices=[]):  # what is drawn here is overwritten below
-        made: Any = AutoModelForSequenceClassification
-        model: PreTrainedModel = made.from_config(config).eval()
+    auto_class: Any = AutoModelForSequenceClassification
+    with torch.random.fork_rng(devices=[]):  # the random weights are overwritten below
+        model: PreTrainedModel = auto_class.from_config(config).eval()
     model.base_model.load_state_dict(module.encoder.state_dict(), strict=False)
-    dense_name, last_name, bend = _HEADS[config.model_type]
-    dense, last = _linear(model, dense_name), _linear(model, last_name)
+    dense_path, last_path, activation = _HEADS[config.model_type]
+    dense, last = _linear_layer(model, dense_path), _linear_layer(model, last_path)
     weight, bias = module.classifier.weight.detach(), module.classifier.bias.detach()
     with torch.no_grad():
-        if bend == "tanh":
-            dense.weight.copy_(torch.eye(dense.in_features) * _SMALL)
+        if activation == "tanh":
+            dense.weight.copy_(torch.eye(dense.in_features) * _SCALE)
             dense.bias.zero_()
-            last.weight.copy_(weight / _SMALL)
+            last.weight.copy_(weight / _SCALE)
             last.bias.copy_(bias)
         else:
             dense.weight.copy_(torch.eye(dense.in_features))
@@ -188,7 +183,7 @@ def _without_detour(module: FirstTokenClassifier) -> PreTrainedModel:
     return model
 
 
-def _linear(model: nn.Module, name: str) -> nn.Linear:
-    layer = model.get_submodule(name)
-    assert isinstance(layer, nn.Linear)  # noqa: S101 - of the class that was just made
+def _linear_layer(model: nn.Module, path: str) -> nn.Linear:
+    layer = model.get_submodule(path)
+    assert isinstance(layer, nn.Linear)  # noqa: S101 - a layer of the class built above
     return layer

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from toxbench.errors import SettingsError, nearest
+from toxbench.errors import SettingsError, did_you_mean
 from toxbench.evaluation.definitions import HALF, METRICS, RULES
 from toxbench.ranking.build import build_leaderboard
 from toxbench.ranking.cells import load_cells, load_failures, score_again
@@ -30,7 +30,7 @@ def rescore(
     if rule not in RULES:
         raise SettingsError(f"thresholds {rule!r}: choose {', '.join(RULES)}")
     if metric not in METRICS:
-        raise SettingsError(f"--metric {metric}: no such metric{nearest(metric, METRICS)}")
+        raise SettingsError(f"--metric {metric}: no such metric{did_you_mean(metric, METRICS)}")
     failures = load_failures(store)
     protocol, rows, cells = load_cells(store)
     if without:
@@ -51,7 +51,7 @@ def _remaining_columns(protocol: ProtocolRecord, without: Sequence[str]) -> list
     for label in without:
         if label not in protocol.labels:
             raise SettingsError(
-                f"--without {label}: no such label{nearest(label, protocol.labels)}"
+                f"--without {label}: no such label{did_you_mean(label, protocol.labels)}"
             )
     columns = [i for i, label in enumerate(protocol.labels) if label not in without]
     if not columns:

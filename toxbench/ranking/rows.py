@@ -303,7 +303,7 @@ def _make_row(
         tuning=first.tuning,
         label_f1=_label_f1(cells, rule),
         label_average_precision=_label_average_precision(cells),
-        constant=all(cell.constant for cell in cells),
+        constant=all(cell.has_constant_predictions for cell in cells),
         failed=failed,
     )
 

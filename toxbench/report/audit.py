@@ -16,18 +16,21 @@ Finding = tuple[str, ...]  # a headline, then paragraphs: meaning and remedy, af
 
 def leak_note(audit: Audit) -> str:
     """Return one line with the number of leaking test rows and a remedy."""
-    shared = audit.shared
-    counts = [(len(audit.exact), "the same text"), (len(audit.near), "nearly the same text")]
+    shared = audit.shared_groups
+    counts = [
+        (len(audit.exact_copies), "the same text"),
+        (len(audit.near_copies), "nearly the same text"),
+    ]
     if shared is not None:
         counts.insert(0, (len(shared.rows), f"the same {shared.column}"))
     leaks = ", ".join(
         f"{count} {'has' if count == 1 else 'have'} {content}" for count, content in counts if count
     )
     remedy = "Use --split grouped, which keeps groups and equal texts together."
-    if not audit.exact and not (shared and shared.rows):
+    if not audit.exact_copies and not (shared and shared.rows):
         remedy = "Remove near copies, or put them in one group and use --split grouped."
     return (
-        f"The split leaks: of {audit.tested} test rows, {leaks} as a train or validation row. "
+        f"The split leaks: of {audit.test_rows} test rows, {leaks} as a train or validation row. "
         f"{remedy} Details: toxbench data check."
     )
 
@@ -48,7 +51,7 @@ def audit_findings(audit: Audit, format_row: RowFormatter) -> tuple[Finding, ...
         _exact_copies(audit, format_row),
         _near_copies(audit, format_row),
         _shared_groups(audit, format_row),
-        (f"Test rows with any of these leaks: {audit.affected} of {audit.tested}",),
+        (f"Test rows with any of these leaks: {audit.leaked_rows} of {audit.test_rows}",),
         _conflicts(audit, format_row),
         _implications(audit),
         _constant_labels(audit),
@@ -56,33 +59,33 @@ def audit_findings(audit: Audit, format_row: RowFormatter) -> tuple[Finding, ...
 
 
 def _exact_copies(audit: Audit, format_row: RowFormatter) -> Finding:
-    headline = f"Exact copies: {_test_rows(audit, len(audit.exact))}"
-    if not audit.exact:
+    headline = f"Exact copies: {_test_rows(audit, len(audit.exact_copies))}"
+    if not audit.exact_copies:
         return (headline,)
     return (
         headline,
         "The train or validation rows have the same text, apart from case, spaces and Unicode "
         "form. Scores on these test rows measure memorization. Use --split grouped, which keeps "
         "equal texts together, or remove the copies.",
-        _list_pairs(audit.exact, format_row),
+        _list_pairs(audit.exact_copies, format_row),
     )
 
 
 def _near_copies(audit: Audit, format_row: RowFormatter) -> Finding:
-    headline = f"Near copies: {_test_rows(audit, len(audit.near))}"
-    if not audit.near:
+    headline = f"Near copies: {_test_rows(audit, len(audit.near_copies))}"
+    if not audit.near_copies:
         return (headline,)
     return (
         headline,
-        f"The train or validation rows have nearly the same text: {audit.near_definition}. No "
+        f"The train or validation rows have nearly the same text: {audit.near_copy_definition}. No "
         "split detects near copies: remove all but one, or put them in one group (--group-column) "
         "and use --split grouped.",
-        _list_pairs(audit.near, format_row),
+        _list_pairs(audit.near_copies, format_row),
     )
 
 
 def _shared_groups(audit: Audit, format_row: RowFormatter) -> Finding:
-    shared = audit.shared
+    shared = audit.shared_groups
     if shared is None:
         return ("Shared groups: unknown, because no group column is set (--group-column NAME)",)
     headline = f"Shared groups: {_test_rows(audit, len(shared.rows))}, from {shared.groups} groups"
@@ -97,11 +100,11 @@ def _shared_groups(audit: Audit, format_row: RowFormatter) -> Finding:
 
 
 def _conflicts(audit: Audit, format_row: RowFormatter) -> Finding:
-    count, rows = len(audit.conflicts), sum(map(len, audit.conflicts))
+    count, rows = len(audit.label_conflicts), sum(map(len, audit.label_conflicts))
     headline = f"Conflicting labels: {count} texts, in {rows} rows"
     if not count:
         return (headline,)
-    texts = (f"({_join(map(format_row, copies), len(copies))})" for copies in audit.conflicts)
+    texts = (f"({_join(map(format_row, copies), len(copies))})" for copies in audit.label_conflicts)
     return (
         headline,
         "Rows with equal texts have different labels, so no model can predict all of them "
@@ -116,8 +119,8 @@ def _implications(audit: Audit) -> Finding:
     if not count:
         return (headline,)
     lines = (
-        f"{implication.label} implies {implication.implied} in {implication.share:.1%} of its "
-        f"{implication.positives} rows"
+        f"{implication.label} implies {implication.implied_label} in {implication.share:.1%} of "
+        f"its {implication.positives} rows"
         for implication in audit.implications
     )
     return (
@@ -130,8 +133,8 @@ def _implications(audit: Audit) -> Finding:
 
 def _constant_labels(audit: Audit) -> Finding:
     constant = [
-        *(f"{label} has no positive row" for label in audit.never),
-        *(f"{label} is positive in every row" for label in audit.always),
+        *(f"{label} has no positive row" for label in audit.never_positive_labels),
+        *(f"{label} is positive in every row" for label in audit.always_positive_labels),
     ]
     headline = f"Constant labels: {len(constant)}"
     if not constant:
@@ -145,7 +148,7 @@ def _constant_labels(audit: Audit) -> Finding:
 
 
 def _test_rows(audit: Audit, count: int) -> str:
-    return f"{count} of {audit.tested} test rows"
+    return f"{count} of {audit.test_rows} test rows"
 
 
 def _list_pairs(pairs: Iterable[tuple[int, int]], format_row: RowFormatter) -> str:

@@ -4,14 +4,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from toxbench.errors import SettingsError, nearest
+from toxbench.errors import SettingsError, did_you_mean
 from toxbench.evaluation.definitions import HALF, PER_LABEL
 from toxbench.plugin.contracts import Table
 from toxbench.ranking.rows import Leaderboard, Row
 from toxbench.records import CellRecord, FailureRecord, LabelScores
 from toxbench.report.verdicts import METRIC_TITLES
 from toxbench.settings import TrainSettings
-from toxbench.util.text import escape_line, millions
+from toxbench.util.text import escape_line, format_millions
 
 Value = str | int | float | bool | None
 Record = dict[str, Value]
@@ -230,7 +230,7 @@ def failures_table(candidate: Candidate) -> Table:
             "seed": record.key.seed,
             "kind": escape_line(record.kind),
             "reason": escape_line(record.reason),
-            "time": record.finished,
+            "time": record.failed_at,
         }
         for record in candidate.failures
     )
@@ -279,7 +279,7 @@ def _match_name(name: str, display_names: list[str], keys: Sequence[_Key]) -> st
         choices = ", ".join(f"'{match}'" for match in matches)
         raise SettingsError(f"several candidates are called {name!r}; choose one of: {choices}")
     available = ", ".join(display_names) or "none yet"
-    hint = nearest(name, {*display_names, *(candidate for candidate, _ in keys)})
+    hint = did_you_mean(name, {*display_names, *(candidate for candidate, _ in keys)})
     raise SettingsError(f"no candidate is called {name!r}{hint}; candidates: {available}")
 
 
@@ -318,18 +318,19 @@ def _origin(candidate: Candidate) -> dict[str, str]:
     }
     if first.weights:
         properties["initial weights"] = f"{first.weights.label} ({first.weights.identity[:12]})"
-        properties["parameters"] = millions(first.parameters)
+        properties["parameters"] = format_millions(first.parameters)
     if first.tuning:
         tuning = first.tuning
         properties["tuning"] = (
-            f"{tuning.trials} trials, {tuning.pruned} pruned, {tuning.failed} failed; micro "
-            f"average precision on inner validation rows {tuning.average_precision:.3f}"
+            f"{tuning.trials} trials, {tuning.pruned_trials} pruned, "
+            f"{tuning.failed_trials} failed; micro average precision on inner validation rows "
+            f"{tuning.average_precision:.3f}"
         )
     environment = first.environment
     threads = "1 thread" if environment.threads == 1 else f"{environment.threads} threads"
     properties["computed on"] = f"{environment.device_name}, {environment.precision}, {threads}"
-    if first.truncated:
-        properties["truncated comments"] = f"{first.truncated:.1%} at max_length"
+    if first.truncated_share:
+        properties["truncated comments"] = f"{first.truncated_share:.1%} at max_length"
     return properties
 
 

@@ -16,7 +16,7 @@ from toxbench.report.notes import (
     notes,
 )
 from toxbench.report.verdicts import comparison_table, conclusion, reversed_difference
-from toxbench.util.text import escape_line, millions
+from toxbench.util.text import escape_line, format_millions
 
 Record = dict[str, str | int | float | bool | None]
 
@@ -259,7 +259,7 @@ _GAP_COLUMNS = (
 )
 _COST_COLUMNS = (
     Column("weights", lambda row: row.weights or "-"),
-    Column("parameters", lambda row: millions(row.parameters)),
+    Column("parameters", lambda row: format_millions(row.parameters)),
     Column("seeds", lambda row: str(row.seeds)),
     Column("train seconds", _mean_text("train_seconds", "{:.1f}")),
     Column("train comments/s", _mean_text("comments_per_second", "{:.0f}")),

@@ -9,7 +9,7 @@ from toxbench.records import CellRecord
 from toxbench.report.audit import leak_note
 from toxbench.store.cells import ProtocolRecord
 from toxbench.store.models import ModelRecord
-from toxbench.util.text import millions
+from toxbench.util.text import format_millions
 
 _SCORES = {
     "micro_f1": "micro-F1", "subset_accuracy": "subset accuracy", "macro_f1": "macro-F1",
@@ -101,7 +101,7 @@ def _properties(
         ["backbone", model.title],
         ["plugin", model.distribution],
         ["initial weights", model.weights.label],
-        ["parameters", millions(record.parameters)],
+        ["parameters", format_millions(record.parameters)],
         ["cell", record.key.stem],
         ["table", f"{protocol.name}: {protocol.rows} comments"],
         ["data fingerprint", protocol.data_fingerprint],
@@ -126,7 +126,7 @@ def _warnings(model: ModelRecord, protocol: ProtocolRecord) -> tuple[str, ...]:
             "The initial weights are small stand-in weights: the scores are not those of the "
             "checkpoint that the backbone is named after."
         )
-    if protocol.audit is not None and protocol.audit.affected:
+    if protocol.audit.leaked_rows:
         warnings.append(leak_note(protocol.audit))
     return tuple(warnings)
 

@@ -79,7 +79,7 @@ def warnings(leaderboard: Leaderboard) -> list[str]:
     texts: list[str] = []
     if protocol.synthetic:
         texts.append("Synthetic sample: these scores do not apply to real comments.")
-    if protocol.audit is not None and protocol.audit.affected:
+    if protocol.audit.leaked_rows:
         texts.append(leak_note(protocol.audit))
     if any(row.stand_in for row in rows):
         texts.append(
@@ -195,7 +195,9 @@ def _tuning_note(row: Row) -> str:
 
 def _origin(tuning: TuningRecord) -> str:
     unit = "trial" if tuning.trials == 1 else "trials"
-    trials = f"{tuning.trials} {unit} ({tuning.pruned} pruned, {tuning.failed} failed)"
+    trials = (
+        f"{tuning.trials} {unit} ({tuning.pruned_trials} pruned, {tuning.failed_trials} failed)"
+    )
     if tuning.default_won:
         return f"the default settings, without an improvement in {trials}"
     return f"the best settings of {trials}"

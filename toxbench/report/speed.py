@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from toxbench.plugin.contracts import Table
 from toxbench.records import SpeedRecord, Spread
-from toxbench.util.text import escape_line, millions
+from toxbench.util.text import escape_line, format_millions
 
 Value = str | int | float | bool | None
 
@@ -37,7 +37,7 @@ def _notes(records: Sequence[SpeedRecord]) -> Iterator[str]:
     first = records[0]
     yield _machine_note(first)
     yield (
-        f"Data: {first.data}. An epoch is {first.rows} train rows, truncated at "
+        f"Data: {first.table}. An epoch is {first.rows} train rows, truncated at "
         f"{first.max_length} tokens. Padding tokens are not counted."
     )
     yield (
@@ -55,7 +55,7 @@ def _machine_note(record: SpeedRecord) -> str:
         f"{name} {record.versions[name]}" for name in ("toxbench", "torch", "transformers")
     )
     threads = f", {_count(record.threads, 'thread')}" if record.device == "cpu" else ""
-    return f"Measured {record.measured[:10]} on {record.device_name}{threads}; {versions}."
+    return f"Measured {record.measured_at[:10]} on {record.device_name}{threads}; {versions}."
 
 
 def _count(number: int, noun: str) -> str:
@@ -64,8 +64,8 @@ def _count(number: int, noun: str) -> str:
 
 def _weights_note(record: SpeedRecord) -> str:
     note = (
-        f"{record.backbone}: {record.weights}; {millions(record.body_parameters)} parameters "
-        f"without embeddings; {record.tokens} tokens/epoch."
+        f"{record.backbone}: {record.weights}; {format_millions(record.body_parameters)} "
+        f"parameters without embeddings; {record.tokens} tokens/epoch."
     )
     if record.source == "stand-in":
         note += " A small model, not the checkpoint that the backbone is named after."
@@ -88,7 +88,7 @@ def _spread(pattern: str, spread: Spread) -> str:
 _COLUMNS: Sequence[tuple[str, Callable[[SpeedRecord], str]]] = (
     ("backbone", lambda record: record.backbone),
     ("precision", lambda record: record.precision),
-    ("seconds/epoch", lambda record: _spread("{:.2f}", record.seconds_an_epoch)),
+    ("seconds/epoch", lambda record: _spread("{:.2f}", record.seconds_per_epoch)),
     ("train comments/s", lambda record: f"{record.comments_per_second.median:.1f}"),
     ("train tokens/s", lambda record: f"{record.tokens_per_second.median:.0f}"),
     ("evaluation comments/s",

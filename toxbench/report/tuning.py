@@ -90,8 +90,8 @@ def tuned_table(tuned: TunedSettings, default: TrainSettings) -> Table:
     tuning = tuned.tuning
     return Table(
         title=(
-            f"Tuned settings of {tuned.backbone}: {tuning.trials} trials, {tuning.pruned} pruned, "
-            f"{tuning.failed} failed"
+            f"Tuned settings of {tuned.backbone}: {tuning.trials} trials, {tuning.pruned_trials} "
+            f"pruned, {tuning.failed_trials} failed"
         ),
         headers=("setting", "default", "tuned"),
         rows=tuple((name, _value_text(defaults[name]), _value_text(values[name]))
@@ -203,7 +203,7 @@ def _plot_history(records: Sequence[TrialRecord]) -> "Figure":
         trials = [record for record in scored if record.state == state]
         scores = [_last_score(record) for record in trials]
         axes.scatter([r.number for r in trials], scores, marker=marker, color=color, label=state)
-    default = [record for record in scored if record.default and record.value is not None]
+    default = [record for record in scored if record.is_default and record.value is not None]
     axes.scatter([r.number for r in default], [_last_score(r) for r in default], s=140,
                  facecolors="none", edgecolors=RED, label="default settings")  # fmt: skip
     complete = [record for record in scored if record.value is not None]

@@ -96,10 +96,10 @@ class Task:
         """Parameters without embedding tables."""
         return body_parameters(self.folder)
 
-    def share_of_peak(self, seconds_an_epoch: float, peak: float) -> float:
+    def share_of_peak(self, seconds_per_epoch: float, peak: float) -> float:
         """Return the share of ``peak``, in operations a second, that the training reached."""
         operations = _OPERATIONS * self.body_parameters * self.tokens_an_epoch
-        return operations / seconds_an_epoch / peak
+        return operations / seconds_per_epoch / peak
 
 
 @dataclass(frozen=True)
@@ -221,15 +221,15 @@ def _record(task: Task, runs: Sequence[Run], peak: float) -> SpeedRecord:
         precision=machine.precision,
         threads=machine.threads,
         versions=machine.versions,
-        measured=datetime.now(UTC).isoformat(timespec="seconds"),
-        data=task.comments.name,
+        measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        table=task.comments.name,
         batch_size=task.settings.batch_size,
         max_length=task.settings.max_length,
         epochs=task.settings.epochs,
         repeats=len(runs),
         rows=rows,
         tokens=tokens,
-        seconds_an_epoch=Spread.of(epochs),
+        seconds_per_epoch=Spread.of(epochs),
         comments_per_second=Spread.of([rows / epoch for epoch in epochs]),
         tokens_per_second=Spread.of([tokens / epoch for epoch in epochs]),
         evaluation_comments_per_second=Spread.of(

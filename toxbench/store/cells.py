@@ -9,14 +9,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from toxbench.data.protocol import Protocol, fingerprint
 from toxbench.errors import SettingsError, StorageError
-from toxbench.records import PARTS, Audit, CellKey, CellRecord, Part, Stored
-from toxbench.settings import Frozen, possible_path
+from toxbench.records import PARTS, Audit, CellKey, CellRecord, Part, StoredRecord
+from toxbench.settings import FrozenModel, validate_path
 from toxbench.store.failures import FailureStore, read_failure
 from toxbench.store.lock import hold_lock, write_owner
 from toxbench.store.models import ModelStore
@@ -36,7 +37,7 @@ SUFFIX = ".safetensors"
 PartProbabilities = Mapping[Part, npt.NDArray[np.float32]]  # part -> [row, label]
 
 
-class FoldRows(Frozen):
+class FoldRows(FrozenModel):
     """Row numbers of one fold, counted from 0 in the order of the table."""
 
     train: tuple[int, ...]
@@ -44,7 +45,7 @@ class FoldRows(Frozen):
     test: tuple[int, ...]
 
 
-class ProtocolRecord(Stored):
+class ProtocolRecord(StoredRecord):
     """A protocol as it is stored beside its cells. It holds no comment."""
 
     name: str
@@ -56,17 +57,17 @@ class ProtocolRecord(Stored):
     supports: dict[str, int]
     test_supports: tuple[dict[str, int], ...]
     folds: tuple[FoldRows, ...]
-    audit: Audit | None = None  # folders of earlier versions have none
+    audit: Audit
 
     @property
     def tested_supports(self) -> dict[str, int]:
         """Positive test rows of each label, over all folds."""
         return {label: sum(fold[label] for fold in self.test_supports) for label in self.labels}
 
-    def same_as(self, other: "ProtocolRecord") -> bool:
-        """Whether both say the same of the same table, whatever it was called."""
-        told = {"schema_version", "name", "synthetic", "audit"}
-        return self.model_dump(exclude=told) == other.model_dump(exclude=told)
+    def describes(self, protocol: Protocol) -> bool:
+        """Whether the record is of a protocol; the name of its table may differ."""
+        expected = _protocol_fields(protocol)
+        return {name: getattr(self, name) for name in expected} == expected
 
 
 class CellDamagedError(DamagedError):
@@ -108,10 +109,9 @@ class CellStore:
         for folder in (self.failures.folder, self.models.folder):
             if folder.is_dir():
                 check_writable(folder)
-        known = _described(protocol, synthetic)
 
         def check(path: Path) -> None:
-            if not read_protocol(path).same_as(known):
+            if not read_protocol(path).describes(protocol):
                 raise DamagedError(f"{path} is of another table")
 
         remedy = "it is written again from the table"
@@ -282,7 +282,10 @@ def read_cell(path: Path) -> tuple[CellRecord, dict[Part, npt.NDArray[np.float32
     """
     try:
         text, tensors = decode("cell", path.read_bytes())
-        record, probabilities = CellRecord.read(text, path), {part: tensors[part] for part in PARTS}
+        record, probabilities = (
+            CellRecord.from_json(text, path),
+            {part: tensors[part] for part in PARTS},
+        )
         if any(values.dtype != np.float32 or values.ndim != 2 for values in probabilities.values()):
             raise ValueError("probabilities are float32 [row, label]")
         return record, probabilities
@@ -303,7 +306,7 @@ def read_protocol(path: Path) -> ProtocolRecord:
         StorageError: it is missing, or a newer toxbench wrote it.
     """
     try:
-        record = ProtocolRecord.read(path.read_bytes(), path)
+        record = ProtocolRecord.from_json(path.read_bytes(), path)
         folds = ([fold.train, fold.validation, fold.test] for fold in record.folds)
         if record.fingerprint != fingerprint(record.data_fingerprint, folds):
             raise ValueError("the fingerprint is of something else")
@@ -323,35 +326,37 @@ def protocol_record(protocol: Protocol, synthetic: bool) -> ProtocolRecord:
     """Describe a protocol without any comment."""
     from toxbench.data.audit import audit  # imports datasketch, which reading has no need of
 
-    found = audit(protocol.comments, protocol.folds)
-    return _described(protocol, synthetic).model_copy(update={"audit": found})
+    return ProtocolRecord(
+        name=protocol.comments.name,
+        synthetic=synthetic,
+        audit=audit(protocol.comments, protocol.folds),
+        **_protocol_fields(protocol),
+    )
 
 
-def _described(protocol: Protocol, synthetic: bool) -> ProtocolRecord:
-    """Describe a protocol without the audit, which takes its time."""
+def _protocol_fields(protocol: Protocol) -> dict[str, Any]:
+    """Return the fields that identify a protocol; the audit is left out because it takes time."""
     comments = protocol.comments
     labels = comments.labels
-    return ProtocolRecord(
-        name=comments.name,
-        synthetic=synthetic,
-        fingerprint=protocol.fingerprint,
-        data_fingerprint=protocol.data_fingerprint,
-        rows=len(comments),
-        labels=labels,
-        supports=comments.supports,
-        test_supports=tuple(
-            dict(zip(labels, comments.targets[f.test].sum(axis=0).tolist(), strict=True))
-            for f in protocol.folds
+    return {
+        "fingerprint": protocol.fingerprint,
+        "data_fingerprint": protocol.data_fingerprint,
+        "rows": len(comments),
+        "labels": labels,
+        "supports": comments.supports,
+        "test_supports": tuple(
+            dict(zip(labels, comments.targets[fold.test].sum(axis=0).tolist(), strict=True))
+            for fold in protocol.folds
         ),
-        folds=tuple(
+        "folds": tuple(
             FoldRows(
-                train=tuple(f.train.tolist()),
-                validation=tuple(f.validation.tolist()),
-                test=tuple(f.test.tolist()),
+                train=tuple(fold.train.tolist()),
+                validation=tuple(fold.validation.tolist()),
+                test=tuple(fold.test.tolist()),
             )
-            for f in protocol.folds
+            for fold in protocol.folds
         ),
-    )
+    }
 
 
 def find_store(path: Path) -> CellStore:
@@ -362,7 +367,7 @@ def find_store(path: Path) -> CellStore:
         StorageError: the folder contains no store.
     """
     try:
-        possible_path(path)
+        validate_path(path)
     except ValueError as error:
         raise SettingsError(f"invalid results folder: {error}") from error
     for store in (CellStore(path), *stores_below(path)):

@@ -24,7 +24,7 @@ class FailureStore:
             StorageError: the disk is full or the folder cannot be written.
         """
         finished = datetime.now(UTC).isoformat(timespec="seconds")
-        record = FailureRecord(key=key, kind=kind, reason=redact(reason), finished=finished)
+        record = FailureRecord(key=key, kind=kind, reason=redact(reason), failed_at=finished)
         write_atomically(self.path(key), record.model_dump_json().encode("utf-8"))
 
     def remove(self, key: CellKey) -> None:
@@ -64,7 +64,7 @@ def read_failure(path: Path) -> FailureRecord | None:
         StorageError: it cannot be read, or a newer toxbench wrote it.
     """
     try:
-        return FailureRecord.read(path.read_bytes(), path)
+        return FailureRecord.from_json(path.read_bytes(), path)
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -12,11 +12,11 @@ from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from toxbench.errors import TryAgainError
-from toxbench.settings import Frozen
-from toxbench.util.atomic import unwritable, write_atomically
+from toxbench.settings import FrozenModel
+from toxbench.util.atomic import write_atomically, write_error
 
 
-class LockOwner(Frozen):
+class LockOwner(FrozenModel):
     """The process that holds a lock, and since when; neither its machine nor its user."""
 
     pid: int
@@ -44,7 +44,7 @@ def hold_lock(path: Path, timeout: float = math.inf) -> Iterator[None]:
             "another --results"
         ) from error
     except OSError as error:
-        raise unwritable(path.parent, error) from error
+        raise write_error(path.parent, error) from error
     try:
         yield
     finally:

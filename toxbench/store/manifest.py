@@ -5,8 +5,8 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from toxbench.errors import StorageError
-from toxbench.records import Stored
-from toxbench.settings import Frozen
+from toxbench.records import StoredRecord
+from toxbench.settings import FrozenModel
 from toxbench.store.lock import hold_lock
 from toxbench.util.atomic import make_folder, write_atomically
 from toxbench.util.redact import redact
@@ -14,24 +14,23 @@ from toxbench.util.redact import redact
 FILE = "manifest.json"
 
 
-class LoadedPlugin(Frozen):
+class LoadedPlugin(FrozenModel):
     """A plugin whose code was run, and its distribution."""
 
     name: str = Field(description="of the entry point")
     distribution: str = Field(description="name and version")
 
 
-class CodeVersions(Frozen):
+class CodeVersions(FrozenModel):
     """The plugins and package versions of one or more runs."""
 
     plugins: tuple[LoadedPlugin, ...]
     versions: dict[str, str] = Field(description="of Python and the main packages")
 
 
-class Manifest(Stored):
+class Manifest(StoredRecord):
     """All distinct code versions that were run on a protocol, in order of their first run."""
 
-    schema_version: int = 2  # 1 had no commands
     runs: tuple[CodeVersions, ...] = ()
     commands: tuple[str, ...] = Field((), description="that started the runs, without folders")
 
@@ -65,7 +64,7 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / FILE
     try:
-        return Manifest.read(path.read_bytes(), path)
+        return Manifest.from_json(path.read_bytes(), path)
     except FileNotFoundError:
         return Manifest()
     except (OSError, ValidationError) as error:

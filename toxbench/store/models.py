@@ -19,9 +19,9 @@ from typing import Literal
 from pydantic import Field
 
 from toxbench.errors import StorageError
-from toxbench.records import CellKey, CellRecord, Stored, WeightsRecord
+from toxbench.records import CellKey, CellRecord, StoredRecord, WeightsRecord
 from toxbench.store.repair import DamagedError, quarantine
-from toxbench.util.atomic import TEMPORARY, publish_folder, unwritable
+from toxbench.util.atomic import TEMPORARY_SUFFIX, publish_folder, write_error
 from toxbench.util.hashing import sha256_file
 
 RECORD, CARD = "toxbench.json", "README.md"
@@ -30,7 +30,7 @@ SavePolicy = Literal["best", "all"]
 _FOLDER_NAME = re.compile(r".+-fold\d+-seed\d+")
 
 
-class ModelRecord(Stored):
+class ModelRecord(StoredRecord):
     """Description of a stored model; it contains neither comments nor paths."""
 
     key: CellKey
@@ -84,7 +84,7 @@ class ModelStore:
 
     def temporary_path(self, key: CellKey) -> Path:
         """Return the folder to write a model to while it is trained; one process per key."""
-        return self.folder / f".{key.stem}{TEMPORARY}"
+        return self.folder / f".{key.stem}{TEMPORARY_SUFFIX}"
 
     def path(self, key: CellKey) -> Path:
         """Return the folder of a model, which need not exist."""
@@ -122,7 +122,7 @@ class ModelStore:
             self._publish(temporary, record, card())
         except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)
-            raise unwritable(self.path(record.key), error) from error
+            raise write_error(self.path(record.key), error) from error
 
     def remove_superseded(self, key: CellKey) -> None:
         """Remove the models of a key's candidate that were saved as ``best`` and no longer are.
@@ -177,7 +177,7 @@ class ModelStore:
     def _remove(self, key: CellKey) -> None:
         """Remove a model; it is renamed first, so that no half of it is taken for a model."""
         path = self.path(key)
-        renamed = self.folder / f".{key.stem}-removed{TEMPORARY}"
+        renamed = self.folder / f".{key.stem}-removed{TEMPORARY_SUFFIX}"
         try:
             os.replace(path, renamed)
             shutil.rmtree(renamed)
@@ -194,7 +194,7 @@ def read_model_record(folder: Path) -> ModelRecord:
     """
     path = folder / RECORD
     try:
-        record = ModelRecord.read(path.read_bytes(), path)
+        record = ModelRecord.from_json(path.read_bytes(), path)
         if record.with_checksum() != record or record.key.stem != folder.name:
             raise ValueError("the checksum or the folder's name does not match")
     except FileNotFoundError as error:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from toxbench.errors import StorageError
-from toxbench.util.atomic import TEMPORARY, make_folder, unwritable
+from toxbench.util.atomic import TEMPORARY_SUFFIX, make_folder, write_error
 
 
 class DamagedError(StorageError):
@@ -41,12 +41,12 @@ def check_writable(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             return
     except OSError as error:
-        raise unwritable(folder, error) from error
+        raise write_error(folder, error) from error
 
 
 def remove_partial_files(folder: Path) -> None:
     """Remove the temporary files of killed processes; no other process may be writing there."""
-    for path in folder.glob(f".*{TEMPORARY}"):
+    for path in folder.glob(f".*{TEMPORARY_SUFFIX}"):
         if path.is_dir():
             shutil.rmtree(path)
         else:

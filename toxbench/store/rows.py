@@ -1,10 +1,9 @@
-"""What is kept of the table beside the cells: ids, targets and groups, and no comment."""
+"""The table's rows as stored next to the cells: ids, targets and groups, but no comment."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,18 +19,19 @@ from toxbench.util.arrays import Targets
 from toxbench.util.atomic import write_atomically
 
 FILE = "rows.safetensors"
-_VERSION = 2  # 1 had its ids in the header, where two million of them are too many
+_VERSION = 1
 
 
 @dataclass(frozen=True, eq=False)
 class StoredRows:
-    """The table without its texts, in its order.
+    """The table without its texts, in the table's order.
 
     Attributes:
-        ids: of the rows.
+        ids: one for each row.
         targets: 0/1, uint8 ``[row, label]``.
-        groups: rows that belong together, as numbers, int64 ``[row]``: `row_groups`.
-        has_groups: the table names groups; without, only equal texts belong together.
+        groups: group number of each row (see `row_groups`), int64 ``[row]``.
+        has_groups: whether the table has a column of groups; if not, rows with equal texts are a
+            group.
     """
 
     ids: Sequence[str]
@@ -41,9 +41,9 @@ class StoredRows:
 
 
 def write_rows(folder: Path, comments: TextDataset) -> None:
-    """Write what is kept of a table into a protocol's folder, unless the same is there.
+    """Write a table's rows into a protocol's folder, unless the same content is stored.
 
-    Groups are none of the fingerprint's business, so another ``--group-column`` may change them.
+    Groups are not part of the fingerprint, so another ``--group-column`` may change them.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -58,27 +58,30 @@ def write_rows(folder: Path, comments: TextDataset) -> None:
     text = json.dumps({"schema_version": _VERSION, "has_groups": comments.groups is not None})
     content, path = encode("rows", text, tensors), folder / FILE
     try:
-        is_there = path.read_bytes() == content
-    except OSError:  # not there yet, or not for us to read: to be written in any case
-        is_there = False
-    if not is_there:
+        is_stored = path.read_bytes() == content
+    except OSError:  # missing or unreadable: write it
+        is_stored = False
+    if not is_stored:
         write_atomically(path, content)
 
 
 def read_rows(folder: Path) -> StoredRows:
-    """Read what is kept of a table.
+    """Read a table's rows from a protocol's folder.
 
     Raises:
-        DamagedError: it is not as it was written.
-        StorageError: it is missing or cannot be read, or a newer toxbench wrote it.
+        DamagedError: the file is damaged.
+        StorageError: the file is missing, cannot be read, or was written by a newer toxbench.
     """
     path = folder / FILE
     try:
         text, tensors = decode("rows", path.read_bytes())
-        known = json.loads(text)
-        refuse_newer(known, path, _VERSION)
+        header = json.loads(text)
+        refuse_newer(header, path, _VERSION)
         return StoredRows(
-            _ids(known, tensors), tensors["targets"], tensors["groups"], known["has_groups"]
+            ids=TextArray.from_flat(tensors["ids"], tensors["id_ends"]),
+            targets=tensors["targets"],
+            groups=tensors["groups"],
+            has_groups=header["has_groups"],
         )
     except FileNotFoundError as error:
         raise StorageError(
@@ -91,9 +94,3 @@ def read_rows(folder: Path) -> StoredRows:
             f"{path} is damaged; the same toxbench run again moves it aside and writes it, without "
             "training"
         ) from error
-
-
-def _ids(known: dict[str, Any], tensors: Tensors) -> Sequence[str]:
-    if "ids" in known:  # version 1
-        return tuple(known["ids"])
-    return TextArray.from_flat(tensors["ids"], tensors["id_ends"])

@@ -79,7 +79,7 @@ def read_trial(path: Path) -> TrialRecord:
         content = json.loads(path.read_bytes())
         if content["sha256"] != _checksum(content["record"]):
             raise ValueError("the checksum differs")
-        return TrialRecord.read(content["record"], path)
+        return TrialRecord.from_json(content["record"], path)
     except OSError as error:
         raise StorageError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
@@ -120,7 +120,7 @@ def read_tuned(path: Path) -> TunedSettings:
         StorageError: it cannot be read, or a newer toxbench wrote it.
     """
     try:
-        return TunedSettings.take(tomllib.loads(path.read_text(encoding="utf-8")), path)
+        return TunedSettings.from_content(tomllib.loads(path.read_text(encoding="utf-8")), path)
     except OSError as error:
         raise StorageError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
@@ -145,7 +145,7 @@ def find_tuned(folder: Path, protocol: str, backbone: str, weights: str) -> Tune
     candidates = map(read_tuned, sorted((folder / TUNING).glob(f"*/{TUNED_FILE}")))
     key = (protocol, backbone, weights)
     matching = [t for t in candidates if (t.protocol, t.backbone, t.weights.identity) == key]
-    return max(matching, key=lambda tuned: tuned.finished, default=None)
+    return max(matching, key=lambda tuned: tuned.finished_at, default=None)
 
 
 def _checksum(text: str) -> str:

@@ -1,6 +1,6 @@
-"""Tests for plugin authors. `BackboneContract` needs pytest; the rest does not.
+"""Tools for the tests of plugins. `BackboneContract` needs pytest; the rest does not.
 
-A plugin's tests are one class::
+The tests of a plugin are one class::
 
     from toxbench.testing import BackboneContract, write_checkpoint
 
@@ -26,7 +26,7 @@ __all__ = ["BackboneContract", "train_tokenizer", "write_checkpoint"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import what needs pytest only when it is asked for."""
+    """Import `BackboneContract`, and with it pytest, on first access."""
     if name == "BackboneContract":
         from toxbench.testing.contract import BackboneContract
 

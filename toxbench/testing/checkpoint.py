@@ -1,4 +1,4 @@
-"""Tiny random checkpoints of real architectures, with real tokenizers, made without a network."""
+"""Tiny random checkpoints of real architectures with real tokenizers, written without a network."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-# In the words of several architectures; each takes those that it has.
+# Under the names of several architectures; each uses those that it has.
 _SIZES = {
     "hidden_size": 16,
     "embedding_size": 16,
@@ -15,28 +15,28 @@ _SIZES = {
     "num_attention_heads": 2,
     "intermediate_size": 32,
     "hidden_dim": 32,
-    # The default of 128 tokens, and what RoBERTa's kind counts before the first one.
+    # The default of 128 tokens, plus the position offset of RoBERTa.
     "max_position_embeddings": 132,
 }
-_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+_SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 def write_checkpoint(folder: Path, model_type: str, seed: int = 0, **sizes: Any) -> Path:
     """Write a tiny random checkpoint of an architecture, with a tokenizer of its class.
 
-    It is an ordinary folder: ``toxbench run --weights NAME=FOLDER`` takes it as well.
+    It is an ordinary checkpoint: ``toxbench run --weights NAME=FOLDER`` works with it.
 
     Args:
-        folder: made where it is missing.
-        model_type: what ``config.json`` of the real checkpoint says, such as ``deberta-v2``.
+        folder: created if it does not exist.
+        model_type: from ``config.json`` of the real checkpoint, such as ``deberta-v2``.
         seed: of the weights.
-        sizes: fields of the architecture's configuration that differ from the tiny ones here.
+        sizes: fields of the architecture's configuration that replace the tiny default sizes.
 
     Returns:
         the folder.
 
     Raises:
-        ValueError: transformers knows no such architecture.
+        ValueError: transformers has no such architecture.
     """
     import torch
 
@@ -45,7 +45,7 @@ def write_checkpoint(folder: Path, model_type: str, seed: int = 0, **sizes: Any)
     tokenizer.save_pretrained(folder)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        _pretrained(_config(model_type, tokenizer, sizes)).save_pretrained(folder)
+        _pretraining_model(_tiny_config(model_type, tokenizer, sizes)).save_pretrained(folder)
     return folder
 
 
@@ -56,8 +56,8 @@ def train_tokenizer(
 
     Args:
         model_type: as for `write_checkpoint`.
-        texts: to learn the vocabulary from; None: toxbench's synthetic sample.
-        vocabulary: pieces at most, and at least the single characters.
+        texts: texts to learn the vocabulary from; None: toxbench's synthetic sample.
+        vocabulary: maximum number of pieces; single characters are always included.
     """
     from transformers import AutoConfig, PreTrainedTokenizerFast
     from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING
@@ -65,19 +65,19 @@ def train_tokenizer(
     from toxbench.data.synthetic import sample_comments
 
     corpus = list(sample_comments().texts if texts is None else texts)
-    kinds: Any = TOKENIZER_MAPPING
-    kind = kinds.get(type(AutoConfig.for_model(model_type)), None)
-    # The general class says nothing of how it splits: ModernBERT's tokenizer.json does.
+    mapping: Any = TOKENIZER_MAPPING
+    kind = mapping.get(type(AutoConfig.for_model(model_type)), None)
+    # The generic class does not define the split into tokens; ModernBERT's tokenizer.json does.
     if kind in {None, PreTrainedTokenizerFast} or not issubclass(kind, PreTrainedTokenizerFast):
-        return _byte_pairs(corpus, vocabulary)
-    trained: PreTrainedTokenizerBase = kind().train_new_from_iterator(
+        return _train_byte_pairs(corpus, vocabulary)
+    tokenizer: PreTrainedTokenizerBase = kind().train_new_from_iterator(
         corpus, vocab_size=vocabulary, show_progress=False
     )
-    return trained
+    return tokenizer
 
 
-def _pretrained(config: "PreTrainedConfig") -> "PreTrainedModel":
-    """Make the model as its pretraining has it, with the heads that real checkpoints hold."""
+def _pretraining_model(config: "PreTrainedConfig") -> "PreTrainedModel":
+    """Return a random model with the pretraining heads that real checkpoints contain."""
     from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForPreTraining
 
     kinds: tuple[Any, ...] = (AutoModelForPreTraining, AutoModelForMaskedLM)
@@ -86,25 +86,25 @@ def _pretrained(config: "PreTrainedConfig") -> "PreTrainedModel":
     return model
 
 
-def _config(
+def _tiny_config(
     model_type: str, tokenizer: "PreTrainedTokenizerBase", sizes: dict[str, Any]
 ) -> "PreTrainedConfig":
     from transformers import AutoConfig
 
-    usual = AutoConfig.for_model(model_type)
-    tiny = {name: size for name, size in _SIZES.items() if hasattr(usual, name)}
+    default = AutoConfig.for_model(model_type)
+    tiny = {name: size for name, size in _SIZES.items() if hasattr(default, name)}
     tokens = {
         f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id")
         for kind in ("pad", "bos", "eos", "cls", "sep")
-        if hasattr(usual, f"{kind}_token_id")
+        if hasattr(default, f"{kind}_token_id")
     }
-    given = {"vocab_size": len(tokenizer), **tokens, **tiny, **sizes}
-    config: PreTrainedConfig = AutoConfig.for_model(model_type, **given)
+    values = {"vocab_size": len(tokenizer), **tokens, **tiny, **sizes}
+    config: PreTrainedConfig = AutoConfig.for_model(model_type, **values)
     return config
 
 
-def _byte_pairs(corpus: list[str], vocabulary: int) -> "PreTrainedTokenizerBase":
-    """Train byte pairs with BERT's special tokens, as ModernBERT's tokenizer has them."""
+def _train_byte_pairs(corpus: list[str], vocabulary: int) -> "PreTrainedTokenizerBase":
+    """Train a byte-pair tokenizer with BERT's special tokens, like ModernBERT's."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -113,7 +113,7 @@ def _byte_pairs(corpus: list[str], vocabulary: int) -> "PreTrainedTokenizerBase"
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
-        special_tokens=list(_SPECIAL),
+        special_tokens=list(_SPECIAL_TOKENS),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -123,7 +123,7 @@ def _byte_pairs(corpus: list[str], vocabulary: int) -> "PreTrainedTokenizerBase"
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ends
     )
     names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
-    named = dict(zip(names, _SPECIAL, strict=True))
+    special_tokens = dict(zip(names, _SPECIAL_TOKENS, strict=True))
     kind: Any = PreTrainedTokenizerFast
-    made: PreTrainedTokenizerBase = kind(tokenizer_object=tokenizer, **named)
-    return made
+    fast_tokenizer: PreTrainedTokenizerBase = kind(tokenizer_object=tokenizer, **special_tokens)
+    return fast_tokenizer

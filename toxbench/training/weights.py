@@ -11,10 +11,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toxbench.errors import SettingsError, StorageError, TryAgainError, nearest
+from toxbench.errors import SettingsError, StorageError, TryAgainError, did_you_mean
 from toxbench.plugin.contracts import Backbone, Space, StandIn, Tensors
 from toxbench.records import WeightsRecord
-from toxbench.settings import digest, possible_path
+from toxbench.settings import digest, validate_path
 from toxbench.training.hub import (
     Hub,
     HubError,
@@ -66,7 +66,7 @@ class WeightsChoice:
             else:
                 raise SettingsError(
                     f"--weights {word!r} is none of auto, hub, stand-in or NAME=PATH"
-                    f"{nearest(word, MODES)}"
+                    f"{did_you_mean(word, MODES)}"
                 )
         if len(set(modes)) > 1:
             raise SettingsError(f"--weights: choose one of {' and '.join(modes)}")
@@ -75,7 +75,7 @@ class WeightsChoice:
 
 def _folder(name: str, path: str) -> Path:
     try:
-        return possible_path(Path(path))
+        return validate_path(Path(path))
     except ValueError as error:
         raise SettingsError(f"--weights {name}: {error}") from error
 

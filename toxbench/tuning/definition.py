@@ -88,7 +88,7 @@ class SearchSpec:
             [
                 self.data.fingerprint,
                 self.candidate.weights.record.identity,
-                self.candidate.settings.identity,
+                self.candidate.settings.model_dump(mode="json"),
                 sorted((name, repr(dimension)) for name, dimension in self.space.items()),
                 self.settings.inner_folds,
                 self.settings.tune_seed,
@@ -104,6 +104,6 @@ class SearchSpec:
     @property
     def wanted(self) -> int:
         """Finished trials to reach; a grid may have fewer points, and the default settings."""
-        trials = self.settings.limit or UNLIMITED
+        trials = self.settings.trial_limit or UNLIMITED
         points = grid_points(self.settings, self.space, self.candidate.settings)
         return min(trials, len(points) + 1) if points else trials

@@ -39,13 +39,13 @@ def tuned_settings(definition: SearchSpec, found: SearchResult) -> TunedSettings
     return TunedSettings(
         backbone=definition.candidate.name,
         protocol=definition.fingerprint,
-        finished=max(record.finished for group in found.finalists for record in group),
+        finished_at=max(record.finished_at for group in found.finalists for record in group),
         weights=definition.candidate.weights.record,
         tuning=TuningRecord(
             study=definition.name,
             trials=len(found.trials),
-            pruned=sum(record.state == "pruned" for record in found.trials),
-            failed=sum(record.state == "failed" for record in found.trials),
+            pruned_trials=sum(record.state == "pruned" for record in found.trials),
+            failed_trials=sum(record.state == "failed" for record in found.trials),
             finalists=len(found.finalists),
             average_precision=found.scores[0],
             default_average_precision=None if place is None else found.scores[place],
@@ -93,10 +93,10 @@ def _csv(trials: Sequence[TrialRecord], finalists: Sequence[TrialRecord]) -> str
         for record in records:
             settings = record.settings.model_dump()
             writer.writerow(
-                [phase, record.number, record.state, record.default, record.value, record.epochs,
+                [phase, record.number, record.state, record.is_default, record.value, record.epochs,
                  round(record.seconds, 3), record.seed, " ".join(map(str, record.folds)),
-                 *(settings[name] for name in names), escape_line(record.reason), record.finished,
-                 record.uid]
+                 *(settings[name] for name in names), escape_line(record.reason),
+                 record.finished_at, record.uid]
             )  # fmt: skip
     return buffer.getvalue()
 
@@ -115,7 +115,7 @@ def _mean_thresholds(
 def _remarks(definition: SearchSpec, found: SearchResult, tuned: TunedSettings) -> list[str]:
     tuning, settings = tuned.tuning, definition.settings
     searched = max(record.value for record in found.trials if record.value is not None)
-    default = next((record.value for record in found.trials if record.default), None)
+    default = next((record.value for record in found.trials if record.is_default), None)
     rows = len(definition.data.comments)
     elsewhere = " on other inner folds" if 2 * settings.inner_folds <= INNER_FOLDS else ""
     won = ["The default settings won: no other finalist scored higher."]
@@ -123,8 +123,8 @@ def _remarks(definition: SearchSpec, found: SearchResult, tuned: TunedSettings) 
         f"Settings of {tuned.backbone} from {tuned.weights.label}, found by toxbench tune.",
         f"They hold for the protocol {definition.fingerprint[:12]} "
         f"({escape_line(definition.data.comments.name)}); use them with: toxbench run --tuned",
-        f"{tuning.trials} trials ({tuning.pruned} pruned, {tuning.failed} failed), sampler "
-        f"{settings.sampler}, pruner {settings.pruner}.",
+        f"{tuning.trials} trials ({tuning.pruned_trials} pruned, {tuning.failed_trials} failed), "
+        f"sampler {settings.sampler}, pruner {settings.pruner}.",
         "Score: micro average precision on inner validation rows, mean of "
         f"{settings.inner_folds} of {INNER_FOLDS} inner folds of the {rows} rows that are not "
         "test rows.",

@@ -138,4 +138,4 @@ def pruning_step(epoch: int, epochs: int) -> int:
 
 def _startup(settings: TuneSettings) -> int:
     """Return how many trials are drawn at random first: a third, at most Optuna's own ten."""
-    return min(10, max(3, (settings.limit or 30) // 3))
+    return min(10, max(3, (settings.trial_limit or 30) // 3))

@@ -14,7 +14,7 @@ from toxbench.benchmark.feedback import SearchFeedback, SearchProgress
 from toxbench.errors import CellsFailedError
 from toxbench.executors.base import Executor
 from toxbench.records import TrialRecord
-from toxbench.settings import DEFAULT_TRIALS, INNER_FOLDS, TrainSettings, digest, seconds
+from toxbench.settings import DEFAULT_TRIALS, INNER_FOLDS, TrainSettings, digest, parse_duration
 from toxbench.store.trials import TrialStore
 from toxbench.tuning.definition import UNLIMITED, SearchSpec
 from toxbench.tuning.sampler import Sampler, make_pruner
@@ -44,7 +44,7 @@ class SearchResult:
     @property
     def default_place(self) -> int | None:
         """Which finalist has the default settings, from 0; None where they failed."""
-        default = [record.settings for record in self.trials if record.default]
+        default = [record.settings for record in self.trials if record.is_default]
         places = [n for n, group in enumerate(self.finalists) if group[0].settings in default]
         return places[0] if places else None
 
@@ -89,7 +89,7 @@ class Search:
         sampler = Sampler(self._settings, definition.space, definition.candidate.settings)
         pruner = make_pruner(self._settings)
         index = self._index(definition.name, "trials", sampler, pruner)
-        budget = seconds(self._settings.budget) if self._settings.budget else math.inf
+        budget = parse_duration(self._settings.budget) if self._settings.budget else math.inf
         folds = tuple(range(self._settings.inner_folds))
         records: list[TrialRecord] = []
 
@@ -117,7 +117,7 @@ class Search:
     def _finalists(self, configurations: Sequence[TrainSettings]) -> list[list[TrialRecord]]:
         """Train each with fresh seeds, on other inner folds while there are any; best first."""
         definition, count = self._definition, self._settings.inner_folds
-        key = digest([settings.identity for settings in configurations])
+        key = digest([settings.model_dump(mode="json") for settings in configurations])
         name = f"finalists-{key}"
         index = self._index(f"{definition.name}-{name}", name, RandomSampler(), NopPruner())
         folds = tuple((fold + count) % INNER_FOLDS for fold in range(count))
@@ -198,7 +198,7 @@ def _configurations(records: Sequence[TrialRecord], count: int) -> list[TrainSet
     complete = [record for record in records if record.value is not None]
     ranked = sorted(complete, key=lambda record: (-(record.value or 0.0), record.number))
     different = list(dict.fromkeys(record.settings for record in ranked))
-    default = [record.settings for record in ranked if record.default]
+    default = [record.settings for record in ranked if record.is_default]
     return different[:count] + [settings for settings in different[count:] if settings in default]
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from optuna.trial import Trial
 
-from toxbench.config import layered
-from toxbench.errors import SettingsError, nearest
+from toxbench.config import build_settings
+from toxbench.errors import SettingsError, did_you_mean
 from toxbench.plugin.contracts import Choice, Dimension, Range, Space, Value
-from toxbench.settings import TrainSettings, possible_path
+from toxbench.settings import TrainSettings, validate_path
 
 _GRID_POINTS = 3
 _MOST_POINTS = 10_000
@@ -147,7 +147,7 @@ def described(dimension: Dimension) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(possible_path(path).read_text(encoding="utf-8"))
+        return tomllib.loads(validate_path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(
             f"--space {path}: neither NAME=RANGE nor a TOML file that can be read"
@@ -183,10 +183,10 @@ def _check(name: str, dimension: Dimension, base: TrainSettings, origin: str) ->
     known = [(name, value) for value in values] + ([dimension.when] if dimension.when else [])
     for setting, value in known:
         if setting not in TrainSettings.model_fields:
-            hint = nearest(setting, TrainSettings.model_fields)
+            hint = did_you_mean(setting, TrainSettings.model_fields)
             raise SettingsError(f"{origin}: unknown setting {setting!r}{hint}")
         try:
-            layered(TrainSettings, base.model_dump(), {setting: value})
+            build_settings(TrainSettings, base.model_dump(), {setting: value})
         except SettingsError as error:
             raise SettingsError(f"{origin}: {error}") from error
         if not _is_of_its_type(setting, value):  # what would be read as one is none

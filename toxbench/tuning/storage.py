@@ -19,7 +19,7 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, SQLA
 
 from toxbench.errors import SettingsError, StorageError, TryAgainError
 from toxbench.store.lock import hold_lock
-from toxbench.util.atomic import make_folder, unwritable
+from toxbench.util.atomic import make_folder, write_error
 
 HEARTBEAT_SECONDS = 5
 GRACE_SECONDS = 30  # a worker that is silent for so long is taken for dead
@@ -158,7 +158,7 @@ def open_storage(url: str, lock_folder: Path) -> tuple[RDBStorage, str | None]:
                 warning = _move_aside_if_damaged(path, url)
             return _open(url, _engine_arguments(parsed)), warning
     except OSError as error:
-        raise unwritable(lock_folder, error) from error
+        raise write_error(lock_folder, error) from error
 
 
 def _check_place(path: Path) -> None:

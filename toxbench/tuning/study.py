@@ -26,7 +26,7 @@ from toxbench.records import TrialRecord
 from toxbench.store.lock import hold_lock
 from toxbench.store.trials import SYNC_LOCK, TrialStore
 from toxbench.tuning.storage import beating
-from toxbench.util.atomic import make_folder, unwritable
+from toxbench.util.atomic import make_folder, write_error
 
 
 class Worker:
@@ -40,7 +40,7 @@ class Worker:
         try:
             self._lock.acquire(timeout=0)
         except OSError as error:
-            raise unwritable(folder, error) from error
+            raise write_error(folder, error) from error
 
     def __enter__(self) -> "Worker":
         return self
@@ -163,8 +163,8 @@ class SharedStudy:
                 update={
                     "uid": frozen.user_attrs[UID],
                     "worker": self.worker.uid,
-                    "slot": slot,
-                    "attributes": _plain(frozen.system_attrs),
+                    "plan_index": slot,
+                    "system_attributes": _plain(frozen.system_attrs),
                 }
             )
             self.store.write(signed)  # from here on the trial has happened
@@ -322,11 +322,11 @@ def frozen_trial(record: TrialRecord) -> FrozenTrial:
         user_attrs={
             UID: record.uid,
             WORKER: record.worker,
-            SLOT: record.slot,
+            SLOT: record.plan_index,
             RECORD: record.model_dump_json(),
-            **({"default": True} if record.default else {}),
+            **({"default": True} if record.is_default else {}),
         },
-        system_attrs=dict(record.attributes),
+        system_attrs=dict(record.system_attributes),
         intermediate_values=dict(record.step_scores),
     )
 

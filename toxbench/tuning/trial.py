@@ -238,7 +238,7 @@ def record_of(
         number=trial.number,
         state=state,
         reason=reason,
-        default=configuration.default,
+        is_default=configuration.default,
         params=trial.params,
         distributions={k: distribution_to_json(v) for k, v in trial.distributions.items()},
         settings=configuration.settings,
@@ -251,7 +251,7 @@ def record_of(
         epochs=log.epochs,
         seconds=log.seconds,
         thresholds=result.thresholds if result else {},
-        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
 

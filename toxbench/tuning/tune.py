@@ -17,7 +17,13 @@ from toxbench.benchmark.plan import Plan, check_length, make_plan
 from toxbench.benchmark.resources import executor_for_trials
 from toxbench.benchmark.run import run_plan
 from toxbench.benchmark.validate import ResolvedRun, resolve
-from toxbench.config import command_line, layered, preset, read_config, run_settings
+from toxbench.config import (
+    build_run_settings,
+    build_settings,
+    command_line,
+    get_preset,
+    read_config,
+)
 from toxbench.errors import CellsFailedError, SettingsError
 from toxbench.plugin.contracts import Choice, Dimension
 from toxbench.plugin.registry import Registry
@@ -79,7 +85,7 @@ def plan_tuning(run: ResolvedRun, download: bool = True) -> TunePlan:
         SettingsError, DataError, PluginError, StorageError, TryAgainError: before any work.
     """
     settings = run.settings
-    tuning = layered(TuneSettings, settings.tune)
+    tuning = build_settings(TuneSettings, settings.tune)
     untuned = replace(run, settings=settings.model_copy(update={"tuned": False}))
     plan = make_plan(untuned, download)
     if len(plan.protocol.folds) > 1:
@@ -190,7 +196,7 @@ def _space(
 ) -> dict[str, Dimension]:
     """Return what is searched: the plugin's space without what the user set, and the user's own."""
     own = settings.backbone.get(candidate.name, {})
-    fixed = {*preset(settings.preset).train, *settings.train, *own}
+    fixed = {*get_preset(settings.preset).train, *settings.train, *own}
     declared = {**candidate.backbone.search_space, **candidate.weights.search_space}
     kept = {name: dimension for name, dimension in declared.items() if name not in fixed}
     asked = {name: parse_dimension(name, value) for name, value in tuning.space.items()}
@@ -234,7 +240,7 @@ def tune(
     flags |= {"data": data} if data is not None else {}
     flags |= {"tune": dict(tune)} if tune else {}
     below = read_config(Path(config)) if config is not None else {}
-    merged = run_settings(with_tuning_seeds(below), flags)
+    merged = build_run_settings(with_tuning_seeds(below), flags)
     run = resolve(merged, Registry.discover(merged.plugins))
     outcome = run_tuning(plan_tuning(run), TuneFeedback())
     if outcome.failures:

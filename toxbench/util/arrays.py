@@ -1,4 +1,4 @@
-"""Types of the arrays that stages hand on; comments give their shapes."""
+"""Types of the arrays that stages exchange; comments give their shapes."""
 
 import numpy as np
 import numpy.typing as npt

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Atomic writes: a file is complete or does not exist."""
 
 import errno
 import os
@@ -13,15 +13,15 @@ from safetensors import SafetensorError
 
 from toxbench.errors import StorageError
 
-TEMPORARY = ".tmp"  # what names of files end with that are being written
-NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+TEMPORARY_SUFFIX = ".tmp"  # of files that are being written
+DISK_FULL_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that a reader, a crash or a full disk never sees half of it.
+    """Write a file so that a reader, a crash or a full disk never leaves a part of it.
 
     Raises:
-        StorageError: as `atomic_file`.
+        StorageError: like `atomic_file`.
     """
     with atomic_file(path) as file:
         file.write(data)
@@ -29,19 +29,19 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """Yield a file to write that is there as ``path`` once the context ends, and not before.
+    """Yield a file to write; it appears as ``path`` when the context ends without an error.
 
-    A temporary file in the same folder is written, synced to the disk and renamed; then the
+    A temporary file in the same folder is written, synced to the disk and renamed. Then the
     folder is synced, so that the rename itself survives a power cut.
 
     Raises:
-        StorageError: the folder cannot be written; nothing is left behind there.
+        StorageError: the folder cannot be written. No temporary file remains.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(TEMPORARY, f".{path.name[:40]}-", path.parent)
+        handle, temporary = tempfile.mkstemp(TEMPORARY_SUFFIX, f".{path.name[:40]}-", path.parent)
     except OSError as error:
-        raise unwritable(path, error) from error
+        raise write_error(path, error) from error
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
@@ -54,7 +54,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         with suppress(OSError):
             Path(temporary).unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise unwritable(path, error) from error
+            raise write_error(path, error) from error
         raise
 
 
@@ -71,12 +71,12 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(TEMPORARY, f".{path.name[:40]}-", path.parent))
+        temporary = Path(tempfile.mkdtemp(TEMPORARY_SUFFIX, f".{path.name[:40]}-", path.parent))
         yield temporary
         temporary.chmod(0o755)
         publish_folder(temporary, path)
     except (OSError, SafetensorError) as error:
-        raise unwritable(path, error) from error
+        raise write_error(path, error) from error
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -104,7 +104,7 @@ def publish_folder(temporary: Path, path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it, where they are not there.
+    """Make a folder and its parents, unless they exist.
 
     Raises:
         StorageError: it cannot be made.
@@ -112,17 +112,17 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise unwritable(path, error) from error
+        raise write_error(path, error) from error
 
 
-def unwritable(path: Path, error: OSError | SafetensorError) -> StorageError:
+def write_error(path: Path, error: OSError | SafetensorError) -> StorageError:
     """Return the error for a path that cannot be written, with the reason and the remedy.
 
-    safetensors raises its own class of error when it cannot write a file, in practice because the
-    disk is full; the class has no ``errno``.
+    safetensors raises a separate class of error when it cannot write a file, in practice because
+    the disk is full; the class has no ``errno``.
     """
     if isinstance(error, OSError):
-        reason, is_full = error.strerror, error.errno in NO_ROOM
+        reason, is_full = error.strerror, error.errno in DISK_FULL_ERRORS
     else:
         reason, is_full = str(error), True
     remedy = "make room" if is_full else "make it writable or write elsewhere"
@@ -130,7 +130,7 @@ def unwritable(path: Path, error: OSError | SafetensorError) -> StorageError:
 
 
 def sync_folder(folder: Path) -> None:
-    """Let what was made, renamed or removed in a folder survive a power cut."""
+    """Flush a folder to the disk, so that changes of its entries survive a power cut."""
     if os.name != "posix":
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -141,9 +141,9 @@ def sync_folder(folder: Path) -> None:
 
 
 def cache_folder() -> Path:
-    """Folder for what can always be made again: ``TOXBENCH_CACHE``, else the user's cache."""
-    named = os.environ.get("TOXBENCH_CACHE")
-    if named:
-        return Path(named)
+    """Return the folder for reproducible files: ``TOXBENCH_CACHE``, or in the user's cache."""
+    configured = os.environ.get("TOXBENCH_CACHE")
+    if configured:
+        return Path(configured)
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "toxbench"

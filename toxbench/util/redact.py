@@ -1,34 +1,40 @@
-"""What is nobody else's business, and is therefore in no stored file."""
+"""Removal of private information from text that is stored."""
 
 import os
 import re
 
-_SECRETS = ("TOKEN", "_KEY", "PASSWORD", "PASSWD", "SECRET")  # in names of environment variables
-_SHORTEST = 4  # characters of a secret; less would blot out words
-_KNOWN = re.compile(r"\bhf_\w{8,}|(?<=://)[^/\s@]+:[^/\s@]+(?=@)")  # tokens; user:password of URLs
+_SECRET_WORDS = ("TOKEN", "_KEY", "PASSWORD", "PASSWD", "SECRET")  # in names of variables
+_MINIMUM_LENGTH = 4  # characters of a secret; shorter ones would erase ordinary words
+_SECRET_PATTERN = re.compile(  # tokens of the Hub; user:password of URLs
+    r"\bhf_\w{8,}|(?<=://)[^/\s@]+:[^/\s@]+(?=@)"
+)
 
 
 def redact(text: str) -> str:
-    """Take secrets, the home folder and the user's name out of a message.
+    """Remove secrets, the home folder and the user's name from a message.
 
-    Secrets are the values of environment variables whose names say so, the Hub's tokens, and
-    passwords in URLs.
+    Secrets are the values of environment variables with a name like ``..._TOKEN``, tokens of the
+    Hugging Face Hub, and passwords in URLs.
     """
-    text = _KNOWN.sub("***", text)
-    secrets = {v for k, v in os.environ.items() if any(word in k.upper() for word in _SECRETS)}
+    text = _SECRET_PATTERN.sub("***", text)
+    secrets = {
+        value
+        for name, value in os.environ.items()
+        if any(word in name.upper() for word in _SECRET_WORDS)
+    }
     for value in sorted(secrets, key=len, reverse=True):
-        if len(value) >= _SHORTEST:
+        if len(value) >= _MINIMUM_LENGTH:
             text = text.replace(value, "***")
-    for home in _homes():
+    for home in _home_paths():
         text = re.sub(rf"{re.escape(home)}(?![\w-])", "~", text)
     users = {os.environ.get(name, "") for name in ("USER", "LOGNAME", "USERNAME")} - {""}
     for user in users:
         text = re.sub(rf"(?<!\w){re.escape(user)}(?!\w)", "USER", text)
-    return text.encode("utf-8", "replace").decode("utf-8")  # half surrogates cannot be stored
+    return text.encode("utf-8", "replace").decode("utf-8")  # lone surrogates cannot be stored
 
 
-def _homes() -> list[str]:
-    """Return the home folder by all its names, the longest first; none where it is the root."""
+def _home_paths() -> list[str]:
+    """Return all paths of the home folder, the longest first; none if it is the root."""
     home = os.path.expanduser("~").rstrip("/")
-    names = {home, os.path.realpath(home)} if home not in {"", "~"} else set()
-    return sorted(names, key=len, reverse=True)
+    paths = {home, os.path.realpath(home)} if home not in {"", "~"} else set()
+    return sorted(paths, key=len, reverse=True)

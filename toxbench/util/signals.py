@@ -1,4 +1,4 @@
-"""Being asked to stop in the middle of something long, by a signal or by another process."""
+"""Graceful stops: on a signal, or on a request of another process."""
 
 import os
 import signal
@@ -13,28 +13,37 @@ from typing import Protocol, TypeVar
 from toxbench.errors import ProcessLostError
 
 ShouldStop = Callable[[], bool]
+Item = TypeVar("Item")
+
+_EXIT_REASONS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+_SHOW_CURSOR = b"\x1b[?25h"  # a live display hides it
 
 
 class StopRequested(BaseException):
-    """Something long has stopped because it was asked to; what it needs to go on is kept.
+    """A long computation stopped on request; the state that it needs to resume is stored.
 
-    Not an `Exception`: nothing went wrong, and nobody who handles errors is to take it for one.
+    It is not an `Exception`, so that error handlers do not catch it: nothing went wrong.
     """
 
 
-Item = TypeVar("Item")
+class TerminationSignal(BaseException):
+    """A signal asked this process to end. Open files and contexts are closed on the way out."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(_EXIT_REASONS[signal.Signals(number)])
+        self.exit_code = 128 + number
 
 
 def never_stop() -> bool:
-    """Do not ask to stop."""
+    """Return False: a `ShouldStop` that never stops."""
     return False
 
 
 def iterate_until(should_stop: ShouldStop, items: Iterable[Item]) -> Iterator[Item]:
-    """Yield items, as long as nobody asks to stop.
+    """Yield items until a stop is requested.
 
     Raises:
-        Stopped: somebody does.
+        StopRequested: ``should_stop`` returned True.
     """
     for item in items:
         if should_stop():
@@ -43,102 +52,93 @@ def iterate_until(should_stop: ShouldStop, items: Iterable[Item]) -> Iterator[It
 
 
 class StopSource(Protocol):
-    """Where it comes from that something long is to stop."""
+    """Source of requests to stop a long computation."""
 
     def watching(self) -> AbstractContextManager[ShouldStop]:
-        """Yield what tells, at once and at any time inside, whether to stop."""
+        """Yield a function that returns whether to stop, at any time inside the context."""
 
 
 class SignalStop:
-    """Ctrl-C and SIGTERM, each held back until what it interrupts has come to an end in order."""
+    """SIGINT (Ctrl-C) and SIGTERM as requests to stop, deferred until the context ends."""
 
     @contextmanager
     def watching(self) -> Iterator[ShouldStop]:
-        """Hold signals back inside; then whoever handled them before hears of one that came.
+        """Defer signals inside the context; at its end, pass one on to the previous handler.
 
-        A second signal is not held back.
+        A second signal is not deferred.
         """
-        if threading.current_thread() is not threading.main_thread():  # only that one hears them
-            yield never_stop
+        if threading.current_thread() is not threading.main_thread():
+            yield never_stop  # Python runs signal handlers in the main thread only
             return
-        caught: list[int] = []
+        received: list[int] = []
 
-        def hold(number: int, frame: FrameType | None) -> None:
-            if caught:
-                give_back()
+        def defer(number: int, frame: FrameType | None) -> None:
+            if received:
+                restore_handlers()
                 try:
-                    signal.raise_signal(caught[0])
+                    signal.raise_signal(received[0])
                 finally:
                     signal.raise_signal(number)
-            caught.append(number)
+            received.append(number)
 
-        def give_back() -> None:
-            for number, handler in before.items():
+        def restore_handlers() -> None:
+            for number, handler in previous_handlers.items():
                 signal.signal(number, handler)
 
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        heard = [n for n in numbers if signal.getsignal(n) not in (signal.SIG_IGN, None)]
-        before = {number: signal.signal(number, hold) for number in heard}
+        handled = [
+            number
+            for number in (signal.SIGINT, signal.SIGTERM)
+            if signal.getsignal(number) not in (signal.SIG_IGN, None)
+        ]
+        previous_handlers = {number: signal.signal(number, defer) for number in handled}
         try:
-            yield lambda: bool(caught)
+            yield lambda: bool(received)
         finally:
-            give_back()
-            if caught:
-                signal.raise_signal(caught[0])
-
-
-ENDING = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
-_SHOW_CURSOR = b"\x1b[?25h"  # a live display had hidden it
-
-
-class Ended(BaseException):
-    """A signal asked this process to end. Whatever is open is closed on the way out."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(ENDING[signal.Signals(number)])
-        self.exit_code = 128 + number
+            restore_handlers()
+            if received:
+                signal.raise_signal(received[0])
 
 
 @contextmanager
-def ending_in_order(echo_seconds: float = 0.0) -> Iterator[None]:
-    """Raise `Ended` at the first of these signals; the second ends the process where it stands.
+def raise_on_termination(echo_seconds: float = 0.0) -> Iterator[None]:
+    """Raise `TerminationSignal` at the first SIGINT or SIGTERM; exit at once at the second.
+
+    An `Exception` that leaves the context after a signal is replaced by `TerminationSignal`,
+    because libraries wrap the exception that interrupts them.
 
     Args:
-        echo_seconds: how soon after the first one a second is the same once more, because the
-            process that started this one passes on what the terminal sent to both.
-
-    What is raised inside may be another error by the time that it gets here, because libraries wrap
-    what interrupts them.
+        echo_seconds: a second signal within this time is ignored as a copy of the first: the
+            parent process passes on a signal that the terminal sends to both.
     """
-    if threading.current_thread() is not threading.main_thread():  # only that one may set handlers
-        yield
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python sets signal handlers in the main thread only
         return
-    asked: list[int] = []
-    asked_at = 0.0
+    received: list[int] = []
+    received_at = 0.0
 
     def end(number: int, frame: FrameType | None) -> None:
-        nonlocal asked_at
-        if asked and time.monotonic() - asked_at < echo_seconds:
+        nonlocal received_at
+        if received and time.monotonic() - received_at < echo_seconds:
             return
-        if asked:
+        if received:
             if sys.stderr.isatty():
                 os.write(sys.stderr.fileno(), _SHOW_CURSOR)
             os._exit(128 + number)
-        asked.append(number)
-        asked_at = time.monotonic()
-        raise Ended(number)
+        received.append(number)
+        received_at = time.monotonic()
+        raise TerminationSignal(number)
 
-    # What was ignored when this process began (nohup) stays so.
-    heard = [number for number in ENDING if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, end) for number in heard}
+    # Signals that were ignored when this process began (nohup) stay ignored.
+    handled = [number for number in _EXIT_REASONS if signal.getsignal(number) is not signal.SIG_IGN]
+    previous_handlers = {number: signal.signal(number, end) for number in handled}
     try:
         yield
     except ProcessLostError:
-        raise  # it says why the signal was sent
+        raise  # it holds the reason why the signal was sent
     except Exception as error:
-        if asked:
-            raise Ended(asked[0]) from error
+        if received:
+            raise TerminationSignal(received[0]) from error
         raise
     finally:
-        for number, handler in before.items():
+        for number, handler in previous_handlers.items():
             signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""Which of the processes of one run this is, as torchrun tells each of them."""
+"""Rank and number of the processes that torchrun starts, from their environment variables."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,14 +8,14 @@ from toxbench.errors import SettingsError
 
 @dataclass(frozen=True)
 class TorchrunEnv:
-    """A process among those that torchrun started together; by default it is alone.
+    """Position of this process among those of one torchrun; by default a single process.
 
     Attributes:
-        rank: counted from 0.
-        size: how many there are.
-        local_rank: among those of this machine, which is the number of its GPU.
-        local_size: how many are on this machine.
-        machines: how many there are.
+        rank: of this process, counted from 0.
+        size: number of processes.
+        local_rank: rank among the processes of this machine, which is the number of its GPU.
+        local_size: number of processes on this machine.
+        machines: number of machines.
     """
 
     rank: int = 0
@@ -25,39 +25,41 @@ class TorchrunEnv:
     machines: int = 1
 
     @classmethod
-    def of(cls, environ: Mapping[str, str]) -> "TorchrunEnv":
-        """Read what torchrun sets; a process that it did not start is alone.
+    def from_environ(cls, environ: Mapping[str, str]) -> "TorchrunEnv":
+        """Read torchrun's environment variables; without them, return a single process.
 
         Raises:
-            SettingsError: a variable is no whole number, or the rank is none of them.
+            SettingsError: a variable is not a whole number, or the rank is not below the size.
         """
         if not {"RANK", "WORLD_SIZE"} <= environ.keys():
             return cls()
         size = environ["WORLD_SIZE"]
-        said = {
+        variables = {
             "RANK": environ["RANK"],
             "WORLD_SIZE": size,
             "LOCAL_RANK": environ.get("LOCAL_RANK", environ["RANK"]),
             "LOCAL_WORLD_SIZE": environ.get("LOCAL_WORLD_SIZE", size),
             "GROUP_WORLD_SIZE": environ.get("GROUP_WORLD_SIZE", "1"),
         }
-        if all(word.isascii() and word.isdigit() for word in said.values()):
-            place = cls(*map(int, said.values()))
-            if place.rank < place.size:
-                return place if place.size > 1 else cls()
-        words = " ".join(f"{name}={word!r}" for name, word in said.items())
-        raise SettingsError(f"torchrun never sets {words}; unset these variables, or use torchrun")
+        if all(value.isascii() and value.isdigit() for value in variables.values()):
+            position = cls(*map(int, variables.values()))
+            if position.rank < position.size:
+                return position if position.size > 1 else cls()
+        assignments = " ".join(f"{name}={value!r}" for name, value in variables.items())
+        raise SettingsError(
+            f"torchrun never sets {assignments}; unset these variables, or use torchrun"
+        )
 
     @property
     def command(self) -> str:
-        """What starts toxbench on as many processes."""
+        """The command that starts toxbench on the same number of processes."""
         if self.size == 1:
             return "toxbench"
         machines = f"--nnodes {self.machines} ... " if self.machines > 1 else ""
         return f"torchrun {machines}--nproc-per-node {self.local_size} -m toxbench"
 
     def describe_rank(self, rank: int) -> str:
-        """Name one of these processes to a person."""
+        """Describe one of the processes for a message, such as ``process 2 of 4 (rank 1)``."""
         return f"process {rank + 1} of {self.size} (rank {rank})"
 
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 from left_behind import Results, assert_same, processes_with
+from plugin_site import install_plugin
 from ray_cluster import RayCluster
-from support import install_plugin, write_table
+from support import write_table
 
 import toxbench
 from toxbench.errors import SettingsError, TryAgainError

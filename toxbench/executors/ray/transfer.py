@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from toxbench.errors import StorageError
-from toxbench.util.atomic import unwritable
+from toxbench.util.atomic import write_error
 from toxbench.util.hashing import sha256_file
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")  # never loaded, so never sent
@@ -67,7 +67,7 @@ def keep_sent(wanted: Mapping[str, str], read: Callable[[str], bytes], cache: Pa
             shutil.rmtree(made, ignore_errors=True)
     except OSError as error:
         if hashes(folder) != wanted:  # else another process made the same one meanwhile
-            raise unwritable(folder, error) from error
+            raise write_error(folder, error) from error
     return folder
 
 
@@ -91,4 +91,4 @@ def put_files(files: Mapping[str, bytes], folder: Path) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
         except OSError as error:
-            raise unwritable(path, error) from error
+            raise write_error(path, error) from error

@@ -19,7 +19,7 @@ from toxbench.report.html.load import ReportData, Search
 from toxbench.report.label_errors import TABLES, DisplayOptions
 from toxbench.report.tuning import importance_table, study_figures
 from toxbench.settings import TrainSettings
-from toxbench.util.text import millions
+from toxbench.util.text import format_millions
 
 ComputeImportances = Callable[[Sequence[TrialRecord]], Mapping[str, float]]
 _MAX_REVIEW_ROWS = 20
@@ -92,12 +92,12 @@ def data_section(data: ReportData) -> Section:
         ("fold", "train", "validation", "test"),
         [[i, len(f.train), len(f.validation), len(f.test)] for i, f in enumerate(protocol.folds)],
     )
-    findings = [] if audit is None else audit_findings(audit, lambda row: data.ids[row])
+    findings = audit_findings(audit, lambda row: data.ids[row])
     text = [
         f"{protocol.name}: {protocol.rows} rows, {len(labels)} labels, "
         f"{sum(protocol.supports.values())} positive (row, label) entries."
     ]
-    warnings = [leak_note(audit)] if audit is not None and audit.affected else []
+    warnings = [leak_note(audit)] if audit.leaked_rows else []
     return Section("data", "Data and split", text, warnings, findings=findings,
                    tables=[folds], collapsed_tables=[positives])  # fmt: skip
 
@@ -140,7 +140,7 @@ def _trial_table(search: Search) -> Table:
         f"Trials of {search.name}",
         ("trial", "state", "score", "epochs", "settings"),
         [
-            ["0 (default)" if t.default else t.number, t.state, t.value, t.epochs, _params(t)]
+            ["0 (default)" if t.is_default else t.number, t.state, t.value, t.epochs, _params(t)]
             for t in search.trials
         ],
     )
@@ -177,7 +177,9 @@ def _settings_table(data: ReportData) -> Table:
     ]
     names = list(TrainSettings.model_fields) if rows else []
     values = [[name, *(str(getattr(settings, name)) for _, settings in rows)] for name in names]
-    values += [["parameters", *(millions(row.parameters) for row, _ in rows)]] if rows else []
+    values += (
+        [["parameters", *(format_millions(row.parameters) for row, _ in rows)]] if rows else []
+    )
     return create_table("Training settings", ["setting", *(row.name for row, _ in rows)], values)
 
 

@@ -23,7 +23,7 @@ from toxbench.report.leaderboard import terminal_tables
 from toxbench.report.notes import conclusions, explanations, warnings
 from toxbench.report.palette import BLUE, GREY, HEAT, RED
 from toxbench.report.verdicts import METRIC_TITLES
-from toxbench.util.text import duration
+from toxbench.util.text import format_duration
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -185,8 +185,8 @@ def _cheaper_candidate(
     second = max(faster, key=lambda point: point[1])
     names = [rows[points.index(point)].name for point in (best, second)]
     return (
-        f"{names[0]} trains in {duration(best[0])} per seed; {names[1]} trains in "
-        f"{duration(second[0])}, with a micro-F1 that is {best[1] - second[1]:.3f} lower."
+        f"{names[0]} trains in {format_duration(best[0])} per seed; {names[1]} trains in "
+        f"{format_duration(second[0])}, with a micro-F1 that is {best[1] - second[1]:.3f} lower."
     )
 
 
