@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 from measured import Table
-from support import install_plugin, write_table
+from plugin_site import install_plugin
+from support import write_table
 
 from toxbench.benchmark.plan import Plan, make_plan
 from toxbench.benchmark.resources import num_workers, runs_in_process, threads_per_cell

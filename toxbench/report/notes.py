@@ -204,7 +204,7 @@ def _origin(tuning: TuningRecord) -> str:
 
 
 def _default_score(tuning: TuningRecord) -> str:
-    """Return the score of the default settings, if it is of other settings and the same seeds."""
-    if tuning.default_won is not False or tuning.default_average_precision is None:
+    """Return the score of the default settings, if another finalist won."""
+    if tuning.default_won or tuning.default_average_precision is None:
         return ""
     return f" ({tuning.default_average_precision:.3f} with default settings)"
