@@ -129,7 +129,7 @@ def test_what_comes_from_the_table_is_written_again(
     assert "moves it aside" in read.error
     done = run()
     assert done.code == 0, done.said
-    assert "nothing to train" in done.said
+    assert "nothing to compute" in done.said
     assert f"{path} was damaged and is now {name}.corrupt; it is written again" in done.said
     assert path.with_name(f"{name}.corrupt").read_bytes() == data
     assert path.read_bytes() == whole
@@ -218,7 +218,7 @@ def test_what_an_older_toxbench_wrote_is_read(run: Run, store: CellStore) -> Non
     store.protocol_path.write_text(json.dumps(protocol), encoding="utf-8")
     done = run()
     assert done.code == 0, done.said
-    assert "nothing to train" in done.said
+    assert "nothing to compute" in done.said
     assert "corrupt" not in done.said
     assert scores(done) == scores(before)
 

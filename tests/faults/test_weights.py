@@ -66,7 +66,7 @@ def test_what_the_cache_holds_is_used_when_the_hub_is_down(
     again = cli(*RUN, "--weights", "hub", **online)
     assert again.returncode == 0, again.stderr
     assert hub.requests == []
-    assert "nothing to train" in again.stderr
+    assert "nothing to compute" in again.stderr
     assert warnings_of(again) == []
 
 
