@@ -37,7 +37,7 @@ from toxbench.training.state import (
     FileCheckpoints,
     NoCheckpoints,
     SharedCheckpoints,
-    Trained,
+    TrainingResult,
 )
 from toxbench.training.trainer import Trainer
 from toxbench.util.arrays import Rows
@@ -54,7 +54,7 @@ class _TrainingOutput:
     """What came of a training."""
 
     trainer: Trainer
-    trained: Trained
+    trained: TrainingResult
     probabilities: Probabilities
     evaluation_seconds: float
 
@@ -175,7 +175,7 @@ class CellRunner:
                 self._group,
                 FileCheckpoints(
                     keeping.path(key.stem),
-                    keeping.seconds,
+                    keeping.interval_seconds,
                     same | {"micro_batch": micro_batch, "processes": self._group.size},
                     should_stop,
                 ),

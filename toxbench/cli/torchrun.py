@@ -102,7 +102,7 @@ class TorchrunSession:
         Raises:
             SettingsError: there is none, or something is asked for that only one process can do.
         """
-        from toxbench.training.device import take_device
+        from toxbench.training.device import assign_device
 
         asked = {
             "--workers": settings.workers,
@@ -117,7 +117,7 @@ class TorchrunSession:
                     f"{option} is for cells in processes of their own, but torchrun's processes "
                     f"compute each cell together; leave out {option}, or start without torchrun"
                 )
-        take_device(settings.device, self.place)
+        assign_device(settings.device, self.place)
 
     @property
     def leads(self) -> bool:
