@@ -126,7 +126,7 @@ class WeightsFinder:
         """Return the weights of a backbone.
 
         Raises:
-            SettingsError: a named folder is not a checkpoint, or there is no stand-in.
+            SettingsError: a named folder is not a checkpoint, or the backbone has no stand-in.
             TryAgainError: the Hub is required and cannot be used.
             StorageError: a stand-in is damaged, or cannot be written to the cache.
         """
