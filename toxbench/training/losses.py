@@ -41,7 +41,10 @@ def weighted_bce(targets: Targets, settings: TrainSettings) -> Loss:
 
 
 def focal(targets: Targets, settings: TrainSettings) -> Loss:
-    """Return focal loss ``(1 - p_t)^gamma * BCE`` (Lin et al. 2017, arXiv:1708.02002, eq. 4)."""
+    """Return focal loss ``(1 - p_t)^gamma * BCE`` (Lin et al. 2017, arXiv:1708.02002).
+
+    This is equation 4 of the paper, without the balancing factor alpha.
+    """
     gamma = settings.focal_gamma
 
     def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
