@@ -122,13 +122,13 @@ Run = tuple[TimedTraining, float]  # the training, and the seconds to predict al
 def measure(
     settings: RunSettings, repeats: int, registry: Registry, report_progress: ReportProgress
 ) -> Iterator[SpeedRecord]:
-    """Measure each backbone without storing results.
+    """Measure each backbone; nothing is stored.
 
     Args:
         settings: backbones, table, weights, device and training settings.
-        repeats: number of timed runs of each backbone.
-        registry: registered backbones.
-        report_progress: called with each line of progress.
+        repeats: timed runs of each backbone.
+        registry: finds the backbones.
+        report_progress: called with one line at a time.
 
     Yields:
         one record for each backbone.
@@ -151,7 +151,7 @@ def speed_tasks(settings: RunSettings, registry: Registry) -> Iterator[Task]:
         raise SettingsError("no backbone to measure; name some: --backbones bert,distilbert")
     source = load_dataset(settings.data, settings.columns, split_settings(settings))
     fold = source.folds[0]
-    # Without validation rows: scoring them after each epoch is not part of training.
+    # Validation rows are left out: scoring them after each epoch is not training.
     split = replace(fold, validation=fold.validation[:0])
     finder = WeightsFinder(WeightsChoice.parse(settings.weights))
     for name in dict.fromkeys(settings.backbones):
