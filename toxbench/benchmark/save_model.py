@@ -21,7 +21,7 @@ from toxbench.records import CellRecord
 from toxbench.report.model_card import HEAD, TITLE, USE, Rounding, model_card
 from toxbench.store.cells import Probabilities
 from toxbench.store.models import PROBABILITIES, WEIGHTS, ModelRecord, Saved, validation_score
-from toxbench.training.weights import as_os_error, tokenizer_files
+from toxbench.training.weights import of_the_disk, tokenizer_files
 from toxbench.util.atomic import unwritable
 
 _CONFIGS = ("config.json", "tokenizer_config.json")
@@ -51,7 +51,7 @@ def write_model(
             _copy(path, made / path.name)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(made, ignore_errors=True)
-        raise unwritable(made, as_os_error(error)) from error
+        raise unwritable(made, of_the_disk(error)) from error
     except Exception as error:
         shutil.rmtree(made, ignore_errors=True)
         raise PluginError(

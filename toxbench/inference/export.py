@@ -18,7 +18,7 @@ from toxbench.inference.model import Model
 from toxbench.plugin.modules import quiet_transformers
 from toxbench.store.models import CARD
 from toxbench.training.predictor import checked_logits
-from toxbench.training.weights import as_os_error
+from toxbench.training.weights import of_the_disk
 from toxbench.util.atomic import TEMPORARY, unwritable
 
 TOLERANCE = 1e-5  # of a logit, or of its size where that is above 1
@@ -96,7 +96,7 @@ def _made(target: Path) -> Iterator[Path]:
         made.chmod(0o755)
         os.replace(made, target)
     except (OSError, SafetensorError) as error:
-        raise unwritable(target, as_os_error(error)) from error
+        raise unwritable(target, of_the_disk(error)) from error
     finally:
         if made is not None:
             shutil.rmtree(made, ignore_errors=True)

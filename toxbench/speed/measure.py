@@ -97,10 +97,10 @@ class Task:
         """Number of parameters without embedding tables."""
         return body_parameters(self.folder)
 
-    def share_of_peak(self, epoch_seconds: float, peak: float) -> float:
+    def share_of_peak(self, seconds_per_epoch: float, peak: float) -> float:
         """Return the share of ``peak``, in operations per second, that the training reached."""
         operations = _OPERATIONS * self.body_parameters * self.tokens_per_epoch
-        return operations / epoch_seconds / peak
+        return operations / seconds_per_epoch / peak
 
 
 @dataclass(frozen=True)

@@ -219,7 +219,7 @@ def describe_local_weights(backbone: Backbone) -> tuple[str, int | None]:
     return "stand-in", sum(tensor.size for tensor in converted.values())
 
 
-def as_os_error(error: OSError | Exception) -> OSError:
+def of_the_disk(error: OSError | Exception) -> OSError:
     """Return an error of writing as an OSError; safetensors raises its own type on a full disk."""
     return error if isinstance(error, OSError) else OSError(errno.ENOSPC, str(error))
 
@@ -383,6 +383,6 @@ def _write_stand_in(stand_in: StandIn, folder: Path) -> None:
     except (OSError, SafetensorError) as error:  # a SafetensorError if the disk is full
         # Another process may have written the same folder meanwhile; then that one is used.
         if not _is_intact(folder):
-            raise unwritable(folder, as_os_error(error)) from error
+            raise unwritable(folder, of_the_disk(error)) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
