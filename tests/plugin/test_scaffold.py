@@ -149,6 +149,6 @@ def test_a_folder_that_cannot_be_written_is_said(command: Command, tmp_path: Pat
 
 def test_a_disk_that_is_full_leaves_nothing_behind(forks: Forks, tmp_path: Path) -> None:
     done = forks.run("new-backbone", "mine", "--into", str(tmp_path), bytes_a_file=1000)
-    assert done.code == 6, done.said
+    assert done.code == 6, done.err
     assert "make room and start the same command again" in done.error
     assert list(tmp_path.iterdir()) == []

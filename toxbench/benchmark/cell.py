@@ -33,7 +33,7 @@ from toxbench.training.state import (
     FileCheckpoints,
     NoCheckpoints,
     SharedCheckpoints,
-    Trained,
+    TrainingResult,
 )
 from toxbench.training.trainer import Trainer
 from toxbench.util.arrays import Rows
@@ -47,7 +47,7 @@ _TEXTS_PER_CALL = 50_000  # of a baseline, which may need much more memory than 
 @dataclass(frozen=True)
 class _TrainingOutput:
     trainer: Trainer
-    trained: Trained
+    trained: TrainingResult
     probabilities: PartProbabilities
     evaluation_seconds: float
 
@@ -171,7 +171,7 @@ class CandidateRunner:
                 self._group,
                 FileCheckpoints(
                     config.path(key.stem),
-                    config.seconds,
+                    config.interval_seconds,
                     identity | {"micro_batch": micro_batch, "processes": self._group.size},
                     should_stop,
                 ),
