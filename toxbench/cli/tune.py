@@ -92,12 +92,12 @@ def _settings(values: dict[str, Any]) -> RunSettings:
 def _plan_text(planned: "TunePlan") -> str:
     """Describe the searches in a few lines."""
     from toxbench.settings import INNER_FOLDS
-    from toxbench.tuning.space import described
-    from toxbench.tuning.storage import shown_url
+    from toxbench.tuning.space import format_dimension
+    from toxbench.tuning.storage import redact_url
 
     plan, settings = planned.plan, planned.settings
     comments = plan.protocol.comments
-    rows = len(planned.definitions[0].data.comments)
+    rows = len(planned.specs[0].data.comments)
     limits = [f"{settings.limit} trials"] if settings.limit else []
     limits += [settings.budget] if settings.budget else []
     lines = [
@@ -108,11 +108,11 @@ def _plan_text(planned: "TunePlan") -> str:
         f"{settings.pruner}, on {settings.inner_folds} of {INNER_FOLDS} inner folds of {rows} "
         "rows; test rows are not among them",
     ]
-    for definition in planned.definitions:
-        candidate = definition.candidate
-        space = ", ".join(f"{n}={described(d)}" for n, d in definition.space.items())
+    for spec in planned.specs:
+        candidate = spec.candidate
+        space = ", ".join(f"{n}={format_dimension(d)}" for n, d in spec.space.items())
         lines.append(f"Backbone  {candidate.name} from {candidate.weights.record.label}: {space}")
-    lines.append(f"Studies   {shown_url(planned.url)} (optuna-dashboard opens it)")
+    lines.append(f"Studies   {redact_url(planned.url)} (optuna-dashboard opens it)")
     lines += tracker_lines(plan)
     return "\n".join(lines)
 
@@ -122,13 +122,13 @@ def _print_tuned(planned: "TunePlan", outcome: "Outcome", registry: "Registry") 
     from toxbench.report.tuning import tuned_table
     from toxbench.store.trials import FILE
 
-    definitions = {d.candidate.name: d for d in planned.definitions}
+    specs = {s.candidate.name: s for s in planned.specs}
     for candidate in outcome.tuned:
-        definition = definitions[candidate.name]
+        spec = specs[candidate.name]
         if candidate.tuned is not None:
-            table = tuned_table(candidate.tuned, definition.candidate.settings)
+            table = tuned_table(candidate.tuned, spec.candidate.settings)
             print_tables([table], registry, None)
-            echo(f"In {definition.folder / FILE}; beside it trials.csv and plots\n")
+            echo(f"In {spec.folder / FILE}; beside it trials.csv and plots\n")
 
 
 def _print_importance(results: Path, registry: "Registry") -> None:
