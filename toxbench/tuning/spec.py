@@ -102,8 +102,8 @@ def make_inner_data(protocol: Protocol, split: SplitSettings, seed: int) -> Inne
     comments = protocol.comments.take(rows)
     if len(rows) < 2 * INNER_FOLDS:
         raise DataError(
-            f"{len(rows)} rows without the test rows are too few to tune on; "
-            f"add rows until there are {2 * INNER_FOLDS}"
+            f"{len(rows)} rows that are not test rows are too few to tune on; "
+            f"at least {2 * INNER_FOLDS} are needed"
         )
     inner_split = SplitSettings(
         split=split.split, folds=INNER_FOLDS, validation_size=0.0, split_seed=seed
