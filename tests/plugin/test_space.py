@@ -10,7 +10,7 @@ from toxbench import Backbone, Choice, Range, Space, fine_tuning_space, stand_in
 from toxbench.config import layered
 from toxbench.plugin.registry import Registry
 from toxbench.settings import TrainSettings
-from toxbench.tuning.space import checked_space
+from toxbench.tuning.space import check_space
 
 SPACES = {"fine_tuning_space": fine_tuning_space, "stand_in_space": stand_in_space}
 BACKBONES = {name: entry.item for name, entry in Registry.discover().backbones.items()}
@@ -37,9 +37,9 @@ def test_a_range_of_a_built_in_space_goes_upwards(space: Space) -> None:
 
 def test_only_the_parameter_of_a_loss_that_the_stand_ins_leave_out_is_dropped() -> None:
     """A stand-in's dimensions replace the backbone's, and a condition may not hold any more."""
-    assert set(checked_space(fine_tuning_space, TrainSettings(), "")) == set(fine_tuning_space)
+    assert set(check_space(fine_tuning_space, TrainSettings(), "")) == set(fine_tuning_space)
     merged = {**fine_tuning_space, **stand_in_space}
-    assert set(merged) - set(checked_space(merged, TrainSettings(), "")) == {"focal_gamma"}
+    assert set(merged) - set(check_space(merged, TrainSettings(), "")) == {"focal_gamma"}
 
 
 @pytest.mark.parametrize("backbone", BACKBONES.values(), ids=BACKBONES)

@@ -61,7 +61,7 @@ class Training:
             )  # fmt: skip
             selector, patience = EpochSelector(), Patience(settings.patience)
             result = trainer.train(
-                SPLIT, 1, epoch_scores, selector.keep, reported.append, patience.should_stop
+                SPLIT, 1, epoch_scores, selector.should_keep, reported.append, patience.should_stop
             )
             return result, trainer.predict(np.arange(ROWS)).tobytes(), reported
 
@@ -183,13 +183,13 @@ def test_signals_are_deferred_and_raised_afterwards() -> None:
     received: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
     try:
-        with SignalStop().listening() as should_stop:
+        with SignalStop().watching() as should_stop:
             assert not should_stop()
             signal.raise_signal(signal.SIGTERM)
             assert should_stop()
             assert received == []
         assert received == [signal.SIGTERM]
-        with SignalStop().listening():
+        with SignalStop().watching():
             signal.raise_signal(signal.SIGTERM)
             signal.raise_signal(signal.SIGTERM)  # the second one is not deferred
             assert len(received) >= 3
