@@ -16,7 +16,8 @@ from toxbench.data.splits import draw_folds
 from toxbench.plugin.contracts import Baseline
 from toxbench.ranking.build import load_leaderboard
 from toxbench.records import PARTS
-from toxbench.store.cells import CellStore, read_cell
+from toxbench.store.cell_file import read_cell
+from toxbench.store.cells import CellStore
 from toxbench.training.device import choose_device
 
 Probabilities = npt.NDArray[np.float64]

@@ -11,7 +11,8 @@ from safetensors.numpy import load_file
 
 import toxbench
 from toxbench.errors import SettingsError
-from toxbench.store.cells import CellStore, find_store, read_cell
+from toxbench.store.cell_file import read_cell
+from toxbench.store.cells import CellStore, find_store
 from toxbench.store.models import ModelRecord, check_model, read_model_record, validation_score
 
 Run = Callable[..., pd.DataFrame]

@@ -10,7 +10,8 @@ import pytest
 from forks import CommandResult, Forks
 from support import write_table
 
-from toxbench.store.cells import CellStore, read_cell
+from toxbench.store.cell_file import read_cell
+from toxbench.store.cells import CellStore
 
 pytestmark = pytest.mark.faults(34)
 TUNE = """

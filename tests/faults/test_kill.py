@@ -30,7 +30,6 @@ POINTS = [
     ("leaderboard.md", 1, "before the rename"),
     ("leaderboard.csv", 1, "half written"),
     ("leaderboard.json", 1, "renamed"),
-    (".leaderboard.cache", 1, "half written"),
 ]
 
 

@@ -13,7 +13,8 @@ from support import read_json, write_table
 
 import toxbench
 from toxbench.records import CellKey
-from toxbench.store.cells import SUFFIX, CellStore
+from toxbench.store.cell_file import SUFFIX
+from toxbench.store.cells import CellStore
 from toxbench.store.tensor_file import decode, encode
 
 Contents = dict[str, bytes]

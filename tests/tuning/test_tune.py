@@ -24,7 +24,7 @@ from toxbench.data.table import read_comments
 from toxbench.errors import CellsFailedError, DataError, SettingsError, StorageError
 from toxbench.plugin.registry import Registry
 from toxbench.records import CellKey, TrialRecord
-from toxbench.store.cells import read_cell
+from toxbench.store.cell_file import read_cell
 from toxbench.tuning.tune import plan_tuning, run_tuning
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from toxbench.evaluation.thresholds import choose_thresholds
 from toxbench.executors.base import RunnerConfig, TaskError
 from toxbench.plugin.contracts import Predict
 from toxbench.records import PARTS, CellKey, CellRecord, Cost, EpochRecord
-from toxbench.store.cells import PartProbabilities
+from toxbench.store.cell_file import PartProbabilities
 from toxbench.store.models import ModelStore
 from toxbench.training.device import Device, PeakMemory
 from toxbench.training.process_group import SINGLE_PROCESS, ProcessGroup
