@@ -21,7 +21,7 @@ from toxbench.ranking.build import SEEDS_NEEDED, load_leaderboard
 from toxbench.ranking.rows import Leaderboard
 from toxbench.records import CellKey, EpochRecord, RunRecord
 from toxbench.report.labels import label_tables
-from toxbench.report.leaderboard import leaderboard_table
+from toxbench.report.leaderboard import leaderboard_table, leaderboard_tables
 from toxbench.store.cells import CellStore
 from toxbench.store.manifest import record_code
 from toxbench.store.repair import remove_partial_files
@@ -199,10 +199,13 @@ def write_leaderboard(store: CellStore) -> Leaderboard:
     """Write leaderboard.md (with labels), .csv and .json next to the cells, and return it."""
     leaderboard = load_leaderboard(store)
     registry = Registry.discover([])  # toxbench's own formats, even if a plugin uses their names
-    board, labels = leaderboard_table(leaderboard), label_tables(leaderboard)
+    tables = {
+        "md": [*leaderboard_tables(leaderboard), *label_tables(leaderboard)],
+        "csv": [leaderboard_table(leaderboard)],
+        "json": [leaderboard_table(leaderboard)],
+    }
     for suffix, name in (("md", "markdown"), ("csv", "csv"), ("json", "json")):
         render = registry.report_format(name).item.render
-        tables = [board, *labels] if suffix == "md" else [board]
-        content = "\n\n".join(render(table).strip() for table in tables) + "\n"
+        content = "\n\n".join(render(table).strip() for table in tables[suffix]) + "\n"
         write_atomically(store.folder / f"leaderboard.{suffix}", content.encode("utf-8"))
     return leaderboard
