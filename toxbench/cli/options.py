@@ -339,12 +339,12 @@ def texts_to_show(protocol: "ProtocolRecord", values: dict[str, Any]) -> Sequenc
 
 
 def read_table(protocol: "ProtocolRecord", values: dict[str, Any]) -> "TextDataset":
-    """Read the table that `table_options` name; raises as `read_table_of`."""
-    from toxbench.benchmark.resume import read_table_of
+    """Read the table that `table_options` name; raises as `read_matching_table`."""
+    from toxbench.benchmark.resume import read_matching_table
 
     columns = layered(ColumnSettings, used(ColumnSettings, values))
     split = layered(SplitSettings, used(SplitSettings, values))
-    return read_table_of(protocol, values["data"], columns, split)
+    return read_matching_table(protocol, values["data"], columns, split)
 
 
 def refuse_without_data(values: dict[str, Any]) -> None:
