@@ -43,11 +43,7 @@ def executor_for_trials(plan: Plan, folds: int) -> Executor:
     of another distribution is loaded.
     """
     settings = plan.settings
-    if (
-        settings.workers is None
-        and not plan.run.registry.has_foreign
-        and _has_default_resources(settings)
-    ):
+    if _has_default_resources(settings) and not plan.run.registry.has_foreign:
         return InProcessExecutor()
     workers = settings.workers or 1
     threads = settings.cpus_per_cell or _threads_per_worker(plan, workers)
@@ -57,7 +53,12 @@ def executor_for_trials(plan: Plan, folds: int) -> Executor:
 
 def _has_default_resources(settings: RunSettings) -> bool:
     """Whether all settings of how a cell is computed have their defaults."""
-    resources = (settings.ray_address, settings.cpus_per_cell, settings.gpus_per_cell)
+    resources = (
+        settings.workers,
+        settings.ray_address,
+        settings.cpus_per_cell,
+        settings.gpus_per_cell,
+    )
     return settings.executor == "local" and all(value is None for value in resources)
 
 
