@@ -105,8 +105,10 @@ def ray_options(cluster: RayCluster) -> list[str]:
 
 def start(arguments: list[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # pytest may ignore it
+    )  # fmt: skip
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
