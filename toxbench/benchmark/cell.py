@@ -66,7 +66,7 @@ class Resuming:
 
 
 class CandidateRunner:
-    """Computes the cells of one candidate and prepares once what they share."""
+    """Computes the cells of one candidate and prepares their shared data once."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class CandidateRunner:
             candidate: whose cells are computed.
             protocol: the table and its folds.
             device: where to compute.
-            models: where each trained model is written, for `keep_model`; None to write none.
+            models: where each trained model is written, for `publish_model`; None to write none.
             resuming: how a training is stopped and resumed; None if it is not.
             group: the processes that compute the same cells; rank 0 writes the models.
         """
@@ -315,7 +315,7 @@ class CellRunnerConfig(RunnerConfig):
 
 
 class CellRunner:
-    """Computes one cell at a time and prepares once what the cells of a candidate share."""
+    """Computes one cell at a time and prepares the data of a candidate once."""
 
     def __init__(
         self,
