@@ -94,7 +94,7 @@ def arguments(checkpoint: Path, tmp_path: Path) -> Arguments:
 
     def make(results: str, *options: str) -> list[str]:
         return [
-            "run", "--data", str(table), "--backbones", "bert", "--results", results,
+            "run", "--verbose", "--data", str(table), "--backbones", "bert", "--results", results,
             "--weights", f"bert={checkpoint}", "--precision", "fp32", "--baselines", "none",
             *options,
         ]  # fmt: skip
@@ -130,7 +130,7 @@ def test_two_processes_match_doubled_batch(
 
     def run(batch: str, results: str) -> list[str]:
         return [
-            "run", "--data", str(table), "--config", f"{batch}.toml", "--results", results,
+            "run", "--verbose", "--data", str(table), "--config", f"{batch}.toml", "--results", results,
             "--weights", f"bert={checkpoint}", "--weights", f"distilbert={distilbert_checkpoint}",
         ]  # fmt: skip
 

@@ -24,7 +24,7 @@ def command(checkpoint: Path, tmp_path: Path) -> Callable[..., list[str]]:
 
     def make_command(results: str, *options: str) -> list[str]:
         return [
-            sys.executable, "-m", "toxbench", "run", "--data", str(table), "--backbones", "bert",
+            sys.executable, "-m", "toxbench", "run", "--verbose", "--data", str(table), "--backbones", "bert",
             "--weights", f"bert={checkpoint}", "--results", str(tmp_path / results),
             "--epochs", "2", "--seeds", "3", "--precision", "fp32", *options,
         ]  # fmt: skip
@@ -110,7 +110,7 @@ def plugin_command(tmp_path: Path, checkpoint: Path, backbone: str, *options: st
     """Return the command that runs a backbone of the plugin in two workers."""
     table = write_table(tmp_path / "table.csv")
     return [
-        sys.executable, "-m", "toxbench", "run", "--data", str(table), "--backbones", backbone,
+        sys.executable, "-m", "toxbench", "run", "--verbose", "--data", str(table), "--backbones", backbone,
         "--weights", f"{backbone}={checkpoint}", "--results", str(tmp_path / "results"),
         "--workers", "2", "--baselines", "none", *options,
     ]  # fmt: skip

@@ -1,14 +1,12 @@
 """Copies of folders on other machines, identified by the hashes of their files."""
 
 import hashlib
-import os
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from toxbench.errors import StorageError
-from toxbench.util.atomic import unwritable
+from toxbench.util.atomic import atomic_folder, unwritable
 from toxbench.util.hashing import sha256_file
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")  # never loaded, so never sent
@@ -59,20 +57,15 @@ def cache_files(hashes: Mapping[str, str], read: Callable[[str], bytes], cache: 
     """
     folder = cached_folder(hashes, cache)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".making-", dir=folder.parent))
-        try:
+        with atomic_folder(folder) as temporary:
             for name in hashes:
                 (temporary / name).write_bytes(read(name))
             if hash_files(temporary) != hashes:
                 raise StorageError(f"{folder}: files arrived damaged; start the command again")
             shutil.rmtree(folder, ignore_errors=True)
-            os.replace(temporary, folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    except OSError as error:
+    except StorageError:
         if hash_files(folder) != hashes:  # else another process wrote the same folder
-            raise unwritable(folder, error) from error
+            raise
     return folder
 
 
