@@ -1,16 +1,16 @@
-"""The built-in backbones' architectures, tiny."""
+"""Tiny checkpoints of the built-in backbones' architectures."""
 
 from pathlib import Path
 from typing import Any
 
 from toxbench.testing import write_checkpoint
 
-# Backbone -> architecture, and what makes the tiny one as the real one is.
+# Backbone -> architecture, and the options of the real checkpoint that matter.
 ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "bert": ("bert", {}),
     "distilbert": ("distilbert", {}),
     "roberta": ("roberta", {}),
-    # As microsoft/deberta-v3-base/config.json has them; 128 tokens are more than 16 buckets.
+    # From microsoft/deberta-v3-base/config.json; 128 tokens need more than 16 buckets.
     "deberta-v3": (
         "deberta-v2",
         {
@@ -26,7 +26,7 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "electra": ("electra", {}),
     "minilm": ("bert", {}),
-    # Three layers: one that looks at all tokens, and two at 16 around each.
+    # Three layers: one with global attention and two with windows of 16 tokens.
     "modernbert": ("modernbert", {"num_hidden_layers": 3, "local_attention": 16}),
     "xlm-roberta": ("xlm-roberta", {"type_vocab_size": 1}),
 }

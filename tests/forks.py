@@ -1,7 +1,7 @@
-"""The real command in processes of its own, without seconds of imports: forks of a warm server.
+"""Runs the real command in forks of a server process, which saves seconds of imports.
 
-The server has imported torch and transformers and has computed nothing. Each fork may be given less
-than it needs (file size, another user), and may be told to kill itself at a named point of writing.
+The server has imported torch and transformers and has computed nothing. The size of a fork's files
+and its permissions can be limited, and a fork can kill itself at a given moment of writing a file.
 """
 
 import json
@@ -21,46 +21,46 @@ from typing import Any
 
 import pytest
 
-_OVERRIDING = 0b1110  # capabilities by which root passes over permission bits
+_OVERRIDING = 0b1110  # capabilities with which root ignores permission bits
 
 
 @dataclass(frozen=True)
-class Ended:
-    """A command that has ended.
+class CommandResult:
+    """Exit code and output of a command.
 
     Attributes:
         code: exit code; negative: the signal.
-        out: what it wrote to stdout.
-        said: what it wrote to stderr.
+        out: text on stdout.
+        err: text on stderr.
     """
 
     code: int
     out: str
-    said: str
+    err: str
 
     @property
     def error(self) -> str:
-        """The one line that says what is wrong."""
-        (line,) = (line for line in self.said.splitlines() if line.startswith("toxbench: error: "))
-        assert "Traceback" not in self.said
+        """The only error line."""
+        (line,) = (line for line in self.err.splitlines() if line.startswith("toxbench: error: "))
+        assert "Traceback" not in self.err
         return line
 
 
 @dataclass
-class Running:
-    """A command at work."""
+class RunningCommand:
+    """A command that was started."""
 
     pid: int
     folder: Path
     read: Callable[[], dict[str, Any]] = field(repr=False)
 
-    def wait(self) -> Ended:
+    def wait(self) -> CommandResult:
         status: int = self.read()["status"]
-        out, said = ((self.folder / name).read_text(encoding="utf-8") for name in ("out", "err"))
-        return Ended(os.waitstatus_to_exitcode(status), out, said)
+        out, err = ((self.folder / name).read_text(encoding="utf-8") for name in ("out", "err"))
+        return CommandResult(os.waitstatus_to_exitcode(status), out, err)
 
     def kill(self, number: int = signal.SIGKILL) -> None:
-        with suppress(ProcessLookupError):  # it has ended by itself
+        with suppress(ProcessLookupError):  # it has already ended
             os.kill(self.pid, number)
 
 
@@ -79,39 +79,40 @@ class Forks:
         self,
         *words: str,
         environment: dict[str, str] | None = None,
-        point: tuple[str, int, str] | None = None,
+        kill_at: tuple[str, int, str] | None = None,
         bytes_a_file: int | None = None,
-        bound: bool = False,
+        obey_permissions: bool = False,
         out: str | None = None,
         api: dict[str, Any] | None = None,
-    ) -> Running:
-        """Start ``toxbench`` with some words, or ``toxbench.run``.
+    ) -> RunningCommand:
+        """Start the command ``toxbench``, or ``toxbench.run``.
 
         Args:
-            words: of the command line.
-            out: file that stdout is.
-            api: keywords of ``toxbench.run``, which is called instead: it does not measure first
-                how fast the machine is.
-            environment: variables besides those of the tests.
-            point: file name's start, which time it is written, and moment: see `MOMENTS`.
-            bytes_a_file: no file gets larger, as if the disk were full.
-            bound: permission bits bind it, even if it is root.
+            words: arguments of the command line.
+            environment: variables in addition to those of the tests.
+            kill_at: start of a file's name, the number of its write from 1, and one of `MOMENTS`;
+                the command kills itself then.
+            bytes_a_file: maximum size of a file, as if the disk were full.
+            obey_permissions: permission bits apply even to root.
+            out: file for stdout.
+            api: keywords of ``toxbench.run``, which is called instead of the command; it does not
+                measure the speed of the machine first.
         """
         folder = self._folder / f"command-{self._count}"
         folder.mkdir()
         self._count += 1
-        asked = {
+        request = {
             "words": words, "folder": str(folder), "environment": environment or {},
-            "point": point, "bytes_a_file": bytes_a_file, "bound": bound, "api": api,
-            "out": out,
+            "kill_at": kill_at, "bytes_a_file": bytes_a_file, "api": api,
+            "obey_permissions": obey_permissions, "out": out,
         }  # fmt: skip
         assert self._server.stdin is not None
-        self._server.stdin.write(json.dumps(asked) + "\n")
+        self._server.stdin.write(json.dumps(request) + "\n")
         self._server.stdin.flush()
-        return Running(self._read()["pid"], folder, self._read)
+        return RunningCommand(self._read()["pid"], folder, self._read)
 
-    def run(self, *words: str, **options: Any) -> Ended:
-        """Start a command and wait for its end."""
+    def run(self, *words: str, **options: Any) -> CommandResult:
+        """Start a command and wait until it ends."""
         return self.start(*words, **options).wait()
 
     def close(self) -> None:
@@ -127,13 +128,13 @@ class Forks:
 
 @pytest.fixture(scope="session")
 def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
-    """Starts commands without waiting for their imports."""
+    """The server that starts commands without the time of their imports."""
     server = Forks(tmp_path_factory.mktemp("forks"))
     yield server
     server.close()
 
 
-# What follows runs in the server and its forks.
+# The code below runs in the server and its forks.
 
 MOMENTS = (
     "before it is made", "made", "half written", "written", "before the rename", "renamed", "synced"
@@ -141,7 +142,7 @@ MOMENTS = (
 
 
 def serve() -> None:
-    """Fork off a command for each line of stdin, and say when it has ended."""
+    """Fork a command for each line of stdin; write its process id, then its exit status."""
     import transformers.models.bert.modeling_bert
     import transformers.models.bert.tokenization_bert  # noqa: F401
 
@@ -161,55 +162,56 @@ def serve() -> None:
 
     answer(ready=True)
     for line in sys.stdin:
-        asked = json.loads(line)
-        # Pipes: their readers need no room where a command has none.
+        request = json.loads(line)
+        # Pipes, because a limit on the size of files would also apply to stdout in a file.
         pipes = {name: os.pipe() for name in ("out", "err")}
         pid = os.fork()
         if not pid:
             answers.close()
-            _command(asked, pipes["out"][1], pipes["err"][1])
+            _command(request, pipes["out"][1], pipes["err"][1])
         answer(pid=pid)
-        heard = [Thread(target=_drain, args=(*pipes[n], Path(asked["folder"], n))) for n in pipes]
-        for thread in heard:
-            thread.start()
+        folder = Path(request["folder"])
+        readers = [Thread(target=_drain, args=(*pipes[name], folder / name)) for name in pipes]
+        for reader in readers:
+            reader.start()
         status = os.waitpid(pid, 0)[1]
-        for thread in heard:
-            thread.join()
+        for reader in readers:
+            reader.join()
         answer(status=status)
 
 
-def _drain(source: int, other_end: int, path: Path) -> None:
-    """Write what is heard to a file until everybody at the other end is gone."""
-    os.close(other_end)
-    with open(source, "rb") as heard, path.open("wb") as file:
-        shutil.copyfileobj(heard, file)
+def _drain(read_end: int, write_end: int, path: Path) -> None:
+    """Copy a pipe to a file until all its writers have closed it."""
+    os.close(write_end)
+    with open(read_end, "rb") as pipe, path.open("wb") as file:
+        shutil.copyfileobj(pipe, file)
 
 
-def _command(asked: dict[str, Any], out: int, err: int) -> None:
-    """Be the command; this process ends here."""
+def _command(request: dict[str, Any], out: int, err: int) -> None:
+    """Run the command and end this process."""
     code = 99
     try:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.dup2(os.open(asked["out"], os.O_WRONLY) if asked["out"] else out, 1)
+        os.dup2(os.open(request["out"], os.O_WRONLY) if request["out"] else out, 1)
         os.dup2(err, 2)
-        os.environ.update(asked["environment"])
-        sys.path[:0] = asked["environment"].get("PYTHONPATH", "").split(os.pathsep)
-        os.chdir(asked["folder"])
-        _limit(asked["bytes_a_file"], asked["bound"])
-        if asked["point"]:
-            _kill_at(*asked["point"])
-        if asked["api"]:
+        os.environ.update(request["environment"])
+        sys.path[:0] = request["environment"].get("PYTHONPATH", "").split(os.pathsep)
+        os.chdir(request["folder"])
+        _limit(request["bytes_a_file"], request["obey_permissions"])
+        if request["kill_at"]:
+            _kill_at(*request["kill_at"])
+        if request["api"]:
             import toxbench
 
-            toxbench.run(**asked["api"])
+            toxbench.run(**request["api"])
             code = 0
             return
         from toxbench.cli.main import main
 
-        main(asked["words"])
+        main(request["words"])
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 98
-    except BaseException:  # noqa: BLE001 - told by the exit code, and on stderr
+    except BaseException:  # noqa: BLE001 - reported by the exit code and on stderr
         traceback.print_exc()
     finally:
         sys.stdout.flush()
@@ -217,13 +219,14 @@ def _command(asked: dict[str, Any], out: int, err: int) -> None:
         os._exit(code)
 
 
-def _limit(bytes_a_file: int | None, bound: bool) -> None:
+def _limit(bytes_a_file: int | None, obey_permissions: bool) -> None:
+    """Limit the size of files, and remove root's capabilities to ignore permission bits."""
     if bytes_a_file is not None:
         import resource
 
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write fails, as on a full disk
         resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_a_file, bytes_a_file))
-    if bound and os.getuid() == 0:
+    if obey_permissions and os.getuid() == 0:
         import ctypes
 
         libc = ctypes.CDLL(None, use_errno=True)
@@ -235,46 +238,47 @@ def _limit(bytes_a_file: int | None, bound: bool) -> None:
         assert libc.capset(header, data) == 0
 
 
-def _kill_at(name: str, time_of_it: int, moment: str) -> None:
-    """Kill this process when a file is written for the n-th time, at some moment of it."""
+def _kill_at(name: str, write_number: int, moment: str) -> None:
+    """Make this process kill itself at a moment of a file's n-th write."""
     import tempfile
 
     assert moment in MOMENTS
     make, sync, rename = tempfile.mkstemp, os.fsync, os.replace
-    seen = {"files": 0, "syncs": 0}
-    temporary = [""]
+    counts = {"files": 0, "syncs": 0}
+    temporary = [""]  # path of the temporary file, or "another" while another file is written
 
-    def at(now: str) -> None:
-        if now == moment and seen["files"] == time_of_it and temporary[0] != "another":
-            if now == "half written":
+    def reach(current: str) -> None:
+        is_write = counts["files"] == write_number and temporary[0] != "another"
+        if current == moment and is_write:
+            if current == "half written":
                 os.truncate(temporary[0], os.path.getsize(temporary[0]) // 2)
             os.kill(os.getpid(), signal.SIGKILL)
             time.sleep(60)
 
     def mkstemp(suffix: str, prefix: str, folder: Path) -> tuple[int, str]:
-        ours = prefix.startswith(f".{name}")
-        temporary[0] = "" if ours else "another"
-        seen["files"] += ours
-        seen["syncs"] = 0
-        at("before it is made")
+        is_target = prefix.startswith(f".{name}")
+        temporary[0] = "" if is_target else "another"
+        counts["files"] += is_target
+        counts["syncs"] = 0
+        reach("before it is made")
         handle, path = make(suffix, prefix, folder)
-        temporary[0] = path if ours else "another"
-        at("made")
+        temporary[0] = path if is_target else "another"
+        reach("made")
         return handle, path
 
     def fsync(handle: int) -> None:
-        seen["syncs"] += 1
-        if seen["syncs"] == 1:
-            at("half written")
-            at("written")
+        counts["syncs"] += 1
+        if counts["syncs"] == 1:
+            reach("half written")
+            reach("written")
         sync(handle)
-        if seen["syncs"] == 2:
-            at("synced")
+        if counts["syncs"] == 2:
+            reach("synced")
 
     def replace(source: str, target: Path) -> None:
-        at("before the rename")
+        reach("before the rename")
         rename(source, target)
-        at("renamed")
+        reach("renamed")
 
     tempfile.mkstemp, os.fsync, os.replace = mkstemp, fsync, replace  # type: ignore[assignment]
 

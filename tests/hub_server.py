@@ -1,4 +1,4 @@
-"""A small server on 127.0.0.1 that speaks the Hub's file protocol, and can misbehave."""
+"""A server on 127.0.0.1 with the Hub's file protocol and optional faults."""
 
 import hashlib
 import json
@@ -16,12 +16,17 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @dataclass
 class FakeHub:
-    """One repository; ``faults`` are switched on by a test.
+    """One repository.
 
-    Faults: ``cut`` sends half of the weights and hangs up, ``flip`` sends other bytes than
-    announced, ``flip small`` the same in small files, ``drip`` sends the weights byte by byte,
-    ``hang`` sends half of them and no more, ``slow`` answers after 20 s, a number is sent as HTTP
-    status.
+    Attributes:
+        repository: its name.
+        files: name -> content.
+        faults: set by a test. ``cut`` sends half of the weights and closes the connection, ``hang``
+            sends half of them and keeps it open, ``drip`` sends them byte by byte, ``flip`` changes
+            a bit of them, ``flip small`` changes a bit of other files, ``slow`` answers after 20 s,
+            and a number is the HTTP status of every answer.
+        requests: method and path of each request.
+        url: address of the server.
     """
 
     repository: str
@@ -31,7 +36,7 @@ class FakeHub:
     url: str = ""
 
     def info(self) -> bytes:
-        """Answer of ``/api/models/REPOSITORY?blobs=true``."""
+        """Return the answer to ``/api/models/REPOSITORY?blobs=true``."""
         siblings = []
         for name, data in self.files.items():
             blob = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False)
@@ -52,7 +57,7 @@ def fake_hub(repository: str, folder: Path) -> Iterator[FakeHub]:
 
     class Handler(BaseHTTPRequestHandler):
         def log_message(self, *arguments: object) -> None:
-            """Keep the test's output clean."""
+            """Log nothing."""
 
         def do_HEAD(self) -> None:
             self._answer(body=False)
@@ -81,10 +86,10 @@ def fake_hub(repository: str, folder: Path) -> Iterator[FakeHub]:
             data = hub.files[name]
             etag = hashlib.sha256(data).hexdigest()
             headers = {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
-            weights = name.endswith(".safetensors")
-            if ("flip" if weights else "flip small") in hub.faults:
+            is_weights = name.endswith(".safetensors")
+            if ("flip" if is_weights else "flip small") in hub.faults:
                 data = data[:-1] + bytes([data[-1] ^ 1])
-            self._send(data, headers, body, hub.faults if weights else set())
+            self._send(data, headers, body, hub.faults if is_weights else set())
 
         def _send(
             self,
@@ -100,13 +105,13 @@ def fake_hub(repository: str, folder: Path) -> Iterator[FakeHub]:
             self.end_headers()
             if not body:
                 return
-            half = {"cut", "hang"} & set(faults)
-            for piece in self._pieces(data[: len(data) // 2] if half else data, faults):
+            is_cut = bool({"cut", "hang"} & set(faults))
+            for piece in self._pieces(data[: len(data) // 2] if is_cut else data, faults):
                 self.wfile.write(piece)
                 self.wfile.flush()
             if "hang" in faults:
                 time.sleep(60)
-            if half:
+            if is_cut:
                 self.close_connection = True
 
         def _pieces(self, data: bytes, faults: Collection[str | int]) -> Iterator[bytes]:
@@ -119,7 +124,7 @@ def fake_hub(repository: str, folder: Path) -> Iterator[FakeHub]:
 
     class Server(ThreadingHTTPServer):
         def handle_error(self, *arguments: object) -> None:
-            """Keep the test's output clean of clients that did not wait."""
+            """Log nothing when a client closes the connection early."""
 
     server = Server(("127.0.0.1", 0), Handler)
     server.daemon_threads = True

@@ -1,4 +1,4 @@
-"""A Ray cluster of several nodes on this machine, in a process of its own that obeys its stdin."""
+"""A Ray cluster of several nodes on this machine, in a process that reads commands from stdin."""
 
 import json
 import os
@@ -11,7 +11,7 @@ MEMORY = 80 * 1024 * 1024  # bytes: the smallest object store
 
 
 class RayCluster:
-    """The cluster, as tests see it: nodes are added, and really killed."""
+    """A handle of the cluster's process, which adds and kills nodes."""
 
     def __init__(self) -> None:
         environ = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
@@ -19,40 +19,40 @@ class RayCluster:
             [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL, text=True, env=environ,
         )  # fmt: skip
-        self.address: str = self._answer()["address"]
+        self.address: str = self._read_reply()["address"]
 
     def add(self, name: str, cpus: int) -> None:
-        """Start a node whose processes have its name in ``WHICH_NODE``."""
-        self._ask(add=name, cpus=cpus)
+        """Start a node whose processes have its name in ``NODE_NAME``."""
+        self._request(add=name, cpus=cpus)
 
     def kill(self, name: str) -> None:
-        """End a node as a power cut would."""
-        self._ask(kill=name)
+        """Kill all processes of a node at once."""
+        self._request(kill=name)
 
     def close(self) -> None:
-        """End all of it."""
+        """Shut down the cluster and its process."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait(60)
         assert self._process.stdout is not None
         self._process.stdout.close()
 
-    def _ask(self, **asked: Any) -> None:
+    def _request(self, **request: Any) -> None:
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(asked) + "\n")
+        self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
-        assert self._answer() == {"done": True}
+        assert self._read_reply() == {"ok": True}
 
-    def _answer(self) -> Any:
+    def _read_reply(self) -> Any:
         assert self._process.stdout is not None
-        for line in self._process.stdout:  # Ray prints there, too
+        for line in self._process.stdout:  # Ray prints other lines
             if line.startswith("{"):
                 return json.loads(line)
-        raise AssertionError("the cluster's process has ended")
+        raise AssertionError("the process of the cluster has exited")
 
 
 def serve() -> None:
-    """Start the head, and do what is asked."""
+    """Start the head node; handle requests until stdin closes."""
     from ray.cluster_utils import Cluster
 
     head = {"num_cpus": 0, "object_store_memory": MEMORY, "include_dashboard": False}
@@ -60,18 +60,18 @@ def serve() -> None:
     nodes: dict[str, Any] = {"head": cluster.head_node}
     print(json.dumps({"address": cluster.address}), flush=True)
     for line in sys.stdin:
-        asked = json.loads(line)
-        if "add" in asked:
-            os.environ["WHICH_NODE"] = asked["add"]
-            nodes[asked["add"]] = cluster.add_node(
-                num_cpus=asked["cpus"], object_store_memory=MEMORY
+        request = json.loads(line)
+        if "add" in request:
+            os.environ["NODE_NAME"] = request["add"]
+            nodes[request["add"]] = cluster.add_node(
+                num_cpus=request["cpus"], object_store_memory=MEMORY
             )
         else:
-            cluster.remove_node(nodes.pop(asked["kill"]), allow_graceful=False)
-        print(json.dumps({"done": True}), flush=True)
+            cluster.remove_node(nodes.pop(request["kill"]), allow_graceful=False)
+        print(json.dumps({"ok": True}), flush=True)
     cluster.shutdown()
 
 
 if __name__ == "__main__":
-    sys.path.remove(str(Path(__file__).parent))  # not every test is a module of Ray's
+    sys.path.remove(str(Path(__file__).parent))  # so that Ray imports no module of the tests
     serve()

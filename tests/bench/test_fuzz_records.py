@@ -73,7 +73,8 @@ def fuzz() -> None:
 
     with atheris.instrument_imports(include=["toxbench", "json", "safetensors", "tomllib"]):
         from toxbench.errors import StorageError
-        from toxbench.store.cells import read_cell, read_protocol
+        from toxbench.store.cell_file import read_cell
+        from toxbench.store.cells import read_protocol
         from toxbench.store.failures import read_failure
         from toxbench.store.rows import FILE, read_rows
         from toxbench.store.tensor_file import encode

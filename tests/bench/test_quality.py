@@ -18,7 +18,7 @@ from toxbench.evaluation.early_stopping import EpochSelector, epoch_scores
 from toxbench.evaluation.metrics import evaluate
 from toxbench.plugin.registry import Registry
 from toxbench.training.device import seeded
-from toxbench.training.trainer import ALL, PLAIN, Optimizations, Trainer
+from toxbench.training.trainer import NO_OPTIMIZATIONS, Optimizations, Trainer
 
 pytestmark = pytest.mark.bench
 SEEDS = 5
@@ -45,7 +45,7 @@ def scores(plan: Plan, tricks: Optimizations, seed: int) -> tuple[float, ...]:
     build = candidate.weights.build or candidate.backbone.build
     with seeded(seed, device):
         module = build(candidate.weights.folder, len(comments.labels))
-        module = without_hooks(module) if tricks == PLAIN else module
+        module = without_hooks(module) if tricks == NO_OPTIMIZATIONS else module
         head = candidate.backbone.head
         trainer = Trainer(module, head, tokens, comments.targets, settings, device, tricks)
         trainer.train(split, seed, epoch_scores, EpochSelector().should_keep, lambda epoch: None)
@@ -61,7 +61,8 @@ def test_the_fast_loop_is_as_good_as_the_plain_one(
     flags = {"data": real_table, "weights": ("stand-in",), "backbones": (name,),
              "baselines": (), "results": tmp_path}  # fmt: skip
     plan = make_plan(resolve(build_run_settings({}, flags), Registry.discover()))
-    pairs = [(scores(plan, ALL, seed), scores(plan, PLAIN, seed)) for seed in range(SEEDS)]
+    ways = (Optimizations(), NO_OPTIMIZATIONS)
+    pairs = [tuple(scores(plan, way, seed) for way in ways) for seed in range(SEEDS)]
     for place, score in enumerate(SCORES):
         fast, plain = ([each[way][place] for each in pairs] for way in (0, 1))
         error = (stdev(fast) ** 2 / SEEDS + stdev(plain) ** 2 / SEEDS) ** 0.5

@@ -1,7 +1,6 @@
 """What each trick of the training loop saves: ``pytest tests/bench -m bench -s -k trick``."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from toxbench.data.protocol import Split
 from toxbench.evaluation.early_stopping import epoch_scores
 from toxbench.plugin.registry import Registry
 from toxbench.training.device import choose_device, seeded
-from toxbench.training.trainer import ALL, PLAIN, Optimizations, Trainer
+from toxbench.training.trainer import NO_OPTIMIZATIONS, Optimizations, Trainer
 
 pytestmark = pytest.mark.bench
 ROUNDS = 5
@@ -62,11 +61,11 @@ def test_what_each_trick_of_the_loop_saves(real_table: Path, tmp_path: Path, nam
              "baselines": (), "results": tmp_path}  # fmt: skip
     plan = make_plan(resolve(build_run_settings({}, flags), Registry.discover()))
     courses = {
-        "all": make_course(plan, ALL, lambda module: module),
-        "without cheap dropout": make_course(plan, replace(ALL, cheap_dropout=False), lambda m: m),
-        "without used rows": make_course(plan, replace(ALL, used_rows=False), lambda m: m),
-        "whole last layer": make_course(plan, ALL, whole_last_layer),
-        "plain": make_course(plan, PLAIN, whole_last_layer),
+        "all": make_course(plan, Optimizations(), lambda m: m),
+        "torch's dropout": make_course(plan, Optimizations(pooled_dropout=False), lambda m: m),
+        "full embedding": make_course(plan, Optimizations(trimmed_embedding=False), lambda m: m),
+        "whole last layer": make_course(plan, Optimizations(), whole_last_layer),
+        "plain": make_course(plan, NO_OPTIMIZATIONS, whole_last_layer),
     }
     seconds: dict[str, list[float]] = {kind: [] for kind in courses}
     for number in range(ROUNDS + 1):

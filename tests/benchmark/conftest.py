@@ -13,7 +13,7 @@ Run = Callable[..., pd.DataFrame]
 
 @pytest.fixture
 def run(table: Path, checkpoint: Path, tmp_path: Path) -> Run:
-    """Call `toxbench.run` with everything small; keywords override."""
+    """Call `toxbench.run` with settings for a short run; keyword arguments override them."""
 
     def call(**options: object) -> pd.DataFrame:
         defaults: dict[str, object] = {

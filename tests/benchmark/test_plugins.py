@@ -1,4 +1,4 @@
-"""Real third-party distributions: pip builds and installs them, the real command runs them."""
+"""Third-party plugins: pip builds and installs them, and the command line runs them."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 from support import read_json
 
 GOOD = '''
-"""A backbone, a baseline and a tracker that are not toxbench's."""
+"""Two backbones, a baseline and hooks of another distribution."""
 from pathlib import Path
 import torch
 from toxbench import Backbone, Baseline, hookimpl
@@ -34,7 +34,7 @@ class WordBackbone(Backbone):
 
 @hookimpl
 def toxbench_backbones():
-    return [WordBackbone(name=name, checkpoint="nobody/nothing", head=("fc",))
+    return [WordBackbone(name=name, checkpoint="no/checkpoint", head=("fc",))
             for name in ("words", "words-broken")]
 
 @hookimpl
@@ -47,18 +47,18 @@ def predict_half(label_count):
 
 @hookimpl
 def toxbench_epoch_finished(cell, epoch):
-    with Path("heard.txt").open("a") as file:
+    with Path("epochs.txt").open("a") as file:
         file.write(f"{cell.candidate} {epoch.epoch}\\n")
 
 @hookimpl
 def toxbench_cell_finished(result):
-    raise RuntimeError("the tracker is away")
+    raise RuntimeError("the hook failed")
 '''
-BROKEN = "import a_module_that_is_not_there\n"
+BROKEN = "import a_missing_module\n"
 
 
 def install(source: Path, site: Path, name: str, module: str, code: str) -> None:
-    """Write a distribution and let pip build and install it into a folder."""
+    """Write a distribution; build and install it into a folder with pip."""
     folder = source / name
     folder.mkdir()
     (folder / f"{module}.py").write_text(code, encoding="utf-8")
@@ -78,7 +78,7 @@ def install(source: Path, site: Path, name: str, module: str, code: str) -> None
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with one good and one broken plugin distribution installed."""
+    """A folder in which one working and one broken distribution are installed."""
     source, site = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("site")
     install(source, site, "toxbench-words", "words_plugin", GOOD)
     install(source, site, "toxbench-broken", "broken_plugin", BROKEN)
@@ -90,48 +90,48 @@ Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def run(cli: Cli, site: Path, table: Path, checkpoint: Path) -> Cli:
-    def call(backbones: str, *words: str) -> subprocess.CompletedProcess[str]:
+    def call(backbones: str, *options: str) -> subprocess.CompletedProcess[str]:
         folders = ",".join(f"{name}={checkpoint}" for name in backbones.split(","))
         return cli(
             "run", "--data", str(table), "--backbones", backbones, "--weights", folders,
-            "--epochs", "2", *words, PYTHONPATH=str(site),
+            "--epochs", "2", *options, PYTHONPATH=str(site),
         )  # fmt: skip
 
     return call
 
 
-def test_an_installed_plugin_runs_beside_a_broken_one(run: Cli, tmp_path: Path) -> None:
-    done = run("words", "--baselines", "half")
-    assert done.returncode == 0, done.stderr
-    assert "words" in done.stdout
-    assert "half" in done.stdout
-    assert "toxbench-broken 1.2" in done.stderr
-    assert "a_module_that_is_not_there" in done.stderr
-    assert (tmp_path / "heard.txt").read_text().split("\n") == ["words 1", "words 2", ""]
-    assert done.stderr.count("the tracker is away") == 2
-    assert "Traceback" not in done.stderr
+def test_broken_plugin_affects_no_other(run: Cli, tmp_path: Path) -> None:
+    process = run("words", "--baselines", "half")
+    assert process.returncode == 0, process.stderr
+    assert "words" in process.stdout
+    assert "half" in process.stdout
+    assert "toxbench-broken 1.2" in process.stderr
+    assert "a_missing_module" in process.stderr
+    assert (tmp_path / "epochs.txt").read_text().split("\n") == ["words 1", "words 2", ""]
+    assert process.stderr.count("the hook failed") == 2
+    assert "Traceback" not in process.stderr
 
 
-def test_a_backbone_that_breaks_its_contract_loses_only_its_cells(run: Cli, tmp_path: Path) -> None:
-    done = run("words-broken,words", "--baselines", "half")
-    assert done.returncode == 5
-    assert "words-broken" in done.stderr
-    assert "shape" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_broken_backbone_loses_only_its_cells(run: Cli, tmp_path: Path) -> None:
+    process = run("words-broken,words", "--baselines", "half")
+    assert process.returncode == 5
+    assert "words-broken" in process.stderr
+    assert "shape" in process.stderr
+    assert "Traceback" not in process.stderr
     rows = read_json(next((tmp_path / "results").glob("*/leaderboard.json")))["rows"]
     assert {row["candidate"] for row in rows} == {"words", "half"}  # type: ignore[attr-defined]
 
 
-def test_the_listing_names_the_distribution_and_the_broken_plugin(cli: Cli, site: Path) -> None:
-    done = cli("backbones", PYTHONPATH=str(site))
-    assert done.returncode == 0
-    assert "toxbench-words 1.2" in done.stdout
-    assert "to download" in done.stdout
-    assert "broken_plugin" in done.stderr
+def test_list_shows_distributions_and_problems(cli: Cli, site: Path) -> None:
+    process = cli("backbones", PYTHONPATH=str(site))
+    assert process.returncode == 0
+    assert "toxbench-words 1.2" in process.stdout
+    assert "to download" in process.stdout
+    assert "broken_plugin" in process.stderr
 
 
-def test_asking_for_the_broken_plugin_is_exit_code_4(cli: Cli, site: Path) -> None:
-    done = cli("run", "--backbones", "broken_plugin", PYTHONPATH=str(site))
-    assert done.returncode == 4
-    assert done.stderr.strip().splitlines()[-1].startswith("toxbench: error: ")
-    assert os.linesep not in done.stdout
+def test_requested_broken_plugin_has_exit_code_4(cli: Cli, site: Path) -> None:
+    process = cli("run", "--backbones", "broken_plugin", PYTHONPATH=str(site))
+    assert process.returncode == 4
+    assert process.stderr.strip().splitlines()[-1].startswith("toxbench: error: ")
+    assert os.linesep not in process.stdout

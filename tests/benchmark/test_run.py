@@ -1,4 +1,4 @@
-"""A whole run through the Python API."""
+"""Runs through the Python API."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,17 +10,18 @@ from support import read_json, write_table
 
 import toxbench
 from toxbench.errors import DataError, SettingsError
-from toxbench.store.cells import CellStore, find_store, read_cell
+from toxbench.store.cell_file import read_cell
+from toxbench.store.cells import CellStore, find_store
 
 Run = Callable[..., pd.DataFrame]
 
 
 def cells(results: Path) -> dict[str, bytes]:
-    """Return file name -> content of every stored cell."""
+    """Return file name -> content of each stored cell."""
     return {path.name: path.read_bytes() for path in results.glob("*/cells/*")}
 
 
-def test_a_run_stores_cells_and_writes_the_leaderboard(run: Run, tmp_path: Path) -> None:
+def test_run_writes_cells_and_leaderboard(run: Run, tmp_path: Path) -> None:
     board = run()
     assert set(board["candidate"]) == {"bert", "always-negative", "tfidf-logreg"}
     assert board["micro_f1"].is_monotonic_decreasing
@@ -34,35 +35,34 @@ def test_a_run_stores_cells_and_writes_the_leaderboard(run: Run, tmp_path: Path)
     pd.testing.assert_frame_equal(toxbench.leaderboard(folder), board)
 
 
-def test_the_same_run_again_trains_nothing(run: Run, tmp_path: Path) -> None:
-    first = run()
+def test_repeated_run_trains_nothing(run: Run, tmp_path: Path) -> None:
+    board = run()
     before = cells(tmp_path / "results")
-    pd.testing.assert_frame_equal(run(), first)
+    pd.testing.assert_frame_equal(run(), board)
     assert cells(tmp_path / "results") == before
 
 
-def test_more_seeds_add_cells_and_keep_the_old_ones(run: Run, tmp_path: Path) -> None:
-    one = run().set_index("candidate")
+def test_more_seeds_add_cells(run: Run, tmp_path: Path) -> None:
+    one_seed = run().set_index("candidate")
     before = cells(tmp_path / "results")
-    two = run(seeds=2).set_index("candidate")
+    two_seeds = run(seeds=2).set_index("candidate")
     after = cells(tmp_path / "results")
     assert before.items() <= after.items()
-    assert (two.loc["bert", "seeds"], two.loc["tfidf-logreg", "seeds"]) == (2, 1)
-    assert np.isnan(one["train_seconds_sd"].astype(float).loc["bert"])
-    assert two.loc["bert", "train_seconds_sd"] > 0
+    assert (two_seeds.loc["bert", "seeds"], two_seeds.loc["tfidf-logreg", "seeds"]) == (2, 1)
+    assert np.isnan(one_seed["train_seconds_sd"].astype(float).loc["bert"])
+    assert two_seeds.loc["bert", "train_seconds_sd"] > 0
 
 
-def test_two_runs_give_the_same_probabilities_byte_by_byte(run: Run, tmp_path: Path) -> None:
-    for name in ("one", "two"):
+def test_runs_are_reproducible(run: Run, tmp_path: Path) -> None:
+    names = ("first", "second")
+    for name in names:
         run(results=tmp_path / name, baselines=[])
-    one, two = (read_cell(next((tmp_path / n).glob("*/cells/*")))[1] for n in ("one", "two"))
-    assert one.keys() == two.keys() == {"train", "validation", "test"}
-    assert all(one[part].tobytes() == two[part].tobytes() for part in one)
+    first, second = (read_cell(next((tmp_path / n).glob("*/cells/*")))[1] for n in names)
+    assert first.keys() == second.keys() == {"train", "validation", "test"}
+    assert all(first[part].tobytes() == second[part].tobytes() for part in first)
 
 
-def test_scores_are_those_of_the_stored_probabilities(
-    run: Run, table: Path, tmp_path: Path
-) -> None:
+def test_scores_match_stored_probabilities(run: Run, table: Path, tmp_path: Path) -> None:
     from sklearn.metrics import accuracy_score, f1_score
 
     board = run().set_index("candidate")
@@ -83,7 +83,7 @@ def test_scores_are_those_of_the_stored_probabilities(
         assert row["subset_accuracy_gap"] == pytest.approx(gap)
 
 
-def test_a_record_tells_how_the_cell_was_made(run: Run, tmp_path: Path) -> None:
+def test_record_describes_training(run: Run, tmp_path: Path) -> None:
     run(baselines=[])
     record, _ = read_cell(next((tmp_path / "results").glob("*/cells/*")))
     assert record.settings is not None
@@ -98,13 +98,13 @@ def test_a_record_tells_how_the_cell_was_made(run: Run, tmp_path: Path) -> None:
     assert str(tmp_path) not in record.model_dump_json()
 
 
-def test_other_settings_are_another_row_that_says_so(run: Run) -> None:
+def test_settings_have_separate_rows(run: Run) -> None:
     run(baselines=[])
     board = run(baselines=[], train={"epochs": 2, "max_length": 32})
     assert set(board["settings"]) == {"epochs=1", "epochs=2"}
 
 
-def test_the_notebook_preset_is_the_original_recipe(run: Run, tmp_path: Path) -> None:
+def test_notebook_preset_is_original_recipe(run: Run, tmp_path: Path) -> None:
     board = run(preset="notebook", train={})
     assert set(board["candidate"]) == {"bert", "always-negative", "tfidf-logreg"}
     record, probabilities = read_cell(next((tmp_path / "results").glob("*/cells/bert-*")))
@@ -121,14 +121,14 @@ def test_the_notebook_preset_is_the_original_recipe(run: Run, tmp_path: Path) ->
     assert probabilities["train"].shape == (48, 3)
 
 
-def test_a_changed_table_gets_a_folder_of_its_own(run: Run, tmp_path: Path) -> None:
+def test_changed_table_has_new_folder(run: Run, tmp_path: Path) -> None:
     run(baselines=["always-negative"], backbones=[], weights="auto")
     write_table(tmp_path / "comments.csv", rows=61)
     run(baselines=["always-negative"], backbones=[], weights="auto")
     assert len(list((tmp_path / "results").glob("*/protocol.json"))) == 2
 
 
-def test_a_table_from_another_format_is_the_same_protocol(run: Run, tmp_path: Path) -> None:
+def test_file_format_does_not_change_protocol(run: Run, tmp_path: Path) -> None:
     run(baselines=["always-negative"], backbones=[], weights="auto")
     frame = pd.read_csv(tmp_path / "comments.csv")
     frame.to_parquet(tmp_path / "other.parquet")
@@ -138,7 +138,7 @@ def test_a_table_from_another_format_is_the_same_protocol(run: Run, tmp_path: Pa
     assert len(list((tmp_path / "results").glob("*/protocol.json"))) == 1
 
 
-def test_the_table_is_not_stored(run: Run, tmp_path: Path) -> None:
+def test_comments_are_not_stored(run: Run, tmp_path: Path) -> None:
     run()
     for path in (tmp_path / "results").rglob("*"):
         if path.is_file():
@@ -149,7 +149,7 @@ def test_the_table_is_not_stored(run: Run, tmp_path: Path) -> None:
     ("options", "error"),
     [
         ({"backbones": ["brt"]}, SettingsError),
-        ({"baselines": ["none-such"]}, SettingsError),
+        ({"baselines": ["unknown"]}, SettingsError),
         ({"train": {"learning_rat": 1}}, SettingsError),
         ({"train": {"max_length": 131}}, SettingsError),
         ({"train": {"learning_rate": float("nan")}}, SettingsError),
@@ -158,10 +158,10 @@ def test_the_table_is_not_stored(run: Run, tmp_path: Path) -> None:
         ({"seeds": 0}, SettingsError),
         ({"preset": "notebok"}, SettingsError),
         ({"columns": {"text_column": "txt"}}, DataError),
-        ({"data": "nowhere.csv"}, DataError),
+        ({"data": "missing.csv"}, DataError),
     ],
 )
-def test_bad_input_is_refused_before_any_work(
+def test_invalid_input_is_refused_before_training(
     run: Run, tmp_path: Path, options: dict[str, object], error: type[Exception]
 ) -> None:
     with pytest.raises(error):
@@ -169,7 +169,7 @@ def test_bad_input_is_refused_before_any_work(
     assert cells(tmp_path / "results") == {}
 
 
-def test_a_config_file_is_used_and_arguments_win(run: Run, tmp_path: Path) -> None:
+def test_arguments_override_config_file(run: Run, tmp_path: Path) -> None:
     config = tmp_path / "toxbench.toml"
     config.write_text(
         "seeds = 2\n[train]\nepochs = 3\nmax_length = 16\n[backbone.bert]\nbatch_size = 5\n",

@@ -1,6 +1,5 @@
-"""One training by two processes of torchrun: the same numbers, one voice, and an orderly end."""
+"""Runs by two processes of torchrun: scores, messages, exit codes and resuming."""
 
-import json
 import os
 import re
 import shlex
@@ -13,52 +12,53 @@ from typing import Any
 
 import numpy as np
 import pytest
-from plugin_site import install_plugin
-from support import write_checkpoint, write_table
+from left_behind import Results, assert_same
+from support import install_plugin, write_checkpoint, write_table
 
 from toxbench.errors import SettingsError
 from toxbench.store.cells import CellStore
 from toxbench.util.torchrun import NOT_DISTRIBUTED, TorchrunEnv
 
 Command = Callable[..., tuple[int, str]]
+Arguments = Callable[..., list[str]]
 ROWS = 66  # 49 of them for training: of seven steps of 8 comments, the last has one
 START = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
 @pytest.fixture(scope="module")
-def distilled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def distilbert_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny", "distilbert")
 
 
 class Torchrun:
-    """A command that torchrun starts twice, and what becomes of it."""
+    """A toxbench command that torchrun starts in two processes."""
 
-    def __init__(self, folder: Path, *words: str, **environment: str) -> None:
+    def __init__(self, folder: Path, *arguments: str, **environment: str) -> None:
         self.process = subprocess.Popen(
-            [*START, "-m", "toxbench", *words], cwd=folder, env=ENVIRONMENT | environment,
+            [*START, "-m", "toxbench", *arguments], cwd=folder, env=ENVIRONMENT | environment,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
-        self.heard = ""
+        self.stderr = ""
 
-    def until(self, words: str) -> "Torchrun":
-        """Read what is said until a line has these words."""
+    def read_until(self, text: str) -> "Torchrun":
+        """Read stderr until a line contains a text."""
         assert self.process.stderr is not None
         for line in self.process.stderr:
-            self.heard += line
-            if words in line:
+            self.stderr += line
+            if text in line:
                 return self
-        raise AssertionError(self.heard)
+        raise AssertionError(self.stderr)
 
-    def end(self) -> "Torchrun":
-        """Wait; keep what was said."""
-        self.stdout, rest = self.process.communicate(timeout=120)
-        self.heard += rest
+    def wait(self) -> "Torchrun":
+        """Wait until torchrun exits; read the rest of its output."""
+        self.stdout, stderr = self.process.communicate(timeout=120)
+        self.stderr += stderr
         return self
 
     def pid(self, rank: int) -> int:
-        """Find the process of a rank."""
+        """Return the process id of a rank."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         for child in children.read_text().split():
             if f"RANK={rank}" in Path(f"/proc/{child}/environ").read_text().split("\0"):
@@ -67,43 +67,36 @@ class Torchrun:
 
     @property
     def errors(self) -> list[str]:
-        """The lines with which toxbench refuses."""
-        return [line for line in self.heard.splitlines() if line.startswith("toxbench: error:")]
+        """The lines of toxbench's errors."""
+        return [line for line in self.stderr.splitlines() if line.startswith("toxbench: error:")]
 
     @property
-    def codes(self) -> list[int]:
-        """The exit codes of the processes that torchrun's own table lists."""
-        return [int(code) for code in re.findall(r"exitcode  : (-?\d+)", self.heard)]
+    def exit_codes(self) -> list[int]:
+        """The exit codes in torchrun's table of failed processes."""
+        return [int(code) for code in re.findall(r"exitcode  : (-?\d+)", self.stderr)]
 
 
-def cells(results: Path) -> dict[str, Any]:
-    """Return what is stored of each cell, without what is measured by the clock."""
+def read_cells(results: Path) -> dict[str, Any]:
+    """Return the record, without measured times, and the probabilities of each stored cell."""
     (folder,) = results.iterdir()
-    found = {}
+    cells = {}
     for record, tensors in CellStore(folder).cells():
         content = record.model_dump(mode="json", exclude={"cost", "environment"})
         content["epochs"] = [epoch | {"seconds": 0} for epoch in content["epochs"]]
-        found[f"{record.key.candidate} {record.key.seed}"] = content, dict(tensors)
-    return found
-
-
-def board(results: Path) -> str:
-    """Return the leaderboard as it is written, without what is measured by the clock."""
-    (path,) = results.glob("*/leaderboard.json")
-    rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
-    measured = ("seconds", "comments_per_second", "memory", "commit")
-    kept = [{k: v for k, v in r.items() if not any(m in k for m in measured)} for r in rows]
-    return json.dumps(kept)
+        cells[f"{record.key.candidate} {record.key.seed}"] = content, dict(tensors)
+    return cells
 
 
 @pytest.fixture
-def words(checkpoint: Path, distilled: Path, tmp_path: Path) -> Callable[..., list[str]]:
+def arguments(checkpoint: Path, tmp_path: Path) -> Arguments:
+    """Return the arguments of a run that writes to a results folder."""
     table = write_table(tmp_path / "table.csv", ROWS)
 
-    def make(results: str, *more: str) -> list[str]:
+    def make(results: str, *options: str) -> list[str]:
         return [
-            "run", "--data", str(table), "--backbones", "bert", "--results", results,
-            "--weights", f"bert={checkpoint}", "--precision", "fp32", "--baselines", "none", *more,
+            "run", "--verbose", "--data", str(table), "--backbones", "bert", "--results", results,
+            "--weights", f"bert={checkpoint}", "--precision", "fp32", "--baselines", "none",
+            *options,
         ]  # fmt: skip
 
     return make
@@ -128,45 +121,48 @@ clip_norm = 0.1
 """
 
 
-def test_two_processes_do_what_one_does_with_the_doubled_batch(
-    checkpoint: Path, distilled: Path, tmp_path: Path, command: Command
+def test_two_processes_match_doubled_batch(
+    checkpoint: Path, distilbert_checkpoint: Path, tmp_path: Path, command: Command
 ) -> None:
     table = write_table(tmp_path / "table.csv", ROWS)
     (tmp_path / "half.toml").write_text(CONFIG.format(bert=4, distilbert=3))
-    (tmp_path / "whole.toml").write_text(CONFIG.format(bert=8, distilbert=6))
+    (tmp_path / "full.toml").write_text(CONFIG.format(bert=8, distilbert=6))
 
-    def words(share: str, results: str) -> list[str]:
+    def run(batch: str, results: str) -> list[str]:
         return [
-            "run", "--data", str(table), "--config", f"{share}.toml", "--results", results,
-            "--weights", f"bert={checkpoint}", "--weights", f"distilbert={distilled}",
+            "run", "--verbose", "--data", str(table), "--config", f"{batch}.toml", "--results", results,
+            "--weights", f"bert={checkpoint}", "--weights", f"distilbert={distilbert_checkpoint}",
         ]  # fmt: skip
 
-    two = Torchrun(tmp_path, *words("half", "two")).end()
-    assert two.process.returncode == 0, two.heard
-    assert "2 processes, 4 comments each" in two.heard
-    # One of them speaks, and nothing comes from torch.
-    assert [two.heard.count(f"[{n}/3] ") for n in (1, 2, 3)] == [1, 1, 1]
-    assert two.stdout.count("Leaderboard of table.csv") == 1
-    ours = ("toxbench: warning: no pos", "Table", "Split", "Test", "Candidate", "Shows", "Cells",
-            "[")  # fmt: skip
-    assert [s for s in two.heard.splitlines() if not s.startswith(ours) or "rank" in s] == []
-    assert command(*words("whole", "one"))[0] == 0
-    assert_alike(cells(tmp_path / "one"), cells(tmp_path / "two"))
-    # Either goes on where the other ended.
-    assert "1 cell, 1 stored already; 4 epochs" in command(*words("whole", "two"), "--dry-run")[1]
+    torchrun = Torchrun(tmp_path, *run("half", "two-processes")).wait()
+    assert torchrun.process.returncode == 0, torchrun.stderr
+    assert "2 processes, 4 comments each" in torchrun.stderr
+    # Only rank 0 reports, and torch prints nothing.
+    assert [torchrun.stderr.count(f"[{n}/3] ") for n in (1, 2, 3)] == [1, 1, 1]
+    assert torchrun.stdout.count("Leaderboard of table.csv") == 1
+    prefixes = ("toxbench: warning: no pos", "Table", "Split", "Test", "Candidate", "Shows",
+                "Cells", "[")  # fmt: skip
+    lines = torchrun.stderr.splitlines()
+    assert [line for line in lines if not line.startswith(prefixes) or "rank" in line] == []
+    assert command(*run("full", "one-process"))[0] == 0
+    assert_close(read_cells(tmp_path / "one-process"), read_cells(tmp_path / "two-processes"))
+    # One process can resume the run of two.
+    plan = command(*run("full", "two-processes"), "--dry-run")[1]
+    assert "1 cell, 1 stored already; 4 epochs" in plan
 
 
-def assert_alike(one: dict[str, Any], two: dict[str, Any]) -> None:
-    assert one.keys() == two.keys()
-    for name, (record, tensors) in one.items():
-        other, others = two[name]
-        assert (record["key"], record["settings"]) == (other["key"], other["settings"])
-        assert (record["best_epoch"], record["micro_batch"]) == (other["best_epoch"], None)
-        losses = [[epoch["train_loss"] for epoch in r["epochs"]] for r in (record, other)]
+def assert_close(one_process: dict[str, Any], two_processes: dict[str, Any]) -> None:
+    """Check that cells are the same except for rounding."""
+    assert one_process.keys() == two_processes.keys()
+    for name, (record, probabilities) in one_process.items():
+        record_2, probabilities_2 = two_processes[name]
+        assert (record["key"], record["settings"]) == (record_2["key"], record_2["settings"])
+        assert (record["best_epoch"], record["micro_batch"]) == (record_2["best_epoch"], None)
+        losses = [[epoch["train_loss"] for epoch in r["epochs"]] for r in (record, record_2)]
         np.testing.assert_allclose(losses[0], losses[1], atol=1e-4, rtol=0)
-        assert not losses[0] or losses[0][0] - losses[0][-1] > 0.02  # it did train
-        for part, values in tensors.items():
-            np.testing.assert_allclose(values, others[part], atol=1e-3)
+        assert not losses[0] or losses[0][0] - losses[0][-1] > 0.02  # the model learns
+        for part, values in probabilities.items():
+            np.testing.assert_allclose(values, probabilities_2[part], atol=1e-3)
 
 
 BACKBONES = """
@@ -183,21 +179,21 @@ class Words(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(8, 8) for _ in range(3))
         self.pooler = nn.Linear(8, 8)
         self.head = nn.Linear(8, labels)
-        self.register_buffer("seen", torch.zeros(()))
+        self.register_buffer("token_sum", torch.zeros(()))
     def forward(self, input_ids, attention_mask):
         print("a plugin prints")
         hidden = self.words(input_ids).mean(dim=1)
         if self.training:
             self.calls += 1
-            self.seen += input_ids.sum()
+            self.token_sum += input_ids.sum()
             for layer in self.layers:
-                if self.kind != "drops" or torch.rand(()) < 0.5:
+                if self.kind != "drops-layers" or torch.rand(()) < 0.5:
                     hidden = layer(hidden)
-            if self.kind == "starves" and len(input_ids) > 2:
+            if self.kind == "lacks-memory" and len(input_ids) > 2:
                 raise torch.OutOfMemoryError("no memory")
-            if self.kind == "alone" and os.environ["RANK"] == "1" and self.calls == 3:
+            if self.kind == "fails-once" and os.environ["RANK"] == "1" and self.calls == 3:
                 raise ValueError("a bad day")
-        logits = self.head(hidden + self.seen * 1e-9)
+        logits = self.head(hidden + self.token_sum * 1e-9)
         if self.kind == "narrow":
             return logits[:, :1]
         return logits * float("nan") if self.kind == "nan" else logits
@@ -209,119 +205,110 @@ class Kind(Backbone):
 @hookimpl
 def toxbench_backbones():
     settings = TrainSettings(epochs=2, batch_size=4)
-    return [Kind(name=name, checkpoint="nobody/nothing", head=("head",), defaults=settings)
-            for name in ("drops", "starves", "nan", "narrow", "alone")]
+    return [Kind(name=name, checkpoint="no/checkpoint", head=("head",), defaults=settings)
+            for name in ("drops-layers", "lacks-memory", "nan", "narrow", "fails-once")]
 """
 
 
-def test_what_fails_in_all_costs_a_cell_and_what_fails_in_one_ends_the_run(
-    words: Callable[..., list[str]], checkpoint: Path, tmp_path: Path
+def test_failure_of_one_rank_ends_run(
+    arguments: Arguments, checkpoint: Path, tmp_path: Path
 ) -> None:
+    """A failure of all ranks costs only a cell."""
     install_plugin(tmp_path / "site", "kinds", kinds=BACKBONES)
     path = os.pathsep.join([str(tmp_path / "site"), os.environ.get("PYTHONPATH", "")])
-    names = ("nan", "narrow", "starves", "drops")
+    names = ("nan", "narrow", "lacks-memory", "drops-layers")
     folders = ",".join(f"{name}={checkpoint}" for name in (*names, "bert"))
-    asked = words("results", "--backbones", ",".join((*names, "bert")), "--weights", folders)
-    done = Torchrun(tmp_path, *asked, PYTHONPATH=path).end()
-    assert done.codes == [5, 5], done.heard
-    assert [error.split(";")[0] for error in done.errors] == [
+    options = ("--backbones", ",".join((*names, "bert")), "--weights", folders)
+    run = Torchrun(tmp_path, *arguments("results", *options), PYTHONPATH=path).wait()
+    assert run.exit_codes == [5, 5], run.stderr
+    assert [error.split(";")[0] for error in run.errors] == [
         "toxbench: error: cell nan seed 0 failed: DivergedError: the training loss of epoch 1 is "
         "nan",
         "toxbench: error: cell narrow seed 0 failed: PluginError: forward returned logits of shape "
         "[4, 1], expected [4, 3] (batch, label)",
         "toxbench: error: 2 of 5 cells failed and have no result",
     ]
-    stored = {name: record for name, (record, _) in cells(tmp_path / "results").items()}
-    assert stored.keys() == {"starves 0", "drops 0", "bert 0"}
-    assert [stored[f"{name} 0"]["micro_batch"] for name in ("starves", "drops")] == [2, None]
-    alone = words("results", "--backbones", "alone,bert", "--weights", f"alone={checkpoint}")
-    done = Torchrun(tmp_path, *alone, PYTHONPATH=path).end()
-    assert set(done.codes) == {75}, done.heard
-    (error,) = done.errors
-    said, _, again = error.removeprefix("toxbench: error: ").partition("; ")
-    assert said == ("process 2 of 2 (rank 1) failed, and not all others did: ValueError: a bad day")
-    assert again.startswith("finished work is stored. To resume: torchrun --nproc-per-node 2 -m")
+    stored = {name: record for name, (record, _) in read_cells(tmp_path / "results").items()}
+    assert stored.keys() == {"lacks-memory 0", "drops-layers 0", "bert 0"}
+    assert stored["lacks-memory 0"]["micro_batch"] == 2
+    assert stored["drops-layers 0"]["micro_batch"] is None
+    options = ("--backbones", "fails-once,bert", "--weights", f"fails-once={checkpoint}")
+    run = Torchrun(tmp_path, *arguments("results", *options), PYTHONPATH=path).wait()
+    assert set(run.exit_codes) == {75}, run.stderr
+    (error,) = run.errors
+    reason, _, remedy = error.removeprefix("toxbench: error: ").partition("; ")
+    assert reason == "process 2 of 2 (rank 1) failed, and not all others did: ValueError: a bad day"
+    assert remedy.startswith("finished work is stored. To resume: torchrun --nproc-per-node 2 -m")
 
 
-def test_a_process_that_dies_ends_the_run_which_then_goes_on(
-    words: Callable[..., list[str]], tmp_path: Path
-) -> None:
-    asked = ("--seeds", "5", "--epochs", "2", "--batch-size", "4")
+def test_killed_rank_ends_run_that_resumes(arguments: Arguments, tmp_path: Path) -> None:
+    options = ("--seeds", "5", "--epochs", "2", "--batch-size", "4")
+    interrupted = arguments("results", *options)
     for rank, cell in ((1, "[2/5]"), (0, "[2/")):
-        run = Torchrun(tmp_path, *words("results", *asked)).until(cell)
+        run = Torchrun(tmp_path, *interrupted).read_until(cell)
         os.kill(run.pid(rank), signal.SIGKILL)
-        assert sorted(run.end().codes) == [-9, 75], run.heard
-        command = f"torchrun --nproc-per-node 2 -m toxbench {shlex.join(words('results', *asked))}"
+        assert sorted(run.wait().exit_codes) == [-9, 75], run.stderr
+        command = f"torchrun --nproc-per-node 2 -m toxbench {shlex.join(interrupted)}"
         assert run.errors == [
             f"toxbench: error: process {rank + 1} of 2 (rank {rank}) is gone; finished work is "
             f"stored. To resume: {command}"
         ]
-    run = Torchrun(tmp_path, *words("results", *asked)).until("[1/")
-    assert "5 cells, 0 stored" not in run.heard
-    os.killpg(run.process.pid, signal.SIGINT)  # as a terminal does; torchrun sends it once more
-    assert [e.split(";")[0] for e in run.end().errors] == ["toxbench: error: interrupted"], (
-        run.heard
-    )
-    assert Torchrun(tmp_path, *words("results", *asked)).end().process.returncode == 0
-    assert Torchrun(tmp_path, *words("undisturbed", *asked)).end().process.returncode == 0
-    assert_same_bytes(tmp_path / "results", tmp_path / "undisturbed")
+    run = Torchrun(tmp_path, *interrupted).read_until("[1/")
+    assert "5 cells, 0 stored" not in run.stderr
+    os.killpg(run.process.pid, signal.SIGINT)  # like a terminal; torchrun sends it once more
+    errors = [error.split(";")[0] for error in run.wait().errors]
+    assert errors == ["toxbench: error: interrupted"], run.stderr
+    assert Torchrun(tmp_path, *interrupted).wait().process.returncode == 0
+    undisturbed = arguments("undisturbed", *options)
+    assert Torchrun(tmp_path, *undisturbed).wait().process.returncode == 0
+    assert_same(Results(tmp_path / "results"), Results(tmp_path / "undisturbed"))
 
 
-def assert_same_bytes(results: Path, undisturbed: Path) -> None:
-    assert board(results) == board(undisturbed)
-    for (one, values), (two, others) in zip(
-        cells(results).values(), cells(undisturbed).values(), strict=True
-    ):
-        assert one == two
-        assert all(values[part].tobytes() == others[part].tobytes() for part in values)
-
-
-def test_processes_that_are_ended_keep_the_state_of_all_and_go_on(
-    words: Callable[..., list[str]], tmp_path: Path
-) -> None:
-    asked = ("--epochs", "60", "--batch-size", "4", "--eval-steps", "45")
-    run = Torchrun(tmp_path, *words("results", *asked)).until("step 90:")
-    last_epoch = run.heard.splitlines()[-1].partition("; about")[0]
+def test_terminated_run_resumes_from_checkpoint(arguments: Arguments, tmp_path: Path) -> None:
+    options = ("--epochs", "60", "--batch-size", "4", "--eval-steps", "45")
+    run = Torchrun(tmp_path, *arguments("results", *options)).read_until("step 90:")
+    last_epoch = run.stderr.splitlines()[-1].partition("; about")[0]
     os.killpg(run.process.pid, signal.SIGTERM)
-    run.end()
+    run.wait()
     assert [error.split(";")[0] for error in run.errors] == ["toxbench: error: terminated"]
     assert len(list((tmp_path / "results").glob("*/.checkpoints/*"))) == 1
-    run = Torchrun(tmp_path, *words("results", *asked)).end()
-    assert run.process.returncode == 0, run.heard
-    assert last_epoch in run.heard  # with its comments a second: not trained again
+    run = Torchrun(tmp_path, *arguments("results", *options)).wait()
+    assert run.process.returncode == 0, run.stderr
+    assert last_epoch in run.stderr  # with the same comments per second: not trained again
     assert not list((tmp_path / "results").glob("*/.checkpoints/*"))
-    assert Torchrun(tmp_path, *words("undisturbed", *asked)).end().process.returncode == 0
-    assert_same_bytes(tmp_path / "results", tmp_path / "undisturbed")
+    undisturbed = arguments("undisturbed", *options)
+    assert Torchrun(tmp_path, *undisturbed).wait().process.returncode == 0
+    assert_same(Results(tmp_path / "results"), Results(tmp_path / "undisturbed"))
 
 
 @pytest.mark.parametrize(
-    ("asked", "code", "said"),
+    ("words", "code", "message"),
     [
         (["run", "--epochs", "many"], 2, "'many' is not a valid integer"),
         (["run", "--workers", "2"], 2, "--workers is for cells in worker processes"),
         (["tune"], 2, "toxbench tune is for one process; start it without torchrun"),
-        (["run", "--data", "nowhere.csv"], 3, "nowhere.csv"),
+        (["run", "--data", "missing.csv"], 3, "missing.csv"),
     ],
     ids=["usage", "workers", "tune", "data"],
 )
-def test_what_cannot_be_run_is_said_once_with_one_exit_code(
-    asked: list[str], code: int, said: str, tmp_path: Path
+def test_errors_are_reported_once(
+    words: list[str], code: int, message: str, tmp_path: Path
 ) -> None:
-    done = Torchrun(tmp_path, *asked).end()
-    assert done.codes == [code, code], done.heard
-    (error,) = done.errors
-    assert said in error
+    run = Torchrun(tmp_path, *words).wait()
+    assert run.exit_codes == [code, code], run.stderr
+    (error,) = run.errors
+    assert message in error
     assert not (tmp_path / "results").exists()
 
 
-def test_a_place_is_what_torchrun_sets() -> None:
+def test_torchrun_env_is_read() -> None:
     assert TorchrunEnv.from_environ({}) == NOT_DISTRIBUTED
     assert TorchrunEnv.from_environ({"WORLD_SIZE": "4"}) == NOT_DISTRIBUTED
     assert TorchrunEnv.from_environ({"RANK": "0", "WORLD_SIZE": "1"}) == NOT_DISTRIBUTED
     environ = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
-    place = TorchrunEnv.from_environ(environ | {"GROUP_WORLD_SIZE": "2"})
-    assert (place.rank, place.size, place.local_rank, place.machines) == (3, 4, 1, 2)
-    assert place.command == "torchrun --nnodes 2 ... --nproc-per-node 2 -m toxbench"
-    for wrong in ({"RANK": "4", "WORLD_SIZE": "4"}, {"RANK": "one", "WORLD_SIZE": "2"}):
+    env = TorchrunEnv.from_environ(environ | {"GROUP_WORLD_SIZE": "2"})
+    assert (env.rank, env.size, env.local_rank, env.machines) == (3, 4, 1, 2)
+    assert env.command == "torchrun --nnodes 2 ... --nproc-per-node 2 -m toxbench"
+    for invalid in ({"RANK": "4", "WORLD_SIZE": "4"}, {"RANK": "one", "WORLD_SIZE": "2"}):
         with pytest.raises(SettingsError, match="torchrun never sets RANK="):
-            TorchrunEnv.from_environ(wrong)
+            TorchrunEnv.from_environ(invalid)

@@ -1,4 +1,4 @@
-"""Cells in worker processes: the same results, and a worker that dies harms only its own cell."""
+"""Cells in worker processes: identical results, and a worker that dies loses only its cell."""
 
 import json
 import os
@@ -23,56 +23,53 @@ ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 def command(checkpoint: Path, tmp_path: Path) -> Callable[..., list[str]]:
     table = write_table(tmp_path / "table.csv")
 
-    def words(results: str, *more: str) -> list[str]:
+    def make_command(results: str, *options: str) -> list[str]:
         return [
-            sys.executable, "-m", "toxbench", "run", "--data", str(table), "--backbones", "bert",
+            sys.executable, "-m", "toxbench", "run", "--verbose", "--data", str(table), "--backbones", "bert",
             "--weights", f"bert={checkpoint}", "--results", str(tmp_path / results),
-            "--epochs", "2", "--seeds", "3", "--precision", "fp32", *more,
+            "--epochs", "2", "--seeds", "3", "--precision", "fp32", *options,
         ]  # fmt: skip
 
-    return words
+    return make_command
 
 
-def store(results: Path) -> CellStore:
+def open_store(results: Path) -> CellStore:
     (folder,) = results.iterdir()
     return CellStore(folder)
 
 
-def run(words: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(words, capture_output=True, text=True, env=ENVIRONMENT, check=False)
+def run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False)
 
 
-def test_side_by_side_gives_the_same_bytes(
+def test_parallel_workers_give_same_bytes(
     command: Callable[..., list[str]], tmp_path: Path
 ) -> None:
-    for results, workers, plan in (("here", "1", "5 to compute"), ("there", "2", ", 2 at once")):
-        done = run(command(results, "--workers", workers))
-        assert done.returncode == 0, done.stderr
-        (line,) = [line for line in done.stderr.splitlines() if line.startswith("Cells ")]
+    for workers, plan in (("1", "5 to compute"), ("2", ", 2 at once")):
+        process = run(command(f"workers-{workers}", "--workers", workers))
+        assert process.returncode == 0, process.stderr
+        (line,) = [line for line in process.stderr.splitlines() if line.startswith("Cells ")]
         assert line.endswith(plan)
-        # Six epochs and three cells are reported; nothing is left after the last of each.
-        assert workers == "2" or done.stderr.count(" left\n") == 7
-    here, there = store(tmp_path / "here"), store(tmp_path / "there")
-    alone = {record.key: tensors for record, tensors in here.cells()}
-    beside = {record.key: tensors for record, tensors in there.cells()}
-    assert alone.keys() == beside.keys()
-    assert len(alone) == 5
-    for key, tensors in alone.items():
+        # Of six epochs and three cells, the last ones are reported without the time left.
+        assert workers == "2" or process.stderr.count(" left\n") == 7
+    serial, parallel = open_store(tmp_path / "workers-1"), open_store(tmp_path / "workers-2")
+    serial_cells = {record.key: tensors for record, tensors in serial.cells()}
+    parallel_cells = {record.key: tensors for record, tensors in parallel.cells()}
+    assert serial_cells.keys() == parallel_cells.keys()
+    assert len(serial_cells) == 5
+    for key, tensors in serial_cells.items():
         for part, values in tensors.items():
-            assert beside[key][part].tobytes() == values.tobytes(), (key, part)
-    records = [record.environment for record in there.records()]
-    assert {environment.threads for environment in records} == {1}
+            assert parallel_cells[key][part].tobytes() == values.tobytes(), (key, part)
+    assert {record.environment.threads for record in parallel.records()} == {1}
 
 
-def test_every_event_is_told_and_plugins_prints_are_no_result(
-    command: Callable[..., list[str]], tmp_path: Path
-) -> None:
-    done = run(command("results", "--workers", "3", "--json"))
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["rows"]
-    told = run(command("again", "--workers", "2")).stderr
-    assert all(f"[{number}/5]" in told for number in range(1, 6))
-    assert all(f"[bert seed {seed}] epoch 2" in told for seed in range(3))
+def test_workers_report_every_event(command: Callable[..., list[str]], tmp_path: Path) -> None:
+    process = run(command("json", "--workers", "3", "--json"))
+    assert process.returncode == 0, process.stderr
+    assert json.loads(process.stdout)["rows"]
+    progress = run(command("results", "--workers", "2")).stderr
+    assert all(f"[{number}/5]" in progress for number in range(1, 6))
+    assert all(f"[bert seed {seed}] epoch 2" in progress for seed in range(3))
 
 
 PLUGIN = """
@@ -101,7 +98,7 @@ def toxbench_backbones():
 
 @pytest.fixture
 def plugin(tmp_path: Path) -> dict[str, str]:
-    """Install a plugin beside the tests; return the environment that finds it."""
+    """Install a plugin; return the environment in which it is on the path."""
     site = tmp_path / "site"
     install_plugin(site, "deadly", deadly=PLUGIN.format(seed=1))
     mark = tmp_path / "mark"
@@ -110,35 +107,34 @@ def plugin(tmp_path: Path) -> dict[str, str]:
     return {**ENVIRONMENT, "PYTHONPATH": path, "MARK": str(mark)}
 
 
-def plugged(tmp_path: Path, checkpoint: Path, backbone: str, *more: str) -> list[str]:
+def plugin_command(tmp_path: Path, checkpoint: Path, backbone: str, *options: str) -> list[str]:
     """Return the command that runs a backbone of the plugin in two workers."""
     table = write_table(tmp_path / "table.csv")
     return [
-        sys.executable, "-m", "toxbench", "run", "--data", str(table), "--backbones", backbone,
+        sys.executable, "-m", "toxbench", "run", "--verbose", "--data", str(table), "--backbones", backbone,
         "--weights", f"{backbone}={checkpoint}", "--results", str(tmp_path / "results"),
-        "--workers", "2", "--baselines", "none", *more,
+        "--workers", "2", "--baselines", "none", *options,
     ]  # fmt: skip
 
 
 @pytest.mark.faults(32)
-def test_a_worker_that_is_killed_loses_its_cell_only(
+def test_killed_worker_loses_only_its_cell(
     tmp_path: Path, checkpoint: Path, plugin: dict[str, str]
 ) -> None:
-    words = plugged(tmp_path, checkpoint, "deadly", "--epochs", "1", "--seeds", "4")
-    done = subprocess.run(words, capture_output=True, text=True, env=plugin, check=False)
-    assert done.returncode == 5, done.stderr
-    assert "cell deadly seed 1 failed: WorkerDied: its process was ended by SIGKILL" in done.stderr
-    assert "memory" in done.stderr
-    seeds = {record.key.seed for record in store(tmp_path / "results").records()}
+    command = plugin_command(tmp_path, checkpoint, "deadly", "--epochs", "1", "--seeds", "4")
+    process = subprocess.run(command, capture_output=True, text=True, env=plugin, check=False)
+    assert process.returncode == 5, process.stderr
+    error = "cell deadly seed 1 failed: WorkerDied: its process was ended by SIGKILL"
+    assert error in process.stderr
+    assert "memory" in process.stderr
+    seeds = {record.key.seed for record in open_store(tmp_path / "results").records()}
     assert seeds == {0, 2, 3}
 
 
-def test_workers_end_with_the_process_that_started_them(
-    tmp_path: Path, checkpoint: Path, plugin: dict[str, str]
-) -> None:
-    words = plugged(tmp_path, checkpoint, "slow", "--seeds", "2")
+def test_workers_exit_with_parent(tmp_path: Path, checkpoint: Path, plugin: dict[str, str]) -> None:
+    command = plugin_command(tmp_path, checkpoint, "slow", "--seeds", "2")
     silent = subprocess.DEVNULL
-    process = subprocess.Popen(words, stdout=silent, stderr=silent, env=plugin)
+    process = subprocess.Popen(command, stdout=silent, stderr=silent, env=plugin)
     mark = Path(plugin["MARK"])
     wait_until(lambda: len(list(mark.iterdir())) == 2)
     process.send_signal(signal.SIGKILL)
@@ -147,7 +143,7 @@ def test_workers_end_with_the_process_that_started_them(
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process runs; one that ended and waits for its new parent does not."""
+    """Whether a process runs; a zombie does not."""
     status = Path(f"/proc/{pid}/stat")
     try:
         return status.read_text(encoding="ascii").rpartition(")")[2].split()[0] != "Z"
@@ -155,14 +151,14 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def wait_until(holds: Callable[[], bool], seconds: float = 90) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 90) -> None:
     deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "waited in vain"
+    while not condition():
+        assert time.monotonic() < deadline, f"not true within {seconds} s"
         time.sleep(0.1)
 
 
-def test_in_python_too(tmp_path: Path, checkpoint: Path) -> None:
+def test_python_api_uses_workers(tmp_path: Path, checkpoint: Path) -> None:
     frame = toxbench.run(
         write_table(tmp_path / "table.csv"),
         backbones=["bert"],

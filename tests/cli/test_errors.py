@@ -96,7 +96,7 @@ def test_the_text_of_another_table_is_refused(
     said = error_of(done)
     assert "this is not the table of these results" in said
     for name in ("'other.csv'", "'comments.csv'"):
-        assert re.search(rf"{name} with 60 rows, 3 labels and data [0-9a-f]{{12}} ", said)
+        assert re.search(rf"{name} with 60 rows, 3 labels and data [0-9a-f]{{12}}[,;]", said)
     assert "--data FILE" in error_of(cli("errors", results, "--show-text"))
     assert "--show-text" in error_of(cli("errors", results, "--data", str(hostile)))
 

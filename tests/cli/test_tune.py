@@ -190,7 +190,7 @@ def test_backbones_and_baselines_can_be_none(
         (["--sampler", "best"], 2, "tpe"),
         (["--pruner", "best"], 2, "median"),
         (["--tune-seed", "-1"], 2, "tune_seed"),
-        (["--space", "seed=1:5"], 2, "seed is no hyperparameter"),
+        (["--space", "seed=1:5"], 2, "seed is not a hyperparameter"),
         (["--space", "learning_rat=1e-5:1e-3"], 2, "learning_rate"),
         (["--space", "epochs=3:1"], 2, "epochs"),
         (["--space", "epochs=a:b"], 2, "epochs"),

@@ -50,10 +50,10 @@ def test_a_new_run_says_that_it_gets_its_own_folder(
     stored = digests(old)
     code, err = command(*RUN)
     assert code == 0
-    (line,) = [line for line in err.splitlines() if "this is another table" in line]
+    (line,) = [line for line in err.splitlines() if "differs from the table" in line]
     assert line.startswith("toxbench: warning: ")
     (own,) = set((table.parent / "results").iterdir()) - {old}
-    for words in (*changed, f"results/{old.name}", f"gets its own folder, results/{own.name}"):
+    for words in (*changed, f"results/{old.name}", f"writes to its own folder, results/{own.name}"):
         assert words in line
     assert digests(old) == stored
 
@@ -61,7 +61,7 @@ def test_a_new_run_says_that_it_gets_its_own_folder(
 def test_a_table_that_did_not_change_has_no_warning(command: Command, table: Path) -> None:
     for words in ((), (), ("--folds", "3")):  # another split is no other table
         code, err = command(*RUN, *words)
-        assert (code, "another table" in err) == (0, False)
+        assert (code, "differs from the table" in err) == (0, False)
 
 
 def test_a_resumed_run_of_a_changed_table_is_refused_with_both_hashes(
@@ -70,8 +70,8 @@ def test_a_resumed_run_of_a_changed_table_is_refused_with_both_hashes(
     stored = digests(table.parent / "results")
     code, err = command(*RUN, "--resume")
     assert code == 3
-    assert "the table has changed or is another" in err
-    for words in (*(f"data {each} " for each in changed), "leave out --resume to start anew"):
+    assert "the table changed or is a different one" in err
+    for words in (*(f"data {each} " for each in changed), "leave out --resume to start a new run"):
         assert words in err
     assert digests(table.parent / "results") == stored
 
@@ -93,7 +93,7 @@ def test_a_resumed_run_of_another_split_is_refused(command: Command, table: Path
     for words in (("--folds", "3"), ("--split-seed", "7"), ("--split", "stratified")):
         code, err = command(*RUN, "--resume", *words)
         assert code == 3
-        assert "the table is the same, but the split is another: protocol " in err
+        assert "the table is the same, but the split differs: protocol " in err
     (folder,) = (table.parent / "results").iterdir()
     assert f"{folder.name[-12:]} in results/{folder.name}, " in err
 
@@ -110,13 +110,13 @@ def test_of_several_results_the_nearest_is_named(command: Command, table: Path) 
     code, err = command(*RUN, "--resume")
     assert code == 3
     assert f"'comments.csv' with 60 rows, 3 labels and data {before} in " in err
-    assert f"'comments.csv' with 61 rows, 3 labels and data {data_hash(table)} here" in err
+    assert f"'comments.csv' with 61 rows, 3 labels and data {data_hash(table)} in this run" in err
 
 
 def test_without_results_there_is_nothing_to_resume(command: Command, table: Path) -> None:
     code, err = command(*RUN, "--resume")
     assert code == 6
-    assert "results holds no results to resume; leave out --resume to start" in err
+    assert "results contains no results to resume; leave out --resume to start" in err
     assert not (table.parent / "results").exists()
 
 
@@ -137,7 +137,7 @@ def test_resume_is_a_key_of_config_files_and_of_python(command: Command, table: 
     change(table)
     table.with_name("c.toml").write_text("resume = true\n", encoding="utf-8")
     code, err = command(*RUN, "--config", "c.toml")
-    assert (code, "the table has changed" in err) == (3, True)
+    assert (code, "the table changed" in err) == (3, True)
 
 
 def test_a_resumed_search_of_a_changed_table_is_refused(
@@ -156,7 +156,7 @@ def test_a_resumed_search_of_a_changed_table_is_refused(
     code, err = command(*tune)
     assert code == 3
     assert f"data {before} in " in err
-    assert f"data {data_hash(table)} here" in err
+    assert f"data {data_hash(table)} in this run" in err
     assert digests(table.parent / "results") == stored
 
 
@@ -171,7 +171,7 @@ def test_a_changed_table_is_not_scored_again(
     assert code == 3
     assert "this is not the table of these results, or it has changed since" in err
     for each in changed:
-        assert f"data {each} " in err
+        assert f"data {each}" in err
     with pytest.raises(DataError, match="not the table of these results"):
         toxbench.rescore("results", data=table)
     assert digests(table.parent / "results") == stored

@@ -109,7 +109,7 @@ def test_a_device_that_is_not_here_is_never_replaced(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, checkpoint: Path, command: str
 ) -> None:
     words = (command, "--device", "cuda", "--backbones", "bert", "--weights", f"bert={checkpoint}")
-    assert "--device cuda: there is none here" in answer(capsys, *words, folder=tmp_path)
+    assert "--device cuda is not available" in answer(capsys, *words, folder=tmp_path)
 
 
 @pytest.mark.faults(19)

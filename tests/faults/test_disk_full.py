@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from forks import Ended, Forks
+from forks import CommandResult, Forks
 from support import write_table
 
-from toxbench.store.cells import CellStore, read_cell
+from toxbench.store.cell_file import read_cell
+from toxbench.store.cells import CellStore
 
 pytestmark = pytest.mark.faults(34)
 TUNE = """
@@ -39,8 +40,8 @@ def small(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def assert_no_room(done: Ended, *folders: Path) -> None:
-    assert done.code == 6, done.said
+def assert_no_room(done: CommandResult, *folders: Path) -> None:
+    assert done.code == 6, done.err
     assert "cannot write" in done.error
     assert "make room and start the same command again" in done.error
     left = [p for folder in folders for p in folder.rglob("*") if ".tmp" in p.name]
@@ -67,7 +68,7 @@ def test_wherever_a_run_meets_it(forks: Forks, small: Path, tmp_path: Path) -> N
             break
         assert_no_room(done, results)
         met.add(done.error.partition("cannot write ")[2].partition(":")[0].rpartition("/")[2])
-    assert done.code == 0, done.said
+    assert done.code == 0, done.err
     assert any(name.startswith("tfidf-logreg-") for name in met), met
     assert any(name.startswith("leaderboard.") for name in met), met
     assert ".lock.holder" in met
@@ -116,7 +117,7 @@ def test_a_search(forks: Forks, small: Path, tmp_path: Path, checkpoint: Path) -
     config = tmp_path / "search.toml"
     config.write_text(TUNE, encoding="utf-8")
 
-    def tune(results: Path, bytes_a_file: int | None = None) -> Ended:
+    def tune(results: Path, bytes_a_file: int | None = None) -> CommandResult:
         given = words(small / "comments.csv", results)
         return forks.run(
             "tune", *given, "--config", str(config), "--backbones", "bert", "--baselines", "none",
@@ -132,7 +133,7 @@ def test_a_search(forks: Forks, small: Path, tmp_path: Path, checkpoint: Path) -
         assert_no_room(done, tmp_path / "results")
         records = trials(tmp_path / "results")
         done = tune(tmp_path / "results")
-        assert done.code == 0, done.said
+        assert done.code == 0, done.err
         assert records.items() <= trials(tmp_path / "results").items()
         shutil.rmtree(tmp_path / "results")
 

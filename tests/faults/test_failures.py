@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from forks import Ended, Forks
+from forks import CommandResult, Forks
 from measured import Table
 from support import read_json, write_table
 
@@ -38,7 +38,7 @@ class Moody(Backbone):
 def toxbench_backbones():
     return [Moody(name=name, checkpoint="a/b") for name in ("moody", "leaky")]
 """
-Moody = Callable[..., Ended]
+Moody = Callable[..., CommandResult]
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def moody(forks: Forks, checkpoint: Path, table: Path, tmp_path: Path) -> Moody:
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: moody\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[toxbench]\nmoody = moody_plugin\n")
 
-    def run(seeds: int, diverges: str, name: str = "moody", **environment: str) -> Ended:
+    def run(seeds: int, diverges: str, name: str = "moody", **environment: str) -> CommandResult:
         return forks.run(
             "run", "--data", str(table), "--backbones", name, "--weights", f"{name}={checkpoint}",
             "--results", str(tmp_path / "results"), "--epochs", "1", "--max-length", "16",
@@ -79,7 +79,7 @@ def test_a_cell_whose_loss_is_nan_is_counted_until_it_has_a_result(
     done = moody(3, diverges="1")
     assert done.code == 5
     assert "cell moody seed 1 failed: DivergedError: the training loss of epoch 1 is nan" in (
-        done.said
+        done.err
     )
     note = "1 of 3 cells of moody failed (diverged) and has no score."
     folder = folder_in(tmp_path)

@@ -48,7 +48,7 @@ def read_until(process: subprocess.Popen[str], beginning: str) -> None:
 def test_the_command_that_resumes_is_printed_and_works(
     cli: Cli, table: Path, checkpoint: Path, tmp_path: Path, number: int, workers: list[str]
 ) -> None:
-    words = ["run", "--data", str(table), "--backbones", "bert", "--weights", f"bert={checkpoint}",
+    words = ["run", "--verbose", "--data", str(table), "--backbones", "bert", "--weights", f"bert={checkpoint}",
              "--epochs", "1", "--baselines", "none", *workers]  # fmt: skip
     process = started(tmp_path, [*words, "--seeds", "40"])
     read_until(process, "[3/40]")
@@ -129,4 +129,4 @@ def test_a_signal_that_a_library_wraps_is_still_one(
     with pytest.raises(SystemExit) as stop:
         cli_main.main(["run"])
     assert stop.value.code == 143
-    assert capsys.readouterr().err.startswith("toxbench: error: terminated; what was finished")
+    assert capsys.readouterr().err.startswith("toxbench: error: terminated; finished work")

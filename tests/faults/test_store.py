@@ -8,16 +8,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from forks import Ended, Forks
+from forks import CommandResult, Forks
 from support import read_json, write_table
 
 import toxbench
 from toxbench.records import CellKey
-from toxbench.store.cells import SUFFIX, CellStore
+from toxbench.store.cell_file import SUFFIX
+from toxbench.store.cells import CellStore
 from toxbench.store.tensor_file import decode, encode
 
 Contents = dict[str, bytes]
-Run = Callable[..., Ended]
+Run = Callable[..., CommandResult]
 BASELINES = ("--backbones", "none")
 
 
@@ -25,7 +26,7 @@ BASELINES = ("--backbones", "none")
 def run(forks: Forks, table: Path, tmp_path: Path) -> Run:
     """Run baselines on a table; one more word may make it ``--dry-run``."""
 
-    def call(*words: str, **options: object) -> Ended:
+    def call(*words: str, **options: object) -> CommandResult:
         given = ("--data", str(table), *BASELINES, "--results", str(tmp_path / "results"))
         return forks.run("run", *given, *words, **options)
 
@@ -37,7 +38,7 @@ def _stored(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("stored")
     data = ("--data", str(write_table(folder / "comments.csv")))
     done = forks.run("run", *data, *BASELINES, "--results", str(folder / "results"))
-    assert done.code == 0, done.said
+    assert done.code == 0, done.err
     return folder / "results"
 
 
@@ -58,7 +59,7 @@ def kept(folder: Path) -> Contents:
     return {name: data for name, data in contents(folder).items() if ".lock" not in name}
 
 
-def scores(done: Ended) -> str:
+def scores(done: CommandResult) -> str:
     """Return the first table of a run, which holds no times."""
     return done.out.partition("\n\nMore scores")[0]
 
@@ -94,14 +95,14 @@ def test_damaged_cells_are_moved_aside_said_and_computed_again(
             f"{first.name} is damaged; start the same toxbench run again, which moves it aside and "
             "computes it again"
         )
-    assert "0 stored already" in run("--dry-run").said
+    assert "0 stored already" in run("--dry-run").err
     assert kept(store.folder) == there
     done = run()
-    assert done.code == 0, done.said
+    assert done.code == 0, done.err
     for path, data in damaged.items():
         aside = path.with_name(f"{path.name}.corrupt")
         assert aside.read_bytes() == data
-        told = [line for line in done.said.splitlines() if path.name in line]
+        told = [line for line in done.err.splitlines() if path.name in line]
         assert told == [
             f"toxbench: warning: {path} was damaged and is now {aside.name}; a run of the cell "
             "computes it again"
@@ -113,7 +114,7 @@ def test_damaged_cells_are_moved_aside_said_and_computed_again(
     assert run().code == 0
     assert first.with_name(f"{first.name}.corrupt-2").read_bytes() == second_time
     assert first.with_name(f"{first.name}.corrupt").read_bytes() == damaged[first]
-    assert "corrupt" not in run().said
+    assert "corrupt" not in run().err
 
 
 @pytest.mark.faults(35)
@@ -128,9 +129,9 @@ def test_what_comes_from_the_table_is_written_again(
     assert read.code == 6
     assert "moves it aside" in read.error
     done = run()
-    assert done.code == 0, done.said
-    assert "nothing to compute" in done.said
-    assert f"{path} was damaged and is now {name}.corrupt; it is written again" in done.said
+    assert done.code == 0, done.err
+    assert "nothing to compute" in done.err
+    assert f"{path} was damaged and is now {name}.corrupt; it is written again" in done.err
     assert path.with_name(f"{name}.corrupt").read_bytes() == data
     assert path.read_bytes() == whole
 
@@ -147,7 +148,7 @@ def test_a_row_number_that_is_another_one_is_noticed(run: Run, store: CellStore)
         store.protocol()
     done = run()
     assert done.code == 0
-    assert "protocol.json.corrupt" in done.said
+    assert "protocol.json.corrupt" in done.err
 
 
 # Versions
@@ -198,6 +199,31 @@ def test_what_a_newer_toxbench_wrote_is_refused_and_left_alone(
     assert kept(store.folder) == there
 
 
+@pytest.mark.faults(38)
+def test_what_an_older_toxbench_wrote_is_read(run: Run, store: CellStore) -> None:
+    before = run()
+    path = store.paths()[0]
+    text, tensors = decode("cell", path.read_bytes())
+    content = {k: v for k, v in json.loads(text).items() if k not in {"tuning", "schema_version"}}
+    for labels in content["per_label"].values():
+        for label in labels:
+            for newer in ("prevalence", "mcc", "brier", "expected_calibration_error"):
+                del label[newer]
+    path.write_bytes(encode("cell", json.dumps(content), tensors))
+    rows = store.folder / "rows.safetensors"
+    text, tensors = decode("rows", rows.read_bytes())
+    older = {k: v for k, v in json.loads(text).items() if k != "schema_version"}
+    rows.write_bytes(encode("rows", json.dumps(older), tensors))
+    protocol = read_json(store.protocol_path)
+    del protocol["audit"], protocol["schema_version"]
+    store.protocol_path.write_text(json.dumps(protocol), encoding="utf-8")
+    done = run()
+    assert done.code == 0, done.err
+    assert "nothing to compute" in done.err
+    assert "corrupt" not in done.err
+    assert scores(done) == scores(before)
+
+
 # Locks
 
 
@@ -219,7 +245,7 @@ def test_a_second_run_is_told_who_holds_the_folder_and_readers_do_not_wait(
 @pytest.mark.faults(36)
 def test_a_holder_that_was_killed_holds_nothing(forks: Forks, table: Path, tmp_path: Path) -> None:
     words = ("run", "--data", str(table), *BASELINES, "--results", str(tmp_path / "results"))
-    assert forks.run(*words, point=("tfidf-logreg-", 1, "made")).code == -9
+    assert forks.run(*words, kill_at=("tfidf-logreg-", 1, "made")).code == -9
     (folder,) = (tmp_path / "results").iterdir()
     assert (folder / ".lock.holder").is_file()
     assert forks.run(*words).code == 0
@@ -258,10 +284,10 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_computed(
             path.unlink()
     closed(name)
     there = kept(store.folder)
-    done = run(bound=True)
+    done = run(obey_permissions=True)
     assert done.code == 6
     assert f"cannot write {(store.folder / name).resolve()}" in done.error
-    assert "[1/2]" not in done.said
+    assert "[1/2]" not in done.err
     assert kept(store.folder) == there
 
 
@@ -270,10 +296,10 @@ def test_results_that_cannot_be_made_are_refused_before_anything_is_computed(
     run: Run, tmp_path: Path
 ) -> None:
     (tmp_path / "results").mkdir(mode=0o555)
-    done = run(bound=True)
+    done = run(obey_permissions=True)
     assert done.code == 6
     assert f"cannot write {tmp_path / 'results'}" in done.error
-    assert "[1/2]" not in done.said
+    assert "[1/2]" not in done.err
 
 
 # Links

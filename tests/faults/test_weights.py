@@ -47,7 +47,7 @@ def test_a_hub_that_is_away_costs_one_line_or_the_run(
     asked = cli(*RUN, "--weights", "hub", "--dry-run", **online)
     assert asked.returncode == 75
     (line,) = asked.stderr.splitlines()
-    assert line.startswith("toxbench: error: the Hugging Face Hub says: ")
+    assert line.startswith("toxbench: error: the Hugging Face Hub returned an error: ")
     fallen_back = cli(*RUN, "--backbones", "bert,distilbert", "--dry-run", **online)
     assert fallen_back.returncode == 0, fallen_back.stderr
     one, other = warnings_of(fallen_back)

@@ -20,7 +20,8 @@ from toxbench.inference.model import Model, load_model
 from toxbench.inference.select import choose_model
 from toxbench.plugin.modules import FirstTokenClassifier, to_transformers_model
 from toxbench.plugin.registry import Registry
-from toxbench.store.cells import find_store, read_cell
+from toxbench.store.cell_file import read_cell
+from toxbench.store.cells import find_store
 
 Command = Callable[..., tuple[int, str]]
 CLASSIFY = """

@@ -145,8 +145,8 @@ def test_unwritable_folder_is_refused(command: Command, tmp_path: Path) -> None:
     assert command("new-backbone", "mine", "--into", "x" * 300)[0] == 2
 
 
-def test_full_disk_leaves_no_files(forks: Forks, tmp_path: Path) -> None:
-    result = forks.run("new-backbone", "mine", "--into", str(tmp_path), bytes_a_file=1000)
-    assert result.code == 6, result.said
-    assert "make room and start the same command again" in result.error
+def test_a_disk_that_is_full_leaves_nothing_behind(forks: Forks, tmp_path: Path) -> None:
+    done = forks.run("new-backbone", "mine", "--into", str(tmp_path), bytes_a_file=1000)
+    assert done.code == 6, done.err
+    assert "make room and start the same command again" in done.error
     assert list(tmp_path.iterdir()) == []

@@ -10,7 +10,7 @@ from toxbench import Backbone, Choice, Range, Space, fine_tuning_space, stand_in
 from toxbench.config import build_settings
 from toxbench.plugin.registry import Registry
 from toxbench.settings import TrainSettings
-from toxbench.tuning.space import checked_space
+from toxbench.tuning.space import check_space
 
 SPACES = {"fine_tuning_space": fine_tuning_space, "stand_in_space": stand_in_space}
 BACKBONES = {name: entry.item for name, entry in Registry.discover().backbones.items()}
@@ -35,11 +35,11 @@ def test_built_in_ranges_are_ascending(space: Space) -> None:
             assert dimension.low > 0 or not dimension.log
 
 
-def test_impossible_condition_drops_the_dimension() -> None:
-    """The stand-ins' space has no focal loss, so the dimension of its parameter is dropped."""
-    assert set(checked_space(fine_tuning_space, TrainSettings(), "")) == set(fine_tuning_space)
+def test_only_the_parameter_of_a_loss_that_the_stand_ins_leave_out_is_dropped() -> None:
+    """A stand-in's dimensions replace the backbone's, and a condition may not hold any more."""
+    assert set(check_space(fine_tuning_space, TrainSettings(), "")) == set(fine_tuning_space)
     merged = {**fine_tuning_space, **stand_in_space}
-    assert set(merged) - set(checked_space(merged, TrainSettings(), "")) == {"focal_gamma"}
+    assert set(merged) - set(check_space(merged, TrainSettings(), "")) == {"focal_gamma"}
 
 
 @pytest.mark.parametrize("backbone", BACKBONES.values(), ids=BACKBONES)

@@ -200,8 +200,7 @@ def test_report_with_only_baselines(table: Path, tmp_path: Path) -> None:
 
 
 def test_command_omits_folders_and_passwords(tmp_path: Path) -> None:
-    from toxbench.benchmark.plan import command_of
-    from toxbench.config import build_run_settings
+    from toxbench.config import build_run_settings, command_line
 
     settings: dict[str, Any] = {
         "data": tmp_path / "my table.csv", "backbones": ["bert"], "baselines": [], "seeds": 5,
@@ -211,7 +210,7 @@ def test_command_omits_folders_and_passwords(tmp_path: Path) -> None:
         "backbone": {"bert": {"learning_rate": 1e-4}},
         "tune": {"trials": 7, "storage": "postgresql://u:secret@h/d", "space": {"epochs": "2:8"}},
     }  # fmt: skip
-    command = command_of("tune", build_run_settings({}, settings))
+    command = command_line("tune", build_run_settings({}, settings))
     assert command.splitlines() == [
         "toxbench tune --data 'my table.csv' --backbones bert --baselines none --weights bert=w "
         "--trials 7 --labels IsA,IsB --drop-empty --epochs 3 --split grouped --test test.csv "

@@ -31,7 +31,7 @@ from toxbench.records import (
     WeightsRecord,
 )
 from toxbench.report.labels import label_table, label_tables
-from toxbench.report.leaderboard import leaderboard_table, terminal_tables
+from toxbench.report.leaderboard import leaderboard_table, leaderboard_tables
 from toxbench.report.tuning import fanova_importances, importance_table, study_plots, tuned_table
 from toxbench.store.cells import FoldRows, ProtocolRecord
 from toxbench.tuning.study import in_memory_study
@@ -415,7 +415,7 @@ TWO = make_board(
 
 def test_tuned_row_is_named_without_settings() -> None:
     assert names(leaderboard_table(TWO)) == ["bert (tuned)", "bert"]
-    for table in terminal_tables(TWO):
+    for table in leaderboard_tables(TWO):
         assert names(table) == ["bert (tuned)", "bert"]
     assert label_tables(TWO)[0].headers == ("label", "positive test rows", "bert (tuned)", "bert")
 

@@ -23,13 +23,8 @@ from toxbench.records import (
     WeightsRecord,
 )
 from toxbench.settings import TrainSettings
-from toxbench.store.cells import (
-    CellDamagedError,
-    CellStore,
-    PartProbabilities,
-    find_store,
-    read_cell,
-)
+from toxbench.store.cell_file import CellDamagedError, PartProbabilities, read_cell
+from toxbench.store.cells import CellStore, find_store
 
 PROSE = "text of a secret comment"
 

@@ -1,4 +1,4 @@
-"""A made-up table of tokens that a tiny backbone learns in seconds."""
+"""A table of tokens that a tiny backbone learns in seconds."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ ROWS, LABELS = 48, 3
 
 @pytest.fixture(scope="module")
 def tokens() -> Tokens:
-    """Row i is full of token 10 if its first target is 1, of token 11 otherwise."""
+    """Rows that repeat one token: 10 if the row's first target is 1, else 11."""
     rng = np.random.default_rng(0)
     lengths = rng.integers(3, 12, size=ROWS)
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)

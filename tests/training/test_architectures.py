@@ -1,4 +1,4 @@
-"""The fast loop is right for every built-in architecture: its tricks change no result."""
+"""Training and prediction with every built-in architecture, with and without optimizations."""
 
 import shutil
 from pathlib import Path
@@ -24,7 +24,7 @@ from toxbench.plugin.registry import Registry
 from toxbench.training.device import choose_device, seeded
 from toxbench.training.embedding import TrimmedEmbedding, trim_embedding
 from toxbench.training.fast_dropout import PooledDropout
-from toxbench.training.trainer import PLAIN, Optimizations, Trainer
+from toxbench.training.trainer import NO_OPTIMIZATIONS, Optimizations, Trainer
 
 ROWS, LABELS = 24, 3
 SPLIT = Split(*np.split(np.arange(ROWS), [16, 20]))
@@ -43,7 +43,7 @@ def backbone(name: str) -> Backbone:
 
 @pytest.fixture
 def tokens(backbone: Backbone, folders: dict[str, Path], tmp_path: Path) -> Tokens:
-    """A few of the sample's comments again and again: most of the vocabulary is not used."""
+    """Six short comments, repeated: most of the vocabulary is unused."""
     texts = [" ".join(text.split()[:9]) for text in sample_comments().texts[:6]] * (ROWS // 6)
     tokenizer = backbone.tokenizer(folders[backbone.name])
     return tokenise(tokenizer, backbone.name, texts, 128, tmp_path)
@@ -53,90 +53,93 @@ def make_trainer(
     module: nn.Module,
     backbone: Backbone,
     tokens: Tokens,
-    tricks: Optimizations = PLAIN,
+    optimizations: Optimizations = NO_OPTIMIZATIONS,
     **changes: object,
 ) -> Trainer:
     targets = np.random.default_rng(0).integers(0, 2, size=(ROWS, LABELS)).astype(np.uint8)
-    given = {"epochs": 2, "batch_size": 8, "precision": "fp32", "dropout": 0.0, **changes}
-    settings = TrainSettings.model_validate(given)
+    values = {"epochs": 2, "batch_size": 8, "precision": "fp32", "dropout": 0.0, **changes}
+    settings = TrainSettings.model_validate(values)
     device = choose_device("cpu", settings.precision)
-    return Trainer(module, backbone.head, tokens, targets, settings, device, tricks)
+    return Trainer(module, backbone.head, tokens, targets, settings, device, optimizations)
 
 
-def trained(backbone: Backbone, folder: Path, tokens: Tokens, tricks: Optimizations) -> nn.Module:
+def train_module(
+    backbone: Backbone, folder: Path, tokens: Tokens, optimizations: Optimizations
+) -> nn.Module:
     with seeded(0, choose_device("cpu")):
         module = backbone.build(folder, LABELS)
-        trainer = make_trainer(module, backbone, tokens, tricks, learning_rate=1e-3)
+        trainer = make_trainer(module, backbone, tokens, optimizations, learning_rate=1e-3)
         trainer.train(SPLIT, 0, epoch_scores, lambda scores: True, lambda epoch: None)
     return module
 
 
 @pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name != "minilm"])
-def test_logits_are_those_of_plain_hugging_face(
+def test_logits_equal_those_of_transformers(
     backbone: Backbone, folders: dict[str, Path], tokens: Tokens
 ) -> None:
     folder, rows = folders[backbone.name], np.arange(ROWS)
     module = backbone.build(folder, LABELS)
     plain = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=LABELS).eval()
     plain.load_state_dict(module.state_dict())
-    found = make_trainer(module, backbone, tokens).predict(rows)
+    probabilities = make_trainer(module, backbone, tokens).predict(rows)
     for row, (start, end) in enumerate(zip(tokens.offsets[:6], tokens.offsets[1:7], strict=True)):
         ids = torch.from_numpy(tokens.ids[start:end]).long()[None]
         logits = plain(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0]
-        np.testing.assert_allclose(found[row], logits.sigmoid().detach(), atol=1e-5)
+        np.testing.assert_allclose(probabilities[row], logits.sigmoid().detach(), atol=1e-5)
     wide = make_trainer(module, backbone, tokens, padding="max_length").predict(rows)
-    np.testing.assert_allclose(wide, found, atol=1e-5)
+    np.testing.assert_allclose(wide, probabilities, atol=1e-5)
     half = make_trainer(module, backbone, tokens, precision="bf16").predict(rows)
-    np.testing.assert_allclose(half, found, atol=0.02)
+    np.testing.assert_allclose(half, probabilities, atol=0.02)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_training_few_rows_of_the_embedding_learns_the_same(
+def test_trimmed_embedding_learns_the_same(
     backbone: Backbone, folders: dict[str, Path], tokens: Tokens
 ) -> None:
     folder = folders[backbone.name]
     module = backbone.build(folder, LABELS)
     ids = torch.from_numpy(tokens.ids).long()
     with trim_embedding(module, torch.cat([ids, ids.new_tensor([tokens.pad_id])]), lambda: None):
-        cut = [child for child in module.modules() if isinstance(child, TrimmedEmbedding)]
-    assert len(cut) == 1
-    plain = trained(backbone, folder, tokens, PLAIN)
-    used = trained(backbone, folder, tokens, Optimizations())
+        trimmed = [child for child in module.modules() if isinstance(child, TrimmedEmbedding)]
+    assert len(trimmed) == 1
+    plain = train_module(backbone, folder, tokens, NO_OPTIMIZATIONS)
+    fast = train_module(backbone, folder, tokens, Optimizations())
     rows = np.arange(ROWS)
-    values = [make_trainer(model, backbone, tokens).predict(rows) for model in (plain, used)]
+    values = [make_trainer(model, backbone, tokens).predict(rows) for model in (plain, fast)]
     np.testing.assert_allclose(*values, atol=1e-4)
-    for (parameter, one), other in zip(plain.named_parameters(), used.parameters(), strict=True):
-        if one.shape[0] != cut[0].place.shape[0]:
-            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5, msg=parameter)
+    for (name, expected), actual in zip(plain.named_parameters(), fast.parameters(), strict=True):
+        if expected.shape[0] != trimmed[0].row_of_id.shape[0]:
+            torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-5, msg=name)
 
 
 @pytest.mark.parametrize("padding", ["bucket", "max_length"])
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_training_with_dropout_and_all_tricks_stays_finite(
+def test_training_with_all_optimizations_stays_finite(
     backbone: Backbone, folders: dict[str, Path], tokens: Tokens, padding: str
 ) -> None:
     module = backbone.build(folders[backbone.name], LABELS)
-    for part in module.modules():  # ModernBERT keeps it as a number, and 0 by default
+    for part in module.modules():  # an attribute of ModernBERT, 0 by default
         if isinstance(getattr(part, "attention_dropout", None), float):
             part.attention_dropout = 0.1
     changes = {"dropout": 0.1, "precision": "bf16", "padding": padding, "layer_decay": 0.9}
     trainer = make_trainer(module, backbone, tokens, Optimizations(), **changes)
-    done = trainer.train(SPLIT, 0, epoch_scores, lambda scores: True, lambda epoch: None)
-    assert all(np.isfinite(epoch.train_loss) for epoch in done.epochs)
+    result = trainer.train(SPLIT, 0, epoch_scores, lambda scores: True, lambda epoch: None)
+    assert all(np.isfinite(epoch.train_loss) for epoch in result.epochs)
 
 
-def test_padding_that_no_window_reaches_is_no_nan() -> None:
+def test_fully_masked_positions_are_finite() -> None:
     query = torch.randn(1, 2, 3, 4)
     mask = torch.tensor([[1, 1, 0], [1, 1, 0], [0, 0, 0]]).bool()[None, None]
-    added = torch.zeros(mask.shape).masked_fill(~mask, -torch.inf)
-    for given in (mask, added):
+    additive = torch.zeros(mask.shape).masked_fill(~mask, -torch.inf)
+    for attention_mask in (mask, additive):
         with PooledDropout():
             attend = nn.functional.scaled_dot_product_attention
-            assert torch.isfinite(attend(query, query, query, given, dropout_p=1e-4)).all()
+            output = attend(query, query, query, attention_mask, dropout_p=1e-4)
+            assert torch.isfinite(output).all()
 
 
 @pytest.mark.parametrize("name", ["bert", "minilm", "modernbert"])
-def test_weights_that_are_stored_in_half_are_trained_in_float32(
+def test_float16_weights_are_trained_in_float32(
     backbone: Backbone, folders: dict[str, Path], tmp_path: Path
 ) -> None:
     folder = tmp_path / "half"
@@ -148,7 +151,7 @@ def test_weights_that_are_stored_in_half_are_trained_in_float32(
 
 
 @pytest.mark.parametrize("name", ["deberta-v3"])
-def test_a_tokenizer_that_is_stored_as_sentencepiece_alone_is_read(
+def test_tokenizer_is_read_from_sentencepiece_alone(
     backbone: Backbone, folders: dict[str, Path], tmp_path: Path
 ) -> None:
     folder = tmp_path / "as-on-the-hub"
@@ -168,9 +171,7 @@ def test_a_tokenizer_that_is_stored_as_sentencepiece_alone_is_read(
     assert tokenizer(text)["input_ids"] == [1, *pieces, 2]
 
 
-def test_each_of_them_trains_from_a_table_to_the_leaderboard(
-    folders: dict[str, Path], tmp_path: Path
-) -> None:
+def test_every_backbone_runs_to_the_leaderboard(folders: dict[str, Path], tmp_path: Path) -> None:
     names = list(ARCHITECTURES)
     board = toxbench.run(
         write_table(tmp_path / "comments.csv"),
@@ -185,12 +186,12 @@ def test_each_of_them_trains_from_a_table_to_the_leaderboard(
     assert board["micro_f1"].notna().all()
 
 
-def test_the_plan_names_what_each_of_them_starts_from(
+def test_plan_names_the_weights_of_every_backbone(
     folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = [word for n, folder in folders.items() for word in ("--weights", f"{n}={folder}")]
+    options = [word for n, folder in folders.items() for word in ("--weights", f"{n}={folder}")]
     table = str(write_table(tmp_path / "comments.csv"))
-    words = ["run", "--data", table, "--backbones", ",".join(folders), "--dry-run", *given]
+    words = ["run", "--data", table, "--backbones", ",".join(folders), "--dry-run", *options]
     with pytest.raises(SystemExit) as stop:
         main([*words, "--results", str(tmp_path / "results")])
     assert stop.value.code == 0

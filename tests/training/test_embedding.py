@@ -1,4 +1,4 @@
-"""Training only the used rows of a token embedding learns what training all of them learns."""
+"""Training only the used rows of a token embedding learns the same as training all rows."""
 
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,12 @@ from toxbench.data.tokenization import Tokens
 from toxbench.evaluation.early_stopping import epoch_scores
 from toxbench.training.device import choose_device, seeded
 from toxbench.training.embedding import TrimmedEmbedding, trim_embedding
-from toxbench.training.trainer import PLAIN, Optimizations, Trainer
+from toxbench.training.trainer import NO_OPTIMIZATIONS, Optimizations, Trainer
 
 ROWS, LABELS = 24, 3
 PARTS = np.split(np.arange(ROWS), [16, 20])
 SPLIT = Split(*PARTS)
-USED = [0, 5, 6, 9]  # with the padding
+USED = [0, 5, 6, 9]  # 0 is the padding
 
 
 @pytest.fixture
@@ -30,89 +30,91 @@ def tokens() -> Tokens:
     return Tokens(ids, np.arange(ROWS + 1) * 4, 0, np.zeros(ROWS, dtype=bool))
 
 
-def trained(folder: Path, tokens: Tokens, tricks: Optimizations, **settings: Any) -> nn.Module:
+def train_module(
+    folder: Path, tokens: Tokens, optimizations: Optimizations, **changes: Any
+) -> nn.Module:
     torch.manual_seed(0)
     module = first_token_classifier(folder, LABELS)
     targets = np.random.default_rng(0).integers(0, 2, size=(ROWS, LABELS)).astype(np.uint8)
-    flags = {
+    values = {
         "epochs": 2,
         "batch_size": 4,
         "precision": "fp32",
         "dropout": 0.0,
         "learning_rate": 1e-3,
     }
-    chosen = TrainSettings(**(flags | settings))
+    settings = TrainSettings(**(values | changes))
     device = choose_device("cpu", "fp32")
     with seeded(0, device):
-        trainer = Trainer(module, ("classifier",), tokens, targets, chosen, device, tricks)
+        trainer = Trainer(module, ("classifier",), tokens, targets, settings, device, optimizations)
         trainer.train(SPLIT, 0, epoch_scores, lambda scores: True, lambda epoch: None)
     return module
 
 
 @pytest.mark.parametrize("selection", ["last", "best"])
 @pytest.mark.parametrize("model_type", ["bert", "roberta"])
-def test_every_weight_that_is_used_learns_the_same(
+def test_used_weights_learn_the_same(
     tmp_path: Path, tokens: Tokens, model_type: str, selection: Any
 ) -> None:
     folder = write_checkpoint(tmp_path / "tiny", model_type)
-    plain = trained(folder, tokens, PLAIN, selection=selection).state_dict()
-    part = trained(folder, tokens, Optimizations(), selection=selection).state_dict()
-    assert plain.keys() == part.keys()
+    plain = train_module(folder, tokens, NO_OPTIMIZATIONS, selection=selection).state_dict()
+    trimmed = train_module(folder, tokens, Optimizations(), selection=selection).state_dict()
+    assert plain.keys() == trimmed.keys()
     before = AutoModel.from_pretrained(folder).get_input_embeddings().weight.detach()
     for name, value in plain.items():
         if name.endswith("word_embeddings.weight"):
-            torch.testing.assert_close(part[name][USED], value[USED], rtol=1e-4, atol=1e-6)
-            others = np.setdiff1d(np.arange(len(before)), USED)
-            assert torch.equal(part[name][others], before[others])
-            assert not torch.equal(part[name][5], before[5])
+            torch.testing.assert_close(trimmed[name][USED], value[USED], rtol=1e-4, atol=1e-6)
+            unused = np.setdiff1d(np.arange(len(before)), USED)
+            assert torch.equal(trimmed[name][unused], before[unused])
+            assert not torch.equal(trimmed[name][5], before[5])
         else:
-            torch.testing.assert_close(part[name], value, rtol=1e-4, atol=1e-6, msg=name)
+            torch.testing.assert_close(trimmed[name], value, rtol=1e-4, atol=1e-6, msg=name)
 
 
-def test_the_optimizer_and_the_clipped_norm_see_few_rows(checkpoint: Path) -> None:
+def test_embedding_is_trimmed_inside_the_context(checkpoint: Path) -> None:
     module = first_token_classifier(checkpoint, LABELS)
-    whole = module.encoder.get_input_embeddings()
+    full = module.encoder.get_input_embeddings()
     ids = torch.tensor(USED)
     with trim_embedding(module, ids, lambda: module(ids[None], torch.ones(1, 4))):
-        inside = module.encoder.get_input_embeddings()
-        assert isinstance(inside, TrimmedEmbedding)
-        assert inside.weight.shape[0] == len(USED)
-        assert torch.equal(inside(ids), whole(ids))
-    assert module.encoder.get_input_embeddings() is whole
+        trimmed = module.encoder.get_input_embeddings()
+        assert isinstance(trimmed, TrimmedEmbedding)
+        assert trimmed.weight.shape[0] == len(USED)
+        assert torch.equal(trimmed(ids), full(ids))
+    assert module.encoder.get_input_embeddings() is full
 
 
 class Prompted(nn.Module):
-    """Puts a token of its own before each comment."""
+    """Adds a prompt of one token before each comment."""
 
-    def __init__(self, folder: Path, own: int) -> None:
+    def __init__(self, folder: Path, prompt_id: int) -> None:
         super().__init__()
         self.encoder = AutoModel.from_pretrained(folder, add_pooling_layer=False)
         self.classifier = nn.Linear(self.encoder.config.hidden_size, LABELS)
-        self.own = own
+        self.prompt_id = prompt_id
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        prompt = torch.full_like(input_ids[:, :1], self.own)
+        prompt = torch.full_like(input_ids[:, :1], self.prompt_id)
         ids = torch.cat([prompt, input_ids], dim=1)
         mask = torch.cat([torch.ones_like(prompt), attention_mask], dim=1)
         logits: torch.Tensor = self.classifier(self.encoder(ids, mask).last_hidden_state[:, 0])
         return logits
 
 
-def test_a_token_that_the_module_adds_is_trained_too(checkpoint: Path, tokens: Tokens) -> None:
-    module = Prompted(checkpoint, own=17)
+def test_token_added_by_the_module_is_trained(checkpoint: Path, tokens: Tokens) -> None:
+    module = Prompted(checkpoint, prompt_id=17)
     embedding = module.encoder.get_input_embeddings()
     before = embedding.weight.detach().clone()
     device = choose_device("cpu", "fp32")
-    chosen = TrainSettings(epochs=1, batch_size=4, precision="fp32")
+    settings = TrainSettings(epochs=1, batch_size=4, precision="fp32")
     targets = np.eye(ROWS, LABELS, dtype=np.uint8)
-    trainer = Trainer(module, ("classifier",), tokens, targets, chosen, device)
+    trainer = Trainer(module, ("classifier",), tokens, targets, settings, device)
     trainer.train(SPLIT, 0, epoch_scores, lambda scores: True, lambda epoch: None)
     changed = (embedding.weight != before).any(dim=1).nonzero()[:, 0].tolist()
     assert {5, 17} <= set(changed) <= {*USED, 17}
 
 
 class Tied(nn.Module):
-    """Uses the embedding's weight a second time."""
+    """Shares the embedding's weight with a decoder."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -121,29 +123,29 @@ class Tied(nn.Module):
         self.decoder.weight = self.encoder.get_input_embeddings().weight
 
 
-def test_embeddings_that_cannot_be_cut_are_left_alone(checkpoint: Path) -> None:
+def test_tied_frozen_and_custom_embeddings_are_unchanged(checkpoint: Path) -> None:
     tied = Tied(checkpoint)
     frozen = first_token_classifier(checkpoint, LABELS)
     frozen.encoder.get_input_embeddings().requires_grad_(requires_grad=False)
-    own = nn.Sequential(nn.Embedding(50, 4), nn.Linear(4, LABELS))
-    for module in (tied, frozen, own):
+    custom = nn.Sequential(nn.Embedding(50, 4), nn.Linear(4, LABELS))
+    for module in (tied, frozen, custom):
         with trim_embedding(module, torch.tensor(USED), lambda: None):
             assert not any(isinstance(child, TrimmedEmbedding) for child in module.modules())
 
 
-def test_a_vocabulary_that_is_mostly_used_is_left_alone(checkpoint: Path) -> None:
+def test_mostly_used_embedding_is_unchanged(checkpoint: Path) -> None:
     module = first_token_classifier(checkpoint, LABELS)
     count = module.encoder.config.vocab_size
     with trim_embedding(module, torch.arange(count // 2 + 1), lambda: None):
         assert not any(isinstance(child, TrimmedEmbedding) for child in module.modules())
 
 
-def test_the_whole_embedding_is_back_after_an_error(checkpoint: Path, tokens: Tokens) -> None:
+def test_embedding_is_restored_after_an_error(checkpoint: Path, tokens: Tokens) -> None:
     module = first_token_classifier(checkpoint, LABELS)
-    whole = module.encoder.get_input_embeddings()
+    full = module.encoder.get_input_embeddings()
     with (
         pytest.raises(ZeroDivisionError),
         trim_embedding(module, torch.tensor(USED), lambda: None),
     ):
         raise ZeroDivisionError
-    assert module.encoder.get_input_embeddings() is whole
+    assert module.encoder.get_input_embeddings() is full

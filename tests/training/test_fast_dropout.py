@@ -1,4 +1,4 @@
-"""Cheap dropout does what torch's does, but for which elements."""
+"""Pooled dropout equals torch's dropout, except for the choice of elements."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from torch.nn import functional
 from toxbench.training.fast_dropout import PooledDropout
 
 
-def test_the_share_scale_and_gradient_are_those_of_dropout() -> None:
+def test_rate_scale_and_gradient_equal_torchs() -> None:
     torch.manual_seed(0)
     inputs = torch.ones(400, 1001, requires_grad=True)
     with PooledDropout():
@@ -20,7 +20,7 @@ def test_the_share_scale_and_gradient_are_those_of_dropout() -> None:
     torch.testing.assert_close(inputs.grad, outputs.detach())
 
 
-def test_neighbouring_elements_are_dropped_independently() -> None:
+def test_neighbours_are_dropped_independently() -> None:
     torch.manual_seed(1)
     with PooledDropout():
         dropped = (nn.Dropout(0.5)(torch.ones(4, 250_000)) == 0).float()
@@ -28,7 +28,7 @@ def test_neighbouring_elements_are_dropped_independently() -> None:
     assert pairs == pytest.approx(0.25, abs=0.004)
 
 
-def test_a_seed_repeats_the_masks_and_another_does_not() -> None:
+def test_masks_depend_on_the_seed() -> None:
     def mask(seed: int) -> torch.Tensor:
         torch.manual_seed(seed)
         with PooledDropout():
@@ -38,27 +38,27 @@ def test_a_seed_repeats_the_masks_and_another_does_not() -> None:
     assert not torch.equal(mask(5), mask(6))
 
 
-def test_masks_of_layers_and_of_batches_are_independent() -> None:
+def test_masks_of_layers_and_batches_are_independent() -> None:
     torch.manual_seed(3)
-    cheap, inputs = PooledDropout(), torch.ones(300_000)
+    dropout, inputs = PooledDropout(), torch.ones(300_000)
     masks = []
     for _ in range(3):  # batches
-        with cheap:
+        with dropout:
             masks += [functional.dropout(inputs, 0.5) == 0 for _ in range(3)]  # layers
-    for number, one in enumerate(masks):
-        for other in masks[:number]:
-            both = (one & other).float().mean().item()
+    for number, mask in enumerate(masks):
+        for earlier in masks[:number]:
+            both = (mask & earlier).float().mean().item()
             assert both == pytest.approx(0.25, abs=0.006)  # seven standard errors
 
 
 @pytest.mark.parametrize("p", [0.0, 1.0])
-def test_the_ends_are_exact(p: float) -> None:
+def test_rates_zero_and_one_are_exact(p: float) -> None:
     with PooledDropout():
         outputs = functional.dropout(torch.ones(10), p)
     assert torch.equal(outputs, torch.full((10,), 1 - p))
 
 
-def test_nothing_is_dropped_in_eval_mode_or_outside_the_context() -> None:
+def test_eval_mode_and_outside_are_unchanged() -> None:
     inputs = torch.randn(5, 7)
     layer = nn.Dropout(0.5).eval()
     with PooledDropout():
@@ -69,22 +69,22 @@ def test_nothing_is_dropped_in_eval_mode_or_outside_the_context() -> None:
     assert torch.equal(functional.dropout(inputs, 0.5), plain)
 
 
-@pytest.mark.parametrize("masked", ["bool", "float", "none"])
-def test_attention_at_a_tiny_rate_equals_torchs(masked: str) -> None:
+@pytest.mark.parametrize("mask_type", ["bool", "float", "none"])
+def test_attention_equals_torchs_at_a_tiny_rate(mask_type: str) -> None:
     torch.manual_seed(3)
     query, key, value = (torch.randn(2, 3, 6, 4) for _ in range(3))
     allowed = torch.rand(2, 1, 6, 6) > 0.3
     allowed[..., 0] = True
     bias = torch.zeros(2, 1, 6, 6).masked_fill(~allowed, -torch.inf)
-    mask = {"bool": allowed, "float": bias, "none": None}[masked]
+    mask = {"bool": allowed, "float": bias, "none": None}[mask_type]
     with PooledDropout():
-        # 2 in 65536 is not rounded to nothing, so the written-out path runs; it hardly ever drops
-        ours = functional.scaled_dot_product_attention(query, key, value, mask, dropout_p=2e-5)
-    theirs = functional.scaled_dot_product_attention(query, key, value, mask)
-    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-3)
+        # The rate is not rounded to 0, so that the pooled path runs, but it drops almost nothing.
+        pooled = functional.scaled_dot_product_attention(query, key, value, mask, dropout_p=2e-5)
+    expected = functional.scaled_dot_product_attention(query, key, value, mask)
+    torch.testing.assert_close(pooled, expected, atol=1e-4, rtol=1e-3)
 
 
-def test_attention_weights_are_dropped_at_their_rate() -> None:
+def test_attention_weights_are_dropped_at_the_rate() -> None:
     torch.manual_seed(4)
     query = torch.zeros(8, 4, 50, 8)
     value = torch.eye(50).expand(8, 4, 50, 50)

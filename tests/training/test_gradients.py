@@ -1,4 +1,4 @@
-"""The fast loop's gradients are those of plain Hugging Face code in float32."""
+"""The gradients of the training loop equal those of plain transformers code in float32."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -27,39 +27,41 @@ SETTINGS = TrainSettings(epochs=1, batch_size=ROWS, dropout=0.0, warmup=0.0, max
 Gradients = dict[str, torch.Tensor]
 
 
-def collect(module: nn.Module) -> Gradients:
-    """Return a dictionary that fills with copies of the gradients, as they are complete."""
-    found: Gradients = {}
+def record_gradients(module: nn.Module) -> Gradients:
+    """Return a dictionary that each backward pass fills with copies of the gradients."""
+    gradients: Gradients = {}
 
-    def keep(name: str) -> Callable[[torch.Tensor], None]:
+    def make_hook(name: str) -> Callable[[torch.Tensor], None]:
         def hook(parameter: torch.Tensor) -> None:
             assert parameter.grad is not None
-            found[name] = parameter.grad.float().clone()
+            gradients[name] = parameter.grad.float().clone()
 
         return hook
 
     for name, parameter in module.named_parameters():
-        parameter.register_post_accumulate_grad_hook(keep(name))
-    return found
+        parameter.register_post_accumulate_grad_hook(make_hook(name))
+    return gradients
 
 
-def ours(module: nn.Module, backbone: Backbone, bench: TrainerFactory) -> Gradients:
-    """Train one step on one batch with everything that is fast, in this device's precision."""
-    found = collect(module)
+def loop_gradients(module: nn.Module, backbone: Backbone, factory: TrainerFactory) -> Gradients:
+    """Return the gradients of one step of the training loop, in bf16."""
+    gradients = record_gradients(module)
     comments = sample_comments()
     device = choose_device("cpu", "bf16")
-    tricks = Optimizations(
-        used_rows=False
-    )  # its gradients are another parameter's: test_vocabulary.py
-    tokens = bench.tokens(SETTINGS.max_length)
-    trainer = Trainer(module, backbone.head, tokens, comments.targets, SETTINGS, device, tricks)
+    # A trimmed embedding is another parameter; test_embedding.py tests it.
+    optimizations = Optimizations(trimmed_embedding=False)
+    tokens = factory.tokens(SETTINGS.max_length)
+    trainer = Trainer(
+        module, backbone.head, tokens, comments.targets, SETTINGS, device, optimizations
+    )
     rows = np.arange(ROWS)
     trainer.train(Split(rows, rows[:0], rows[:0]), 0, epoch_scores, lambda s: True, lambda e: None)
-    return found
+    return gradients
 
 
-def plain(module: nn.Module, folder: Path, backbone: Backbone) -> Gradients:
-    found = collect(module.train())
+def plain_gradients(module: nn.Module, folder: Path, backbone: Backbone) -> Gradients:
+    """Return the gradients of one batch, without the training loop, in float32."""
+    gradients = record_gradients(module.train())
     comments = sample_comments()
     texts = list(comments.texts[:ROWS])
     batch = backbone.tokenizer(folder)(
@@ -68,12 +70,12 @@ def plain(module: nn.Module, folder: Path, backbone: Backbone) -> Gradients:
     logits = module(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
     targets = torch.tensor(comments.targets[:ROWS], dtype=torch.float32)
     functional.binary_cross_entropy_with_logits(logits, targets).backward()  # type: ignore[no-untyped-call]
-    return found
+    return gradients
 
 
-@pytest.mark.parametrize("name", ["bert", "distilbert", "roberta"])
-def test_every_gradient_points_where_float32_points(name: str) -> None:
-    backbone = Registry.discover().backbone(name).item
+@pytest.mark.parametrize("backbone_name", ["bert", "distilbert", "roberta"])
+def test_gradients_have_the_direction_of_float32(backbone_name: str) -> None:
+    backbone = Registry.discover().backbone(backbone_name).item
     weights = WeightsFinder(WeightsChoice("stand-in")).find(backbone)
     assert weights.folder is not None
     torch.manual_seed(0)
@@ -81,11 +83,12 @@ def test_every_gradient_points_where_float32_points(name: str) -> None:
     reference = AutoModelForSequenceClassification.from_pretrained(weights.folder, num_labels=12)
     set_dropout(reference, 0.0)
     reference.load_state_dict(module.state_dict())
-    bench = TrainerFactory(backbone, weights, sample_comments(), choose_device("cpu"))
-    fast, exact = ours(module, backbone, bench), plain(reference, weights.folder, backbone)
-    assert fast.keys() == exact.keys()
-    for parameter, gradient in exact.items():
-        # A key's bias moves all scores of a query alike: its gradient is zero, but for rounding.
-        if "key.bias" not in parameter and "k_lin.bias" not in parameter:
-            cosine = functional.cosine_similarity(gradient.flatten(), fast[parameter].flatten(), 0)
-            assert cosine >= 0.999, (parameter, float(cosine))
+    factory = TrainerFactory(backbone, weights, sample_comments(), choose_device("cpu"))
+    actual = loop_gradients(module, backbone, factory)
+    expected = plain_gradients(reference, weights.folder, backbone)
+    assert actual.keys() == expected.keys()
+    for name, gradient in expected.items():
+        # A key's bias adds the same to all scores of a query: its gradient is zero plus rounding.
+        if "key.bias" not in name and "k_lin.bias" not in name:
+            cosine = functional.cosine_similarity(gradient.flatten(), actual[name].flatten(), 0)
+            assert cosine >= 0.999, (name, float(cosine))

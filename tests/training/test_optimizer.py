@@ -1,4 +1,4 @@
-"""What the settings say about single layers, on real architectures."""
+"""Learning rates, weight decay and dropout of single layers, on real architectures."""
 
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,8 @@ LABELS = 3
 ARCHITECTURES = ("bert", "distilbert", "roberta")
 HEAD = ("classifier", "pre_classifier", "head", "score")
 BODY_RATE, HEAD_RATE = 1e-3, 7e-3
-# What lies below all layers, the list of layers, and what counts as the top, of each body.
-NAMES = {
+# Prefixes of each body: the embeddings, the list of layers, and the rest, if there is any.
+PREFIXES = {
     "bert": ("bert.embeddings.", "bert.encoder.layer.", "bert.pooler."),
     "distilbert": ("distilbert.embeddings.", "distilbert.transformer.layer.", None),
     "roberta": ("roberta.embeddings.", "roberta.encoder.layer.", None),
@@ -43,28 +43,28 @@ def build(name: str, checkpoints: dict[str, Path]) -> nn.Module:
         return backbone.build(checkpoints[name], LABELS)
 
 
-def rates(module: nn.Module, head: tuple[str, ...] = HEAD, **settings: Any) -> dict[str, float]:
-    """Return parameter name -> its rate, after checking that each is in exactly one group."""
-    chosen = TrainSettings(
-        **({"learning_rate": BODY_RATE, "head_learning_rate": HEAD_RATE} | settings)
+def rates(module: nn.Module, head: tuple[str, ...] = HEAD, **changes: Any) -> dict[str, float]:
+    """Return parameter name -> learning rate; assert that each parameter is in one group."""
+    settings = TrainSettings(
+        **({"learning_rate": BODY_RATE, "head_learning_rate": HEAD_RATE} | changes)
     )
-    groups = parameter_groups(module, head, chosen)
-    found = [(id(p), group["lr"]) for group in groups for p in group["params"]]
+    groups = parameter_groups(module, head, settings)
+    grouped = [(id(p), group["lr"]) for group in groups for p in group["params"]]
     trainable = {id(p): name for name, p in module.named_parameters() if p.requires_grad}
-    assert len(found) == len(dict(found)) == len(trainable)
-    return {trainable[key]: rate for key, rate in found}
+    assert len(grouped) == len(dict(grouped)) == len(trainable)
+    return {trainable[key]: rate for key, rate in grouped}
 
 
-# --- rates
+# --- learning rates
 
 
 @pytest.mark.parametrize("decay", [0.5, 0.9])
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_a_layers_rate_is_a_fraction_of_the_one_above_it(
+def test_layer_rates_decay_towards_the_embeddings(
     checkpoints: dict[str, Path], name: str, decay: float
 ) -> None:
-    found = rates(build(name, checkpoints), layer_decay=decay)
-    embeddings, layer, pooler = NAMES[name]
+    actual = rates(build(name, checkpoints), layer_decay=decay)
+    embeddings, layer, pooler = PREFIXES[name]
     expected = {
         embeddings: BODY_RATE * decay**2,
         f"{layer}0.": BODY_RATE * decay,
@@ -72,7 +72,7 @@ def test_a_layers_rate_is_a_fraction_of_the_one_above_it(
     }
     if pooler:
         expected[pooler] = BODY_RATE
-    for parameter, rate in found.items():
+    for parameter, rate in actual.items():
         prefixes = [prefix for prefix in expected if parameter.startswith(prefix)]
         if parameter.partition(".")[0] in HEAD:
             assert rate == HEAD_RATE
@@ -82,38 +82,36 @@ def test_a_layers_rate_is_a_fraction_of_the_one_above_it(
             del prefixes[0]
             assert prefixes == []
     for prefix in expected:
-        assert any(parameter.startswith(prefix) for parameter in found)
+        assert any(parameter.startswith(prefix) for parameter in actual)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_without_layer_decay_the_whole_body_has_one_rate(
-    checkpoints: dict[str, Path], name: str
-) -> None:
-    found = rates(build(name, checkpoints))
-    body = {rate for parameter, rate in found.items() if parameter.partition(".")[0] not in HEAD}
+def test_body_has_one_rate_without_layer_decay(checkpoints: dict[str, Path], name: str) -> None:
+    actual = rates(build(name, checkpoints))
+    body = {rate for parameter, rate in actual.items() if parameter.partition(".")[0] not in HEAD}
     assert body == {BODY_RATE}
-    assert set(found.values()) == {BODY_RATE, HEAD_RATE}
+    assert set(actual.values()) == {BODY_RATE, HEAD_RATE}
 
 
-def test_the_stand_ins_own_head_keeps_its_rate(checkpoint: Path) -> None:
-    found = rates(first_token_classifier(checkpoint, LABELS), layer_decay=0.5)
-    assert found["classifier.weight"] == found["classifier.bias"] == HEAD_RATE
-    assert found["encoder.encoder.layer.1.output.dense.weight"] == BODY_RATE
-    assert found["encoder.encoder.layer.0.output.dense.weight"] == BODY_RATE / 2
-    assert found["encoder.embeddings.word_embeddings.weight"] == BODY_RATE / 4
+def test_stand_in_head_keeps_its_rate(checkpoint: Path) -> None:
+    actual = rates(first_token_classifier(checkpoint, LABELS), layer_decay=0.5)
+    assert actual["classifier.weight"] == actual["classifier.bias"] == HEAD_RATE
+    assert actual["encoder.encoder.layer.1.output.dense.weight"] == BODY_RATE
+    assert actual["encoder.encoder.layer.0.output.dense.weight"] == BODY_RATE / 2
+    assert actual["encoder.embeddings.word_embeddings.weight"] == BODY_RATE / 4
 
 
-def test_more_than_ten_layers_are_counted_as_numbers() -> None:
+def test_more_than_ten_layers_are_ordered_numerically() -> None:
     module = nn.ModuleDict(
         {"layers": nn.ModuleList(nn.Linear(1, 1) for _ in range(12)), "head": nn.Linear(1, 1)}
     )
-    found = rates(module, ("head",), layer_decay=0.5)
-    assert [found[f"layers.{i}.weight"] for i in range(12)] == [
+    actual = rates(module, ("head",), layer_decay=0.5)
+    assert [actual[f"layers.{i}.weight"] for i in range(12)] == [
         pytest.approx(BODY_RATE * 0.5 ** (11 - i)) for i in range(12)
     ]
 
 
-def test_what_is_neither_layer_nor_embedding_counts_as_the_top() -> None:
+def test_final_norm_has_the_top_rate() -> None:
     module = nn.ModuleDict(
         {
             "word_embeddings": nn.Embedding(3, 1),
@@ -122,39 +120,39 @@ def test_what_is_neither_layer_nor_embedding_counts_as_the_top() -> None:
             "head": nn.Linear(1, 1),
         }
     )
-    found = rates(module, ("head",), layer_decay=0.5)
-    assert found["final_norm.weight"] == BODY_RATE
-    assert found["word_embeddings.weight"] == BODY_RATE / 4
+    actual = rates(module, ("head",), layer_decay=0.5)
+    assert actual["final_norm.weight"] == BODY_RATE
+    assert actual["word_embeddings.weight"] == BODY_RATE / 4
 
 
-def test_a_list_in_the_head_is_not_the_body() -> None:
+def test_module_list_in_the_head_is_ignored() -> None:
     module = nn.ModuleDict(
         {
             "layers": nn.ModuleList(nn.Linear(1, 1) for _ in range(2)),
             "head": nn.ModuleList(nn.Linear(1, 1) for _ in range(5)),
         }
     )
-    found = rates(module, ("head",), layer_decay=0.5)
-    assert {rate for name, rate in found.items() if name.startswith("head")} == {HEAD_RATE}
-    assert [found[f"layers.{i}.weight"] for i in range(2)] == [BODY_RATE / 2, BODY_RATE]
+    actual = rates(module, ("head",), layer_decay=0.5)
+    assert {rate for name, rate in actual.items() if name.startswith("head")} == {HEAD_RATE}
+    assert [actual[f"layers.{i}.weight"] for i in range(2)] == [BODY_RATE / 2, BODY_RATE]
 
 
-def test_a_list_inside_a_layer_is_not_the_list_of_layers() -> None:
-    """As experts or blocks have it: more of them than there are layers."""
+def test_module_list_inside_a_layer_is_ignored() -> None:
+    """Layers of experts or blocks can have more of them than there are layers."""
     layers = [nn.ModuleList(nn.Linear(1, 1) for _ in range(4)) for _ in range(2)]
     module = nn.ModuleDict({"layers": nn.ModuleList(layers), "head": nn.Linear(1, 1)})
-    found = rates(module, ("head",), layer_decay=0.5)
+    actual = rates(module, ("head",), layer_decay=0.5)
     for layer, rate in enumerate((BODY_RATE / 2, BODY_RATE)):
-        assert {found[f"layers.{layer}.{i}.weight"] for i in range(4)} == {rate}
+        assert {actual[f"layers.{layer}.{i}.weight"] for i in range(4)} == {rate}
 
 
-def test_an_embedding_in_the_head_learns_at_the_heads_rate() -> None:
+def test_embedding_in_the_head_has_the_head_rate() -> None:
     head = nn.ModuleDict({"label_embeddings": nn.Embedding(3, 1)})
     module = nn.ModuleDict({"layers": nn.ModuleList([nn.Linear(1, 1)]), "head": head})
     assert rates(module, ("head",), layer_decay=0.5)["head.label_embeddings.weight"] == HEAD_RATE
 
 
-def test_layer_decay_without_a_list_of_layers_is_refused() -> None:
+def test_layer_decay_without_layers_is_refused() -> None:
     module = nn.ModuleDict({"encoder": nn.Linear(2, 2), "head": nn.Linear(2, 2)})
     with pytest.raises(PluginError, match=r"layer_decay below 1 needs .*ModuleList"):
         rates(module, ("head",), layer_decay=0.9)
@@ -162,43 +160,41 @@ def test_layer_decay_without_a_list_of_layers_is_refused() -> None:
 
 
 @pytest.mark.parametrize("decay", [1.0, 0.5])
-def test_a_module_without_its_head_is_refused(decay: float) -> None:
+def test_module_without_head_is_refused(decay: float) -> None:
     module = nn.ModuleDict({"fc": nn.ModuleList([nn.Linear(2, 2)])})
     with pytest.raises(PluginError, match=r"none of the head attributes classifier.*head="):
         parameter_groups(module, ("classifier",), TrainSettings(layer_decay=decay))
 
 
-# --- weight decay, and what is not trained
+# --- weight decay, frozen and shared parameters
 
 
-def test_head_and_body_learn_at_their_own_rates_and_vectors_are_not_decayed() -> None:
+def test_head_body_and_vectors_have_separate_groups() -> None:
     module = nn.ModuleDict({"encoder": nn.Linear(2, 2), "head": nn.Linear(2, 2)})
     settings = TrainSettings(learning_rate=1e-5, head_learning_rate=1e-3, weight_decay=0.1)
     groups = parameter_groups(module, ("head",), settings)
-    found = {(g["lr"], g["weight_decay"], g["params"][0].ndim) for g in groups}
-    assert found == {(1e-5, 0.1, 2), (1e-5, 0.0, 1), (1e-3, 0.1, 2), (1e-3, 0.0, 1)}
+    actual = {(g["lr"], g["weight_decay"], g["params"][0].ndim) for g in groups}
+    assert actual == {(1e-5, 0.1, 2), (1e-5, 0.0, 1), (1e-3, 0.1, 2), (1e-3, 0.0, 1)}
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_matrices_are_decayed_and_vectors_are_not_in_every_layer(
-    checkpoints: dict[str, Path], name: str
-) -> None:
+def test_only_matrices_are_decayed(checkpoints: dict[str, Path], name: str) -> None:
     settings = TrainSettings(weight_decay=0.1, layer_decay=0.5)
     for group in parameter_groups(build(name, checkpoints), HEAD, settings):
         assert {p.ndim >= 2 for p in group["params"]} == {group["weight_decay"] == 0.1}
 
 
 @pytest.mark.parametrize("decay", [1.0, 0.5])
-def test_a_frozen_parameter_is_in_no_group(checkpoints: dict[str, Path], decay: float) -> None:
+def test_frozen_parameters_are_not_grouped(checkpoints: dict[str, Path], decay: float) -> None:
     module = build("bert", checkpoints)
     for parameter in module.bert.embeddings.parameters():  # type: ignore[union-attr, operator]
         parameter.requires_grad = False
-    found = rates(module, layer_decay=decay)
-    assert found
-    assert not any("embeddings" in name for name in found)
+    actual = rates(module, layer_decay=decay)
+    assert actual
+    assert not any("embeddings" in name for name in actual)
 
 
-def test_a_shared_parameter_is_in_one_group() -> None:
+def test_shared_parameter_is_in_one_group() -> None:
     shared = nn.Linear(2, 2)
     module = nn.ModuleDict({"layers": nn.ModuleList([shared, shared]), "head": nn.Linear(2, 2)})
     assert len(rates(module, ("head",), layer_decay=0.5)) == 4
@@ -208,7 +204,7 @@ def test_a_shared_parameter_is_in_one_group() -> None:
 
 
 def forward(module: nn.Module) -> torch.Tensor:
-    """Run a module on two comments; the second one is shorter."""
+    """Return the logits of two comments of different length."""
     ids = torch.tensor([[2, 7, 8, 9, 3], [2, 7, 3, 0, 0]])
     mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
     with torch.no_grad():
@@ -218,9 +214,7 @@ def forward(module: nn.Module) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_dropout_0_turns_off_every_dropout_of_a_module(
-    checkpoints: dict[str, Path], name: str
-) -> None:
+def test_dropout_zero_disables_every_dropout(checkpoints: dict[str, Path], name: str) -> None:
     module = build(name, checkpoints)
     expected = forward(module.eval())
     assert not torch.allclose(forward(module.train()), expected)
@@ -229,9 +223,7 @@ def test_dropout_0_turns_off_every_dropout_of_a_module(
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_the_dropout_setting_reaches_every_layer_that_is_trained(
-    checkpoints: dict[str, Path], name: str
-) -> None:
+def test_trainer_sets_dropout_of_every_layer(checkpoints: dict[str, Path], name: str) -> None:
     module = build(name, checkpoints)
     before = [layer.p for layer in module.modules() if isinstance(layer, nn.Dropout)]
     make_trainer(module, dropout=None)
@@ -243,20 +235,19 @@ def test_the_dropout_setting_reaches_every_layer_that_is_trained(
 
 
 def make_trainer(module: nn.Module, **settings: Any) -> Trainer:
-    """Make a trainer of a module; it is changed in place."""
+    """Return a trainer of a module, which is changed in place."""
     tokens = Tokens(np.array([2, 3], dtype=np.int32), np.array([0, 2]), 0, np.zeros(1, dtype=bool))
     targets = np.zeros((1, LABELS), dtype=np.uint8)
     device = choose_device("cpu", "fp32")
     return Trainer(module, HEAD, tokens, targets, TrainSettings(**settings), device)
 
 
-def test_prediction_does_not_depend_on_the_dropout_setting(checkpoints: dict[str, Path]) -> None:
+def test_predictions_do_not_depend_on_dropout(checkpoints: dict[str, Path]) -> None:
     trainers = [make_trainer(build("bert", checkpoints), dropout=p) for p in (None, 0.0, 0.9)]
-    one, *others = (trainer.predict(np.array([0])).tobytes() for trainer in trainers)
-    assert others == [one, one]
+    assert len({trainer.predict(np.array([0])).tobytes() for trainer in trainers}) == 1
 
 
-def test_dropout_for_a_module_without_any_is_refused() -> None:
+def test_dropout_without_dropout_layers_is_refused() -> None:
     module = nn.ModuleDict({"encoder": nn.Linear(2, 2), "head": nn.Linear(2, 2)})
     with pytest.raises(PluginError, match=r"no nn\.Dropout"):
         set_dropout(module, 0.1)

@@ -1,4 +1,4 @@
-"""What processes of one training divide and agree on, in two real ones."""
+"""Process groups divide work and exchange values; tested with two real processes."""
 
 import json
 import os
@@ -12,30 +12,30 @@ import torch
 
 from toxbench.training.process_group import SINGLE_PROCESS, TorchrunGroup
 
-ASKED = """
+SCRIPT = """
 import json, os, sys
 import numpy as np, torch
 import torch.distributed as dist
 from toxbench.errors import ToxbenchError
-from toxbench.training.process_group import Ranks, connected, from_the_first
+from toxbench.training.process_group import TorchrunGroup, connected, from_the_first
 
 rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-group, done = Ranks(rank, size), []
+group = TorchrunGroup(rank, size)
 
-def fails_in(one):
-    if rank == one:
-        raise ValueError("a bad day")
-    return "well"
+def work(failing_rank):
+    if rank == failing_rank:
+        raise ValueError("bad value")
+    return "success"
 
-def told(ask, one):
+def outcome(run, failing_rank):
     try:
-        return ask(lambda: fails_in(one))
+        return run(lambda: work(failing_rank))
     except (ValueError, ToxbenchError) as error:
         return f"{type(error).__name__}: {error}"
 
-def noise(seed):
+def random_number(seed):
     torch.manual_seed(seed)
-    group.own_noise(seed)
+    group.seed_rank(seed)
     return float(torch.rand(()))
 
 store, _, _ = next(iter(dist.rendezvous("env://", rank, size)))
@@ -44,79 +44,75 @@ with connected(dist.PrefixStore("test", store), rank, size, "cpu"):
     module.running_mean += rank + 1
     group.same_buffers(module)
     rows = np.array([7, 5, 6])
-    seen = []
-    def work(some):
-        seen.extend(some.tolist())
-        return np.stack([some, -some], axis=1).astype(np.float32)
-    values = group.divided(rows, np.arange(10), work)
-    nothing = group.divided(rows[:0], np.arange(10), work)
-    found = {
+    computed = []
+    def values_of(share):
+        computed.extend(share.tolist())
+        return np.stack([share, -share], axis=1).astype(np.float32)
+    values = group.scatter_rows(rows, np.arange(10), values_of)
+    empty = group.scatter_rows(rows[:0], np.arange(10), values_of)
+    answers = {
         "any": [group.any(rank == 1), group.any(False)],
-        "agree": [group.agree(rank == 0), group.agree(rank == 1)],
+        "flags": [group.broadcast_flag(rank == 0), group.broadcast_flag(rank == 1)],
         "sum": group.sum(0.1 + rank),
-        "values": values.tolist(), "shapes": [values.shape, nothing.shape], "seen": seen,
-        "together": [told(group.together, one) for one in (None, 0, 1)],
-        "one by one": [told(group.one_by_one, one) for one in (None, 0, 1)],
-        "first": from_the_first({"said by": rank}),
+        "values": values.tolist(), "shapes": [values.shape, empty.shape], "computed": computed,
+        "all": [outcome(group.run_on_all, failing) for failing in (None, 0, 1)],
+        "rank0 first": [outcome(group.run_rank0_first, failing) for failing in (None, 0, 1)],
+        "first": from_the_first({"rank": rank}),
         "mean": float(module.running_mean),
-        "noise": noise(3),
+        "random": random_number(3),
     }
 with open(f"{sys.argv[1]}/{rank}.json", "w") as file:
-    json.dump(found, file)
+    json.dump(answers, file)
 """
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What each of two processes got from the other."""
+def answers(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """The values that each of two processes received."""
     folder = tmp_path_factory.mktemp("ranks")
-    (folder / "asked.py").write_text(ASKED, encoding="utf-8")
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
-        [*start, "asked.py", str(folder)], cwd=folder, capture_output=True, text=True, timeout=120,
-        env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False,
+    (folder / "script.py").write_text(SCRIPT, encoding="utf-8")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    completed = subprocess.run(
+        [*torchrun, "script.py", str(folder)], cwd=folder, capture_output=True, text=True,
+        timeout=120, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert completed.returncode == 0, completed.stderr
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
 
 
-def test_flags_and_sums_are_the_same_in_all(found: list[dict[str, Any]]) -> None:
-    for one in found:
-        assert one["any"] == [True, False]
-        assert one["agree"] == [True, False]
-        assert one["sum"] == pytest.approx(1.2, abs=1e-12)
-        assert one["first"] == {"said by": 0}
-        assert one["mean"] == 1.0
+def test_all_processes_get_the_same_values(answers: list[dict[str, Any]]) -> None:
+    for answer in answers:
+        assert answer["any"] == [True, False]
+        assert answer["flags"] == [True, False]
+        assert answer["sum"] == pytest.approx(1.2, abs=1e-12)
+        assert answer["first"] == {"rank": 0}
+        assert answer["mean"] == 1.0
 
 
-def test_rows_are_divided_from_the_largest_on_and_gathered_in_their_order(
-    found: list[dict[str, Any]],
-) -> None:
-    assert [one["seen"] for one in found] == [[7, 5], [6]]
-    for one in found:
-        assert one["values"] == [[7, -7], [5, -5], [6, -6]]
-        assert one["shapes"] == [[3, 2], [0, 2]]
+def test_rows_are_divided_by_size_and_gathered(answers: list[dict[str, Any]]) -> None:
+    assert [answer["computed"] for answer in answers] == [[7, 5], [6]]
+    for answer in answers:
+        assert answer["values"] == [[7, -7], [5, -5], [6, -6]]
+        assert answer["shapes"] == [[3, 2], [0, 2]]
 
 
-def test_where_one_fails_all_do(found: list[dict[str, Any]]) -> None:
-    first, second = found
-    own = "ValueError: a bad day"
-    assert first["together"] == ["well", own, f"CompanionError: rank 1 of 2: {own}"]
-    assert second["together"] == ["well", f"CompanionError: rank 0 of 2: {own}", own]
-    assert [one["one by one"] for one in found] == [one["together"] for one in found]
+def test_failure_in_one_process_is_raised_in_all(answers: list[dict[str, Any]]) -> None:
+    first, second = answers
+    error = "ValueError: bad value"
+    assert first["all"] == ["success", error, f"CompanionError: rank 1 of 2: {error}"]
+    assert second["all"] == ["success", f"CompanionError: rank 0 of 2: {error}", error]
+    assert [answer["rank0 first"] for answer in answers] == [first["all"], second["all"]]
 
 
-def test_the_first_draws_as_it_would_alone_and_the_others_differ(
-    found: list[dict[str, Any]],
-) -> None:
+def test_first_process_keeps_its_seed_and_others_differ(answers: list[dict[str, Any]]) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(3)
         SINGLE_PROCESS.seed_rank(3)
-        assert found[0]["noise"] == float(torch.rand(()))
-    assert found[1]["noise"] != found[0]["noise"]
+        assert answers[0]["random"] == float(torch.rand(()))
+    assert answers[1]["random"] != answers[0]["random"]
 
 
-def test_the_passes_of_a_step_are_dealt_out_and_nobody_stays_away() -> None:
+def test_passes_are_distributed_to_every_process() -> None:
     step = [np.arange(0, 3), np.arange(3, 6), np.arange(6, 7)]
     shares = [TorchrunGroup(rank, 4).share(step) for rank in range(4)]
     assert [[(list(p.rows), p.counted) for p in share] for share in shares] == [

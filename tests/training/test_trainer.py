@@ -1,4 +1,4 @@
-"""The one loop: it learns, repeats itself byte for byte, and tells what breaks the contract."""
+"""The training loop learns, is reproducible, and reports broken contracts."""
 
 from pathlib import Path
 from typing import Any
@@ -30,25 +30,26 @@ DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skipi
 
 def make_trainer(
     checkpoint: Path, tokens: Tokens, targets: np.ndarray, seed: int = 0, kind: str = "cpu",
-    **settings: Any,
+    **changes: Any,
 ) -> Trainer:  # fmt: skip
     torch.manual_seed(seed)
     module = first_token_classifier(checkpoint, LABELS)
-    chosen = TrainSettings(**(FAST | settings))
-    device = choose_device(kind, chosen.precision)
-    return Trainer(module, ("classifier",), tokens, targets, chosen, device)
+    settings = TrainSettings(**(FAST | changes))
+    device = choose_device(kind, settings.precision)
+    return Trainer(module, ("classifier",), tokens, targets, settings, device)
 
 
-def train(trainer: Trainer, seed: int = 0, kind: str = "cpu", **kinds: Any) -> list[EpochRecord]:
-    heard: list[EpochRecord] = []
+def train(trainer: Trainer, seed: int = 0, kind: str = "cpu") -> list[EpochRecord]:
+    """Train and return the reported epochs."""
+    epochs: list[EpochRecord] = []
     with seeded(seed, choose_device(kind)):
-        trainer.train(SPLIT, seed, epoch_scores, kinds.get("keep", lambda s: True), heard.append)
-    return heard
+        trainer.train(SPLIT, seed, epoch_scores, lambda scores: True, epochs.append)
+    return epochs
 
 
 @pytest.mark.parametrize("kind", DEVICES)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_it_learns_what_can_be_learnt(
+def test_training_learns_the_targets(
     checkpoint: Path, tokens: Tokens, targets: np.ndarray, precision: str, kind: str
 ) -> None:
     trainer = make_trainer(checkpoint, tokens, targets, kind=kind, precision=precision)
@@ -59,23 +60,23 @@ def test_it_learns_what_can_be_learnt(
 
 
 @pytest.mark.parametrize("kind", DEVICES)
-def test_every_device_takes_the_same_steps(
+def test_devices_take_the_same_steps(
     checkpoint: Path, tokens: Tokens, targets: np.ndarray, kind: str
 ) -> None:
-    """In fp32 without dropout, devices differ by rounding alone."""
+    """In fp32 without dropout, devices differ only by rounding."""
 
-    def trained(kind: str) -> tuple[list[float], np.ndarray]:
+    def losses_and_probabilities(kind: str) -> tuple[list[float], np.ndarray]:
         trainer = make_trainer(
             checkpoint, tokens, targets, kind=kind, precision="fp32", dropout=0.0, epochs=3
         )
         losses = [epoch.train_loss for epoch in train(trainer, kind=kind)]
         return losses, trainer.predict(np.arange(ROWS))
 
-    losses, probabilities = trained("cpu")
-    other_losses, other_probabilities = trained(kind)
-    np.testing.assert_allclose(other_losses, losses, atol=1e-3)
-    np.testing.assert_allclose(other_probabilities, probabilities, atol=1e-2)
-    assert losses[-1] < 0.8 * losses[0]
+    cpu_losses, cpu_probabilities = losses_and_probabilities("cpu")
+    losses, probabilities = losses_and_probabilities(kind)
+    np.testing.assert_allclose(losses, cpu_losses, atol=1e-3)
+    np.testing.assert_allclose(probabilities, cpu_probabilities, atol=1e-2)
+    assert cpu_losses[-1] < 0.8 * cpu_losses[0]
 
 
 @pytest.mark.parametrize("loss", ["weighted-bce", "focal"])
@@ -87,9 +88,7 @@ def test_every_loss_learns(
     assert ((trainer.predict(SPLIT.test) > 0.5) == targets[SPLIT.test]).all()
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_does_not(
-    checkpoint: Path, tokens: Tokens, targets: np.ndarray
-) -> None:
+def test_seed_determines_the_bytes(checkpoint: Path, tokens: Tokens, targets: np.ndarray) -> None:
     def probabilities(seed: int) -> bytes:
         trainer = make_trainer(checkpoint, tokens, targets, seed, epochs=2)
         train(trainer, seed)
@@ -99,63 +98,65 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(
     assert probabilities(1) != probabilities(2)
 
 
-def test_accumulated_batches_make_the_same_step_as_one_large_batch(
+def test_accumulated_batches_equal_one_large_batch(
     checkpoint: Path, tokens: Tokens, targets: np.ndarray
 ) -> None:
-    def weights(**settings: Any) -> dict[str, torch.Tensor]:
+    def weights(**changes: Any) -> dict[str, torch.Tensor]:
         trainer = make_trainer(
             checkpoint, tokens, targets, epochs=1, optimizer="adam", precision="fp32",
-            padding="max_length", max_length=12, clip_norm=0, **settings,
+            padding="max_length", max_length=12, clip_norm=0, **changes,
         )  # fmt: skip
-        trainer._module.eval()  # dropout would differ
+        trainer._module.eval()  # without dropout, which would differ
         trainer._module.train = lambda mode=True: trainer._module  # type: ignore[method-assign]
         train(trainer)
         return dict(trainer._module.named_parameters())
 
-    whole = weights(batch_size=16)
-    parts = weights(batch_size=4, accumulation=4)
-    for name, parameter in whole.items():
-        torch.testing.assert_close(parameter, parts[name], atol=2e-5, rtol=1e-3)
+    expected = weights(batch_size=16)
+    accumulated = weights(batch_size=4, accumulation=4)
+    for name, parameter in expected.items():
+        torch.testing.assert_close(parameter, accumulated[name], atol=2e-5, rtol=1e-3)
 
 
-def test_the_kept_epochs_weights_are_the_ones_that_predict(
+def test_selected_epochs_weights_predict(
     checkpoint: Path, tokens: Tokens, targets: np.ndarray
 ) -> None:
-    seen: list[bytes] = []
+    validated: list[bytes] = []
     trainer = make_trainer(checkpoint, tokens, targets)
 
     def validate(targets: np.ndarray, probabilities: np.ndarray) -> Scores:
-        seen.append(probabilities.tobytes())
+        validated.append(probabilities.tobytes())
         return epoch_scores(targets, probabilities)
 
     with seeded(0, choose_device("cpu")):
-        trained = trainer.train(SPLIT, 0, validate, lambda s: len(seen) <= 2, lambda e: None)
-    assert trained.best_epoch == 2
-    assert trainer.predict(SPLIT.validation).tobytes() == seen[1]
+        result = trainer.train(SPLIT, 0, validate, lambda s: len(validated) <= 2, lambda e: None)
+    assert result.best_epoch == 2
+    assert trainer.predict(SPLIT.validation).tobytes() == validated[1]
 
 
-def test_without_validation_rows_the_last_epoch_is_kept(
+def test_last_epoch_is_selected_without_validation_rows(
     checkpoint: Path, tokens: Tokens, targets: np.ndarray
 ) -> None:
     trainer = make_trainer(checkpoint, tokens, targets, epochs=2)
     split = Split(np.arange(40), np.arange(0), np.arange(40, 48))
-    trained = trainer.train(split, 0, epoch_scores, lambda s: False, lambda e: None)
-    assert trained.best_epoch == 2
-    assert all(epoch.validation == {} for epoch in trained.epochs)
+    result = trainer.train(split, 0, epoch_scores, lambda s: False, lambda e: None)
+    assert result.best_epoch == 2
+    assert all(epoch.validation == {} for epoch in result.epochs)
 
 
-def test_test_rows_have_no_influence(checkpoint: Path, tokens: Tokens, targets: np.ndarray) -> None:
-    spoiled = targets.copy()
-    spoiled[SPLIT.test] = 1 - spoiled[SPLIT.test]
+def test_test_rows_do_not_influence_training(
+    checkpoint: Path, tokens: Tokens, targets: np.ndarray
+) -> None:
+    inverted = targets.copy()
+    inverted[SPLIT.test] = 1 - inverted[SPLIT.test]
     results = []
-    for labels in (targets, spoiled):
+    for labels in (targets, inverted):
         trainer = make_trainer(checkpoint, tokens, labels, epochs=2)
         train(trainer)
         results.append(trainer.predict(np.arange(ROWS)).tobytes())
     assert results[0] == results[1]
 
 
-def test_prediction_does_not_depend_on_the_order_of_rows(
+def test_predictions_do_not_depend_on_row_order(
     checkpoint: Path, tokens: Tokens, targets: np.ndarray
 ) -> None:
     trainer = make_trainer(checkpoint, tokens, targets, precision="fp32")
@@ -164,16 +165,14 @@ def test_prediction_does_not_depend_on_the_order_of_rows(
     np.testing.assert_allclose(forward[order], shuffled, atol=1e-6)
 
 
-def test_training_in_rows_that_diverge_is_an_error(
-    checkpoint: Path, tokens: Tokens, targets: np.ndarray
-) -> None:
+def test_diverging_loss_is_an_error(checkpoint: Path, tokens: Tokens, targets: np.ndarray) -> None:
     trainer = make_trainer(checkpoint, tokens, targets, learning_rate=1e30, clip_norm=0)
     with pytest.raises(DivergedError, match="lower the learning rate"):
         train(trainer)
 
 
-class Fixed(nn.Module):
-    """Returns what it is told to, whatever comes in."""
+class ConstantModule(nn.Module):
+    """Returns the same output for every input."""
 
     def __init__(self, output: Any) -> None:
         super().__init__()
@@ -185,7 +184,7 @@ class Fixed(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("output", "complaint"),
+    ("output", "message"),
     [
         (torch.zeros(8, LABELS + 1), r"shape \[8, 4\]"),
         (torch.zeros(8), "shape"),
@@ -194,26 +193,26 @@ class Fixed(nn.Module):
         (None, "NoneType"),
     ],
 )
-def test_logits_that_break_the_contract_are_named(output: Any, complaint: str) -> None:
-    with pytest.raises(PluginError, match=complaint):
+def test_invalid_logits_are_refused(output: Any, message: str) -> None:
+    with pytest.raises(PluginError, match=message):
         checked_logits(output, 8, LABELS)
 
 
-def test_nan_in_eval_mode_is_named(tokens: Tokens, targets: np.ndarray) -> None:
-    module = Fixed(torch.full((ROWS, LABELS), torch.nan))
+def test_nan_logits_are_refused_in_eval_mode(tokens: Tokens, targets: np.ndarray) -> None:
+    module = ConstantModule(torch.full((ROWS, LABELS), torch.nan))
     trainer = Trainer(module, ("head",), tokens, targets, TrainSettings(), choose_device("cpu"))
     with pytest.raises(PluginError, match="NaN"):
         trainer.predict(np.arange(ROWS))
 
 
-def test_the_rate_warms_up_and_decays_to_nothing() -> None:
+def test_learning_rate_warms_up_and_decays_to_zero() -> None:
     settings = TrainSettings(learning_rate=1.0, epochs=2, batch_size=2, warmup=0.2)
     module = nn.ModuleDict({"encoder": nn.Linear(1, 1), "head": nn.Linear(1, 1)})
     groups = parameter_groups(module, ("head",), settings)
     optimizer = make_optimizer(groups, settings, choose_device("cpu"))
     scheduler = make_scheduler(optimizer, settings, row_count=10)
     rates = []
-    for _ in range(10):  # 5 steps an epoch
+    for _ in range(10):  # 5 steps per epoch
         rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         scheduler.step()

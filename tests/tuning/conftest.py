@@ -1,4 +1,4 @@
-"""Small searches: through the Python API here, or as the real command in other processes."""
+"""Small searches, through the Python API or as commands in other processes."""
 
 import json
 import multiprocessing
@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from toxbench.records import TrialRecord
 from toxbench.settings import TrainSettings
 from toxbench.store.trials import TrialStore
 
-# Everything is kept but the rate and the epochs: few dimensions make small plots.
+# All settings are fixed except the learning rate and the epochs: few dimensions make small plots.
 CONFIG = """
 backbones = ["bert"]
 baselines = []
@@ -49,14 +50,14 @@ epochs = "1:2"
 learning_rate = "1e-4:1e-2:log"
 """
 
-# A server that has torch already forks off the commands: each is a process of its own.
+# A server that has imported torch forks a process for each command.
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(
     ["toxbench.tuning.tune", "toxbench.cli.progress", "transformers.models.bert.modeling_bert",
      "transformers.models.bert.tokenization_bert", "optuna.visualization.matplotlib",
      "matplotlib.backends.backend_svg", "alembic.config", "optuna.storages._rdb.storage"]
 )  # fmt: skip
-_TAKEN = """
+_RUNNING_TRIALS = """
 SELECT number FROM trials JOIN trial_user_attributes USING (trial_id)
 WHERE trials.state = 'RUNNING' AND trial_user_attributes.key = 'slot' ORDER BY number
 """
@@ -67,22 +68,22 @@ handle = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644)
 os.dup2(handle, 1)
 os.dup2(handle, 2)
 from toxbench.cli.main import main
-main(words)
+main(arguments)
 """
 
 
 class Command:
-    """A toxbench command that runs in a process of its own."""
+    """A toxbench command in another process."""
 
-    def __init__(self, words: list[str], log: Path) -> None:
+    def __init__(self, arguments: list[str], log: Path) -> None:
         self._log = log
-        variables = {"words": words, "log": str(log)}
+        variables = {"arguments": arguments, "log": str(log)}
         self._process = _PROCESSES.Process(target=exec, args=(_COMMAND, variables))
         self._process.start()
 
     @property
-    def said(self) -> str:
-        """What it has written so far, to stdout and to stderr."""
+    def output(self) -> str:
+        """Text on stdout and stderr so far."""
         return self._log.read_text(encoding="utf-8") if self._log.is_file() else ""
 
     @property
@@ -90,11 +91,11 @@ class Command:
         return self._process.is_alive()
 
     def wait(self, seconds: float = 300) -> int:
-        """Wait for its end and return the exit code; one that hangs is killed and fails."""
+        """Wait for the end and return the exit code; kill a command that hangs, and fail."""
         self._process.join(seconds)
         if self._process.is_alive():
             self.kill()
-            pytest.fail(f"still running after {seconds} s:\n{self.said}")
+            pytest.fail(f"still running after {seconds} s:\n{self.output}")
         code = self._process.exitcode
         assert code is not None
         return code
@@ -107,19 +108,19 @@ class Command:
         self.signal(signal.SIGKILL)
         self._process.join()
 
-    def until(self, condition: Callable[[], object]) -> None:
-        """Wait until something holds while the command runs."""
+    def wait_until(self, condition: Callable[[], object]) -> None:
+        """Wait until a condition holds while the command runs."""
         end = time.monotonic() + 200
         while not condition():
             if not self.is_alive or time.monotonic() > end:
                 self.kill()
-                pytest.fail(f"it never came to that:\n{self.said}")
+                pytest.fail(f"the condition never held:\n{self.output}")
             time.sleep(0.005)
 
 
 @dataclass(frozen=True)
 class Search:
-    """One search in a results folder."""
+    """A search in a results folder."""
 
     data: Path
     checkpoint: Path
@@ -127,49 +128,54 @@ class Search:
     results: Path
 
     def tune(self, **options: Any) -> pd.DataFrame:
-        """Call `toxbench.tune`; keywords override."""
+        """Call `toxbench.tune`; keywords override the options."""
         return toxbench.tune(**(self._options | options))
 
     def run_tuned(self, **options: Any) -> pd.DataFrame:
         """Call `toxbench.run` with the default settings and the tuned ones."""
         return toxbench.run(**(self._options | {"tuned": True} | options))
 
-    def start(self, *words: str) -> Command:
-        """Start ``toxbench tune`` in a process of its own."""
+    def start(self, *arguments: str) -> Command:
+        """Start ``toxbench tune`` in another process."""
         self.results.parent.mkdir(parents=True, exist_ok=True)
         log = self.results.parent / f"{self.results.name}-{time.monotonic_ns()}.log"
         options = ["--data", str(self.data), "--config", str(self.config), "--weights",
                    f"bert={self.checkpoint}", "--results", str(self.results)]  # fmt: skip
-        return Command(["tune", *options, *words], log)
+        return Command(["tune", *options, *arguments], log)
 
     def copy(self, results: Path) -> "Search":
-        """Copy what there is to another folder, and go on there."""
+        """Copy the results, if there are any, to another folder; return the search there."""
         if self.results.exists():
             shutil.copytree(self.results, results)
         return Search(self.data, self.checkpoint, self.config, results)
 
     @property
     def studies(self) -> list[Path]:
-        """The folder of each study."""
-        found = self.results.glob("*/tuning/*")
-        return sorted(path for path in found if path.is_dir() and path.name[0] != ".")
+        """Folder of each study."""
+        paths = self.results.glob("*/tuning/*")
+        return sorted(path for path in paths if path.is_dir() and path.name[0] != ".")
 
     @property
     def study(self) -> Path:
-        """The folder of the only study."""
+        """Folder of the only study."""
         (folder,) = self.studies
         return folder
 
     @property
     def trials(self) -> list[TrialRecord]:
-        """The committed trials of the only study; none before it began."""
+        """Committed trials of the only study; empty before it starts."""
         return TrialStore(self.study / "trials").records() if self.studies else []
 
     @property
     def finalists(self) -> list[TrialRecord]:
-        """The committed finalists of the only study."""
+        """Committed finalists of the only study."""
         folders = sorted(self.study.glob("finalists-*")) if self.studies else []
         return [record for folder in folders for record in TrialStore(folder).records()]
+
+    @property
+    def tuned_toml(self) -> dict[str, Any]:
+        """Content of tuned.toml of the only study."""
+        return tomllib.loads((self.study / "tuned.toml").read_text(encoding="utf-8"))
 
     @property
     def files(self) -> dict[str, bytes]:
@@ -184,13 +190,13 @@ class Search:
 
     @property
     def database(self) -> Path:
-        """The default database, which need not be there."""
-        found = list(self.results.glob("*/tuning"))
-        return (found[0] if found else self.results) / "studies.sqlite3"
+        """Path of the default database, which may not exist."""
+        folders = list(self.results.glob("*/tuning"))
+        return (folders[0] if folders else self.results) / "studies.sqlite3"
 
     @property
     def url(self) -> str:
-        """Its URL."""
+        """URL of the default database."""
         return f"sqlite:///{self.database}"
 
     @property
@@ -203,8 +209,8 @@ class Search:
         }
 
     @property
-    def expected(self) -> list[TrainSettings]:
-        """What the finalists have to be: the two best trials, and the default settings."""
+    def expected_finalists(self) -> list[TrainSettings]:
+        """Settings of the two best trials, and the default settings."""
         complete = [record for record in self.trials if record.value is not None]
         ranked = sorted(complete, key=lambda record: -(record.value or 0.0))
         best = [record.settings for record in ranked[:2]]
@@ -212,55 +218,55 @@ class Search:
         return best + [settings for settings in default if settings not in best]
 
     def check(self, trials: int, finalists: int | None = None) -> None:
-        """Assert what holds of every search that came to its end, whatever befell it."""
+        """Assert the invariants of every finished search, also after faults."""
         records = self.trials
         assert len(records) == trials
         assert len({record.number for record in records}) == trials
         assert sorted(record.plan_index for record in records) == list(range(trials))
         assert [record.number for record in records if record.is_default][1:] == []
         assert any(record.is_default for record in records)
-        drawn = [json.dumps(r.params, sort_keys=True) for r in records if not r.is_default]
-        assert len(set(drawn)) == len(drawn)
-        assert len(self.finalists) == (finalists or len(self.expected))
+        params = [json.dumps(r.params, sort_keys=True) for r in records if not r.is_default]
+        assert len(set(params)) == len(params)
+        assert len(self.finalists) == (finalists or len(self.expected_finalists))
         assert any(record.is_default for record in self.finalists)
         assert {"tuned.toml", "trials.csv", "history.svg"} <= {p.name for p in self.study.iterdir()}
         assert self.cells
 
 
 class Study:
-    """The study of a search as the database has it, read or changed behind toxbench's back."""
+    """The study of a search in the database, read or changed without toxbench."""
 
     def __init__(self, url: str) -> None:
         self._url = url
 
     @property
     def trials(self) -> list[FrozenTrial]:
-        """All trials, the finalists' apart; none before there is such a study."""
-        with self._opened() as study:
+        """All trials except those of finalists; empty before the study exists."""
+        with self._load() as study:
             return study.trials if study else []
 
     @property
     def running(self) -> list[int]:
-        """Numbers of the trials that a worker has taken and not finished."""
+        """Numbers of the running trials that have a slot."""
         engine = create_engine(self._url, poolclass=NullPool)
         try:
             with engine.connect() as connection:
-                return list(connection.execute(text(_TAKEN)).scalars())
-        except SQLAlchemyError:  # the database is only being made
+                return list(connection.execute(text(_RUNNING_TRIALS)).scalars())
+        except SQLAlchemyError:  # the database is being created
             return []
 
-    def lose(self) -> list[int]:
-        """Fail the running trials, as a worker does that takes the others for dead."""
+    def fail_running_trials(self) -> list[int]:
+        """Fail the running trials, as a worker does if it declares the others dead."""
         engine = create_engine(self._url, poolclass=NullPool)
         with engine.begin() as connection:
-            numbers = list(connection.execute(text(_TAKEN)).scalars())
+            numbers = list(connection.execute(text(_RUNNING_TRIALS)).scalars())
             if numbers:
                 statement = "UPDATE trials SET state = 'FAIL' WHERE state = 'RUNNING'"
                 connection.execute(text(statement))
         return numbers
 
     @contextmanager
-    def _opened(self) -> Iterator[optuna.Study | None]:
+    def _load(self) -> Iterator[optuna.Study | None]:
         storage = RDBStorage(self._url)
         try:
             names = [n for n in optuna.get_all_study_names(storage) if "finalists" not in n]
@@ -280,13 +286,13 @@ def _quiet_optuna() -> Iterator[None]:
 
 @pytest.fixture
 def study() -> type[Study]:
-    """Look into the database of a URL."""
+    """Class of studies in the database of a URL."""
     return Study
 
 
 @pytest.fixture(scope="session")
 def inputs(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Search:
-    """A table and a config file, and no search yet."""
+    """A table and a config file before any search."""
     folder = tmp_path_factory.mktemp("inputs")
     config = folder / "search.toml"
     config.write_text(CONFIG, encoding="utf-8")
@@ -302,11 +308,11 @@ def _finished(inputs: Search, tmp_path_factory: pytest.TempPathFactory) -> Searc
 
 @pytest.fixture
 def search(inputs: Search, tmp_path: Path) -> Search:
-    """A search that nothing was done of."""
+    """A search that has not started."""
     return inputs.copy(tmp_path / "results")
 
 
 @pytest.fixture
 def finished(_finished: Search, tmp_path: Path) -> Search:
-    """A copy of a finished search of 5 trials."""
+    """A copy of a finished search with 5 trials."""
     return _finished.copy(tmp_path / "finished")

@@ -1,4 +1,4 @@
-"""Trials side by side: in worker processes and on Ray, the same trials, and none lost."""
+"""Parallel trials in worker processes and on Ray: the same trials, and no trial is lost."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +11,8 @@ from ray_cluster import RayCluster
 if TYPE_CHECKING:
     from conftest import Search
 
-SAME = {"sampler": "random", "pruner": "none", "trials": 2, "finalists": 1}
-DIFFERENT = {
+OPTIONS = {"sampler": "random", "pruner": "none", "trials": 2, "finalists": 1}
+VOLATILE = {
     "worker",
     "uid",
     "seconds",
@@ -30,43 +30,43 @@ def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[RayCluster]:
-    started = RayCluster()
-    started.add("one", cpus=2)
-    yield started
-    started.close()
+    ray_cluster = RayCluster()
+    ray_cluster.add("one", cpus=2)
+    yield ray_cluster
+    ray_cluster.close()
 
 
-def trials(search: "Search") -> list[dict[str, Any]]:
-    """What every committed trial holds that is not of its worker or the clock."""
-    found = [record.model_dump(mode="json") for record in search.trials]
+def stable_fields(search: "Search") -> list[dict[str, Any]]:
+    """Return the fields of every committed trial that do not depend on worker and time."""
+    trials = [record.model_dump(mode="json") for record in search.trials]
     return sorted(
-        ({k: v for k, v in one.items() if k not in DIFFERENT} for one in found),
-        key=lambda one: one["number"],
+        ({k: v for k, v in trial.items() if k not in VOLATILE} for trial in trials),
+        key=lambda trial: trial["number"],
     )
+
+
+def new_search(search: "Search", results: Path) -> "Search":
+    """Return the same search in a folder without results."""
+    return type(search)(search.data, search.checkpoint, search.config, results)
 
 
 def test_workers_and_ray_train_the_same_trials(
     search: "Search", tmp_path: Path, cluster: RayCluster
 ) -> None:
     pytest.importorskip("ray")
-    search.tune(tune=SAME)
-    beside, there = search_in(search, tmp_path / "beside"), search_in(search, tmp_path / "there")
-    beside.tune(tune=SAME, workers=2)
-    there.tune(tune=SAME, executor="ray", ray_address=cluster.address)
-    assert len(trials(search)) == 2
-    assert trials(beside) == trials(search)
-    assert trials(there) == trials(search)
-    for other in (beside, there):
-        other.check(trials=2)
+    search.tune(tune=OPTIONS)
+    with_workers = new_search(search, tmp_path / "workers")
+    with_workers.tune(tune=OPTIONS, workers=2)
+    on_ray = new_search(search, tmp_path / "ray")
+    on_ray.tune(tune=OPTIONS, executor="ray", ray_address=cluster.address)
+    assert len(stable_fields(search)) == 2
+    for parallel in (with_workers, on_ray):
+        assert stable_fields(parallel) == stable_fields(search)
+        parallel.check(trials=2)
 
 
-def search_in(search: "Search", results: Path) -> "Search":
-    """The same search, with nothing done of it."""
-    return type(search)(search.data, search.checkpoint, search.config, results)
-
-
-def test_a_trial_is_ended_early_in_a_worker(search: "Search") -> None:
-    """A search space of a good and a hopeless rate; the median of the first trials decides."""
+def test_worker_prunes_a_bad_trial(search: "Search") -> None:
+    """The sampled learning rates range from good to useless."""
     search.tune(
         tune={"trials": 8, "sampler": "random", "space": {"epochs": "4:6",
               "learning_rate": "1e-6:1e-2:log"}},
@@ -78,11 +78,11 @@ def test_a_trial_is_ended_early_in_a_worker(search: "Search") -> None:
     search.check(trials=8)
 
 
-DEADLY = """
+CRASHING_PLUGIN = """
 import os, signal
 from toxbench import Backbone, hookimpl
 
-class Deadly(Backbone):
+class Crashing(Backbone):
     def build(self, weights, label_count):
         try:
             handle = os.open(os.environ["ONCE"], os.O_CREAT | os.O_EXCL)
@@ -92,31 +92,31 @@ class Deadly(Backbone):
 
 @hookimpl
 def toxbench_backbones():
-    return [Deadly(name="deadly", checkpoint="a/b")]
+    return [Crashing(name="crashing", checkpoint="a/b")]
 """
 
 
-def test_a_plugin_that_crashes_costs_one_trial(
+def test_crashing_plugin_loses_one_trial(
     search: "Search", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    install_plugin(tmp_path / "site", "deadly", deadly=DEADLY)
+    install_plugin(tmp_path / "site", "crashing", crashing=CRASHING_PLUGIN)
     monkeypatch.setenv("ONCE", str(tmp_path / "once"))
     monkeypatch.setenv("TOXBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.syspath_prepend(tmp_path / "site")
     search.tune(
-        backbones=["deadly"], weights=f"deadly={search.checkpoint}",
+        backbones=["crashing"], weights=f"crashing={search.checkpoint}",
         tune={"trials": 3, "sampler": "random"},
     )  # fmt: skip
     states = [record.state for record in search.trials]
     assert sorted(states) == ["complete", "complete", "failed"]
-    (lost,) = [record for record in search.trials if record.state == "failed"]
-    assert lost.reason == "WorkerDied: its process was ended by SIGSEGV"
+    (failure,) = [record for record in search.trials if record.state == "failed"]
+    assert failure.reason == "WorkerDied: its process was ended by SIGSEGV"
 
 
 def test_two_commands_with_workers_share_a_search(search: "Search") -> None:
-    words = ("--workers", "2", "--trials", "7", "--space", "epochs=3:6")
-    one, two = search.start(*words), search.start(*words)
-    two.until(lambda: len(search.trials) >= 2)
-    one.kill()
-    assert two.wait() == 0, two.said
+    options = ("--workers", "2", "--trials", "7", "--space", "epochs=3:6")
+    victim, survivor = search.start(*options), search.start(*options)
+    survivor.wait_until(lambda: len(search.trials) >= 2)
+    victim.kill()
+    assert survivor.wait() == 0, survivor.output
     search.check(trials=7)

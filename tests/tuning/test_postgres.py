@@ -1,4 +1,4 @@
-"""Several workers on one study in a real PostgreSQL: TOXBENCH_POSTGRES is a URL of its server."""
+"""Workers that share a study in PostgreSQL; TOXBENCH_POSTGRES is the URL of the server."""
 
 import itertools
 import os
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
     from tuning.conftest import Command, Search, Study
 
-SLOW = ("--space", "epochs=16:20", "--pruner", "none")  # epochs of a trial: time to meet it in
+SLOW = ("--space", "epochs=16:20", "--pruner", "none")  # trials that last while they are observed
 SECRET = "hunter2x"  # noqa: S105
 _NUMBER = itertools.count()
 
 
 class Server:
-    """A PostgreSQL server on which databases come and go."""
+    """A PostgreSQL server."""
 
     def __init__(self, url: URL) -> None:
         self._url = url
@@ -72,58 +72,58 @@ def storage(server: Server, database: str) -> str:
     return server.url(database)
 
 
-def trained(*commands: "Command") -> int:
-    """Count the trials, finalists included, that commands say they trained."""
-    lines = [line for command in commands for line in command.said.splitlines()]
+def count_trained(*commands: "Command") -> int:
+    """Count the trials, finalists included, in the output of commands."""
+    lines = [line for command in commands for line in command.output.splitlines()]
     return sum(line.startswith("[bert trial") for line in lines)
 
 
-def slots(trials: "list[FrozenTrial]") -> list[int]:
-    """Slots of the finished trials in a database."""
+def finished_slots(trials: "list[FrozenTrial]") -> list[int]:
+    """Return the slots of the finished trials in a database."""
     return sorted(t.user_attrs["slot"] for t in trials if "record" in t.user_attrs)
 
 
-def test_two_workers_on_one_folder_one_of_them_killed_in_a_trial(
+def test_survivor_finishes_after_a_kill_in_one_folder(
     search: "Search", storage: str, study: "type[Study]"
 ) -> None:
-    words = (*SLOW, "--trials", "6", "--storage", storage)
-    commands = [search.start(*words), search.start(*words)]
+    options = (*SLOW, "--trials", "6", "--storage", storage)
+    commands = [search.start(*options), search.start(*options)]
     rng = random.Random(3)
     victim = commands.pop(rng.randrange(2))
-    (other,) = commands
-    other.until(lambda: len(search.trials) >= 2 and len(study(storage).running) == 2)
+    (survivor,) = commands
+    survivor.wait_until(lambda: len(search.trials) >= 2 and len(study(storage).running) == 2)
     time.sleep(rng.uniform(0, 0.2))
     victim.kill()
-    assert other.wait() == 0, other.said
+    assert survivor.wait() == 0, survivor.output
     search.check(trials=6)
-    assert slots(study(storage).trials) == list(range(6))
-    assert trained(victim, other) <= 6 + len(search.finalists)
+    assert finished_slots(study(storage).trials) == list(range(6))
+    assert count_trained(victim, survivor) <= 6 + len(search.finalists)
     assert not search.database.exists()
 
 
-def test_two_workers_on_two_folders_one_of_them_killed_in_a_trial(
+def test_survivor_finishes_after_a_kill_in_another_folder(
     search: "Search", inputs: "Search", storage: str, study: "type[Study]"
 ) -> None:
-    """The one cannot see the other die: the heartbeats tell it after half a minute."""
-    there = inputs.copy(search.results.parent / "there")
-    words = (*SLOW, "--trials", "6", "--storage", storage)
-    victim, other = there.start(*words), search.start(*words)
-    other.until(lambda: len(there.trials) >= 2 and len(study(storage).running) == 2)
+    """Without a common lock folder, missing heartbeats show after 30 s that a worker is dead."""
+    remote = inputs.copy(search.results.parent / "remote")
+    options = (*SLOW, "--trials", "6", "--storage", storage)
+    victim, survivor = remote.start(*options), search.start(*options)
+    survivor.wait_until(lambda: len(remote.trials) >= 2 and len(study(storage).running) == 2)
     victim.kill()
-    before = there.files
-    assert other.wait() == 0, other.said
+    before = remote.files
+    assert survivor.wait() == 0, survivor.output
     search.check(trials=6)
-    assert slots(study(storage).trials) == list(range(6))
+    assert finished_slots(study(storage).trials) == list(range(6))
     assert before.items() <= search.files.items()
-    assert trained(victim, other) <= 6 + len(search.finalists)
-    again = there.start(*words)
-    assert again.wait() == 0, again.said
-    assert trained(again) == 0
-    assert there.files == search.files
-    assert (there.study / "tuned.toml").read_bytes() == (search.study / "tuned.toml").read_bytes()
+    assert count_trained(victim, survivor) <= 6 + len(search.finalists)
+    restarted = remote.start(*options)
+    assert restarted.wait() == 0, restarted.output
+    assert count_trained(restarted) == 0
+    assert remote.files == search.files
+    assert (remote.study / "tuned.toml").read_bytes() == (search.study / "tuned.toml").read_bytes()
 
 
-def test_a_database_that_was_dropped_is_made_again_from_the_records(
+def test_dropped_database_is_restored_from_records(
     search: "Search", server: Server, database: str, storage: str, study: "type[Study]"
 ) -> None:
     search.tune(tune={"storage": storage})
@@ -134,43 +134,43 @@ def test_a_database_that_was_dropped_is_made_again_from_the_records(
     server.execute(f"CREATE DATABASE {database}")
     search.tune(tune={"storage": storage})
     assert search.files == files
-    assert slots(study(storage).trials) == list(range(5))
+    assert finished_slots(study(storage).trials) == list(range(5))
     search.tune(tune={"storage": storage, "trials": 7})
     assert files.items() < search.files.items()
     search.check(trials=7, finalists=len(search.finalists))
 
 
-def test_a_server_that_goes_away_in_a_trial_is_one_line_and_nothing_is_lost(
+def test_lost_server_is_one_line_and_loses_no_trial(
     search: "Search", server: Server, database: str, storage: str, study: "type[Study]"
 ) -> None:
     command = search.start(*SLOW, "--space", "epochs=50:60", "--storage", storage)
-    command.until(lambda: search.trials and study(storage).running)
+    command.wait_until(lambda: search.trials and study(storage).running)
     before = search.files
     server.execute(f"ALTER DATABASE {database} ALLOW_CONNECTIONS false")
     server.disconnect(database)
-    assert command.wait() == 75, command.said
-    errors = [line for line in command.said.splitlines() if "toxbench: error" in line]
+    assert command.wait() == 75, command.output
+    errors = [line for line in command.output.splitlines() if "toxbench: error" in line]
     assert len(errors) == 1
-    assert "Traceback" not in command.said
+    assert "Traceback" not in command.output
     assert before.items() <= search.files.items()
 
 
-def test_a_password_is_written_nowhere(
+def test_password_is_not_written(
     search: "Search",
     storage: str,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    """The server trusts everybody, so any password will do."""
+    """The server accepts every password."""
     secret = make_url(storage).set(password=SECRET).render_as_string(hide_password=False)
     monkeypatch.chdir(tmp_path)
     search.results.parent.mkdir(exist_ok=True)
-    words = ["tune", "--data", str(search.data), "--config", str(search.config), "--weights",
-             f"bert={search.checkpoint}", "--trials", "2", "--debug"]  # fmt: skip
-    for more in ([], ["--quiet"]):
+    arguments = ["tune", "--data", str(search.data), "--config", str(search.config), "--weights",
+                 f"bert={search.checkpoint}", "--trials", "2", "--debug"]  # fmt: skip
+    for flags in ([], ["--quiet"]):
         with pytest.raises(SystemExit) as stop:
-            main([*words, "--storage", secret, *more])
+            main([*arguments, "--storage", secret, *flags])
         output = capsys.readouterr()
         assert stop.value.code == 0, output.err
         assert SECRET not in output.out + output.err

@@ -1,4 +1,4 @@
-"""What a search leaves behind, from its records alone."""
+"""The files of a finished search, written from its records alone."""
 
 import csv
 import shutil
@@ -27,9 +27,9 @@ from toxbench.settings import TuneSettings
 from toxbench.store.trials import TrialStore, find_tuned, read_tuned
 from toxbench.training.device import choose_device
 from toxbench.training.weights import Weights
-from toxbench.tuning.definition import InnerData, SearchSpec
-from toxbench.tuning.results import CSV_FILE, tuned_settings, write_outcome, write_study
+from toxbench.tuning.results import CSV_FILE, make_tuned_settings, write_results, write_study
 from toxbench.tuning.search import SearchResult
+from toxbench.tuning.spec import InnerData, SearchSpec
 
 PLOTS = {"history.svg", "importance.svg", "parallel-coordinates.svg", "slices.svg"}
 SPACE: dict[str, Dimension] = {
@@ -38,14 +38,14 @@ SPACE: dict[str, Dimension] = {
     "batch_size": Choice((8, 16)),
     "focal_gamma": Range(0.5, 3.0, when=("loss", "focal")),
 }
-KINDS: dict[str, BaseDistribution] = {
+DISTRIBUTIONS: dict[str, BaseDistribution] = {
     "learning_rate": FloatDistribution(1e-5, 1e-3, log=True),
     "epochs": IntDistribution(2, 8),
 }
 
 
-def make_definition(folder: Path, name: str = "comments.csv", label: str = "hub") -> SearchSpec:
-    """Make a search below ``folder`` whose table and weights are called so."""
+def make_spec(folder: Path, name: str = "comments.csv", label: str = "hub") -> SearchSpec:
+    """Make a search in ``folder`` with the name of its table and the label of its weights."""
     comments = TextDataset(
         name=name, ids=("a", "b"), texts=("secret prose", "more prose"),
         targets=np.eye(2, dtype=np.uint8), labels=("IsRude", "IsLong"), groups=None,
@@ -63,7 +63,7 @@ def make_definition(folder: Path, name: str = "comments.csv", label: str = "hub"
         space=SPACE,
         data=InnerData(comments, ()),
         settings=TuneSettings(trials=6, inner_folds=2),
-        tuning=folder / "tuning",
+        studies_folder=folder / "tuning",
         fingerprint="f" * 64,
     )
 
@@ -79,7 +79,9 @@ def make_trial(number: int, value: float | None = None, **changes: Any) -> Trial
         "reason": "too low after epoch 1" if value is None else "",
         "is_default": number == 0,
         "params": {"learning_rate": rate, "epochs": epochs},
-        "distributions": {name: distribution_to_json(kind) for name, kind in KINDS.items()},
+        "distributions": {
+            name: distribution_to_json(distribution) for name, distribution in DISTRIBUTIONS.items()
+        },
         "settings": settings,
         "seed": 10_001,
         "folds": (0, 1),
@@ -110,56 +112,56 @@ WINNER = (
     make_trial(2, 0.25, settings=BEST, thresholds={"0.5": (0.5, 0.5), "global": (0.6, 0.6)}),
 )
 RUNNER_UP = (make_trial(1, 0.4, settings=SECOND), make_trial(6, 0.3, settings=SECOND))
-AGAIN = (  # the default settings
-    make_trial(3, 0.2, settings=TRIALS[0].settings, is_default=True),
-    make_trial(4, 0.4, settings=TRIALS[0].settings, is_default=True),
+DEFAULT = (
+    make_trial(3, 0.2, settings=TRIALS[0].settings, default=True),
+    make_trial(4, 0.4, settings=TRIALS[0].settings, default=True),
 )
-FOUND = SearchResult(TRIALS, (WINNER, RUNNER_UP, AGAIN))
-ONE = SearchResult(TRIALS[:1], ((make_trial(0, 0.4, is_default=False),),))
+RESULT = SearchResult(TRIALS, (WINNER, RUNNER_UP, DEFAULT))
+ONE_TRIAL = SearchResult(TRIALS[:1], ((make_trial(0, 0.4, default=False),),))
 
 
 @pytest.fixture
-def definition(tmp_path: Path) -> SearchSpec:
-    return make_definition(tmp_path)
+def spec(tmp_path: Path) -> SearchSpec:
+    return make_spec(tmp_path)
 
 
-def commit(definition: SearchSpec, found: SearchResult = FOUND) -> None:
-    """Store the records of a search, as they are when its outcome is written."""
-    for record in found.trials:
-        TrialStore(definition.folder / "trials").write(record)
-    for group in found.finalists:
+def commit(spec: SearchSpec, result: SearchResult = RESULT) -> None:
+    """Store the records of a finished search."""
+    for record in result.trials:
+        TrialStore(spec.folder / "trials").write(record)
+    for group in result.finalists:
         for record in group:
-            TrialStore(definition.folder / "finalists-0").write(record)
+            TrialStore(spec.folder / "finalists-0").write(record)
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> SearchSpec:
-    """A search whose outcome was written."""
-    definition = make_definition(tmp_path_factory.mktemp("written"))
-    commit(definition)
-    write_outcome(definition, FOUND)
-    return definition
+    """A search with all its files."""
+    spec = make_spec(tmp_path_factory.mktemp("written"))
+    commit(spec)
+    write_results(spec, RESULT)
+    return spec
 
 
-def files(folder: Path) -> dict[str, bytes]:
+def read_files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
-def rows(definition: SearchSpec) -> list[dict[str, str]]:
-    with (definition.folder / CSV_FILE).open(encoding="utf-8", newline="") as file:
+def read_csv(spec: SearchSpec) -> list[dict[str, str]]:
+    with (spec.folder / CSV_FILE).open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
 # --- the settings
 
 
-def test_the_tuned_settings_are_the_winners_with_its_mean_score(definition: SearchSpec) -> None:
-    tuned = tuned_settings(definition, FOUND)
+def test_tuned_settings_are_those_of_the_winner(spec: SearchSpec) -> None:
+    tuned = make_tuned_settings(spec, RESULT)
     assert tuned.train == BEST
     assert (tuned.backbone, tuned.protocol) == ("bert", "f" * 64)
-    assert tuned.weights == definition.candidate.weights.record
+    assert tuned.weights == spec.candidate.weights.record
     record = tuned.tuning
-    assert record.study == definition.name
+    assert record.study == spec.name
     assert (record.trials, record.pruned_trials, record.failed_trials, record.finalists) == (
         5,
         1,
@@ -171,63 +173,61 @@ def test_the_tuned_settings_are_the_winners_with_its_mean_score(definition: Sear
     assert record.default_won is False
 
 
-def test_the_default_score_is_of_fresh_seeds_and_none_where_it_failed(
-    definition: SearchSpec,
+def test_default_score_is_of_fresh_seeds(
+    spec: SearchSpec,
 ) -> None:
-    def reference(*finalists: Sequence[TrialRecord]) -> tuple[float | None, bool | None]:
-        record = tuned_settings(definition, SearchResult(TRIALS, finalists)).tuning
+    def default_result(*finalists: Sequence[TrialRecord]) -> tuple[float | None, bool | None]:
+        record = make_tuned_settings(spec, SearchResult(TRIALS, finalists)).tuning
         return record.default_average_precision, record.default_won
 
-    assert reference(WINNER, AGAIN, RUNNER_UP) == (pytest.approx(0.3), False)
-    assert reference(AGAIN, RUNNER_UP) == (pytest.approx(0.3), True)
-    assert reference(WINNER, RUNNER_UP) == (None, False)
+    assert default_result(WINNER, DEFAULT, RUNNER_UP) == (pytest.approx(0.3), False)
+    assert default_result(DEFAULT, RUNNER_UP) == (pytest.approx(0.3), True)
+    assert default_result(WINNER, RUNNER_UP) == (None, False)
 
 
-def test_thresholds_are_averaged_over_the_winners_seeds(definition: SearchSpec) -> None:
-    thresholds = tuned_settings(definition, FOUND).thresholds
+def test_thresholds_are_averaged_over_seeds(spec: SearchSpec) -> None:
+    thresholds = make_tuned_settings(spec, RESULT).thresholds
     assert thresholds == {"0.5": (0.5, 0.5), "global": pytest.approx((0.4, 0.4))}
 
 
-def test_a_thresholds_rule_that_one_seed_lacks_is_left_out(definition: SearchSpec) -> None:
-    lacking = WINNER[1].model_copy(update={"thresholds": {"0.5": (0.5, 0.5)}})
-    for winner in ((WINNER[0], lacking), (lacking, WINNER[0])):
-        tuned = tuned_settings(definition, SearchResult(TRIALS, (winner,)))
+def test_thresholds_rule_without_all_seeds_is_omitted(spec: SearchSpec) -> None:
+    without_rule = WINNER[1].model_copy(update={"thresholds": {"0.5": (0.5, 0.5)}})
+    for winner in ((WINNER[0], without_rule), (without_rule, WINNER[0])):
+        tuned = make_tuned_settings(spec, SearchResult(TRIALS, (winner,)))
         assert tuned.thresholds == {"0.5": (0.5, 0.5)}
 
 
-def test_the_same_records_give_the_same_settings_whenever_that_is(definition: SearchSpec) -> None:
-    assert tuned_settings(definition, FOUND) == tuned_settings(definition, FOUND)
-    assert tuned_settings(definition, FOUND).finished_at == "2026-01-02T03:04:06+00:00"
+def test_equal_records_give_equal_settings(spec: SearchSpec) -> None:
+    assert make_tuned_settings(spec, RESULT) == make_tuned_settings(spec, RESULT)
+    assert make_tuned_settings(spec, RESULT).finished_at == "2026-01-02T03:04:06+00:00"
 
 
 # --- tuned.toml
 
 
-def test_what_is_written_is_what_a_run_finds(written: SearchSpec) -> None:
-    tuned = tuned_settings(written, FOUND)
+def test_run_finds_written_settings(written: SearchSpec) -> None:
+    tuned = make_tuned_settings(written, RESULT)
     assert read_tuned(written.folder / "tuned.toml") == tuned
-    assert find_tuned(written.tuning.parent, tuned.protocol, "bert", "abc") == tuned
+    assert find_tuned(written.studies_folder.parent, tuned.protocol, "bert", "abc") == tuned
 
 
-def test_writing_an_outcome_again_changes_nothing(written: SearchSpec) -> None:
-    before = files(written.folder)
-    assert write_outcome(written, FOUND) == tuned_settings(written, FOUND)
-    assert files(written.folder) == before
+def test_writing_again_changes_no_file(written: SearchSpec) -> None:
+    before = read_files(written.folder)
+    assert write_results(written, RESULT) == make_tuned_settings(written, RESULT)
+    assert read_files(written.folder) == before
 
 
-def test_tuned_settings_are_found_although_the_default_settings_failed(
-    definition: SearchSpec, tmp_path: Path
-) -> None:
+def test_run_finds_settings_if_default_failed(spec: SearchSpec, tmp_path: Path) -> None:
     trials = (make_trial(0, state="failed", reason="diverged"), *TRIALS[1:])
-    found = SearchResult(trials, FOUND.finalists)
-    commit(definition, found)
-    tuned = write_outcome(definition, found)
+    result = SearchResult(trials, RESULT.finalists)
+    commit(spec, result)
+    tuned = write_results(spec, result)
     assert find_tuned(tmp_path, tuned.protocol, "bert", "abc") == tuned
 
 
-def test_the_remarks_say_where_the_settings_came_from(written: SearchSpec) -> None:
+def test_header_describes_the_search(written: SearchSpec) -> None:
     text = (written.folder / "tuned.toml").read_text(encoding="utf-8")
-    head = "\n".join(line for line in text.splitlines() if line.startswith("#"))
+    header = "\n".join(line for line in text.splitlines() if line.startswith("#"))
     for words in (
         "Settings of bert from hub",
         "protocol ffffffffffff (comments.csv)",
@@ -237,31 +237,31 @@ def test_the_remarks_say_where_the_settings_came_from(written: SearchSpec) -> No
         "trained again with fresh seeds on other inner folds: 0.5000, 0.3500, "
         "0.3000 (default settings).",
     ):
-        assert words in head
-    assert "won" not in head
+        assert words in header
+    assert "won" not in header
 
 
 @pytest.mark.parametrize(
     ("finalists", "words"),
     [
-        ((AGAIN, RUNNER_UP), "0.3000 (default settings), 0.3500.\n# The default settings won"),
+        ((DEFAULT, RUNNER_UP), "0.3000 (default settings), 0.3500.\n# The default settings won"),
         ((WINNER, RUNNER_UP), "0.5000, 0.3500; the default settings failed."),
     ],
 )
-def test_the_remarks_say_that_the_default_settings_won_or_failed(
-    definition: SearchSpec, finalists: tuple[Sequence[TrialRecord], ...], words: str
+def test_header_reports_default_settings(
+    spec: SearchSpec, finalists: tuple[Sequence[TrialRecord], ...], words: str
 ) -> None:
-    commit(definition, SearchResult(TRIALS, finalists))
-    write_outcome(definition, SearchResult(TRIALS, finalists))
-    assert words in (definition.folder / "tuned.toml").read_text(encoding="utf-8")
+    commit(spec, SearchResult(TRIALS, finalists))
+    write_results(spec, SearchResult(TRIALS, finalists))
+    assert words in (spec.folder / "tuned.toml").read_text(encoding="utf-8")
 
 
-def test_each_searched_setting_has_its_range_and_default_behind_it(
+def test_searched_settings_have_a_comment(
     written: SearchSpec,
 ) -> None:
     lines = (written.folder / "tuned.toml").read_text(encoding="utf-8").splitlines()
-    behind = {line.split(" = ")[0]: line.split("  # ")[1] for line in lines if "  # " in line}
-    assert behind == {
+    comments = {line.split(" = ")[0]: line.split("  # ")[1] for line in lines if "  # " in line}
+    assert comments == {
         "learning_rate": "searched 1e-05:0.001:log; default 3e-05",
         "epochs": "searched 2:8; default 4",
         "batch_size": "searched 8,16; default 16",
@@ -271,12 +271,12 @@ def test_each_searched_setting_has_its_range_and_default_behind_it(
 
 @pytest.mark.parametrize("name", ['x"\ny = 1', "a\x1b[31m.csv", "毒.csv", "🤬", "\u2028", "\x7f"])
 @pytest.mark.parametrize("place", ["name", "label"])
-def test_a_hostile_name_does_not_break_the_file(tmp_path: Path, place: str, name: str) -> None:
-    definition = make_definition(tmp_path, **{place: name})
-    commit(definition, ONE)
-    tuned = write_outcome(definition, ONE)
-    assert read_tuned(definition.folder / "tuned.toml") == tuned
-    text = (definition.folder / "tuned.toml").read_text(encoding="utf-8")
+def test_hostile_name_does_not_break_the_file(tmp_path: Path, place: str, name: str) -> None:
+    spec = make_spec(tmp_path, **{place: name})
+    commit(spec, ONE_TRIAL)
+    tuned = write_results(spec, ONE_TRIAL)
+    assert read_tuned(spec.folder / "tuned.toml") == tuned
+    text = (spec.folder / "tuned.toml").read_text(encoding="utf-8")
     assert "\x1b" not in text
     assert tomllib.loads(text).keys() == tuned.model_dump().keys()
 
@@ -284,8 +284,8 @@ def test_a_hostile_name_does_not_break_the_file(tmp_path: Path, place: str, name
 # --- trials.csv
 
 
-def test_the_csv_has_a_line_for_each_trial_and_finalist(written: SearchSpec) -> None:
-    table = rows(written)
+def test_csv_has_every_trial_and_finalist(written: SearchSpec) -> None:
+    table = read_csv(written)
     assert [(row["phase"], row["number"]) for row in table] == [
         *(("search", str(number)) for number in range(5)),
         *(("finalist", number) for number in "012346"),
@@ -298,8 +298,8 @@ def test_the_csv_has_a_line_for_each_trial_and_finalist(written: SearchSpec) -> 
     assert [(row["folds"], row["seconds"]) for row in table[:1]] == [("0 1", "1.235")]
 
 
-def test_the_csv_has_every_setting_of_every_trial(written: SearchSpec) -> None:
-    for row, trial in zip(rows(written), TRIALS, strict=False):
+def test_csv_has_every_setting(written: SearchSpec) -> None:
+    for row, trial in zip(read_csv(written), TRIALS, strict=False):
         settings = trial.settings.model_dump()
         assert {name: row[name] for name in settings} == {
             name: "" if value is None else str(value) for name, value in settings.items()
@@ -307,26 +307,24 @@ def test_the_csv_has_every_setting_of_every_trial(written: SearchSpec) -> None:
         assert (row["uid"], row["finished"]) == (trial.uid, trial.finished_at)
 
 
-def test_a_reason_with_quotes_and_commands_is_one_inert_field(written: SearchSpec) -> None:
-    assert rows(written)[3]["reason"] == r'ValueError: "a", b; \x1b[31mc'
+def test_hostile_reason_is_one_csv_field(written: SearchSpec) -> None:
+    assert read_csv(written)[3]["reason"] == r'ValueError: "a", b; \x1b[31mc'
     lines = (written.folder / CSV_FILE).read_bytes().splitlines()
     assert len(lines) == 1 + 5 + 6
 
 
-# --- plots, and all of it again
+# --- plots and all files
 
 
-def test_plots_are_there_and_parse(written: SearchSpec) -> None:
+def test_plots_are_valid_svg(written: SearchSpec) -> None:
     paths = list(written.folder.glob("*.svg"))
     assert {path.name for path in paths} == PLOTS
     for path in paths:
-        assert ET.parse(path).getroot().tag.endswith("svg")  # noqa: S314 - our own
+        assert ET.parse(path).getroot().tag.endswith("svg")  # noqa: S314 - written by toxbench
 
 
-def test_everything_is_written_again_from_the_records_alone(
-    written: SearchSpec, tmp_path: Path
-) -> None:
-    first = files(written.folder)
+def test_files_are_rewritten_from_records(written: SearchSpec, tmp_path: Path) -> None:
+    first = read_files(written.folder)
     assert first.keys() == {"tuned.toml", CSV_FILE, *PLOTS}
     for folder in ("trials", "finalists-0"):
         shutil.copytree(written.folder / folder, tmp_path / folder)
@@ -334,32 +332,32 @@ def test_everything_is_written_again_from_the_records_alone(
     assert {path.name for path in paths} == PLOTS
     assert {path.parent for path in paths} == {tmp_path}
     del first["tuned.toml"]
-    assert files(tmp_path) == first
+    assert read_files(tmp_path) == first
 
 
-def test_no_comment_of_the_table_is_in_any_file(written: SearchSpec) -> None:
-    assert not [name for name, data in files(written.folder).items() if b"prose" in data]
+def test_no_file_has_a_comment(written: SearchSpec) -> None:
+    assert not [name for name, data in read_files(written.folder).items() if b"prose" in data]
 
 
-def test_a_search_of_one_trial_has_a_history_and_nothing_more(definition: SearchSpec) -> None:
-    commit(definition, ONE)
-    write_outcome(definition, ONE)
-    assert files(definition.folder).keys() == {"tuned.toml", CSV_FILE, "history.svg"}
+def test_one_trial_has_only_a_history_plot(spec: SearchSpec) -> None:
+    commit(spec, ONE_TRIAL)
+    write_results(spec, ONE_TRIAL)
+    assert read_files(spec.folder).keys() == {"tuned.toml", CSV_FILE, "history.svg"}
 
 
-def test_an_easy_table_that_every_drawn_trial_solves_has_an_outcome(
-    definition: SearchSpec,
+def test_equal_scores_give_a_result(
+    spec: SearchSpec,
 ) -> None:
-    """All drawn scores are 1; the defaults lie outside the space, so they tell of nothing."""
-    lone = make_trial(0, 0.5, params={}, distributions={})
-    found = SearchResult((lone, *(make_trial(n, 1.0) for n in range(1, 5))), (WINNER,))
-    commit(definition, found)
-    assert write_outcome(definition, found).train == BEST
+    """All sampled trials score 1; the default settings are outside the space."""
+    default = make_trial(0, 0.5, params={}, distributions={})
+    result = SearchResult((default, *(make_trial(n, 1.0) for n in range(1, 5))), (WINNER,))
+    commit(spec, result)
+    assert write_results(spec, result).train == BEST
 
 
-def test_a_damaged_record_is_a_storage_error(definition: SearchSpec) -> None:
-    commit(definition)
-    path = next((definition.folder / "trials").iterdir())
+def test_damaged_record_is_a_storage_error(spec: SearchSpec) -> None:
+    commit(spec)
+    path = next((spec.folder / "trials").iterdir())
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(StorageError, match="damaged"):
-        write_study(definition.folder)
+        write_study(spec.folder)

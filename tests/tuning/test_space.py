@@ -1,4 +1,4 @@
-"""Spaces as users and plugins write them: what is read, what is refused, and what is drawn."""
+"""Search spaces of users and plugins: parsing, validation, sampling and grids."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -20,13 +20,13 @@ from toxbench import Choice, Range, Space, TrainSettings, fine_tuning_space, sta
 from toxbench.errors import SettingsError, ToxbenchError
 from toxbench.plugin.contracts import Dimension
 from toxbench.tuning.space import (
-    checked_space,
+    check_space,
     default_values,
-    described,
-    draw,
-    grid,
+    format_dimension,
+    make_grid,
     parse_dimension,
     parse_options,
+    suggest_settings,
 )
 
 BASE = TrainSettings()
@@ -34,23 +34,23 @@ FOCAL = ("loss", "focal")
 
 
 def check(space: Mapping[str, Any], **base: Any) -> dict[str, Dimension]:
-    """Check a space; what is no dimension yet is read as users write it."""
-    read = {
+    """Check a space; values that are not dimensions are parsed as user input."""
+    dimensions = {
         name: value if isinstance(value, Range | Choice) else parse_dimension(name, value)
         for name, value in space.items()
     }
-    return checked_space(read, BASE.model_copy(update=base), "space of bert")
+    return check_space(dimensions, BASE.model_copy(update=base), "space of bert")
 
 
-def draws(space: Mapping[str, Dimension], count: int = 60, **base: Any) -> list[Any]:
-    """Draw at random: pairs of what Optuna was asked for and the settings."""
+def sample(space: Mapping[str, Dimension], count: int = 60, **base: Any) -> list[Any]:
+    """Sample at random; return pairs of Optuna's parameters and the settings."""
     study = optuna.create_study(sampler=RandomSampler(seed=0))
     trials = [study.ask() for _ in range(count)]
-    drawn = [draw(trial, space, BASE.model_copy(update=base)) for trial in trials]
-    return [(trial.params, found) for trial, found in zip(trials, drawn, strict=True)]
+    samples = [suggest_settings(trial, space, BASE.model_copy(update=base)) for trial in trials]
+    return list(zip([trial.params for trial in trials], samples, strict=True))
 
 
-# --- reading
+# --- parsing
 
 
 @pytest.mark.parametrize(
@@ -76,12 +76,12 @@ def draws(space: Mapping[str, Dimension], count: int = 60, **base: Any) -> list[
         (["bce", "focal"], Choice(("bce", "focal"))),
     ],
 )
-def test_a_written_dimension_is_read(text: Any, dimension: Dimension) -> None:
-    read = parse_dimension("x", text)
-    assert read == dimension
+def test_dimension_is_parsed(text: Any, dimension: Dimension) -> None:
+    parsed = parse_dimension("x", text)
+    assert parsed == dimension
     if isinstance(dimension, Choice):
-        assert isinstance(read, Choice)
-        assert list(map(type, read.values)) == list(map(type, dimension.values))
+        assert isinstance(parsed, Choice)
+        assert list(map(type, parsed.values)) == list(map(type, dimension.values))
 
 
 @pytest.mark.parametrize(
@@ -89,27 +89,32 @@ def test_a_written_dimension_is_read(text: Any, dimension: Dimension) -> None:
     ["1:2:3", "1:2:log:log", "1:2:lin", "a:b", ":8", "2:", ":", "1:2:", "1:2:loss=focal:log",
      {"low": 1, "high": 2}],
 )  # fmt: skip
-def test_what_cannot_be_read_is_refused_by_name_with_the_forms(text: Any) -> None:
-    with pytest.raises(SettingsError, match=r"learning_rate=.*low:high:log or a,b,c") as caught:
+def test_invalid_dimension_is_refused_with_the_forms(text: Any) -> None:
+    with pytest.raises(SettingsError, match=r"learning_rate=.*low:high:log or a,b,c") as raised:
         parse_dimension("learning_rate", text)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("space", [fine_tuning_space, stand_in_space])
-def test_a_described_dimension_is_read_back(space: Space) -> None:
+def test_formatted_dimension_is_parsed_back(space: Space) -> None:
     for name, dimension in space.items():
-        assert parse_dimension(name, described(dimension)) == dimension
+        assert parse_dimension(name, format_dimension(dimension)) == dimension
 
 
-def test_options_are_names_with_text_and_the_last_one_wins() -> None:
-    asked = ["epochs=2:8", "learning-rate = 1e-5:1e-4", "epochs=3:4", "focal_gamma=1:2:loss=focal"]
-    assert parse_options(asked) == {
+def test_last_option_of_a_name_wins() -> None:
+    options = [
+        "epochs=2:8",
+        "learning-rate = 1e-5:1e-4",
+        "epochs=3:4",
+        "focal_gamma=1:2:loss=focal",
+    ]
+    assert parse_options(options) == {
         "epochs": "3:4", "learning_rate": " 1e-5:1e-4", "focal_gamma": "1:2:loss=focal",
     }  # fmt: skip
     assert parse_options([]) == {}
 
 
-def test_a_toml_file_of_dimensions_is_read_like_options(tmp_path: Path) -> None:
+def test_toml_file_is_parsed_like_options(tmp_path: Path) -> None:
     file = tmp_path / "space.toml"
     file.write_text(
         'learning_rate = "1e-5:1e-3:log"\nbatch_size = [8, 16]\nepochs = 4\nloss = "focal"\n'
@@ -127,28 +132,26 @@ def test_a_toml_file_of_dimensions_is_read_like_options(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"epochs = ", b"\xff\xfe", b"epochs: 2"])
-def test_a_file_that_is_no_toml_is_refused_by_its_path(
-    tmp_path: Path, content: bytes | None
-) -> None:
+def test_invalid_toml_file_is_refused_with_its_path(tmp_path: Path, content: bytes | None) -> None:
     file = tmp_path / "space.toml"
     if content is not None:
         file.write_bytes(content)
-    with pytest.raises(SettingsError, match=r"--space .*space\.toml") as caught:
+    with pytest.raises(SettingsError, match=r"--space .*space\.toml") as raised:
         parse_options([str(file)])
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(raised.value)
 
 
-# --- refusing
+# --- validation
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "unknown": ({"learning_rat": "1e-5:1e-4"}, "'learning_rat'; did you mean 'learning_rate'"),
-    "selection": ({"selection": "best,last"}, "selection is not searched"),
-    "seed": ({"seed": "0:9"}, "seed is not searched"),
+    "selection": ({"selection": "best,last"}, "selection cannot be searched"),
+    "seed": ({"seed": "0:9"}, "seed cannot be searched"),
     "unknown_condition": ({"epochs": "2:8:lose=focal"}, "'lose'; did you mean 'loss'"),
-    "low_is_high": ({"epochs": "4:4"}, "epochs=4:4: the range must go upwards"),
+    "low_is_high": ({"epochs": "4:4"}, "epochs=4:4: low must be below high"),
     "low_above_high": ({"learning_rate": "1e-3:1e-5:log"}, "learning_rate=0.001:1e-05:log"),
-    "log_from_0": ({"weight_decay": "0:0.1:log"}, "weight_decay.*from above 0"),
-    "log_from_below_0": ({"weight_decay": "-1:0.1:log"}, "weight_decay.*from above 0"),
+    "log_from_0": ({"weight_decay": "0:0.1:log"}, "weight_decay.*above 0 on a log"),
+    "log_from_below_0": ({"weight_decay": "-1:0.1:log"}, "weight_decay.*above 0 on a log"),
     "nan_low": ({"learning_rate": "nan:1e-3"}, "learning_rate"),
     "nan_high": ({"learning_rate": "1e-5:nan"}, "learning_rate"),
     "infinite": ({"learning_rate": "1e-5:inf"}, "learning_rate = inf"),
@@ -182,25 +185,25 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("space", "words"), REFUSED.values(), ids=REFUSED)
-def test_a_space_is_refused_in_one_line_that_names_it(space: dict[str, Any], words: str) -> None:
-    with pytest.raises(SettingsError, match=f"^space of bert: .*{words}") as caught:
+@pytest.mark.parametrize(("space", "message"), REFUSED.values(), ids=REFUSED)
+def test_invalid_space_is_refused_in_one_line(space: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError, match=f"^space of bert: .*{message}") as raised:
         check(space)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("dimension", [(2, 8), "2:8", None, {"low": 2}, RandomSampler])
-def test_a_plugin_that_declares_something_else_is_told_so(dimension: Any) -> None:
+def test_invalid_dimension_of_a_plugin_is_refused(dimension: Any) -> None:
     with pytest.raises(ToxbenchError, match="epochs"):
-        checked_space({"epochs": dimension}, BASE, "space of bert")
+        check_space({"epochs": dimension}, BASE, "space of bert")
 
 
-def test_a_good_dimension_does_not_hide_a_bad_one() -> None:
+def test_one_bad_dimension_is_refused() -> None:
     with pytest.raises(SettingsError, match="batch_size"):
         check({"epochs": "2:8", "batch_size": "0,8"})
 
 
-def test_the_ends_of_a_settings_own_limits_are_allowed() -> None:
+def test_limits_of_a_setting_are_allowed() -> None:
     space = {"layer_decay": "0.5:1", "warmup": "0:0.5", "epochs": "1:2", "pos_weight_cap": "1:2"}
     assert check(space).keys() == space.keys()
 
@@ -208,8 +211,8 @@ def test_the_ends_of_a_settings_own_limits_are_allowed() -> None:
 # --- conditions
 
 
-def test_a_dimension_whose_condition_can_never_hold_is_dropped() -> None:
-    kept = check(
+def test_dimension_with_impossible_condition_is_dropped() -> None:
+    space = check(
         {
             "epochs": "2:8",
             "focal_gamma": "1:2:loss=focal",  # bce is fixed
@@ -219,16 +222,16 @@ def test_a_dimension_whose_condition_can_never_hold_is_dropped() -> None:
             "batch_size": "8,16",
         }
     )
-    assert set(kept) == {"epochs", "batch_size", "warmup"}
+    assert set(space) == {"epochs", "batch_size", "warmup"}
 
 
-def test_a_condition_on_a_fixed_setting_holds_where_it_has_that_value() -> None:
+def test_condition_may_hold_for_a_fixed_setting() -> None:
     assert set(check({"focal_gamma": "1:2:loss=focal"}, loss="focal")) == {"focal_gamma"}
     with pytest.raises(SettingsError, match="nothing to search"):
         check({"focal_gamma": "1:2:loss=focal"}, loss="bce")
 
 
-def test_what_depends_on_a_dropped_dimension_is_dropped_with_it() -> None:
+def test_dependent_of_a_dropped_dimension_is_dropped() -> None:
     space = {
         "epochs": "2:8",
         "loss": "bce,focal:optimizer=adam",  # adamw is fixed, so the loss stays bce
@@ -240,7 +243,7 @@ def test_what_depends_on_a_dropped_dimension_is_dropped_with_it() -> None:
         check(space)
 
 
-def test_what_depends_on_a_dropped_dimension_stays_if_the_fixed_value_is_right() -> None:
+def test_dependent_of_a_dropped_dimension_may_remain() -> None:
     space = {"loss": "bce,focal:optimizer=adam", "focal_gamma": "1:2:loss=focal"}
     assert set(check(space, loss="focal")) == {"focal_gamma"}
 
@@ -267,20 +270,20 @@ CONDITIONAL: dict[str, Space] = {
 
 @pytest.mark.parametrize("loss", ["bce", "focal"])
 @pytest.mark.parametrize("space", CONDITIONAL.values(), ids=CONDITIONAL)
-def test_a_dimension_is_drawn_exactly_when_its_condition_holds(space: Space, loss: str) -> None:
+def test_dimension_is_sampled_if_its_condition_holds(space: Space, loss: str) -> None:
     checked = check(space, loss=loss)
     assert set(checked) == set(space)
     base = BASE.model_copy(update={"loss": loss})
-    drawn = draws(checked, loss=loss)
-    for params, found in drawn:
+    samples = sample(checked, loss=loss)
+    for params, train_settings in samples:
         for name, dimension in checked.items():
             holds = dimension.when is None or (
-                getattr(found, dimension.when[0]) == dimension.when[1]
+                getattr(train_settings, dimension.when[0]) == dimension.when[1]
             )
             assert (name in params) == holds
-            assert getattr(found, name) == (params if holds else base.model_dump())[name]
-    everything = set().union(*(params for params, _ in drawn))
-    assert everything == set(space)  # the test saw every condition hold
+            assert getattr(train_settings, name) == (params if holds else base.model_dump())[name]
+    names = set().union(*(params for params, _ in samples))
+    assert names == set(space)  # every condition held in a sample
 
 
 @pytest.mark.parametrize(
@@ -293,27 +296,27 @@ def test_a_dimension_is_drawn_exactly_when_its_condition_holds(space: Space, los
         },
     ],
 )
-def test_a_circle_of_conditions_is_refused(space: Space) -> None:
+def test_circular_conditions_are_refused(space: Space) -> None:
     with pytest.raises(SettingsError, match="space of bert"):
         check(space, loss="focal", optimizer="adam")
 
 
-# --- drawing
+# --- sampling
 
 
 @pytest.mark.parametrize(
     "dimension",
     [Range(2, 8), Range(2.0, 8.0), Range(2, 8, log=True), Choice((2, 5)), Choice((2.0, 5.0))],
 )
-def test_a_whole_setting_is_drawn_whole(dimension: Dimension) -> None:
-    drawn = [found.epochs for _, found in draws(check({"epochs": dimension}))]
-    assert {type(epochs) for epochs in drawn} == {int}
-    assert len(set(drawn)) > 1
-    assert set(drawn) <= set(range(2, 9))
+def test_whole_setting_gets_integers(dimension: Dimension) -> None:
+    values = [s.epochs for _, s in sample(check({"epochs": dimension}))]
+    assert {type(epochs) for epochs in values} == {int}
+    assert len(set(values)) > 1
+    assert set(values) <= set(range(2, 9))
 
 
-def test_both_ends_of_a_whole_range_are_drawn() -> None:
-    assert {found.epochs for _, found in draws(check({"epochs": "2:4"}))} == {2, 3, 4}
+def test_both_ends_of_a_whole_range_are_sampled() -> None:
+    assert {s.epochs for _, s in sample(check({"epochs": "2:4"}))} == {2, 3, 4}
 
 
 @given(
@@ -323,25 +326,26 @@ def test_both_ends_of_a_whole_range_are_drawn() -> None:
     seed=st.integers(0, 9),
 )
 @settings(deadline=None, max_examples=50)
-def test_a_drawn_rate_is_inside_its_range(low: float, factor: float, log: bool, seed: int) -> None:
+def test_sampled_rate_is_inside_its_range(low: float, factor: float, log: bool, seed: int) -> None:
     space = check({"learning_rate": Range(low, low * factor, log=log)})
     study = optuna.create_study(sampler=RandomSampler(seed=seed))
-    assert low <= draw(study.ask(), space, BASE).learning_rate <= low * factor
+    assert low <= suggest_settings(study.ask(), space, BASE).learning_rate <= low * factor
 
 
-def test_a_logarithmic_range_is_drawn_evenly_over_the_powers_of_ten() -> None:
-    drawn = [s.learning_rate for _, s in draws(check({"learning_rate": "1e-5:1e-1:log"}), 200)]
-    assert 60 < sum(rate < 1e-3 for rate in drawn) < 140
+def test_logarithmic_range_is_sampled_on_a_log_scale() -> None:
+    rates = [s.learning_rate for _, s in sample(check({"learning_rate": "1e-5:1e-1:log"}), 200)]
+    assert 60 < sum(rate < 1e-3 for rate in rates) < 140
 
 
-def test_what_is_not_searched_stays_as_it_was() -> None:
+def test_other_settings_are_unchanged() -> None:
     base = {"batch_size": 7, "dropout": 0.3}
-    for _, found in draws(check({"epochs": "2:8"}), 5, **base):
-        assert found == BASE.model_copy(update=base | {"epochs": found.epochs})
+    for _, train_settings in sample(check({"epochs": "2:8"}), 5, **base):
+        expected = BASE.model_copy(update=base | {"epochs": train_settings.epochs})
+        assert train_settings == expected
 
 
 @pytest.mark.parametrize(
-    ("name", "dimension", "kind"),
+    ("name", "dimension", "distribution"),
     [
         ("epochs", Range(2, 8), IntDistribution(2, 8)),
         ("epochs", Range(2.0, 8.0, log=True), IntDistribution(2, 8, log=True)),
@@ -350,27 +354,27 @@ def test_what_is_not_searched_stays_as_it_was() -> None:
         ("loss", Choice(("bce", "focal")), CategoricalDistribution(("bce", "focal"))),
     ],
 )
-def test_optuna_is_told_the_distribution_that_the_dimension_means(
-    name: str, dimension: Dimension, kind: object
+def test_dimension_has_its_optuna_distribution(
+    name: str, dimension: Dimension, distribution: object
 ) -> None:
     study = optuna.create_study(sampler=RandomSampler(seed=0))
     trial = study.ask()
-    draw(trial, {name: dimension}, BASE)
-    assert trial.distributions == {name: kind}
+    suggest_settings(trial, {name: dimension}, BASE)
+    assert trial.distributions == {name: distribution}
 
 
 # --- defaults
 
 
-def test_defaults_are_those_of_the_dimensions_that_hold_them() -> None:
+def test_default_values_are_inside_their_dimensions() -> None:
     space = check(
         {
             "learning_rate": "1e-4:1e-3",  # 3e-5 is below
             "head_learning_rate": "1e-4:1e-3",
-            "epochs": "4:8",  # at its end
-            "batch_size": "8,32",  # 16 is none of them
+            "epochs": "4:8",  # equal to low
+            "batch_size": "8,32",  # without 16
             "loss": "bce,focal",
-            "focal_gamma": "1:3:loss=focal",  # does not hold
+            "focal_gamma": "1:3:loss=focal",  # not active
             "pos_weight_cap": "2:20:loss=bce",
             "dropout": "0:0.3",  # unset
         }
@@ -390,10 +394,10 @@ def test_defaults_are_those_of_the_dimensions_that_hold_them() -> None:
 @example(low=0.084, width=0.137, log=False)  # rounding would end above the range
 @example(low=0.004, width=0.005, log=True)
 @settings(deadline=None)
-def test_grid_points_are_distinct_and_inside_the_range(low: float, width: float, log: bool) -> None:
+def test_grid_points_are_distinct_and_in_range(low: float, width: float, log: bool) -> None:
     high = round(low + width, 9)
     space: Space = {"learning_rate": Range(low, high, log=log)}
-    points = [point["learning_rate"] for point in grid(space, BASE)]
+    points = [point["learning_rate"] for point in make_grid(space, BASE)]
     assert all(low <= point <= high for point in points)
     assert len(set(points)) == len(points) == 3
     assert points == sorted(points)
@@ -404,32 +408,32 @@ def test_grid_points_are_distinct_and_inside_the_range(low: float, width: float,
 
 @given(low=st.integers(1, 50), width=st.integers(1, 50), log=st.booleans())
 @settings(deadline=None)
-def test_grid_points_of_a_whole_setting_are_whole(low: int, width: int, log: bool) -> None:
+def test_grid_points_of_whole_settings_are_integers(low: int, width: int, log: bool) -> None:
     space: Space = {"epochs": Range(low, low + width, log=log)}
-    points = [point["epochs"] for point in grid(space, BASE)]
+    points = [point["epochs"] for point in make_grid(space, BASE)]
     assert {type(point) for point in points} == {int}
     assert (points[0], points[-1]) == (low, low + width)
     assert len(set(points)) == len(points) == min(3, width + 1)
     assert points == sorted(points)
 
 
-def test_a_grid_has_every_combination_once() -> None:
+def test_grid_has_every_combination_once() -> None:
     space = {"loss": Choice(("bce", "focal")), "batch_size": Choice((8, 16))}
-    assert grid(space, BASE) == [
+    assert make_grid(space, BASE) == [
         {"loss": loss, "batch_size": size} for loss in ("bce", "focal") for size in (8, 16)
     ]
 
 
-def test_a_grid_too_large_for_anybody_is_refused() -> None:
+def test_large_grid_is_refused() -> None:
     with pytest.raises(SettingsError, match=r"more than 10000 points"):
-        grid(check(fine_tuning_space), BASE)
+        make_grid(check(fine_tuning_space), BASE)
 
 
-def test_grid_points_are_what_optuna_may_draw() -> None:
+def test_optuna_can_sample_grid_points() -> None:
     for name, dimension in check(fine_tuning_space).items():
-        alone = {name: dataclasses.replace(dimension, when=None)}
+        space = {name: dataclasses.replace(dimension, when=None)}
         trial = optuna.create_study(sampler=RandomSampler(seed=0)).ask()
-        draw(trial, alone, BASE)
-        for point in grid(alone, BASE):
-            kind = trial.distributions[name]
-            assert kind._contains(kind.to_internal_repr(point[name]))
+        suggest_settings(trial, space, BASE)
+        for point in make_grid(space, BASE):
+            distribution = trial.distributions[name]
+            assert distribution._contains(distribution.to_internal_repr(point[name]))

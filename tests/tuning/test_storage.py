@@ -1,4 +1,4 @@
-"""Opening the database of studies: what is refused, what is mended, and what is never said."""
+"""The database of studies: invalid URLs, damaged files, and passwords in messages."""
 
 import signal
 import sqlite3
@@ -13,22 +13,22 @@ from toxbench.errors import SettingsError, StorageError, ToxbenchError, TryAgain
 from toxbench.tuning.storage import (
     database_errors,
     open_storage,
-    shown_url,
+    redact_url,
     sqlite_url,
 )
 
 SECRET = "hunter2x"  # noqa: S105
 
 
-def put_study(url: str, folder: Path, name: str = "one") -> None:
-    """Open a database as toxbench does, and leave a study there."""
+def create_study(url: str, folder: Path, name: str = "one") -> None:
+    """Open a database as toxbench does, and create a study."""
     storage, _ = open_storage(url, folder)
     optuna.create_study(storage=storage, study_name=name)
     storage.remove_session()
     storage.engine.dispose()
 
 
-def names(url: str, folder: Path) -> list[str]:
+def study_names(url: str, folder: Path) -> list[str]:
     storage, _ = open_storage(url, folder)
     try:
         return optuna.get_all_study_names(storage)
@@ -50,7 +50,7 @@ def names(url: str, folder: Path) -> list[str]:
         f"postgresql+psycopg://u:{SECRET}@[::1/db",
     ],
 )
-def test_a_bad_url_is_refused_in_one_line_without_its_password(url: str, tmp_path: Path) -> None:
+def test_invalid_url_is_refused_without_its_password(url: str, tmp_path: Path) -> None:
     with pytest.raises(SettingsError) as raised:
         open_storage(url, tmp_path)
     assert SECRET not in str(raised.value)
@@ -58,7 +58,7 @@ def test_a_bad_url_is_refused_in_one_line_without_its_password(url: str, tmp_pat
     assert "--storage" in str(raised.value)
 
 
-def test_a_missing_driver_is_named(tmp_path: Path) -> None:
+def test_missing_driver_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="driver pymysql is not installed"):
         open_storage("mysql+pymysql://u@localhost/db", tmp_path)
 
@@ -72,21 +72,21 @@ def test_a_missing_driver_is_named(tmp_path: Path) -> None:
         f"postgresql+psycopg://u@localhost/db?sslpassword={SECRET}",
     ],
 )
-def test_a_password_is_found_and_hidden_wherever_it_stands(url: str) -> None:
-    shown = shown_url(url)
-    assert SECRET not in shown
-    assert "localhost" in shown
+def test_passwords_in_a_url_are_redacted(url: str) -> None:
+    redacted = redact_url(url)
+    assert SECRET not in redacted
+    assert "localhost" in redacted
 
 
 @pytest.mark.parametrize(
     "url", ["sqlite:///a.sqlite3", "postgresql+psycopg://u@localhost/db?host=/tmp/x"]
 )
-def test_a_url_without_a_password_has_none(url: str) -> None:
-    assert "***" not in shown_url(url)
+def test_url_without_a_password_has_no_asterisks(url: str) -> None:
+    assert "***" not in redact_url(url)
 
 
 @pytest.mark.parametrize("place", ["u:{}@127.0.0.1:1/db", "u@127.0.0.1:1/db?password={}"])
-def test_a_server_that_is_not_there_is_to_be_tried_again(place: str, tmp_path: Path) -> None:
+def test_unreachable_server_is_a_try_again_error(place: str, tmp_path: Path) -> None:
     url = f"postgresql+psycopg://{place.format(SECRET)}"
     with pytest.raises(TryAgainError) as raised:
         open_storage(url, tmp_path)
@@ -95,16 +95,16 @@ def test_a_server_that_is_not_there_is_to_be_tried_again(place: str, tmp_path: P
     assert "\n" not in str(raised.value)
 
 
-def test_a_new_file_is_made_and_found_again(tmp_path: Path) -> None:
+def test_new_file_is_created_and_reopened(tmp_path: Path) -> None:
     url = sqlite_url(tmp_path)
-    put_study(url, tmp_path)
-    assert names(url, tmp_path) == ["one"]
+    create_study(url, tmp_path)
+    assert study_names(url, tmp_path) == ["one"]
     assert (tmp_path / "studies.sqlite3").is_file()
 
 
-def test_a_healthy_file_is_left_as_it_is(tmp_path: Path) -> None:
+def test_intact_file_is_not_moved(tmp_path: Path) -> None:
     url = sqlite_url(tmp_path)
-    put_study(url, tmp_path)
+    create_study(url, tmp_path)
     storage, warning = open_storage(url, tmp_path)
     storage.remove_session()
     storage.engine.dispose()
@@ -113,11 +113,9 @@ def test_a_healthy_file_is_left_as_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["garbage", "header", "cut", "middle"])
-def test_a_damaged_file_is_moved_aside_whole_and_a_new_one_made(
-    damage: str, tmp_path: Path
-) -> None:
+def test_damaged_file_is_moved_and_replaced(damage: str, tmp_path: Path) -> None:
     url, path = sqlite_url(tmp_path), tmp_path / "studies.sqlite3"
-    put_study(url, tmp_path)
+    create_study(url, tmp_path)
     content = path.read_bytes()
     size = len(content)
     damaged = {
@@ -133,30 +131,30 @@ def test_a_damaged_file_is_moved_aside_whole_and_a_new_one_made(
     storage.engine.dispose()
     assert warning is not None
     assert "damaged" in warning
-    (aside,) = tmp_path.glob("studies.sqlite3.damaged-*")
-    assert aside.read_bytes() == damaged
-    assert names(url, tmp_path) == []
+    (backup,) = tmp_path.glob("studies.sqlite3.damaged-*")
+    assert backup.read_bytes() == damaged
+    assert study_names(url, tmp_path) == []
 
 
-def test_an_empty_file_is_a_new_database(tmp_path: Path) -> None:
+def test_empty_file_is_a_new_database(tmp_path: Path) -> None:
     (tmp_path / "studies.sqlite3").touch()
-    assert names(sqlite_url(tmp_path), tmp_path) == []
+    assert study_names(sqlite_url(tmp_path), tmp_path) == []
 
 
-def test_a_database_of_somebody_else_is_not_thrown_away(tmp_path: Path) -> None:
+def test_tables_of_other_programs_are_kept(tmp_path: Path) -> None:
     path = tmp_path / "studies.sqlite3"
     connection = sqlite3.connect(path)
-    connection.execute("CREATE TABLE mine (word TEXT)")
-    connection.execute("INSERT INTO mine VALUES ('kept')")
+    connection.execute("CREATE TABLE other (word TEXT)")
+    connection.execute("INSERT INTO other VALUES ('text')")
     connection.commit()
     connection.close()
-    put_study(sqlite_url(tmp_path), tmp_path)
+    create_study(sqlite_url(tmp_path), tmp_path)
     connection = sqlite3.connect(path)
-    assert connection.execute("SELECT word FROM mine").fetchall() == [("kept",)]
+    assert connection.execute("SELECT word FROM other").fetchall() == [("text",)]
     connection.close()
 
 
-def test_folders_that_cannot_be_made_are_storage_errors(tmp_path: Path) -> None:
+def test_impossible_folders_are_storage_errors(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder", encoding="utf-8")
     folder = tmp_path / "file" / "tuning"
     with pytest.raises(StorageError):
@@ -167,14 +165,14 @@ def test_folders_that_cannot_be_made_are_storage_errors(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("url", ["sqlite:////nowhere/at/all.sqlite3", "sqlite:///{}/folder"])
-def test_a_file_that_cannot_be_opened_is_no_case_for_trying_again(url: str, tmp_path: Path) -> None:
+def test_impossible_file_is_not_a_try_again_error(url: str, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises((StorageError, SettingsError)) as raised:
         open_storage(url.format(tmp_path), tmp_path)
     assert "\n" not in str(raised.value)
 
 
-def test_what_a_database_raises_later_is_told_in_one_line(tmp_path: Path) -> None:
+def test_later_database_error_is_one_line(tmp_path: Path) -> None:
     url = sqlite_url(tmp_path)
     storage, _ = open_storage(url, tmp_path)
     (tmp_path / "studies.sqlite3").write_bytes(b"garbage" * 1000)
@@ -193,16 +191,16 @@ SELECT i FROM number WHERE i IN (1, 5000000)
 
 
 def fetch_slowly(engine: Engine) -> None:
-    """Fetch as Optuna's queries do, closing the result whatever happens."""
+    """Fetch as Optuna does, closing the result in every case."""
     with engine.connect() as connection, closing(connection.execute(text(SLOW_SECOND_ROW))) as rows:
         signal.setitimer(signal.ITIMER_REAL, 0.1)
         rows.fetchall()
 
 
-def test_an_interrupted_query_logs_no_traceback(
+def test_interrupted_query_logs_no_traceback(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Where nobody handles log records, Python writes them to stderr."""
+    """Python writes log records without a handler to stderr."""
     url = sqlite_url(tmp_path)
     engine = create_engine(url)
     before = signal.signal(signal.SIGALRM, signal.default_int_handler)

@@ -1,4 +1,4 @@
-"""Searches that are killed, and databases that are lost: nothing finished is lost or repeated."""
+"""Killed searches and lost databases: no finished trial is lost or repeated."""
 
 import hashlib
 import json
@@ -18,99 +18,91 @@ from toxbench.store.trials import read_tuned
 if TYPE_CHECKING:
     from tuning.conftest import Search, Study
 
-SLOW = ("--space", "epochs=16:20", "--pruner", "none")  # epochs of a trial: time to meet it in
+SLOW = ("--space", "epochs=16:20", "--pruner", "none")  # trials that last while they are observed
 
 
-def draws(search: "Search") -> dict[int, str]:
-    """Number -> what was drawn, of the search's trials."""
+def trial_params(search: "Search") -> dict[int, str]:
+    """Return number -> parameters of the search's trials."""
     return {r.number: json.dumps(r.params, sort_keys=True) for r in search.trials}
 
 
-def test_a_search_that_is_killed_again_and_again_ends_as_if_it_was_not(
+def test_repeatedly_killed_search_finishes(
     search: "Search", inputs: "Search", tmp_path: Path
 ) -> None:
-    """Kills at random moments, which the length of an undisturbed run spreads over all phases."""
+    """The kills are at random times within the duration of an uninterrupted run."""
     rng = random.Random(4)
-    undisturbed = inputs.copy(tmp_path / "undisturbed")
+    uninterrupted = inputs.copy(tmp_path / "uninterrupted")
     started = time.monotonic()
-    assert undisturbed.start().wait() == 0
-    length = time.monotonic() - started
+    assert uninterrupted.start().wait() == 0
+    duration = time.monotonic() - started
     for _ in range(4):
         before = search.files
         command = search.start()
-        time.sleep(rng.uniform(0, length))
+        time.sleep(rng.uniform(0, duration))
         command.kill()
         assert before.items() <= search.files.items()
     before = search.files
     command = search.start()
-    assert command.wait() == 0, command.said
+    assert command.wait() == 0, command.output
     assert before.items() <= search.files.items()
-    search.check(trials=len(undisturbed.trials))
+    search.check(trials=len(uninterrupted.trials))
 
 
-def test_what_was_lost_in_trials_and_finalists_is_taken_again(
-    search: "Search", study: "type[Study]"
-) -> None:
-    """Kills in the first trial, in a later one, and among the finalists, of a grid."""
-    words = ("--sampler", "grid", "--pruner", "none", "--trials", "50",
-             "--space", "epochs=12,13,14", "--space", "learning_rate=1e-4,1e-3")  # fmt: skip
+def test_lost_trials_and_finalists_are_repeated(search: "Search", study: "type[Study]") -> None:
+    """The kills are in the first trial, in a later trial and in a finalist of a grid search."""
+    options = ("--sampler", "grid", "--pruner", "none", "--trials", "50",
+               "--space", "epochs=12,13,14", "--space", "learning_rate=1e-4,1e-3")  # fmt: skip
     rng = random.Random(7)
     for count in (0, 3):
-        command = search.start(*words)
-        command.until(lambda n=count: len(search.trials) >= n and study(search.url).running)
+        command = search.start(*options)
+        command.wait_until(lambda n=count: len(search.trials) >= n and study(search.url).running)
         time.sleep(rng.uniform(0, 0.1))
         command.kill()
-    command = search.start(*words)
-    command.until(lambda: list(search.results.glob("*/tuning/*/finalists-*/*.json")))
+    command = search.start(*options)
+    command.wait_until(lambda: list(search.results.glob("*/tuning/*/finalists-*/*.json")))
     command.kill()
     before = search.files
     assert len(search.trials) == 7
-    command = search.start(*words)
-    assert command.wait() == 0, command.said
+    command = search.start(*options)
+    assert command.wait() == 0, command.output
     assert before.items() <= search.files.items()
     search.check(trials=7)
-    drawn = [r.params for r in search.trials if not r.is_default]
-    points = {(params["epochs"], params["learning_rate"]) for params in drawn}
+    grid_params = [r.params for r in search.trials if not r.is_default]
+    points = {(params["epochs"], params["learning_rate"]) for params in grid_params}
     assert points == {(epochs, rate) for epochs in (12, 13, 14) for rate in (1e-4, 1e-3)}
 
 
-def test_an_interrupted_search_says_so_and_leaves_its_trials(
-    search: "Search", study: "type[Study]"
-) -> None:
+def test_interrupted_search_reports_and_resumes(search: "Search", study: "type[Study]") -> None:
     command = search.start(*SLOW)
-    command.until(lambda: search.trials and study(search.url).running)
+    command.wait_until(lambda: search.trials and study(search.url).running)
     command.signal(signal.SIGINT)
-    assert command.wait() == 130, command.said
-    assert "To resume: toxbench tune" in command.said
-    assert "Traceback" not in command.said
+    assert command.wait() == 130, command.output
+    assert "To resume: toxbench tune" in command.output
+    assert "Traceback" not in command.output
     before = search.files
     assert before
     command = search.start(*SLOW)
-    assert command.wait() == 0, command.said
+    assert command.wait() == 0, command.output
     assert before.items() <= search.files.items()
     search.check(trials=5)
 
 
-def test_two_workers_share_a_search_and_one_of_them_is_killed(
-    search: "Search", study: "type[Study]"
-) -> None:
-    words = (*SLOW, "--trials", "6")
-    one, two = search.start(*words), search.start(*words)
-    two.until(lambda: len(search.trials) >= 2 and len(study(search.url).running) == 2)
-    one.kill()
-    assert two.wait() == 0, two.said
+def test_survivor_finishes_a_shared_search(search: "Search", study: "type[Study]") -> None:
+    options = (*SLOW, "--trials", "6")
+    victim, survivor = search.start(*options), search.start(*options)
+    survivor.wait_until(lambda: len(search.trials) >= 2 and len(study(search.url).running) == 2)
+    victim.kill()
+    assert survivor.wait() == 0, survivor.output
     search.check(trials=6)
 
 
-def test_a_worker_whose_trial_was_given_to_another_one_goes_on(
-    search: "Search", study: "type[Study]"
-) -> None:
-    """As after a machine slept for longer than the others waited."""
+def test_worker_continues_after_losing_its_trial(search: "Search", study: "type[Study]") -> None:
+    """This happens if a machine sleeps for longer than the grace period."""
     command = search.start(*SLOW, "--space", "epochs=50:60")
-    command.until(lambda: study(search.url).running == [1])  # the default is told of, too
+    command.wait_until(lambda: study(search.url).running == [1])  # after the default trial
     lost: list[int] = []
-    command.until(lambda: lost.extend(study(search.url).lose()) or lost)
-    assert command.wait() == 0, command.said
+    command.wait_until(lambda: lost.extend(study(search.url).fail_running_trials()) or lost)
+    assert command.wait() == 0, command.output
     search.check(trials=5)
     assert not set(lost) & {record.number for record in search.trials}
 
@@ -118,20 +110,20 @@ def test_a_worker_whose_trial_was_given_to_another_one_goes_on(
 # The database
 
 
-def make_nothing(path: Path) -> None:
+def delete_file(path: Path) -> None:
     path.unlink()
 
 
-def make_short(path: Path) -> None:
+def truncate_file(path: Path) -> None:
     content = path.read_bytes()
     path.write_bytes(content[: random.Random(1).randrange(1000, len(content))])
 
 
-def make_garbage(path: Path) -> None:
+def write_garbage(path: Path) -> None:
     path.write_bytes(random.Random(2).randbytes(50_000))
 
 
-def make_holes(path: Path) -> None:
+def overwrite_parts(path: Path) -> None:
     content, rng = bytearray(path.read_bytes()), random.Random(3)
     for _ in range(8):
         start = rng.randrange(len(content))
@@ -139,8 +131,8 @@ def make_holes(path: Path) -> None:
     path.write_bytes(bytes(content))
 
 
-@pytest.mark.parametrize("damage", [make_nothing, make_short, make_garbage, make_holes])
-def test_a_lost_database_is_made_again_from_the_records(
+@pytest.mark.parametrize("damage", [delete_file, truncate_file, write_garbage, overwrite_parts])
+def test_lost_database_is_restored_from_records(
     finished: "Search", study: "type[Study]", damage: Callable[[Path], None]
 ) -> None:
     files, cells = finished.files, finished.cells
@@ -157,7 +149,7 @@ def test_a_lost_database_is_made_again_from_the_records(
     assert cells.items() <= finished.cells.items()
 
 
-def test_records_that_were_deleted_come_back_from_the_database(finished: "Search") -> None:
+def test_deleted_records_are_restored_from_database(finished: "Search") -> None:
     files = finished.files
     for path in sorted(finished.results.glob("*/tuning/*/*/trial-*.json"))[::2]:
         path.unlink()
@@ -166,27 +158,26 @@ def test_records_that_were_deleted_come_back_from_the_database(finished: "Search
     assert finished.files == files
 
 
-def test_what_is_lost_in_both_places_is_trained_again(finished: "Search") -> None:
+def test_trials_lost_in_both_are_repeated(finished: "Search") -> None:
     lost = sorted(finished.study.glob("trials/trial-*.json"))[::2]
-    kept = {p: b for p, b in finished.files.items() if not any(p.endswith(n.name) for n in lost)}
-    known = draws(finished)
+    names = {path.name for path in lost}
+    remaining = {p: content for p, content in finished.files.items() if Path(p).name not in names}
+    numbers = trial_params(finished).keys()
     for path in lost:
         path.unlink()
     finished.database.unlink()
     finished.tune()
-    assert kept.items() <= finished.files.items()
+    assert remaining.items() <= finished.files.items()
     trials = finished.trials
     assert len(trials) == 5
     assert len({record.number for record in trials}) == 5
     assert [record.is_default for record in trials].count(True) == 1
-    drawn = [draw for number, draw in draws(finished).items() if number in known]
-    assert len(set(drawn)) == len(drawn)
+    params = [text for number, text in trial_params(finished).items() if number in numbers]
+    assert len(set(params)) == len(params)
 
 
-def test_a_results_folder_that_was_moved_goes_on_elsewhere(
-    finished: "Search", tmp_path: Path
-) -> None:
-    moved = finished.copy(tmp_path / "elsewhere")
+def test_moved_results_folder_is_resumed(finished: "Search", tmp_path: Path) -> None:
+    moved = finished.copy(tmp_path / "moved")
     shutil.rmtree(finished.results)
     files = moved.files
     moved.tune(tune={"trials": 6})
@@ -195,24 +186,22 @@ def test_a_results_folder_that_was_moved_goes_on_elsewhere(
     assert not finished.results.exists()
 
 
-def test_what_is_drawn_next_does_not_depend_on_what_was_lost(
-    finished: "Search", tmp_path: Path
-) -> None:
-    other = finished.copy(tmp_path / "undisturbed")
+def test_lost_database_does_not_change_later_trials(finished: "Search", tmp_path: Path) -> None:
+    uninterrupted = finished.copy(tmp_path / "uninterrupted")
     finished.database.unlink()
-    for search in (finished, other):
+    for search in (finished, uninterrupted):
         search.tune(tune={"trials": 7})
-    assert draws(finished) == draws(other)
-    assert len(draws(other)) == 7
+    assert trial_params(finished) == trial_params(uninterrupted)
+    assert len(trial_params(uninterrupted)) == 7
 
 
 # Damaged and newer records
 
 
 @pytest.mark.faults(35)
-def test_damaged_trials_are_moved_aside_and_come_back(finished: "Search") -> None:
+def test_damaged_trials_are_moved_and_restored(finished: "Search") -> None:
     first, second, *_ = sorted(finished.study.glob("trials/trial-*.json"))
-    tuned, whole = finished.study / "tuned.toml", finished.files
+    tuned, files = finished.study / "tuned.toml", finished.files
     damaged = {path: path.read_bytes()[:-7] for path in (first, second, tuned)}
     for path, content in damaged.items():
         path.write_bytes(content)
@@ -220,11 +209,11 @@ def test_damaged_trials_are_moved_aside_and_come_back(finished: "Search") -> Non
     for path, content in damaged.items():
         assert path.with_name(f"{path.name}.corrupt").read_bytes() == content
     assert read_tuned(tuned).backbone == "bert"
-    assert finished.files == whole  # the database knew them
+    assert finished.files == files  # restored from the database
     finished.check(trials=5, finalists=len(finished.finalists))
 
 
-def newer_trial(study: Path) -> Path:
+def write_newer_trial(study: Path) -> Path:
     path = min(study.glob("trials/trial-*.json"))
     record = json.loads(json.loads(path.read_bytes())["record"])
     text = json.dumps(record | {"schema_version": 2, "new": 1})
@@ -233,7 +222,7 @@ def newer_trial(study: Path) -> Path:
     return path
 
 
-def newer_tuned(study: Path) -> Path:
+def write_newer_settings(study: Path) -> Path:
     path = study / "tuned.toml"
     text = path.read_text(encoding="utf-8").replace("schema_version = 1", "schema_version = 2")
     path.write_text(f"{text}\n[new]\n", encoding="utf-8")
@@ -241,11 +230,11 @@ def newer_tuned(study: Path) -> Path:
 
 
 @pytest.mark.faults(38)
-@pytest.mark.parametrize("make", [newer_trial, newer_tuned])
-def test_what_a_newer_toxbench_wrote_is_left_alone(
-    finished: "Search", make: Callable[[Path], Path]
+@pytest.mark.parametrize("write_newer", [write_newer_trial, write_newer_settings])
+def test_files_of_newer_toxbench_are_unchanged(
+    finished: "Search", write_newer: Callable[[Path], Path]
 ) -> None:
-    path = make(finished.study)
+    path = write_newer(finished.study)
     content = path.read_bytes()
     with pytest.raises(NewerVersionError, match=f"{path.name} was written by a newer toxbench"):
         finished.tune(tune={"trials": 6})
@@ -253,13 +242,23 @@ def test_what_a_newer_toxbench_wrote_is_left_alone(
     assert list(finished.results.rglob("*.corrupt*")) == []
 
 
+@pytest.mark.faults(38)
+def test_settings_without_schema_version_are_read(finished: "Search") -> None:
+    path = finished.study / "tuned.toml"
+    tuned = read_tuned(path)
+    text = path.read_text(encoding="utf-8")
+    assert "schema_version = 1\n" in text
+    path.write_text(text.replace("schema_version = 1\n", ""), encoding="utf-8")
+    assert read_tuned(path) == tuned
+
+
 @pytest.mark.faults(39)
 @pytest.mark.parametrize("name", ["", "trials"])
-def test_nothing_is_written_through_a_link(finished: "Search", tmp_path: Path, name: str) -> None:
-    link, elsewhere = finished.study / name, tmp_path / "elsewhere"
-    shutil.move(link, elsewhere)
-    link.symlink_to(elsewhere)
-    there = {path: path.stat().st_mtime_ns for path in elsewhere.rglob("*")}
+def test_symbolic_links_are_not_followed(finished: "Search", tmp_path: Path, name: str) -> None:
+    link, target = finished.study / name, tmp_path / "target"
+    shutil.move(link, target)
+    link.symlink_to(target)
+    times = {path: path.stat().st_mtime_ns for path in target.rglob("*")}
     with pytest.raises(StorageError, match=f"{link.name} is a symbolic link"):
         finished.tune(tune={"trials": 6})
-    assert {path: path.stat().st_mtime_ns for path in elsewhere.rglob("*")} == there
+    assert {path: path.stat().st_mtime_ns for path in target.rglob("*")} == times

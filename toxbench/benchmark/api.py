@@ -8,7 +8,7 @@ import pandas as pd
 
 from toxbench.benchmark.feedback import Feedback
 from toxbench.benchmark.plan import make_plan
-from toxbench.benchmark.resume import read_table_of
+from toxbench.benchmark.resume import read_matching_table
 from toxbench.benchmark.run import run_plan
 from toxbench.benchmark.validate import resolve
 from toxbench.config import build_run_settings, build_settings, read_config
@@ -16,7 +16,7 @@ from toxbench.errors import CellsFailedError
 from toxbench.evaluation.definitions import HALF
 from toxbench.plugin.registry import Registry
 from toxbench.ranking.build import load_leaderboard
-from toxbench.ranking.rescore import rescore as score_again
+from toxbench.ranking.rescore import rescore as rescore_store
 from toxbench.ranking.rows import Leaderboard
 from toxbench.report.leaderboard import compare_candidates, leaderboard_records
 from toxbench.settings import ColumnSettings, SplitSettings
@@ -52,49 +52,51 @@ def run(
 ) -> pd.DataFrame:
     """Compare backbones on a table and return the leaderboard.
 
-    What is stored already is not trained again. What is None comes from ``config``, else from the
-    defaults that `toxbench.settings.RunSettings` names.
+    Stored cells are not trained again. An argument that is None is read from ``config``, or has the
+    default of `toxbench.settings.RunSettings`.
 
     Args:
-        data: CSV, TSV, Parquet or JSON lines; default the synthetic sample.
+        data: CSV, TSV, Parquet or JSON Lines file; default the synthetic sample.
         backbones: names of registered backbones; default bert and distilbert.
         baselines: names of registered baselines; default all of them.
-        seeds: cells of each backbone, with seeds 0 to ``seeds - 1``; default 1.
+        seeds: number of cells of each backbone and fold, with seeds 0 to ``seeds - 1``; default 1.
         weights: ``auto`` (default), ``hub``, ``stand-in``, and ``NAME=PATH`` for one backbone.
         device: ``auto`` (default), ``cuda``, ``mps`` or ``cpu``.
-        results: folder below which each protocol has its own; default ``results``.
+        results: folder that contains a folder for each protocol; default ``results``.
         preset: ``notebook`` for the original study's recipe.
-        config: TOML file with the same keys; what is passed here wins.
+        config: TOML file with the same keys; arguments of this function take precedence.
         columns: ``text_column``, ``id_column``, ``group_column``, ``labels``, ``encoding``,
-            ``true_values``, ``false_values`` (words that labels may hold), ``drop_empty``.
+            ``true_values``, ``false_values`` (words for 1 and 0 in label columns), ``drop_empty``.
         train: fields of `toxbench.TrainSettings` for all backbones.
         split: fields of `toxbench.settings.SplitSettings`: ``split``, ``folds``, ``split_file``,
             ``test``, ``valid``, ``split_column``, ``test_size`` and more.
-        tuned: each backbone once more, with the settings that `toxbench.tune` found.
-        workers: cells computed at once, in processes; default what pays.
-        executor: ``local`` (default: this machine) or ``ray``; results are the same.
-        ray_address: of a Ray cluster: ``auto`` or ``HOST:PORT``; default a
-            Ray of its own on this machine.
-        cpus_per_cell: threads, and Ray's CPUs, of a cell; default cores shared among ``workers``.
-        gpus_per_cell: share of a GPU that a cell on CUDA gets, in (0, 1]; default 1.
-        cell_timeout: what a cell may take, such as ``30m``; default any time.
-        checkpoint_every: training time after which a cell's state is kept, to go on from it after
-            an interruption; default ``10m``.
-        save_models: ``best`` (default: of each backbone the model that is best on validation
-            rows), ``all`` or ``none``.
-        plugins: of other distributions that may load, by the names of their entry points;
-            default all that are installed.
-        resume: only go on with stored results of this very table and split, or raise.
-        trackers: names of trackers that are told of epochs and cells; default none.
+        tuned: also compare each backbone with the settings that `toxbench.tune` found.
+        workers: number of cells computed at once, in worker processes; default the number that
+            saves time.
+        executor: ``local`` (default: this machine) or ``ray``; the results are the same.
+        ray_address: of a Ray cluster: ``auto`` or ``HOST:PORT``; by default, Ray is started on
+            this machine.
+        cpus_per_cell: number of threads, and of Ray's CPUs, of a cell; default the number of
+            cores divided by ``workers``.
+        gpus_per_cell: share of a GPU for each cell on CUDA, in (0, 1]; default 1.
+        cell_timeout: time limit of a cell, such as ``30m``; default no limit.
+        checkpoint_every: training time between two checkpoints of a cell, from which an
+            interrupted training resumes; default ``10m``.
+        save_models: ``best`` (default: the model of each backbone with the highest score on
+            validation rows), ``all`` or ``none``.
+        plugins: names of entry points of other distributions that may be loaded; default all
+            that are installed.
+        resume: require stored results of this table and split, and resume them.
+        trackers: names of trackers that log epochs and cells; default none.
 
     Returns:
         one row for each candidate, the highest mean test micro-F1 first; see `leaderboard`.
 
     Raises:
-        toxbench.errors.ToxbenchError: with an exit code; `CellsFailedError` when some cells
-            failed, after all others were stored.
+        toxbench.errors.ToxbenchError: with an exit code; `CellsFailedError` if some cells
+            failed, after all other cells were stored.
     """
-    given = {
+    arguments = {
         "data": data,
         "backbones": backbones,
         "baselines": baselines,
@@ -119,7 +121,7 @@ def run(
         "resume": resume,
         "trackers": trackers,
     }
-    flags = {name: value for name, value in given.items() if value is not None}
+    flags = {name: value for name, value in arguments.items() if value is not None}
     settings = build_run_settings(read_config(Path(config)) if config is not None else {}, flags)
     resolved = resolve(settings, Registry.discover(settings.plugins))
     result = run_plan(make_plan(resolved), Feedback())
@@ -133,7 +135,7 @@ def leaderboard(path: Path | str) -> pd.DataFrame:
     """Return a stored leaderboard as unrounded numbers.
 
     Args:
-        path: a protocol's folder, or a results folder that holds exactly one.
+        path: folder of a protocol, or a results folder that contains exactly one.
 
     Returns:
         one row for each candidate with ``rank``, ``candidate``, ``weights``, ``parameters``,
@@ -141,17 +143,17 @@ def leaderboard(path: Path | str) -> pd.DataFrame:
         for gaps (train minus test), seconds, comments per second and bytes.
 
     Raises:
-        toxbench.errors.StorageError: nothing is stored there, or it is damaged.
+        toxbench.errors.StorageError: the folder contains no results, or they are damaged.
     """
     return _as_frame(load_leaderboard(find_store(Path(path))))
 
 
 def compare(path: Path | str, *candidates: str) -> pd.DataFrame:
-    """Return the paired differences of every pair of some candidates.
+    """Return the paired differences of every pair of candidates.
 
     Args:
         path: as `leaderboard`.
-        candidates: as the leaderboard names them; none: all.
+        candidates: names on the leaderboard; default all.
 
     Returns:
         one row for each pair and metric (``micro_f1``, ``subset_accuracy``): ``first``,
@@ -159,7 +161,7 @@ def compare(path: Path | str, *candidates: str) -> pd.DataFrame:
         ``first_better`` (a probability), ``detectable`` and ``clear``.
 
     Raises:
-        toxbench.errors.SettingsError: there is no such candidate, or only one.
+        toxbench.errors.SettingsError: an unknown candidate, or only one candidate.
         toxbench.errors.StorageError: as `leaderboard`.
     """
     board = load_leaderboard(find_store(Path(path)))
@@ -176,33 +178,31 @@ def rescore(
     columns: Mapping[str, Any] | None = None,
     split: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
-    """Return a leaderboard of stored probabilities with other thresholds, metric or labels.
+    """Return a leaderboard of stored probabilities for other thresholds, metrics or labels.
 
     Args:
         path: as `leaderboard`.
         thresholds: rule: ``0.5``, ``global`` or ``per-label``.
-        metric: to rank by; see ``toxbench metrics``.
+        metric: by which candidates are ranked; see ``toxbench metrics``.
         without: labels to leave out.
-        data: the table that was run; results of another one, or of this one before it changed,
-            are refused.
-        columns: as in `run`, to read it.
-        split: its ``valid`` and ``test``, if it was run with them.
+        data: the table of the results, to check that it has not changed since.
+        columns: as in `run`, to read ``data``.
+        split: ``valid`` and ``test``, if the run had them.
 
     Returns:
         as `leaderboard`.
 
     Raises:
         toxbench.errors.DataError: ``data`` is not the table of these results.
-        toxbench.errors.SettingsError: there is no such rule, metric or label.
+        toxbench.errors.SettingsError: an unknown rule, metric or label.
         toxbench.errors.StorageError: as `leaderboard`.
     """
     store = find_store(Path(path))
     if data is not None:
         column_settings = build_settings(ColumnSettings, columns or {})
         split_settings = build_settings(SplitSettings, split or {})
-        read_table_of(store.protocol(), Path(data), column_settings, split_settings)
-    board = score_again(store, thresholds, without, metric)
-    return _as_frame(board)
+        read_matching_table(store.protocol(), Path(data), column_settings, split_settings)
+    return _as_frame(rescore_store(store, thresholds, without, metric))
 
 
 def _as_frame(board: Leaderboard) -> pd.DataFrame:

@@ -19,8 +19,9 @@ class BackboneCandidate:
 
     Attributes:
         distribution: name and version of the plugin's distribution.
-        plugin: of another distribution that must be loaded; None for toxbench's own.
-        tuned: where searched settings came from; None if they were not searched.
+        plugin: name of a plugin of another distribution that must be loaded; None for toxbench's
+            plugins.
+        tuned: the origin of settings that a search found; None for others.
     """
 
     backbone: Backbone
@@ -37,11 +38,11 @@ class BackboneCandidate:
 
     @property
     def title(self) -> str:
-        """The name, with a mark if the settings were searched."""
+        """The name, with "(tuned)" if a search found the settings."""
         return f"{self.name} (tuned)" if self.tuned else self.name
 
     def key(self, fold: int, seed: int) -> CellKey:
-        """Return the key of one of its cells, which depends on weights and settings."""
+        """Return the key of a cell, which depends on weights and settings."""
         identity: list[object] = [
             self.weights.record.identity,
             self.settings.model_dump(mode="json"),
@@ -70,7 +71,7 @@ class BaselineCandidate:
         return self.name
 
     def key(self, fold: int, seed: int) -> CellKey:
-        """Return the key of one of its cells."""
+        """Return the key of a cell, which depends on the version of the distribution."""
         return CellKey(candidate=self.name, digest=digest(self.distribution), fold=fold, seed=seed)
 
 
@@ -110,7 +111,7 @@ class BackboneSpec:
             folder: of the weights on this machine.
 
         Raises:
-            PluginError: the backbone is missing here, or has no stand-in.
+            PluginError: the backbone is not among these plugins, or has no stand-in.
         """
         backbone = registry.backbone(self.name).item
         build = None

@@ -23,7 +23,7 @@ from toxbench.evaluation.thresholds import choose_thresholds
 from toxbench.executors.base import RunnerConfig, TaskError
 from toxbench.plugin.contracts import Predict
 from toxbench.records import PARTS, CellKey, CellRecord, Cost, EpochRecord
-from toxbench.store.cells import PartProbabilities
+from toxbench.store.cell_file import PartProbabilities
 from toxbench.store.models import ModelStore
 from toxbench.training.device import Device, PeakMemory
 from toxbench.training.process_group import SINGLE_PROCESS, ProcessGroup
@@ -33,7 +33,7 @@ from toxbench.training.state import (
     FileCheckpoints,
     NoCheckpoints,
     SharedCheckpoints,
-    Trained,
+    TrainingResult,
 )
 from toxbench.training.trainer import Trainer
 from toxbench.util.arrays import Rows
@@ -47,7 +47,7 @@ _TEXTS_PER_CALL = 50_000  # of a baseline, which may need much more memory than 
 @dataclass(frozen=True)
 class _TrainingOutput:
     trainer: Trainer
-    trained: Trained
+    trained: TrainingResult
     probabilities: PartProbabilities
     evaluation_seconds: float
 
@@ -66,7 +66,7 @@ class Resuming:
 
 
 class CandidateRunner:
-    """Computes the cells of one candidate and prepares once what they share."""
+    """Computes the cells of one candidate and prepares their shared data once."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class CandidateRunner:
             candidate: whose cells are computed.
             protocol: the table and its folds.
             device: where to compute.
-            models: where each trained model is written, for `keep_model`; None to write none.
+            models: where each trained model is written, for `publish_model`; None to write none.
             resuming: how a training is stopped and resumed; None if it is not.
             group: the processes that compute the same cells; rank 0 writes the models.
         """
@@ -173,7 +173,7 @@ class CandidateRunner:
                 self._group,
                 FileCheckpoints(
                     config.path(key.stem),
-                    config.seconds,
+                    config.interval_seconds,
                     identity | {"micro_batch": micro_batch, "processes": self._group.size},
                     should_stop,
                 ),
@@ -317,7 +317,7 @@ class CellRunnerConfig(RunnerConfig):
 
 
 class CellRunner:
-    """Computes one cell at a time and prepares once what the cells of a candidate share."""
+    """Computes one cell at a time and prepares the data of a candidate once."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""The machine and the code that compute cells, as stored with the results."""
+"""Descriptions of the machine and the code that compute cells, stored with the results."""
 
 import platform
 import subprocess
@@ -15,7 +15,7 @@ _PACKAGES = ("toxbench", "torch", "transformers", "scikit-learn", "numpy", "pand
 
 
 def environment(device: Device) -> Environment:
-    """Describe this machine and this code, without a path or a user's name."""
+    """Describe this machine and this code, without paths or the name of the user."""
     return Environment(
         device=device.kind,
         device_name=device.name,
@@ -40,16 +40,16 @@ def _version(package: str) -> tuple[str, str]:
 
 def _git_commit() -> str | None:
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() or None
+    return process.stdout.strip() or None
 
 
 def describe_code(registry: Registry) -> CodeVersions:
-    """Describe the plugins that were imported, and the versions of the packages that compute."""
+    """Describe the imported plugins, and the packages that scores may depend on."""
     return CodeVersions(
         plugins=tuple(
             LoadedPlugin(name=name, distribution=distribution)

@@ -1,4 +1,4 @@
-"""How much a run has to compute, and how long the rest of it takes."""
+"""The work of a run in floating-point operations, and the time that the rest of it takes."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,8 +12,8 @@ from toxbench.settings import TrainSettings
 from toxbench.training.optimizer import num_evaluations
 from toxbench.training.weights import parameter_counts
 
-_CHARACTERS_A_TOKEN = 4.5
-_TEXTS_LOOKED_AT = 10_000
+_CHARACTERS_PER_TOKEN = 4.5
+_MAX_SAMPLE_TEXTS = 10_000
 
 
 class TimeLeft:
@@ -26,10 +26,10 @@ class TimeLeft:
     def __init__(
         self, operations: Mapping[CellKey, float], clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Start with nothing measured.
+        """Start without a measured epoch.
 
         Args:
-            operations: of each cell, in the order in which they start.
+            operations: of each cell to compute, in the order in which cells start.
             clock: returns seconds.
         """
         self._operations = operations
@@ -38,7 +38,7 @@ class TimeLeft:
         self._epochs: dict[CellKey, int] = {}
         self._last_event: dict[CellKey, float] = {}  # of the cells that are being computed
         self._setup: dict[CellKey, float] = {}
-        self._at_once = 1
+        self._max_running = 1
         self._measured_seconds = self._measured_operations = 0.0
 
     def start(self, key: CellKey, epochs: int | None) -> None:
@@ -49,14 +49,14 @@ class TimeLeft:
         if epochs is not None:
             self._epochs[key] = epochs
             self._last_event[key] = self._clock()
-            self._at_once = max(self._at_once, len(self._last_event))
+            self._max_running = max(self._max_running, len(self._last_event))
 
     def finish_epoch(self, key: CellKey, record: EpochRecord) -> None:
         """Note an epoch of a cell.
 
-        The time before the first one, in which the process starts and loads the weights, counts
+        The time before the first epoch, in which the process starts and loads the weights, counts
         when the cell is finished. The epochs that a resumed training reports from its checkpoint
-        count with the seconds that they took then.
+        count with their recorded seconds.
         """
         seconds = max(self._since_last_event(key), record.seconds)
         if record.epoch == 1:
@@ -82,7 +82,7 @@ class TimeLeft:
         """Return the estimate; None before the first epoch."""
         if not self._measured_operations:
             return None
-        workers = [0.0] * self._at_once
+        workers = [0.0] * self._max_running
         for remaining in self._remaining.values():
             heapreplace(workers, workers[0] + remaining)
         return max(workers) * self._measured_seconds / self._measured_operations
@@ -94,38 +94,39 @@ class TimeLeft:
         return seconds
 
 
-def operations(plan: Plan, cells: Iterable[tuple[BackboneCandidate, CellKey]]) -> float:
+def count_operations(plan: Plan, cells: Iterable[tuple[BackboneCandidate, CellKey]]) -> float:
     """Count the floating-point operations of cells; those without weights on the disk count 0.
 
-    Training costs 6 operations a parameter and token, scoring 2, embedding tables left out
-    (Kaplan et al. 2020, arXiv:2001.08361, section 2.1).
+    Training costs 6 operations per parameter and token and scoring 2, without the parameters of
+    embedding tables (Kaplan et al. 2020, arXiv:2001.08361, section 2.1).
     """
     return sum(
-        body_parameters(candidate.weights.folder) * _for_a_parameter(plan, candidate, key.fold)
+        body_parameters(candidate.weights.folder)
+        * _operations_per_parameter(plan, candidate, key.fold)
         for candidate, key in cells
         if candidate.weights.folder is not None
     )
-
-
-def _for_a_parameter(plan: Plan, candidate: BackboneCandidate, fold: int) -> float:
-    """Count the operations of one cell for each parameter."""
-    settings = candidate.settings
-    split, texts = plan.protocol.folds[fold], plan.protocol.comments.texts
-    trained = len(split.train) * settings.epochs
-    scored = len(split.validation) * num_evaluations(settings, len(split.train)) + len(texts)
-    return _tokens_of_a_row(texts, settings) * (6 * trained + 2 * scored)
-
-
-def _tokens_of_a_row(texts: Sequence[str], settings: TrainSettings) -> float:
-    """Guess the mean number of tokens of a row; of many rows, from a sample."""
-    cut = settings.max_length
-    if settings.padding == "max_length":
-        return cut
-    sample = texts[:: -(-len(texts) // _TEXTS_LOOKED_AT)]
-    return sum(min(cut, len(text) / _CHARACTERS_A_TOKEN + 2) for text in sample) / len(sample)
 
 
 def body_parameters(folder: Path) -> int:
     """Count a checkpoint's parameters without embedding tables; raises `StorageError`."""
     counts = parameter_counts(folder)
     return sum(count for name, count in counts.items() if "embeddings" not in name)
+
+
+def _operations_per_parameter(plan: Plan, candidate: BackboneCandidate, fold: int) -> float:
+    """Count the operations of one cell for each parameter."""
+    settings = candidate.settings
+    split, texts = plan.protocol.folds[fold], plan.protocol.comments.texts
+    trained_rows = len(split.train) * settings.epochs
+    scored_rows = len(split.validation) * num_evaluations(settings, len(split.train)) + len(texts)
+    return _tokens_per_row(texts, settings) * (6 * trained_rows + 2 * scored_rows)
+
+
+def _tokens_per_row(texts: Sequence[str], settings: TrainSettings) -> float:
+    """Estimate the mean number of tokens of a row, from at most ``_MAX_SAMPLE_TEXTS`` texts."""
+    limit = settings.max_length
+    if settings.padding == "max_length":
+        return limit
+    sample = texts[:: -(-len(texts) // _MAX_SAMPLE_TEXTS)]
+    return sum(min(limit, len(text) / _CHARACTERS_PER_TOKEN + 2) for text in sample) / len(sample)

@@ -1,14 +1,20 @@
-"""Choose the executor of a plan: how many cells at once, and the cores and GPUs of each."""
+"""The executor of a plan: how many cells it computes at once, and the cores and GPUs of each."""
 
 import torch
 
 from toxbench.benchmark.candidates import BackboneCandidate
-from toxbench.benchmark.estimate import operations
+from toxbench.benchmark.estimate import count_operations
 from toxbench.benchmark.plan import Plan
 from toxbench.executors.base import Executor
 from toxbench.executors.local import InProcessExecutor, LocalExecutor
 from toxbench.executors.ray.executor import RayExecutor
-from toxbench.executors.resources import THREADS, cores, environs_of_workers, gpu_names, memory
+from toxbench.executors.resources import (
+    THREADS,
+    count_cores,
+    gpu_names,
+    memory_bytes,
+    worker_environs,
+)
 from toxbench.executors.torchrun.executor import TorchrunExecutor
 from toxbench.records import CellKey
 from toxbench.settings import RunSettings
@@ -33,15 +39,11 @@ def executor_for(plan: Plan) -> Executor:
 def executor_for_trials(plan: Plan, folds: int) -> Executor:
     """Return the executor for the trials of a search, each with the time limit of ``folds`` cells.
 
-    Trials run in this process one after the other, unless the settings ask for workers or a
-    plugin of another distribution is loaded.
+    Trials run in this process one after the other, unless the settings request workers or a plugin
+    of another distribution is loaded.
     """
     settings = plan.settings
-    if (
-        settings.workers is None
-        and not plan.run.registry.has_third_party_plugins
-        and _is_default(settings)
-    ):
+    if _has_default_resources(settings) and not plan.run.registry.has_third_party_plugins:
         return InProcessExecutor()
     workers = settings.workers or 1
     threads = settings.cpus_per_cell or _threads_per_worker(plan, workers)
@@ -49,19 +51,24 @@ def executor_for_trials(plan: Plan, folds: int) -> Executor:
     return _remote_executor(plan, workers, threads, seconds)
 
 
-def _is_default(settings: RunSettings) -> bool:
-    """Whether no setting says how a cell is computed."""
-    resources = (settings.ray_address, settings.cpus_per_cell, settings.gpus_per_cell)
+def _has_default_resources(settings: RunSettings) -> bool:
+    """Whether all settings of how a cell is computed have their defaults."""
+    resources = (
+        settings.workers,
+        settings.ray_address,
+        settings.cpus_per_cell,
+        settings.gpus_per_cell,
+    )
     return settings.executor == "local" and all(value is None for value in resources)
 
 
 def _remote_executor(
     plan: Plan, workers: int, threads: int | None, seconds: float | None
 ) -> Executor:
-    """Return an executor with other processes; ``threads`` is for each of them."""
+    """Return an executor with processes of ``threads`` threads each; None lets torch decide."""
     settings, environ = plan.settings, plan.run.registry.environ
     if settings.executor == "local":
-        environs = environs_of_workers(environ, workers, threads, _gpus(plan))
+        environs = worker_environs(environ, workers, threads, _gpus(plan))
         return LocalExecutor(environs, seconds)
     cpus = threads or _torch_threads(plan)
     return RayExecutor(
@@ -69,8 +76,8 @@ def _remote_executor(
         environ=environ,
         cpus=cpus,
         gpus=settings.gpus_per_cell or 1.0,
-        at_once=settings.workers,
-        local_cpus=max(cores(environ), workers * cpus),
+        max_tasks=settings.workers,
+        local_cpus=max(count_cores(environ), workers * cpus),
         seconds=seconds,
     )
 
@@ -89,7 +96,7 @@ def runs_in_process(plan: Plan) -> bool:
         or len(_gpus(plan)) > 1
     ):
         return False
-    return operations(plan, _backbone_cells(plan)) < _MIN_OPERATIONS
+    return count_operations(plan, _backbone_cells(plan)) < _MIN_OPERATIONS
 
 
 def num_workers(plan: Plan) -> int:
@@ -109,11 +116,11 @@ def num_workers(plan: Plan) -> int:
     if gpus:
         return max(1, min(len(cells), int(len(gpus) / (settings.gpus_per_cell or 1.0))))
     on_cpu = all(plan.devices[candidate.title].kind == "cpu" for candidate, _ in cells)
-    if not cells or not on_cpu or operations(plan, cells) < _MIN_OPERATIONS:
+    if not cells or not on_cpu or count_operations(plan, cells) < _MIN_OPERATIONS:
         return 1
     largest = max(_memory_bytes(candidate, len(plan.protocol.comments)) for candidate, _ in cells)
-    by_cores = cores(plan.run.registry.environ) // (settings.cpus_per_cell or 1)
-    return max(1, min(len(cells), by_cores, int(memory() / largest)))
+    by_cores = count_cores(plan.run.registry.environ) // (settings.cpus_per_cell or 1)
+    return max(1, min(len(cells), by_cores, int(memory_bytes() / largest)))
 
 
 def threads_per_cell(plan: Plan) -> int | None:
@@ -122,13 +129,13 @@ def threads_per_cell(plan: Plan) -> int | None:
 
 
 def _threads_per_worker(plan: Plan, workers: int) -> int | None:
-    return max(1, cores(plan.run.registry.environ) // workers) if workers > 1 else None
+    return max(1, count_cores(plan.run.registry.environ) // workers) if workers > 1 else None
 
 
 def _torch_threads(plan: Plan) -> int:
     """Return torch's number of threads in this process, by default the physical cores."""
     environ = plan.run.registry.environ
-    return cores(environ) if THREADS in environ else torch.get_num_threads()
+    return count_cores(environ) if THREADS in environ else torch.get_num_threads()
 
 
 def _gpus(plan: Plan) -> tuple[str, ...]:

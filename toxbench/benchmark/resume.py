@@ -1,4 +1,4 @@
-"""Whether stored results are of the table that is here now."""
+"""Checks that stored results belong to the table and split of this run."""
 
 from pathlib import Path
 
@@ -10,61 +10,60 @@ from toxbench.errors import DataError, SettingsError, StorageError
 from toxbench.settings import ColumnSettings, SplitSettings
 from toxbench.store.cells import CellStore, ProtocolRecord, stores_below
 
+_StoredProtocol = tuple[CellStore, ProtocolRecord]
+
 
 def check_resumable(results: Path, store: CellStore, protocol: Protocol) -> None:
-    """Refuse to start anew where stored results were to be gone on with.
+    """Check that there are stored results of a protocol, for ``--resume``.
 
     Args:
         results: the folder of all results.
-        store: where the results of ``protocol`` are, if there are some.
+        store: the folder of this protocol's results, which may not exist.
         protocol: of this run.
 
     Raises:
-        DataError: all that is stored is of another table, or of another split of this one.
-        StorageError: nothing is stored, or nothing that can be read.
+        DataError: all stored results are of another table, or of another split of this table.
+        StorageError: no results are stored, or none can be read.
     """
     if store.protocol_path.is_file():
         return
-    others = _others(results, store)
+    others = _other_protocols(results, store)
     if not others:
-        raise StorageError(f"{results} holds no results to resume; leave out --resume to start")
-    near = min(others, key=lambda other: _distance(other[1], protocol))
-    anew = f"leave out --resume to start anew in {store.folder}"
-    folder, record = near[0].folder, near[1]
+        raise StorageError(
+            f"{results} contains no results to resume; leave out --resume to start a new run"
+        )
+    nearest, record = min(others, key=lambda other: _distance(other[1], protocol))
+    folder, remedy = nearest.folder, f"leave out --resume to start a new run in {store.folder}"
     if record.data_fingerprint != protocol.data_fingerprint:
         raise DataError(
-            f"--resume: the table has changed or is another: {_table(record)} in {folder}, "
-            f"{_table(protocol)} here; give the table and column options of that run, or {anew}"
+            f"--resume: the table changed or is a different one: {_describe(record)} in {folder}, "
+            f"{_describe(protocol)} in this run; use the table and column options of that run, or "
+            f"{remedy}"
         )
     raise DataError(
-        "--resume: the table is the same, but the split is another: protocol "
-        f"{_short(record.fingerprint)} in {folder}, {_short(protocol.fingerprint)} here; give the "
-        f"split's options of that run, or {anew}"
+        f"--resume: the table is the same, but the split differs: protocol "
+        f"{_short(record.fingerprint)} in {folder}, {_short(protocol.fingerprint)} in this run; "
+        f"use the split options of that run, or {remedy}"
     )
 
 
 def other_table_warning(results: Path, store: CellStore, protocol: Protocol) -> list[str]:
-    """Say in one line that a table of the same name has results, but with other data."""
+    """Return a warning if the results of a table of the same name are of other data, else []."""
     name, data = protocol.comments.name, protocol.data_fingerprint
-    found = [
-        (other, record)
-        for other, record in _others(results, store)
-        if record.name == name and record.data_fingerprint != data
-    ]
-    if not found:
-        return []
-    other, record = found[0]
-    return [
-        f"this is another table than the {name} of {other.folder} (ids, texts or labels differ): "
-        f"data {_short(data)} here, {_short(record.data_fingerprint)} there; this run gets its own "
-        f"folder, {store.folder}"
-    ]
+    for other, record in _other_protocols(results, store):
+        if record.name == name and record.data_fingerprint != data:
+            return [
+                f"{name} differs from the table of that name in {other.folder} (ids, texts or "
+                f"labels): data {_short(data)} in this run, {_short(record.data_fingerprint)} in "
+                f"that one; this run writes to its own folder, {store.folder}"
+            ]
+    return []
 
 
-def read_table_of(
+def read_matching_table(
     record: ProtocolRecord, data: Path | None, columns: ColumnSettings, split: SplitSettings
 ) -> TextDataset:
-    """Read the table that stored results are of, and no other.
+    """Read the table of stored results, and check that it has not changed.
 
     Args:
         record: of the results.
@@ -73,8 +72,8 @@ def read_table_of(
         split: whose ``valid`` and ``test`` are files of further rows.
 
     Raises:
-        DataError: as `read_comments`; it is another table, or has changed since.
-        SettingsError: there is no file, and the results are not of the sample.
+        DataError: as `read_comments`, or the table is not that of the results.
+        SettingsError: no file is given, and the results are not of the sample.
     """
     if data is None and not record.synthetic:
         raise SettingsError("comments are not stored with results; add --data FILE")
@@ -82,46 +81,46 @@ def read_table_of(
         comments = sample_comments()
     elif split.test is None:
         comments = read_comments(data, columns)
-    else:  # only the rows and their order matter here, so no validation rows are drawn
+    else:  # only the rows and their order matter, so no validation rows are drawn
         parts = split.model_copy(update={"validation_size": 0.0})
         comments = read_part_files(data, columns, parts).comments
-    here = Protocol(comments, ())
-    if here.data_fingerprint != record.data_fingerprint:
+    protocol = Protocol(comments, ())
+    if protocol.data_fingerprint != record.data_fingerprint:
         raise DataError(
-            f"this is not the table of these results, or it has changed since: {_table(here)} "
-            f"here, {_table(record)} there; name that one, with the column options, --valid and "
-            "--test that it was run with"
+            "this is not the table of these results, or it has changed since: expected "
+            f"{_describe(record)}, but read {_describe(protocol)}; give the table of the run, with "
+            "the same column options, --valid and --test"
         )
     return comments
 
 
-def _others(results: Path, store: CellStore) -> list[tuple[CellStore, ProtocolRecord]]:
-    """Read what else is stored, newest first; what cannot be read stands in no run's way."""
-    found: list[tuple[CellStore, ProtocolRecord]] = []
+def _other_protocols(results: Path, store: CellStore) -> list[_StoredProtocol]:
+    """Read the other protocols with results, newest first; skip those that cannot be read."""
+    protocols: list[_StoredProtocol] = []
     for other in stores_below(results):
         if other.folder != store.folder:
             try:
-                found.append((other, other.protocol()))
+                protocols.append((other, other.protocol()))
             except StorageError:
                 continue
-    return found
+    return protocols
 
 
 def _distance(record: ProtocolRecord, protocol: Protocol) -> tuple[bool, bool]:
-    """Order by what is the same: the data first, then the name."""
+    """Return whether the data and the name differ: the same data are nearer than the same name."""
     return (
         record.data_fingerprint != protocol.data_fingerprint,
         record.name != protocol.comments.name,
     )
 
 
-def _table(of: ProtocolRecord | Protocol) -> str:
-    """Name a table with what tells it from others."""
-    table = of if isinstance(of, ProtocolRecord) else of.comments
+def _describe(protocol: ProtocolRecord | Protocol) -> str:
+    """Describe a table: its name, numbers of rows and labels, and hash."""
+    table = protocol if isinstance(protocol, ProtocolRecord) else protocol.comments
     rows = table.rows if isinstance(table, ProtocolRecord) else len(table)
     return (
         f"{table.name!r} with {rows} rows, {len(table.labels)} labels and data "
-        f"{_short(of.data_fingerprint)}"
+        f"{_short(protocol.data_fingerprint)}"
     )
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from toxbench.benchmark.candidates import BackboneCandidate, Candidate, CellTask
 from toxbench.benchmark.cell import CellRunnerConfig, Computed
 from toxbench.benchmark.environment import describe_code
-from toxbench.benchmark.estimate import TimeLeft, operations
+from toxbench.benchmark.estimate import TimeLeft, count_operations
 from toxbench.benchmark.feedback import Failure, Feedback
 from toxbench.benchmark.plan import Plan
 from toxbench.benchmark.resources import executor_for
-from toxbench.benchmark.save_model import keep_model
+from toxbench.benchmark.save_model import publish_model
 from toxbench.benchmark.tracking import Trackers, tracking
 from toxbench.errors import TryAgainError
 from toxbench.executors.base import TaskError
@@ -21,7 +21,7 @@ from toxbench.ranking.build import SEEDS_NEEDED, load_leaderboard
 from toxbench.ranking.rows import Leaderboard
 from toxbench.records import CellKey, EpochRecord, RunRecord
 from toxbench.report.labels import label_tables
-from toxbench.report.leaderboard import leaderboard_table
+from toxbench.report.leaderboard import leaderboard_table, leaderboard_tables
 from toxbench.store.cells import CellStore
 from toxbench.store.manifest import record_code
 from toxbench.store.repair import remove_partial_files
@@ -112,7 +112,7 @@ class _ResultRecorder:
         self._call_hook("toxbench_run_started", run=_run_record(self._plan))
         if self._plan.run.trackers:
             planned = {key for _, key in self._plan.cells}
-            self._trackers.catch_up(r for r in self._plan.store.records() if r.key in planned)
+            self._trackers.log_stored(r for r in self._plan.store.records() if r.key in planned)
 
     def started(self, task: CellTask) -> None:
         self._number += 1
@@ -135,7 +135,7 @@ class _ResultRecorder:
         store = self._plan.store
         saved = self._plan.save_models if record.kind == "backbone" else None
         if saved is not None:
-            keep_model(self._plan, saved, record, probabilities)
+            publish_model(self._plan, saved, record, probabilities)
         store.write(record, probabilities)
         store.failures.remove(record.key)
         if saved is not None:
@@ -158,13 +158,13 @@ class _ResultRecorder:
     def _call_hook(self, hook: str, **arguments: object) -> None:
         for problem in self._plan.run.registry.notify(hook, **arguments):
             self._feedback.warn(str(problem))
-        self._trackers.tell(hook, **arguments)
+        self._trackers.log(hook, **arguments)
 
 
 def _time_left(plan: Plan, missing: Sequence[tuple[Candidate, CellKey]]) -> TimeLeft:
     return TimeLeft(
         {
-            key: operations(plan, [(candidate, key)])
+            key: count_operations(plan, [(candidate, key)])
             for candidate, key in missing
             if isinstance(candidate, BackboneCandidate)
         }
@@ -199,10 +199,13 @@ def write_leaderboard(store: CellStore) -> Leaderboard:
     """Write leaderboard.md (with labels), .csv and .json next to the cells, and return it."""
     leaderboard = load_leaderboard(store)
     registry = Registry.discover([])  # toxbench's own formats, even if a plugin uses their names
-    board, labels = leaderboard_table(leaderboard), label_tables(leaderboard)
+    tables = {
+        "md": [*leaderboard_tables(leaderboard), *label_tables(leaderboard)],
+        "csv": [leaderboard_table(leaderboard)],
+        "json": [leaderboard_table(leaderboard)],
+    }
     for suffix, name in (("md", "markdown"), ("csv", "csv"), ("json", "json")):
         render = registry.report_format(name).item.render
-        tables = [board, *labels] if suffix == "md" else [board]
-        content = "\n\n".join(render(table).strip() for table in tables) + "\n"
+        content = "\n\n".join(render(table).strip() for table in tables[suffix]) + "\n"
         write_atomically(store.folder / f"leaderboard.{suffix}", content.encode("utf-8"))
     return leaderboard

@@ -1,4 +1,8 @@
-"""Saving a trained model: what the process that trained it writes, and what is then kept of it."""
+"""Saving trained models.
+
+The process that trains a model writes it to a temporary folder. The main process then publishes it
+with its record and model card, unless a better model of the candidate exists.
+"""
 
 import json
 import os
@@ -25,7 +29,7 @@ from toxbench.report.model_card import (
     RoundingError,
     model_card,
 )
-from toxbench.store.cells import PartProbabilities
+from toxbench.store.cell_file import PartProbabilities
 from toxbench.store.models import PROBABILITIES, WEIGHTS, ModelRecord, SavePolicy, validation_score
 from toxbench.training.weights import tokenizer_files
 from toxbench.util.atomic import write_error
@@ -34,53 +38,53 @@ _CONFIGS = ("config.json", "tokenizer_config.json")
 
 
 def write_model(
-    made: Path, module: nn.Module, weights: Path, probabilities: npt.NDArray[np.float32]
+    target: Path, module: nn.Module, weights: Path, probabilities: npt.NDArray[np.float32]
 ) -> None:
-    """Write a module as a folder that its backbone can be built from again.
+    """Write a module to a folder from which its backbone can be built again.
 
     Args:
-        made: the folder; what a killed process left there is removed.
+        target: the folder; files of a killed process in it are removed first.
         module: trained.
-        weights: the checkpoint it started from; its config and tokenizer are copied as they are.
-        probabilities: of the test rows, as the module computes them in fp32.
+        weights: folder of its initial checkpoint, whose config and tokenizer are copied.
+        probabilities: of the test rows, float32 ``[row, label]``, computed in fp32.
 
     Raises:
-        StorageError: the disk is full or the folder cannot be written; nothing is left there.
+        StorageError: the disk is full or the folder cannot be written; the folder is removed.
         PluginError: the module cannot be written as tensors.
     """
     try:
-        shutil.rmtree(made, ignore_errors=True)
-        made.mkdir(parents=True)
-        save_model(module, str(made / WEIGHTS), metadata={"format": "pt"})
-        save_file({"test": np.ascontiguousarray(probabilities)}, made / PROBABILITIES)
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir(parents=True)
+        save_model(module, str(target / WEIGHTS), metadata={"format": "pt"})
+        save_file({"test": np.ascontiguousarray(probabilities)}, target / PROBABILITIES)
         for path in (weights / "config.json", *tokenizer_files(weights)):
-            _copy(path, made / path.name)
+            _copy_without_paths(path, target / path.name)
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(made, ignore_errors=True)
-        raise write_error(made, error) from error
+        shutil.rmtree(target, ignore_errors=True)
+        raise write_error(target, error) from error
     except Exception as error:
-        shutil.rmtree(made, ignore_errors=True)
+        shutil.rmtree(target, ignore_errors=True)
         raise PluginError(
-            f"the module cannot be saved: {' '.join(str(error).split())}; --save-models none "
-            "trains it without saving"
+            f"the module cannot be saved: {' '.join(str(error).split())}; use --save-models none "
+            "to train it without saving"
         ) from error
 
 
-def keep_model(
+def publish_model(
     plan: Plan, saved: SavePolicy, record: CellRecord, probabilities: PartProbabilities
 ) -> None:
-    """Put a model that was just written in its place, unless a better one makes it needless.
+    """Publish the model that `write_model` wrote for a cell, unless a better one exists.
 
     Args:
         plan: of the run.
-        saved: which models it keeps.
+        saved: which models the run saves.
         record: of the cell.
-        probabilities: of the cell.
+        probabilities: of the cell, as stored.
 
     Raises:
         StorageError: the disk is full or the folder cannot be written.
     """
-    assert record.weights is not None  # noqa: S101 - a backbone's
+    assert record.weights is not None  # noqa: S101 - only backbones have models
     assert record.settings is not None  # noqa: S101
     model = ModelRecord(
         key=record.key,
@@ -96,17 +100,17 @@ def keep_model(
         precision=record.environment.precision,
         score=validation_score(record),
     )
-    made = plan.store.models.temporary_path(record.key)
+    temporary = plan.store.models.temporary_path(record.key)
 
-    def card() -> str:
-        exact = load_file(made / PROBABILITIES)["test"]
+    def make_card() -> str:
+        exact = load_file(temporary / PROBABILITIES)["test"]
         rounding = _rounding(exact, probabilities["test"], record)
         tables = model_card(model, record, plan.store.protocol(), rounding)
-        render = Registry.discover([]).report_format("markdown").item.render  # toxbench's own
+        render = Registry.discover([]).report_format("markdown").item.render  # of toxbench
         texts = [render(table).strip() + "\n" for table in tables]
         return "\n".join([FRONT_MATTER, INTRODUCTION, *texts, INTENDED_USE])
 
-    plan.store.models.publish(model, card)
+    plan.store.models.publish(model, make_card)
 
 
 def _rounding(
@@ -119,13 +123,13 @@ def _rounding(
     )
 
 
-def _copy(source: Path, target: Path) -> None:
-    """Copy a file; where a config names folders of this machine, without those names."""
+def _copy_without_paths(source: Path, target: Path) -> None:
+    """Copy a file; leave out the entries of a config that name folders of this machine."""
     if source.name in _CONFIGS:
         content = json.loads(source.read_text(encoding="utf-8"))
-        kept = {name: value for name, value in content.items() if not _is_local(name, value)}
-        if kept != content:
-            target.write_text(json.dumps(kept, indent=2), encoding="utf-8")
+        portable = {name: value for name, value in content.items() if not _is_local(name, value)}
+        if portable != content:
+            target.write_text(json.dumps(portable, indent=2), encoding="utf-8")
             return
     shutil.copyfile(source, target)
 

@@ -1,4 +1,4 @@
-"""What all trainings of one backbone share: tokenizer, tokens and pretrained weights."""
+"""Trainers of one backbone, which share its tokenizer, tokens and pretrained weights."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -27,12 +27,11 @@ from toxbench.util.hashing import sha256_file
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-
 Result = TypeVar("Result")
 
 
 class TrainerFactory:
-    """Makes trainers of one backbone on one table; what they share is prepared once."""
+    """Creates trainers of one backbone on one table, and prepares shared data once."""
 
     def __init__(
         self,
@@ -46,13 +45,13 @@ class TrainerFactory:
         """Load nothing yet.
 
         Args:
-            backbone: whose module and tokenizer are used.
+            backbone: builds the module and the tokenizer.
             weights: on the disk.
-            comments: all rows that a trainer may see.
-            device: where to train.
-            keep_module: keep an untrained copy of the module of the last seed, for many trainings
-                with the same one. They start alike, whether it was kept or built again.
-            group: the processes that make the same trainers.
+            comments: all rows that a trainer may read.
+            device: on which to train.
+            keep_module: keep an untrained copy of the module of the last seed, to build it once
+                for many trainings with one seed. The results do not depend on it.
+            group: the processes that create the same trainers.
         """
         self._group = group
         self._backbone = backbone
@@ -60,11 +59,11 @@ class TrainerFactory:
         self._comments = comments
         self._device = device
         self._keep_module = keep_module
-        self._kept: tuple[int, nn.Module, torch.Tensor] | None = None
+        self._cached_module: tuple[int, nn.Module, torch.Tensor] | None = None
         self._tokens: dict[int, Tokens] = {}
 
     def tokens(self, max_length: int) -> Tokens:
-        """Tokenise the table, once for each ``max_length``, through the cache on the disk."""
+        """Return the tokens of the table for a ``max_length``, which are cached on the disk."""
         if max_length not in self._tokens:
             tokenizer, identity = self._tokenizer
             texts = self._comments.texts
@@ -79,30 +78,29 @@ class TrainerFactory:
         work: Callable[[Trainer], Result],
         checkpoints: Callable[[int], Checkpoints] = lambda micro_batch: NoCheckpoints(),
     ) -> tuple[Result, int]:
-        """Do something with a trainer of a fresh module.
+        """Call a function with a trainer of a new module.
 
-        Where memory runs out, it is done again from the start with half as many comments in a
-        forward pass, and twice as many passes a step.
+        If memory runs out, call it again with another trainer, which computes half as many comments
+        in a forward pass and twice as many passes in a step.
 
         Args:
-            settings: how to train.
+            settings: of the training.
             seed: of the module's head, dropout and the order of rows.
-            work: what to do.
-            checkpoints: where the state of a training is kept that takes so many comments in a
+            work: the function.
+            checkpoints: returns the checkpoints of a training, given its number of comments in a
                 forward pass.
 
         Returns:
-            what ``work`` returned, and the comments in a forward pass.
+            the result of ``work``, and the number of comments in a forward pass.
 
         Raises:
             PluginError: as `trainer`.
-            OutOfMemoryError: one comment at a time is too much.
+            OutOfMemoryError: memory is too small for a single comment.
             CompanionError: another process of the group failed.
         """
 
         def attempt(micro_batch: int) -> Result:
-            kept = checkpoints(micro_batch)
-            with self.trainer(settings, seed, micro_batch, kept) as trainer:
+            with self.trainer(settings, seed, micro_batch, checkpoints(micro_batch)) as trainer:
                 return work(trainer)
 
         return self._group.retried(attempt, settings.batch_size)
@@ -115,10 +113,17 @@ class TrainerFactory:
         micro_batch: int | None = None,
         checkpoints: Checkpoints | None = None,
     ) -> Iterator[Trainer]:
-        """Yield a trainer of a fresh module; torch is seeded until the context ends.
+        """Yield a trainer of a new module; torch is seeded until the context ends.
+
+        Args:
+            settings: of the training.
+            seed: of the module's head, dropout and the order of rows.
+            micro_batch: number of comments in a forward pass; None for all comments of a batch that
+                this process computes.
+            checkpoints: of the training; None to write none.
 
         Raises:
-            PluginError: the backbone breaks its contract, or has not what the settings ask for.
+            PluginError: the backbone breaks its contract, or does not support the settings.
         """
         tokens = self._group.run_rank0_first(lambda: self.tokens(settings.max_length))
         with seeded(seed, self._device):
@@ -140,26 +145,26 @@ class TrainerFactory:
         folder = self._weights.folder
         if folder is None:
             name = self._backbone.name
-            raise PluginError(f"the weights of {name} were planned but never fetched")
+            raise PluginError(f"the weights of {name} were not downloaded; plan with download=True")
         return folder
 
     @cached_property
     def _tokenizer(self) -> "tuple[PreTrainedTokenizerBase, str]":
-        """The tokenizer, and what tells it from every other one."""
+        """The tokenizer, and its identity: its class and the hashes of its files."""
         with quiet_transformers():
             tokenizer = self._backbone.tokenizer(self._folder)
         hashes = map(sha256_file, tokenizer_files(self._folder))
         return tokenizer, ":".join([type(tokenizer).__name__, *hashes])
 
     def _module(self, seed: int) -> nn.Module:
-        """Return a module as it is built after seeding torch with ``seed``."""
-        if self._kept is not None and self._kept[0] == seed:
-            _, module, state = self._kept
-            torch.set_rng_state(state)  # as building it left the generator
+        """Return the module that is built after seeding torch with ``seed``."""
+        if self._cached_module is not None and self._cached_module[0] == seed:
+            _, module, rng_state = self._cached_module
+            torch.set_rng_state(rng_state)  # as after building it
             return copy.deepcopy(module)
         build = self._weights.build or self._backbone.build
         with quiet_transformers():
             module = build(self._folder, len(self._comments.labels))
         if self._keep_module:
-            self._kept = (seed, copy.deepcopy(module), torch.get_rng_state())
+            self._cached_module = (seed, copy.deepcopy(module), torch.get_rng_state())
         return module

@@ -1,4 +1,4 @@
-"""How many comments a backbone does not see to their end."""
+"""The share of comments that each backbone truncates."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from toxbench.training.weights import WeightsFinder
 
 @dataclass(frozen=True)
 class Truncation:
-    """What one backbone's tokenizer cuts.
+    """How much one backbone's tokenizer truncates.
 
     Attributes:
         backbone: its name.
-        share: of all comments, how many are longer than ``max_length``.
-        max_length: tokens.
-        weights: which weights the tokenizer comes with.
+        share: of all comments, those longer than ``max_length``; in [0, 1].
+        max_length: in tokens.
+        weights: label of the weights that the tokenizer belongs to.
     """
 
     backbone: str
@@ -30,15 +30,17 @@ class Truncation:
 
 
 @dataclass(frozen=True)
-class Unknown:
-    """A backbone whose tokenizer is not on this machine, and why."""
+class UnknownTruncation:
+    """A backbone whose tokenizer is not on this machine, and the reason."""
 
     backbone: str
     reason: str
 
 
-def truncations(run: ResolvedRun, comments: TextDataset) -> Iterator[Truncation | Unknown]:
-    """Yield the truncation by each backbone of a run; nothing is downloaded.
+def truncations(
+    run: ResolvedRun, comments: TextDataset
+) -> Iterator[Truncation | UnknownTruncation]:
+    """Yield the truncation by each backbone of a run; download nothing.
 
     Raises:
         StorageError: the weights of a backbone are damaged.
@@ -49,15 +51,15 @@ def truncations(run: ResolvedRun, comments: TextDataset) -> Iterator[Truncation 
         try:
             candidate = backbone_candidate(backbone, run.settings, finder)
         except (SettingsError, TryAgainError) as error:
-            yield Unknown(name, str(error))
+            yield UnknownTruncation(name, str(error))
             continue
         if candidate.weights.folder is None:
-            yield Unknown(
-                name, "its weights are not on this machine yet; toxbench run fetches them"
+            yield UnknownTruncation(
+                name, "its weights are not on this machine yet; toxbench run downloads them"
             )
             continue
-        device = choose_device("cpu", "fp32")  # tokenising needs none
-        bench = TrainerFactory(candidate.backbone, candidate.weights, comments, device)
+        device = choose_device("cpu", "fp32")  # required, but not used by tokenizers
+        factory = TrainerFactory(candidate.backbone, candidate.weights, comments, device)
         length = candidate.settings.max_length
-        share = float(bench.tokens(length).truncated.mean())
+        share = float(factory.tokens(length).truncated.mean())
         yield Truncation(name, share, length, candidate.weights.record.label)

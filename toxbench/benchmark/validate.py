@@ -1,4 +1,4 @@
-"""Resolve the settings of a run: whatever can be refused before heavy imports and reading."""
+"""Resolve the settings of a run, with all checks that need no heavy imports and no data."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedRun:
-    """Checked settings with everything that they name; made once, where a run starts.
+    """Checked settings and the plugins that they name; created once, at the start of a run.
 
     Attributes:
         settings: as given.
@@ -46,7 +46,9 @@ class ResolvedRun:
 def resolve(
     settings: RunSettings, registry: Registry, coordinator: "Coordinator | None" = None
 ) -> ResolvedRun:
-    """Check the settings of a run and find what they name. A broken plugin affects only its own.
+    """Check the settings of a run and find the plugins that they name.
+
+    A broken plugin affects only its own backbones and baselines.
 
     Args:
         settings: of the run.

@@ -14,13 +14,13 @@ def backbones(plugins: tuple[str, ...] | None, debug: bool) -> None:
     from toxbench.cli.tables import print_tables
     from toxbench.plugin.contracts import Table
     from toxbench.plugin.registry import Registry
-    from toxbench.training.weights import parameters_here
+    from toxbench.training.weights import describe_local_weights
     from toxbench.util.text import escape_line, format_millions
 
     registry = Registry.discover(plugins)
     rows = []
     for name, registered in registry.backbones.items():
-        source, parameters = parameters_here(registered.item)
+        source, parameters = describe_local_weights(registered.item)
         stand_in = registered.item.stand_in
         here = f"stand-in: {stand_in.note}" if source == "stand-in" and stand_in else source
         rows.append(

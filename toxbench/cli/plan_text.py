@@ -44,12 +44,12 @@ def run_plan_text(plan: "Plan") -> str:
 def tune_plan_text(planned: "TunePlan") -> str:
     """Describe table, split and searches."""
     from toxbench.settings import INNER_FOLDS
-    from toxbench.tuning.space import described
-    from toxbench.tuning.storage import shown_url
+    from toxbench.tuning.space import format_dimension
+    from toxbench.tuning.storage import redact_url
 
     plan, settings = planned.plan, planned.settings
     comments = plan.protocol.comments
-    rows = len(planned.definitions[0].data.comments)
+    rows = len(planned.specs[0].data.comments)
     limits = [f"{settings.trial_limit} trials"] if settings.trial_limit else []
     limits += [settings.budget] if settings.budget else []
     lines = [
@@ -60,11 +60,11 @@ def tune_plan_text(planned: "TunePlan") -> str:
         f"{settings.pruner}, on {settings.inner_folds} of {INNER_FOLDS} inner folds of {rows} "
         "rows; test rows are not among them",
     ]
-    for spec in planned.definitions:
-        space = ", ".join(f"{name}={described(d)}" for name, d in spec.space.items())
+    for spec in planned.specs:
+        space = ", ".join(f"{name}={format_dimension(d)}" for name, d in spec.space.items())
         weights = spec.candidate.weights.record.label
         lines.append(f"Backbone  {spec.candidate.name} from {weights}: {space}")
-    lines.append(f"Studies   {shown_url(planned.url)} (optuna-dashboard opens it)")
+    lines.append(f"Studies   {redact_url(planned.url)} (optuna-dashboard opens it)")
     return "\n".join([*lines, *tracker_lines(plan)])
 
 

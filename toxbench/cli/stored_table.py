@@ -29,12 +29,12 @@ def texts_to_show(protocol: "ProtocolRecord", values: Mapping[str, Any]) -> Sequ
 
 
 def read_table(protocol: "ProtocolRecord", values: Mapping[str, Any]) -> "TextDataset":
-    """Read the table that `stored_table_options` name; raises as `read_table_of`."""
-    from toxbench.benchmark.resume import read_table_of
+    """Read the table that `stored_table_options` name; raises as `read_matching_table`."""
+    from toxbench.benchmark.resume import read_matching_table
 
     columns = build_settings(ColumnSettings, used(ColumnSettings, values))
     split = build_settings(SplitSettings, used(SplitSettings, values))
-    return read_table_of(protocol, values["data"], columns, split)
+    return read_matching_table(protocol, values["data"], columns, split)
 
 
 def check_table_options(values: Mapping[str, Any]) -> None:

@@ -5,8 +5,10 @@ from toxbench.plugin.contracts import Table
 from toxbench.plugin.registry import Registry
 from toxbench.ranking.rows import Leaderboard
 from toxbench.report.labels import label_table, label_tables
-from toxbench.report.leaderboard import leaderboard_table, terminal_tables
+from toxbench.report.leaderboard import leaderboard_table, leaderboard_tables
 from toxbench.report.terminal import table_lines
+
+_DATA_FORMATS = ("csv", "json")
 
 
 def print_labels(leaderboard: Leaderboard, registry: Registry, format_name: str | None) -> None:
@@ -24,16 +26,15 @@ def print_leaderboard(
         leaderboard: to print.
         registry: finds the format.
         format_name: None prints for reading.
-        full: print all tables for reading, not only the first.
+        full: print all tables, not only the first. CSV and JSON always have all columns.
 
     Raises:
         SettingsError: there is no such format.
     """
-    if format_name:
+    if format_name in _DATA_FORMATS:
         tables = [leaderboard_table(leaderboard)]
     else:
-        tables = terminal_tables(leaderboard)
-        tables = tables if full else tables[:1]
+        tables = leaderboard_tables(leaderboard)[: None if full else 1]
     print_tables(tables, registry, format_name)
 
 

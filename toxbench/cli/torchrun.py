@@ -103,9 +103,9 @@ class TorchrunSession:
 
     def take_device(self, device: str) -> None:
         """Make this rank's device the current one; raises `SettingsError` if there is none."""
-        from toxbench.training.device import take_device
+        from toxbench.training.device import assign_device
 
-        take_device(device, self.env)
+        assign_device(device, self.env)
 
     def serve(self, registry: Registry) -> int:
         """Compute with rank 0 and return its exit code; raises as `executor.serve`."""

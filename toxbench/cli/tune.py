@@ -83,7 +83,7 @@ def _print_tuned(planned: "TunePlan", outcome: "Outcome", registry: "Registry") 
     from toxbench.report.tuning import tuned_table
     from toxbench.store.trials import TUNED_FILE
 
-    specs = {spec.candidate.name: spec for spec in planned.definitions}
+    specs = {spec.candidate.name: spec for spec in planned.specs}
     for candidate in outcome.tuned:
         spec = specs[candidate.name]
         if candidate.tuned is not None:

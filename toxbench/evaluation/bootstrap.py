@@ -82,7 +82,8 @@ class BootstrapScores:
     def paired(self, metric: str) -> "PairedScores":
         """Return the scores in the form that many comparisons can share."""
         rows, observed = self.fixed_seed_scores(metric), self.observed[metric]
-        deviations = self.values[metric] - rows[:, None]
+        # C order, because a product of two other arrays copies both.
+        deviations = np.ascontiguousarray(self.values[metric] - rows[:, None])
         return PairedScores(rows, deviations, _draw_seeds(observed, self.seed_weights), observed)
 
 
@@ -375,7 +376,7 @@ def _draw_seeds(observed: Floats, seed_weights: Floats) -> Floats:
 def _mean_covariance(first: Floats, second: Floats) -> float:
     """Return the covariance over seeds of centred ``[resample, seed]``, mean over resamples."""
     resamples, seeds = first.shape
-    return float(np.vdot(first, second) / (resamples * max(1, seeds - 1)))
+    return float(np.einsum("rs,rs->", first, second) / (resamples * max(1, seeds - 1)))
 
 
 def _estimate_seed_variance(draws: Floats, observed: Floats, within: float) -> SeedVariance:

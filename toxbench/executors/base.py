@@ -1,4 +1,4 @@
-"""What every executor has in common: tasks, their results and errors, and the callbacks."""
+"""Definitions that all executors share: tasks, their results and errors, and the callbacks."""
 
 import traceback
 from collections.abc import Callable, Iterator
@@ -59,7 +59,7 @@ class TaskSpec:
     batch_size: int | None = None
 
     def task(self, registry: "Registry") -> Any:
-        """Build the task again in a process with plugins of its own.
+        """Build the task again in a process with its own plugins.
 
         Raises:
             PluginError: the plugins are not those of the process that sent the spec.
@@ -76,7 +76,7 @@ class Task(Protocol):
 
 
 class TaskRunner(Protocol):
-    """Computes one task at a time and prepares once what the tasks share."""
+    """Computes one task at a time and prepares shared data once."""
 
     def compute(self, task: Any, report: Callable[[object], None]) -> object:
         """Return the result or a `TaskError`; call ``report`` with progress on the way.

@@ -1,4 +1,4 @@
-"""What this machine has, and what each of several processes gets of it."""
+"""Cores, memory and GPUs of this machine, and the environment of processes that share them."""
 
 import os
 import sys
@@ -10,57 +10,61 @@ THREADS, GPUS = "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
 
 
-def cores(environ: Mapping[str, str]) -> int:
-    """Return how many threads may compute at once: ``OMP_NUM_THREADS``, else this process's cores.
+def count_cores(environ: Mapping[str, str]) -> int:
+    """Return how many threads can compute at once: ``OMP_NUM_THREADS``, else this process's cores.
 
-    Not torch's own count: a plugin may have changed that.
+    Not torch's number of threads, which a plugin may have changed.
     """
-    named = environ.get(THREADS, "")
-    if named.isascii() and named.isdigit() and int(named) > 0:
-        return int(named)
+    value = environ.get(THREADS, "")
+    if value.isascii() and value.isdigit() and int(value) > 0:
+        return int(value)
     affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
-def memory() -> float:
-    """Return the bytes of memory of this machine, or of the container that this runs in."""
-    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+def memory_bytes() -> float:
+    """Return the memory of this machine, or the limit of the container of this process."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = _CGROUP.read_text(encoding="ascii").strip() if _CGROUP.is_file() else "max"
-    return float(whole if limit == "max" else min(whole, int(limit)))
+    return float(total if limit == "max" else min(total, int(limit)))
 
 
 def gpu_names(environ: Mapping[str, str], count: int) -> tuple[str, ...]:
-    """Return what ``CUDA_VISIBLE_DEVICES`` calls the CUDA devices that this process sees.
+    """Return the names in ``CUDA_VISIBLE_DEVICES`` of the CUDA devices of this process.
 
     Args:
         environ: of this process.
-        count: of devices, by CUDA.
+        count: number of devices that CUDA reports.
     """
-    named = [name.strip() for name in environ.get(GPUS, "").split(",") if name.strip()]
-    return tuple(named[:count] or map(str, range(count)))
+    names = [name.strip() for name in environ.get(GPUS, "").split(",") if name.strip()]
+    return tuple(names[:count] or map(str, range(count)))
 
 
-def environ_of_a_worker(environ: Mapping[str, str], threads: int | None) -> dict[str, str]:
-    """Return the environment of a process that computes with so many threads; None: torch's choice.
+def worker_environ(environ: Mapping[str, str], threads: int | None) -> dict[str, str]:
+    """Return the environment of a worker process.
 
-    Where tcmalloc is installed it allocates with it: it keeps at hand what torch frees each step,
+    If tcmalloc is installed, the worker uses it: it reuses memory that torch frees in each step,
     and saves 7 to 10 % of an epoch (results/README.md).
+
+    Args:
+        environ: of this process.
+        threads: number of threads of the worker; None lets torch decide.
     """
-    own = dict(environ) if threads is None else {**environ, THREADS: str(threads)}
+    worker = dict(environ) if threads is None else {**environ, THREADS: str(threads)}
     allocator = find_library("tcmalloc_minimal") if sys.platform == "linux" else None
     if allocator is not None:
-        own.setdefault("LD_PRELOAD", allocator)
-    return own
+        worker.setdefault("LD_PRELOAD", allocator)
+    return worker
 
 
-def environs_of_workers(
+def worker_environs(
     environ: Mapping[str, str], count: int, threads: int | None, gpus: Sequence[str] = ()
 ) -> list[dict[str, str]]:
-    """Return the environments of processes side by side; each sees one GPU, where there are some.
+    """Return the environments of ``count`` workers that run at once.
 
-    With more processes than GPUs, they take turns in the order of their places.
+    If there are GPUs, each worker sees one; more workers than GPUs share them in turn.
     """
-    own = environ_of_a_worker(environ, threads)
+    worker = worker_environ(environ, threads)
     if not gpus:
-        return [own] * count
-    return [own | {GPUS: gpus[place % len(gpus)]} for place in range(count)]
+        return [worker] * count
+    return [worker | {GPUS: gpus[number % len(gpus)]} for number in range(count)]

@@ -1,4 +1,4 @@
-"""Processes that this one starts, sends plain values to, and outlives."""
+"""Child processes that exchange messages with this one and exit when it is gone."""
 
 import json
 import os
@@ -9,12 +9,12 @@ import threading
 from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
 
-# The child imports what this process would, wherever it was started from. Ctrl-C and SIGTERM may
-# reach the whole group; what becomes of a child is for the process that started it to say.
-_START = (
+# The child imports from the same folders as this process. It ignores Ctrl-C and SIGTERM, which may
+# reach the whole process group: its parent decides when it exits.
+_CHILD_CODE = (
     "import importlib, json, signal, sys; "
     "signal.signal(signal.SIGINT, signal.SIG_IGN); signal.signal(signal.SIGTERM, signal.SIG_IGN); "
-    "sys.stdout.reconfigure(line_buffering=True); "  # what was printed is out when it is killed
+    "sys.stdout.reconfigure(line_buffering=True); "  # a killed child loses no printed line
     "sys.path[:] = json.loads(sys.argv[1]); "
     "importlib.import_module(sys.argv[2]).main(int(sys.argv[3]))"
 )
@@ -23,30 +23,32 @@ _START = (
 def start_child(
     module: str, environ: Mapping[str, str], output: int = 2, path: Sequence[str] = ()
 ) -> tuple["subprocess.Popen[bytes]", Connection]:
-    """Start ``main(descriptor)`` of a module; return the process and our end of the socket.
+    """Start ``main(descriptor)`` of a module; return the process and a connection to it.
 
     Args:
-        module: to import there.
-        environ: of the process.
-        path: further folders that it imports from.
-        output: file descriptor for whatever it prints; what a plugin prints is no result of ours.
+        module: to import in the child.
+        environ: environment variables of the process.
+        output: file descriptor for stdout and stderr of the child; by default the stderr of this
+            process, because stdout is for results only.
+        path: additional folders to import from.
     """
     folders = [*sys.path, *(folder for folder in path if folder not in sys.path)]
-    ours, theirs = socket.socketpair()
-    with theirs:
+    parent_socket, child_socket = socket.socketpair()
+    command = [sys.executable, "-c", _CHILD_CODE, json.dumps(folders), module]
+    with child_socket:
         process = subprocess.Popen(
-            [sys.executable, "-c", _START, json.dumps(folders), module, str(theirs.fileno())],
-            stdin=subprocess.PIPE,  # its end tells the child that this process is gone
+            [*command, str(child_socket.fileno())],
+            stdin=subprocess.PIPE,  # closes when this process is gone; see `exit_with_parent`
             stdout=output,
             stderr=output,
-            pass_fds=[theirs.fileno()],
+            pass_fds=[child_socket.fileno()],
             env=dict(environ),
         )
-    return process, Connection(ours.detach())
+    return process, Connection(parent_socket.detach())
 
 
 def end_child(process: "subprocess.Popen[bytes]", connection: Connection) -> None:
-    """End a child at once; a second time does nothing."""
+    """Kill a child; a second call does nothing."""
     connection.close()
     process.kill()
     process.wait()
@@ -54,11 +56,11 @@ def end_child(process: "subprocess.Popen[bytes]", connection: Connection) -> Non
         process.stdin.close()
 
 
-def leave_with_parent(grace: float = 0) -> None:
-    """End this process when the one that started it is gone, even if it was killed.
+def exit_with_parent(grace: float = 0) -> None:
+    """Exit when the process that started this one is gone, even if it was killed.
 
     Args:
-        grace: seconds after which it ends, if it has not left by itself.
+        grace: seconds in which this process may exit by itself.
     """
 
     def wait() -> None:

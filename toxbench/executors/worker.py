@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 
 from toxbench.errors import StorageError, ToxbenchError
 from toxbench.executors.base import RunnerConfig, TaskError, TaskSpec
-from toxbench.executors.spawn import end_child, leave_with_parent, start_child
+from toxbench.executors.spawn import end_child, exit_with_parent, start_child
 from toxbench.plugin.registry import Registry
 from toxbench.util.signals import ShouldStop, StopRequested
 from toxbench.util.text import format_duration
@@ -34,7 +34,7 @@ class FatalError:
 
 @dataclass(frozen=True)
 class Progress:
-    """What a task reported before it was done."""
+    """A report of a task that has not ended."""
 
     report: object
 
@@ -73,7 +73,7 @@ class WorkerProcess:
             spec: the first task.
             environ: environment variables of the process.
             seconds: time limit of one task; None for no limit.
-            output: file descriptor for what plugins print.
+            output: file descriptor for the output of plugins.
             path: additional folders to import from.
         """
         self._process, self.connection = start_child(
@@ -171,7 +171,7 @@ class WorkerProcess:
 
 def main(descriptor: int) -> None:
     """Compute tasks in the worker process until the other end of the socket closes."""
-    leave_with_parent()
+    exit_with_parent()
     with Connection(descriptor) as connection:
         connection.send(Ready())
         config: RunnerConfig = connection.recv()

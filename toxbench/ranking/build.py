@@ -15,7 +15,6 @@ from toxbench.evaluation.bootstrap import (
 from toxbench.evaluation.definitions import GLOBAL, HALF, PER_LABEL
 from toxbench.evaluation.row_counts import HEADLINES, SCORES
 from toxbench.evaluation.significance import Difference, assign_tiers, compare_all
-from toxbench.ranking.cache import keep, made_of, read_kept
 from toxbench.ranking.cells import load_cells, load_failures
 from toxbench.ranking.pool import Cell, FoldPooler, PooledScores
 from toxbench.ranking.rows import (
@@ -39,9 +38,7 @@ PooledRules = Mapping[str, PooledScores]  # thresholds rule -> scores
 
 
 def load_leaderboard(*stores: CellStore, rule: str = HALF, metric: str = "micro_f1") -> Leaderboard:
-    """Return the leaderboard of a stored protocol, from the cells of one or several folders.
-
-    That of one folder is computed once and then cached (`toxbench.ranking.cache`).
+    """Build the leaderboard of a stored protocol, from the cells of one or several folders.
 
     Args:
         stores: of one protocol.
@@ -49,23 +46,9 @@ def load_leaderboard(*stores: CellStore, rule: str = HALF, metric: str = "micro_
         metric: to rank by.
 
     Raises:
-        StorageError: a folder is none of toxbench's, a file in it is damaged, or the folders hold
-            results of different protocols.
+        StorageError: a folder holds no results, a file is damaged, or the folders hold results of
+            different protocols.
     """
-    if len(stores) > 1:  # no folder's own
-        return _computed(stores, rule, metric)
-    digest = made_of(stores[0], rule, metric)
-    kept = read_kept(stores[0].folder, digest) if digest else None
-    if kept is not None:
-        return kept
-    leaderboard = _computed(stores, rule, metric)
-    # A run may have stored a cell in between: then it is unknown which cells these are.
-    if digest is not None and made_of(stores[0], rule, metric) == digest:
-        keep(stores[0].folder, digest, leaderboard)
-    return leaderboard
-
-
-def _computed(stores: Sequence[CellStore], rule: str, metric: str) -> Leaderboard:
     failures = load_failures(*stores)
     return build_leaderboard(*load_cells(*stores), rule, metric, failures)
 

@@ -11,6 +11,7 @@ from toxbench.ranking.rows import Leaderboard, Row, Statistic
 from toxbench.report.notes import (
     conclusions,
     count_scored_labels,
+    headline_notes,
     leaderboard_title,
     limitations,
     notes,
@@ -34,32 +35,42 @@ class Column:
     text: Callable[[Row], str]
 
 
+def leaderboard_tables(leaderboard: Leaderboard) -> list[Table]:
+    """Return the headline table, then tables of the other scores, standard errors and costs.
+
+    The last table has all notes; the headline table has the most important ones.
+    """
+    title = leaderboard_title(leaderboard)
+    tables = [
+        _table(leaderboard, title, _headline_columns(leaderboard), headline_notes(leaderboard)),
+        _table(leaderboard, "Tuned thresholds", (_NAME, *_TUNED_COLUMNS), ()),
+        _table(leaderboard, "More scores", (_NAME, *_score_columns(leaderboard)), ()),
+        _table(leaderboard, "Train scores", (_NAME, *_TRAIN_COLUMNS), ()),
+        _table(
+            leaderboard, "Standard errors (SE) by source", (_NAME, *_error_columns(leaderboard)), ()
+        ),
+        _table(
+            leaderboard,
+            "Weights and cost",
+            (_NAME, *_cost_columns(leaderboard)),
+            [*conclusions(leaderboard), *notes(leaderboard)],
+        ),
+    ]
+    return [table for table in tables if len(table.headers) > 1]
+
+
 def leaderboard_table(leaderboard: Leaderboard) -> Table:
-    """Return all columns in one table with notes."""
+    """Return all columns and all notes in one table, for formats that hold a single table."""
     columns = (
         *_headline_columns(leaderboard),
+        *_TUNED_COLUMNS,
         *_score_columns(leaderboard),
-        *_GAP_COLUMNS,
+        *_TRAIN_COLUMNS,
         *_error_columns(leaderboard),
         *_cost_columns(leaderboard),
     )
     texts = (*conclusions(leaderboard), *notes(leaderboard))
     return _table(leaderboard, leaderboard_title(leaderboard), columns, texts)
-
-
-def terminal_tables(leaderboard: Leaderboard) -> list[Table]:
-    """Return the same columns in tables that fit a terminal, conclusions below the first one."""
-    scores, errors = _score_columns(leaderboard), _error_columns(leaderboard)
-    title, headlines = leaderboard_title(leaderboard), _headline_columns(leaderboard)
-    costs = _cost_columns(leaderboard)
-    tables = [
-        _table(leaderboard, title, headlines, conclusions(leaderboard)),
-        _table(leaderboard, "More scores", (_NAME, *scores), ()),
-        _table(leaderboard, "Overfitting", (_NAME, *_GAP_COLUMNS), ()),
-        _table(leaderboard, "Standard errors (SE) by source", (_NAME, *errors), ()),
-        _table(leaderboard, "Weights and cost", (_NAME, *costs), notes(leaderboard)),
-    ]
-    return [table for table in tables if len(table.headers) > 1]
 
 
 def leaderboard_records(leaderboard: Leaderboard) -> tuple[Record, ...]:
@@ -146,8 +157,9 @@ def _headline_columns(leaderboard: Leaderboard) -> tuple[Column, ...]:
         *([] if metric in HEADLINES else [Column(metric, _score_text(metric))]),
         Column("micro-F1", _interval_text("micro_f1")),
         Column("subset accuracy", _interval_text("subset_accuracy")),
-        Column("micro-F1 (global threshold)", _interval_text("micro_f1_global")),
-        Column("subset accuracy (global threshold)", _interval_text("subset_accuracy_global")),
+        Column("F1 gap", _interval_text("micro_f1_gap")),
+        Column("accuracy gap", _interval_text("subset_accuracy_gap")),
+        Column("seconds", _mean_text("train_seconds", "{:.1f}")),
     )
     has_tiers = any(row.tier is not None for row in leaderboard.rows)
     return (Column("tier", lambda row: str(row.tier)), *columns) if has_tiers else columns
@@ -160,7 +172,6 @@ def _score_columns(leaderboard: Leaderboard) -> tuple[Column, ...]:
         Column("micro-precision", _score_text("micro_precision")),
         Column("micro-recall", _score_text("micro_recall")),
         Column("micro average precision", _score_text("micro_average_precision")),
-        Column("micro-F1 (per-label thresholds)", _score_text("micro_f1_per_label")),
     )
 
 
@@ -250,18 +261,20 @@ def _select_pairs(leaderboard: Leaderboard, names: Sequence[str]) -> list[Differ
     return [d if place[d.first] < place[d.second] else reversed_difference(d) for d in pairs]
 
 
-_NAME = Column("candidate", lambda row: row.title)
-_GAP_COLUMNS = (
+_NAME = Column("backbone", lambda row: row.title)
+_TUNED_COLUMNS = (
+    Column("micro-F1 (global threshold)", _interval_text("micro_f1_global")),
+    Column("subset accuracy (global threshold)", _interval_text("subset_accuracy_global")),
+    Column("micro-F1 (per-label thresholds)", _score_text("micro_f1_per_label")),
+)
+_TRAIN_COLUMNS = (
     Column("train micro-F1", _score_text("train_micro_f1")),
     Column("train subset accuracy", _score_text("train_subset_accuracy")),
-    Column("micro-F1 gap", _interval_text("micro_f1_gap")),
-    Column("subset accuracy gap", _interval_text("subset_accuracy_gap")),
 )
 _COST_COLUMNS = (
     Column("weights", lambda row: row.weights or "-"),
     Column("parameters", lambda row: format_millions(row.parameters)),
     Column("seeds", lambda row: str(row.seeds)),
-    Column("train seconds", _mean_text("train_seconds", "{:.1f}")),
     Column("train comments/s", _mean_text("comments_per_second", "{:.0f}")),
     Column("peak memory", _mean_text("peak_memory_bytes", "{:.0f} MiB", factor=2**-20)),
 )

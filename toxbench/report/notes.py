@@ -12,6 +12,7 @@ EXPLORATORY = (
     f"Exploratory: a backbone has fewer than {SEEDS_NEEDED} seeds, too few to conclude which "
     f"candidate is better. Add --seeds {SEEDS_NEEDED} to the command."
 )
+MAX_NOTES = 5
 _FEW_GROUPS = (
     "The test rows belong to only {} groups, too few to resample whole groups. Intervals and "
     "p-values resample single rows instead, and are too optimistic for comments of new groups."
@@ -54,6 +55,19 @@ def conclusions(leaderboard: Leaderboard) -> list[str]:
     return [_tier_note(rows, METRIC_TITLES[metric]), *map(conclusion, pairs)] if pairs else []
 
 
+def headline_notes(leaderboard: Leaderboard) -> list[str]:
+    """Return the most important notes, at most five, for below the headline table."""
+    important = [
+        *(_failure_note(leaderboard, failed) for failed in leaderboard.failures),
+        *conclusions(leaderboard)[:2],
+        *warnings(leaderboard),
+    ]
+    if len(important) > MAX_NOTES - 1:
+        hidden = len(important) - (MAX_NOTES - 2)
+        important[MAX_NOTES - 2 :] = [f"{hidden} more notes: toxbench leaderboard --full."]
+    return [*important, _headline_explanation(leaderboard)]
+
+
 def limitations(leaderboard: Leaderboard) -> list[str]:
     """Return the reasons why the p-values of a comparison are too optimistic."""
     sampling = leaderboard.sampling
@@ -77,15 +91,20 @@ def warnings(leaderboard: Leaderboard) -> list[str]:
     """Return the reasons why scores do not measure what they seem to measure."""
     protocol, rows = leaderboard.protocol, leaderboard.rows
     texts: list[str] = []
+    has_stand_ins = any(row.stand_in for row in rows)
     if protocol.synthetic:
-        texts.append("Synthetic sample: these scores do not apply to real comments.")
-    if protocol.audit.leaked_rows:
-        texts.append(leak_note(protocol.audit))
-    if any(row.stand_in for row in rows):
+        stand_ins = ", nor to the checkpoints that backbones are named after: their weights are "
+        texts.append(
+            "Synthetic sample: these scores do not apply to real comments"
+            f"{f'{stand_ins}stand-ins' if has_stand_ins else ''}."
+        )
+    elif has_stand_ins:
         texts.append(
             "Stand-in weights are small substitutes: their scores are not those of the checkpoint "
             "that the backbone is named after."
         )
+    if protocol.audit.leaked_rows:
+        texts.append(leak_note(protocol.audit))
     if any(row.constant for row in rows):
         texts.append("(constant!): the candidate predicts the same labels for every test row.")
     texts.extend(
@@ -117,9 +136,18 @@ def explanations(leaderboard: Leaderboard) -> list[str]:
     texts.append(
         f"Scores are for test rows at {thresholds}, unless the column title names other rows or "
         "thresholds. Global and per-label thresholds are chosen on validation rows. A gap is the "
-        f"train score minus the test score. Train seconds are for one {unit}."
+        f"train score minus the test score. Seconds are for the training of one {unit}."
     )
     return texts
+
+
+def _headline_explanation(leaderboard: Leaderboard) -> str:
+    rule = leaderboard.rule
+    thresholds = "threshold 0.5" if rule == HALF else f"{rule} thresholds"
+    text = f"Scores at {thresholds}; a gap is the train score minus the test score"
+    if leaderboard.sampling is None:
+        return f"{text}."
+    return f"{text}; [low, high] is the 95 % confidence interval over test rows and seeds."
 
 
 def _tier_note(rows: tuple[Row, ...], metric: str) -> str:

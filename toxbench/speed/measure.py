@@ -1,4 +1,4 @@
-"""How fast toxbench trains and scores backbones on this device."""
+"""Measuring how fast toxbench trains and scores backbones on this device."""
 
 import gc
 import time
@@ -58,8 +58,8 @@ class Task:
     device: Device
 
     @cached_property
-    def bench(self) -> TrainerFactory:
-        """The tokenizer, tokens and weights that all trainings share."""
+    def trainer_factory(self) -> TrainerFactory:
+        """Makes the trainers; holds the tokenizer, tokens and weights that they share."""
         weights = self.candidate.weights
         return TrainerFactory(self.candidate.backbone, weights, self.comments, self.device)
 
@@ -76,29 +76,29 @@ class Task:
     @property
     def tokens(self) -> Tokens:
         """The tokens of all rows of the table."""
-        return self.bench.tokens(self.settings.max_length)
+        return self.trainer_factory.tokens(self.settings.max_length)
 
     @property
-    def tokens_an_epoch(self) -> int:
+    def tokens_per_epoch(self) -> int:
         """Tokens of the train rows, padding not counted."""
         return int(self.tokens.lengths[self.rows].sum())
 
     @property
     def folder(self) -> Path:
-        """The checkpoint."""
+        """The checkpoint folder of the weights."""
         folder = self.candidate.weights.folder
         if folder is None:
-            raise PluginError(f"the weights of {self.candidate.name} were never fetched")
+            raise PluginError(f"the weights of {self.candidate.name} are not downloaded")
         return folder
 
     @cached_property
     def body_parameters(self) -> int:
-        """Parameters without embedding tables."""
+        """Number of parameters without embedding tables."""
         return body_parameters(self.folder)
 
     def share_of_peak(self, seconds_per_epoch: float, peak: float) -> float:
-        """Return the share of ``peak``, in operations a second, that the training reached."""
-        operations = _OPERATIONS * self.body_parameters * self.tokens_an_epoch
+        """Return the share of ``peak``, in operations per second, that the training reached."""
+        operations = _OPERATIONS * self.body_parameters * self.tokens_per_epoch
         return operations / seconds_per_epoch / peak
 
 
@@ -107,15 +107,15 @@ class TimedTraining:
     """One timed training; building the module is not included.
 
     Attributes:
-        seconds: of the whole training.
-        peak_memory_bytes: highest while training.
+        seconds: time of the whole training.
+        peak_memory_bytes: peak memory during the training.
     """
 
     seconds: float
     peak_memory_bytes: int
 
 
-Run = tuple[TimedTraining, float]  # with the seconds of the predictions of all rows
+Run = tuple[TimedTraining, float]  # the training, and the seconds to predict all rows
 
 
 def measure(
@@ -162,16 +162,16 @@ def speed_tasks(run: ResolvedRun) -> Iterator[Task]:
 def warm_up(task: Task) -> None:
     """Train on a few batches for one epoch and predict them."""
     settings = task.settings.model_copy(update={"epochs": 1})
-    few = task.rows[: WARM_UP_BATCHES * settings.batch_size]
-    with task.bench.trainer(settings, seed=0) as trainer:
-        _train(trainer, replace(task.split, train=few))
-        trainer.predict(few)
+    rows = task.rows[: WARM_UP_BATCHES * settings.batch_size]
+    with task.trainer_factory.trainer(settings, seed=0) as trainer:
+        _train(trainer, replace(task.split, train=rows))
+        trainer.predict(rows)
 
 
 def timed_run(task: Task) -> Run:
     """Train all epochs, then predict all rows of the table, and measure both."""
     rows = np.arange(len(task.comments), dtype=np.int64)
-    with task.bench.trainer(task.settings, seed=0) as trainer:
+    with task.trainer_factory.trainer(task.settings, seed=0) as trainer:
         training = timed_training(task.device, lambda: _train(trainer, task.split))
         started = time.perf_counter()
         trainer.predict(rows)
@@ -181,7 +181,7 @@ def timed_run(task: Task) -> Run:
 
 def timed_training(device: Device, train: Callable[[], object]) -> TimedTraining:
     """Measure the time and the peak memory of a training."""
-    gc.collect()  # the memory of the previous module would count
+    gc.collect()  # so that the previous module's memory does not count
     memory = PeakMemory(device)
     memory.start()
     wait_for_device(device)
@@ -210,7 +210,7 @@ def _record(task: Task, runs: Sequence[Run], peak: float) -> SpeedRecord:
     machine = environment(task.device)
     weights = task.candidate.weights.record
     epochs = [training.seconds / task.settings.epochs for training, _ in runs]
-    rows, tokens = len(task.rows), task.tokens_an_epoch
+    rows, tokens = len(task.rows), task.tokens_per_epoch
     return SpeedRecord(
         backbone=task.candidate.name,
         weights=weights.label,

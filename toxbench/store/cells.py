@@ -5,19 +5,23 @@ record as JSON in its header. It is one file, so that it is stored completely or
 not a pickle, so that reading it runs no code.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from toxbench.data.protocol import Protocol, fingerprint
 from toxbench.errors import SettingsError, StorageError
-from toxbench.records import PARTS, Audit, CellKey, CellRecord, Part, StoredRecord
+from toxbench.records import Audit, CellKey, CellRecord, StoredRecord
 from toxbench.settings import FrozenModel, validate_path
+from toxbench.store.cell_file import (
+    SUFFIX,
+    CellDamagedError,
+    CellReader,
+    PartProbabilities,
+    write_cell,
+)
 from toxbench.store.failures import FailureStore, read_failure
 from toxbench.store.lock import hold_lock, write_owner
 from toxbench.store.models import ModelStore
@@ -30,11 +34,7 @@ from toxbench.store.repair import (
 )
 from toxbench.store.rows import FILE as ROWS
 from toxbench.store.rows import StoredRows, read_rows, write_rows
-from toxbench.store.tensor_file import Tensors, decode, encode, read_tensor
 from toxbench.util.atomic import make_folder, write_atomically
-
-SUFFIX = ".safetensors"
-PartProbabilities = Mapping[Part, npt.NDArray[np.float32]]  # part -> [row, label]
 
 
 class FoldRows(FrozenModel):
@@ -70,15 +70,17 @@ class ProtocolRecord(StoredRecord):
         return {name: getattr(self, name) for name in expected} == expected
 
 
-class CellDamagedError(DamagedError):
-    """The content of a cell file does not match its checksum."""
-
-
 @dataclass(frozen=True)
 class CellStore:
-    """The folder of one protocol: ``protocol.json``, ``cells/``, ``models/``, the leaderboard."""
+    """The folder of one protocol: ``protocol.json``, ``cells/``, ``models/``, the leaderboard.
+
+    Attributes:
+        folder: need not exist.
+        reader: reads each cell once for all methods.
+    """
 
     folder: Path
+    reader: CellReader = field(default_factory=CellReader, compare=False, repr=False)
 
     @classmethod
     def for_protocol(cls, results: Path, protocol: Protocol) -> "CellStore":
@@ -138,7 +140,9 @@ class CellStore:
             self.folder, self.folder / "cells", self.failures.folder, self.models.folder,
         ):  # fmt: skip
             remove_partial_files(folder)
-        cells = quarantine_damaged(self.paths(), read_cell, "a run of the cell computes it again")
+        cells = quarantine_damaged(
+            self.paths(), self.reader.read, "a run of the cell computes it again"
+        )
         failures = quarantine_damaged(
             self.failures.paths(), read_failure, "a run of its cell trains it again"
         )
@@ -193,7 +197,7 @@ class CellStore:
         if not self.path(key).is_file():
             return False
         try:
-            read_cell(self.path(key))
+            self.reader.read(self.path(key))
         except CellDamagedError:
             return False
         return True
@@ -208,9 +212,7 @@ class CellStore:
         Raises:
             StorageError: the disk is full or the folder cannot be written.
         """
-        tensors: Tensors = {part: probabilities[part] for part in PARTS}
-        content = encode("cell", record.model_dump_json(), tensors)
-        write_atomically(self.path(record.key), content)
+        write_cell(self.path(record.key), record, probabilities)
 
     def records(self) -> list[CellRecord]:
         """Read the records of all stored cells, sorted by file name.
@@ -223,14 +225,11 @@ class CellStore:
     def cells(self) -> Iterator[tuple[CellRecord, PartProbabilities]]:
         """Yield the record and probabilities of all stored cells, sorted by file name.
 
-        Each file is read once to compare its checksum. Its probabilities are not kept in memory:
-        each access to a part reads it again, so that all cells of a large table can be processed.
-
         Raises:
             CellDamagedError: a file is damaged.
         """
         for path in self.paths():
-            yield read_cell(path)[0], _LazyProbabilities(path)
+            yield self.reader.read(path)
 
     @contextmanager
     def lock(self, timeout: float = 0) -> Iterator[None]:
@@ -248,54 +247,6 @@ class CellStore:
         path = self.folder / ".lock"
         with hold_lock(path, timeout), write_owner(path):
             yield
-
-
-@dataclass(frozen=True)
-class _LazyProbabilities(PartProbabilities):
-    """The probabilities of a cell whose checksum was compared; each access reads the file."""
-
-    path: Path
-
-    def __getitem__(self, part: Part) -> npt.NDArray[np.float32]:
-        if part not in PARTS:
-            raise KeyError(part)
-        try:
-            return read_tensor(self.path, part)
-        except OSError as error:
-            raise StorageError(f"cannot read {self.path}: {error.strerror}") from error
-        except ValueError as error:  # the file was replaced after its checksum was compared
-            raise CellDamagedError(f"{self.path} has just changed; try again") from error
-
-    def __iter__(self) -> Iterator[Part]:
-        return iter(PARTS)
-
-    def __len__(self) -> int:
-        return len(PARTS)
-
-
-def read_cell(path: Path) -> tuple[CellRecord, dict[Part, npt.NDArray[np.float32]]]:
-    """Read a cell's record and its probabilities: part -> float32 ``[row, label]``.
-
-    Raises:
-        CellDamagedError: the file is damaged.
-        StorageError: it cannot be read, or a newer toxbench wrote it.
-    """
-    try:
-        text, tensors = decode("cell", path.read_bytes())
-        record, probabilities = (
-            CellRecord.from_json(text, path),
-            {part: tensors[part] for part in PARTS},
-        )
-        if any(values.dtype != np.float32 or values.ndim != 2 for values in probabilities.values()):
-            raise ValueError("probabilities are float32 [row, label]")
-        return record, probabilities
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, KeyError) as error:
-        raise CellDamagedError(
-            f"{path} is damaged; start the same toxbench run again, which moves it aside and "
-            "computes it again"
-        ) from error
 
 
 def read_protocol(path: Path) -> ProtocolRecord:

@@ -1,4 +1,4 @@
-"""Rows to batches: like lengths together, nothing padded further than its batch needs."""
+"""Batches of token ids, masks and targets; rows of similar length share a batch."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,18 +10,18 @@ import torch
 from toxbench.data.tokenization import Tokens
 from toxbench.util.arrays import Rows, Targets
 
-_BATCHES_IN_A_BUCKET = 50
-_IDS_AT_ONCE = 1 << 24
-_SHARE = 0.25  # of a GPU's free memory that a table may take; a larger one stays with the host
+_BATCHES_PER_BUCKET = 50
+_IDS_PER_CHUNK = 1 << 24  # ids that are counted at once
+_MAX_GPU_SHARE = 0.25  # of a GPU's free memory; a larger table stays in the host's memory
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Some rows on the device.
+    """Rows of the table, on the device.
 
     Attributes:
         input_ids: int64 ``[batch, token]``.
-        attention_mask: int64 ``[batch, token]``, 1 where a token is.
+        attention_mask: int64 ``[batch, token]``, 1 for tokens and 0 for padding.
         targets: float32 0/1, ``[batch, label]``.
     """
 
@@ -30,14 +30,14 @@ class Batch:
     targets: torch.Tensor
 
     def __len__(self) -> int:
-        """Count the rows."""
+        """Return the number of rows."""
         return len(self.input_ids)
 
 
 class Batcher:
-    """Token ids and targets on the device once; batches are gathered there.
+    """Gathers batches from token ids and targets that are copied to the device once.
 
-    On a CPU the ids are not copied: those of a cached table stay on the disk until they are used.
+    On a CPU the ids are not copied: those of a cached table stay on disk until they are used.
     """
 
     def __init__(
@@ -48,68 +48,63 @@ class Batcher:
         pad_to: int | None = None,
         multiple: int = 1,
     ) -> None:
-        """Move tokens and targets to the device.
+        """Copy tokens and targets to the device.
 
         Args:
             tokens: of all rows.
             targets: 0/1, ``[row, label]``, of all rows.
-            device: where batches are needed.
-            pad_to: tokens in every batch; None: as many as its longest row has.
-            multiple: what that is rounded up to a multiple of, for fewer shapes.
+            device: device of the batches.
+            pad_to: tokens in every row of a batch; None: as many as in the batch's longest row.
+            multiple: if ``pad_to`` is None, the width is rounded up to a multiple of this, for
+                fewer shapes.
         """
         self.lengths = tokens.lengths
         self._pad_id = tokens.pad_id
         self._pad_to = pad_to
         self._multiple = multiple
         self._device = device
-        # Where batches are gathered.
-        self._home = device if _fits(tokens, targets, device) else torch.device("cpu")
-        self._ids = torch.from_numpy(tokens.ids).to(self._home)
-        self._offsets = torch.from_numpy(tokens.offsets).to(self._home)
-        self._targets = torch.tensor(targets, device=self._home)
+        self._source = device if _fits(tokens, targets, device) else torch.device("cpu")
+        self._ids = torch.from_numpy(tokens.ids).to(self._source)
+        self._offsets = torch.from_numpy(tokens.offsets).to(self._source)
+        self._targets = torch.tensor(targets, device=self._source)
 
-    def every_id(self) -> torch.Tensor:
-        """Return each id that batches can hold once, padding included."""
-        some = (self._ids[i : i + _IDS_AT_ONCE] for i in range(0, len(self._ids), _IDS_AT_ONCE))
-        found = [ids.bincount().nonzero()[:, 0] for ids in some]
-        pad = torch.tensor([self._pad_id], device=self._home)
-        return torch.cat([*found, pad]).bincount().nonzero()[:, 0].to(self._device)
+    def unique_ids(self) -> torch.Tensor:
+        """Return the sorted ids that batches can contain, padding included; int64 ``[id]``."""
+        starts = range(0, len(self._ids), _IDS_PER_CHUNK)
+        chunks = (self._ids[start : start + _IDS_PER_CHUNK] for start in starts)
+        ids = [chunk.bincount().nonzero()[:, 0] for chunk in chunks]
+        padding = torch.tensor([self._pad_id], device=self._source)
+        return torch.cat([*ids, padding]).bincount().nonzero()[:, 0].to(self._device)
 
     def batches(self, groups: Sequence[Rows]) -> Iterator[Batch]:
         """Yield one batch for each group of rows.
 
-        Which rows they are goes to the device once for all groups, and nothing is read back: the
-        host runs ahead of a GPU.
+        The row indices of all groups are copied to the device at once and nothing is copied back,
+        so the host does not wait for a GPU.
         """
         ends = np.cumsum([0, *map(len, groups)])
-        everything = torch.from_numpy(np.concatenate([*groups, np.empty(0, np.int64)]))
-        everything = everything.to(self._home)
+        indices = torch.from_numpy(np.concatenate([*groups, np.empty(0, np.int64)]))
+        indices = indices.to(self._source)
         for rows, end in zip(groups, ends[1:], strict=True):
             longest = int(self.lengths[rows].max())
             width = self._pad_to or -(-longest // self._multiple) * self._multiple
-            yield self._batch(everything[end - len(rows) : end], width)
+            yield self._batch(indices[end - len(rows) : end], width)
 
-    def _batch(self, index: torch.Tensor, width: int) -> Batch:
-        starts, ends = self._offsets[index], self._offsets[index + 1]
-        places = starts[:, None] + torch.arange(width, device=self._home)
-        mask = places < ends[:, None]
-        ids = self._ids[places.clamp_(max=len(self._ids) - 1)].long()
+    def _batch(self, indices: torch.Tensor, width: int) -> Batch:
+        """Return the batch of rows ``[batch]``, padded to ``width`` tokens."""
+        starts, ends = self._offsets[indices], self._offsets[indices + 1]
+        positions = starts[:, None] + torch.arange(width, device=self._source)
+        mask = positions < ends[:, None]
+        ids = self._ids[positions.clamp_(max=len(self._ids) - 1)].long()
         ids.masked_fill_(~mask, self._pad_id)
-        targets = self._targets[index].float()
-        return Batch(self._sent(ids), self._sent(mask.long()), self._sent(targets))
+        targets = self._targets[indices].float()
+        return Batch(self._to_device(ids), self._to_device(mask.long()), self._to_device(targets))
 
-    def _sent(self, gathered: torch.Tensor) -> torch.Tensor:
-        """Return it on the device; from the host it goes there while the host runs ahead."""
-        if self._home == self._device:
-            return gathered
-        return gathered.pin_memory().to(self._device, non_blocking=True)
-
-
-def _fits(tokens: Tokens, targets: Targets, device: torch.device) -> bool:
-    if device.type != "cuda":
-        return True
-    free, _ = torch.cuda.mem_get_info(device)
-    return tokens.ids.nbytes + tokens.offsets.nbytes + targets.nbytes < _SHARE * free
+    def _to_device(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Copy a tensor to the device if it is not there; the host does not wait for the copy."""
+        if self._source == self._device:
+            return tensor
+        return tensor.pin_memory().to(self._device, non_blocking=True)
 
 
 def epoch_batches(
@@ -121,34 +116,48 @@ def epoch_batches(
 ) -> list[Rows]:
     """Return one epoch's batches in random order; every row is in exactly one.
 
-    Buckets of 50 batches are drawn at random and sorted by length inside, so that a batch holds
-    like lengths while its company changes from epoch to epoch.
+    Args:
+        rows: indices of the rows, ``[row]``.
+        lengths: tokens of every row of the table.
+        batch_size: rows in a batch; the last one may have fewer.
+        rng: draws the order.
+        bucket: sort random buckets of 50 batches by length. A batch then has rows of similar
+            length, and its rows still differ from epoch to epoch.
     """
     shuffled = rng.permutation(rows)
     if not bucket:
-        return list(_cut(shuffled, batch_size))
-    size = batch_size * _BATCHES_IN_A_BUCKET
+        return list(_chunks(shuffled, batch_size))
     batches: list[Rows] = []
-    for some in _cut(shuffled, size):
-        batches.extend(_cut(some[np.argsort(lengths[some], kind="stable")], batch_size))
+    for chunk in _chunks(shuffled, batch_size * _BATCHES_PER_BUCKET):
+        by_length = chunk[np.argsort(lengths[chunk], kind="stable")]
+        batches.extend(_chunks(by_length, batch_size))
     return [batches[i] for i in rng.permutation(len(batches))]
 
 
 def sorted_batches(
-    rows: Rows, lengths: npt.NDArray[np.int64], tokens_at_once: int
+    rows: Rows, lengths: npt.NDArray[np.int64], max_tokens: int
 ) -> Iterator[npt.NDArray[np.int64]]:
-    """Yield positions within ``rows``, longest first, a bounded number of padded tokens at once.
+    """Yield batches of positions within ``rows``, longest rows first.
 
-    The longest come first so that a batch that does not fit into memory fails at the start.
+    A batch has at most ``max_tokens`` tokens, padding included, or a single row. The longest rows
+    come first so that a batch that does not fit into memory fails at the start.
     """
     order = np.argsort(-lengths[rows], kind="stable")
     start = 0
     while start < len(order):
-        size = max(1, tokens_at_once // int(lengths[rows[order[start]]]))
+        size = max(1, max_tokens // int(lengths[rows[order[start]]]))
         yield order[start : start + size]
         start += size
 
 
-def _cut(rows: Rows, size: int) -> Iterator[Rows]:
+def _fits(tokens: Tokens, targets: Targets, device: torch.device) -> bool:
+    """Whether the table may be copied to the device."""
+    if device.type != "cuda":
+        return True
+    free, _ = torch.cuda.mem_get_info(device)
+    return tokens.ids.nbytes + tokens.offsets.nbytes + targets.nbytes < _MAX_GPU_SHARE * free
+
+
+def _chunks(rows: Rows, size: int) -> Iterator[Rows]:
     for start in range(0, len(rows), size):
         yield rows[start : start + size]

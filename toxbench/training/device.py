@@ -1,4 +1,4 @@
-"""Which device trains, in which precision, how fast it is and what it cost in memory."""
+"""The device and precision of a training, its random state, peak memory and matrix speed."""
 
 import platform
 import resource
@@ -23,7 +23,13 @@ _MATRIX_REPEATS = 10
 
 @dataclass(frozen=True)
 class Device:
-    """Where and how a cell computes."""
+    """A torch device and the precision of its matrix products.
+
+    Attributes:
+        torch: device for tensors.
+        precision: ``bf16`` (autocast) or ``fp32``.
+        name: model of the processor or GPU.
+    """
 
     torch: torch.device
     precision: Precision
@@ -35,62 +41,145 @@ class Device:
         return self.torch.type
 
     def autocast(self) -> AbstractContextManager[object]:
-        """Context in which matrix products use the precision of this device."""
+        """Return a context in which matrix products use the precision of this device."""
         return torch.amp.autocast_mode.autocast(
             self.kind, dtype=torch.bfloat16, enabled=self.precision == "bf16"
         )
 
 
-def choose_device(asked: str = "auto", precision: str = "auto") -> Device:
-    """Resolve the device (cuda, else mps, else cpu) and the precision it is fast in.
+def choose_device(requested: str = "auto", precision: str = "auto") -> Device:
+    """Return the requested device.
+
+    Args:
+        requested: one of `DEVICES`; ``auto`` is cuda, else mps, else cpu.
+        precision: ``bf16``, ``fp32``, or ``auto`` for bf16 if the hardware supports it.
 
     Raises:
-        SettingsError: a device was named that is not here; never another one in its place.
+        SettingsError: the requested device is unknown or not available on this machine. No other
+            device replaces it.
     """
-    kind = _auto() if asked == "auto" else asked
+    kind = _default_kind() if requested == "auto" else requested
     available = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
     if kind not in available:
-        raise SettingsError(f"--device {asked!r} is none of {', '.join(DEVICES)}")
+        raise SettingsError(f"--device {requested!r} is not one of {', '.join(DEVICES)}")
     if not available[kind]:
-        raise SettingsError(f"--device {kind}: there is none here; use --device auto or cpu")
+        raise SettingsError(f"--device {kind} is not available here; use --device auto or cpu")
     device = torch.device(kind)
     if precision == "auto":
-        precision = "bf16" if _computes_bf16(kind) else "fp32"
+        precision = "bf16" if _supports_bf16(kind) else "fp32"
     return Device(device, "bf16" if precision == "bf16" else "fp32", _device_name(kind))
 
 
-def take_device(asked: str, place: TorchrunEnv) -> None:
-    """Make a process's own GPU the one that ``cuda`` means in it, where it computes on GPUs.
+def assign_device(requested: str, process: TorchrunEnv) -> None:
+    """Make ``cuda`` refer to the GPU of this process; on a CPU, only check the request.
+
+    Args:
+        requested: as in `choose_device`.
+        process: rank of this process, as torchrun sets it.
 
     Raises:
-        SettingsError: as `choose_device`; this machine has fewer GPUs than processes; or several
-            processes cannot train together on that kind of device.
+        SettingsError: as `choose_device`; this machine has fewer GPUs than processes; or the
+            device is mps, on which several processes cannot train together.
     """
-    kind = choose_device(asked, "fp32").kind
+    kind = choose_device(requested, "fp32").kind
     if kind == "mps":
         raise SettingsError("torchrun's processes cannot train together on mps; use --device cpu")
     if kind == "cuda":
         count = torch.cuda.device_count()
-        if place.local_size > count:
+        if process.local_size > count:
             raise SettingsError(
-                f"torchrun started {place.local_size} processes on a machine with {count} GPUs; "
+                f"torchrun started {process.local_size} processes on a machine with {count} GPUs; "
                 f"use --nproc-per-node {count}"
             )
-        torch.cuda.set_device(place.local_rank)
+        torch.cuda.set_device(process.local_rank)
 
 
-def _auto() -> str:
+def matrix_peak(device: Device) -> float:
+    """Return the floating-point operations per second of the fastest matrix product measured.
+
+    The matrices are random: a GPU multiplies constant ones with less power, and so faster.
+    """
+    sizes = _MATRIX_SIZES.get(device.kind, (2048,))
+    return max(_operations_per_second(device, size) for size in sizes)
+
+
+def wait_for_device(device: Device) -> None:
+    """Wait until the device has finished all its computations."""
+    if device.kind == "cuda":
+        torch.cuda.synchronize()
+    elif device.kind == "mps":
+        torch.mps.synchronize()
+
+
+class PeakMemory:
+    """Peak memory between `start` and `read`: of the GPU's tensors, else of the process."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+
+    def start(self) -> None:
+        """Reset the peak; possible on Linux and with CUDA."""
+        if self._device.kind == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        elif sys.platform == "linux":
+            try:
+                Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+            except OSError:
+                # Not permitted in some containers: the peak is then since the process started.
+                return
+
+    def read(self) -> int:
+        """Return the peak in bytes."""
+        if self._device.kind == "cuda":
+            return torch.cuda.max_memory_allocated()
+        if sys.platform == "linux":
+            for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) * 1024
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+
+
+@contextmanager
+def seeded(seed: int, device: Device) -> Iterator[None]:
+    """Seed torch's generators inside the context, then restore the caller's state."""
+    devices = [torch.cuda.current_device()] if device.kind == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+
+
+def random_state(device: Device) -> list[torch.Tensor]:
+    """Return the states of torch's generators: the host's, then the device's if it has one."""
+    states = [torch.get_rng_state()]
+    if device.kind == "cuda":
+        states.append(torch.cuda.get_rng_state())
+    if device.kind == "mps":
+        states.append(torch.mps.get_rng_state())
+    return states
+
+
+def set_random_state(device: Device, states: Sequence[torch.Tensor]) -> None:
+    """Set torch's generators to states that `random_state` returned."""
+    torch.set_rng_state(states[0])
+    if device.kind == "cuda":
+        torch.cuda.set_rng_state(states[1])
+    if device.kind == "mps":
+        torch.mps.set_rng_state(states[1])
+
+
+def _default_kind() -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def _computes_bf16(kind: str) -> bool:
-    """Whether the hardware multiplies bf16 itself; emulated, it is slower than fp32."""
+def _supports_bf16(kind: str) -> bool:
+    """Whether the hardware multiplies bf16; emulated bf16 is slower than fp32."""
     if kind == "cuda":
         return torch.cuda.get_device_capability() >= (8, 0)
     if kind == "cpu":
@@ -110,16 +199,7 @@ def _device_name(kind: str) -> str:
     return platform.processor() or platform.machine()
 
 
-def matrix_peak(device: Device) -> float:
-    """Return the floating-point operations a second of the fastest matrix product measured.
-
-    The numbers are random: a GPU multiplies constant matrices with less power, and so faster.
-    """
-    sizes = _MATRIX_SIZES.get(device.kind, (2048,))
-    return max(_operations_a_second(device, size) for size in sizes)
-
-
-def _operations_a_second(device: Device, size: int) -> float:
+def _operations_per_second(device: Device, size: int) -> float:
     dtype = torch.bfloat16 if device.precision == "bf16" else torch.float32
     generator = torch.Generator(device.torch).manual_seed(0)
     matrix = torch.randn(size, size, generator=generator, device=device.torch).to(dtype)
@@ -132,67 +212,3 @@ def _operations_a_second(device: Device, size: int) -> float:
         wait_for_device(device)
         fastest = min(fastest, time.perf_counter() - started)
     return 2 * size**3 / fastest
-
-
-def wait_for_device(device: Device) -> None:
-    """Wait until the device has finished all its computations."""
-    if device.kind == "cuda":
-        torch.cuda.synchronize()
-    elif device.kind == "mps":
-        torch.mps.synchronize()
-
-
-class PeakMemory:
-    """Bytes at the peak between `start` and `read`: of the GPU's tensors, else of the process."""
-
-    def __init__(self, device: Device) -> None:
-        self._device = device
-
-    def start(self) -> None:
-        """Forget earlier peaks where the system lets us (Linux, CUDA)."""
-        if self._device.kind == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-        elif sys.platform == "linux":
-            try:
-                Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-            except OSError:
-                return  # not permitted in some containers: the peak then counts from the start
-
-    def read(self) -> int:
-        """Return the peak in bytes."""
-        if self._device.kind == "cuda":
-            return torch.cuda.max_memory_allocated()
-        if sys.platform == "linux":
-            for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-                if line.startswith("VmHWM:"):
-                    return int(line.split()[1]) * 1024
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024
-
-
-@contextmanager
-def seeded(seed: int, device: Device) -> Iterator[None]:
-    """Seed torch's generators inside, and give the caller its own state back afterwards."""
-    devices = [torch.cuda.current_device()] if device.kind == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        yield
-
-
-def random_state(device: Device) -> list[torch.Tensor]:
-    """Return the states of torch's generators: the host's, and the device's own."""
-    states = [torch.get_rng_state()]
-    if device.kind == "cuda":
-        states.append(torch.cuda.get_rng_state())
-    if device.kind == "mps":
-        states.append(torch.mps.get_rng_state())
-    return states
-
-
-def set_random_state(device: Device, states: Sequence[torch.Tensor]) -> None:
-    """Put torch's generators back to what `random_state` returned."""
-    torch.set_rng_state(states[0])
-    if device.kind == "cuda":
-        torch.cuda.set_rng_state(states[1])
-    if device.kind == "mps":
-        torch.mps.set_rng_state(states[1])

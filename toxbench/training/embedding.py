@@ -1,7 +1,7 @@
 """Training only those rows of a token embedding that the table uses.
 
 A table of 1,000 comments uses about a seventh of a vocabulary of 30,000 tokens, but AdamW, the
-gradient's zeros and its norm cost as much for a row that no comment ever looks up.
+gradient's zeros and its norm cost as much for a row that is never looked up.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,88 +13,92 @@ from transformers import PreTrainedModel
 
 
 class TrimmedEmbedding(nn.Embedding):
-    """Looks up the same ids in an embedding of fewer rows."""
+    """An embedding with some rows of another one, which are looked up by the same ids."""
 
-    def __init__(self, whole: nn.Embedding, used: torch.Tensor) -> None:
-        """Copy some rows.
+    def __init__(self, full: nn.Embedding, used_ids: torch.Tensor) -> None:
+        """Copy the used rows.
 
         Args:
-            whole: all rows.
-            used: sorted ids of the rows to keep, int64 ``[row]``.
+            full: embedding with all rows.
+            used_ids: sorted ids of the rows to copy, int64 ``[row]``.
         """
-        rows = whole.weight.detach()[used].clone()
-        padding = whole.padding_idx
-        place = None if padding is None else int(torch.searchsorted(used, padding))
-        super().__init__(len(rows), rows.shape[1], padding_idx=place, _weight=rows)
-        self.place: torch.Tensor
-        # An id that is not used leads behind the last row, which is an error and not a wrong row.
-        places = torch.full((whole.num_embeddings,), len(rows), device=rows.device)
-        places[used] = torch.arange(len(rows), device=rows.device)
-        self.register_buffer("place", places, persistent=False)
+        rows = full.weight.detach()[used_ids].clone()
+        padding = full.padding_idx
+        padding_row = None if padding is None else int(torch.searchsorted(used_ids, padding))
+        super().__init__(len(rows), rows.shape[1], padding_idx=padding_row, _weight=rows)
+        self.row_of_id: torch.Tensor
+        # An unused id maps to a row past the last one: looking it up is an error, not a wrong row.
+        row_of_id = torch.full((full.num_embeddings,), len(rows), device=rows.device)
+        row_of_id[used_ids] = torch.arange(len(rows), device=rows.device)
+        self.register_buffer("row_of_id", row_of_id, persistent=False)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """Return ``[..., size]`` for ids ``[...]`` of the whole vocabulary."""
-        return super().forward(self.place[input])
+        """Return ``[..., size]`` for ids ``[...]`` of the full vocabulary."""
+        return super().forward(self.row_of_id[input])
 
 
 @contextmanager
 def trim_embedding(
     module: nn.Module, ids: torch.Tensor, forward: Callable[[], object]
 ) -> Iterator[None]:
-    """Inside, the module's token embedding has only the rows that are used; then all again.
+    """Inside the context, reduce the module's token embedding to its used rows.
 
-    What is learned is the same, but for rows that are not used: AdamW would have shrunk them by
-    its weight decay, and here they stay as they are. Modules without exactly one token embedding
-    of the plain kind, or that use most of it, are left alone.
+    Afterwards the full embedding is back, with the trained values of the used rows. The used rows
+    learn the same as without trimming. Unused rows keep their values; without trimming, AdamW's
+    weight decay shrinks them. A module is not changed if it does not have exactly one token
+    embedding, if that embedding has special options, hooks or shared weights, or if the table uses
+    more than half of its rows.
 
     Args:
-        module: changed in place; the optimizer must be made inside.
-        ids: all ids that the module will be given inside, padding included.
-        forward: runs the module once, to see which ids it adds of its own (a prompt, say).
+        module: changed in place; the optimizer must be made inside the context.
+        ids: all ids of the inputs inside the context, padding included; int64 ``[id]``.
+        forward: runs the module once, to find ids that the module adds itself, such as a prompt.
     """
-    whole = _token_embedding(module)
-    if whole is None:
+    full = _token_embedding(module)
+    if full is None:
         yield
         return
-    used = _used(whole, ids, forward)
-    if 2 * len(used) > whole.num_embeddings:
+    used_ids = _used_ids(full, ids, forward)
+    if 2 * len(used_ids) > full.num_embeddings:
         yield
         return
-    part = TrimmedEmbedding(whole, used)
-    _replace(module, whole, part)
+    trimmed = TrimmedEmbedding(full, used_ids)
+    _replace(module, full, trimmed)
     try:
         yield
     finally:
-        _replace(module, part, whole)
+        _replace(module, trimmed, full)
         with torch.no_grad():
-            whole.weight[used] = part.weight
+            full.weight[used_ids] = trimmed.weight
 
 
-def _used(whole: nn.Embedding, ids: torch.Tensor, forward: Callable[[], object]) -> torch.Tensor:
-    """Return the ids that an embedding will look up, sorted."""
-    seen = [ids]
+def _used_ids(
+    embedding: nn.Embedding, ids: torch.Tensor, forward: Callable[[], object]
+) -> torch.Tensor:
+    """Return the sorted ids that an embedding will look up, int64 ``[id]``."""
+    inputs_seen = [ids]
 
-    def see(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        seen.append(inputs[0].flatten())
+    def record_inputs(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        inputs_seen.append(inputs[0].flatten())
 
-    handle = whole.register_forward_pre_hook(see)
+    handle = embedding.register_forward_pre_hook(record_inputs)
     try:
         with torch.no_grad():
             forward()
     finally:
         handle.remove()
-    if whole.padding_idx is not None:
-        seen.append(ids.new_tensor([whole.padding_idx]))
-    everything = torch.cat([some.long() for some in seen])
-    return everything.bincount(minlength=whole.num_embeddings).nonzero()[:, 0]
+    if embedding.padding_idx is not None:
+        inputs_seen.append(ids.new_tensor([embedding.padding_idx]))
+    all_ids = torch.cat([tensor.long() for tensor in inputs_seen])
+    return all_ids.bincount(minlength=embedding.num_embeddings).nonzero()[:, 0]
 
 
 def _token_embedding(module: nn.Module) -> nn.Embedding | None:
-    """Return the embedding of input ids as Hugging Face models name it, if it can be cut."""
+    """Return the input embedding of the module's Hugging Face model, if it can be trimmed."""
     models = [model for model in module.modules() if isinstance(model, PreTrainedModel)]
-    found = {id(embedding): embedding for embedding in map(_input_embedding, models)}
-    embedding = next(iter(found.values()), None)
-    if len(found) != 1 or type(embedding) is not nn.Embedding:
+    embeddings = {id(embedding): embedding for embedding in map(_input_embedding, models)}
+    embedding = next(iter(embeddings.values()), None)
+    if len(embeddings) != 1 or type(embedding) is not nn.Embedding:
         return None
     is_plain = (
         embedding.max_norm is None
@@ -103,37 +107,38 @@ def _token_embedding(module: nn.Module) -> nn.Embedding | None:
         and embedding.weight.requires_grad
     )
     has_hooks = embedding._forward_hooks or embedding._forward_pre_hooks
-    return embedding if is_plain and not has_hooks and not _shared(module, embedding) else None
+    return embedding if is_plain and not has_hooks and not _is_tied(module, embedding) else None
 
 
 def _input_embedding(model: PreTrainedModel) -> nn.Module | None:
     try:
         embedding: nn.Module | None = model.get_input_embeddings()
-    except NotImplementedError:  # what models without such an embedding raise
+    except NotImplementedError:  # raised by models without such an embedding
         return None
     return embedding
 
 
-def _shared(module: nn.Module, embedding: nn.Embedding) -> bool:
-    """Whether another part of the module uses the same weight."""
+def _is_tied(module: nn.Module, embedding: nn.Embedding) -> bool:
+    """Whether another part of the module uses the embedding's weight."""
     names = [
         name
         for name, parameter in module.named_parameters(remove_duplicate=False)
         if parameter is embedding.weight
     ]
-    places = {id(owner) for owner, _ in _owners(module, embedding)}
-    return len(names) > len(places)
+    parents = {id(parent) for parent, _ in _parents(module, embedding)}
+    return len(names) > len(parents)
 
 
-def _owners(module: nn.Module, child: nn.Module) -> list[tuple[nn.Module, str]]:
+def _parents(module: nn.Module, target: nn.Module) -> list[tuple[nn.Module, str]]:
+    """Return each parent of a submodule, with the attribute's name."""
     return [
-        (owner, name)
-        for owner in module.modules()
-        for name, other in owner.named_children()
-        if other is child
+        (parent, name)
+        for parent in module.modules()
+        for name, child in parent.named_children()
+        if child is target
     ]
 
 
 def _replace(module: nn.Module, old: nn.Module, new: nn.Module) -> None:
-    for owner, name in _owners(module, old):
-        setattr(owner, name, new)
+    for parent, name in _parents(module, old):
+        setattr(parent, name, new)

@@ -1,4 +1,4 @@
-"""Dropout with cheap masks for the CPU, where drawing them takes a fifth of a training step."""
+"""Dropout with cheap masks for the CPU, where drawing masks takes a fifth of a training step."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -8,41 +8,41 @@ import torch
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-_LEVELS = 1 << 16
-_POOL = 1 << 22
-_USES = 8
+_LEVELS = 1 << 16  # a probability is a multiple of 1 / _LEVELS
+_POOL_SIZE = 1 << 22
+_BATCHES_PER_POOL = 8
 
 
 class PooledDropout(TorchFunctionMode):
-    """While it is active, dropout takes its masks from one pool of random bits.
+    """Context manager in which dropout takes its masks from a pool of random bits.
 
-    Every mask is a slice at a random place of four million elements of noise, 16 bits each, which
-    are drawn anew each eighth time that this is entered, which is once a batch. The probability is
-    rounded to 1/65536; the bits come from torch's own seeded generator. It covers ``nn.Dropout``,
-    ``functional.dropout`` and the dropout inside scaled dot-product attention, whatever module
-    they are called from. What it saves: tests/bench/test_tricks.py.
+    A mask is a slice, at a random position, of four million elements of 16 random bits each. The
+    context is entered once for each batch; every eighth time a new pool is drawn. The probability
+    is rounded to a multiple of 1/65536. The bits come from torch's seeded generator. Replaced are
+    ``nn.Dropout``, ``functional.dropout`` and the dropout inside scaled dot-product attention, in
+    every module. tests/bench/test_tricks.py measures the time that this saves.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._pools: dict[tuple[int, torch.dtype], torch.Tensor] = {}
-        self._entered = 0
+        self._batch_count = 0
 
-    def state(self) -> dict[str, Any]:
-        """Return what the next masks depend on, beside torch's generator."""
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state that, with the state of torch's generator, determines the next masks."""
         pools = [[threshold, pool] for (threshold, _), pool in self._pools.items()]
-        return {"entered": self._entered, "pools": pools}
+        return {"batch_count": self._batch_count, "pools": pools}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` returned."""
-        self._entered = state["entered"]
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore a state that `state_dict` returned."""
+        self._batch_count = state["batch_count"]
         self._pools = {(threshold, pool.dtype): pool for threshold, pool in state["pools"]}
 
     def __enter__(self) -> "PooledDropout":
         """Begin a batch."""
-        if self._entered % _USES == 0:
+        if self._batch_count % _BATCHES_PER_POOL == 0:
             self._pools.clear()
-        self._entered += 1
+        self._batch_count += 1
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
@@ -53,7 +53,7 @@ class PooledDropout(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Replace two functions, and call every other as it is."""
+        """Replace two functions; call all others unchanged."""
         if func is functional.dropout:
             return self._dropout(*args, **(kwargs or {}))
         if func is functional.scaled_dot_product_attention:
@@ -63,7 +63,7 @@ class PooledDropout(TorchFunctionMode):
     def _dropout(
         self, input: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
     ) -> torch.Tensor:
-        """Do what ``functional.dropout`` does; ``inplace`` saves nothing here and is ignored."""
+        """Replace ``functional.dropout``; ``inplace`` would save nothing and is ignored."""
         threshold = round(p * _LEVELS)
         if not training or threshold == 0:
             return input
@@ -77,15 +77,16 @@ class PooledDropout(TorchFunctionMode):
     def _mask(self, like: torch.Tensor, threshold: int) -> torch.Tensor:
         """Return 0 with probability threshold / 65536, else 1, of the shape and type of ``like``.
 
-        A slice of more than half of the pool would often be nearly the same one again.
+        A mask of more than half of the pool is drawn directly: two slices of that size would often
+        be nearly equal.
         """
         count = like.numel()
-        if 2 * count > _POOL:
-            return _keep(count, threshold, like.dtype).view(like.shape)
+        if 2 * count > _POOL_SIZE:
+            return _draw_mask(count, threshold, like.dtype).view(like.shape)
         key = threshold, like.dtype
         if key not in self._pools:
-            self._pools[key] = _keep(_POOL, threshold, like.dtype)
-        start = int(torch.randint(_POOL - count, ()))
+            self._pools[key] = _draw_mask(_POOL_SIZE, threshold, like.dtype)
+        start = int(torch.randint(_POOL_SIZE - count, ()))
         return self._pools[key][start : start + count].view(like.shape)
 
     def _attention(
@@ -99,10 +100,11 @@ class PooledDropout(TorchFunctionMode):
         scale: float | None = None,
         enable_gqa: bool = False,
     ) -> torch.Tensor:
-        """Do what ``functional.scaled_dot_product_attention`` does, with a cheap dropout mask.
+        """Replace ``functional.scaled_dot_product_attention``, with a mask from the pool.
 
-        Only what torch's own CPU kernel does not fuse either is written out: dropout above 0
-        without causality or grouped heads. All tensors are ``[batch, head, token, size]``.
+        Attention with dropout, but without causality and grouped heads, is computed here, because
+        torch's CPU kernel does not fuse it either. All other calls go to torch. All tensors are
+        ``[batch, head, token, size]``.
         """
         if dropout_p == 0.0 or is_causal or enable_gqa:
             return functional.scaled_dot_product_attention(
@@ -114,8 +116,8 @@ class PooledDropout(TorchFunctionMode):
             factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
             scores = (query * factor) @ key.transpose(-2, -1)
             if attn_mask is not None:
-                # Not -inf: padding far from every token, as ModernBERT's windows leave it, looks
-                # at nothing at all, and the softmax of that would be NaN.
+                # Not -inf: with ModernBERT's windows, padding far from every token attends to no
+                # position, and its softmax would be NaN.
                 lowest = torch.finfo(scores.dtype).min
                 scores = (
                     scores.masked_fill(~attn_mask, lowest)
@@ -125,15 +127,15 @@ class PooledDropout(TorchFunctionMode):
             return self._dropout(scores.softmax(dim=-1), dropout_p) @ value
 
 
-def _keep(count: int, threshold: int, dtype: torch.dtype) -> torch.Tensor:
+def _draw_mask(count: int, threshold: int, dtype: torch.dtype) -> torch.Tensor:
     """Draw ``count`` elements: 0 with probability threshold / 65536, else 1."""
-    # One random word of 64 bits holds four elements' noise.
+    # A random word of 64 bits has the bits of four elements.
     words = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
     return (words.view(torch.int16)[:count] >= threshold - _LEVELS // 2).to(dtype)
 
 
 class _Drop(torch.autograd.Function):
-    """Multiply by a mask of 0 and 1 and scale up; a product is cheaper than a choice."""
+    """Multiply by a mask of 0 and 1 and a scale; a product is cheaper than ``torch.where``."""
 
     @staticmethod
     def forward(ctx: Any, inputs: torch.Tensor, mask: torch.Tensor, scale: float) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The Hugging Face Hub and its cache: one question with a deadline, then checked downloads."""
+"""The Hugging Face Hub and its cache: one request with a time limit, then checked downloads."""
 
 import hashlib
 import os
@@ -17,11 +17,11 @@ from toxbench.util.hashing import sha256_file
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo
 
-ANSWER_WITHIN = 2.5  # seconds; name look-up, connection and answer together
-# A file may take this many seconds, and one more for each 100 kB: a server that hangs or drips
-# would keep a run waiting for ever. What did arrive is kept, and the next download goes on there.
-PATIENCE = 30.0
-_SLOWEST = 100_000  # bytes a second
+REQUEST_TIMEOUT = 2.5  # seconds; name look-up, connection and answer together
+# Seconds for a file, plus one for each 100 kB: a server that hangs or sends too slowly would block
+# a run forever. The bytes received so far are stored, and the next download continues after them.
+DOWNLOAD_TIMEOUT = 30.0
+_MIN_BYTES_PER_SECOND = 100_000
 _INDEX = "model.safetensors.index.json"
 _TOKENIZER_FILES = frozenset(
     {
@@ -30,19 +30,24 @@ _TOKENIZER_FILES = frozenset(
         "sentencepiece.bpe.model",
     }
 )  # fmt: skip
-
-
 _SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors")
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 
 class HubError(TryAgainError):
-    """The Hub did not give what was asked for. The message says why, in one line."""
+    """The Hub did not return the requested data. The message gives the reason in one line."""
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file as the Hub describes it; small ones are kept in git, and have its hash instead."""
+    """A file as the Hub describes it.
+
+    Attributes:
+        name: path in the repository.
+        size: in bytes, if known.
+        sha256: of a large file's content.
+        git_sha1: of a small file, which is stored in git and has no sha256.
+    """
 
     name: str
     size: int | None
@@ -50,9 +55,9 @@ class RemoteFile:
     git_sha1: str | None
 
     @property
-    def seconds(self) -> float:
-        """How long its download may take."""
-        return PATIENCE + (self.size or 0) / _SLOWEST
+    def timeout(self) -> float:
+        """Seconds allowed for the download."""
+        return DOWNLOAD_TIMEOUT + (self.size or 0) / _MIN_BYTES_PER_SECOND
 
 
 @dataclass(frozen=True)
@@ -66,53 +71,54 @@ class Snapshot:
 
 
 class Hub:
-    """The Hub as one run sees it: when it cannot be reached once, it is not asked again."""
+    """The Hub during one run; after a failed connection there are no more requests."""
 
     def __init__(self) -> None:
         self._unreachable: str | None = None
 
-    def ask(self, repository: str, revision: str = "main") -> Snapshot:
-        """Ask for a branch's commit and its files: one request, answered in 2.5 s or given up.
+    def fetch_snapshot(self, repository: str, revision: str = "main") -> Snapshot:
+        """Request a branch's commit and its files, with a time limit of 2.5 s.
 
         Raises:
-            HubError: offline, no answer in time, refused, unknown, or no safetensors there.
+            HubError: offline mode, no answer in time, an error from the Hub, or a repository
+                without safetensors files.
         """
         if constants.HF_HUB_OFFLINE:
             raise HubError("HF_HUB_OFFLINE is set")
         if self._unreachable is not None:
             raise HubError(self._unreachable)
-        answer = _within(ANSWER_WITHIN, lambda: _model_info(repository, revision))
+        answer = _call_with_timeout(REQUEST_TIMEOUT, lambda: _model_info(repository, revision))
         if isinstance(answer, Exception):
-            reason = f"the Hugging Face Hub says: {_reason(answer)}"
-            if _is_transport(answer):
-                reason = f"the Hugging Face Hub cannot be reached: {_reason(answer)}"
+            reason = f"the Hugging Face Hub returned an error: {_first_line(answer)}"
+            if _is_connection_error(answer):
+                reason = f"the Hugging Face Hub cannot be reached: {_first_line(answer)}"
                 self._unreachable = reason
             raise HubError(reason) from answer
         return _snapshot(repository, revision, answer)
 
     def download(self, snapshot: Snapshot) -> Path:
-        """Fetch every file of a snapshot into the Hugging Face cache and check it.
+        """Download every file of a snapshot into the Hugging Face cache; return the folder.
 
         Raises:
-            HubError: a file did not arrive whole, or not in time; a damaged one is removed from
-                the cache.
+            HubError: a download failed or took too long, or a file is damaged; a damaged file is
+                removed from the cache.
         """
         for file in snapshot.files:
             try:
-                path = _download(snapshot.repository, file.name, snapshot.commit, file.seconds)
+                path = _download(snapshot.repository, file.name, snapshot.commit, file.timeout)
             except HubError as error:
                 if isinstance(error.__cause__, TimeoutError):
                     self._unreachable = str(error)
                 raise
-            _check(path, file, snapshot.repository)
-        # The cache notes a branch's commit only when it is asked for by that name. Done last,
-        # so that the note means that everything is there.
-        last = _download(snapshot.repository, "config.json", snapshot.revision, PATIENCE)
-        return last.parent
+            _verify(path, file, snapshot.repository)
+        # The cache records a branch's commit only when a file is requested by the branch's name.
+        # This request is the last one, so that the record means that all files are in the cache.
+        config = _download(snapshot.repository, "config.json", snapshot.revision, DOWNLOAD_TIMEOUT)
+        return config.parent
 
 
 def cached_snapshot(repository: str, revision: str = "main") -> tuple[Path, str] | None:
-    """Return folder and commit of a repository's branch that is whole in the Hugging Face cache.
+    """Return folder and commit of a branch if the Hugging Face cache holds a full checkpoint.
 
     Reads the cache's documented layout without importing the client, which takes half a second.
     """
@@ -139,8 +145,14 @@ def weight_files(folder: Path) -> list[Path]:
     return [single] if os.path.isfile(single) else [folder / name for name in _shards(folder)]
 
 
+def sha256_of(path: Path) -> str:
+    """Return the hex sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _shards(folder: Path) -> list[str]:
-    """Return the files that the index names; none where one is no safetensors file beside it."""
+    """Return the file names of the index; empty if one is not a safetensors file in the folder."""
     import json
 
     try:
@@ -151,92 +163,99 @@ def _shards(folder: Path) -> list[str]:
     return names if all(map(_SHARD.fullmatch, names)) else []
 
 
-def _within(seconds: float, work: Callable[[], Answer]) -> Answer | Exception:
-    """Work in a thread of its own: a name look-up cannot be given a time limit otherwise."""
-    answers: list[Answer | Exception] = []
+def _call_with_timeout(seconds: float, function: Callable[[], Result]) -> Result | Exception:
+    """Return a function's result or exception, or a TimeoutError.
 
-    def ask() -> None:
+    The function runs in a thread: a name look-up has no time limit otherwise.
+    """
+    results: list[Result | Exception] = []
+
+    def call() -> None:
         try:
-            answers.append(work())
-        except Exception as error:  # noqa: BLE001 - handed to the caller
-            answers.append(error)
+            results.append(function())
+        except Exception as error:  # noqa: BLE001 - returned to the caller
+            results.append(error)
 
-    thread = threading.Thread(target=ask, daemon=True)
+    thread = threading.Thread(target=call, daemon=True)
     thread.start()
     thread.join(seconds)
-    return answers[0] if answers else TimeoutError(f"no answer within {seconds:.3g} s")
+    return results[0] if results else TimeoutError(f"no answer within {seconds:.3g} s")
 
 
 def _model_info(repository: str, revision: str) -> "ModelInfo":
     from huggingface_hub import HfApi
 
     return HfApi().model_info(
-        repository, revision=revision, timeout=ANSWER_WITHIN, files_metadata=True
+        repository, revision=revision, timeout=REQUEST_TIMEOUT, files_metadata=True
     )
 
 
-def _is_transport(error: Exception) -> bool:
-    """Whether nobody answered, as opposed to an answer that is a refusal."""
+def _is_connection_error(error: Exception) -> bool:
+    """Whether there was no answer, as opposed to an answer with an error."""
     return getattr(error, "response", None) is None
 
 
-def _reason(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _snapshot(repository: str, revision: str, info: "ModelInfo") -> Snapshot:
+    """Return the files that a backbone needs: config, tokenizer and safetensors weights."""
     siblings = info.siblings or []
     names = {sibling.rfilename for sibling in siblings}
-    single = "model.safetensors" in names
-    wanted = tuple(
+    is_single_file = "model.safetensors" in names
+    files = tuple(
         RemoteFile(
             s.rfilename,
             s.size,
             s.lfs.sha256 if s.lfs else None,
-            None if s.lfs else s.blob_id,  # of a large file, it is that of a pointer to it
+            None if s.lfs else s.blob_id,  # of a large file, this is the hash of a pointer
         )
         for s in siblings
-        if s.rfilename in _TOKENIZER_FILES | {"config.json"} or _is_weights(s.rfilename, single)
+        if s.rfilename in _TOKENIZER_FILES | {"config.json"}
+        or _is_weights_file(s.rfilename, is_single_file)
     )
-    if info.sha is None or not any(f.name.endswith(".safetensors") for f in wanted):
+    if info.sha is None or not any(f.name.endswith(".safetensors") for f in files):
         raise HubError(
-            f"{repository} holds no safetensors weights, and nothing else is loaded: a pickle such "
-            "as pytorch_model.bin may run code; where a pull request holds them, a plugin can name "
-            'it: Backbone(revision="refs/pr/1")'
+            f"{repository} holds no safetensors weights, and other formats are not loaded: a "
+            "pickle such as pytorch_model.bin may run code; if a pull request adds safetensors, "
+            'name it in the plugin: Backbone(revision="refs/pr/1")'
         )
-    return Snapshot(repository, revision, info.sha, wanted)
+    return Snapshot(repository, revision, info.sha, files)
 
 
-def _is_weights(name: str, single: bool) -> bool:
-    if single:
+def _is_weights_file(name: str, is_single_file: bool) -> bool:
+    if is_single_file:
         return name == "model.safetensors"
     return name == _INDEX or (name.startswith("model-") and name.endswith(".safetensors"))
 
 
-def _download(repository: str, name: str, revision: str, seconds: float) -> Path:
+def _download(repository: str, name: str, revision: str, timeout: float) -> Path:
     from huggingface_hub import hf_hub_download
 
-    answer = _within(seconds, lambda: hf_hub_download(repository, name, revision=revision))
+    answer = _call_with_timeout(
+        timeout, lambda: hf_hub_download(repository, name, revision=revision)
+    )
     if isinstance(answer, Exception):
-        reason = _reason(answer)
-        raise HubError(f"{name} of {repository} did not arrive: {reason}") from answer
+        raise HubError(f"cannot download {name} of {repository}: {_first_line(answer)}") from answer
     return Path(answer)
 
 
-def _check(path: Path, file: RemoteFile, repository: str) -> None:
+def _verify(path: Path, file: RemoteFile, repository: str) -> None:
+    """Compare size and hash of a downloaded file; remove it if they differ."""
     if (
         file.size in {None, path.stat().st_size}
         and (file.sha256 is None or sha256_file(path) == file.sha256)
         and (file.git_sha1 is None or _git_sha1_of(path) == file.git_sha1)
     ):
         return
-    path.resolve().unlink()  # the blob; the link in the snapshot goes with it
+    path.resolve().unlink()  # the blob; the link in the snapshot follows
     path.unlink(missing_ok=True)
-    raise HubError(f"{file.name} of {repository} arrived damaged and was removed")
+    raise HubError(f"the download of {file.name} of {repository} is damaged and was removed")
 
 
 def _git_sha1_of(path: Path) -> str:
-    """Return the name that git has for a file's content; small files have no other hash."""
+    """Return git's hash of a file's content, the only hash that the Hub gives for small files."""
     data = path.read_bytes()
     blob = f"blob {len(data)}\0".encode("ascii") + data
     return hashlib.sha1(blob, usedforsecurity=False).hexdigest()

@@ -1,4 +1,4 @@
-"""What to do when memory runs out: the same work again, in smaller pieces."""
+"""Retrying work in smaller pieces when memory runs out."""
 
 import gc
 from collections.abc import Callable
@@ -9,50 +9,51 @@ import torch
 from toxbench.errors import CellsFailedError
 
 Result = TypeVar("Result")
-_SAID_BY_THE_CPU = ("can't allocate memory", "not enough memory")  # by torch, as a RuntimeError
+# Of the RuntimeError that torch raises if memory runs out on a CPU.
+_CPU_MESSAGES = ("can't allocate memory", "not enough memory")
 
 
 class OutOfMemoryError(CellsFailedError):
-    """Memory does not suffice for the smallest piece either."""
+    """Memory runs out even with the smallest piece."""
 
 
-def retried(work: Callable[[int], Result], size: int, smallest: int) -> tuple[Result, int]:
-    """Do work in pieces; where memory runs out, all of it again in pieces of half the size.
+def retry_on_oom(work: Callable[[int], Result], size: int, smallest: int) -> tuple[Result, int]:
+    """Run work in pieces; if memory runs out, run it again with pieces of half the size.
 
     Args:
-        work: is given the size.
-        size: of the pieces at first.
-        smallest: from which on nothing is halved.
+        work: called with the size of a piece.
+        size: first size.
+        smallest: smallest size.
 
     Returns:
-        what ``work`` returned, and the size that fitted.
+        the result of ``work``, and the size that fitted into memory.
 
     Raises:
         OutOfMemoryError: the smallest size does not fit.
     """
     while True:
-        found = _attempt(work, size)
-        if found is not None:
-            return found[0], size
+        result = _attempt(work, size)
+        if result is not None:
+            return result[0], size
         if size <= smallest:
             raise OutOfMemoryError(
                 "memory ran out with the smallest batch; "
                 "use a smaller --max-length, another --device or fewer --workers"
             )
         size = max(smallest, -(-size // 2))
-        # The error is gone, and with it the frames that held tensors.
+        # The error no longer exists, nor do its frames, which referred to tensors.
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
 
 def _attempt(work: Callable[[int], Result], size: int) -> tuple[Result] | None:
-    """Return the result in a tuple; None: memory ran out."""
+    """Return the result in a tuple, or None if memory ran out."""
     try:
         return (work(size),)
     except (torch.OutOfMemoryError, MemoryError):
         return None
     except RuntimeError as error:
-        if any(words in str(error) for words in _SAID_BY_THE_CPU):
+        if any(message in str(error) for message in _CPU_MESSAGES):
             return None
         raise

@@ -1,4 +1,4 @@
-"""What the settings say about single layers: learning rates, weight decay and dropout."""
+"""The optimizer, the schedule of its learning rate, and the settings of single layers."""
 
 from typing import Any
 
@@ -13,15 +13,20 @@ from toxbench.training.device import Device
 def parameter_groups(
     module: nn.Module, head: tuple[str, ...], settings: TrainSettings
 ) -> list[dict[str, Any]]:
-    """Sort trainable parameters by learning rate and weight decay.
+    """Group trainable parameters by learning rate and weight decay.
 
     Vectors (biases, normalisation) are not decayed. With ``layer_decay`` below 1, the rate of the
     body shrinks from its top layer down to the embeddings (Howard and Ruder 2018,
     arXiv:1801.06146, section 3.2).
 
+    Args:
+        module: see `toxbench.Backbone.build`.
+        head: top-level attributes that learn at ``head_learning_rate``.
+        settings: learning rates and decays.
+
     Raises:
-        PluginError: no trainable parameter belongs to the head, or the rates are to differ by
-            layer and the body has no list of layers.
+        PluginError: no trainable parameter belongs to the head, or ``layer_decay`` is below 1 and
+            the body has no list of layers.
     """
     below_top = _layers_below_top(module, head, settings.layer_decay)
     groups: dict[tuple[bool, int, bool], list[nn.Parameter]] = {}
@@ -47,10 +52,10 @@ def parameter_groups(
 
 
 def set_dropout(module: nn.Module, probability: float | None) -> None:
-    """Give every ``nn.Dropout`` of a module one probability; None leaves them as they are.
+    """Set the probability of every ``nn.Dropout`` of a module; None changes nothing.
 
     Raises:
-        PluginError: there is none to set.
+        PluginError: the module has no ``nn.Dropout``.
     """
     if probability is None:
         return
@@ -61,22 +66,62 @@ def set_dropout(module: nn.Module, probability: float | None) -> None:
         layer.p = probability
 
 
-def _layers_below_top(module: nn.Module, head: tuple[str, ...], decay: float) -> dict[str, int]:
-    """Return parameter name -> how many layers below the top it is; empty when none decays.
+def make_optimizer(
+    groups: list[dict[str, Any]], settings: TrainSettings, device: Device
+) -> torch.optim.Optimizer:
+    """Return AdamW or Adam, fused into one kernel if the device supports it."""
+    fused = device.kind in {"cpu", "cuda"}
+    if settings.optimizer == "adam":
+        return torch.optim.Adam(groups, fused=fused)
+    return torch.optim.AdamW(groups, fused=fused)
 
-    The layers are the longest ``nn.ModuleList`` of the body that is not part of another one. What
-    has to do with embeddings lies below all of them, and the rest (a final normalisation, a pooler)
-    counts as the top.
+
+def make_scheduler(
+    optimizer: torch.optim.Optimizer, settings: TrainSettings, row_count: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """Return a schedule: warm-up from 0, then linear decay to 0 or a constant rate."""
+    steps = settings.epochs * steps_per_epoch(settings, row_count)
+    warmup = round(settings.warmup * steps)
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        if settings.schedule == "constant":
+            return 1.0
+        return (steps - step) / max(1, steps - warmup)
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+def steps_per_epoch(settings: TrainSettings, row_count: int) -> int:
+    """Return the number of optimizer steps in one pass over the train rows."""
+    batches = -(-row_count // settings.batch_size)
+    return -(-batches // settings.accumulation)
+
+
+def num_evaluations(settings: TrainSettings, row_count: int) -> int:
+    """Return the number of evaluations on validation rows in a training without early stopping."""
+    steps = settings.epochs * steps_per_epoch(settings, row_count)
+    return -(-steps // settings.eval_steps) if settings.eval_steps else settings.epochs
+
+
+def _layers_below_top(module: nn.Module, head: tuple[str, ...], decay: float) -> dict[str, int]:
+    """Return parameter name -> number of layers above it; empty if ``decay`` is 1.
+
+    The layers are the longest ``nn.ModuleList`` of the body that is not part of another one.
+    Embeddings are below all layers. Other parameters (a final normalisation, a pooler) are absent
+    and count as the top layer.
     """
     if decay == 1.0:
         return {}
-    prefix, layers = _layer_list(module, head)
+    prefix, layer_count = _layer_list(module, head)
     depths: dict[str, int] = {}
     for name, _ in module.named_parameters():
         if name.startswith(f"{prefix}."):
-            depths[name] = layers - 1 - int(name.removeprefix(f"{prefix}.").partition(".")[0])
+            layer = int(name.removeprefix(f"{prefix}.").partition(".")[0])
+            depths[name] = layer_count - 1 - layer
         elif "embed" in name.lower():
-            depths[name] = layers
+            depths[name] = layer_count
     return depths
 
 
@@ -91,48 +136,9 @@ def _layer_list(module: nn.Module, head: tuple[str, ...]) -> tuple[str, int]:
         raise PluginError(
             "layer_decay below 1 needs a body with an nn.ModuleList of layers; leave it at 1"
         )
-    outer = [
+    outermost = [
         (name, length)
         for name, length in lists
-        if not any(name.startswith(f"{other}.") for other, _ in lists)
+        if not any(name.startswith(f"{parent}.") for parent, _ in lists)
     ]
-    return max(outer, key=lambda found: found[1])
-
-
-def make_optimizer(
-    groups: list[dict[str, Any]], settings: TrainSettings, device: Device
-) -> torch.optim.Optimizer:
-    """Return AdamW or Adam, fused into one kernel where the device has it."""
-    fused = device.kind in {"cpu", "cuda"}
-    if settings.optimizer == "adam":
-        return torch.optim.Adam(groups, fused=fused)
-    return torch.optim.AdamW(groups, fused=fused)
-
-
-def make_scheduler(
-    optimizer: torch.optim.Optimizer, settings: TrainSettings, row_count: int
-) -> torch.optim.lr_scheduler.LRScheduler:
-    """Return warm-up from 0, then linear decay to 0 or a constant rate."""
-    steps = settings.epochs * steps_an_epoch(settings, row_count)
-    warmup = round(settings.warmup * steps)
-
-    def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / (warmup + 1)
-        if settings.schedule == "constant":
-            return 1.0
-        return (steps - step) / max(1, steps - warmup)
-
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-
-
-def steps_an_epoch(settings: TrainSettings, row_count: int) -> int:
-    """Count the optimizer's steps in one pass over the train rows."""
-    batches = -(-row_count // settings.batch_size)
-    return -(-batches // settings.accumulation)
-
-
-def num_evaluations(settings: TrainSettings, row_count: int) -> int:
-    """Count the looks at the validation rows, of a training that nothing ends early."""
-    steps = settings.epochs * steps_an_epoch(settings, row_count)
-    return -(-steps // settings.eval_steps) if settings.eval_steps else settings.epochs
+    return max(outermost, key=lambda named: named[1])

@@ -1,4 +1,4 @@
-"""Probabilities of rows in eval mode: batches of like lengths, as many tokens as are fast."""
+"""Probabilities of rows in eval mode, in batches of similar length."""
 
 from itertools import islice
 from typing import Any
@@ -11,23 +11,24 @@ from torch import nn
 from toxbench.errors import PluginError
 from toxbench.training.dataloader import Batch, Batcher, sorted_batches
 from toxbench.training.device import Device
-from toxbench.training.oom import retried
+from toxbench.training.oom import retry_on_oom
 from toxbench.util.arrays import Rows
 from toxbench.util.signals import ShouldStop, iterate_until, never_stop
 
-# Padded tokens. More of them at once leave the CPU's caches (0.92 of the time of 4,096).
-_EVALUATED_AT_ONCE = {"cpu": 1024, "mps": 8192, "cuda": 65536}
-# What the width of a batch is rounded up to: few shapes, and full tiles of its tensor cores.
+# Tokens in a batch, padding included. On a CPU, 1,024 fit into its caches and take 0.92 of the time
+# of 4,096.
+_MAX_BATCH_TOKENS = {"cpu": 1024, "mps": 8192, "cuda": 65536}
+# The width of a batch is rounded up to a multiple of this: few shapes, full tiles of tensor cores.
 WIDTH_MULTIPLE = {"cpu": 1, "mps": 8, "cuda": 8}
-
-# Reading probabilities back makes the host wait for a GPU, and not reading them keeps them all.
-_BATCHES_AHEAD = 256
+# Batches whose probabilities are copied from the device together. Each copy makes the host wait for
+# a GPU; without any copy, all probabilities would stay in the GPU's memory.
+_BATCHES_PER_COPY = 256
 
 Probabilities = npt.NDArray[np.float32]
 
 
 class Forward(nn.Module):
-    """A backbone's module whose output is the checked logits, and nothing around them."""
+    """Wraps a backbone's module; the output is the checked logits alone."""
 
     def __init__(self, module: nn.Module, label_count: int) -> None:
         super().__init__()
@@ -41,45 +42,45 @@ class Forward(nn.Module):
 
 
 class Predictor:
-    """Predicts with one module, whatever was done to it in between."""
+    """Predicts with one module, in the state that it has at each call."""
 
     def __init__(
         self, module: nn.Module, label_count: int, max_length: int, device: Device
     ) -> None:
-        """Change nothing.
+        """Wrap a module without changing it.
 
         Args:
             module: on the device; see `toxbench.Backbone.build`.
-            label_count: columns of its logits.
-            max_length: tokens that no row has more of.
-            device: where, and in which precision.
+            label_count: number of labels, the columns of its logits.
+            max_length: most tokens in a row.
+            device: device and precision.
         """
         self.forward = Forward(module, label_count)
         self._module = module
         self._label_count = label_count
         self._max_length = max_length
         self._device = device
-        self._at_once = _EVALUATED_AT_ONCE[device.kind]
+        self._batch_tokens = _MAX_BATCH_TOKENS[device.kind]
 
     def predict(
         self, batcher: Batcher, rows: Rows, should_stop: ShouldStop = never_stop
     ) -> Probabilities:
         """Return probabilities float32 ``[row, label]`` in eval mode, in the order of ``rows``.
 
-        Where memory runs out, fewer comments are looked at at once, from then on.
+        If memory runs out, this and all later calls use smaller batches.
 
         Args:
-            batcher: of the table.
-            rows: in the order of the result.
-            is_asked: whether to stop; it is asked before each batch.
+            batcher: makes batches of the table.
+            rows: indices of rows, ``[row]``.
+            should_stop: called before each batch; whether to stop.
 
         Raises:
             PluginError: the module's logits break the contract or are not finite.
-            Stopped: it was asked to.
+            StopRequested: ``should_stop`` returned True.
         """
-        probabilities, self._at_once = retried(
-            lambda at_once: self._predict(batcher, rows, at_once, should_stop),
-            self._at_once,
+        probabilities, self._batch_tokens = retry_on_oom(
+            lambda batch_tokens: self._predict(batcher, rows, batch_tokens, should_stop),
+            self._batch_tokens,
             self._max_length,
         )
         if not np.isfinite(probabilities).all():
@@ -87,31 +88,38 @@ class Predictor:
         return probabilities
 
     def logits(self, batch: Batch) -> torch.Tensor:
-        """Run the module on some rows; return float32 logits ``[batch, label]``."""
+        """Run the module on a batch; return float32 logits ``[batch, label]``."""
         logits: torch.Tensor = self.forward(batch.input_ids, batch.attention_mask)
         return logits
 
     def _predict(
-        self, batcher: Batcher, rows: Rows, at_once: int, should_stop: ShouldStop
+        self, batcher: Batcher, rows: Rows, batch_tokens: int, should_stop: ShouldStop
     ) -> Probabilities:
-        """Predict batches of at most so many tokens."""
+        """Predict in batches of at most ``batch_tokens`` tokens."""
         probabilities = np.empty((len(rows), self._label_count), dtype=np.float32)
         self._module.eval()
-        places = list(sorted_batches(rows, batcher.lengths, at_once))
+        groups = list(sorted_batches(rows, batcher.lengths, batch_tokens))
         with torch.inference_mode(), self._device.autocast():
-            batches = iterate_until(should_stop, batcher.batches([rows[some] for some in places]))
-            for start in range(0, len(places), _BATCHES_AHEAD):
-                chunk = places[start : start + _BATCHES_AHEAD]
-                found = [self.logits(batch).sigmoid() for batch in islice(batches, len(chunk))]
-                probabilities[np.concatenate(chunk)] = torch.cat(found).cpu().numpy()
+            batches = iterate_until(
+                should_stop, batcher.batches([rows[positions] for positions in groups])
+            )
+            for start in range(0, len(groups), _BATCHES_PER_COPY):
+                chunk = groups[start : start + _BATCHES_PER_COPY]
+                outputs = [self.logits(batch).sigmoid() for batch in islice(batches, len(chunk))]
+                probabilities[np.concatenate(chunk)] = torch.cat(outputs).cpu().numpy()
         return probabilities
 
 
 def checked_logits(output: Any, row_count: int, label_count: int) -> torch.Tensor:
-    """Take the logits out of a module's output as float32.
+    """Return the logits of a module's output as float32.
+
+    Args:
+        output: the logits, or an object with them as the attribute ``logits``.
+        row_count: expected rows.
+        label_count: expected columns.
 
     Raises:
-        PluginError: they are not a float tensor of shape ``[row_count, label_count]``.
+        PluginError: the logits are not a float tensor of shape ``[row_count, label_count]``.
     """
     logits = getattr(output, "logits", output)
     if not isinstance(logits, torch.Tensor):

@@ -1,7 +1,7 @@
-"""One training by several processes that torchrun started: what they divide and agree on.
+"""Data-parallel training by the processes that torchrun started.
 
-Every process runs the same code. A `ProcessGroup` returns this process's part of the work; a group
-of one process divides nothing.
+Every process runs the same code. A `ProcessGroup` divides the work among the processes and
+exchanges values between them; the group of a single process does neither.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,28 +19,29 @@ from torch.distributed.distributed_c10d import Store
 from torch.nn.parallel import DistributedDataParallel
 
 from toxbench.errors import CellsFailedError
-from toxbench.training.oom import OutOfMemoryError, retried
+from toxbench.training.oom import OutOfMemoryError, retry_on_oom
 from toxbench.util.arrays import Rows
 
 Result = TypeVar("Result")
 Values = npt.NDArray[np.float32]
 
-# The coordinator notices that a process is gone; a process that lives may be slow.
-_PATIENCE = timedelta(days=7)
+# The coordinator detects processes that have ended; one that is alive may be slow.
+_TIMEOUT = timedelta(days=7)
 
 
 class CompanionError(CellsFailedError):
-    """Another process could not do its part."""
+    """Another process failed."""
 
 
 @dataclass(frozen=True)
 class Pass:
-    """One forward pass of this process in a step.
+    """One forward and backward pass of this process in a step.
 
     Attributes:
-        rows: to compute.
-        counted: how many of them count in the step's mean: all, or none where a process without
-            rows computes some of another one's, to be there when gradients are averaged.
+        rows: indices of the rows to compute.
+        counted: number of rows that count in the step's mean: all of them, or 0. A process without
+            rows computes a row of another process with weight 0, because the gradients are averaged
+            over all processes.
     """
 
     rows: Rows
@@ -48,13 +49,16 @@ class Pass:
 
 
 class Replica:
-    """What is trained, as this process computes with it."""
+    """The trained module in this process."""
 
     def __init__(self, forward: nn.Module) -> None:
         self.forward = forward  # ids and mask [batch, token] -> float32 logits [batch, label]
 
     def passing(self, is_last: bool) -> AbstractContextManager[object]:
-        """Enter for each forward and backward pass; at the last of a step gradients are whole."""
+        """Return the context of a forward and backward pass.
+
+        After the last pass of a step, the gradients are averaged over all processes.
+        """
         return nullcontext()
 
 
@@ -68,77 +72,81 @@ class _SharedReplica(Replica):
 
 
 class ProcessGroup:
-    """One process: it computes everything."""
+    """The group of a single process, which computes everything."""
 
     rank = 0
     size = 1
 
     def per_rank_batch(self, batch_size: int) -> int:
-        """Return how many comments of a batch one process computes at once."""
+        """Return the number of comments of a batch that one process computes at once."""
         return -(-batch_size // self.size)
 
     def share(self, step: Sequence[Rows]) -> list[Pass]:
-        """Return this process's part of a step, which is given as all its forward passes."""
+        """Return this process's passes of a step, given the rows of all passes."""
         return [Pass(rows, len(rows)) for rows in step]
 
     def replica(self, forward: nn.Module) -> Replica:
-        """Prepare what is trained; then its parameters are the same in every process."""
+        """Prepare a module for training, with the same parameters in every process."""
         return Replica(forward)
 
     def seed_rank(self, seed: int) -> None:
-        """Seed torch for what must differ between processes, such as dropout."""
+        """Seed torch for random numbers that differ between processes, such as dropout."""
 
     def same_buffers(self, module: nn.Module) -> None:
-        """Give the module the buffers of the first process, such as running means."""
+        """Copy the module's buffers, such as running means, from the first process to all."""
 
     def sum(self, value: float) -> float:
-        """Return the sum of every process's value."""
+        """Return the sum of the values of all processes."""
         return value
 
     def broadcast_flag(self, flag: bool) -> bool:
-        """Return what the first process says."""
+        """Return the flag of the first process."""
         return flag
 
     def any(self, flag: bool) -> bool:
-        """Return whether a process says yes; each has to ask at the same step."""
+        """Return whether the flag of any process is True; all processes must call this."""
         return flag
 
     def of_the_first(self, work: Callable[[], Any]) -> Any:
-        """Do something in the first process; return the plain value that comes of it in all."""
+        """Run work in the first process; return its result, a plain value, in all processes."""
         return work()
 
     def gathered(self, value: Any) -> list[Any]:
-        """Return every process's plain value, in the order of ranks, to the first process."""
+        """Return the values of all processes, ordered by rank, in the first process.
+
+        In other processes the content of the result is undefined.
+        """
         return [value]
 
     def run_on_all(self, work: Callable[[], Result]) -> Result:
-        """Do something in every process; where one fails, all do.
+        """Run work in every process; if it fails in one, raise in all.
 
         Raises:
-            CompanionError: another one failed.
+            CompanionError: the work failed in another process.
         """
         return work()
 
     def run_rank0_first(self, work: Callable[[], Result]) -> Result:
-        """Do something in the first process, then in the others, which may find what it left.
+        """Run work in the first process, then in the others, which can use files it wrote.
 
         Raises:
-            CompanionError: another one failed.
+            CompanionError: the work failed in another process.
         """
         return work()
 
     def scatter_rows(
         self, rows: Rows, sizes: npt.NDArray[np.int64], work: Callable[[Rows], Values]
     ) -> Values:
-        """Compute a value ``[row, column]`` of each row, each row in one process.
+        """Compute values for each row, each row in one process.
 
         Args:
-            rows: in the order of the result.
-            sizes: of all rows of the table; what is divided evenly.
-            work: computes the values of some rows, in their order.
+            rows: indices of the rows, ``[row]``.
+            sizes: cost of every row of the table, by which the rows are divided evenly.
+            work: returns the values of the given rows, float32 ``[row, column]``.
 
         Returns:
-            the values of all, in every process.
+            the values of all rows in the order of ``rows``, float32 ``[row, column]``, in every
+            process.
 
         Raises:
             CompanionError: another process failed.
@@ -146,41 +154,42 @@ class ProcessGroup:
         return work(rows)
 
     def retried(self, work: Callable[[int], Result], batch_size: int) -> tuple[Result, int]:
-        """Do work in pieces of `per_rank_batch` comments; where memory runs out, in smaller ones.
+        """Run work in pieces of `per_rank_batch` comments; if memory runs out, in smaller pieces.
 
         Returns:
-            what ``work`` returned, and the size of the pieces.
+            the result of ``work``, and the size of the pieces.
 
         Raises:
-            OutOfMemoryError: it cannot be done by this process alone, or not at all.
+            OutOfMemoryError: memory runs out with the smallest piece that this process may use.
         """
-        return retried(work, self.per_rank_batch(batch_size), smallest=1)
+        return retry_on_oom(work, self.per_rank_batch(batch_size), smallest=1)
 
 
 SINGLE_PROCESS = ProcessGroup()
 
 
 class TorchrunGroup(ProcessGroup):
-    """One of several processes; inside of `connected` each of them has to call the same methods.
+    """The group of several processes; inside `connected`, all must call the same methods.
 
-    All but gradients is exchanged between processors, so that nobody waits for a GPU.
+    Gradients are exchanged between devices. Other values are exchanged through host memory, so
+    that no process waits for a GPU.
     """
 
     def __init__(self, rank: int, size: int) -> None:
         self.rank = rank
         self.size = size
-        self.halvings = 0  # of `portion`, because memory ran out
+        self.halvings = 0  # how often `per_rank_batch` was halved because memory ran out
 
     def share(self, step: Sequence[Rows]) -> list[Pass]:
-        """Deal the passes out; who gets none computes a row that does not count."""
-        own = [Pass(rows, len(rows)) for rows in step[self.rank :: self.size]]
-        return own or [Pass(step[0][:1], 0)]
+        """Distribute the passes; a process without one computes a row that does not count."""
+        passes = [Pass(rows, len(rows)) for rows in step[self.rank :: self.size]]
+        return passes or [Pass(step[0][:1], 0)]
 
     def replica(self, forward: nn.Module) -> Replica:
-        """Wrap it; gradients are averaged while the last backward pass of a step goes on.
+        """Wrap a module; gradients are averaged during the last backward pass of a step.
 
-        Parameters that a pass does not use (a pooler, a layer that was left out) are looked for in
-        each of them: which they are is the backbone's affair.
+        Unused parameters (a pooler, a skipped layer) are detected in each pass, because they depend
+        on the backbone.
         """
         shared = DistributedDataParallel(
             forward, find_unused_parameters=True, gradient_as_bucket_view=True
@@ -188,88 +197,88 @@ class TorchrunGroup(ProcessGroup):
         return _SharedReplica(shared)
 
     def seed_rank(self, seed: int) -> None:
-        """Seed every process but the first, which goes on as it would alone."""
+        """Seed every process except the first, which keeps its state of a single process."""
         if self.rank > 0:
             (state,) = np.random.SeedSequence([seed, self.rank]).generate_state(1, np.uint64)
             torch.manual_seed(int(state >> 1))
 
     def same_buffers(self, module: nn.Module) -> None:
-        """Send those that a training may change."""
+        """Broadcast the buffers that training may change."""
         for buffer in module.buffers():
             if buffer.is_floating_point():
                 dist.broadcast(buffer, 0)
 
     def sum(self, value: float) -> float:
-        """Add up in float64."""
+        """Add in float64."""
         total = torch.tensor(value, dtype=torch.float64)
         dist.all_reduce(total)
         return float(total)
 
     def broadcast_flag(self, flag: bool) -> bool:
-        """Send it."""
-        said = torch.tensor(int(flag))
-        dist.broadcast(said, 0)
-        return bool(said)
+        """Broadcast the flag."""
+        tensor = torch.tensor(int(flag))
+        dist.broadcast(tensor, 0)
+        return bool(tensor)
 
     def any(self, flag: bool) -> bool:
-        """Look for the largest."""
-        said = torch.tensor(int(flag))
-        dist.all_reduce(said, dist.ReduceOp.MAX)
-        return bool(said)
+        """Return the maximum."""
+        tensor = torch.tensor(int(flag))
+        dist.all_reduce(tensor, dist.ReduceOp.MAX)
+        return bool(tensor)
 
     def of_the_first(self, work: Callable[[], Any]) -> Any:
-        """Send it."""
+        """Broadcast the result."""
         return from_the_first(work() if self.rank == 0 else None)
 
     def gathered(self, value: Any) -> list[Any]:
-        """Send it to the first."""
+        """Send the value to the first process."""
         values: list[Any] = [None] * self.size
         dist.gather_object(value, values if self.rank == 0 else None, 0)
         return values
 
     def run_on_all(self, work: Callable[[], Result]) -> Result:
-        """Do it, and tell the others how it went."""
-        found: list[Result] = []
-        problem: Exception | None = None
+        """Run the work and exchange the errors."""
+        results: list[Result] = []
+        error: Exception | None = None
         try:
-            found.append(work())
-        except Exception as error:  # noqa: BLE001 - raised below, when all know of it
-            problem = error
-        said: list[str | None] = [None] * self.size
-        dist.all_gather_object(said, None if problem is None else _described(problem))
-        if problem is not None:
-            raise problem
-        for rank, reason in enumerate(said):
+            results.append(work())
+        except Exception as raised:  # noqa: BLE001 - raised below, after the exchange
+            error = raised
+        reasons: list[str | None] = [None] * self.size
+        dist.all_gather_object(reasons, None if error is None else _describe(error))
+        if error is not None:
+            raise error
+        for rank, reason in enumerate(reasons):
             if reason is not None:
                 raise CompanionError(f"rank {rank} of {self.size}: {reason}")
-        return found[0]
+        return results[0]
 
     def run_rank0_first(self, work: Callable[[], Result]) -> Result:
-        """Let the others wait for the first."""
+        """Let the other processes wait for the first one."""
         if self.rank == 0:
-            found = self.run_on_all(work)
+            result = self.run_on_all(work)
             self.run_on_all(lambda: None)
-            return found
+            return result
         self.run_on_all(lambda: None)
         return self.run_on_all(work)
 
     def scatter_rows(
         self, rows: Rows, sizes: npt.NDArray[np.int64], work: Callable[[Rows], Values]
     ) -> Values:
-        """Deal the rows out from the largest to the smallest; whoever has none adds nothing."""
-        own = np.argsort(-sizes[rows], kind="stable")[self.rank :: self.size]
-        values = self.run_on_all(lambda: work(rows[own]))
-        whole = torch.zeros(len(rows), values.shape[1])
-        whole[torch.from_numpy(own)] = torch.from_numpy(values)
-        dist.all_reduce(whole)
-        found: Values = whole.numpy()
-        return found
+        """Distribute the rows from the largest to the smallest; a process may get none."""
+        positions = np.argsort(-sizes[rows], kind="stable")[self.rank :: self.size]
+        values = self.run_on_all(lambda: work(rows[positions]))
+        total = torch.zeros(len(rows), values.shape[1])
+        total[torch.from_numpy(positions)] = torch.from_numpy(values)
+        dist.all_reduce(total)
+        gathered: Values = total.numpy()
+        return gathered
 
     def retried(self, work: Callable[[int], Result], batch_size: int) -> tuple[Result, int]:
-        """Try one size only: another one is for all processes to begin with anew."""
+        """Try a single size; to use another one, all processes must start the work again."""
         size = -(-self.per_rank_batch(batch_size) // 2**self.halvings)
         try:
-            return retried(work, size, smallest=size)
+            return retry_on_oom(work, size, smallest=size)
         except OutOfMemoryError as error:
             raise OutOfMemoryError(
                 f"memory ran out with {size} comments in a forward pass of each process; "
@@ -279,16 +288,16 @@ class TorchrunGroup(ProcessGroup):
 
 @contextmanager
 def connected(store: Store, rank: int, size: int, kind: str) -> Iterator[None]:
-    """Connect the processes inside: gloo between processors, and nccl between GPUs.
+    """Connect the processes inside the context: gloo for host memory, nccl between GPUs.
 
     Args:
-        store: of these processes alone, and new each time.
-        rank: of this one.
-        size: how many there are.
-        kind: of the devices that gradients are on, ``cpu`` or ``cuda``.
+        store: used by these processes only, and new for each connection.
+        rank: of this process.
+        size: number of processes.
+        kind: device of the gradients, ``cpu`` or ``cuda``.
     """
     backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_PATIENCE)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_TIMEOUT)
     try:
         yield
     finally:
@@ -296,11 +305,11 @@ def connected(store: Store, rank: int, size: int, kind: str) -> Iterator[None]:
 
 
 def from_the_first(value: object) -> Any:
-    """Return the first process's plain value; what the others give is not looked at."""
+    """Return the plain value of the first process; the values of the others are ignored."""
     values = [value]
     dist.broadcast_object_list(values, 0, device=torch.device("cpu"))
     return values[0]
 
 
-def _described(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split()) or 'no message'}"

@@ -1,4 +1,4 @@
-"""The one training loop, for every backbone on every device."""
+"""The training loop, for every backbone on every device."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +25,7 @@ from toxbench.training.optimizer import (
     make_scheduler,
     parameter_groups,
     set_dropout,
-    steps_an_epoch,
+    steps_per_epoch,
 )
 from toxbench.training.predictor import WIDTH_MULTIPLE, Predictor, Probabilities
 from toxbench.training.process_group import SINGLE_PROCESS, Pass, ProcessGroup, Replica
@@ -34,37 +34,52 @@ from toxbench.training.state import (
     Checkpoints,
     Dropout,
     NoCheckpoints,
-    State,
-    Trained,
+    StateDict,
+    TrainingResult,
     TrainingState,
 )
 from toxbench.util.arrays import Rows, Targets
 from toxbench.util.signals import StopRequested, never_stop
 
+Validate = Callable[[Targets, Probabilities], Scores]
+Select = Callable[[Scores], bool]
+
 
 @dataclass(frozen=True)
 class Optimizations:
-    """Ways to compute the same in less time; tests/bench/test_tricks.py measures each.
+    """Optional optimizations of the training loop; tests/bench/test_tricks.py measures each.
 
     Attributes:
-        cheap_dropout: masks from a pool of noise (`PooledDropout`); on the CPU only.
-        used_rows: of the token embedding, train only what the table uses (`trim_embedding`).
+        pooled_dropout: take dropout masks from a pool of noise (`PooledDropout`); CPU only.
+        trimmed_embedding: train only the rows of the token embedding that the table uses
+            (`trim_embedding`).
     """
 
-    cheap_dropout: bool = True
-    used_rows: bool = True
+    pooled_dropout: bool = True
+    trimmed_embedding: bool = True
 
 
-ALL = Optimizations()
-PLAIN = Optimizations(cheap_dropout=False, used_rows=False)
-
-
-Validate = Callable[[Targets, Probabilities], Scores]
-Keep = Callable[[Scores], bool]
+ALL_OPTIMIZATIONS = Optimizations()
+NO_OPTIMIZATIONS = Optimizations(pooled_dropout=False, trimmed_embedding=False)
 
 
 class DivergedError(CellsFailedError):
     """The loss became NaN or infinite."""
+
+
+@dataclass(frozen=True)
+class _Step:
+    """The input of one optimizer step.
+
+    Attributes:
+        comments: number of comments in all processes.
+        passes: forward and backward passes of this process.
+        batches: one for each pass, gathered when it is needed.
+    """
+
+    comments: int
+    passes: Sequence[Pass]
+    batches: Iterator[Batch]
 
 
 class Trainer:
@@ -78,7 +93,7 @@ class Trainer:
         targets: Targets,
         settings: TrainSettings,
         device: Device,
-        tricks: Optimizations = ALL,
+        optimizations: Optimizations = ALL_OPTIMIZATIONS,
         micro_batch: int | None = None,
         checkpoints: Checkpoints | None = None,
         group: ProcessGroup = SINGLE_PROCESS,
@@ -90,29 +105,29 @@ class Trainer:
             head: top-level attributes that learn at ``head_learning_rate``.
             tokens: of all rows of the table.
             targets: 0/1, ``[row, label]``, of all rows; only train and validation rows are read.
-            settings: how to train.
-            device: where.
-            tricks: what to do to be fast.
-            micro_batch: comments in one forward pass, where memory does not allow this process's
-                part of ``batch_size``; gradients of more passes then make the same step.
-            checkpoints: where the training's state is kept; None: nowhere.
-            group: the processes that do the same with the same.
+            settings: training settings.
+            device: device and precision.
+            optimizations: optional optimizations of the loop.
+            micro_batch: comments in one forward pass, if memory is too small for this process's
+                part of ``batch_size``. A step then adds the gradients of more passes.
+            checkpoints: stores the state of the training; None: it is not stored.
+            group: the processes that run the same training.
 
         Raises:
-            PluginError: no parameter belongs to the head, or the settings ask for what the module
-                does not have.
+            PluginError: no parameter belongs to the head, or the module lacks a part that the
+                settings require.
         """
         set_dropout(module, settings.dropout)
         self._module = module.to(device.torch)
         self._settings = settings
         self._device = device
         self._targets = targets
-        self._tricks = tricks
+        self._optimizations = optimizations
         self._head = head
         self._group = group
         self._micro_batch = micro_batch or group.per_rank_batch(settings.batch_size)
         self._checkpoints: Checkpoints = checkpoints or NoCheckpoints()
-        self._finished: State | None = None
+        self._final_state: StateDict | None = None
         self._batcher = Batcher(
             tokens,
             targets,
@@ -121,16 +136,16 @@ class Trainer:
             WIDTH_MULTIPLE[device.kind],
         )
         self._predictor = Predictor(self._module, targets.shape[1], settings.max_length, device)
-        parameter_groups(self._module, head, settings)  # raises here what would be raised later
+        parameter_groups(self._module, head, settings)  # raises its errors before training starts
 
     @property
     def module(self) -> nn.Module:
-        """What is trained."""
+        """The trained module."""
         return self._module
 
     @property
     def parameter_count(self) -> int:
-        """Parameters of the module, the new head included."""
+        """Number of the module's parameters, the new head included."""
         return sum(parameter.numel() for parameter in self._module.parameters())
 
     def train(
@@ -138,81 +153,85 @@ class Trainer:
         split: Split,
         seed: int,
         validate: Validate,
-        keep: Keep,
+        select: Select,
         on_epoch: Callable[[EpochRecord], None],
         should_stop: Callable[[Scores], bool] = lambda scores: False,
-    ) -> Trained:
-        """Train on the train rows; end with the weights of the epoch that was kept.
+    ) -> TrainingResult:
+        """Train on the train rows; the module ends with the weights of the selected epoch.
 
-        Without validation rows, or with ``selection="last"``, that is the last one. With
-        ``eval_steps``, the validation rows are looked at after so many steps, and not after each
-        epoch; what is said here of epochs holds of what lies between two looks. A training whose
-        state was kept goes on from there, and tells of the epochs before again.
+        Without validation rows, or with ``selection="last"``, the last epoch is selected. With
+        ``eval_steps``, the validation rows are evaluated after that many steps instead of after
+        each epoch, and an "epoch" below is the time between two evaluations. If there is a
+        checkpoint, the training resumes from it and first reports the earlier epochs again.
 
         Args:
-            split: rows of each part; the test rows are not looked at.
-            seed: of the order of rows; seed torch as well, for the head and dropout.
-            validate: scores of the validation rows, called after each epoch.
-            keep: whether an epoch with these scores replaces the one kept before.
+            split: rows of each part; the test rows are not used.
+            seed: for the order of rows; the caller seeds torch for the head and dropout.
+            validate: returns the scores of the validation rows; called after each epoch.
+            select: whether to select the epoch with these scores instead of the one before.
             on_epoch: called after each epoch.
-            is_over: whether the training ends with the epoch that has these scores.
+            should_stop: whether to stop early, after the epoch with these scores.
 
         Raises:
             DivergedError: the mean loss of an epoch is not finite.
             PluginError: the module's logits break the contract.
-            StorageError: the state cannot be kept.
-            Stopped: it was asked to, and its state is kept.
+            StorageError: a checkpoint cannot be written.
+            StopRequested: the checkpoints requested a stop, and the state is saved.
         """
-        with self._trim_embedding(split.train):
-            course = self._course(split, seed)
-            going = self._resume(course, keep, on_epoch, should_stop)
-            steps, broadcast_flag = self._steps_of(course), self._group.broadcast_flag
-            while going and not course.is_done:
-                record = self._train_until_eval(course, steps, split.validation, validate)
-                course.record_evaluation(
-                    record, not course.chooses or broadcast_flag(keep(record.validation))
+        with self._embedding_context(split.train):
+            state = self._initial_state(split, seed)
+            is_over = self._resume(state, select, on_epoch, should_stop)
+            steps, broadcast_flag = self._steps(state), self._group.broadcast_flag
+            while not is_over and not state.is_done:
+                record = self._train_until_eval(state, steps, split.validation, validate)
+                state.record_evaluation(
+                    record, not state.selects_best or broadcast_flag(select(record.validation))
                 )
                 on_epoch(record)
-                going = not broadcast_flag(should_stop(record.validation))
-            trained = course.finish()
-            self._finished = course.state()
-            return trained
+                is_over = broadcast_flag(should_stop(record.validation))
+            result = state.finish()
+            self._final_state = state.state_dict()
+            return result
 
     def predict(self, rows: Rows, precision: Precision | None = None) -> Probabilities:
-        """Return probabilities of rows; raises as `toxbench.training.predictor.Predictor.predict`.
+        """Return probabilities float32 ``[row, label]``, in the order of ``rows``.
 
         Args:
-            rows: in the order of the result.
-            precision: None: that of the training.
+            rows: indices of the rows, ``[row]``.
+            precision: None: the precision of the training.
+
+        Raises:
+            PluginError: the module's logits break the contract or are not finite.
+            StopRequested: the checkpoints requested a stop; the state after training is saved.
         """
         predictor = self._predictor
         if precision not in {None, self._device.precision}:
             device = replace(self._device, precision=precision)
             label_count = self._targets.shape[1]
             predictor = Predictor(self._module, label_count, self._settings.max_length, device)
-        # Processes that compute together stop together, between two steps.
+        # Processes of a group stop together, between two steps, and not during a prediction.
         should_stop = self._checkpoints.should_stop if self._group.size == 1 else never_stop
 
-        def work(some: Rows) -> Probabilities:
-            return predictor.predict(self._batcher, some, should_stop)
+        def predict_share(share: Rows) -> Probabilities:
+            return predictor.predict(self._batcher, share, should_stop)
 
         self._group.same_buffers(self._module)
         try:
-            return self._group.scatter_rows(rows, self._batcher.lengths, work)
+            return self._group.scatter_rows(rows, self._batcher.lengths, predict_share)
         except StopRequested:
-            if self._finished is not None:
-                self._checkpoints.save(self._finished)
+            if self._final_state is not None:
+                self._checkpoints.save(self._final_state)
             raise
 
-    def _course(self, split: Split, seed: int) -> TrainingState:
+    def _initial_state(self, split: Split, seed: int) -> TrainingState:
         settings, rows = self._settings, split.train
-        cheap = self._tricks.cheap_dropout and self._device.kind == "cpu"
+        is_pooled = self._optimizations.pooled_dropout and self._device.kind == "cpu"
         optimizer = make_optimizer(
             parameter_groups(self._module, self._head, settings), settings, self._device
         )
-        an_epoch = steps_an_epoch(settings, len(rows))
+        epoch_steps = steps_per_epoch(settings, len(rows))
         replica = self._group.replica(self._predictor.forward)
-        dropout = PooledDropout() if cheap else nullcontext()
+        dropout = PooledDropout() if is_pooled else nullcontext()
         loss = LOSSES[settings.loss](self._targets[rows], settings)
         self._group.seed_rank(seed)
         return TrainingState(
@@ -220,20 +239,20 @@ class Trainer:
             replica=replica,
             device=self._device,
             rows=rows,
-            chooses=settings.selection == "best" and len(split.validation) > 0,
-            steps_an_epoch=an_epoch,
-            steps=settings.epochs * an_epoch,
-            eval_every=settings.eval_steps or an_epoch,
+            selects_best=settings.selection == "best" and len(split.validation) > 0,
+            steps_per_epoch=epoch_steps,
+            total_steps=settings.epochs * epoch_steps,
+            eval_interval=settings.eval_steps or epoch_steps,
             rng=np.random.default_rng(seed),
             backward=self._backward(replica, loss, dropout),
             optimizer=optimizer,
             scheduler=make_scheduler(optimizer, settings, len(rows)),
             dropout=dropout,
-            total=torch.zeros((), device=self._device.torch),
+            loss_sum=torch.zeros((), device=self._device.torch),
         )
 
     def _backward(self, replica: Replica, loss: Loss, dropout: Dropout) -> Backward:
-        """Return a forward and backward pass of one batch."""
+        """Return a function that runs the forward and backward pass of one batch."""
 
         def backward(batch: Batch, weight: float) -> torch.Tensor:
             with self._device.autocast(), dropout:
@@ -246,45 +265,45 @@ class Trainer:
 
     def _resume(
         self,
-        course: TrainingState,
-        keep: Keep,
+        state: TrainingState,
+        select: Select,
         on_epoch: Callable[[EpochRecord], None],
         should_stop: Callable[[Scores], bool],
     ) -> bool:
-        """Go on from the state that was kept, if there is one; return whether there is more to do.
+        """Load the checkpoint, if there is one; return whether the training has stopped early.
 
-        Who chooses among epochs hears of those before again, and so comes to the same choice.
+        The callbacks are called again for the earlier epochs, so that their own state is restored.
         """
-        state = self._checkpoints.load()
-        if state is None:
-            return True
-        course.restore(state)
-        over = False
-        for record in course.records:
-            if course.chooses:
-                keep(record.validation)
+        checkpoint = self._checkpoints.load()
+        if checkpoint is None:
+            return False
+        state.load_state_dict(checkpoint)
+        is_over = False
+        for record in state.evaluations:
+            if state.selects_best:
+                select(record.validation)
             on_epoch(record)
-            over = should_stop(record.validation)
-        return not over
+            is_over = should_stop(record.validation)
+        return is_over
 
     def _train_until_eval(
-        self, course: TrainingState, steps: Iterator["_Step"], rows: Rows, validate: Validate
+        self, state: TrainingState, steps: Iterator[_Step], rows: Rows, validate: Validate
     ) -> EpochRecord:
-        """Train until the next look, look, and return what was seen."""
+        """Train until the next evaluation, evaluate the validation rows, and return the record."""
         self._module.train()
-        clock = time.perf_counter()
-        while course.step < course.next_eval_step:
-            self._step(course, next(steps))
-            asked = self._checkpoints.should_stop()
-            if asked or self._checkpoints.is_due():
-                course.seconds += time.perf_counter() - clock
-                self._checkpoints.save(course.state())
-                clock = time.perf_counter()
-            if asked:
+        started = time.perf_counter()
+        while state.step < state.next_eval_step:
+            self._optimizer_step(state, next(steps))
+            is_stopping = self._checkpoints.should_stop()
+            if is_stopping or self._checkpoints.is_due():
+                state.seconds += time.perf_counter() - started
+                self._checkpoints.save(state.state_dict())
+                started = time.perf_counter()
+            if is_stopping:
                 raise StopRequested
-        mean_loss = self._group.sum(float(course.total)) / max(1, course.comments)
-        course.seconds += time.perf_counter() - clock
-        number = len(course.records) + 1
+        mean_loss = self._group.sum(float(state.loss_sum)) / max(1, state.comments)
+        state.seconds += time.perf_counter() - started
+        number = len(state.evaluations) + 1
         if not np.isfinite(mean_loss):
             raise DivergedError(
                 f"the training loss of epoch {number} is {mean_loss}; lower the learning rate"
@@ -293,52 +312,53 @@ class Trainer:
         return EpochRecord(
             epoch=number,
             train_loss=mean_loss,
-            validation=self._validate(course, rows, validate),
-            seconds=course.seconds,
-            step=course.step if by_steps else None,
-            comments=course.comments if by_steps else None,
+            validation=self._validate(state, rows, validate),
+            seconds=state.seconds,
+            step=state.step if by_steps else None,
+            comments=state.comments if by_steps else None,
         )
 
-    def _step(self, course: TrainingState, step: "_Step") -> None:
-        """Make one step of the optimizer."""
-        for one, batch in zip(step.passes, step.batches, strict=True):
-            with course.replica.passing(is_last=one is step.passes[-1]):
-                # A group averages the gradients of its processes; what is meant is their sum.
-                weight = one.counted * self._group.size / step.comments
-                course.total += course.backward(batch, weight) * one.counted
+    def _optimizer_step(self, state: TrainingState, step: _Step) -> None:
+        """Run the passes of a step and update the parameters."""
+        for forward_pass, batch in zip(step.passes, step.batches, strict=True):
+            with state.replica.passing(is_last=forward_pass is step.passes[-1]):
+                # The gradients are averaged over the processes, but their sum is required.
+                weight = forward_pass.counted * self._group.size / step.comments
+                state.loss_sum += state.backward(batch, weight) * forward_pass.counted
         if self._settings.clip_norm > 0:
             nn.utils.clip_grad_norm_(self._module.parameters(), self._settings.clip_norm)
-        course.optimizer.step()
-        course.scheduler.step()
-        course.optimizer.zero_grad(set_to_none=True)
-        course.comments += step.comments
-        course.step += 1
+        state.optimizer.step()
+        state.scheduler.step()
+        state.optimizer.zero_grad(set_to_none=True)
+        state.comments += step.comments
+        state.step += 1
 
-    def _steps_of(self, course: TrainingState) -> Iterator["_Step"]:
-        """Yield the steps of a training from where it is."""
+    def _steps(self, state: TrainingState) -> Iterator[_Step]:
+        """Yield the remaining steps of a training."""
         while True:
-            course.begin_epoch()
-            steps = list(self._drawn(course))[course.step % course.steps_an_epoch :]
-            own = [self._group.share(step) for step in steps]
-            batches = self._batcher.batches([one.rows for passes in own for one in passes])
-            for step, passes in zip(steps, own, strict=True):
+            state.begin_epoch()
+            steps = list(self._epoch_steps(state))[state.step % state.steps_per_epoch :]
+            shares = [self._group.share(step) for step in steps]
+            batches = self._batcher.batches([p.rows for passes in shares for p in passes])
+            for step, passes in zip(steps, shares, strict=True):
                 yield _Step(sum(map(len, step)), passes, islice(batches, len(passes)))
 
-    def _drawn(self, course: TrainingState) -> Iterator[list[Rows]]:
+    def _epoch_steps(self, state: TrainingState) -> Iterator[list[Rows]]:
         """Draw one epoch's batches; yield, for each step, the rows of its forward passes."""
         settings, micro = self._settings, self._micro_batch
         bucket = settings.padding == "bucket"
         lengths = self._batcher.lengths
-        drawn = epoch_batches(course.rows, lengths, settings.batch_size, course.rng, bucket)
-        for start in range(0, len(drawn), settings.accumulation):
-            batches = drawn[start : start + settings.accumulation]
-            yield [rows[i : i + micro] for rows in batches for i in range(0, len(rows), micro)]
+        batches = epoch_batches(state.rows, lengths, settings.batch_size, state.rng, bucket)
+        for start in range(0, len(batches), settings.accumulation):
+            accumulated = batches[start : start + settings.accumulation]
+            yield [rows[i : i + micro] for rows in accumulated for i in range(0, len(rows), micro)]
 
-    def _trim_embedding(self, rows: Rows) -> AbstractContextManager[object]:
-        if not self._tricks.used_rows:
+    def _embedding_context(self, rows: Rows) -> AbstractContextManager[object]:
+        """Return the context of the training, in which the token embedding may be trimmed."""
+        if not self._optimizations.trimmed_embedding:
             return nullcontext()
         return trim_embedding(
-            self._module, self._batcher.every_id(), lambda: self._probe_forward(rows)
+            self._module, self._batcher.unique_ids(), lambda: self._probe_forward(rows)
         )
 
     def _probe_forward(self, rows: Rows) -> None:
@@ -347,26 +367,11 @@ class Trainer:
         for batch in self._batcher.batches([rows[:1]]):
             self._predictor.logits(batch)
 
-    def _validate(self, course: TrainingState, rows: Rows, validate: Validate) -> Scores:
+    def _validate(self, state: TrainingState, rows: Rows, validate: Validate) -> Scores:
         if not len(rows):
             return {}
         try:
             return validate(self._targets[rows], self.predict(rows))
         except StopRequested:
-            self._checkpoints.save(course.state())
+            self._checkpoints.save(state.state_dict())
             raise
-
-
-@dataclass(frozen=True)
-class _Step:
-    """What one step of the optimizer is made of.
-
-    Attributes:
-        comments: in all processes.
-        passes: of this process.
-        batches: one for each of them, gathered as they are needed.
-    """
-
-    comments: int
-    passes: Sequence[Pass]
-    batches: Iterator[Batch]

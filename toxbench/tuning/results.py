@@ -1,4 +1,4 @@
-"""What a search leaves behind: tuned.toml, the whole study as CSV, and plots as SVG."""
+"""Files of a finished search: tuned.toml, the trials as CSV, and plots as SVG."""
 
 import csv
 import io
@@ -10,9 +10,9 @@ from toxbench.records import TrialRecord, TunedSettings, TuningRecord
 from toxbench.report.tuning import fanova_importances, study_plots
 from toxbench.settings import INNER_FOLDS, TrainSettings
 from toxbench.store.trials import TUNED_FILE, TrialStore, write_tuned
-from toxbench.tuning.definition import SearchSpec
 from toxbench.tuning.search import SearchResult
-from toxbench.tuning.space import described
+from toxbench.tuning.space import format_dimension
+from toxbench.tuning.spec import SearchSpec
 from toxbench.tuning.study import in_memory_study
 from toxbench.util.atomic import write_atomically
 from toxbench.util.text import escape_line
@@ -20,36 +20,38 @@ from toxbench.util.text import escape_line
 CSV_FILE = "trials.csv"
 
 
-def write_outcome(definition: SearchSpec, found: SearchResult) -> TunedSettings:
-    """Write everything into the study's folder; return the tuned settings.
+def write_results(spec: SearchSpec, result: SearchResult) -> TunedSettings:
+    """Write all files into the study's folder; return the tuned settings.
 
     Raises:
         StorageError: the folder cannot be written.
     """
-    tuned = tuned_settings(definition, found)
-    path = definition.folder / TUNED_FILE
-    write_tuned(path, tuned, _remarks(definition, found, tuned), _origins(definition))
-    write_study(definition.folder)
+    tuned = make_tuned_settings(spec, result)
+    path = spec.folder / TUNED_FILE
+    write_tuned(path, tuned, _header_comments(spec, result, tuned), _setting_comments(spec))
+    write_study(spec.folder)
     return tuned
 
 
-def tuned_settings(definition: SearchSpec, found: SearchResult) -> TunedSettings:
-    """Sum up a search; the same records give the same settings."""
-    winner, place = found.finalists[0], found.default_place
+def make_tuned_settings(spec: SearchSpec, result: SearchResult) -> TunedSettings:
+    """Summarize a search; equal records give equal settings."""
+    winner, default_index = result.finalists[0], result.default_index
     return TunedSettings(
-        backbone=definition.candidate.name,
-        protocol=definition.fingerprint,
-        finished_at=max(record.finished_at for group in found.finalists for record in group),
-        weights=definition.candidate.weights.record,
+        backbone=spec.candidate.name,
+        protocol=spec.fingerprint,
+        finished_at=max(record.finished_at for group in result.finalists for record in group),
+        weights=spec.candidate.weights.record,
         tuning=TuningRecord(
-            study=definition.name,
-            trials=len(found.trials),
-            pruned_trials=sum(record.state == "pruned" for record in found.trials),
-            failed_trials=sum(record.state == "failed" for record in found.trials),
-            finalists=len(found.finalists),
-            average_precision=found.scores[0],
-            default_average_precision=None if place is None else found.scores[place],
-            default_won=place == 0,
+            study=spec.name,
+            trials=len(result.trials),
+            pruned_trials=sum(record.state == "pruned" for record in result.trials),
+            failed_trials=sum(record.state == "failed" for record in result.trials),
+            finalists=len(result.finalists),
+            average_precision=result.scores[0],
+            default_average_precision=(
+                None if default_index is None else result.scores[default_index]
+            ),
+            default_won=default_index == 0,
         ),
         train=winner[0].settings,
         thresholds=_mean_thresholds([record.thresholds for record in winner]),
@@ -60,7 +62,7 @@ def write_study(folder: Path) -> list[Path]:
     """Write a study's trials as CSV and its plots as SVG, from its records alone.
 
     Returns:
-        the plots.
+        the paths of the plots.
 
     Raises:
         StorageError: a record is damaged, or the folder cannot be written.
@@ -71,7 +73,7 @@ def write_study(folder: Path) -> list[Path]:
         for path in sorted(folder.glob("finalists-*"))
         for record in TrialStore(path).records()
     ]
-    write_atomically(folder / CSV_FILE, _csv(trials, finalists).encode("utf-8"))
+    write_atomically(folder / CSV_FILE, _format_csv(trials, finalists).encode("utf-8"))
     plots: list[Path] = []
     shares = fanova_importances(in_memory_study(trials))
     for name, svg in study_plots(trials, shares).items():
@@ -80,8 +82,8 @@ def write_study(folder: Path) -> list[Path]:
     return plots
 
 
-def _csv(trials: Sequence[TrialRecord], finalists: Sequence[TrialRecord]) -> str:
-    """Write one line a trial; settings are whole, with what was not searched."""
+def _format_csv(trials: Sequence[TrialRecord], finalists: Sequence[TrialRecord]) -> str:
+    """Return one line per trial, with all settings, those that were not searched included."""
     buffer = io.StringIO()
     names = list(TrainSettings.model_fields)
     writer = csv.writer(buffer, lineterminator="\n")
@@ -104,7 +106,7 @@ def _csv(trials: Sequence[TrialRecord], finalists: Sequence[TrialRecord]) -> str
 def _mean_thresholds(
     seeds: Sequence[Mapping[str, tuple[float, ...]]],
 ) -> dict[str, tuple[float, ...]]:
-    """Average each rule's thresholds over seeds; a rule that one of them lacks is left out."""
+    """Average each rule's thresholds over seeds; omit a rule that a seed lacks."""
     rules = [rule for rule in seeds[0] if all(rule in thresholds for thresholds in seeds)]
     return {
         rule: tuple(fmean(label) for label in zip(*(t[rule] for t in seeds), strict=True))
@@ -112,41 +114,43 @@ def _mean_thresholds(
     }
 
 
-def _remarks(definition: SearchSpec, found: SearchResult, tuned: TunedSettings) -> list[str]:
-    tuning, settings = tuned.tuning, definition.settings
-    searched = max(record.value for record in found.trials if record.value is not None)
-    default = next((record.value for record in found.trials if record.is_default), None)
-    rows = len(definition.data.comments)
-    elsewhere = " on other inner folds" if 2 * settings.inner_folds <= INNER_FOLDS else ""
+def _header_comments(spec: SearchSpec, result: SearchResult, tuned: TunedSettings) -> list[str]:
+    """Return the comment lines at the top of tuned.toml."""
+    tuning, settings = tuned.tuning, spec.settings
+    best = max(record.value for record in result.trials if record.value is not None)
+    default = next((record.value for record in result.trials if record.is_default), None)
+    rows = len(spec.data.comments)
+    unused_folds = " on other inner folds" if 2 * settings.inner_folds <= INNER_FOLDS else ""
     won = ["The default settings won: no other finalist scored higher."]
     return [
         f"Settings of {tuned.backbone} from {tuned.weights.label}, found by toxbench tune.",
-        f"They hold for the protocol {definition.fingerprint[:12]} "
-        f"({escape_line(definition.data.comments.name)}); use them with: toxbench run --tuned",
+        f"They hold for the protocol {spec.fingerprint[:12]} "
+        f"({escape_line(spec.data.comments.name)}); use them with: toxbench run --tuned",
         f"{tuning.trials} trials ({tuning.pruned_trials} pruned, {tuning.failed_trials} failed), "
         f"sampler {settings.sampler}, pruner {settings.pruner}.",
         "Score: micro average precision on inner validation rows, mean of "
         f"{settings.inner_folds} of {INNER_FOLDS} inner folds of the {rows} rows that are not "
         "test rows.",
-        f"Best score of the search {searched:.4f}; of the default settings "
+        f"Best score of the search {best:.4f}; of the default settings "
         f"{'none' if default is None else f'{default:.4f}'}.",
-        f"Finalists, trained again with fresh seeds{elsewhere}: {_fresh_scores(found)}.",
+        f"Finalists, trained again with fresh seeds{unused_folds}: {_format_scores(result)}.",
         *(won if tuning.default_won else []),
     ]
 
 
-def _fresh_scores(found: SearchResult) -> str:
-    """List the finalists' scores, the winner's first, and say which one is the default's."""
-    place, scores = found.default_place, [f"{score:.4f}" for score in found.scores]
-    if place is None:
+def _format_scores(result: SearchResult) -> str:
+    """List the finalists' scores, the best first, and mark that of the default settings."""
+    default_index, scores = result.default_index, [f"{score:.4f}" for score in result.scores]
+    if default_index is None:
         return f"{', '.join(scores)}; the default settings failed"
-    scores[place] += " (default settings)"
+    scores[default_index] += " (default settings)"
     return ", ".join(scores)
 
 
-def _origins(definition: SearchSpec) -> dict[str, str]:
-    default = definition.candidate.settings.model_dump()
+def _setting_comments(spec: SearchSpec) -> dict[str, str]:
+    """Return the comment after each searched setting: its dimension and its default value."""
+    default = spec.candidate.settings.model_dump()
     return {
-        name: f"searched {escape_line(described(dimension))}; default {default[name]}"
-        for name, dimension in definition.space.items()
+        name: f"searched {escape_line(format_dimension(dimension))}; default {default[name]}"
+        for name, dimension in spec.space.items()
     }

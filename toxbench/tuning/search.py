@@ -1,4 +1,4 @@
-"""The search for one backbone: trials, then the best and the default again with fresh seeds."""
+"""The search for one backbone: its trials, then its finalists with fresh seeds."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -16,9 +16,9 @@ from toxbench.executors.base import Executor
 from toxbench.records import TrialRecord
 from toxbench.settings import DEFAULT_TRIALS, INNER_FOLDS, TrainSettings, digest, parse_duration
 from toxbench.store.trials import TrialStore
-from toxbench.tuning.definition import UNLIMITED, SearchSpec
 from toxbench.tuning.sampler import Sampler, make_pruner
-from toxbench.tuning.study import Changed, SharedStudy, StopCriterion, Worker
+from toxbench.tuning.spec import UNLIMITED, SearchSpec
+from toxbench.tuning.study import OnChange, SharedStudy, StopCriterion, Worker
 from toxbench.tuning.trial import Configuration, TrialRunnerConfig, TrialScheduler
 
 _FIRST_SEED = 10_001  # beyond the seeds of any run
@@ -26,11 +26,11 @@ _FIRST_SEED = 10_001  # beyond the seeds of any run
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a search ends with.
+    """The trials and finalists of a finished search.
 
     Attributes:
-        trials: all of the search.
-        finalists: one list of trainings with fresh seeds for each configuration, the best first.
+        trials: all trials of the search.
+        finalists: the trainings of each finalist with fresh seeds, the best finalist first.
     """
 
     trials: Sequence[TrialRecord]
@@ -39,172 +39,185 @@ class SearchResult:
     @property
     def scores(self) -> list[float]:
         """Mean score of each finalist with fresh seeds."""
-        return [_mean(group) for group in self.finalists]
+        return [_mean_score(group) for group in self.finalists]
 
     @property
-    def default_place(self) -> int | None:
-        """Which finalist has the default settings, from 0; None where they failed."""
+    def default_index(self) -> int | None:
+        """Index of the finalist with the default settings; None if they failed."""
         default = [record.settings for record in self.trials if record.is_default]
-        places = [n for n, group in enumerate(self.finalists) if group[0].settings in default]
-        return places[0] if places else None
+        indices = [n for n, group in enumerate(self.finalists) if group[0].settings in default]
+        return indices[0] if indices else None
 
 
 class Search:
-    """Runs one definition to its end, together with whoever else works on it."""
+    """Runs a search to its end, together with all other workers on the same study."""
 
     def __init__(
         self,
-        definition: SearchSpec,
+        spec: SearchSpec,
         storage: RDBStorage,
         worker: Worker,
         executor: Executor,
         feedback: SearchFeedback,
     ) -> None:
-        self._definition = definition
-        self._settings = definition.settings
+        self._spec = spec
+        self._settings = spec.settings
         self._storage = storage
         self._worker = worker
         self._feedback = feedback
         self._executor = executor
 
     def run(self) -> SearchResult:
-        """Search, train the best and the default settings again, and return all of it.
+        """Search, then train the best and the default settings with fresh seeds.
 
         Raises:
             CellsFailedError: no trial, or no finalist, has a score.
             StorageError: records cannot be read or written.
         """
-        name = self._definition.candidate.name
-        trials = self._search()
-        configurations = _configurations(trials, self._settings.finalists)
-        if not configurations:
+        name = self._spec.candidate.name
+        trials = self._run_search()
+        candidates = _choose_finalists(trials, self._settings.finalists)
+        if not candidates:
             raise CellsFailedError(f"every trial of {name} failed; the last: {trials[-1].reason}")
-        finalists = self._finalists(configurations)
+        finalists = self._run_finalists(candidates)
         if not finalists:
             raise CellsFailedError(f"every finalist of {name} failed; lower the learning rates")
         return SearchResult(trials, finalists)
 
-    def _search(self) -> list[TrialRecord]:
-        definition = self._definition
-        sampler = Sampler(self._settings, definition.space, definition.candidate.settings)
-        pruner = make_pruner(self._settings)
-        index = self._index(definition.name, "trials", sampler, pruner)
+    def _run_search(self) -> list[TrialRecord]:
+        spec = self._spec
+        sampler = Sampler(self._settings, spec.space, spec.candidate.settings)
+        study = self._open_study(spec.name, "trials", sampler, make_pruner(self._settings))
         budget = parse_duration(self._settings.budget) if self._settings.budget else math.inf
         folds = tuple(range(self._settings.inner_folds))
         records: list[TrialRecord] = []
 
         def configure(trial: Trial, slot: int) -> Configuration:
             return Configuration(
-                settings=sampler.settings_for(trial, slot),
+                settings=sampler.sample_settings(trial, slot),
                 seed=_FIRST_SEED,
                 folds=folds,
-                default=slot == 0,
-                seconds_left=math.inf if slot == 0 else budget - _seconds(records),
+                is_default=slot == 0,
+                seconds_left=math.inf if slot == 0 else budget - _sum_seconds(records),
             )
 
-        def enough(finished: Sequence[TrialRecord]) -> bool:
+        def should_stop(finished: Sequence[TrialRecord]) -> bool:
             failed = [record for record in finished if record.state == "failed"]
-            nothing_works = len(failed) == len(finished) >= DEFAULT_TRIALS
-            return nothing_works or _seconds(finished) >= budget
+            all_failed = len(failed) == len(finished) >= DEFAULT_TRIALS
+            return all_failed or _sum_seconds(finished) >= budget
 
-        def changed(finished: Sequence[TrialRecord]) -> None:
+        def on_change(finished: Sequence[TrialRecord]) -> None:
             records[:] = finished
-            self._tell(records, "search", definition.wanted, budget)
+            self._report_progress(records, "search", spec.trial_limit, budget)
 
-        self._work(index, definition.wanted, enough, configure, changed, records)
+        self._run_trials(study, spec.trial_limit, should_stop, configure, on_change, records)
         return records
 
-    def _finalists(self, configurations: Sequence[TrainSettings]) -> list[list[TrialRecord]]:
-        """Train each with fresh seeds, on other inner folds while there are any; best first."""
-        definition, count = self._definition, self._settings.inner_folds
-        key = digest([settings.model_dump(mode="json") for settings in configurations])
+    def _run_finalists(self, candidates: Sequence[TrainSettings]) -> list[list[TrialRecord]]:
+        """Train finalists with fresh seeds, on unused inner folds if there are any.
+
+        Returns:
+            the trainings of each finalist that did not fail, the best finalist first.
+        """
+        spec, count = self._spec, self._settings.inner_folds
+        key = digest([settings.model_dump(mode="json") for settings in candidates])
         name = f"finalists-{key}"
-        index = self._index(f"{definition.name}-{name}", name, RandomSampler(), NopPruner())
+        study = self._open_study(f"{spec.name}-{name}", name, RandomSampler(), NopPruner())
         folds = tuple((fold + count) % INNER_FOLDS for fold in range(count))
-        wanted = len(configurations) * self._settings.finalist_seeds
-        stores = map(TrialStore, sorted(definition.folder.glob("finalists-*")))
-        known = [record for store in stores for record in store.records()]
+        limit = len(candidates) * self._settings.finalist_seeds
+        stores = map(TrialStore, sorted(spec.folder.glob("finalists-*")))
+        earlier_records = [record for store in stores for record in store.records()]
 
         def configure(trial: Trial, slot: int) -> Configuration:
-            seed, place = divmod(slot, len(configurations))
-            settings = configurations[place]
-            default = settings == definition.candidate.settings
-            return Configuration(settings, _FIRST_SEED + 1 + seed, folds, default)
+            seed, index = divmod(slot, len(candidates))
+            settings = candidates[index]
+            is_default = settings == spec.candidate.settings
+            return Configuration(settings, _FIRST_SEED + 1 + seed, folds, is_default)
 
         records: list[TrialRecord] = []
 
-        def changed(finished: Sequence[TrialRecord]) -> None:
+        def on_change(finished: Sequence[TrialRecord]) -> None:
             records[:] = finished
-            self._tell(records, "finalists", wanted, math.inf)
+            self._report_progress(records, "finalists", limit, math.inf)
 
-        self._work(index, wanted, lambda _: False, configure, changed, known)
+        self._run_trials(study, limit, lambda _: False, configure, on_change, earlier_records)
         groups = [
-            [record for record in records if record.settings == settings]
-            for settings in configurations
+            [record for record in records if record.settings == settings] for settings in candidates
         ]
-        whole = [group for group in groups if all(r.value is not None for r in group)]
-        return sorted(whole, key=_mean, reverse=True)
+        complete = [group for group in groups if all(r.value is not None for r in group)]
+        return sorted(complete, key=_mean_score, reverse=True)
 
-    def _work(
+    def _run_trials(
         self,
-        index: SharedStudy,
-        wanted: int,
-        enough: StopCriterion,
+        study: SharedStudy,
+        limit: int,
+        should_stop: StopCriterion,
         configure: Callable[[Trial, int], Configuration],
-        changed: Changed,
-        known: Sequence[TrialRecord],
+        on_change: OnChange,
+        records: Sequence[TrialRecord],
     ) -> None:
-        """Let the executor train trials; what ``known`` holds already is not trained again."""
-        work = TrialScheduler(self._definition, index, self._feedback)
-        tasks = work.tasks(index.draw(wanted, enough, changed), configure, known)
+        """Compute trials with the executor; a training in ``records`` is not repeated."""
+        scheduler = TrialScheduler(self._spec, study, self._feedback)
+        sampled_trials = study.sample_trials(limit, should_stop, on_change)
+        tasks = scheduler.tasks(sampled_trials, configure, records)
         try:
-            self._executor.compute(TrialRunnerConfig(data=self._definition.data), tasks, work)
+            self._executor.compute(TrialRunnerConfig(data=self._spec.data), tasks, scheduler)
         finally:
-            index.close()
-        changed(index.sync())
+            study.close()
+        on_change(study.sync())
 
-    def _index(
+    def _open_study(
         self, name: str, folder: str, sampler: BaseSampler, pruner: BasePruner
     ) -> SharedStudy:
-        store = TrialStore(self._definition.folder / folder)
+        store = TrialStore(self._spec.folder / folder)
         return SharedStudy(name, self._storage, store, self._worker, sampler, pruner)
 
-    def _tell(self, records: Sequence[TrialRecord], phase: str, wanted: int, budget: float) -> None:
-        """Say how far the search is."""
+    def _report_progress(
+        self, records: Sequence[TrialRecord], phase: str, limit: int, budget: float
+    ) -> None:
+        """Report finished trials, the best score and the estimated time.
+
+        Args:
+            records: finished trials.
+            phase: ``search`` or ``finalists``.
+            limit: trials to reach.
+            budget: of the phase, in seconds.
+        """
         values = [record.value for record in records if record.value is not None]
-        left = budget - _seconds(records)
-        if records and wanted < UNLIMITED:
-            left = min(left, (wanted - len(records)) * _seconds(records) / len(records))
+        seconds_left = budget - _sum_seconds(records)
+        if records and limit < UNLIMITED:
+            mean = _sum_seconds(records) / len(records)
+            seconds_left = min(seconds_left, (limit - len(records)) * mean)
         self._feedback.search_progress(
             SearchProgress(
-                backbone=self._definition.candidate.name,
+                backbone=self._spec.candidate.name,
                 phase=phase,
                 finished=len(records),
-                limit=wanted if wanted < UNLIMITED else None,
+                limit=limit if limit < UNLIMITED else None,
                 pruned=sum(record.state == "pruned" for record in records),
                 failed=sum(record.state == "failed" for record in records),
                 best=max(values, default=None),
-                seconds_left=max(0.0, left) if math.isfinite(left) else None,
+                seconds_left=max(0.0, seconds_left) if math.isfinite(seconds_left) else None,
             )
         )
 
 
-def _configurations(records: Sequence[TrialRecord], count: int) -> list[TrainSettings]:
-    """Return the settings of the complete trials of the highest values, each only once.
+def _choose_finalists(records: Sequence[TrialRecord], count: int) -> list[TrainSettings]:
+    """Return the distinct settings of the ``count`` best complete trials, the best first.
 
-    The default settings are always among them, behind the best if need be, unless they failed:
-    so what wins is compared with them under the same seeds and folds.
+    The default settings are added at the end if they are not among the best, unless they failed,
+    so that the winner is compared with them under the same seeds and folds.
     """
     complete = [record for record in records if record.value is not None]
     ranked = sorted(complete, key=lambda record: (-(record.value or 0.0), record.number))
-    different = list(dict.fromkeys(record.settings for record in ranked))
+    distinct = list(dict.fromkeys(record.settings for record in ranked))
     default = [record.settings for record in ranked if record.is_default]
-    return different[:count] + [settings for settings in different[count:] if settings in default]
+    return distinct[:count] + [settings for settings in distinct[count:] if settings in default]
 
 
-def _mean(group: Sequence[TrialRecord]) -> float:
-    return fmean(record.value or 0.0 for record in group)
+def _mean_score(records: Sequence[TrialRecord]) -> float:
+    return fmean(record.value or 0.0 for record in records)
 
 
-def _seconds(records: Sequence[TrialRecord]) -> float:
+def _sum_seconds(records: Sequence[TrialRecord]) -> float:
     return math.fsum(record.seconds for record in records)

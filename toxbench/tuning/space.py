@@ -1,4 +1,4 @@
-"""Search spaces: what users write, checked, and drawn as settings."""
+"""Search spaces: parsing, validation, sampling and grids."""
 
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -13,131 +13,58 @@ from toxbench.errors import SettingsError, did_you_mean
 from toxbench.plugin.contracts import Choice, Dimension, Range, Space, Value
 from toxbench.settings import TrainSettings, validate_path
 
-_GRID_POINTS = 3
-_MOST_POINTS = 10_000
-# Not searched: an inner fold's last epoch is scored, so `epochs` does what `selection` would.
-NEVER = {
+_POINTS_PER_RANGE = 3
+_MAX_GRID_POINTS = 10_000
+# Settings that cannot be searched, with the reason. A trial is scored after its last epoch, so a
+# search of `epochs` has the effect of `selection`.
+EXCLUDED_SETTINGS = {
     "selection": "the number of epochs is searched instead",
-    "seed": "a seed is no hyperparameter",
-    "precision": "it is chosen for the machine; name one with --precision",
+    "seed": "a seed is not a hyperparameter",
+    "precision": "it depends on the machine; set it with --precision",
 }
 
 
 def parse_options(values: Iterable[str]) -> dict[str, Any]:
-    """Read ``--space`` options: ``NAME=TEXT``, or a TOML file with such keys.
+    """Parse ``--space`` options: ``NAME=TEXT``, or the path of a TOML file with such keys.
 
     Raises:
-        SettingsError: neither of both.
+        SettingsError: an option is neither of these.
     """
     space: dict[str, Any] = {}
     for value in values:
         name, equals, text = value.partition("=")
-        space |= {name.strip(): text} if equals else _read(Path(value))
+        space |= {name.strip(): text} if equals else _read_toml(Path(value))
     return {name.replace("-", "_"): value for name, value in space.items()}
 
 
 def parse_dimension(name: str, value: Any) -> Dimension:
-    """Read ``low:high``, ``low:high:log`` or ``a,b,c``, each with ``:SETTING=VALUE`` behind it.
+    """Parse ``low:high``, ``low:high:log`` or ``a,b,c``, each optionally with ``:SETTING=VALUE``.
 
-    A TOML list is a choice, and a single value is a choice of one.
+    A TOML list is a choice, and a single value is a choice with one value.
 
     Raises:
-        SettingsError: it is none of them.
+        SettingsError: the text has none of these forms.
     """
     if isinstance(value, list | tuple):
         return Choice(tuple(value))
     first, *rest = str(value).split(":")
     when = None
     if rest and "=" in rest[-1]:
-        setting, _, wanted = rest.pop().partition("=")
-        when = (setting.strip(), _number(wanted.strip()))
+        setting, _, condition_value = rest.pop().partition("=")
+        when = (setting.strip(), _parse_value(condition_value.strip()))
     if not rest:
-        return Choice(tuple(_number(word.strip()) for word in first.split(",")), when)
-    low, high = _number(first), _number(rest[0])
+        return Choice(tuple(_parse_value(word.strip()) for word in first.split(",")), when)
+    low, high = _parse_value(first), _parse_value(rest[0])
     if isinstance(low, str) or isinstance(high, str) or rest[1:] not in ([], ["log"]):
         raise SettingsError(
             f"--space {name}={value}: write low:high, low:high:log or a,b,c, "
-            "and :SETTING=VALUE behind it if it depends on another"
+            "and append :SETTING=VALUE if it depends on another setting"
         )
     return Range(low, high, log=rest[1:] == ["log"], when=when)
 
 
-def checked_space(space: Space, base: TrainSettings, origin: str) -> dict[str, Dimension]:
-    """Check every dimension against the settings; return them, each after what it depends on.
-
-    Args:
-        space: setting name -> dimension.
-        base: the values of all settings that are not searched.
-        origin: who declared the space, for messages.
-
-    Raises:
-        SettingsError: a name is unknown, a value impossible, a range empty, or nothing is left.
-    """
-    for name, dimension in space.items():
-        _check(name, dimension, base, origin)
-    depends = {name: [d.when[0]] if d.when else [] for name, d in space.items()}
-    try:
-        order = list(TopologicalSorter(depends).static_order())
-    except CycleError as error:
-        circle = " on ".join(error.args[1])
-        raise SettingsError(f"{origin}: conditions in a circle: {circle}") from error
-    kept: dict[str, Dimension] = {}
-    for name in order:
-        if name in space and _possible(space[name], kept, base):
-            kept[name] = space[name]
-    if not kept:
-        raise SettingsError(f"{origin}: nothing to search; name a range: --space epochs=2:8")
-    return kept
-
-
-def draw(trial: Trial, space: Mapping[str, Dimension], base: TrainSettings) -> TrainSettings:
-    """Draw a value for every dimension whose condition holds, and return whole settings."""
-    values = base.model_dump()
-    for name, dimension in space.items():
-        if _holds(dimension, values):
-            values[name] = _suggest(trial, name, dimension)
-    return TrainSettings(**values)
-
-
-def default_values(space: Mapping[str, Dimension], base: TrainSettings) -> dict[str, Value]:
-    """Return the default of each dimension that has it inside; the rest cannot be told Optuna."""
-    values = base.model_dump()
-    return {
-        name: values[name]
-        for name, dimension in space.items()
-        if _holds(dimension, values) and _contains(dimension, values[name])
-    }
-
-
-def grid(space: Mapping[str, Dimension], base: TrainSettings) -> list[dict[str, Value]]:
-    """Return the different points of a grid: all choices, and three values of each range.
-
-    Raises:
-        SettingsError: they are more than anybody would train.
-    """
-    points: list[dict[str, Value]] = [{}]
-    values = base.model_dump()
-    for name, dimension in space.items():
-        # A point without the dimension stays as it is.
-        points = [
-            {**point, **addition}
-            for point in points
-            for addition in (
-                [{name: value} for value in _points(name, dimension)]
-                if _holds(dimension, {**values, **point})
-                else [{}]
-            )
-        ]
-        if len(points) > _MOST_POINTS:
-            raise SettingsError(
-                f"--sampler grid: more than {_MOST_POINTS} points; name a few values of few "
-                "settings with --space, and fix the others with their options"
-            )
-    return points
-
-
-def described(dimension: Dimension) -> str:
-    """Write a dimension as users would."""
+def format_dimension(dimension: Dimension) -> str:
+    """Return a dimension in the form that `parse_dimension` reads."""
     if isinstance(dimension, Choice):
         text = ",".join(map(str, dimension.values))
     else:
@@ -145,12 +72,94 @@ def described(dimension: Dimension) -> str:
     return text if dimension.when is None else f"{text}:{dimension.when[0]}={dimension.when[1]}"
 
 
-def _read(path: Path) -> dict[str, Any]:
+def check_space(space: Space, base: TrainSettings, origin: str) -> dict[str, Dimension]:
+    """Check every dimension against the settings.
+
+    Args:
+        space: setting name -> dimension.
+        base: the values of all settings that are not searched.
+        origin: name of the space, for messages.
+
+    Returns:
+        the dimensions whose condition can hold, each after the one that it depends on.
+
+    Raises:
+        SettingsError: a name is unknown, a value impossible, a range empty, or no dimension is
+            left.
+    """
+    for name, dimension in space.items():
+        _check_dimension(name, dimension, base, origin)
+    depends = {name: [d.when[0]] if d.when else [] for name, d in space.items()}
+    try:
+        order = list(TopologicalSorter(depends).static_order())
+    except CycleError as error:
+        cycle = ", ".join(error.args[1])
+        raise SettingsError(
+            f"{origin}: conditions depend on each other: {cycle}; remove one"
+        ) from error
+    checked_space: dict[str, Dimension] = {}
+    for name in order:
+        if name in space and _can_be_active(space[name], checked_space, base):
+            checked_space[name] = space[name]
+    if not checked_space:
+        raise SettingsError(f"{origin}: nothing to search; add a range: --space epochs=2:8")
+    return checked_space
+
+
+def suggest_settings(
+    trial: Trial, space: Mapping[str, Dimension], base: TrainSettings
+) -> TrainSettings:
+    """Return ``base`` with a sampled value for every dimension whose condition holds."""
+    values = base.model_dump()
+    for name, dimension in space.items():
+        if _is_active(dimension, values):
+            values[name] = _suggest(trial, name, dimension)
+    return TrainSettings(**values)
+
+
+def default_values(space: Mapping[str, Dimension], base: TrainSettings) -> dict[str, Value]:
+    """Return the default values that lie inside their dimension; Optuna accepts no others."""
+    values = base.model_dump()
+    return {
+        name: values[name]
+        for name, dimension in space.items()
+        if _is_active(dimension, values) and _contains(dimension, values[name])
+    }
+
+
+def make_grid(space: Mapping[str, Dimension], base: TrainSettings) -> list[dict[str, Value]]:
+    """Return the distinct points of a grid: all choices, and three values of each range.
+
+    Raises:
+        SettingsError: there are more than 10,000 points.
+    """
+    points: list[dict[str, Value]] = [{}]
+    values = base.model_dump()
+    for name, dimension in space.items():
+        # A point where the dimension is not active stays as it is.
+        points = [
+            {**point, **addition}
+            for point in points
+            for addition in (
+                [{name: value} for value in _grid_values(name, dimension)]
+                if _is_active(dimension, {**values, **point})
+                else [{}]
+            )
+        ]
+        if len(points) > _MAX_GRID_POINTS:
+            raise SettingsError(
+                f"--sampler grid: more than {_MAX_GRID_POINTS} points; search fewer settings or "
+                "values with --space, and fix the other settings with their options"
+            )
+    return points
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(validate_path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(
-            f"--space {path}: neither NAME=RANGE nor a TOML file that can be read"
+            f"--space {path}: neither NAME=RANGE nor a readable TOML file"
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"--space {path}: not TOML: {error}") from error
@@ -158,7 +167,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise SettingsError(f"--space: {error}") from error
 
 
-def _number(text: str) -> Value:
+def _parse_value(text: str) -> Value:
     for kind in (int, float):
         try:
             return kind(text)
@@ -167,9 +176,9 @@ def _number(text: str) -> Value:
     return text
 
 
-def _check(name: str, dimension: Dimension, base: TrainSettings, origin: str) -> None:
-    if name in NEVER:
-        raise SettingsError(f"{origin}: {name} is not searched: {NEVER[name]}")
+def _check_dimension(name: str, dimension: Dimension, base: TrainSettings, origin: str) -> None:
+    if name in EXCLUDED_SETTINGS:
+        raise SettingsError(f"{origin}: {name} cannot be searched: {EXCLUDED_SETTINGS[name]}")
     if not isinstance(dimension, Range | Choice):
         raise SettingsError(
             f"{origin}: {name} is a {type(dimension).__name__}, not Range or Choice"
@@ -180,8 +189,8 @@ def _check(name: str, dimension: Dimension, base: TrainSettings, origin: str) ->
     else:
         _check_range(name, dimension, origin)
         values = (dimension.low, dimension.high)
-    known = [(name, value) for value in values] + ([dimension.when] if dimension.when else [])
-    for setting, value in known:
+    pairs = [(name, value) for value in values] + ([dimension.when] if dimension.when else [])
+    for setting, value in pairs:
         if setting not in TrainSettings.model_fields:
             hint = did_you_mean(setting, TrainSettings.model_fields)
             raise SettingsError(f"{origin}: unknown setting {setting!r}{hint}")
@@ -189,30 +198,32 @@ def _check(name: str, dimension: Dimension, base: TrainSettings, origin: str) ->
             build_settings(TrainSettings, base.model_dump(), {setting: value})
         except SettingsError as error:
             raise SettingsError(f"{origin}: {error}") from error
-        if not _is_of_its_type(setting, value):  # what would be read as one is none
-            raise SettingsError(f"{origin}: setting {setting} = {value!r}: of the wrong type")
+        if not _has_type_of(setting, value):  # pydantic would convert it
+            raise SettingsError(f"{origin}: setting {setting} = {value!r} has the wrong type")
 
 
 def _check_choice(name: str, choice: Choice, origin: str) -> None:
     if not choice.values:
         raise SettingsError(f"{origin}: {name} has no values to choose from")
-    odd = next((v for v in choice.values if not isinstance(v, str | int | float)), None)
-    if odd is not None:
-        raise SettingsError(f"{origin}: setting {name} = {odd!r}: neither a number nor a word")
+    invalid = next((v for v in choice.values if not isinstance(v, str | int | float)), None)
+    if invalid is not None:
+        raise SettingsError(f"{origin}: setting {name} = {invalid!r}: not a number or a string")
     if len(set(choice.values)) < len(choice.values):
-        raise SettingsError(f"{origin}: {name} names a value twice")
+        raise SettingsError(f"{origin}: {name} lists a value twice")
 
 
 def _check_range(name: str, span: Range, origin: str) -> None:
     if not all(type(end) in {int, float} for end in (span.low, span.high)):
-        raise SettingsError(f"{origin}: {name}: both ends of a range are numbers")
+        raise SettingsError(f"{origin}: {name}: both ends of a range must be numbers")
     if not span.low < span.high or (span.log and span.low <= 0):
-        above = ", from above 0 on a logarithmic scale" if span.log else ""
-        raise SettingsError(f"{origin}: {name}={described(span)}: the range must go upwards{above}")
+        positive = ", and above 0 on a logarithmic scale" if span.log else ""
+        raise SettingsError(
+            f"{origin}: {name}={format_dimension(span)}: low must be below high{positive}"
+        )
 
 
-def _is_of_its_type(setting: str, value: object) -> bool:
-    """Whether a value is a whole number, a number or a word, as the setting is."""
+def _has_type_of(setting: str, value: object) -> bool:
+    """Whether a value is a whole number, a number or a string, as the setting requires."""
     if _is_whole(setting):
         return type(value) is int or (type(value) is float and value.is_integer())
     annotation = TrainSettings.model_fields[setting].annotation
@@ -221,19 +232,20 @@ def _is_of_its_type(setting: str, value: object) -> bool:
     return isinstance(value, str)
 
 
-def _holds(dimension: Dimension, values: Mapping[str, Any]) -> bool:
+def _is_active(dimension: Dimension, values: Mapping[str, Any]) -> bool:
+    """Whether a dimension has no condition, or its condition holds for these values."""
     return dimension.when is None or bool(values[dimension.when[0]] == dimension.when[1])
 
 
-def _possible(dimension: Dimension, space: Space, base: TrainSettings) -> bool:
-    """Whether a dimension's condition can hold at all."""
+def _can_be_active(dimension: Dimension, space: Space, base: TrainSettings) -> bool:
+    """Whether a dimension's condition can hold for any values of the space."""
     if dimension.when is None:
         return True
-    setting, wanted = dimension.when
-    other = space.get(setting)
-    if other is None:
-        return bool(getattr(base, setting) == wanted)
-    return _contains(other, wanted)
+    setting, condition_value = dimension.when
+    parent = space.get(setting)
+    if parent is None:
+        return bool(getattr(base, setting) == condition_value)
+    return _contains(parent, condition_value)
 
 
 def _contains(dimension: Dimension, value: object) -> bool:
@@ -254,14 +266,14 @@ def _suggest(trial: Trial, name: str, dimension: Dimension) -> Any:
     return trial.suggest_float(name, dimension.low, dimension.high, log=dimension.log)
 
 
-def _points(name: str, dimension: Dimension) -> list[Value]:
+def _grid_values(name: str, dimension: Dimension) -> list[Value]:
     if isinstance(dimension, Choice):
         return list(dimension.values)
     low, high = dimension.low, dimension.high
-    steps = [i / (_GRID_POINTS - 1) for i in range(_GRID_POINTS)]
-    points = [
-        low * (high / low) ** step if dimension.log else low + (high - low) * step for step in steps
+    shares = [i / (_POINTS_PER_RANGE - 1) for i in range(_POINTS_PER_RANGE)]
+    values = [
+        low * (high / low) ** share if dimension.log else low + (high - low) * share
+        for share in shares
     ]
-    # Rounding must not leave the range.
-    points = [min(max(point, low), high) for point in points]
-    return list(dict.fromkeys(round(p) if _is_whole(name) else p for p in points))
+    values = [min(max(value, low), high) for value in values]  # rounding can leave the range
+    return list(dict.fromkeys(round(v) if _is_whole(name) else v for v in values))

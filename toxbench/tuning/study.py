@@ -1,4 +1,4 @@
-"""One study: committed trial records are what happened, Optuna's database is an index of them."""
+"""A study that several workers share: committed trial records, indexed by Optuna's database."""
 
 import itertools
 import json
@@ -25,12 +25,26 @@ from toxbench.errors import StorageError
 from toxbench.records import TrialRecord
 from toxbench.store.lock import hold_lock
 from toxbench.store.trials import SYNC_LOCK, TrialStore
-from toxbench.tuning.storage import beating
+from toxbench.tuning.storage import send_heartbeats
 from toxbench.util.atomic import make_folder, write_error
+
+# User attributes of a trial in the database.
+UID, WORKER, SLOT, RECORD = "uid", "worker", "slot", "record"
+_POLL_SECONDS = 0.05
+_UNSIGNED_SECONDS = 5.0
+_STATES = {
+    "complete": TrialState.COMPLETE,
+    "pruned": TrialState.PRUNED,
+    "failed": TrialState.FAIL,
+}
+
+SampledTrial = tuple[Trial, int]  # a trial and its slot, counted from 0
+StopCriterion = Callable[[Sequence[TrialRecord]], bool]  # finished trials -> sample no more
+OnChange = Callable[[Sequence[TrialRecord]], None]  # called with the finished trials
 
 
 class Worker:
-    """This process. While it lives it holds a lock that the kernel frees when it dies."""
+    """This process; until it dies it holds a file lock, which the kernel then releases."""
 
     def __init__(self, folder: Path) -> None:
         self.uid = uuid.uuid4().hex
@@ -46,15 +60,15 @@ class Worker:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Let go; after an error the lock's file stays, so that others see this worker gone."""
+        """Release the lock; after an error its file stays, so that others see a dead worker."""
         self._lock.release()
         if kind is None:
             self._path(self.uid).unlink(missing_ok=True)
 
     def is_dead(self, uid: str) -> bool:
-        """Whether another worker on this folder is known to be gone.
+        """Whether another worker with a lock in this folder is known to be dead.
 
-        False where that cannot be told: a worker on another folder is followed by heartbeats.
+        False for a worker with another folder, which only heartbeats can show to be dead.
         """
         path = self._path(uid)
         if uid == self.uid or not path.is_file():
@@ -71,32 +85,17 @@ class Worker:
         return self._folder / f"{uid}.lock"
 
 
-# User attributes of a trial in the database.
-UID, WORKER, SLOT, RECORD = "uid", "worker", "slot", "record"
-_POLL_SECONDS = 0.5
-_UNSIGNED_SECONDS = 5.0
-_STATES = {
-    "complete": TrialState.COMPLETE,
-    "pruned": TrialState.PRUNED,
-    "failed": TrialState.FAIL,
-}
-
-SampledTrial = tuple[Trial, int]  # a trial, and its slot, counted from 0
-StopCriterion = Callable[[Sequence[TrialRecord]], bool]
-Changed = Callable[[Sequence[TrialRecord]], None]
-
-
 @dataclass
 class SharedStudy:
-    """A study that several workers may work on, and that survives the loss of any of them.
+    """A study that several workers share and that survives the loss of any of them.
 
     Attributes:
         name: of the study in the database.
         storage: the database.
         store: the committed records.
         worker: this process.
-        sampler: draws trials.
-        pruner: ends bad ones.
+        sampler: samples the parameters of trials.
+        pruner: ends unpromising trials early.
     """
 
     name: str
@@ -107,7 +106,7 @@ class SharedStudy:
     pruner: BasePruner
 
     def __post_init__(self) -> None:
-        with _quiet_optuna():
+        with _silence_optuna():
             self._study = optuna.create_study(
                 storage=self.storage,
                 study_name=self.name,
@@ -117,44 +116,44 @@ class SharedStudy:
                 load_if_exists=True,
             )
         self._first_seen: dict[str, float] = {}
-        self._beats: dict[int, ExitStack] = {}
+        self._heartbeats: dict[int, ExitStack] = {}
 
-    def draw(
-        self, wanted: int, enough: StopCriterion, changed: Changed
+    def sample_trials(
+        self, limit: int, should_stop: StopCriterion, on_change: OnChange
     ) -> Iterator[SampledTrial | None]:
-        """Draw trials until ``wanted`` are finished, or ``enough`` of the finished ones.
+        """Sample trials until ``limit`` are finished, or ``should_stop`` of the finished ones.
 
-        Each trial takes one of ``wanted`` slots, and a lost trial's slot is free again; a worker
-        that began one too many gives it back. Each that is drawn has to be committed, or left to
-        others. None: all that are wanted are at work, here or elsewhere.
+        Each trial has one of ``limit`` slots. The slot of a lost trial is free for a new one, and a
+        worker that starts one trial too many gives it back. The caller commits or releases every
+        trial. None means that all remaining trials are running, in this worker or in others.
 
         Args:
-            wanted: finished trials, by all workers together.
-            enough: whether to begin no further trial, by what is finished.
-            changed: told of the finished trials, at first and after whatever happened.
+            limit: number of finished trials, by all workers together.
+            should_stop: returns whether the finished trials are enough.
+            on_change: called with the finished trials, at the start and after every change.
 
         Raises:
             StorageError: a record cannot be read or written.
         """
         while True:
             records = self.sync()
-            changed(records)
-            if len(records) >= wanted or enough(records):
+            on_change(records)
+            if len(records) >= limit or should_stop(records):
                 return
-            if len(records) + len(self._running()) >= wanted:
-                yield None  # for the last ones of other workers, or their end
+            if len(records) + len(self._running_trials()) >= limit:
+                yield None  # other workers finish the last trials, or die
                 continue
-            drawn = self._one(wanted)
-            if drawn is not None:
-                yield drawn
+            sampled_trial = self._sample_trial(limit)
+            if sampled_trial is not None:
+                yield sampled_trial
 
-    def commit(self, drawn: SampledTrial, record: TrialRecord) -> TrialRecord | None:
-        """Sign and write the record of a trial; None where it was taken for lost meanwhile.
+    def commit(self, sampled_trial: SampledTrial, record: TrialRecord) -> TrialRecord | None:
+        """Sign and write the record of a trial; return None if the trial was declared lost.
 
         Raises:
-            StorageError: it cannot be written.
+            StorageError: the record cannot be written.
         """
-        trial, slot = drawn
+        trial, slot = sampled_trial
         try:
             frozen = self._study.get_trials(deepcopy=False)[trial.number]
             if frozen.state != TrialState.RUNNING:
@@ -164,34 +163,34 @@ class SharedStudy:
                     "uid": frozen.user_attrs[UID],
                     "worker": self.worker.uid,
                     "plan_index": slot,
-                    "system_attributes": _plain(frozen.system_attrs),
+                    "attributes": _to_json_values(frozen.system_attrs),
                 }
             )
-            self.store.write(signed)  # from here on the trial has happened
-            self._tell(frozen, signed)
+            self.store.write(signed)  # from this line on the trial counts as finished
+            self._finish_trial(frozen, signed)
         except UpdateFinishedTrialError:
             return None
         finally:
-            self.leave(drawn)
+            self.release(sampled_trial)
         return signed
 
-    def leave(self, drawn: SampledTrial) -> None:
-        """Go on with a trial no further: it is finished, or another worker has it."""
-        beat = self._beats.pop(drawn[0].number, None)
-        if beat is not None:
-            beat.close()
+    def release(self, sampled_trial: SampledTrial) -> None:
+        """Stop the heartbeats of a trial that is finished or belongs to another worker."""
+        heartbeat = self._heartbeats.pop(sampled_trial[0].number, None)
+        if heartbeat is not None:
+            heartbeat.close()
 
     def close(self) -> None:
-        """Leave every trial: what ends this worker leaves them running, for others to free."""
-        for number in list(self._beats):
-            self._beats.pop(number).close()
+        """Stop all heartbeats; trials that still run are freed by other workers."""
+        for number in list(self._heartbeats):
+            self._heartbeats.pop(number).close()
 
     def sync(self) -> list[TrialRecord]:
         """Bring records and database to the same state; return all records.
 
-        What the database knows from workers on other machines becomes a record here; records that
-        it does not know, because it is new, are added; a trial whose worker died after committing
-        it is finished.
+        Writes a record for each finished trial of a worker on another machine. Adds to the database
+        the records that it lacks, because it is new. Finishes trials whose worker died after
+        committing them.
         """
         make_folder(self.store.folder)
         with hold_lock(self.store.folder / SYNC_LOCK):
@@ -200,99 +199,109 @@ class SharedStudy:
             for trial in trials:
                 text = trial.user_attrs.get(RECORD)
                 if text and trial.state.is_finished() and trial.user_attrs[UID] not in records:
-                    record = _record(text)
+                    record = _parse_record(text)
                     self.store.write(record)
                     records[record.uid] = record
-            known = {trial.user_attrs[UID]: trial for trial in trials if UID in trial.user_attrs}
-            self._finish_committed(records, known)
-            self._add(sorted((r for u, r in records.items() if u not in known),
-                             key=lambda record: record.number), len(trials))  # fmt: skip
-            self._free_lost()
+            by_uid = {trial.user_attrs[UID]: trial for trial in trials if UID in trial.user_attrs}
+            self._finish_committed_trials(records, by_uid)
+            missing = [record for uid, record in records.items() if uid not in by_uid]
+            self._add_trials(sorted(missing, key=lambda record: record.number), len(trials))
+            self._fail_lost_trials()
         return sorted(records.values(), key=lambda record: (record.number, record.uid))
 
-    def _one(self, wanted: int) -> SampledTrial | None:
-        """Draw a trial and find its slot; None where others have all, or took it for lost."""
-        beat = ExitStack()
+    def _sample_trial(self, limit: int) -> SampledTrial | None:
+        """Sample a trial and choose its slot; return None if no slot is free or it was lost."""
+        heartbeat = ExitStack()
         try:
-            trial = self._ask()
-            beat.enter_context(beating(self.storage, trial._trial_id))
-            slot = self._free_slot(trial.number)
-            if slot < wanted:
+            trial = self._ask_trial()
+            heartbeat.enter_context(send_heartbeats(self.storage, trial._trial_id))
+            slot = self._choose_slot(trial.number)
+            if slot < limit:
                 trial.set_user_attr(SLOT, slot)
-                self._beats[trial.number] = beat.pop_all()
+                self._heartbeats[trial.number] = heartbeat.pop_all()
                 return trial, slot
-            self._study.tell(trial.number, state=TrialState.FAIL)  # others are at work on them
+            self._study.tell(trial.number, state=TrialState.FAIL)  # other workers have all slots
         except UpdateFinishedTrialError:
-            return None  # it was taken for lost meanwhile, and another worker has it
+            return None  # it was declared lost, and its slot belongs to another worker
         finally:
-            beat.close()
+            heartbeat.close()
         return None
 
-    def _ask(self) -> Trial:
-        """Draw a trial, and sign it."""
-        with _quiet_optuna(), warnings.catch_warnings():
-            # Optuna's own loop would beat, but cannot tell the errors of a trial from its own.
+    def _ask_trial(self) -> Trial:
+        """Ask Optuna for a trial, and sign it with this worker's uid."""
+        with _silence_optuna(), warnings.catch_warnings():
+            # Optuna's own loop sends heartbeats, but handles a trial's errors like its own.
             warnings.filterwarnings("ignore", message="Heartbeat of storage")
             trial = self._study.ask()
         trial.set_user_attr(WORKER, self.worker.uid)
         trial.set_user_attr(UID, f"{self.worker.uid}{trial.number:08x}")
         return trial
 
-    def _tell(self, trial: FrozenTrial, record: TrialRecord) -> None:
-        """Finish a running trial in the database as its record says."""
+    def _finish_trial(self, trial: FrozenTrial, record: TrialRecord) -> None:
+        """Set the state and the value of a running trial in the database from its record."""
         self.storage.set_trial_user_attr(trial._trial_id, RECORD, record.model_dump_json())
-        complete = record.value is not None
-        state = None if complete else _STATES[record.state]
+        is_complete = record.value is not None
+        state = None if is_complete else _STATES[record.state]
         self._study.tell(trial.number, record.value, state, skip_if_finished=True)
 
-    def _free_slot(self, number: int) -> int:
-        """Return the lowest slot that no earlier trial has, once all of those have chosen."""
+    def _choose_slot(self, number: int) -> int:
+        """Wait until all earlier trials have their slot; return the lowest one that is free."""
         while True:
             earlier = self._study.get_trials(deepcopy=False)[:number]
             alive = [t for t in earlier if t.state == TrialState.RUNNING or RECORD in t.user_attrs]
             if all(SLOT in trial.user_attrs for trial in alive):
                 break
-            self._free_lost()
-            time.sleep(_POLL_SECONDS / 10)
-        taken = {trial.user_attrs[SLOT] for trial in alive}
-        return next(slot for slot in itertools.count() if slot not in taken)
+            self._fail_lost_trials()
+            time.sleep(_POLL_SECONDS)
+        used_slots = {trial.user_attrs[SLOT] for trial in alive}
+        return next(slot for slot in itertools.count() if slot not in used_slots)
 
-    def _running(self) -> list[FrozenTrial]:
+    def _running_trials(self) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
-    def _finish_committed(
-        self, records: dict[str, TrialRecord], known: dict[str, FrozenTrial]
+    def _finish_committed_trials(
+        self, records: dict[str, TrialRecord], trials: dict[str, FrozenTrial]
     ) -> None:
-        """Tell the database of trials whose worker died between committing and telling it."""
-        for uid, trial in known.items():
-            record = records.get(uid)
-            if record and trial.state == TrialState.RUNNING and self._is_dead(trial):
-                self._tell(trial, record)
+        """Finish the running trials whose worker died after committing the record.
 
-    def _add(self, missing: Sequence[TrialRecord], count: int) -> None:
-        """Add trials that the database does not know, under their own numbers where it is empty."""
-        for record in missing:
+        Args:
+            records: uid -> record.
+            trials: uid -> trial in the database.
+        """
+        for uid, trial in trials.items():
+            record = records.get(uid)
+            if record and trial.state == TrialState.RUNNING and self._is_lost(trial):
+                self._finish_trial(trial, record)
+
+    def _add_trials(self, records: Sequence[TrialRecord], count: int) -> None:
+        """Add trials to the database; if it is empty, they keep their numbers.
+
+        Args:
+            records: of the trials to add, in the order of their numbers.
+            count: trials that are in the database already.
+        """
+        for record in records:
             while count < record.number:
-                # A trial of that number was lost, or is on another machine.
+                # The trial with this number was lost, or its record is on another machine.
                 self._study.add_trial(create_trial(state=TrialState.FAIL))
                 count += 1
-            self._study.add_trial(frozen_trial(record))
+            self._study.add_trial(make_frozen_trial(record))
             count += 1
 
-    def _free_lost(self) -> None:
-        """Fail the running trials whose worker is gone, so that another one takes their place."""
-        for trial in self._running():
-            if self._is_dead(trial):
+    def _fail_lost_trials(self) -> None:
+        """Fail the running trials whose worker is dead, so that their slots are free."""
+        for trial in self._running_trials():
+            if self._is_lost(trial):
                 self._study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             optuna.storages.fail_stale_trials(self._study)  # by heartbeats
 
-    def _is_dead(self, trial: FrozenTrial) -> bool:
-        """Whether a trial's worker is known to be gone.
+    def _is_lost(self, trial: FrozenTrial) -> bool:
+        """Whether the worker of a running trial is known to be dead.
 
-        A trial is signed as soon as it is there, so one that stays unsigned has nobody; a worker
-        that was only slow finds it taken for lost, and goes on with another.
+        A worker signs a trial at once, so a trial that stays unsigned has lost its worker. If the
+        worker was only slow, it finds its trial failed and samples another one.
         """
         worker = trial.user_attrs.get(WORKER)
         if worker is not None:
@@ -301,19 +310,8 @@ class SharedStudy:
         return time.monotonic() - first_seen > _UNSIGNED_SECONDS
 
 
-def _record(text: str) -> TrialRecord:
-    """Read a record that another worker put into the database."""
-    try:
-        return TrialRecord.model_validate_json(text)
-    except ValidationError as error:
-        raise StorageError(
-            "the database of studies holds a trial that cannot be read; was it written by another "
-            "version of toxbench? use another --storage"
-        ) from error
-
-
-def frozen_trial(record: TrialRecord) -> FrozenTrial:
-    """Make the trial again that a record was made of."""
+def make_frozen_trial(record: TrialRecord) -> FrozenTrial:
+    """Build Optuna's trial from a record."""
     return create_trial(
         state=_STATES[record.state],
         value=record.value,
@@ -332,22 +330,33 @@ def frozen_trial(record: TrialRecord) -> FrozenTrial:
 
 
 def in_memory_study(records: Sequence[TrialRecord]) -> optuna.Study:
-    """Make a study of records alone, for reports."""
-    with _quiet_optuna():
+    """Build a study from records alone, for reports."""
+    with _silence_optuna():
         study = optuna.create_study(direction="maximize")
-        study.add_trials([frozen_trial(record) for record in records])
+        study.add_trials([make_frozen_trial(record) for record in records])
     return study
 
 
-def _plain(attributes: dict[str, object]) -> dict[str, object]:
-    """Keep what JSON can hold."""
-    kept: dict[str, object] = json.loads(json.dumps(attributes, default=str))
-    return kept
+def _parse_record(text: str) -> TrialRecord:
+    """Parse a record that another worker stored in the database."""
+    try:
+        return TrialRecord.model_validate_json(text)
+    except ValidationError as error:
+        raise StorageError(
+            "the database of studies holds a trial that cannot be read, perhaps of another "
+            "version of toxbench; use another --storage"
+        ) from error
+
+
+def _to_json_values(attributes: dict[str, object]) -> dict[str, object]:
+    """Return attributes as JSON holds them; other objects become strings."""
+    values: dict[str, object] = json.loads(json.dumps(attributes, default=str))
+    return values
 
 
 @contextmanager
-def _quiet_optuna() -> Iterator[None]:
-    """Keep Optuna's own log lines off the terminal: the same is said in our words."""
+def _silence_optuna() -> Iterator[None]:
+    """Keep Optuna's log lines off the terminal, where toxbench reports the same events."""
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(logging.ERROR)
     try:

@@ -1,4 +1,4 @@
-"""One trial: trained, ended early or failed, and in every case recorded."""
+"""Trials: their training on inner folds, their tasks for an executor, and their records."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,8 +26,8 @@ from toxbench.settings import TrainSettings
 from toxbench.training.device import Device
 from toxbench.training.process_group import ProcessGroup
 from toxbench.training.trainer import Trainer
-from toxbench.tuning.definition import InnerData, SearchSpec
 from toxbench.tuning.sampler import pruning_step
+from toxbench.tuning.spec import InnerData, SearchSpec
 from toxbench.tuning.study import SampledTrial, SharedStudy
 from toxbench.util.arrays import Probabilities, Targets
 from toxbench.util.redact import redact
@@ -36,15 +36,17 @@ from toxbench.util.text import escape_line
 
 SCORE = "micro_average_precision"
 
-OnEpoch = Callable[[int, EpochRecord], None]  # place of the fold, counted from 0, and the epoch
+EpochReport = tuple[int, EpochRecord]  # the fold's position in the trial, from 0, and an epoch
+OnEpoch = Callable[[int, EpochRecord], None]  # arguments as `EpochReport`
+State = Literal["complete", "pruned", "failed"]
 
 
 @dataclass(frozen=True)
-class Result:
-    """How a configuration did.
+class TrialResult:
+    """The scores of a configuration.
 
     Attributes:
-        scores: micro average precision of each fold, after its last epoch.
+        scores: micro average precision on each fold, after its last epoch.
         thresholds: rule -> threshold per label, chosen on the validation rows of all its folds.
     """
 
@@ -52,89 +54,28 @@ class Result:
     thresholds: dict[str, tuple[float, ...]]
 
 
-def train_on_folds(
-    bench: TrainerFactory,
-    data: InnerData,
-    folds: Sequence[int],
-    settings: TrainSettings,
-    seed: int,
-    on_epoch: OnEpoch,
-) -> Result:
-    """Train on one inner fold after the other, and score the last epoch on its validation rows.
-
-    Args:
-        bench: of the table in ``data``.
-        data: rows that are not test rows.
-        folds: which of its folds.
-        settings: how to train; the last epoch counts, whatever ``selection`` says.
-        seed: of every training.
-        on_epoch: called after each epoch; what it raises ends the training.
-
-    Raises:
-        CellsFailedError: the training diverged.
-        PluginError: the backbone breaks its contract.
-    """
-    scores: list[float] = []
-    targets: list[Targets] = []
-    probabilities: list[Probabilities] = []
-    for place, fold in enumerate(folds):
-        work = partial(_train, data, fold, seed, place, on_epoch)
-        (last, predicted), _ = bench.with_trainer(settings, seed, work)
-        scores.append(last)
-        targets.append(data.comments.targets[data.folds[fold].validation])
-        probabilities.append(predicted)
-    thresholds = choose_thresholds(np.concatenate(targets), np.concatenate(probabilities))
-    return Result(tuple(scores), thresholds)
-
-
-def score_of(scores: Scores) -> float:
-    """Return the objective's value after an epoch; inner folds always have a positive."""
-    value = scores[SCORE]
-    return 0.0 if value is None else value
-
-
-def _train(
-    data: InnerData, fold: int, seed: int, place: int, on_epoch: OnEpoch, trainer: Trainer
-) -> tuple[float, Probabilities]:
-    """Train on one fold; return score and validation probabilities of the last epoch."""
-    last: list[Probabilities] = []
-
-    def validate(targets: Targets, probabilities: Probabilities) -> Scores:
-        last[:] = [probabilities]
-        return {SCORE: average_precision(targets, probabilities)}
-
-    trained = trainer.train(
-        data.folds[fold], seed, validate, lambda scores: True, lambda e: on_epoch(place, e)
-    )
-    return score_of(trained.epochs[-1].validation), last[0]
-
-
-Heard = tuple[int, EpochRecord]  # the place of a fold, counted from 0, and an epoch of it
-State = Literal["complete", "pruned", "failed"]
-
-
 @dataclass(frozen=True)
 class Configuration:
-    """What one trial trains.
+    """Settings, seed and folds of a trial's trainings.
 
     Attributes:
         settings: the hyperparameters.
         seed: of every training.
         folds: inner folds, in the order of training.
-        default: these are the default settings; they are never ended early.
+        is_default: these are the default settings; their trial never ends early.
         seconds_left: of the budget.
     """
 
     settings: TrainSettings
     seed: int
     folds: tuple[int, ...]
-    default: bool = False
+    is_default: bool = False
     seconds_left: float = float("inf")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """What a trial computes, without its study."""
+    """The part of a trial that can run in another process."""
 
     candidate: BackboneCandidate
     device: Device
@@ -151,7 +92,7 @@ class TrialTask(Training):
 
     @property
     def spec(self) -> "TrialSpec":
-        """Describe the training to another process."""
+        """The training as plain values."""
         candidate = self.candidate
         return TrialSpec(
             plugin=candidate.plugin,
@@ -165,21 +106,21 @@ class TrialTask(Training):
 
 @dataclass(frozen=True, kw_only=True)
 class TrialSpec(TaskSpec):
-    """A trial's training as plain values."""
+    """A trial's training as plain values, for another process."""
 
     backbone: BackboneSpec
     device: Device
     configuration: Configuration
 
     def task(self, registry: Registry) -> Training:
-        """Make the training again with this process's own plugins; see `TaskSpec`."""
+        """Build the training with the plugins of this process; see `TaskSpec`."""
         candidate = self.backbone.load(registry, self.reads)
         return Training(candidate=candidate, device=self.device, configuration=self.configuration)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialRunnerConfig(RunnerConfig):
-    """What a process needs once to train the trials of one search."""
+    """Data that a process needs once to train the trials of one search."""
 
     data: InnerData
 
@@ -189,96 +130,96 @@ class TrialRunnerConfig(RunnerConfig):
 
 
 class TrialRunner:
-    """Trains one trial at a time; what those of a backbone share is loaded once."""
+    """Trains one trial at a time; the tokens and weights of a backbone are loaded once."""
 
     def __init__(self, data: InnerData) -> None:
-        """Load nothing yet; ``data`` holds no test row."""
+        """Prepare the runner without loading; ``data`` has no test rows."""
         self._data = data
-        self._bench: tuple[str, TrainerFactory] | None = None
+        self._factory: tuple[str, TrainerFactory] | None = None  # with the backbone's name
 
-    def compute(self, task: Training, report: Callable[[Heard], None]) -> Result | TaskError:
-        """Train a configuration on its inner folds; return how it did, or why it did not.
+    def compute(
+        self, task: Training, report: Callable[[EpochReport], None]
+    ) -> TrialResult | TaskError:
+        """Train a configuration on its inner folds; return its scores or the error.
 
         Raises:
-            StorageError: not the trial's fault.
+            StorageError: the disk fails, which is not specific to the trial.
         """
-        chosen = task.configuration
+        configuration = task.configuration
         try:
             return train_on_folds(
-                self._of(task), self._data, chosen.folds, chosen.settings, chosen.seed,
-                lambda place, epoch: report((place, epoch)),
+                self._factory_of(task), self._data, configuration.folds, configuration.settings,
+                configuration.seed, lambda position, epoch: report((position, epoch)),
             )  # fmt: skip
         except StorageError:
             raise
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - recorded, and never the best
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - recorded as a failed trial
             return TaskError.of(error)
 
-    def _of(self, task: Training) -> TrainerFactory:
+    def _factory_of(self, task: Training) -> TrainerFactory:
         name, weights = task.candidate.name, task.candidate.weights
-        if self._bench is None or self._bench[0] != name:
+        if self._factory is None or self._factory[0] != name:
             comments = self._data.comments
-            bench = TrainerFactory(
+            factory = TrainerFactory(
                 task.candidate.backbone, weights, comments, task.device, keep_module=True
             )
-            self._bench = name, bench
-        return self._bench[1]
+            self._factory = name, factory
+        return self._factory[1]
 
 
-class EndedError(Exception):
-    """The trial is ended early, and why."""
+def train_on_folds(
+    factory: TrainerFactory,
+    data: InnerData,
+    folds: Sequence[int],
+    settings: TrainSettings,
+    seed: int,
+    on_epoch: OnEpoch,
+) -> TrialResult:
+    """Train on one inner fold after another; score each last epoch on the fold's validation rows.
+
+    Args:
+        factory: makes trainers on the table of ``data``.
+        data: rows that are not test rows.
+        folds: indices of its folds.
+        settings: of every training; the last epoch counts, for any ``selection``.
+        seed: of every training.
+        on_epoch: called after each epoch; an error that it raises ends the training.
+
+    Raises:
+        CellsFailedError: the training diverged.
+        PluginError: the backbone breaks its contract.
+    """
+    scores: list[float] = []
+    targets: list[Targets] = []
+    probabilities: list[Probabilities] = []
+    for position, fold in enumerate(folds):
+        work = partial(_train_on_fold, data, fold, seed, position, on_epoch)
+        (score, predictions), _ = factory.with_trainer(settings, seed, work)
+        scores.append(score)
+        targets.append(data.comments.targets[data.folds[fold].validation])
+        probabilities.append(predictions)
+    thresholds = choose_thresholds(np.concatenate(targets), np.concatenate(probabilities))
+    return TrialResult(tuple(scores), thresholds)
 
 
-def record_of(
-    study: str, task: TrialTask, result: Result | None, state: State, reason: str = ""
-) -> TrialRecord:
-    """Say how a trial went; its worker signs it."""
-    trial, log, configuration = task.trial, task.log, task.configuration
-    return TrialRecord(
-        study=study,
-        number=trial.number,
-        state=state,
-        reason=reason,
-        is_default=configuration.default,
-        params=trial.params,
-        distributions={k: distribution_to_json(v) for k, v in trial.distributions.items()},
-        settings=configuration.settings,
-        seed=configuration.seed,
-        folds=configuration.folds,
-        value=fmean(result.scores) if result else None,
-        scores=result.scores if result else (),
-        epoch_scores=log.scores,
-        step_scores=log.steps,
-        epochs=log.epochs,
-        seconds=log.seconds,
-        thresholds=result.thresholds if result else {},
-        finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
+def objective(scores: Scores) -> float:
+    """Return the value to maximize: micro average precision, or 0 if it is undefined."""
+    value = scores[SCORE]
+    return 0.0 if value is None else value
 
 
-def reuse_result(study: str, task: TrialTask, known: Sequence[TrialRecord]) -> TrialRecord | None:
-    """Return the record of a trial whose very training is known: it would come out alike again."""
-    same = _same(known, task.configuration)
-    if same is None:
-        return None
-    task.log.scores, task.log.steps = dict(same.epoch_scores), dict(same.step_scores)
-    reason = f"the same training as trial {same.number}"
-    return record_of(study, task, Result(same.scores, same.thresholds), "complete", reason)
-
-
-def failed(study: str, task: TrialTask, fault: TaskError) -> TrialRecord:
-    """Return the record of a trial without a score."""
-    message = escape_line(redact(fault.reason)) or "no message"
-    return record_of(study, task, None, "failed", f"{fault.kind}: {message}")
+class TrialStoppedError(Exception):
+    """The trial ends early, for the reason in the message."""
 
 
 class TrialLog:
-    """What happens during one trial."""
+    """Scores, epochs and seconds of a running trial."""
 
     def __init__(
         self, trial: Trial, configuration: Configuration, feedback: SearchFeedback
     ) -> None:
-        self.scores: dict[int, float] = {}
-        self.steps: dict[int, float] = {}
+        self.epoch_scores: dict[int, float] = {}
+        self.step_scores: dict[int, float] = {}
         self.epochs = 0
         self.epochs_planned = configuration.settings.epochs * len(configuration.folds)
         self._trial = trial
@@ -288,123 +229,180 @@ class TrialLog:
 
     @property
     def seconds(self) -> float:
-        """Since the trial began."""
+        """Seconds since the trial started."""
         return time.monotonic() - self._started
 
-    def begin(self) -> None:
-        """Count the seconds from here."""
+    def start(self) -> None:
+        """Count the seconds from now."""
         self._started = time.monotonic()
 
-    def hear(self, place: int, epoch: EpochRecord) -> None:
-        """Note an epoch; raise `EndedError` where going on is not worth it."""
+    def add_epoch(self, position: int, epoch: EpochRecord) -> None:
+        """Add an epoch of the fold at ``position``, and report it to the pruner and the feedback.
+
+        Raises:
+            TrialStoppedError: the trial is pruned, or the budget is spent.
+        """
         self.epochs += 1
         step = pruning_step(epoch.epoch, self._configuration.settings.epochs)
-        is_new = step > pruning_step(epoch.epoch - 1, self._configuration.settings.epochs)
-        if place == 0:
-            self.scores[epoch.epoch] = score_of(epoch.validation)
-            if is_new:
-                self.steps[step] = self.scores[epoch.epoch]
-                self._trial.report(self.steps[step], step)
+        is_new_step = step > pruning_step(epoch.epoch - 1, self._configuration.settings.epochs)
+        if position == 0:
+            self.epoch_scores[epoch.epoch] = objective(epoch.validation)
+            if is_new_step:
+                self.step_scores[step] = self.epoch_scores[epoch.epoch]
+                self._trial.report(self.step_scores[step], step)
         self._feedback.trial_epoch(self._trial.number, epoch)
-        if self._configuration.default or self.epochs == self.epochs_planned:
+        if self._configuration.is_default or self.epochs == self.epochs_planned:
             return
         if self.seconds >= self._configuration.seconds_left:
-            raise EndedError(f"the budget was spent after {self.epochs} epochs")
-        if place == 0 and is_new and self._trial.should_prune():
-            raise EndedError(f"too low after epoch {epoch.epoch}")
-
-
-def _same(known: Sequence[TrialRecord], configuration: Configuration) -> TrialRecord | None:
-    """Return a complete trial of the very same training: it would come out alike again."""
-    wanted = (configuration.settings, configuration.seed, configuration.folds)
-    return next(
-        (
-            record
-            for record in known
-            if record.state == "complete" and (record.settings, record.seed, record.folds) == wanted
-        ),
-        None,
-    )
+            raise TrialStoppedError(f"the budget was spent after {self.epochs} epochs")
+        if position == 0 and is_new_step and self._trial.should_prune():
+            raise TrialStoppedError(f"too low after epoch {epoch.epoch}")
 
 
 class TrialScheduler:
-    """Makes tasks of the trials of a study, and hears of them."""
+    """Makes tasks of the trials of a study, and commits their results."""
 
-    def __init__(
-        self, definition: SearchSpec, index: SharedStudy, feedback: SearchFeedback
-    ) -> None:
-        self._definition = definition
-        self._index = index
+    def __init__(self, spec: SearchSpec, study: SharedStudy, feedback: SearchFeedback) -> None:
+        self._spec = spec
+        self._study = study
         self._feedback = feedback
 
     def tasks(
         self,
-        drawn: Iterable[SampledTrial | None],
+        sampled_trials: Iterable[SampledTrial | None],
         configure: Callable[[Trial, int], Configuration],
-        known: Sequence[TrialRecord],
+        records: Sequence[TrialRecord],
     ) -> Iterator[TrialTask | None]:
-        """Yield trials to train; commit at once what the very same training gave before.
+        """Yield trials to train; commit at once those whose training is in ``records`` already.
+
+        Args:
+            sampled_trials: as `SharedStudy.sample_trials`.
+            configure: returns the configuration of a trial and its slot.
+            records: finished trials; more may be added while the tasks are computed.
 
         Raises:
-            StorageError, SQLAlchemyError, OptunaError: no trial's fault.
+            StorageError, SQLAlchemyError, OptunaError: the storage fails for every trial.
         """
-        for one in drawn:
-            if one is None:
+        for sampled_trial in sampled_trials:
+            if sampled_trial is None:
                 yield None
                 continue
-            trial, slot = one
+            trial, slot = sampled_trial
             try:
                 configuration = configure(trial, slot)
-            except UpdateFinishedTrialError:  # taken for lost meanwhile
-                self._index.leave(one)
+            except UpdateFinishedTrialError:  # declared lost by another worker
+                self._study.release(sampled_trial)
                 continue
             task = TrialTask(
-                candidate=self._definition.candidate,
-                device=self._definition.device,
+                candidate=self._spec.candidate,
+                device=self._spec.device,
                 configuration=configuration,
                 trial=trial,
                 slot=slot,
                 log=TrialLog(trial, configuration, self._feedback),
             )
-            same = reuse_result(self._definition.name, task, known)
-            if same is None:
+            record = _reuse_record(self._spec.name, task, records)
+            if record is None:
                 yield task
             else:
                 self.started(task)
-                self._commit(task, same)
+                self._commit(task, record)
 
     def started(self, task: TrialTask) -> None:
-        """A trial begins."""
-        task.log.begin()
+        """A trial starts."""
+        task.log.start()
         self._feedback.trial_started(
-            self._definition.candidate.name,
+            self._spec.candidate.name,
             task.trial.number,
-            task.configuration.default,
+            task.configuration.is_default,
             task.log.epochs_planned,
         )
 
-    def on_progress(self, task: TrialTask, report: Heard) -> bool:
-        """Note an epoch; end the trial where going on is not worth it, or others have it."""
+    def on_progress(self, task: TrialTask, report: EpochReport) -> bool:
+        """Add an epoch; return False to end a trial that is pruned or was declared lost."""
         try:
-            task.log.hear(*report)
-        except EndedError as ended:
-            record = record_of(self._definition.name, task, None, "pruned", str(ended))
-            self._commit(task, record)
+            task.log.add_epoch(*report)
+        except TrialStoppedError as error:
+            self._commit(task, _make_record(self._spec.name, task, None, "pruned", str(error)))
             return False
-        except UpdateFinishedTrialError:  # taken for lost meanwhile
-            self._index.leave((task.trial, task.slot))
+        except UpdateFinishedTrialError:  # declared lost by another worker
+            self._study.release((task.trial, task.slot))
             return False
         return True
 
-    def done(self, task: TrialTask, result: Result) -> None:
-        """A trial has its score."""
-        self._commit(task, record_of(self._definition.name, task, result, "complete"))
+    def done(self, task: TrialTask, result: TrialResult) -> None:
+        """A trial has its scores."""
+        self._commit(task, _make_record(self._spec.name, task, result, "complete"))
 
-    def failed(self, task: TrialTask, fault: TaskError) -> None:
-        """A trial has none."""
-        self._commit(task, failed(self._definition.name, task, fault))
+    def failed(self, task: TrialTask, error: TaskError) -> None:
+        """A trial failed."""
+        message = escape_line(redact(error.reason)) or "no message"
+        reason = f"{error.kind}: {message}"
+        self._commit(task, _make_record(self._spec.name, task, None, "failed", reason))
 
     def _commit(self, task: TrialTask, record: TrialRecord) -> None:
-        signed = self._index.commit((task.trial, task.slot), record)
+        signed = self._study.commit((task.trial, task.slot), record)
         if signed is not None:
-            self._feedback.trial_finished(self._definition.candidate.name, signed)
+            self._feedback.trial_finished(self._spec.candidate.name, signed)
+
+
+def _train_on_fold(
+    data: InnerData, fold: int, seed: int, position: int, on_epoch: OnEpoch, trainer: Trainer
+) -> tuple[float, Probabilities]:
+    """Train on one fold; return score and validation probabilities of the last epoch."""
+    last: list[Probabilities] = []
+
+    def validate(targets: Targets, probabilities: Probabilities) -> Scores:
+        last[:] = [probabilities]
+        return {SCORE: average_precision(targets, probabilities)}
+
+    result = trainer.train(
+        data.folds[fold], seed, validate, lambda scores: True, lambda e: on_epoch(position, e)
+    )
+    return objective(result.epochs[-1].validation), last[0]
+
+
+def _make_record(
+    study: str, task: TrialTask, result: TrialResult | None, state: State, reason: str = ""
+) -> TrialRecord:
+    """Make the record of a trial; `SharedStudy.commit` signs it."""
+    trial, log, configuration = task.trial, task.log, task.configuration
+    return TrialRecord(
+        study=study,
+        number=trial.number,
+        state=state,
+        reason=reason,
+        is_default=configuration.is_default,
+        params=trial.params,
+        distributions={k: distribution_to_json(v) for k, v in trial.distributions.items()},
+        settings=configuration.settings,
+        seed=configuration.seed,
+        folds=configuration.folds,
+        value=fmean(result.scores) if result else None,
+        scores=result.scores if result else (),
+        epoch_scores=log.epoch_scores,
+        step_scores=log.step_scores,
+        epochs=log.epochs,
+        seconds=log.seconds,
+        thresholds=result.thresholds if result else {},
+        finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _reuse_record(
+    study: str, task: TrialTask, records: Sequence[TrialRecord]
+) -> TrialRecord | None:
+    """Make the record of a trial from a complete one with the same settings, seed and folds.
+
+    The same training gives the same result. Returns None without such a record.
+    """
+    configuration = task.configuration
+    key = (configuration.settings, configuration.seed, configuration.folds)
+    for record in records:
+        if record.state == "complete" and (record.settings, record.seed, record.folds) == key:
+            task.log.epoch_scores = dict(record.epoch_scores)
+            task.log.step_scores = dict(record.step_scores)
+            result = TrialResult(record.scores, record.thresholds)
+            reason = f"the same training as trial {record.number}"
+            return _make_record(study, task, result, "complete", reason)
+    return None

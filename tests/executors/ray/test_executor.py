@@ -1,4 +1,4 @@
-"""Cells on a real Ray cluster of several nodes: the same bytes, whatever happens to a node."""
+"""Cells on a real Ray cluster of several nodes: identical results, even if a node is lost."""
 
 import os
 import signal
@@ -21,17 +21,20 @@ from toxbench.errors import SettingsError, TryAgainError
 
 pytest.importorskip("ray")
 
+Command = Callable[..., list[str]]
+Run = Callable[..., Any]
+
 PLUGIN = """
 import os, signal, time
 from pathlib import Path
 from toxbench import Backbone, hookimpl
 
-class Noted(Backbone):
+class Recording(Backbone):
     def build(self, weights, label_count):
         import torch
         module = super().build(weights, label_count)
         seed = torch.initial_seed()
-        Path(os.environ["MARK"], f"{os.environ.get('WHICH_NODE')}-{seed}-{os.getpid()}").touch()
+        Path(os.environ["BUILDS"], f"{os.environ.get('NODE_NAME')}-{seed}-{os.getpid()}").touch()
         if self.name == "deadly" and seed == 1:
             os.kill(os.getpid(), signal.SIGSEGV)
         if self.name == "deadly" and seed == 2:
@@ -42,182 +45,181 @@ class Noted(Backbone):
 
 @hookimpl
 def toxbench_backbones():
-    return [Noted(name=name, checkpoint="a/b") for name in ("deadly", "slow")]
+    return [Recording(name=name, checkpoint="a/b") for name in ("deadly", "slow")]
 """
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[RayCluster]:
-    started = RayCluster()
-    started.add("one", cpus=1)
-    started.add("two", cpus=1)
-    yield started
-    started.close()
+    cluster = RayCluster()
+    cluster.add("one", cpus=1)
+    cluster.add("two", cpus=1)
+    yield cluster
+    cluster.close()
 
 
 @pytest.fixture
-def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Install the plugin for this test's commands; return where it notes what it builds."""
-    install_plugin(tmp_path / "site", "noted", noted=PLUGIN)
-    mark = tmp_path / "mark"
-    mark.mkdir()
-    monkeypatch.setenv("MARK", str(mark))
+def builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Install the plugin; return a folder with a file NODE-SEED-PID for each module it builds."""
+    install_plugin(tmp_path / "site", "recording", recording=PLUGIN)
+    folder = tmp_path / "builds"
+    folder.mkdir()
+    monkeypatch.setenv("BUILDS", str(folder))
     path = os.pathsep.join([str(tmp_path / "site"), os.environ.get("PYTHONPATH", "")])
     monkeypatch.setenv("PYTHONPATH", path)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    return mark
+    return folder
 
 
 @pytest.fixture
-def words(checkpoint: Path, tmp_path: Path) -> Callable[..., list[str]]:
+def make_command(checkpoint: Path, tmp_path: Path) -> Command:
     table = write_table(tmp_path / "table.csv")
 
-    def make(backbone: str, results: str, *more: str) -> list[str]:
+    def make(backbone: str, results: str, *options: str) -> list[str]:
         return [
-            sys.executable, "-m", "toxbench", "run", "--data", str(table), "--backbones", backbone,
+            sys.executable, "-m", "toxbench", "run", "--verbose", "--data", str(table), "--backbones", backbone,
             "--weights", f"{backbone}={checkpoint}", "--results", str(tmp_path / results),
-            "--epochs", "2", "--baselines", "none", "--precision", "fp32", *more,
+            "--epochs", "2", "--baselines", "none", "--precision", "fp32", *options,
         ]  # fmt: skip
 
     return make
 
 
 @pytest.fixture
-def run(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+def run(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     table = write_table(tmp_path / "table.csv")
 
-    def call(results: str, **more: Any) -> Any:
+    def call(results: str, **options: Any) -> Any:
         return toxbench.run(
             table, backbones=["bert"], baselines=["tfidf-logreg"], weights=f"bert={checkpoint}",
-            results=tmp_path / results, seeds=2, train={"epochs": 2, "precision": "fp32"}, **more,
+            results=tmp_path / results, seeds=2, train={"epochs": 2, "precision": "fp32"},
+            **options,
         )  # fmt: skip
 
     return call
 
 
-def start(command: list[str]) -> subprocess.Popen[str]:
+def ray_options(cluster: RayCluster) -> list[str]:
+    return ["--executor", "ray", "--ray-address", cluster.address]
+
+
+def start(arguments: list[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # pytest may ignore it
+    )  # fmt: skip
 
 
-def wait_until(holds: Callable[[], bool], seconds: float = 120) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "waited in vain"
+    while not condition():
+        assert time.monotonic() < deadline, f"not true within {seconds} s"
         time.sleep(0.1)
 
 
-def test_a_cluster_gives_the_same_bytes_and_models(
-    cluster: RayCluster, run: Callable[..., Any], tmp_path: Path
-) -> None:
-    run("here", workers=1, save_models="all")
-    run("there", executor="ray", ray_address=cluster.address, save_models="all")
-    here, there = Results(tmp_path / "here"), Results(tmp_path / "there")
-    assert len(here.cells) == 3
-    assert_same(there, here)
-    for path in (here.folder / "models").rglob("*.safetensors"):
-        assert (there.folder / path.relative_to(here.folder)).read_bytes() == path.read_bytes()
+def test_cluster_gives_same_bytes(cluster: RayCluster, run: Run, tmp_path: Path) -> None:
+    run("local", workers=1, save_models="all")
+    run("cluster", executor="ray", ray_address=cluster.address, save_models="all")
+    local, remote = Results(tmp_path / "local"), Results(tmp_path / "cluster")
+    assert len(local.cells) == 3
+    assert_same(remote, local)
+    for path in (local.folder / "models").rglob("*.safetensors"):
+        assert (remote.folder / path.relative_to(local.folder)).read_bytes() == path.read_bytes()
 
 
-def test_a_run_outlives_a_node_that_is_killed_in_the_middle_of_a_cell(
-    cluster: RayCluster, plugin: Path, words: Callable[..., list[str]], tmp_path: Path
+def test_killed_node_does_not_end_run(
+    cluster: RayCluster, builds: Path, make_command: Command, tmp_path: Path
 ) -> None:
     cluster.add("three", cpus=1)
-    more = ("--executor", "ray", "--ray-address", cluster.address)
-    process = start(words("slow", "there", "--seeds", "5", *more))
-    wait_until(lambda: len(list(plugin.iterdir())) >= 4)
-    name = max(plugin.iterdir(), key=lambda path: path.stat().st_mtime_ns).name.partition("-")[0]
-    cluster.kill(name)
-    out, err = process.communicate(timeout=240)
-    assert process.returncode == 0, err
-    assert "ray" not in (out + err).lower().replace("micro-f1", "")
-    begun = [path.name.split("-")[1] for path in plugin.iterdir()]
-    assert len(begun) > len(set(begun)) == 5  # what was lost was begun again
-    here = subprocess.run(
-        words("slow", "here", "--seeds", "5", "--workers", "2"), capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
-    assert here.returncode == 0, here.stderr
-    assert_same(Results(tmp_path / "there"), Results(tmp_path / "here"))
-    cluster.add(name, cpus=1)
+    process = start(make_command("slow", "cluster", "--seeds", "5", *ray_options(cluster)))
+    wait_until(lambda: len(list(builds.iterdir())) >= 4)
+    latest = max(builds.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    node = latest.name.partition("-")[0]
+    cluster.kill(node)
+    stdout, stderr = process.communicate(timeout=240)
+    assert process.returncode == 0, stderr
+    assert "ray" not in (stdout + stderr).lower().replace("micro-f1", "")
+    seeds = [path.name.split("-")[1] for path in builds.iterdir()]
+    assert len(seeds) > len(set(seeds)) == 5  # the lost cell was started again
+    local_command = make_command("slow", "local", "--seeds", "5", "--workers", "2")
+    local = subprocess.run(local_command, capture_output=True, text=True, check=False)
+    assert local.returncode == 0, local.stderr
+    assert_same(Results(tmp_path / "cluster"), Results(tmp_path / "local"))
+    cluster.add(node, cpus=1)
 
 
-def test_a_cell_that_crashes_or_hangs_costs_only_itself(
-    cluster: RayCluster, plugin: Path, words: Callable[..., list[str]], tmp_path: Path
+def test_crash_or_hang_loses_only_its_cell(
+    cluster: RayCluster, builds: Path, make_command: Command, tmp_path: Path
 ) -> None:
-    more = ("--seeds", "4", "--cell-timeout", "40s")
-    there = ("--executor", "ray", "--ray-address", cluster.address)
-    done = subprocess.run(
-        words("deadly", "results", *more, *there), capture_output=True, text=True, check=False
+    options = ("--seeds", "4", "--cell-timeout", "40s", *ray_options(cluster))
+    process = subprocess.run(
+        make_command("deadly", "results", *options), capture_output=True, text=True, check=False
     )
-    assert done.returncode == 5, done.stderr
-    assert "cell deadly seed 1 failed: WorkerDied: its process was ended by SIGSEGV" in done.stderr
-    assert "cell deadly seed 2 failed: CellTimeout: not done within 40 s" in done.stderr
-    kept = Results(tmp_path / "results").store
-    assert {record.key.seed for record in kept.records()} == {0, 3}
+    stderr = process.stderr
+    assert process.returncode == 5, stderr
+    assert "cell deadly seed 1 failed: WorkerDied: its process was ended by SIGSEGV" in stderr
+    assert "cell deadly seed 2 failed: CellTimeout: not done within 40 s" in stderr
+    store = Results(tmp_path / "results").store
+    assert {record.key.seed for record in store.records()} == {0, 3}
 
 
-def test_a_run_that_is_ended_leaves_nothing_running(
-    cluster: RayCluster, plugin: Path, words: Callable[..., list[str]],
+def test_interrupted_run_leaves_no_process(
+    cluster: RayCluster, builds: Path, make_command: Command,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     mark = uuid.uuid4().hex
     monkeypatch.setenv("TOXBENCH_MARK", mark)
-    there = ("--executor", "ray", "--ray-address", cluster.address)
-    process = start(words("slow", "results", "--seeds", "40", *there))
-    wait_until(lambda: len(list(plugin.iterdir())) >= 1)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
-    assert "Traceback" not in err
+    process = start(make_command("slow", "results", "--seeds", "40", *ray_options(cluster)))
+    wait_until(lambda: len(list(builds.iterdir())) >= 1)
+    os.killpg(process.pid, signal.SIGINT)  # like a terminal
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "Traceback" not in stderr
     wait_until(lambda: processes_with(f"TOXBENCH_MARK={mark}") == [], 60)
 
 
-def test_a_run_whose_head_is_lost_ends_and_goes_on_elsewhere(
-    plugin: Path, words: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_lost_head_ends_run_that_resumes(
+    builds: Path, make_command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Ray's own seconds for which a head may be away; 60 if unset.
+    # Seconds for which Ray waits for a lost head; 60 by default.
     monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "5")
-    mortal = RayCluster()
-    mortal.add("only", cpus=1)
-    there = ("--executor", "ray", "--ray-address", mortal.address)
-    process = start(words("slow", "there", "--seeds", "3", *there))
-    wait_until(lambda: len(list(plugin.iterdir())) >= 2)
-    mortal.kill("head")
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == 75, err
-    (error,) = [line for line in err.splitlines() if line.startswith("toxbench: error:")]
+    cluster = RayCluster()
+    cluster.add("only", cpus=1)
+    process = start(make_command("slow", "results", "--seeds", "3", *ray_options(cluster)))
+    wait_until(lambda: len(list(builds.iterdir())) >= 2)
+    cluster.kill("head")
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 75, stderr
+    (error,) = [line for line in stderr.splitlines() if line.startswith("toxbench: error:")]
     assert "the Ray cluster was lost; finished work is stored" in error
-    assert len(Results(tmp_path / "there").cells) == 1
-    mortal.close()
-    command = words("slow", "there", "--seeds", "3", "--workers", "1")
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "3 cells, 1 stored already" in done.stderr
+    assert len(Results(tmp_path / "results").cells) == 1
+    cluster.close()
+    local_command = make_command("slow", "results", "--seeds", "3", "--workers", "1")
+    resumed = subprocess.run(local_command, capture_output=True, text=True, check=False)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "3 cells, 1 stored already" in resumed.stderr
 
 
-def test_a_cell_that_no_node_can_hold_is_refused(
-    cluster: RayCluster, run: Callable[..., Any]
-) -> None:
+def test_too_large_cells_are_refused(cluster: RayCluster, run: Run) -> None:
     with pytest.raises(SettingsError, match=r"needs 64 CPUs .*largest has [1-9].*--cpus-per-cell"):
         run("results", executor="ray", ray_address=cluster.address, cpus_per_cell=64)
 
 
-def test_no_cluster_at_the_address_is_said_soon(run: Callable[..., Any]) -> None:
+def test_missing_cluster_is_an_error(run: Run) -> None:
     with pytest.raises(TryAgainError, match=r"no Ray cluster answers at 127\.0\.0\.1:1 "):
         run("results", executor="ray", ray_address="127.0.0.1:1")
 
 
-def test_ray_has_to_be_installed(run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_ray_package_is_an_error(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(SettingsError, match=r'pip install "toxbench\[ray\]"'):
         run("results", executor="ray")
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"),
+    ("options", "message"),
     [
         ({"ray_address": "auto"}, "--ray-address needs --executor ray"),
         ({"executor": "ray", "ray_address": "me@host"}, "ray_address = .me@host"),
@@ -225,8 +227,6 @@ def test_ray_has_to_be_installed(run: Callable[..., Any], monkeypatch: pytest.Mo
         ({"gpus_per_cell": 1.5}, "gpus_per_cell"),
     ],
 )
-def test_impossible_settings_are_refused(
-    run: Callable[..., Any], asked: dict[str, Any], said: str
-) -> None:
-    with pytest.raises(SettingsError, match=said):
-        run("results", **asked)
+def test_impossible_settings_are_refused(run: Run, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        run("results", **options)

@@ -1,7 +1,8 @@
-"""The process that talks to Ray: one Ray task for each of ours; Ray decides where it runs and when.
+"""The driver process: submits each task of the main process as one Ray task.
 
-Retries after the loss of a node are Ray's own. What a task says comes through an actor on the head
-node, which is only for following it: its result holds all of it once more.
+Ray decides where and when a task runs, and retries it if its node is lost. Tasks report progress
+through an actor on the head node. Its messages may get lost: the result of a task contains all its
+reports again.
 """
 
 import asyncio
@@ -16,231 +17,238 @@ from typing import Any
 from toxbench.executors.base import TaskError
 from toxbench.executors.ray import task as ray_task
 from toxbench.executors.ray.messages import (
-    Begin,
+    CancelTask,
     Capacity,
     Connect,
     Connected,
-    Ended,
+    FatalError,
     Message,
-    Missing,
-    RefusedError,
-    Started,
-    Stop,
+    MissingFiles,
+    StartTask,
+    TaskEnded,
+    TaskStarted,
 )
-from toxbench.executors.ray.transfer import files_of, hashes
-from toxbench.executors.spawn import leave_with_parent
+from toxbench.executors.ray.transfer import hash_files, list_files
+from toxbench.executors.spawn import exit_with_parent
 
-ray: Any = importlib.import_module("ray")  # its types are there only in part
-_GRACE = 10.0  # seconds to leave the cluster, after the run's process is gone
+ray: Any = importlib.import_module("ray")  # it is only partly typed
+_GRACE_SECONDS = 10.0  # to leave the cluster after the main process is gone
 _RETRIES = 3
-_TICK = 0.1  # seconds
-_LOOK = 2.0  # seconds between two looks at the nodes
-_PATIENCE = 60.0  # seconds for which no node may be able to hold a task
+_POLL_SECONDS = 0.1
+_NODES_SECONDS = 2.0  # between two checks of the nodes
+_PATIENCE_SECONDS = 60.0  # during which no node may be large enough for a task
 _HEAD = "node:__internal_head__"
 
 
 def main(descriptor: int) -> None:
-    """Serve the process at the other end of a socket until it closes."""
-    leave_with_parent(_GRACE)
+    """Serve the main process until it closes its end of the socket."""
+    exit_with_parent(_GRACE_SECONDS)
     with Connection(descriptor) as connection:
         try:
-            asked: Connect = connection.recv()
-            refused = _join(asked)
-            if refused is not None:
-                connection.send(refused)
+            request: Connect = connection.recv()
+            error = _join(request)
+            if error is not None:
+                connection.send(error)
                 return
             connection.send(Connected())
-            driver = _Driver(connection, asked)
-            while not driver.is_over:
-                driver.go_on()
+            driver = _Driver(connection, request)
+            while not driver.has_failed:
+                driver.step()
         except (EOFError, BrokenPipeError, ConnectionResetError):
-            return  # the run has what it wanted, or was ended
+            return  # the main process has all results, or was killed
         finally:
             ray.shutdown()
 
 
-def _join(asked: Connect) -> RefusedError | None:
-    """Start Ray, or join the cluster; return why that cannot be."""
-    own: dict[str, Any] = {"num_cpus": asked.local_cpus, "include_dashboard": False}
-    ended = signal.signal(signal.SIGTERM, signal.SIG_DFL)  # for what Ray starts
+def _join(request: Connect) -> FatalError | None:
+    """Start Ray, or join the cluster; return the error if that fails."""
+    local: dict[str, Any] = {"num_cpus": request.local_cpus, "include_dashboard": False}
+    handler = signal.signal(signal.SIGTERM, signal.SIG_DFL)  # processes that Ray starts inherit it
     try:
         ray.init(
-            address=asked.address or "local",
+            address=request.address or "local",
             log_to_driver=False,
-            **({} if asked.address else own),
+            **({} if request.address else local),
         )
     except ConnectionError as error:
-        return RefusedError("TryAgainError", _unreachable(asked.address, error))
+        return FatalError("TryAgainError", _unreachable(request.address, error))
     except (RuntimeError, ValueError) as error:  # another version of Ray or of Python
-        return RefusedError("SettingsError", f"--ray-address {asked.address}: {_first_line(error)}")
+        return FatalError("SettingsError", f"--ray-address {request.address}: {_first_line(error)}")
     finally:
-        signal.signal(signal.SIGTERM, ended)
+        signal.signal(signal.SIGTERM, handler)
     return None
 
 
 def _unreachable(address: str | None, error: Exception) -> str:
     if address == "auto":
-        return "no Ray cluster runs on this machine; first: ray start --head, or leave out auto"
+        return (
+            "no Ray cluster runs on this machine; start one (ray start --head), or leave out "
+            "--ray-address"
+        )
     return f"the Ray cluster at {address} does not answer: {_first_line(error)}"
 
 
 class _Inbox:
-    """The actor that tasks tell what happens."""
+    """The actor that collects messages of tasks."""
 
     def __init__(self) -> None:
-        self._waiting: asyncio.Queue[Message] = asyncio.Queue()
+        self._queue: asyncio.Queue[Message] = asyncio.Queue()
 
     async def put(self, message: Message) -> None:
-        """Take one message."""
-        await self._waiting.put(message)
+        """Add a message."""
+        await self._queue.put(message)
 
     async def take(self) -> list[Message]:
-        """Return what there is, as soon as there is something."""
-        messages = [await self._waiting.get()]
-        while not self._waiting.empty():
-            messages.append(self._waiting.get_nowait())
+        """Wait for at least one message; return all and remove them."""
+        messages = [await self._queue.get()]
+        while not self._queue.empty():
+            messages.append(self._queue.get_nowait())
         return messages
 
 
 class _Driver:
-    """Begins tasks on the cluster, and passes on what is heard of them."""
+    """Submits tasks to the cluster and forwards their messages to the main process."""
 
-    def __init__(self, connection: Connection, asked: Connect) -> None:
-        self.is_over = False
+    def __init__(self, connection: Connection, request: Connect) -> None:
+        self.has_failed = False
         self._connection = connection
-        self._gpus = asked.gpus
-        self._cpus = asked.terms.threads
-        self._setup = [ray.put(asked.setup), ray.put(asked.terms)]
+        self._gpus = request.gpus
+        self._cpus = request.environment.threads
+        self._shared = [ray.put(request.config), ray.put(request.environment)]
         actor: Any = ray.remote(num_cpus=0, resources={_HEAD: 0.001})(_Inbox)
         self._inbox = actor.remote()
-        self._news = self._inbox.take.remote()
-        self._at_work: dict[Any, Begin] = {}
+        self._next_messages = self._inbox.take.remote()
+        self._running: dict[Any, StartTask] = {}
         self._attempts: dict[int, int] = {}
-        self._folders: dict[Path, dict[str, str]] = {}
-        self._sent: dict[Path, Mapping[str, Any]] = {}
-        self._looked = self._held = time.monotonic()
-        self._room = 0
-        self._kinds: set[float] = set()
+        self._hashes: dict[Path, dict[str, str]] = {}
+        self._contents: dict[Path, Mapping[str, Any]] = {}
+        self._nodes_checked = self._last_sufficient = time.monotonic()
+        self._capacity = 0
+        self._gpu_shares: set[float] = set()  # of all tasks so far
 
-    def go_on(self) -> None:
-        """Take what is asked for, and tell what has happened."""
+    def step(self) -> None:
+        """Handle the messages of the main process and of the cluster."""
         while self._connection.poll():
             message = self._connection.recv()
-            if isinstance(message, Begin):
-                self._kinds.add(self._gpus if message.spec.uses_gpu else 0.0)
-                self._begin(message)
-            elif isinstance(message, Stop):
-                self._stop(message.number)
-        if self._looked + _LOOK < time.monotonic() or not self._room:
-            self._look()
-        ready, _ = ray.wait([self._news, *self._at_work], timeout=_TICK)
+            if isinstance(message, StartTask):
+                self._gpu_shares.add(self._gpus if message.spec.uses_gpu else 0.0)
+                self._start(message)
+            elif isinstance(message, CancelTask):
+                self._cancel(message.number)
+        if self._nodes_checked + _NODES_SECONDS < time.monotonic() or not self._capacity:
+            self._check_nodes()
+        ready, _ = ray.wait([self._next_messages, *self._running], timeout=_POLL_SECONDS)
         for ref in ready:
-            if ref == self._news:
-                self._tell(ray.get(ref))
-                self._news = self._inbox.take.remote()
-            elif ref in self._at_work:
-                self._end(self._at_work.pop(ref), ref)
+            if ref == self._next_messages:
+                self._forward(ray.get(ref))
+                self._next_messages = self._inbox.take.remote()
+            elif ref in self._running:
+                self._finish(self._running.pop(ref), ref)
 
-    def _begin(self, asked: Begin) -> None:
-        spec = asked.spec
+    def _start(self, start: StartTask) -> None:
+        spec = start.spec
         folder = spec.reads
-        if folder is not None and folder not in self._folders:
-            self._folders[folder] = hashes(folder)
-        wanted = {} if folder is None else self._folders[folder]
-        sent = None if folder is None else self._sent.get(folder)
+        if folder is not None and folder not in self._hashes:
+            self._hashes[folder] = hash_files(folder)
+        hashes = {} if folder is None else self._hashes[folder]
+        contents = None if folder is None else self._contents.get(folder)
         task: Any = ray.remote(
             num_cpus=self._cpus,
             num_gpus=self._gpus if spec.uses_gpu else 0,
             max_retries=_RETRIES,
             max_calls=0,
         )(ray_task.compute)
-        ref = task.remote(asked, self._setup, self._inbox, wanted, sent)
-        self._at_work[ref] = asked
+        ref = task.remote(start, self._shared, self._inbox, hashes, contents)
+        self._running[ref] = start
 
-    def _stop(self, number: int) -> None:
-        for ref, asked in list(self._at_work.items()):
-            if asked.number == number:
+    def _cancel(self, number: int) -> None:
+        for ref, start in list(self._running.items()):
+            if start.number == number:
                 ray.cancel(ref)
-                del self._at_work[ref]
+                del self._running[ref]
 
-    def _tell(self, messages: list[Message]) -> None:
+    def _forward(self, messages: list[Message]) -> None:
         for message in messages:
             self._connection.send(message)
-            if isinstance(message, Started):
+            if isinstance(message, TaskStarted):
                 number = message.number
                 self._attempts[number] = self._attempts.get(number, 0) + 1
-                # Ray itself never stops to repeat what takes too much of a node's memory.
+                # Ray never stops retrying a task that exhausts a node's memory.
                 if self._attempts[number] > _RETRIES + 1:
-                    self._stop(number)
-                    self._connection.send(Ended(number, _lost(self._attempts[number] - 1)))
+                    self._cancel(number)
+                    error = _node_lost_error(self._attempts[number] - 1)
+                    self._connection.send(TaskEnded(number, error))
 
-    def _end(self, asked: Begin, ref: Any) -> None:
-        """Tell what came of a task; one whose files are missing on its node is begun again."""
+    def _finish(self, start: StartTask, ref: Any) -> None:
+        """Send the result of a task; restart a task whose node lacks its files."""
         try:
-            found = ray.get(ref)
+            result = ray.get(ref)
         except ray.exceptions.RayTaskError as error:
-            found = Ended(asked.number, TaskError("NodeError", _without_trace(error)))
+            result = TaskEnded(start.number, TaskError("NodeError", _last_line(error)))
         except ray.exceptions.RayError:
-            found = Ended(asked.number, _lost(self._attempts.get(asked.number, 0)))
-        if isinstance(found, Missing):
-            self._send(found.folder)
-            self._begin(asked)
+            attempts = self._attempts.get(start.number, 0)
+            result = TaskEnded(start.number, _node_lost_error(attempts))
+        if isinstance(result, MissingFiles):
+            self._upload(result.folder)
+            self._start(start)
             return
-        self._connection.send(found)
-        self.is_over = isinstance(found, RefusedError)
+        self._connection.send(result)
+        if isinstance(result, FatalError):
+            self.has_failed = True
 
-    def _send(self, folder: Path) -> None:
-        """Put the files of a folder where every node can read them."""
-        if folder not in self._sent:
-            self._sent[folder] = {p.name: ray.put(p.read_bytes()) for p in files_of(folder)}
+    def _upload(self, folder: Path) -> None:
+        """Put the files of a folder into Ray's object store, where every node can read them."""
+        if folder not in self._contents:
+            contents = {path.name: ray.put(path.read_bytes()) for path in list_files(folder)}
+            self._contents[folder] = contents
 
-    def _look(self) -> None:
-        """Count how many tasks the nodes can hold; refuse to wait for ever where none can."""
-        self._looked = time.monotonic()
-        if not self._kinds:
+    def _check_nodes(self) -> None:
+        """Send the capacity of the nodes; fail if no node is large enough for a task."""
+        self._nodes_checked = time.monotonic()
+        if not self._gpu_shares:
             return
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        room = sum(self._fit(node, max(self._kinds)) for node in nodes)
-        if all(any(self._fit(node, gpus) for node in nodes) for gpus in self._kinds):
-            self._held = self._looked
-        elif not self._room:
-            self._refuse("SettingsError", self._impossible(nodes))
-        elif self._looked - self._held > _PATIENCE:
-            self._refuse("TryAgainError", f"nodes were lost: {self._impossible(nodes)}")
-        if room and room != self._room:
-            self._room = room
-            self._connection.send(Capacity(room))
+        capacity = sum(self._node_capacity(node, max(self._gpu_shares)) for node in nodes)
+        if all(any(self._node_capacity(n, gpus) for n in nodes) for gpus in self._gpu_shares):
+            self._last_sufficient = self._nodes_checked
+        elif not self._capacity:
+            self._fail("SettingsError", self._too_small(nodes))
+        elif self._nodes_checked - self._last_sufficient > _PATIENCE_SECONDS:
+            self._fail("TryAgainError", f"nodes were lost: {self._too_small(nodes)}")
+        if capacity and capacity != self._capacity:
+            self._capacity = capacity
+            self._connection.send(Capacity(capacity))
 
-    def _fit(self, node: Mapping[str, float], gpus: float) -> int:
-        """Return how many tasks a node holds at once."""
-        places = node.get("CPU", 0) // self._cpus
-        return int(min(places, node.get("GPU", 0) // gpus) if gpus else places)
+    def _node_capacity(self, node: Mapping[str, float], gpus: float) -> int:
+        """Return how many tasks a node can compute at once."""
+        by_cpus = node.get("CPU", 0) // self._cpus
+        return int(min(by_cpus, node.get("GPU", 0) // gpus) if gpus else by_cpus)
 
-    def _impossible(self, nodes: list[Mapping[str, float]]) -> str:
-        gpus = max(self._kinds)
-        cpus_there = max((node.get("CPU", 0) for node in nodes), default=0)
-        gpus_there = max((node.get("GPU", 0) for node in nodes), default=0)
+    def _too_small(self, nodes: list[Mapping[str, float]]) -> str:
+        gpus = max(self._gpu_shares)
+        max_cpus = max((node.get("CPU", 0) for node in nodes), default=0)
+        max_gpus = max((node.get("GPU", 0) for node in nodes), default=0)
         return (
             f"no node of the Ray cluster can hold a cell: it needs {self._cpus} CPUs and "
-            f"{gpus:g} GPUs, and the largest has {cpus_there:g} CPUs and {gpus_there:g} GPUs; use "
+            f"{gpus:g} GPUs, and the largest has {max_cpus:g} CPUs and {max_gpus:g} GPUs; use "
             "a smaller --cpus-per-cell or --gpus-per-cell, or add a node"
         )
 
-    def _refuse(self, kind: str, message: str) -> None:
-        self.is_over = True
-        self._connection.send(RefusedError(kind, message))
+    def _fail(self, kind: str, message: str) -> None:
+        self.has_failed = True
+        self._connection.send(FatalError(kind, message))
 
 
-def _lost(times: int) -> TaskError:
+def _node_lost_error(attempts: int) -> TaskError:
     return TaskError(
         "NodeLost",
-        f"its node was lost, or had no memory left, {max(1, times)} times; use a larger "
+        f"its node was lost or ran out of memory {max(1, attempts)} times; use a larger "
         "--cpus-per-cell, so that fewer cells share a node, or a smaller --batch-size",
     )
 
 
-def _without_trace(error: Exception) -> str:
-    """Return the last line of what Ray says: the error itself, without code or arguments."""
+def _last_line(error: Exception) -> str:
+    """Return the last line of an error of Ray: the error itself, without code or arguments."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{lines[-1] if lines else 'no message'} (is this toxbench installed on every node?)"
 

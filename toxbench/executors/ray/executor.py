@@ -1,7 +1,8 @@
-"""Tasks on a Ray cluster. Ray itself is only in a process of its own: see `ray_driver`.
+"""The executor that computes tasks on a Ray cluster.
 
-There its threads, signal handlers, banners and crashes reach nothing of ours, and a cluster that
-does not answer can be left without waiting.
+Only the driver process (`toxbench.executors.ray.driver`) imports Ray. Its threads, signal handlers,
+banners and crashes cannot affect the main process, which can leave a cluster that does not answer
+without waiting for it.
 """
 
 import re
@@ -26,130 +27,126 @@ from toxbench.executors.base import (
     Tasks,
 )
 from toxbench.executors.ray.messages import (
-    Begin,
+    CancelTask,
     Capacity,
     Connect,
     Connected,
-    Ended,
+    FatalError,
     Message,
-    RefusedError,
-    Started,
-    Stop,
+    StartTask,
+    TaskEnded,
     TaskEnvironment,
-    Tell,
+    TaskProgress,
+    TaskStarted,
 )
-from toxbench.executors.ray.transfer import put_files
+from toxbench.executors.ray.transfer import write_files
 from toxbench.executors.spawn import end_child, start_child
 
-_TO_ANSWER = 5.0  # seconds in which an address takes a connection
-_TO_JOIN, _TO_START = 60.0, 180.0  # a cluster that is there; a Ray of our own
-_TO_LEAVE = 10.0
+_PROBE_SECONDS = 5.0  # in which an address accepts a connection
+_JOIN_SECONDS, _START_SECONDS = 60.0, 180.0  # for a running cluster; to start Ray
+_EXIT_SECONDS = 10.0  # in which the driver leaves the cluster
 _ERRORS: dict[str, type[ToxbenchError]] = {
     kind.__name__: kind for kind in (SettingsError, StorageError, TryAgainError)
 }
-_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
+_RAY_ENVIRON = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
 _END, _FULL = object(), object()
 _SECRET = re.compile(r"(^|_)(TOKEN|SECRET|PASSW\w*|CREDENTIALS?|(API_?|ACCESS_)?KEY(_ID)?)(_|$)")
 
 
-def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
-    """Leave out variables whose names say that they open something; no other machine needs them."""
-    return {name: value for name, value in environ.items() if not _SECRET.search(name.upper())}
-
-
 @dataclass(frozen=True)
 class RayExecutor:
-    """The executor of a cluster. What a task gives is the same as in a worker process here.
+    """Computes tasks on a cluster, with the same results as a worker process of this machine.
 
-    Ray decides where and when a task runs, and runs it again where its node was lost.
+    Ray decides where and when a task runs, and runs it again if its node is lost.
 
     Attributes:
-        address: of the cluster; None: Ray is started on this machine, and ended with the tasks.
-        environ: that a task sees, as far as it names no place of this machine.
-        cpus: threads of a task.
-        gpus: share of a GPU of a task that uses one.
-        at_once: at most so many tasks; None: as many as the cluster holds.
-        local_cpus: of the Ray that is started here.
-        seconds: what one task may take; None: any time.
+        address: of the cluster; None to start Ray on this machine for the time of the tasks.
+        environ: environment variables of a task, except those that name folders or devices of
+            this machine.
+        cpus: number of threads of a task.
+        gpus: share of a GPU for each task that uses one.
+        max_tasks: number of tasks at once; None for as many as the cluster can hold.
+        local_cpus: CPUs of a Ray that is started on this machine.
+        seconds: time limit of one task; None for no limit.
     """
 
     address: str | None
     environ: Mapping[str, str]
     cpus: int
     gpus: float
-    at_once: int | None
+    max_tasks: int | None
     local_cpus: int
     seconds: float | None = None
 
-    def compute(self, setup: RunnerConfig, tasks: Tasks, callbacks: TaskCallbacks) -> None:
+    def compute(self, config: RunnerConfig, tasks: Tasks, callbacks: TaskCallbacks) -> None:
         """Compute tasks on the cluster; see `Executor`.
 
         Raises:
             TryAgainError: the cluster does not answer, or was lost.
-            SettingsError: no node of it can hold a task, or it has another Ray or toxbench.
+            SettingsError: no node can hold a task, or versions of Ray or toxbench differ.
         """
         first = next(tasks, _END)
-        if first is _END:  # nothing is connected to for nothing
+        if first is _END:  # without tasks, no cluster is needed
             return
         with self._driver() as connection:
-            cluster = _Cluster(connection, self.at_once)
-            self._connect(setup, cluster)
-            cluster.compute(setup, chain([cast("Task | None", first)], tasks), callbacks)
+            cluster = _Cluster(connection, self.max_tasks)
+            self._connect(config, cluster)
+            cluster.compute(config, chain([cast("Task | None", first)], tasks), callbacks)
 
     @contextmanager
     def _driver(self) -> Iterator[Connection]:
-        """Start the process that talks to Ray; at the end let it leave in order, or end it."""
+        """Start the driver process; at the end let it leave the cluster, or kill it."""
         _probe(self.address)
         process, connection = start_child(
-            "toxbench.executors.ray.driver", {**self.environ, **_QUIET}, subprocess.DEVNULL
+            "toxbench.executors.ray.driver", {**self.environ, **_RAY_ENVIRON}, subprocess.DEVNULL
         )
         try:
             yield connection
         finally:
             connection.close()
             with suppress(subprocess.TimeoutExpired):
-                process.wait(_TO_LEAVE)
+                process.wait(_EXIT_SECONDS)
             end_child(process, connection)
 
-    def _connect(self, setup: RunnerConfig, cluster: "_Cluster") -> None:
-        terms = TaskEnvironment(
+    def _connect(self, config: RunnerConfig, cluster: "_Cluster") -> None:
+        environment = TaskEnvironment(
             environ=without_secrets(self.environ),
             path=tuple(sys.path),
             threads=self.cpus,
             seconds=self.seconds,
             version=version("toxbench"),
         )
-        cluster.send(Connect(self.address, self.local_cpus, self.gpus, setup, terms))
-        where = f"the Ray cluster at {self.address}" if self.address else "Ray on this machine"
-        patience = _TO_JOIN if self.address else _TO_START
-        if not isinstance(cluster.message(patience), Connected):
-            raise TryAgainError(f"{where} did not answer within {patience:.0f} s; is it running?")
+        cluster.send(Connect(self.address, self.local_cpus, self.gpus, config, environment))
+        name = f"the Ray cluster at {self.address}" if self.address else "Ray on this machine"
+        timeout = _JOIN_SECONDS if self.address else _START_SECONDS
+        if not isinstance(cluster.receive(timeout), Connected):
+            raise TryAgainError(f"{name} did not answer within {timeout:.0f} s; is it running?")
 
 
 class _Cluster:
-    """The cluster, through the process that talks to it."""
+    """The cluster, reached through the driver process."""
 
-    def __init__(self, connection: Connection, at_once: int | None) -> None:
+    def __init__(self, connection: Connection, max_tasks: int | None) -> None:
         self._connection = connection
-        self._at_once = at_once
-        self._room = 1
+        self._max_tasks = max_tasks
+        self._capacity = 1
         self._numbers = count()
-        self._at_work: dict[int, _AtWork] = {}
+        self._running: dict[int, _RunningTask] = {}
 
     def send(self, message: object) -> None:
-        """Send a message; a process that is gone is noticed when it is listened to."""
+        """Send a message; the death of the driver is noticed when its messages are read."""
         with suppress(BrokenPipeError, ConnectionResetError):
             self._connection.send(message)
 
-    def message(self, patience: float | None) -> Message | None:
-        """Wait for a message; None where none came in so many seconds.
+    def receive(self, timeout: float | None) -> Message | None:
+        """Wait for a message, ``timeout`` seconds at most; None if none arrived.
 
         Raises:
-            ToxbenchError: nothing can go on.
+            ToxbenchError: no further task can be computed.
             TryAgainError: the cluster was lost.
         """
         try:
-            if not self._connection.poll(patience):
+            if not self._connection.poll(timeout):
                 return None
             message: Message = self._connection.recv()
         except (EOFError, ConnectionResetError) as error:
@@ -157,88 +154,100 @@ class _Cluster:
                 "the Ray cluster was lost; finished work is stored, start the same command "
                 "again when it is back"
             ) from error
-        if isinstance(message, RefusedError):
+        if isinstance(message, FatalError):
             raise _ERRORS[message.kind](message.message)
         return message
 
-    def compute(self, setup: RunnerConfig, tasks: Tasks, callbacks: TaskCallbacks) -> None:
-        """Begin tasks while there is room, and hear of them."""
+    def compute(self, config: RunnerConfig, tasks: Tasks, callbacks: TaskCallbacks) -> None:
+        """Start tasks as the capacity allows, and handle messages until all have ended."""
         while True:
-            wanted = self._fill(tasks)
-            if not self._at_work and wanted is _END:
+            next_task = self._start_tasks(tasks)
+            if not self._running and next_task is _END:
                 return
-            message = self.message(POLL_SECONDS if wanted is None else None)
+            message = self.receive(POLL_SECONDS if next_task is None else None)
             if isinstance(message, Capacity):
-                self._room = message.count
-            elif isinstance(message, Started | Tell | Ended) and message.number in self._at_work:
-                self._hear(message, setup, callbacks)
+                self._capacity = message.count
+            elif (
+                isinstance(message, TaskStarted | TaskProgress | TaskEnded)
+                and message.number in self._running
+            ):
+                self._handle(message, config, callbacks)
 
-    def _fill(self, tasks: Tasks) -> object:
-        """Begin tasks while there are some, and room; return None where one may come later."""
-        while len(self._at_work) < (self._at_once or self._room):
+    def _start_tasks(self, tasks: Tasks) -> object:
+        """Start tasks as the capacity allows; return None if another task may come later."""
+        while len(self._running) < (self._max_tasks or self._capacity):
             task = next(tasks, _END)
             if task is None or task is _END:
                 return task
             number = next(self._numbers)
-            self._at_work[number] = _AtWork(cast(Task, task))
-            self.send(Begin(number, self._at_work[number].task.spec))
+            self._running[number] = _RunningTask(cast(Task, task))
+            self.send(StartTask(number, self._running[number].task.spec))
         return _FULL
 
-    def _hear(
-        self, message: Started | Tell | Ended, setup: RunnerConfig, callbacks: TaskCallbacks
+    def _handle(
+        self,
+        message: TaskStarted | TaskProgress | TaskEnded,
+        config: RunnerConfig,
+        callbacks: TaskCallbacks,
     ) -> None:
-        found = self._at_work[message.number]
-        if not found.is_begun:
-            found.is_begun = True
-            callbacks.started(found.task)
-        if isinstance(message, Tell):
-            said: tuple[object, ...] = (
-                (message.report,) if message.place == found.on_progress else ()
-            )
-        else:
-            said = message.reports[found.on_progress :] if isinstance(message, Ended) else ()
-        for report in said:
-            found.on_progress += 1
-            if not callbacks.on_progress(found.task, report):
-                self.send(Stop(message.number))
-                del self._at_work[message.number]
+        running = self._running[message.number]
+        if not running.has_started:
+            running.has_started = True
+            callbacks.started(running.task)
+        for report in running.new_reports(message):
+            running.num_reports += 1
+            if not callbacks.on_progress(running.task, report):
+                self.send(CancelTask(message.number))
+                del self._running[message.number]
                 return
-        if isinstance(message, Ended):
-            del self._at_work[message.number]
-            self._end(found.task, message, setup, callbacks)
-
-    def _end(self, task: Task, ended: Ended, setup: RunnerConfig, callbacks: TaskCallbacks) -> None:
-        if isinstance(ended.value, TaskError):
-            callbacks.failed(task, ended.value)
-            return
-        if setup.writes is not None:
-            put_files(ended.files, setup.writes)
-        callbacks.done(task, ended.value)
+        if isinstance(message, TaskEnded):
+            del self._running[message.number]
+            _finish(running.task, message, config, callbacks)
 
 
 @dataclass
-class _AtWork:
-    """A task that was sent, and what was heard of it."""
+class _RunningTask:
+    """A task that was sent; ``num_reports`` of its reports were passed to the callbacks."""
 
     task: Task
-    is_begun: bool = False
-    on_progress: int = 0
+    has_started: bool = False
+    num_reports: int = 0
+
+    def new_reports(self, message: TaskStarted | TaskProgress | TaskEnded) -> tuple[object, ...]:
+        """Return the reports of a message that the callbacks have not received yet."""
+        if isinstance(message, TaskProgress):
+            return (message.report,) if message.index == self.num_reports else ()
+        return message.reports[self.num_reports :] if isinstance(message, TaskEnded) else ()
+
+
+def _finish(task: Task, message: TaskEnded, config: RunnerConfig, callbacks: TaskCallbacks) -> None:
+    if isinstance(message.value, TaskError):
+        callbacks.failed(task, message.value)
+        return
+    if config.writes is not None:
+        write_files(message.files, config.writes)
+    callbacks.done(task, message.value)
+
+
+def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
+    """Leave out variables whose names are those of secrets, which no other machine needs."""
+    return {name: value for name, value in environ.items() if not _SECRET.search(name.upper())}
 
 
 def _probe(address: str | None) -> None:
-    """Refuse an address that takes no connection: Ray itself would wait for minutes.
+    """Connect to an address once, because Ray itself would wait for minutes.
 
     Raises:
-        TryAgainError: nothing answers there.
+        TryAgainError: nothing answers at the address.
     """
     if address is None or address == "auto":
         return
     host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host, int(port)), _TO_ANSWER).close()
+        socket.create_connection((host, int(port)), _PROBE_SECONDS).close()
     except (OSError, OverflowError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or "no answer"
         raise TryAgainError(
             f"no Ray cluster answers at {address} ({reason}); start it (ray start --head), or "
-            "mend --ray-address"
+            "correct --ray-address"
         ) from error

@@ -1,4 +1,4 @@
-"""What is said between this process, the one that talks to Ray, and the nodes of the cluster."""
+"""Messages between the main process, the driver process and the nodes of a Ray cluster."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,11 +12,11 @@ class TaskEnvironment:
     """How tasks run on a node.
 
     Attributes:
-        environ: of the machine that asks, as far as it names no place there.
-        path: where that machine imports from.
-        threads: of a task.
-        seconds: what it may take; None: any time.
-        version: of toxbench.
+        environ: environment variables of the main machine, without secrets.
+        path: folders from which the main process imports.
+        threads: number of threads of a task.
+        seconds: time limit of a task; None for no limit.
+        version: of toxbench in the main process.
     """
 
     environ: Mapping[str, str]
@@ -31,72 +31,72 @@ class Connect:
     """Join a cluster, or start Ray on this machine.
 
     Attributes:
-        address: of the cluster; None: start Ray.
-        local_cpus: of a Ray that is started.
-        gpus: share of a GPU of a task that uses one.
-        setup: what every process gets that computes.
-        terms: how tasks run.
+        address: of the cluster; None to start Ray.
+        local_cpus: CPUs of a Ray that is started.
+        gpus: share of a GPU for each task that uses one.
+        config: sent to every process that computes.
+        environment: how tasks run.
     """
 
     address: str | None
     local_cpus: int
     gpus: float
-    setup: RunnerConfig
-    terms: TaskEnvironment
+    config: RunnerConfig
+    environment: TaskEnvironment
 
 
 @dataclass(frozen=True)
 class Connected:
-    """The cluster is joined."""
+    """The driver has joined the cluster."""
 
 
 @dataclass(frozen=True)
-class Begin:
-    """Let a task run; ``number`` tells it from all others."""
+class StartTask:
+    """Submit a task; ``number`` identifies it in all later messages."""
 
     number: int
     spec: TaskSpec
 
 
 @dataclass(frozen=True)
-class Stop:
-    """End a task; nothing more is said of it."""
+class CancelTask:
+    """Cancel a task; its later messages are ignored."""
 
     number: int
 
 
 @dataclass(frozen=True)
 class Capacity:
-    """So many tasks the cluster holds at once."""
+    """How many tasks the nodes can compute at once."""
 
     count: int
 
 
 @dataclass(frozen=True)
-class Started:
-    """A task begins, on whatever node; again, if the one before was lost."""
+class TaskStarted:
+    """A task starts on a node; sent again if its node is lost and the task starts on another."""
 
     number: int
 
 
 @dataclass(frozen=True)
-class Tell:
-    """What a task says; ``place`` counts its reports, so that a second attempt repeats none."""
+class TaskProgress:
+    """A report of a task; ``index`` counts its reports, so that a second attempt repeats none."""
 
     number: int
-    place: int
+    index: int
     report: object
 
 
 @dataclass(frozen=True)
-class Ended:
-    """A task is over.
+class TaskEnded:
+    """A task has ended.
 
     Attributes:
         number: of the task.
-        value: its result, or why it has none.
-        reports: all that it said, in order.
-        files: that it wrote, by their names.
+        value: the result, or a `TaskError`.
+        reports: all reports of the task, in order.
+        files: name -> content of the files that it wrote.
     """
 
     number: int
@@ -106,18 +106,18 @@ class Ended:
 
 
 @dataclass(frozen=True)
-class RefusedError:
-    """Nothing can go on: the name of an error's class, and its message."""
+class FatalError:
+    """No further task can be computed: the name of an error's class, and its message."""
 
     kind: str
     message: str
 
 
 @dataclass(frozen=True)
-class Missing:
-    """A node has not the folder that a job reads: its files have to be sent along."""
+class MissingFiles:
+    """A node has no copy of the folder that a task reads, so its files must be sent."""
 
     folder: Path
 
 
-Message = Connected | Capacity | Started | Tell | Ended | RefusedError
+Message = Connected | Capacity | TaskStarted | TaskProgress | TaskEnded | FatalError

@@ -1,4 +1,4 @@
-"""What runs on a node of a Ray cluster: a shell around the same worker process as elsewhere."""
+"""The Ray task: starts on a node the same worker process as on the main machine."""
 
 import os
 import shutil
@@ -15,95 +15,103 @@ from typing import Any
 from toxbench.errors import StorageError
 from toxbench.executors.base import RunnerConfig, TaskError, TaskSpec
 from toxbench.executors.ray.messages import (
-    Begin,
-    Ended,
-    Missing,
-    RefusedError,
-    Started,
+    FatalError,
+    MissingFiles,
+    StartTask,
+    TaskEnded,
     TaskEnvironment,
-    Tell,
+    TaskProgress,
+    TaskStarted,
 )
-from toxbench.executors.ray.transfer import folder_here, keep_sent, take_files
-from toxbench.executors.resources import environ_of_a_worker
+from toxbench.executors.ray.transfer import cache_files, find_folder, read_files
+from toxbench.executors.resources import worker_environ
 from toxbench.executors.worker import Progress, WorkerProcess
 from toxbench.util.atomic import cache_folder
 
-# What names a place of one machine, or is set by Ray for each.
-_OF_A_MACHINE = (
+# Variables that name folders or devices of one machine, or that Ray sets on each node.
+_MACHINE_PREFIXES = (
     "LD_", "PYTHON", "RAY_", "XDG_", "TMPDIR", "TOXBENCH_CACHE", "CUDA_VISIBLE", "HF_HOME",
     "HF_TOKEN",
 )  # fmt: skip
-_TICK = 0.2  # seconds: Ray's wish to cancel interrupts no waiting
+_POLL_SECONDS = 0.2  # Ray cancels a task between two waits, not during one
 
 
 def compute(
-    asked: Begin,
-    common: Sequence[Any],
+    start: StartTask,
+    shared: Sequence[Any],
     inbox: Any,
-    wanted: Mapping[str, str],
-    sent: Mapping[str, Any] | None,
-) -> Ended | Missing | RefusedError:
-    """Compute a job in a worker process of this node.
+    hashes: Mapping[str, str],
+    contents: Mapping[str, Any] | None,
+) -> TaskEnded | MissingFiles | FatalError:
+    """Compute a task in a worker process of this node.
 
     Args:
-        asked: the job, and its number.
-        common: references to the setup and the terms of all jobs.
-        inbox: the actor that hears of it.
-        wanted: name -> sha256 of the files in the folder that the job reads.
-        sent: name -> reference to the content of those files; None: they were not sent.
+        start: the task and its number.
+        shared: references to the `RunnerConfig` and the `TaskEnvironment` of all tasks.
+        inbox: the actor that receives messages.
+        hashes: name -> sha256 of the files in the folder that the task reads.
+        contents: name -> reference to the content of those files; None if they were not sent.
     """
     import ray
 
-    setup, terms = ray.get(list(common))
-    if version("toxbench") != terms.version:
-        return RefusedError(
+    config, environment = ray.get(list(shared))
+    if version("toxbench") != environment.version:
+        return FatalError(
             "SettingsError",
-            f"a node of the Ray cluster has toxbench {version('toxbench')}, and this is "
-            f"{terms.version}; install the same one on every node",
+            f"a node of the Ray cluster has toxbench {version('toxbench')}, and this machine has "
+            f"{environment.version}; install the same version on every node",
         )
-    spec: TaskSpec = asked.spec
+    spec: TaskSpec = start.spec
     try:
         if spec.reads is not None:
-            folder = folder_here(spec.reads, wanted, cache_folder())
+            folder = find_folder(spec.reads, hashes, cache_folder())
             if folder is None:
-                if sent is None:
-                    return Missing(spec.reads)
-                folder = keep_sent(wanted, lambda name: ray.get(sent[name]), cache_folder())
+                if contents is None:
+                    return MissingFiles(spec.reads)
+                folder = cache_files(hashes, lambda name: ray.get(contents[name]), cache_folder())
             spec = replace(spec, reads=folder)
-        inbox.put.remote(Started(asked.number))
-        return _compute(asked.number, spec, setup, terms, inbox)
+        inbox.put.remote(TaskStarted(start.number))
+        return _compute(start.number, spec, config, environment, inbox)
     except StorageError as error:
-        return RefusedError("StorageError", f"on a node of the Ray cluster: {error}")
+        return FatalError("StorageError", f"on a node of the Ray cluster: {error}")
 
 
-def environ_there(environ: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:
-    """Return a node's own environment, and of the asking machine's what it says nothing of."""
-    moved = {k: v for k, v in environ.items() if not k.startswith(_OF_A_MACHINE)}
-    return {**moved, **own}
+def task_environ(environ: Mapping[str, str], node_environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a task: the node's variables, then those of the main machine.
+
+    Args:
+        environ: of the main machine; variables that name its folders or devices are left out.
+        node_environ: of the node; wins.
+    """
+    portable = {k: v for k, v in environ.items() if not k.startswith(_MACHINE_PREFIXES)}
+    return {**portable, **node_environ}
 
 
 def _compute(
-    number: int, spec: TaskSpec, setup: RunnerConfig, terms: TaskEnvironment, inbox: Any
-) -> Ended:
-    environ = environ_of_a_worker(environ_there(terms.environ, os.environ), terms.threads)
-    path = [folder for folder in terms.path if os.path.exists(folder)]
-    written = Path(tempfile.mkdtemp(prefix="toxbench-"))
-    own = setup if setup.writes is None else replace(setup, writes=written)
-    worker = WorkerProcess(own, spec, environ, terms.seconds, subprocess.DEVNULL, path)
+    number: int, spec: TaskSpec, config: RunnerConfig, environment: TaskEnvironment, inbox: Any
+) -> TaskEnded:
+    environ = worker_environ(task_environ(environment.environ, os.environ), environment.threads)
+    path = [folder for folder in environment.path if os.path.exists(folder)]
+    output = Path(tempfile.mkdtemp(prefix="toxbench-"))
+    node_config = config if config.writes is None else replace(config, writes=output)
+    worker = WorkerProcess(
+        node_config, spec, environ, environment.seconds, subprocess.DEVNULL, path
+    )
     reports: list[object] = []
     try:
         while True:
-            left = worker.deadline - time.monotonic()
-            if not wait([worker.connection], max(0.0, min(_TICK, left))) and not worker.is_late:
+            seconds_left = worker.deadline - time.monotonic()
+            timeout = max(0.0, min(_POLL_SECONDS, seconds_left))
+            if not wait([worker.connection], timeout) and not worker.is_late:
                 continue
-            on_progress = worker.receive()
-            if isinstance(on_progress, Progress):
-                inbox.put.remote(Tell(number, len(reports), on_progress.report))
-                reports.append(on_progress.report)
-            elif isinstance(on_progress, TaskError):
-                return Ended(number, on_progress, tuple(reports))
-            elif on_progress is not None:
-                return Ended(number, on_progress.value, tuple(reports), take_files(written))
+            message = worker.receive()
+            if isinstance(message, Progress):
+                inbox.put.remote(TaskProgress(number, len(reports), message.report))
+                reports.append(message.report)
+            elif isinstance(message, TaskError):
+                return TaskEnded(number, message, tuple(reports))
+            elif message is not None:
+                return TaskEnded(number, message.value, tuple(reports), read_files(output))
     finally:
         worker.end()
-        shutil.rmtree(written, ignore_errors=True)
+        shutil.rmtree(output, ignore_errors=True)

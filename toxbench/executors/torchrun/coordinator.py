@@ -1,7 +1,7 @@
 """Messages between the processes of torchrun outside of collective operations, in its store.
 
 A collective operation waits for every process, and fails or hangs if one is gone. Published
-messages say who does what, who left and why; reading them never blocks.
+messages assign work and announce which process left and why; reading them never blocks.
 """
 
 import math

@@ -53,7 +53,7 @@ class Assignment:
 
 
 class _Rank:
-    """What rank 0 and the other ranks have in common."""
+    """Methods that rank 0 and the other ranks share."""
 
     def __init__(self, coordinator: Coordinator) -> None:
         self._coordinator = coordinator
@@ -82,7 +82,7 @@ class _Rank:
         return self._coordinator.wait(f"outcome/{number}/{rank}", END, timeout=timeout)
 
     def _connection_lost(self, number: int, problem: str) -> ProcessLostError:
-        """Return which rank exited or failed, as far as this rank can find out."""
+        """Return the error of the rank that exited or failed, as far as this rank can find out."""
         end = time.monotonic() + _LOSS_SECONDS
         while time.monotonic() < end:
             for rank in range(self._env.size):
@@ -113,7 +113,7 @@ class TorchrunExecutor(_Rank):
     def compute(self, config: RunnerConfig, tasks: Tasks, callbacks: TaskCallbacks) -> None:
         """Compute tasks one after the other; see `Executor`.
 
-        A failure of all ranks costs only its task.
+        A task that fails in all ranks loses only its own result.
 
         Raises:
             StorageError: results cannot be written.
@@ -251,5 +251,5 @@ def _problem(result: object) -> str:
 
 
 def _is_connection_error(problem: str) -> bool:
-    """Whether an error says only that another process left the collective operation."""
+    """Whether an error only means that another process left the collective operation."""
     return problem.startswith(_CONNECTION_ERRORS) or "gloo/transport" in problem

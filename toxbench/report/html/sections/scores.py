@@ -19,7 +19,7 @@ from toxbench.report.html.elements import (
 )
 from toxbench.report.html.load import ReportData
 from toxbench.report.labels import label_tables
-from toxbench.report.leaderboard import terminal_tables
+from toxbench.report.leaderboard import leaderboard_tables
 from toxbench.report.notes import conclusions, explanations, warnings
 from toxbench.report.palette import BLUE, GREY, HEAT, RED
 from toxbench.report.verdicts import METRIC_TITLES
@@ -40,8 +40,8 @@ def summary_section(data: ReportData) -> Section:
 
 def leaderboard_section(data: ReportData) -> Section:
     """Return the tables of the terminal, and a picture of the confidence intervals."""
-    first, *others = terminal_tables(data.board)
-    # The title and the conclusions are in the heading and the summary, as are the warnings.
+    first, *others = leaderboard_tables(data.board)
+    # The heading and the summary contain the title, the conclusions and the warnings.
     first = replace(first, title="Scores on test rows", notes=())
     others[-1] = replace(others[-1], notes=tuple(explanations(data.board)))
     return Section(
