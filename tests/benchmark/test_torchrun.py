@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 from left_behind import Results, assert_same
-from support import install_plugin, write_checkpoint, write_table
+from plugin_site import install_plugin
+from support import write_checkpoint, write_table
 
 from toxbench.errors import SettingsError
 from toxbench.store.cells import CellStore

@@ -113,11 +113,11 @@ WINNER = (
 )
 RUNNER_UP = (make_trial(1, 0.4, settings=SECOND), make_trial(6, 0.3, settings=SECOND))
 DEFAULT = (
-    make_trial(3, 0.2, settings=TRIALS[0].settings, default=True),
-    make_trial(4, 0.4, settings=TRIALS[0].settings, default=True),
+    make_trial(3, 0.2, settings=TRIALS[0].settings, is_default=True),
+    make_trial(4, 0.4, settings=TRIALS[0].settings, is_default=True),
 )
 RESULT = SearchResult(TRIALS, (WINNER, RUNNER_UP, DEFAULT))
-ONE_TRIAL = SearchResult(TRIALS[:1], ((make_trial(0, 0.4, default=False),),))
+ONE_TRIAL = SearchResult(TRIALS[:1], ((make_trial(0, 0.4, is_default=False),),))
 
 
 @pytest.fixture
