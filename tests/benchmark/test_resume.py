@@ -22,7 +22,8 @@ TRAIN_OPTIONS = [f"--{name.replace('_', '-')}={value}" for name, value in TRAIN.
 
 
 def make_command(table: Path, checkpoint: Path, *options: str) -> list[str]:
-    return [sys.executable, "-m", "toxbench", "run", "--verbose", "--data", str(table), "--backbones", "bert",
+    return [sys.executable, "-m", "toxbench", "run", "--verbose",
+    "--data", str(table), "--backbones", "bert",
             "--weights", f"bert={checkpoint}", "--baselines", "none", *TRAIN_OPTIONS,
             *options]  # fmt: skip
 

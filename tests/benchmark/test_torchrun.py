@@ -131,7 +131,8 @@ def test_two_processes_match_doubled_batch(
 
     def run(batch: str, results: str) -> list[str]:
         return [
-            "run", "--verbose", "--data", str(table), "--config", f"{batch}.toml", "--results", results,
+            "run", "--verbose",
+            "--data", str(table), "--config", f"{batch}.toml", "--results", results,
             "--weights", f"bert={checkpoint}", "--weights", f"distilbert={distilbert_checkpoint}",
         ]  # fmt: skip
 

@@ -25,7 +25,8 @@ def command(checkpoint: Path, tmp_path: Path) -> Callable[..., list[str]]:
 
     def make_command(results: str, *options: str) -> list[str]:
         return [
-            sys.executable, "-m", "toxbench", "run", "--verbose", "--data", str(table), "--backbones", "bert",
+            sys.executable, "-m", "toxbench", "run", "--verbose",
+            "--data", str(table), "--backbones", "bert",
             "--weights", f"bert={checkpoint}", "--results", str(tmp_path / results),
             "--epochs", "2", "--seeds", "3", "--precision", "fp32", *options,
         ]  # fmt: skip

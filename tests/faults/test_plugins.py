@@ -120,7 +120,8 @@ def run(
     table = write_table(folder / "table.csv")
     folders = ",".join(f"{name}={checkpoint}" for name in backbones)
     words = [
-        sys.executable, "-m", "toxbench", "run", "--verbose", "--data", str(table), "--weights", folders,
+        sys.executable, "-m", "toxbench", "run", "--verbose",
+        "--data", str(table), "--weights", folders,
         "--backbones", ",".join(backbones), "--results", str(folder / "results"),
         "--epochs", "2", "--max-length", "32", "--precision", "fp32",
     ]  # fmt: skip

@@ -48,7 +48,8 @@ def read_until(process: subprocess.Popen[str], beginning: str) -> None:
 def test_the_command_that_resumes_is_printed_and_works(
     cli: Cli, table: Path, checkpoint: Path, tmp_path: Path, number: int, workers: list[str]
 ) -> None:
-    words = ["run", "--verbose", "--data", str(table), "--backbones", "bert", "--weights", f"bert={checkpoint}",
+    words = ["run", "--verbose",
+             "--data", str(table), "--backbones", "bert", "--weights", f"bert={checkpoint}",
              "--epochs", "1", "--baselines", "none", *workers]  # fmt: skip
     process = started(tmp_path, [*words, "--seeds", "40"])
     read_until(process, "[3/40]")

@@ -77,7 +77,8 @@ def make_command(checkpoint: Path, tmp_path: Path) -> Command:
 
     def make(backbone: str, results: str, *options: str) -> list[str]:
         return [
-            sys.executable, "-m", "toxbench", "run", "--verbose", "--data", str(table), "--backbones", backbone,
+            sys.executable, "-m", "toxbench", "run", "--verbose",
+            "--data", str(table), "--backbones", backbone,
             "--weights", f"{backbone}={checkpoint}", "--results", str(tmp_path / results),
             "--epochs", "2", "--baselines", "none", "--precision", "fp32", *options,
         ]  # fmt: skip
