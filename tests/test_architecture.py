@@ -205,10 +205,10 @@ def test_help_and_discovery_load_nothing_heavy() -> None:
         .replace("['matplotlib'", "{'matplotlib'")
         .replace("'transformers'] &", "'transformers'} &")
     )
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
     )
-    assert (done.stdout, done.stderr) == ("[]\n", "")
+    assert (result.stdout, result.stderr) == ("[]\n", "")
 
 
 def test_the_top_level_holds_these_names_and_nothing_else() -> None:

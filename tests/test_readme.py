@@ -17,9 +17,9 @@ LONGEST = 250
 
 def help_text() -> str:
     """Return what ``toxbench --help`` prints at 100 columns."""
-    done = CliRunner().invoke(cli, ["--help"], prog_name="toxbench", terminal_width=100)
-    assert done.exit_code == 0
-    return done.output.strip()
+    result = CliRunner().invoke(cli, ["--help"], prog_name="toxbench", terminal_width=100)
+    assert result.exit_code == 0
+    return result.output.strip()
 
 
 def test_it_is_short() -> None:

@@ -26,15 +26,15 @@ def test_no_bytes_end_a_reader_in_another_way(tmp_path: Path) -> None:
     corpus.mkdir()
     write_corpus(corpus)
     found = tmp_path / "found-"
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, __file__, str(corpus), f"-max_total_time={seconds}", "-max_len=20000",
          "-rss_limit_mb=3000", "-malloc_limit_mb=500", f"-artifact_prefix={found}"],
         capture_output=True, text=True, check=False,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
-    report = [line for line in done.stderr.splitlines() if "Done" in line or "cov:" in line]
+    report = [line for line in result.stderr.splitlines() if "Done" in line or "cov:" in line]
     print("\n" + "\n".join(report[-2:]))
-    assert done.returncode == 0, done.stderr[-5000:]
+    assert result.returncode == 0, result.stderr[-5000:]
     assert list(tmp_path.glob("found-*")) == []
 
 

@@ -175,18 +175,18 @@ def exponent(rows: tuple[int, ...], seconds: list[float]) -> float:
 
 def test_time_grows_no_faster_than_the_table(tmp_path: Path) -> None:
     tests = Path(__file__).resolve().parents[1]
-    path = os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), str(tests)])
+    path = os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), str(tests / "helpers")])
     found = []
     for rows in SIZES:
         folder = tmp_path / str(rows)
         folder.mkdir()
-        done = subprocess.run(
+        completed = subprocess.run(
             [sys.executable, __file__, str(rows), str(folder)],
             env={**os.environ, "PYTHONPATH": path, "TOXBENCH_CACHE": str(folder / "cache")},
             capture_output=True, text=True, check=False,
         )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        found.append(json.loads(done.stdout.splitlines()[-1]))
+        assert completed.returncode == 0, completed.stderr
+        found.append(json.loads(completed.stdout.splitlines()[-1]))
     lines, fitted = [], {}
     for stage in found[0]:
         seconds = [one[stage][0] for one in found]

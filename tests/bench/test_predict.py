@@ -90,11 +90,11 @@ def test_speed_and_memory(results: Path, tmp_path: Path, precision: str) -> None
             precision, "--input", str(source), "--output", str(target),
         ]  # fmt: skip
         started = time.perf_counter()
-        done = subprocess.run(
+        result = subprocess.run(
             command, capture_output=True, text=True, check=True, env=dict(os.environ)
         )
         seconds[rows] = time.perf_counter() - started
-        peaks[rows] = int(done.stdout.split()[-1]) / 1024
+        peaks[rows] = int(result.stdout.split()[-1]) / 1024
         assert len(target.read_text(encoding="utf-8").splitlines()) == rows + 1
     few, many = SIZES
     rate = (many - few) / (seconds[many] - seconds[few])  # without start-up

@@ -112,7 +112,8 @@ def plugin_command(tmp_path: Path, checkpoint: Path, backbone: str, *options: st
     """Return the command that runs a backbone of the plugin in two workers."""
     table = write_table(tmp_path / "table.csv")
     return [
-        sys.executable, "-m", "toxbench", "run", "--verbose", "--data", str(table), "--backbones", backbone,
+        sys.executable, "-m", "toxbench", "run", "--verbose", "--data", str(table),
+        "--backbones", backbone,
         "--weights", f"{backbone}={checkpoint}", "--results", str(tmp_path / "results"),
         "--workers", "2", "--baselines", "none", *options,
     ]  # fmt: skip

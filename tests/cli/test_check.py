@@ -33,25 +33,25 @@ def leaky(tmp_path: Path) -> Path:
 
 
 def test_leaks_are_printed_without_a_comment_and_are_no_error(cli: Cli, leaky: Path) -> None:
-    done = cli("data", "check", str(leaky))
-    assert (done.returncode, done.stderr) == (0, "")
-    lines = done.stdout.splitlines()
+    result = cli("data", "check", str(leaky))
+    assert (result.returncode, result.stderr) == (0, "")
+    lines = result.stdout.splitlines()
     assert lines[0] == "leaky.csv: 40 rows, 8 of them test rows; --split random"
     assert "Shared groups: 8 of 8 test rows, from 2 groups" in lines
     assert "Test rows with any of these leaks: 8 of 8" in lines
-    assert "IsNever has no positive row" in done.stdout
+    assert "IsNever has no positive row" in result.stdout
     assert "Cut comments: not counted; --backbones bert,distilbert counts them" in lines
-    assert "nobody" not in done.stdout
+    assert "nobody" not in result.stdout
 
 
 def test_the_split_is_the_one_that_was_asked_for(cli: Cli, leaky: Path) -> None:
-    done = cli("data", "check", str(leaky), "--folds", "4", "--validation-size", "0")
-    assert "40 of them test rows in 4 folds; --split random" in done.stdout
-    done = cli("data", "check", str(leaky), "--split", "grouped", "--group-column", "id",
+    result = cli("data", "check", str(leaky), "--folds", "4", "--validation-size", "0")
+    assert "40 of them test rows in 4 folds; --split random" in result.stdout
+    result = cli("data", "check", str(leaky), "--split", "grouped", "--group-column", "id",
                "--labels", "IsRude")  # fmt: skip
-    assert "--split grouped" in done.stdout
-    assert "Exact copies: 0 of" in done.stdout
-    assert "Constant labels: 0" in done.stdout
+    assert "--split grouped" in result.stdout
+    assert "Exact copies: 0 of" in result.stdout
+    assert "Constant labels: 0" in result.stdout
 
 
 @pytest.mark.parametrize("column", ["text", "again"])
@@ -62,28 +62,28 @@ def test_ids_that_are_comments_are_not_shown(cli: Cli, tmp_path: Path, column: s
     frame.loc[20:, "text"] = [f"LOL {row}" for row in range(20)]
     frame["again"] = frame["text"]
     frame.to_csv(path, index=False)
-    done = cli("data", "check", str(path), "--id-column", column)
-    assert done.returncode == 0
-    assert "row " in done.stdout
-    assert "lol" not in done.stdout.casefold()
+    result = cli("data", "check", str(path), "--id-column", column)
+    assert result.returncode == 0
+    assert "row " in result.stdout
+    assert "lol" not in result.stdout.casefold()
 
 
 def test_hostile_ids_are_escaped(cli: Cli, tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", [f"\x1b[3{row}m\u202e" for row in range(40)])
-    done = cli("data", "check", str(path))
-    assert done.returncode == 0
-    assert "\\x1b[3" in done.stdout
-    assert "\x1b" not in done.stdout
-    assert "\u202e" not in done.stdout
+    result = cli("data", "check", str(path))
+    assert result.returncode == 0
+    assert "\\x1b[3" in result.stdout
+    assert "\x1b" not in result.stdout
+    assert "\u202e" not in result.stdout
 
 
 def test_truncation_is_counted_for_each_backbone(cli: Cli, table: Path, checkpoint: Path) -> None:
-    done = cli("data", "check", str(table), "--backbones", "bert,distilbert",
+    result = cli("data", "check", str(table), "--backbones", "bert,distilbert",
                "--weights", "hub", "--weights", f"bert={checkpoint}",
                HF_HUB_OFFLINE="1", HF_HOME=str(table.parent / "empty"))  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "bert cuts 0.0% of 60 comments at 128 tokens (folder tiny-bert@" in done.stdout
-    assert "distilbert: unknown, " in done.stdout
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "bert cuts 0.0% of 60 comments at 128 tokens (folder tiny-bert@" in result.stdout
+    assert "distilbert: unknown, " in result.stdout
 
 
 @pytest.mark.parametrize(
@@ -97,16 +97,16 @@ def test_truncation_is_counted_for_each_backbone(cli: Cli, table: Path, checkpoi
     ],
 )
 def test_errors_are_one_line(cli: Cli, leaky: Path, words: list[str], code: int, hint: str) -> None:
-    done = cli("data", "check", str(leaky), *words)
-    assert done.returncode == code
-    assert hint in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    result = cli("data", "check", str(leaky), *words)
+    assert result.returncode == code
+    assert hint in result.stderr
+    assert len(result.stderr.splitlines()) == 1
 
 
 def test_a_leaderboard_of_a_leaky_split_says_so(cli: Cli, leaky: Path, tmp_path: Path) -> None:
-    done = cli("run", "--data", str(leaky), "--backbones", "none", "--quiet")
-    assert done.returncode == 0, done.stderr
-    assert "The split leaks: of 8 test rows, 8 have the same VideoId" in done.stdout
+    result = cli("run", "--data", str(leaky), "--backbones", "none", "--quiet")
+    assert result.returncode == 0, result.stderr
+    assert "The split leaks: of 8 test rows, 8 have the same VideoId" in result.stdout
     (stored,) = (tmp_path / "results").glob("*/protocol.json")
     audit = json.loads(stored.read_text(encoding="utf-8"))["audit"]
     assert (audit["test_rows"], audit["leaked_rows"]) == (8, 8)

@@ -14,11 +14,11 @@ Cli = Callable[..., subprocess.CompletedProcess[str]]
 FORMATS = ("github", "markdown", "latex", "csv", "json", "html", "plain")
 
 
-def error_of(done: subprocess.CompletedProcess[str]) -> str:
+def error_of(result: subprocess.CompletedProcess[str]) -> str:
     """Return the one error line; nothing else may look like an error or a traceback."""
-    lines = [line for line in done.stderr.splitlines() if line.startswith("toxbench: error: ")]
-    assert len(lines) == 1, done.stderr
-    assert "Traceback" not in done.stderr
+    lines = [line for line in result.stderr.splitlines() if line.startswith("toxbench: error: ")]
+    assert len(lines) == 1, result.stderr
+    assert "Traceback" not in result.stderr
     return lines[0]
 
 
@@ -35,9 +35,9 @@ def test_light_commands_do_not_import_heavy_packages(words: list[str], tmp_path:
         "heavy = {'torch', 'transformers', 'pandas', 'sklearn', 'scipy', 'optuna'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, *words], cwd=tmp_path, check=False,
+    result = subprocess.run([sys.executable, "-c", code, *words], cwd=tmp_path, check=False,
                           capture_output=True, text=True, timeout=60)  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert result.returncode == 0, result.stderr
 
 
 def test_every_setting_is_an_option_with_help(cli: Cli) -> None:
@@ -66,37 +66,37 @@ def test_the_metrics_are_printed_in_every_format(cli: Cli) -> None:
 
 
 def test_data_show_prints_numbers_and_no_comment(cli: Cli, table: Path) -> None:
-    done = cli("data", "show", str(table))
-    assert done.returncode == 0
-    assert "60 rows, 3 labels" in done.stdout
-    assert "IsNever has no positive row" in done.stdout
-    assert "fool" not in done.stdout + done.stderr
+    result = cli("data", "show", str(table))
+    assert result.returncode == 0
+    assert "60 rows, 3 labels" in result.stdout
+    assert "IsNever has no positive row" in result.stdout
+    assert "fool" not in result.stdout + result.stderr
 
 
 def test_data_sample_writes_a_table_that_run_accepts(cli: Cli, tmp_path: Path) -> None:
     assert cli("data", "sample", "sample.csv").returncode == 0
     frame = pd.read_csv(tmp_path / "sample.csv", keep_default_na=False)
     assert list(frame.columns[:3]) == ["CommentId", "VideoId", "Text"]
-    done = cli("run", "--data", "sample.csv", "--backbones", "bert", "--weights", "stand-in",
+    result = cli("run", "--data", "sample.csv", "--backbones", "bert", "--weights", "stand-in",
                "--dry-run")  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "Cells     3 to compute" in done.stderr
-    assert "stand-in: all-MiniLM-L6-v2" in done.stderr
+    assert result.returncode == 0, result.stderr
+    assert "Cells     3 to compute" in result.stderr
+    assert "stand-in: all-MiniLM-L6-v2" in result.stderr
     assert not (tmp_path / "results").exists()
 
 
 def test_data_fetch_without_a_network_says_to_try_again(cli: Cli) -> None:
-    done = cli("data", "fetch", KAGGLE_API_ENVIRONMENT="LOCALHOST")
-    assert done.returncode == 75
-    assert "--data FILE" in error_of(done)
+    result = cli("data", "fetch", KAGGLE_API_ENVIRONMENT="LOCALHOST")
+    assert result.returncode == 75
+    assert "--data FILE" in error_of(result)
 
 
 def test_a_run_is_printed_again_in_every_format(cli: Cli, table: Path, tmp_path: Path) -> None:
     run = ("run", "--data", str(table), "--backbones", "none", "--json")
-    done = cli(*run)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    rows = json.loads(done.stdout)["rows"]
+    result = cli(*run)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    rows = json.loads(result.stdout)["rows"]
     assert {row["candidate"] for row in rows} == {"always-negative", "tfidf-logreg"}
     for name in FORMATS:
         shown = cli("leaderboard", "--format", name)
@@ -130,26 +130,26 @@ def test_a_run_is_printed_again_in_every_format(cli: Cli, table: Path, tmp_path:
 def test_errors_are_one_line_with_a_documented_code(
     cli: Cli, words: list[str], code: int, hint: str
 ) -> None:
-    done = cli(*words)
-    assert done.returncode == code
-    assert hint in error_of(done)
-    assert done.stdout == ""
+    result = cli(*words)
+    assert result.returncode == code
+    assert hint in error_of(result)
+    assert result.stdout == ""
 
 
 def test_problems_of_a_table_are_a_line_each(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "bad.csv").write_text("text,a\nx,1\ny,yes\nz,\nv,0\n", encoding="utf-8")
-    done = cli("run", "--data", "bad.csv")
-    assert done.returncode == 3
-    lines = done.stderr.splitlines()
+    result = cli("run", "--data", "bad.csv")
+    assert result.returncode == 3
+    lines = result.stderr.splitlines()
     assert len(lines) == 2
     assert "row 2" in lines[0]
     assert "row 3" in lines[1]
 
 
 def test_a_table_named_like_an_escape_sequence_is_shown_escaped(cli: Cli) -> None:
-    done = cli("data", "show", "\x1b[31mred.csv")
-    assert done.returncode == 3
-    assert "\x1b" not in done.stderr
+    result = cli("data", "show", "\x1b[31mred.csv")
+    assert result.returncode == 3
+    assert "\x1b" not in result.stderr
 
 
 def test_debug_shows_a_traceback(cli: Cli) -> None:
@@ -162,16 +162,16 @@ def test_a_folder_that_another_run_holds_is_exit_code_75(
     run = ("run", "--data", str(table), "--backbones", "none")
     assert cli(*run).returncode == 0
     with FileLock(next((tmp_path / "results").iterdir()) / ".lock"):
-        done = cli(*run)
+        result = cli(*run)
         assert cli("leaderboard").returncode == 0
-    assert done.returncode == 75
-    assert "another run" in error_of(done)
+    assert result.returncode == 75
+    assert "another run" in error_of(result)
 
 
 def test_results_that_cannot_be_written_are_exit_code_6(
     cli: Cli, table: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "results").write_text("a file", encoding="utf-8")
-    done = cli("run", "--data", str(table), "--backbones", "none")
-    assert done.returncode == 6
-    assert "results" in error_of(done)
+    result = cli("run", "--data", str(table), "--backbones", "none")
+    assert result.returncode == 6
+    assert "results" in error_of(result)

@@ -43,23 +43,23 @@ def results(table: Path) -> str:
     return str(table.parent / "results")
 
 
-def rows_of(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
-    assert done.returncode == 0, done.stderr
-    found: list[dict[str, Any]] = json.loads(done.stdout)["rows"]
+def rows_of(result: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
+    assert result.returncode == 0, result.stderr
+    found: list[dict[str, Any]] = json.loads(result.stdout)["rows"]
     return found
 
 
-def error_of(done: subprocess.CompletedProcess[str]) -> str:
-    assert done.stdout == ""
-    assert len(done.stderr.splitlines()) == 1, done.stderr
-    return done.stderr
+def error_of(result: subprocess.CompletedProcess[str]) -> str:
+    assert result.stdout == ""
+    assert len(result.stderr.splitlines()) == 1, result.stderr
+    return result.stderr
 
 
 def test_a_comparison_ends_in_a_plain_sentence(cli: Cli, results: str) -> None:
-    done = cli("compare", "tfidf-logreg", "always-negative", "--results", results)
-    assert done.returncode == 0, done.stderr
-    assert "tfidf-logreg is significantly better than always-negative in micro-F1" in done.stdout
-    assert "Holm-adjusted p" in done.stdout
+    result = cli("compare", "tfidf-logreg", "always-negative", "--results", results)
+    assert result.returncode == 0, result.stderr
+    assert "tfidf-logreg is significantly better than always-negative in micro-F1" in result.stdout
+    assert "Holm-adjusted p" in result.stdout
 
 
 def test_a_comparison_turns_with_the_order_of_its_names(cli: Cli, results: str) -> None:
@@ -77,17 +77,17 @@ def test_a_comparison_turns_with_the_order_of_its_names(cli: Cli, results: str) 
 
 
 def test_one_candidate_or_an_unknown_one_is_one_line(cli: Cli, results: str) -> None:
-    done = cli("compare", "tfidf-logreg", "--results", results)
-    assert done.returncode == 2
-    assert "two candidates" in error_of(done)
-    done = cli("compare", "tfidf", "always-negative", "--results", results)
-    assert done.returncode == 2
-    assert "tfidf-logreg" in error_of(done)
+    result = cli("compare", "tfidf-logreg", "--results", results)
+    assert result.returncode == 2
+    assert "two candidates" in error_of(result)
+    result = cli("compare", "tfidf", "always-negative", "--results", results)
+    assert result.returncode == 2
+    assert "tfidf-logreg" in error_of(result)
 
 
 def test_the_leaderboard_says_who_can_be_told_apart(cli: Cli, results: str) -> None:
-    done = cli("leaderboard", results)
-    assert "Only tfidf-logreg is in tier 1 by micro-F1." in done.stdout
+    result = cli("leaderboard", results)
+    assert "Only tfidf-logreg is in tier 1 by micro-F1." in result.stdout
     board = rows_of(cli("leaderboard", results, "--format", "json"))
     assert [row["tier"] for row in board] == [1, 2]
     for row in board:
@@ -116,8 +116,8 @@ def test_a_label_is_left_out_as_if_it_had_never_been(cli: Cli, table: Path, resu
     found = toxbench.rescore(results, without=["IsLong"]).set_index("candidate")
     for name in ("subset_accuracy", "train_subset_accuracy", "subset_accuracy_low", "micro_f1_gap"):
         assert found.loc["always-negative", name] == expected.loc["always-negative", name]
-    done = cli("rescore", results, "--without", "IsLong")
-    assert "without IsLong; nothing is stored" in done.stdout
+    result = cli("rescore", results, "--without", "IsLong")
+    assert "without IsLong; nothing is stored" in result.stdout
 
 
 @pytest.mark.parametrize("metric", ["macro_f1", "brier", "subset-accuracy"])
@@ -138,16 +138,16 @@ def test_another_metric_ranks(cli: Cli, results: str, metric: str) -> None:
 def test_what_cannot_be_rescored_is_one_line(
     cli: Cli, results: str, words: list[str], said: str
 ) -> None:
-    done = cli("rescore", results, *words)
-    assert done.returncode == 2
-    assert said in error_of(done)
+    result = cli("rescore", results, *words)
+    assert result.returncode == 2
+    assert said in error_of(result)
 
 
 def test_thresholds_need_validation_rows(cli: Cli, table: Path) -> None:
     start(table, "none", "--validation-size", "0")
-    done = cli("rescore", str(table.parent / "none"), "--thresholds", "per-label")
-    assert done.returncode == 2
-    assert "validation" in error_of(done)
+    result = cli("rescore", str(table.parent / "none"), "--thresholds", "per-label")
+    assert result.returncode == 2
+    assert "validation" in error_of(result)
 
 
 def test_folders_of_one_protocol_make_one_leaderboard(cli: Cli, table: Path, results: str) -> None:
@@ -171,9 +171,9 @@ def test_two_yardsticks_are_not_mixed_and_what_differs_is_named(
 ) -> None:
     other = f"other{words[1]}"
     start(table, other, *words)
-    done = cli("leaderboard", results, str(table.parent / other))
-    assert done.returncode == 6
-    assert said in error_of(done)
+    result = cli("leaderboard", results, str(table.parent / other))
+    assert result.returncode == 6
+    assert said in error_of(result)
 
 
 def test_the_api_gives_the_same_numbers(cli: Cli, results: str) -> None:
@@ -188,9 +188,9 @@ def test_the_plan_says_what_the_test_rows_can_show(cli: Cli, tmp_path: Path) -> 
     sizes = []
     for table in (small, large):
         words = ("run", "--data", str(table), "--weights", "stand-in", "--backbones", "bert")
-        done = cli(*words, "--seeds", "5", "--dry-run")
-        assert done.returncode == 0, done.stderr
-        (line,) = (line for line in done.stderr.splitlines() if line.startswith("Shows"))
+        result = cli(*words, "--seeds", "5", "--dry-run")
+        assert result.returncode == 0, result.stderr
+        (line,) = (line for line in result.stderr.splitlines() if line.startswith("Shows"))
         sizes.append(float(line.split()[4]))
     assert 0 < sizes[1] < sizes[0]
 
@@ -230,9 +230,9 @@ def test_a_cell_that_is_damaged_after_printing_is_exit_code_6(cli: Cli, copied: 
     data = bytearray(cell.read_bytes())
     data[-1] ^= 1
     cell.write_bytes(bytes(data))
-    done = cli("leaderboard", "copied")
-    assert (done.returncode, done.stdout) == (6, "")
-    assert f"{cell.name} is damaged; start the same toxbench run again" in done.stderr
+    result = cli("leaderboard", "copied")
+    assert (result.returncode, result.stdout) == (6, "")
+    assert f"{cell.name} is damaged; start the same toxbench run again" in result.stderr
 
 
 def test_printing_again_loads_nothing_heavy(cli: Cli, copied: Path, tmp_path: Path) -> None:
@@ -245,6 +245,6 @@ def test_printing_again_loads_nothing_heavy(cli: Cli, copied: Path, tmp_path: Pa
         "heavy = {'torch', 'transformers', 'pandas', 'sklearn', 'scipy', 'optuna', 'matplotlib'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False,
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False,
                           capture_output=True, text=True, timeout=60)  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert result.returncode == 0, result.stderr

@@ -38,23 +38,23 @@ def results(hostile: Path) -> str:
     return str(hostile.parent / "results")
 
 
-def error_of(done: subprocess.CompletedProcess[str]) -> str:
-    assert done.stdout == ""
-    assert len(done.stderr.splitlines()) == 1, done.stderr
-    return done.stderr
+def error_of(result: subprocess.CompletedProcess[str]) -> str:
+    assert result.stdout == ""
+    assert len(result.stderr.splitlines()) == 1, result.stderr
+    return result.stderr
 
 
 @pytest.mark.faults(40)
 def test_rows_are_named_by_id_and_no_comment_is_printed(cli: Cli, results: str) -> None:
-    done = cli("errors", results, "--limit", "200")
-    assert done.returncode == 0, done.stderr
+    result = cli("errors", results, "--limit", "200")
+    assert result.returncode == 0, result.stderr
     for title in ("every candidate gets wrong", "candidates disagree", "Likely label errors"):
-        assert title in done.stdout
-    assert "in 60 test rows" in done.stdout
-    assert "tfidf-logreg (1 seed). Not included: always-negative." in done.stdout
-    assert "\\x1b[31mc" in done.stdout
+        assert title in result.stdout
+    assert "in 60 test rows" in result.stdout
+    assert "tfidf-logreg (1 seed). Not included: always-negative." in result.stdout
+    assert "\\x1b[31mc" in result.stdout
     for never in ("\x1b", "\u202e", "fool", "thank"):
-        assert never not in done.stdout + done.stderr
+        assert never not in result.stdout + result.stderr
 
 
 def test_every_format_writes_one_table_or_all(cli: Cli, results: str) -> None:
@@ -66,17 +66,17 @@ def test_every_format_writes_one_table_or_all(cli: Cli, results: str) -> None:
     assert rows[0].keys() == {"id", "false negatives", "false positives", "cross-entropy"}
     text = cli("errors", results, "--format", "csv", "--table", "labels", "--limit", "1").stdout
     assert len(list(csv.DictReader(io.StringIO(text)))) == 1
-    done = cli("errors", results, "--format", "csv")
-    assert done.returncode == 2
-    assert "--table" in error_of(done)
+    result = cli("errors", results, "--format", "csv")
+    assert result.returncode == 2
+    assert "--table" in error_of(result)
 
 
 @pytest.mark.faults(40)
 def test_comments_are_shown_escaped_and_short(cli: Cli, hostile: Path, results: str) -> None:
     words = ("errors", results, "--table", "missed", "--format", "json", "--show-text")
-    done = cli(*words, "--data", str(hostile))
-    assert done.returncode == 0, done.stderr
-    rows = json.loads(done.stdout)["rows"]
+    result = cli(*words, "--data", str(hostile))
+    assert result.returncode == 0, result.stderr
+    rows = json.loads(result.stdout)["rows"]
     by_id = dict(pd.read_csv(hostile)[["id", "text"]].to_numpy().tolist())
     plain = [row for row in rows if row["id"].startswith("c")]
     assert plain
@@ -91,9 +91,9 @@ def test_the_text_of_another_table_is_refused(
     cli: Cli, hostile: Path, results: str, table: Path
 ) -> None:
     table = table.rename(table.with_name("other.csv"))
-    done = cli("errors", results, "--show-text", "--data", str(table))
-    assert done.returncode == 3
-    said = error_of(done)
+    result = cli("errors", results, "--show-text", "--data", str(table))
+    assert result.returncode == 3
+    said = error_of(result)
     assert "this is not the table of these results" in said
     for name in ("'other.csv'", "'comments.csv'"):
         assert re.search(rf"{name} with 60 rows, 3 labels and data [0-9a-f]{{12}}[,;]", said)
@@ -107,9 +107,9 @@ def test_the_parts_of_an_official_split_are_one_table(cli: Cli, table: Path) -> 
     frame[40:].to_csv(table.with_name("test.csv"), index=False)
     files = ("--data", "train.csv", "--test", "test.csv")
     assert cli("run", *files, *CHEAP).returncode == 0
-    done = cli("errors", "--show-text", *files)
-    assert done.returncode == 0, done.stderr
-    assert "in 20 test rows" in done.stdout
+    result = cli("errors", "--show-text", *files)
+    assert result.returncode == 0, result.stderr
+    assert "in 20 test rows" in result.stdout
 
 
 def test_the_sample_needs_no_data_and_backbones_come_before_baselines(
@@ -118,29 +118,29 @@ def test_the_sample_needs_no_data_and_backbones_come_before_baselines(
     words = ("--weights", f"bert={checkpoint}", "--backbones", "bert", "--epochs", "1",
              "--max-length", "16", "--seeds", "2", "--baselines", "always-negative")  # fmt: skip
     assert cli("run", *words, "--quiet").returncode == 0
-    done = cli("errors", "--show-text", "--table", "missed")
-    assert done.returncode == 0, done.stderr
-    assert "bert (2 seeds). Not included: always-negative. Synthetic sample" in done.stdout
-    assert "text" in done.stdout
+    result = cli("errors", "--show-text", "--table", "missed")
+    assert result.returncode == 0, result.stderr
+    assert "bert (2 seeds). Not included: always-negative. Synthetic sample" in result.stdout
+    assert "text" in result.stdout
 
 
 def test_a_seed_that_lacks_a_fold_does_not_count(cli: Cli, results: str, tmp_path: Path) -> None:
     shutil.copytree(results, tmp_path / "results")
     for path in tmp_path.glob("results/*/cells/tfidf-logreg-*fold1*"):
         path.unlink()
-    done = cli("errors")
-    assert "from always-negative (1 seed)." in done.stdout
+    result = cli("errors")
+    assert "from always-negative (1 seed)." in result.stdout
     for path in tmp_path.glob("results/*/cells/*fold0*"):
         path.unlink()
-    done = cli("errors")
-    assert done.returncode == 6
-    assert "run the same command again" in error_of(done)
+    result = cli("errors")
+    assert result.returncode == 6
+    assert "run the same command again" in error_of(result)
 
 
 def test_without_results_it_says_how_to_start(cli: Cli) -> None:
-    done = cli("errors")
-    assert done.returncode == 6
-    assert "toxbench run" in error_of(done)
+    result = cli("errors")
+    assert result.returncode == 6
+    assert "toxbench run" in error_of(result)
 
 
 def test_nothing_that_trains_is_imported(results: str) -> None:
@@ -151,6 +151,6 @@ def test_nothing_that_trains_is_imported(results: str) -> None:
         "except SystemExit as stop:\n    assert stop.code == 0\n"
         "assert not {'torch', 'transformers', 'optuna'} & set(sys.modules)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, results], check=False,
+    result = subprocess.run([sys.executable, "-c", code, results], check=False,
                           capture_output=True, text=True, timeout=60)  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert result.returncode == 0, result.stderr

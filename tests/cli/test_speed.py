@@ -13,13 +13,13 @@ Cli = Callable[..., subprocess.CompletedProcess[str]]
 def test_backbone_is_measured_and_nothing_stored(
     cli: Cli, checkpoint: Path, table: Path, tmp_path: Path
 ) -> None:
-    done = cli("speed", "--backbones", "bert", "--weights", f"bert={checkpoint}", "--data",
+    result = cli("speed", "--backbones", "bert", "--weights", f"bert={checkpoint}", "--data",
                str(table), "--max-length", "32", "--repeats", "2", "--epochs", "2",
                "--format", "json")  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "fool" not in done.stdout + done.stderr
-    assert "[bert] run 2 of 2: " in done.stderr
-    (row,) = json.loads(done.stdout)["rows"]
+    assert result.returncode == 0, result.stderr
+    assert "fool" not in result.stdout + result.stderr
+    assert "[bert] run 2 of 2: " in result.stderr
+    (row,) = json.loads(result.stdout)["rows"]
     assert (row["rows"], row["repeats"], row["epochs"]) == (48, 2, 2)
     assert row["tokens"] > 0
     assert row["peak_memory_bytes"] > 0
@@ -31,11 +31,11 @@ def test_backbone_is_measured_and_nothing_stored(
 
 
 def test_quiet_prints_only_the_table(cli: Cli, checkpoint: Path, table: Path) -> None:
-    done = cli("speed", "--backbones", "bert", "--weights", f"bert={checkpoint}", "--data",
+    result = cli("speed", "--backbones", "bert", "--weights", f"bert={checkpoint}", "--data",
                str(table), "--repeats", "1", "--epochs", "1", "--quiet")  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "evaluation comments/s" in done.stdout
-    assert done.stderr == ""
+    assert result.returncode == 0, result.stderr
+    assert "evaluation comments/s" in result.stdout
+    assert result.stderr == ""
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_quiet_prints_only_the_table(cli: Cli, checkpoint: Path, table: Path) ->
     ],
 )
 def test_wrong_options_are_refused_at_once(cli: Cli, words: tuple[str, ...], message: str) -> None:
-    done = cli("speed", *words)
-    assert done.returncode == 2, done.stderr
-    (line,) = done.stderr.splitlines()
+    result = cli("speed", *words)
+    assert result.returncode == 2, result.stderr
+    (line,) = result.stderr.splitlines()
     assert message in line

@@ -74,11 +74,11 @@ def test_errors_are_red_there_alone(results: Path) -> None:
 
 def test_a_pipe_gets_whole_lines_without_colour(results: Path) -> None:
     def piped(**environment: str) -> str:
-        done = subprocess.run(
+        result = subprocess.run(
             [*COMMAND, "leaderboard"], cwd=results, capture_output=True, text=True, check=True,
             env={**os.environ, "COLUMNS": "40", **environment},
         )  # fmt: skip
-        return done.stdout
+        return result.stdout
 
     plain = piped()
     assert "\x1b" not in plain

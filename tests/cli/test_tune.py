@@ -94,30 +94,30 @@ def test_help_is_light_and_names_every_option(cli: Cli, tmp_path: Path) -> None:
         " 'matplotlib'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False,
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False,
                           capture_output=True, text=True, timeout=60)  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert result.returncode == 0, result.stderr
     for option in (
         "--trials", "--budget", "--sampler", "--pruner", "--inner-folds", "--finalists",
         "--finalist-seeds", "--tune-seed", "--storage", "--space", "--importance",
         "--dry-run", "--learning-rate", "--validation-size", "--weights",
     ):  # fmt: skip
-        assert option in done.stdout
+        assert option in result.stdout
     assert "tune" in cli("--help").stdout
 
 
 def test_a_search_prints_settings_and_a_leaderboard_and_is_found_by_run(
     tune: Toxbench, toxbench: Toxbench, source: tuple[str, ...], tmp_path: Path
 ) -> None:
-    done = tune()
-    assert done.code == 0, done.err
-    assert "Tuned settings of bert: 3 trials" in done.out
-    assert "bert (tuned)" in done.out
-    assert "tuned.toml" in done.out
-    assert "test rows are not among them" in done.err
-    assert "[bert trial 0 (default settings)]" in done.err
+    result = tune()
+    assert result.code == 0, result.err
+    assert "Tuned settings of bert: 3 trials" in result.out
+    assert "bert (tuned)" in result.out
+    assert "tuned.toml" in result.out
+    assert "test rows are not among them" in result.err
+    assert "[bert trial 0 (default settings)]" in result.err
     finalists = tmp_path.glob("results/*/tuning/*/finalists-*/trial-*.json")
-    assert done.err.count("[bert trial ") == 3 + len(list(finalists))
+    assert result.err.count("[bert trial ") == 3 + len(list(finalists))
     cells = {p.name: p.read_bytes() for p in tmp_path.glob("results/*/cells/*")}
     both = toxbench("run", *source, *KEPT, "--tuned", "--json", "--epochs", "1")
     assert both.code == 0
@@ -133,27 +133,27 @@ def test_a_search_prints_settings_and_a_leaderboard_and_is_found_by_run(
 
 
 def test_default_settings_that_win_are_said_to(tune: Toxbench) -> None:
-    done = tune("--trials", "1")
-    assert done.code == 0, done.err
-    assert "The default settings won: no other finalist scored higher." in done.out
-    assert ": the default settings, without an improvement in 1 trial" in done.out
+    result = tune("--trials", "1")
+    assert result.code == 0, result.err
+    assert "The default settings won: no other finalist scored higher." in result.out
+    assert ": the default settings, without an improvement in 1 trial" in result.out
 
 
 def test_json_is_the_leaderboard_and_nothing_else(tune: Toxbench) -> None:
-    done = tune("--json", "--trials", "1")
-    assert done.code == 0
-    assert done.err == ""
-    assert {row["candidate"] for row in json.loads(done.out)["rows"]} >= {"bert", "tfidf-logreg"}
+    result = tune("--json", "--trials", "1")
+    assert result.code == 0
+    assert result.err == ""
+    assert {row["candidate"] for row in json.loads(result.out)["rows"]} >= {"bert", "tfidf-logreg"}
 
 
 def test_a_dry_run_prints_the_plan_and_writes_nothing(tune: Toxbench, tmp_path: Path) -> None:
     before = sorted(tmp_path.rglob("*"))
-    done = tune("--dry-run", "--budget", "30m", "--storage", "sqlite:///elsewhere.sqlite3")
-    assert done.code == 0, done.err
-    assert done.out == ""
-    assert "3 trials or 30m" in done.err
-    assert "learning_rate=0.0001:0.01:log" in done.err
-    assert "sqlite:///elsewhere.sqlite3" in done.err
+    result = tune("--dry-run", "--budget", "30m", "--storage", "sqlite:///elsewhere.sqlite3")
+    assert result.code == 0, result.err
+    assert result.out == ""
+    assert "3 trials or 30m" in result.err
+    assert "learning_rate=0.0001:0.01:log" in result.err
+    assert "sqlite:///elsewhere.sqlite3" in result.err
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -168,8 +168,8 @@ def test_a_flag_keeps_a_setting_out_of_the_space(
 def test_backbones_and_baselines_can_be_none(
     toxbench: Toxbench, tune: Toxbench, table: Path, tmp_path: Path
 ) -> None:
-    done = toxbench("run", "--data", str(table), "--backbones", "none", "--dry-run")
-    assert "Candidate bert" not in done.err
+    result = toxbench("run", "--data", str(table), "--backbones", "none", "--dry-run")
+    assert "Candidate bert" not in result.err
     assert toxbench("tune", "--data", str(table), "--backbones", "none").code == 2
     assert tune("--baselines", "none", "--quiet", "--trials", "1").code == 0
     assert [path.name.split("-")[0] for path in tmp_path.glob("results/*/cells/*")] == ["bert"]
@@ -208,31 +208,31 @@ def test_backbones_and_baselines_can_be_none(
 def test_errors_are_one_line_with_a_documented_code(
     tune: Toxbench, tmp_path: Path, words: list[str], code: int, hint: str
 ) -> None:
-    done = tune(*words)
-    assert done.code == code, done.err
-    assert hint in done.error
-    assert done.out == ""
-    assert SECRET not in done.err
+    result = tune(*words)
+    assert result.code == code, result.err
+    assert hint in result.error
+    assert result.out == ""
+    assert SECRET not in result.err
     for path in tmp_path.rglob("*"):
         assert not path.is_file() or SECRET.encode() not in path.read_bytes(), path
 
 
 def test_a_table_that_is_too_small_to_tune_on_is_one_line(tune: Toxbench, tmp_path: Path) -> None:
     small = write_table(tmp_path / "small.csv", rows=10)
-    done = tune("--data", str(small))
-    assert done.code == 3
-    assert "too few" in done.error
+    result = tune("--data", str(small))
+    assert result.code == 3
+    assert "too few" in result.error
 
 
 def test_where_every_trial_fails_it_is_exit_code_5_and_one_line(
     tune: Toxbench, tmp_path: Path
 ) -> None:
     words = ("--learning-rate", "1e30", "--space", "learning_rate=1e29:1e31:log")
-    done = tune(*words)
-    assert done.code == 5
-    assert done.error
-    assert "bert" in done.err
-    assert "bert" not in done.out
+    result = tune(*words)
+    assert result.code == 5
+    assert result.error
+    assert "bert" in result.err
+    assert "bert" not in result.out
     assert not list(tmp_path.glob("results/*/tuning/*/tuned.toml"))
     quiet = tune(*words, "--quiet")
     assert quiet.code == 5
@@ -256,11 +256,11 @@ def test_a_killed_search_is_resumed(cli: Cli, source: tuple[str, ...], tmp_path:
         process.kill()
         process.wait()
     before = records(tmp_path / "results")
-    done = cli(*words[3:])
-    assert done.returncode == 0, done.stderr
+    result = cli(*words[3:])
+    assert result.returncode == 0, result.stderr
     assert before.items() <= records(tmp_path / "results").items()
     assert len(trials(tmp_path / "results")) == 3
-    assert "bert (tuned)" in done.stdout
+    assert "bert (tuned)" in result.stdout
 
 
 def test_importance_prints_and_draws_without_training(
@@ -270,22 +270,22 @@ def test_importance_prints_and_draws_without_training(
     before = records(tmp_path / "results")
     for plot in tmp_path.glob("results/*/tuning/*/*.svg"):
         plot.unlink()
-    done = toxbench("tune", "--importance")
-    assert done.code == 0, done.err
-    assert "learning_rate" in done.out
-    assert "epochs" in done.out
+    result = toxbench("tune", "--importance")
+    assert result.code == 0, result.err
+    assert "learning_rate" in result.out
+    assert "epochs" in result.out
     assert records(tmp_path / "results") == before
     plots = list(tmp_path.glob("results/*/tuning/*/importance.svg"))
-    assert [str(plot.relative_to(tmp_path)) in done.out for plot in plots] == [True]
+    assert [str(plot.relative_to(tmp_path)) in result.out for plot in plots] == [True]
 
 
 def test_importance_of_a_run_without_a_search_says_what_to_do(
     toxbench: Toxbench, source: tuple[str, ...]
 ) -> None:
     assert toxbench("run", *source, *KEPT, "--epochs", "1", "--quiet").code == 0
-    done = toxbench("tune", "--importance")
-    assert done.code == 6
-    assert "toxbench tune" in done.error
+    result = toxbench("tune", "--importance")
+    assert result.code == 6
+    assert "toxbench tune" in result.error
 
 
 @pytest.mark.parametrize("content", [b"{", None])
@@ -297,9 +297,9 @@ def test_a_damaged_record_is_named_by_readers_and_made_again_by_the_search(
     whole = path.read_bytes()
     path.write_bytes(whole.replace(b"learning_rate", b"learning_rats") if content is None
                      else content)  # fmt: skip
-    done = toxbench("tune", "--importance")
-    assert done.code == 6
-    assert path.name in done.error
+    result = toxbench("tune", "--importance")
+    assert result.code == 6
+    assert path.name in result.error
     assert tune("--quiet", "--trials", "2").code == 0
     assert path.read_bytes() == whole
     assert path.with_name(f"{path.name}.corrupt").is_file()
@@ -318,9 +318,9 @@ def test_a_folder_that_cannot_be_made_is_exit_code_6(
         folder = next(results.glob(place))
         folder.rename(tmp_path / "aside")
         folder.write_text("a file", encoding="utf-8")
-    done = tune("--trials", "1", "--results", str(results))
-    assert done.code == 6
-    assert str(results.parent) in done.error
+    result = tune("--trials", "1", "--results", str(results))
+    assert result.code == 6
+    assert str(results.parent) in result.error
 
 
 def test_a_results_folder_that_is_read_only_is_exit_code_6(tune: Toxbench, tmp_path: Path) -> None:
@@ -332,12 +332,12 @@ def test_a_results_folder_that_is_read_only_is_exit_code_6(tune: Toxbench, tmp_p
     for folder in folders:
         folder.chmod(0o555)
     try:
-        done = tune("--trials", "4")
+        result = tune("--trials", "4")
     finally:
         for folder in folders:
             folder.chmod(0o755)
-    assert done.code == 6
-    assert "results" in done.error
+    assert result.code == 6
+    assert "results" in result.error
 
 
 def test_tuned_rows_that_were_never_searched_are_refused_with_the_command(
@@ -345,7 +345,7 @@ def test_tuned_rows_that_were_never_searched_are_refused_with_the_command(
 ) -> None:
     assert tune("--quiet", "--trials", "1").code == 0
     other = write_checkpoint(tmp_path / "other", "bert", seed=1)
-    done = toxbench("run", "--data", str(table), "--backbones", "bert", "--weights",
+    result = toxbench("run", "--data", str(table), "--backbones", "bert", "--weights",
                     f"bert={other}", "--tuned")  # fmt: skip
-    assert done.code == 2
-    assert "toxbench tune --backbones bert" in done.error
+    assert result.code == 2
+    assert "toxbench tune --backbones bert" in result.error

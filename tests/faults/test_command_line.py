@@ -118,10 +118,10 @@ def test_a_reader_that_leaves_early_is_no_error(cli: Cli, table: Path, tmp_path:
     new_run = f"run --data {table} --backbones none --results other 2>&1"
     for words in ("leaderboard --per-label", "backbones", f"data show {table}", "metrics", new_run):
         command = f"set -o pipefail; {sys.executable} -m toxbench {words} | head -n 1 >/dev/null"
-        done = subprocess.run(
+        result = subprocess.run(
             ["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False
         )
-        assert (done.returncode, done.stderr) == (0, ""), words
+        assert (result.returncode, result.stderr) == (0, ""), words
 
 
 def test_without_a_command_there_is_help(capsys: pytest.CaptureFixture[str]) -> None:

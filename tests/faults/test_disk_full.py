@@ -40,10 +40,10 @@ def small(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def assert_no_room(done: CommandResult, *folders: Path) -> None:
-    assert done.code == 6, done.err
-    assert "cannot write" in done.error
-    assert "make room and start the same command again" in done.error
+def assert_no_room(result: CommandResult, *folders: Path) -> None:
+    assert result.code == 6, result.err
+    assert "cannot write" in result.error
+    assert "make room and start the same command again" in result.error
     left = [p for folder in folders for p in folder.rglob("*") if ".tmp" in p.name]
     assert left == []
 
@@ -60,15 +60,15 @@ def test_wherever_a_run_meets_it(forks: Forks, small: Path, tmp_path: Path) -> N
     there = cell.read_bytes()
     run = ("run", *words(small / "comments.csv", results), "--backbones", "none")
     for size in [*SIZES, *range(11_000, 200_000, 1000)]:
-        done = forks.run(*run, bytes_a_file=size)
+        result = forks.run(*run, bytes_a_file=size)
         assert cell.read_bytes() == there
         for path in results.glob("*/cells/*.safetensors"):
             read_cell(path)
-        if done.code == 0:
+        if result.code == 0:
             break
-        assert_no_room(done, results)
-        met.add(done.error.partition("cannot write ")[2].partition(":")[0].rpartition("/")[2])
-    assert done.code == 0, done.err
+        assert_no_room(result, results)
+        met.add(result.error.partition("cannot write ")[2].partition(":")[0].rpartition("/")[2])
+    assert result.code == 0, result.err
     assert any(name.startswith("tfidf-logreg-") for name in met), met
     assert any(name.startswith("leaderboard.") for name in met), met
     assert ".lock.holder" in met
@@ -94,9 +94,9 @@ def test_the_cache_of_tokens(forks: Forks, tmp_path: Path, checkpoint: Path) -> 
     run = ("run", *given, "--baselines", "none", "--backbones", "bert", "--weights",
            f"bert={checkpoint}", "--epochs", "1", "--max-length", "128")  # fmt: skip
     environment = {"TOXBENCH_CACHE": str(cache)}
-    done = forks.run(*run, bytes_a_file=25_000, environment=environment)
-    assert_no_room(done, tmp_path)
-    assert f"cannot write {cache}" in done.error
+    result = forks.run(*run, bytes_a_file=25_000, environment=environment)
+    assert_no_room(result, tmp_path)
+    assert f"cannot write {cache}" in result.error
     assert list(tmp_path.glob("results/*/protocol.json"))
     assert forks.run(*run, environment=environment).code == 0
 
@@ -107,8 +107,8 @@ def test_a_stand_in(forks: Forks, small: Path, tmp_path: Path) -> None:
     given = words(small / "comments.csv", tmp_path / "results")
     run = ("run", *given, "--backbones", "bert", "--weights", "stand-in")
     environment = {"TOXBENCH_CACHE": str(cache)}
-    done = forks.run(*run, bytes_a_file=10**6, environment=environment)
-    assert_no_room(done, tmp_path)
+    result = forks.run(*run, bytes_a_file=10**6, environment=environment)
+    assert_no_room(result, tmp_path)
     assert list((cache / "stand-ins").iterdir()) == []
 
 
@@ -129,11 +129,11 @@ def test_a_search(forks: Forks, small: Path, tmp_path: Path, checkpoint: Path) -
     sizes = sorted({p.stat().st_size for p in (tmp_path / "whole").rglob("*") if p.is_file()})
     full = database.stat().st_size
     for size in (50, sizes[len(sizes) // 2], full // 3, full - 4096, full - 1):
-        done = tune(tmp_path / "results", size)
-        assert_no_room(done, tmp_path / "results")
+        result = tune(tmp_path / "results", size)
+        assert_no_room(result, tmp_path / "results")
         records = trials(tmp_path / "results")
-        done = tune(tmp_path / "results")
-        assert done.code == 0, done.err
+        result = tune(tmp_path / "results")
+        assert result.code == 0, result.err
         assert records.items() <= trials(tmp_path / "results").items()
         shutil.rmtree(tmp_path / "results")
 
@@ -148,9 +148,9 @@ def test_the_standard_output(forks: Forks, small: Path, tmp_path: Path) -> None:
     results = small / "results"
     for what in ("leaderboard", "metrics"):
         more = (str(results),) if what == "leaderboard" else ()
-        done = forks.run(what, *more, out="/dev/full")
-        assert done.code == 6
-        assert done.error == (
+        result = forks.run(what, *more, out="/dev/full")
+        assert result.code == 6
+        assert result.error == (
             "toxbench: error: cannot write the output: No space left on device; make room and "
             "start the same command again"
         )
@@ -163,11 +163,11 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     disk.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", str(disk)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError as error:
         pytest.skip(f"no disk can be mounted: {error}")
-    if done.returncode:
-        pytest.skip(f"no disk can be mounted: {done.stderr.strip()}")
+    if result.returncode:
+        pytest.skip(f"no disk can be mounted: {result.stderr.strip()}")
     yield disk
     subprocess.run(["umount", str(disk)], check=True)
 
@@ -182,11 +182,11 @@ def test_a_disk_that_is_really_full(forks: Forks, small: Path, tiny_disk: Path) 
     for left in (0, 4096, 8192, 16_384, 24_576, 100_000):
         free = os.statvfs(tiny_disk)
         filler.write_bytes(b"\0" * max(0, free.f_bavail * free.f_bsize - left))
-        done = forks.run(*run)
+        result = forks.run(*run)
         filler.unlink()
-        codes.append(done.code)
-        if done.code:
-            assert_no_room(done, results)
+        codes.append(result.code)
+        if result.code:
+            assert_no_room(result, results)
         assert cell.read_bytes() == there
     assert set(codes) == {0, 6}
     assert forks.run(*run).code == 0
@@ -202,9 +202,9 @@ def test_a_model_that_is_saved(forks: Forks, small: Path, tmp_path: Path, checkp
     sizes = {path.name: path.stat().st_size for path in whole.iterdir()}
     for size in sorted({sizes["model.safetensors"] - 1, sizes["tokenizer.json"] - 1}):
         for workers in ((), ("--workers", "1")):
-            done = forks.run(*run, *workers, bytes_a_file=size)
-            assert_no_room(done, results)
-            assert f"{results}" in done.error
+            result = forks.run(*run, *workers, bytes_a_file=size)
+            assert_no_room(result, results)
+            assert f"{results}" in result.error
             assert list(results.glob("*/models/*")) == list(results.glob("*/cells/*")) == []
     assert forks.run(*run).code == 0
     assert len(list(results.glob("*/models/*"))) == len(list(results.glob("*/cells/*"))) == 1

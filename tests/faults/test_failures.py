@@ -76,16 +76,16 @@ def rows_of(folder: Path) -> dict[str, Any]:
 def test_a_cell_whose_loss_is_nan_is_counted_until_it_has_a_result(
     moody: Moody, forks: Forks, tmp_path: Path
 ) -> None:
-    done = moody(3, diverges="1")
-    assert done.code == 5
+    result = moody(3, diverges="1")
+    assert result.code == 5
     assert "cell moody seed 1 failed: DivergedError: the training loss of epoch 1 is nan" in (
-        done.err
+        result.err
     )
     note = "1 of 3 cells of moody failed (diverged) and has no score."
     folder = folder_in(tmp_path)
     (path,) = (folder / "failures").iterdir()
     assert read_json(path).items() >= {"kind": "diverged", "schema_version": 1}.items()
-    assert note in done.out
+    assert note in result.out
     assert note in (folder / "leaderboard.json").read_text(encoding="utf-8")
     markdown = (folder / "leaderboard.md").read_text(encoding="utf-8")
     assert "of moody failed (diverged)" in markdown
@@ -95,11 +95,11 @@ def test_a_cell_whose_loss_is_nan_is_counted_until_it_has_a_result(
     assert counts == {"moody": ("1", "2"), "always-negative": ("0", "1")}
     printed = forks.run("leaderboard", str(folder))
     assert (printed.code, note in printed.out) == (0, True)
-    done = moody(3, diverges="none")
-    assert done.code == 0
+    result = moody(3, diverges="none")
+    assert result.code == 0
     assert list((folder / "failures").iterdir()) == []
     assert (rows_of(folder)["moody"]["failed"], rows_of(folder)["moody"]["seeds"]) == (0, 3)
-    assert "failed" not in done.out
+    assert "failed" not in result.out
     assert "failed" not in (folder / "leaderboard.md").read_text(encoding="utf-8")
 
 
@@ -107,18 +107,18 @@ def test_a_cell_whose_loss_is_nan_is_counted_until_it_has_a_result(
 def test_a_candidate_without_any_score_is_named_with_the_reason(
     moody: Moody, tmp_path: Path
 ) -> None:
-    done = moody(2, diverges="01")
-    assert done.code == 5
-    assert "moody has no score: all of its 2 cells failed (diverged)." in done.out
+    result = moody(2, diverges="01")
+    assert result.code == 5
+    assert "moody has no score: all of its 2 cells failed (diverged)." in result.out
     assert set(rows_of(folder_in(tmp_path))) == {"always-negative"}
 
 
 @pytest.mark.faults(44)
 def test_a_reason_is_stored_without_token_and_home(moody: Moody, tmp_path: Path) -> None:
     home, token = "/home/somebody", "hf_abcdefghijklmnop"
-    done = moody(1, diverges="", name="leaky", HF_TOKEN=token, HOME=home)
-    assert done.code == 5
-    assert "leaky has no score: its only cell failed (RuntimeError)." in done.out
+    result = moody(1, diverges="", name="leaky", HF_TOKEN=token, HOME=home)
+    assert result.code == 5
+    assert "leaky has no score: its only cell failed (RuntimeError)." in result.out
     stored = b"".join(p.read_bytes() for p in folder_in(tmp_path).rglob("*") if p.is_file())
     assert b"no *** in ~/x" in stored
     assert token.encode() not in stored
@@ -192,13 +192,13 @@ def test_a_kept_leaderboard_notices_a_failure_that_comes_and_goes(tmp_path: Path
 
 @pytest.mark.faults(30)
 def test_constant_predictions_are_kept_and_flagged(forks: Forks, tmp_path: Path) -> None:
-    done = forks.run(
+    result = forks.run(
         "run", "--data", str(write_table(tmp_path / "comments.csv")), "--backbones", "none",
         "--results", str(tmp_path / "results"),
     )  # fmt: skip
-    assert done.code == 0
-    assert "always-negative (constant!)" in done.out
-    assert "(constant!): the candidate predicts the same labels for every test row." in done.out
+    assert result.code == 0
+    assert "always-negative (constant!)" in result.out
+    assert "(constant!): the candidate predicts the same labels for every test row." in result.out
     rows = rows_of(folder_in(tmp_path))
     assert {name: row["constant"] for name, row in rows.items()} == {
         "always-negative": True,

@@ -259,16 +259,16 @@ def test_a_log(
     shutil.copy(data, tmp_path / "x.csv")
     path = os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])
     for workers in ("1", "2"):
-        done = subprocess.run(
+        result = subprocess.run(
             [sys.executable, "-m", "toxbench", *RUN, "--data", "x.csv", *columns, "--folds", "2",
              "--workers", workers, "--results", workers],
             cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, capture_output=True, timeout=120,
             check=False,
         )  # fmt: skip
-        said = done.stderr.decode("utf-8")
-        assert done.returncode == 5, said
+        said = result.stderr.decode("utf-8")
+        assert result.returncode == 5, said
         check_inert(said)
-        check_inert(done.stdout.decode("utf-8"))
+        check_inert(result.stdout.decode("utf-8"))
         assert "plugin 'rude' of dist-rude 1.0: RuntimeError: \\x1b]0;pwned\\x07" in said
         assert "plugin 'loud' of dist-loud 1.0: ValueError: \\x1b]0;pwned\\x07 heard of it" in said
         assert all(line.startswith(("toxbench:", "[", "Table", "Split", "Test", "Candidate",

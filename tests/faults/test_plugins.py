@@ -134,7 +134,7 @@ def run(
 
 
 @pytest.fixture(scope="module")
-def done(
+def result(
     tmp_path_factory: pytest.TempPathFactory, checkpoint: Path, site: Path
 ) -> tuple[subprocess.CompletedProcess[str], Path]:
     folder = tmp_path_factory.mktemp("faulty")
@@ -142,8 +142,8 @@ def done(
 
 
 @pytest.fixture
-def said(done: tuple[subprocess.CompletedProcess[str], Path]) -> str:
-    process, _ = done
+def said(result: tuple[subprocess.CompletedProcess[str], Path]) -> str:
+    process, _ = result
     assert process.returncode == 5, process.stderr
     assert "Traceback" not in process.stderr
     return process.stderr
@@ -198,11 +198,11 @@ def test_a_process_that_ends_or_hangs_fails_the_cell(said: str, name: str, reaso
 
 @pytest.mark.faults(22, 23, 24, 25, 26, 27)
 def test_the_other_cells_have_the_bytes_of_a_run_without_plugins(
-    done: tuple[subprocess.CompletedProcess[str], Path], checkpoint: Path, tmp_path: Path
+    result: tuple[subprocess.CompletedProcess[str], Path], checkpoint: Path, tmp_path: Path
 ) -> None:
     alone = run(tmp_path, checkpoint, ["bert"])
     assert alone.returncode == 0, alone.stderr
-    (folder,), (faulty,) = (tmp_path / "results").iterdir(), (done[1] / "results").iterdir()
+    (folder,), (faulty,) = (tmp_path / "results").iterdir(), (result[1] / "results").iterdir()
     clean = {record.key: (record, tensors) for record, tensors in CellStore(folder).cells()}
     beside = {record.key: (record, tensors) for record, tensors in CellStore(faulty).cells()}
     assert len(clean) == 3
@@ -215,22 +215,22 @@ def test_the_other_cells_have_the_bytes_of_a_run_without_plugins(
 
 @pytest.mark.faults(27)
 def test_a_meddler_cannot_change_what_is_stored_of_it(
-    done: tuple[subprocess.CompletedProcess[str], Path],
+    result: tuple[subprocess.CompletedProcess[str], Path],
 ) -> None:
-    meddled = records(done[1])["meddles"]
+    meddled = records(result[1])["meddles"]
     assert all(epoch.validation for epoch in meddled.epochs)
     assert {scores.label: scores.support for scores in meddled.per_label["0.5"]} == {
-        scores.label: scores.support for scores in records(done[1])["bert"].per_label["0.5"]
+        scores.label: scores.support for scores in records(result[1])["bert"].per_label["0.5"]
     }
 
 
 @pytest.mark.faults(28)
 def test_out_of_memory_halves_the_micro_batch(
-    done: tuple[subprocess.CompletedProcess[str], Path], said: str
+    result: tuple[subprocess.CompletedProcess[str], Path], said: str
 ) -> None:
-    hungry = records(done[1])["hungry"]
+    hungry = records(result[1])["hungry"]
     assert hungry.settings is not None
     assert (hungry.settings.batch_size, hungry.micro_batch) == (16, 4)
-    assert records(done[1])["bert"].micro_batch is None
+    assert records(result[1])["bert"].micro_batch is None
     assert "memory ran out, trained by 4" in said
     assert "cell starves seed 0 failed: OutOfMemoryError: memory ran out" in said

@@ -86,10 +86,10 @@ def call(*words: str) -> int:
 
 def test_what_is_not_named_is_not_even_imported(cli: Cli, site: Path, tmp_path: Path) -> None:
     path = os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])
-    done = cli(*RUN, "--workers", "2", "--seeds", "2", "--plugins", "mine", PYTHONPATH=path)
-    assert done.returncode == 0, done.stderr
+    result = cli(*RUN, "--workers", "2", "--seeds", "2", "--plugins", "mine", PYTHONPATH=path)
+    assert result.returncode == 0, result.stderr
     assert imported(tmp_path) == {"mine"}
-    assert "mine" in done.stdout
+    assert "mine" in result.stdout
     (run,) = manifest(tmp_path / "results")
     assert {"name": "mine", "distribution": "dist-mine 1.0"} in run["plugins"]
 

@@ -88,16 +88,16 @@ def test_nothing_that_is_stored_says_whose_it_is(alice: Command, home: Path) -> 
     small = ("--max-length", "16", "--epochs", "1")
     both = ("--backbones", "bert,leaky", "--baselines", "none")
     trackers = ("--trackers", "tensorboard,mlflow")
-    done = alice("run", *data, *weights, *small, *both, *trackers,
+    result = alice("run", *data, *weights, *small, *both, *trackers,
                  "--split-file", str(home / "split.json"))  # fmt: skip
-    assert done.returncode == 5, done.stderr
-    done = alice("tune", *data, *weights, *small, *both, "--trials", "2", "--finalists", "1",
+    assert result.returncode == 5, result.stderr
+    result = alice("tune", *data, *weights, *small, *both, "--trials", "2", "--finalists", "1",
                  "--seeds", "1", "--split-file", str(home / "split.json"))  # fmt: skip
-    assert done.returncode == 5, done.stderr
-    assert "~/inputs/tiny" in done.stderr  # the reason is told, as it is stored
-    done = alice("speed", *data, "--backbones", "bert", "--weights", f"bert={home}/inputs/tiny",
+    assert result.returncode == 5, result.stderr
+    assert "~/inputs/tiny" in result.stderr  # the reason is told, as it is stored
+    result = alice("speed", *data, "--backbones", "bert", "--weights", f"bert={home}/inputs/tiny",
                  *small, "--repeats", "1", "--quiet")  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert result.returncode == 0, result.stderr
     stored = {path.name for path in (home / "results").rglob("*")} | set(os.listdir(home / "cache"))
     assert {"split.json"} <= set(os.listdir(home))
     assert {

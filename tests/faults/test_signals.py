@@ -66,9 +66,9 @@ def test_the_command_that_resumes_is_printed_and_works(
     (row,) = read_json(board)["rows"]  # type: ignore[misc]
     stored = len(list(board.parent.glob("cells/*")))
     assert stored == row["seeds"] >= 1
-    done = cli(*again[1:], "--dry-run")
-    assert done.returncode == 0
-    assert f"40 cells, {stored} stored already" in done.stderr
+    result = cli(*again[1:], "--dry-run")
+    assert result.returncode == 0
+    assert f"40 cells, {stored} stored already" in result.stderr
 
 
 STUBBORN = """

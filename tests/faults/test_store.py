@@ -37,8 +37,8 @@ def run(forks: Forks, table: Path, tmp_path: Path) -> Run:
 def _stored(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("stored")
     data = ("--data", str(write_table(folder / "comments.csv")))
-    done = forks.run("run", *data, *BASELINES, "--results", str(folder / "results"))
-    assert done.code == 0, done.err
+    result = forks.run("run", *data, *BASELINES, "--results", str(folder / "results"))
+    assert result.code == 0, result.err
     return folder / "results"
 
 
@@ -59,9 +59,9 @@ def kept(folder: Path) -> Contents:
     return {name: data for name, data in contents(folder).items() if ".lock" not in name}
 
 
-def scores(done: CommandResult) -> str:
+def scores(result: CommandResult) -> str:
     """Return the first table of a run, which holds no times."""
-    return done.out.partition("\n\nMore scores")[0]
+    return result.out.partition("\n\nMore scores")[0]
 
 
 # Damage
@@ -97,17 +97,17 @@ def test_damaged_cells_are_moved_aside_said_and_computed_again(
         )
     assert "0 stored already" in run("--dry-run").err
     assert kept(store.folder) == there
-    done = run()
-    assert done.code == 0, done.err
+    result = run()
+    assert result.code == 0, result.err
     for path, data in damaged.items():
         aside = path.with_name(f"{path.name}.corrupt")
         assert aside.read_bytes() == data
-        told = [line for line in done.err.splitlines() if path.name in line]
+        told = [line for line in result.err.splitlines() if path.name in line]
         assert told == [
             f"toxbench: warning: {path} was damaged and is now {aside.name}; a run of the cell "
             "computes it again"
         ]
-    assert scores(done) == scores(before)
+    assert scores(result) == scores(before)
     again = decode("cell", first.read_bytes())[1]
     assert all(again[part].tobytes() == whole[part].tobytes() for part in whole)
     second_time = cut(first)
@@ -128,10 +128,10 @@ def test_what_comes_from_the_table_is_written_again(
     read = forks.run("leaderboard", str(store.folder))
     assert read.code == 6
     assert "moves it aside" in read.error
-    done = run()
-    assert done.code == 0, done.err
-    assert "nothing to compute" in done.err
-    assert f"{path} was damaged and is now {name}.corrupt; it is written again" in done.err
+    result = run()
+    assert result.code == 0, result.err
+    assert "nothing to compute" in result.err
+    assert f"{path} was damaged and is now {name}.corrupt; it is written again" in result.err
     assert path.with_name(f"{name}.corrupt").read_bytes() == data
     assert path.read_bytes() == whole
 
@@ -146,9 +146,9 @@ def test_a_row_number_that_is_another_one_is_noticed(run: Run, store: CellStore)
     store.protocol_path.write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(toxbench.errors.StorageError, match="is damaged"):
         store.protocol()
-    done = run()
-    assert done.code == 0
-    assert "protocol.json.corrupt" in done.err
+    result = run()
+    assert result.code == 0
+    assert "protocol.json.corrupt" in result.err
 
 
 # Versions
@@ -192,10 +192,10 @@ def test_what_a_newer_toxbench_wrote_is_refused_and_left_alone(
 ) -> None:
     path = make(store)
     there = kept(store.folder)
-    for done in (run(), forks.run("leaderboard", str(store.folder))):
-        assert done.code == 6
-        assert f"{path} was written by a newer toxbench (schema " in done.error
-        assert "upgrade: pip install --upgrade toxbench" in done.error
+    for result in (run(), forks.run("leaderboard", str(store.folder))):
+        assert result.code == 6
+        assert f"{path} was written by a newer toxbench (schema " in result.error
+        assert "upgrade: pip install --upgrade toxbench" in result.error
     assert kept(store.folder) == there
 
 
@@ -217,11 +217,11 @@ def test_what_an_older_toxbench_wrote_is_read(run: Run, store: CellStore) -> Non
     protocol = read_json(store.protocol_path)
     del protocol["audit"], protocol["schema_version"]
     store.protocol_path.write_text(json.dumps(protocol), encoding="utf-8")
-    done = run()
-    assert done.code == 0, done.err
-    assert "nothing to compute" in done.err
-    assert "corrupt" not in done.err
-    assert scores(done) == scores(before)
+    result = run()
+    assert result.code == 0, result.err
+    assert "nothing to compute" in result.err
+    assert "corrupt" not in result.err
+    assert scores(result) == scores(before)
 
 
 # Locks
@@ -233,10 +233,10 @@ def test_a_second_run_is_told_who_holds_the_folder_and_readers_do_not_wait(
 ) -> None:
     with store.lock():
         there = kept(store.folder)
-        done = run()
-        assert done.code == 75
-        assert f"another run (process {os.getpid()}, since 20" in done.error
-        assert f" UTC) is writing to {store.folder}; wait for it" in done.error
+        result = run()
+        assert result.code == 75
+        assert f"another run (process {os.getpid()}, since 20" in result.error
+        assert f" UTC) is writing to {store.folder}; wait for it" in result.error
         assert forks.run("leaderboard", str(store.folder)).code == 0
         assert kept(store.folder).items() >= there.items()
     assert run().code == 0
@@ -284,10 +284,10 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_computed(
             path.unlink()
     closed(name)
     there = kept(store.folder)
-    done = run(obey_permissions=True)
-    assert done.code == 6
-    assert f"cannot write {(store.folder / name).resolve()}" in done.error
-    assert "[1/2]" not in done.err
+    result = run(obey_permissions=True)
+    assert result.code == 6
+    assert f"cannot write {(store.folder / name).resolve()}" in result.error
+    assert "[1/2]" not in result.err
     assert kept(store.folder) == there
 
 
@@ -296,10 +296,10 @@ def test_results_that_cannot_be_made_are_refused_before_anything_is_computed(
     run: Run, tmp_path: Path
 ) -> None:
     (tmp_path / "results").mkdir(mode=0o555)
-    done = run(obey_permissions=True)
-    assert done.code == 6
-    assert f"cannot write {tmp_path / 'results'}" in done.error
-    assert "[1/2]" not in done.err
+    result = run(obey_permissions=True)
+    assert result.code == 6
+    assert f"cannot write {tmp_path / 'results'}" in result.error
+    assert "[1/2]" not in result.err
 
 
 # Links
@@ -321,9 +321,9 @@ def test_nothing_is_written_through_a_link(
     link.parent.mkdir(parents=True, exist_ok=True)
     link.symlink_to(elsewhere)
     there = contents(elsewhere) if elsewhere.is_dir() else elsewhere.read_bytes()
-    done = run()
-    assert done.code == 6
-    assert f"{link} is a symbolic link" in done.error
+    result = run()
+    assert result.code == 6
+    assert f"{link} is a symbolic link" in result.error
     assert there == (contents(elsewhere) if elsewhere.is_dir() else elsewhere.read_bytes())
 
 

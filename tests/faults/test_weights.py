@@ -35,8 +35,8 @@ def online(hub: FakeHub, tmp_path: Path) -> dict[str, str]:
     return {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf")}
 
 
-def warnings_of(done: subprocess.CompletedProcess[str]) -> list[str]:
-    return [line for line in done.stderr.splitlines() if "warning:" in line and "Hub" in line]
+def warnings_of(result: subprocess.CompletedProcess[str]) -> list[str]:
+    return [line for line in result.stderr.splitlines() if "warning:" in line and "Hub" in line]
 
 
 @pytest.mark.faults(31)
@@ -143,8 +143,8 @@ def test_an_architecture_that_is_code_beside_the_weights_is_refused(
 def test_of_the_hub_only_safetensors_are_fetched(cli: Cli, trap: Path, tmp_path: Path) -> None:
     with fake_hub(BERT, trap) as hub:
         online = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf")}
-        done = cli(*RUN, "--weights", "hub", **online)
-        assert done.returncode == 0, done.stderr
+        result = cli(*RUN, "--weights", "hub", **online)
+        assert result.returncode == 0, result.stderr
         assert not [asked for asked in hub.requests if asked.endswith((".bin", ".py"))]
         del hub.files["model.safetensors"]
         shutil.rmtree(tmp_path / "hf")
@@ -178,9 +178,9 @@ def test_a_package_with_a_flipped_bit_is_refused(cli: Cli, package: Path, tmp_pa
     flip(package / "model" / "model.safetensors")
     path = os.pathsep.join([str(package.parent), os.environ.get("PYTHONPATH", "")])
     words = (*RUN, "--weights", "stand-in")
-    done = cli(*words, PYTHONPATH=path, TOXBENCH_CACHE=str(tmp_path / "cache"))
-    assert done.returncode == 6
-    (line,) = done.stderr.splitlines()
+    result = cli(*words, PYTHONPATH=path, TOXBENCH_CACHE=str(tmp_path / "cache"))
+    assert result.returncode == 6
+    (line,) = result.stderr.splitlines()
     assert "model.safetensors is missing or has a wrong sha256; pip install" in line
     assert not (tmp_path / "results").exists()
 

@@ -146,7 +146,7 @@ def test_unwritable_folder_is_refused(command: Command, tmp_path: Path) -> None:
 
 
 def test_a_disk_that_is_full_leaves_nothing_behind(forks: Forks, tmp_path: Path) -> None:
-    done = forks.run("new-backbone", "mine", "--into", str(tmp_path), bytes_a_file=1000)
-    assert done.code == 6, done.err
-    assert "make room and start the same command again" in done.error
+    result = forks.run("new-backbone", "mine", "--into", str(tmp_path), bytes_a_file=1000)
+    assert result.code == 6, result.err
+    assert "make room and start the same command again" in result.error
     assert list(tmp_path.iterdir()) == []

@@ -187,9 +187,9 @@ def test_show_text_adds_escaped_comments(folder: Path, capsys: pytest.CaptureFix
 
 
 def test_report_without_results_suggests_run(cli: Cli) -> None:
-    done = cli("report")
-    assert done.returncode == 6
-    assert "start with: toxbench run" in done.stderr
+    result = cli("report")
+    assert result.returncode == 6
+    assert "start with: toxbench run" in result.stderr
 
 
 def test_report_with_only_baselines(table: Path, tmp_path: Path) -> None:

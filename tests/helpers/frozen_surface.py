@@ -1,6 +1,7 @@
 """The names, codes and bytes that users depend on, as texts.
 
-``python tests/frozen_surface.py`` writes them to tests/frozen/; tests/test_frozen.py compares.
+``python tests/helpers/frozen_surface.py`` writes them to tests/frozen/.
+tests/test_frozen.py compares.
 """
 
 import inspect
@@ -22,7 +23,7 @@ from toxbench.settings import FrozenModel
 from toxbench.store.cells import CellStore
 from toxbench.store.rows import write_rows
 
-FOLDER = Path(__file__).parent / "frozen"
+FOLDER = Path(__file__).parents[1] / "frozen"
 SUPPORTS = {"IsA": 6, "IsB": 3, "IsC": 1, "IsNever": 0}
 
 
@@ -114,9 +115,9 @@ def leaderboard(format_name: str) -> Callable[[], str]:
         with tempfile.TemporaryDirectory() as folder:
             write_reference_cells(Path(folder))
             words = ["leaderboard", folder, "--format", format_name, "--plugins", "none"]
-            done = CliRunner().invoke(cli, words, catch_exceptions=False)
-        assert done.exit_code == 0
-        return done.output
+            result = CliRunner().invoke(cli, words, catch_exceptions=False)
+        assert result.exit_code == 0
+        return result.output
 
     return render
 

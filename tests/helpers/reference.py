@@ -1,4 +1,6 @@
-"""Write the API reference as HTML pages: ``python tests/reference.py FOLDER`` (``tox -e docs``).
+"""Write the API reference as HTML pages: ``tox -e docs``.
+
+``python tests/helpers/reference.py FOLDER`` writes them to another folder.
 
 A public name without a docstring or a warning of pdoc is an error.
 """
