@@ -11,9 +11,9 @@ from measured import Table
 from toxbench.errors import StorageError
 from toxbench.evaluation.row_counts import HEADLINES
 from toxbench.evaluation.thresholds import GLOBAL, HALF
-from toxbench.ranking.build import SEEDS_NEEDED, build_leaderboard, load_leaderboard
+from toxbench.ranking.build import build_leaderboard, load_leaderboard
 from toxbench.ranking.pool import GROUPS_NEEDED, Cell
-from toxbench.ranking.rows import Leaderboard, Row, summarize_cells
+from toxbench.ranking.rows import SEEDS_NEEDED, Leaderboard, Row, summarize_cells
 from toxbench.store.cells import CellStore
 from toxbench.store.rows import write_rows
 

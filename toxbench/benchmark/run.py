@@ -17,8 +17,8 @@ from toxbench.errors import TryAgainError
 from toxbench.executors.base import TaskError
 from toxbench.executors.worker import PROCESS_ENDED
 from toxbench.plugin.registry import Registry
-from toxbench.ranking.build import SEEDS_NEEDED, load_leaderboard
-from toxbench.ranking.rows import Leaderboard
+from toxbench.ranking.build import load_leaderboard
+from toxbench.ranking.rows import SEEDS_NEEDED, Leaderboard
 from toxbench.records import CellKey, EpochRecord, RunRecord
 from toxbench.report.labels import label_tables
 from toxbench.report.leaderboard import leaderboard_table, leaderboard_tables

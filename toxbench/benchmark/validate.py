@@ -67,10 +67,10 @@ def resolve(
     _check_executor(settings, is_distributed=coordinator is not None)
     baseline_names = tuple(registry.baselines) if settings.baselines is None else settings.baselines
     weights = WeightsChoice.parse(settings.weights)
-    _check_names(settings, baseline_names, weights)
     unavailable: list[str] = []
     backbones = _find_all(settings.backbones, registry.backbone, unavailable)
     baselines = _find_all(baseline_names, registry.baseline, unavailable)
+    _check_names(settings, baseline_names, weights)
     if unavailable and not (backbones if settings.backbones else baselines):
         raise PluginError(unavailable)
     return ResolvedRun(

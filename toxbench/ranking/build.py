@@ -18,6 +18,7 @@ from toxbench.evaluation.significance import Difference, assign_tiers, compare_a
 from toxbench.ranking.cells import load_cells, load_failures
 from toxbench.ranking.pool import Cell, FoldPooler, PooledScores
 from toxbench.ranking.rows import (
+    SEEDS_NEEDED,
     Leaderboard,
     Row,
     Sampling,
@@ -32,7 +33,6 @@ from toxbench.store.cells import CellStore, ProtocolRecord
 from toxbench.store.rows import StoredRows
 from toxbench.util.arrays import Floats
 
-SEEDS_NEEDED = 5  # with fewer, results are exploratory and candidates get no tier
 RULE_SUFFIXES = {GLOBAL: "_global", PER_LABEL: "_per_label"}  # of column names
 PooledRules = Mapping[str, PooledScores]  # thresholds rule -> scores
 

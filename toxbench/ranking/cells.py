@@ -8,7 +8,6 @@ import numpy.typing as npt
 
 from toxbench.errors import StorageError
 from toxbench.evaluation.definitions import VERSIONS
-from toxbench.evaluation.metrics import score_cell
 from toxbench.evaluation.thresholds import choose_thresholds
 from toxbench.ranking.pool import Cell
 from toxbench.records import PARTS, CellRecord, FailureRecord, Part
@@ -58,6 +57,9 @@ def score_again(
         rows: of the protocol's table.
         columns: numbers of the labels to score.
     """
+    # scikit-learn takes a second to import, and most leaderboards need no cell scored again.
+    from toxbench.evaluation.metrics import score_cell
+
     record, tensors = cell
     fold, chosen = protocol.folds[record.key.fold], list(columns)
     probabilities = {part: np.ascontiguousarray(tensors[part][:, chosen]) for part in PARTS}

@@ -14,6 +14,8 @@ from toxbench.evaluation.significance import Difference
 from toxbench.records import CellKey, CellRecord, FailureRecord, Part, TuningRecord
 from toxbench.store.cells import ProtocolRecord
 
+SEEDS_NEEDED = 5  # with fewer, results are exploratory and candidates get no tier
+
 
 @dataclass(frozen=True)
 class Statistic:

@@ -2,8 +2,7 @@
 
 from toxbench.evaluation.definitions import HALF
 from toxbench.evaluation.row_counts import HEADLINES
-from toxbench.ranking.build import SEEDS_NEEDED
-from toxbench.ranking.rows import FailedCells, Leaderboard, Row
+from toxbench.ranking.rows import SEEDS_NEEDED, FailedCells, Leaderboard, Row
 from toxbench.records import TuningRecord
 from toxbench.report.audit import leak_note
 from toxbench.report.verdicts import METRIC_TITLES, conclusion
