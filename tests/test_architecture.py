@@ -27,8 +27,8 @@ LIBRARY = {
 ALLOWED: dict[str, set[str]] = {
     "base": set(),
     "data": {"base"},
-    "plugin": {"base"},
     "evaluation": {"base"},
+    "plugin": {"base", "evaluation"},
     "training": {"base", "data", "plugin"},
     "store": {"base", "data"},
     "ranking": {"base", "store", "evaluation"},

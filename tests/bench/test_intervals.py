@@ -11,8 +11,9 @@ import numpy.typing as npt
 import pytest
 
 from toxbench.evaluation.bootstrap import SampleCounts, bootstrap, interval
+from toxbench.evaluation.definitions import HEADLINES
 from toxbench.evaluation.power import ErrorModel, detectable_difference
-from toxbench.evaluation.row_counts import HEADLINES, SCORES, row_counts
+from toxbench.evaluation.row_counts import SCORES, row_counts
 from toxbench.evaluation.significance import compare_all
 
 pytestmark = pytest.mark.bench

@@ -18,8 +18,9 @@ from toxbench.evaluation.bootstrap import (
     sum_by_unit,
     t_factor,
 )
+from toxbench.evaluation.definitions import HEADLINES
 from toxbench.evaluation.power import ErrorModel
-from toxbench.evaluation.row_counts import HEADLINES, row_counts
+from toxbench.evaluation.row_counts import row_counts
 from toxbench.util.arrays import Counts, Floats, Targets
 
 Predictions = npt.NDArray[np.uint8]  # [seed, row, label]

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from toxbench.evaluation.definitions import HEADLINES
 from toxbench.evaluation.power import ErrorModel, detectable_difference
-from toxbench.evaluation.row_counts import HEADLINES
 from toxbench.util.arrays import Targets
 
 

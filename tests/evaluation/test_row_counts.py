@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from toxbench.evaluation.definitions import HEADLINES
 from toxbench.evaluation.metrics import evaluate, predict
-from toxbench.evaluation.row_counts import COUNTS, HEADLINES, SCORES, row_counts
+from toxbench.evaluation.row_counts import COUNTS, SCORES, row_counts
 from toxbench.util.arrays import Targets
 
 

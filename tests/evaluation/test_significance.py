@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toxbench.evaluation.bootstrap import BootstrapScores, SampleCounts, bootstrap
+from toxbench.evaluation.definitions import HEADLINES
 from toxbench.evaluation.power import ErrorModel
-from toxbench.evaluation.row_counts import HEADLINES, row_counts
+from toxbench.evaluation.row_counts import row_counts
 from toxbench.evaluation.significance import (
     Difference,
     assign_tiers,

@@ -9,7 +9,7 @@ import pytest
 from measured import Table
 
 from toxbench.errors import StorageError
-from toxbench.evaluation.row_counts import HEADLINES
+from toxbench.evaluation.definitions import HEADLINES
 from toxbench.evaluation.thresholds import GLOBAL, HALF
 from toxbench.ranking.build import build_leaderboard, load_leaderboard
 from toxbench.ranking.pool import GROUPS_NEEDED, Cell

@@ -13,7 +13,7 @@ from toxbench.benchmark.run import run_plan
 from toxbench.benchmark.validate import resolve
 from toxbench.config import build_run_settings, build_settings, read_config
 from toxbench.errors import CellsFailedError
-from toxbench.evaluation.definitions import HALF
+from toxbench.evaluation.definitions import HALF, RANKING_METRIC
 from toxbench.plugin.registry import Registry
 from toxbench.ranking.build import load_leaderboard
 from toxbench.ranking.rescore import rescore as rescore_store
@@ -172,7 +172,7 @@ def rescore(
     path: Path | str,
     *,
     thresholds: str = HALF,
-    metric: str = "micro_f1",
+    metric: str = RANKING_METRIC,
     without: Sequence[str] = (),
     data: Path | str | None = None,
     columns: Mapping[str, Any] | None = None,

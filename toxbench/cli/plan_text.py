@@ -105,15 +105,15 @@ def _power_lines(plan: "Plan") -> list[str]:
     import numpy as np
 
     from toxbench.benchmark.candidates import BackboneCandidate
+    from toxbench.evaluation.definitions import HEADLINES
     from toxbench.evaluation.power import detectable_difference
-    from toxbench.report.verdicts import METRIC_TITLES
 
     seeds = {key.seed for c, key in plan.cells if isinstance(c, BackboneCandidate)}
     if not seeds:
         return []
     test_rows = np.concatenate([fold.test for fold in plan.protocol.folds])
     sizes = detectable_difference(plan.protocol.comments.targets[test_rows], len(seeds))
-    differences = (f"{size:.3f} in {METRIC_TITLES[name]}" for name, size in sizes.items())
+    differences = (f"{size:.3f} in {HEADLINES[name]}" for name, size in sizes.items())
     return [
         f"Power     {' or '.join(differences)}: the smallest difference detectable with 80 % power "
         f"and {count_of(len(seeds), 'seed')}, if candidates err as two stand-ins did"

@@ -19,7 +19,7 @@ from toxbench.cli.options import (
     stored_table_options,
 )
 from toxbench.cli.stored_table import check_table_options, read_table
-from toxbench.evaluation.definitions import HALF, RULES
+from toxbench.evaluation.definitions import HALF, RANKING_METRIC, RULES
 
 
 @cloup.command(cls=WithMetrics, short_help="Rank by other thresholds, metrics or labels.")
@@ -34,7 +34,7 @@ from toxbench.evaluation.definitions import HALF, RULES
     help="Rule that chooses thresholds on the validation rows.",
 )
 @cloup.option(
-    "--metric", default="micro_f1", show_default=True, help="Metric to rank by.", group=OUTPUT
+    "--metric", default=RANKING_METRIC, show_default=True, help="Metric to rank by.", group=OUTPUT
 )
 @cloup.option(
     "--without", metavar="A,B", callback=comma_list, help="Labels to leave out.", group=OUTPUT

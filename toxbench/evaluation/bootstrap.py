@@ -21,7 +21,8 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from toxbench.evaluation.row_counts import COUNTS, HEADLINES, SCORES
+from toxbench.evaluation.definitions import HEADLINES
+from toxbench.evaluation.row_counts import COUNTS, SCORES
 from toxbench.util.arrays import Counts, Floats, Probabilities, Targets
 
 RESAMPLES = 10_000

@@ -10,6 +10,10 @@ RULES = HALF, GLOBAL, PER_LABEL = "0.5", "global", "per-label"
 # Rule -> version, increased whenever the chosen thresholds change.
 RULE_VERSIONS: Mapping[str, int] = {HALF: 1, GLOBAL: 1, PER_LABEL: 1}
 
+# Metric -> title of the metrics that the leaderboard shows first, with intervals and tests.
+HEADLINES: Mapping[str, str] = {"micro_f1": "micro-F1", "subset_accuracy": "subset accuracy"}
+RANKING_METRIC = "micro_f1"  # by default
+
 
 @dataclass(frozen=True)
 class Metric:

@@ -3,6 +3,7 @@
 import numpy as np
 
 from toxbench.evaluation.bootstrap import jackknife_error
+from toxbench.evaluation.definitions import HEADLINES
 from toxbench.evaluation.metrics import evaluate, headline
 from toxbench.records import Scores
 from toxbench.util.arrays import Probabilities, Targets
@@ -25,9 +26,7 @@ def epoch_scores(targets: Targets, probabilities: Probabilities) -> Scores:
     return {
         "headline": headline(targets, probabilities),
         "headline_error": jackknife_error(headline, targets, probabilities),
-        "micro_f1": scores["micro_f1"],
-        "subset_accuracy": scores["subset_accuracy"],
-        "micro_average_precision": scores["micro_average_precision"],
+        **{name: scores[name] for name in (*HEADLINES, "micro_average_precision")},
         "loss": float(-np.log(np.clip(likelihood, 1e-7, 1)).mean()),
     }
 

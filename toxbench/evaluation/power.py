@@ -7,7 +7,8 @@ from statistics import NormalDist
 import numpy as np
 
 from toxbench.evaluation.bootstrap import t_factor
-from toxbench.evaluation.row_counts import HEADLINES, SCORES, row_counts
+from toxbench.evaluation.definitions import HEADLINES
+from toxbench.evaluation.row_counts import SCORES, row_counts
 from toxbench.evaluation.significance import detectable_effect
 from toxbench.util.arrays import Floats, Predictions, Targets
 

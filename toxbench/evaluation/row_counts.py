@@ -64,4 +64,3 @@ SCORES: Mapping[str, Callable[[Floats], Floats]] = {
     "micro_precision": _micro_precision,
     "micro_recall": _micro_recall,
 }
-HEADLINES = ("micro_f1", "subset_accuracy")

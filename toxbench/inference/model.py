@@ -17,7 +17,8 @@ from toxbench.plugin.registry import Registry
 from toxbench.store.models import WEIGHTS, ModelRecord, check_model
 from toxbench.training.dataloader import Batcher
 from toxbench.training.device import Device, choose_device, seeded
-from toxbench.training.predictor import WIDTH_MULTIPLE, Predictor, Probabilities
+from toxbench.training.predictor import WIDTH_MULTIPLE, Predictor
+from toxbench.util.arrays import Probabilities
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

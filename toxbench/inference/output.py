@@ -17,7 +17,7 @@ from toxbench.util.atomic import atomic_file
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from toxbench.training.predictor import Probabilities
+    from toxbench.util.arrays import Probabilities
 
 Columns = Mapping[str, Sequence[str | int | float]]  # name -> one value per comment
 WriteColumns = Callable[[Columns], None]

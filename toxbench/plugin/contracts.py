@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
+from toxbench.evaluation.definitions import HALF, HEADLINES
 from toxbench.records import CellRecord, EpochRecord, RunRecord
 from toxbench.settings import TrainSettings
 
@@ -323,9 +324,6 @@ def spreadsheet_safe(value: object) -> object:
 
 Fact = str | int | float | bool
 
-_DEFAULT_RULE = "0.5"  # the thresholds rule whose scores are logged in full
-_HEADLINE_METRICS = ("micro_f1", "subset_accuracy")
-
 
 @dataclass(frozen=True, kw_only=True)
 class Tracker:
@@ -372,13 +370,13 @@ def cell_numbers(result: CellRecord) -> dict[str, float]:
     """
     numbers: dict[str, float | None] = {
         f"{part}/{name}": value
-        for part, scores in result.metrics[_DEFAULT_RULE].items()
+        for part, scores in result.metrics[HALF].items()
         for name, value in scores.items()
     }
-    for name in _HEADLINE_METRICS:
+    for name in HEADLINES:
         train, test = numbers.get(f"train/{name}"), numbers.get(f"test/{name}")
         numbers[f"gap/{name}"] = None if train is None or test is None else train - test
-        for rule in result.metrics.keys() - {_DEFAULT_RULE}:
+        for rule in result.metrics.keys() - {HALF}:
             numbers[f"test/{name}.{rule}"] = result.metrics[rule]["test"].get(name)
     numbers |= {f"cost/{name}": value for name, value in result.cost.model_dump().items()}
     return _defined(numbers | {"best_epoch": result.best_epoch})

@@ -12,8 +12,8 @@ from toxbench.evaluation.bootstrap import (
     bootstrap,
     measure_uncertainty,
 )
-from toxbench.evaluation.definitions import GLOBAL, HALF, PER_LABEL
-from toxbench.evaluation.row_counts import HEADLINES, SCORES
+from toxbench.evaluation.definitions import GLOBAL, HALF, HEADLINES, PER_LABEL, RANKING_METRIC
+from toxbench.evaluation.row_counts import SCORES
 from toxbench.evaluation.significance import Difference, assign_tiers, compare_all
 from toxbench.ranking.cells import load_cells, load_failures
 from toxbench.ranking.pool import Cell, FoldPooler, PooledScores
@@ -37,7 +37,9 @@ RULE_SUFFIXES = {GLOBAL: "_global", PER_LABEL: "_per_label"}  # of column names
 PooledRules = Mapping[str, PooledScores]  # thresholds rule -> scores
 
 
-def load_leaderboard(*stores: CellStore, rule: str = HALF, metric: str = "micro_f1") -> Leaderboard:
+def load_leaderboard(
+    *stores: CellStore, rule: str = HALF, metric: str = RANKING_METRIC
+) -> Leaderboard:
     """Build the leaderboard of a stored protocol, from the cells of one or several folders.
 
     Args:
@@ -58,7 +60,7 @@ def build_leaderboard(
     rows: StoredRows,
     cells: Sequence[Cell],
     rule: str = HALF,
-    metric: str = "micro_f1",
+    metric: str = RANKING_METRIC,
     failures: Sequence[FailureRecord] = (),
 ) -> Leaderboard:
     """Rank candidates by their cells, with intervals, comparisons and tiers.

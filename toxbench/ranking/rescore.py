@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from toxbench.errors import SettingsError, did_you_mean
-from toxbench.evaluation.definitions import HALF, METRICS, RULES
+from toxbench.evaluation.definitions import HALF, METRICS, RANKING_METRIC, RULES
 from toxbench.ranking.build import build_leaderboard
 from toxbench.ranking.cells import load_cells, load_failures, score_again
 from toxbench.ranking.rows import Leaderboard
@@ -12,7 +12,7 @@ from toxbench.store.rows import StoredRows
 
 
 def rescore(
-    store: CellStore, rule: str = HALF, without: Sequence[str] = (), metric: str = "micro_f1"
+    store: CellStore, rule: str = HALF, without: Sequence[str] = (), metric: str = RANKING_METRIC
 ) -> Leaderboard:
     """Build a leaderboard of stored probabilities; nothing is written.
 

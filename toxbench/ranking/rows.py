@@ -9,7 +9,7 @@ from typing import Literal
 
 from toxbench.errors import StorageError
 from toxbench.evaluation.bootstrap import Uncertainty
-from toxbench.evaluation.definitions import GLOBAL, HALF, METRICS, PER_LABEL
+from toxbench.evaluation.definitions import GLOBAL, HALF, METRICS, PER_LABEL, RANKING_METRIC
 from toxbench.evaluation.significance import Difference
 from toxbench.records import CellKey, CellRecord, FailureRecord, Part, TuningRecord
 from toxbench.store.cells import ProtocolRecord
@@ -142,7 +142,7 @@ class Leaderboard:
     differences: tuple[Difference, ...] = ()
     sampling: Sampling | None = None
     rule: str = HALF
-    metric: str = "micro_f1"
+    metric: str = RANKING_METRIC
     failures: tuple[FailedCells, ...] = ()
 
 
@@ -153,7 +153,7 @@ def summarize_cells(
     protocol: ProtocolRecord,
     cells: Iterable[CellRecord],
     rule: str = HALF,
-    metric: str = "micro_f1",
+    metric: str = RANKING_METRIC,
     failures: Iterable[FailureRecord] = (),
 ) -> Leaderboard:
     """Rank the candidates of one protocol; the order of ``cells`` does not matter.
@@ -192,7 +192,7 @@ def summarize_cells(
     )
 
 
-def columns(rule: str, metric: str = "micro_f1") -> dict[str, Getter]:
+def columns(rule: str, metric: str = RANKING_METRIC) -> dict[str, Getter]:
     """Return column name -> function from a cell to its value; scores are of the test rows.
 
     Args:

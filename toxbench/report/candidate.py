@@ -5,11 +5,10 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 from toxbench.errors import SettingsError, did_you_mean
-from toxbench.evaluation.definitions import HALF, PER_LABEL
+from toxbench.evaluation.definitions import HALF, HEADLINES, PER_LABEL
 from toxbench.plugin.contracts import Table
 from toxbench.ranking.rows import Leaderboard, Row
 from toxbench.records import CellRecord, FailureRecord, LabelScores
-from toxbench.report.verdicts import METRIC_TITLES
 from toxbench.settings import TrainSettings
 from toxbench.util.text import escape_line, format_millions
 
@@ -167,9 +166,9 @@ def cells_table(candidate: Candidate) -> Table:
             "fold": cell.key.fold,
             "seed": cell.key.seed,
             **{f"test {title}": cell.metrics[HALF]["test"][name]
-               for name, title in METRIC_TITLES.items()},
+               for name, title in HEADLINES.items()},
             **{f"train {title}": cell.metrics[HALF]["train"][name]
-               for name, title in METRIC_TITLES.items()},
+               for name, title in HEADLINES.items()},
             f"best {unit}": cell.best_epoch,
             f"{unit}s": len(cell.epochs) or None,
             "train seconds": cell.cost.train_seconds,
@@ -340,8 +339,8 @@ def _scores(row: Row) -> dict[str, str]:
         interval = f" [{uncertainty.low:.3f}, {uncertainty.high:.3f}]" if uncertainty else ""
         return f"{statistic.mean:.3f}{interval}" if statistic else "-"
 
-    scores = {title: text(name) for name, title in METRIC_TITLES.items()}
-    return scores | {f"{title} gap": text(f"{name}_gap") for name, title in METRIC_TITLES.items()}
+    scores = {title: text(name) for name, title in HEADLINES.items()}
+    return scores | {f"{title} gap": text(f"{name}_gap") for name, title in HEADLINES.items()}
 
 
 def _cost(cells: Sequence[CellRecord]) -> dict[str, str]:
@@ -394,7 +393,7 @@ def _threshold_record(cells: Sequence[CellRecord], rule: str) -> Record:
         "highest threshold": max(thresholds),
         **{
             title: mean_known(cell.metrics[rule]["test"][name] for cell in cells)
-            for name, title in METRIC_TITLES.items()
+            for name, title in HEADLINES.items()
         },
     }
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from toxbench.errors import SettingsError
-from toxbench.evaluation.row_counts import HEADLINES
+from toxbench.evaluation.definitions import HEADLINES
 from toxbench.evaluation.significance import Difference
 from toxbench.plugin.contracts import Table
 from toxbench.ranking.rows import Leaderboard, Row, Statistic
@@ -179,7 +179,7 @@ def _error_columns(leaderboard: Leaderboard) -> tuple[Column, ...]:
     """Return the standard errors by source; no column for a source that was not measured."""
     measured = [error for row in leaderboard.rows for error in row.uncertainty.values()]
     columns: list[Column] = []
-    for name, title in (("micro_f1", "micro-F1"), ("subset_accuracy", "subset accuracy")):
+    for name, title in HEADLINES.items():
         if measured:
             columns.append(Column(f"{title} SE (test rows)", _error_text(name, "rows")))
         if any(error.seeds is not None for error in measured):

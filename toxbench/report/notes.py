@@ -1,11 +1,10 @@
 """The title of a leaderboard, and the conclusions, warnings and explanations printed with it."""
 
-from toxbench.evaluation.definitions import HALF
-from toxbench.evaluation.row_counts import HEADLINES
+from toxbench.evaluation.definitions import HALF, HEADLINES
 from toxbench.ranking.rows import SEEDS_NEEDED, FailedCells, Leaderboard, Row
 from toxbench.records import TuningRecord
 from toxbench.report.audit import leak_note
-from toxbench.report.verdicts import METRIC_TITLES, conclusion
+from toxbench.report.verdicts import conclusion
 
 EXPLORATORY = (
     f"Exploratory: a backbone has fewer than {SEEDS_NEEDED} seeds, too few to conclude which "
@@ -51,7 +50,7 @@ def conclusions(leaderboard: Leaderboard) -> list[str]:
     best = rows[0].name if rows else ""
     pairs = [d for d in leaderboard.differences if best in (d.first, d.second)]
     pairs.sort(key=lambda d: d.metric != metric)  # the ranking metric comes first
-    return [_tier_note(rows, METRIC_TITLES[metric]), *map(conclusion, pairs)] if pairs else []
+    return [_tier_note(rows, HEADLINES[metric]), *map(conclusion, pairs)] if pairs else []
 
 
 def headline_notes(leaderboard: Leaderboard) -> list[str]:

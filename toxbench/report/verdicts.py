@@ -3,17 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from toxbench.evaluation.definitions import HEADLINES
 from toxbench.evaluation.significance import Difference
 from toxbench.plugin.contracts import Table
 from toxbench.util.text import escape_line
-
-METRIC_TITLES = {"micro_f1": "micro-F1", "subset_accuracy": "subset accuracy"}
 
 
 def conclusion(difference: Difference) -> str:
     """Return a sentence on whether two candidates differ significantly, the better one first."""
     d = difference if difference.difference >= 0 else reversed_difference(difference)
-    metric = METRIC_TITLES[d.metric]
+    metric = HEADLINES[d.metric]
     p = "< 0.001" if d.adjusted_p < 0.001 else f"= {d.adjusted_p:.3f}"
     numbers = (
         f"difference {d.difference:+.3f}, 95 % confidence interval {d.low:+.3f} to {d.high:+.3f}, "
@@ -50,7 +49,7 @@ def comparison_table(differences: Sequence[Difference], notes: Sequence[str]) ->
         ),
         rows=tuple(
             (
-                escape_line(d.first), escape_line(d.second), METRIC_TITLES[d.metric],
+                escape_line(d.first), escape_line(d.second), HEADLINES[d.metric],
                 f"{d.difference:+.3f}", f"{d.low:+.3f} to {d.high:+.3f}", _p_text(d.p),
                 _p_text(d.adjusted_p), f"{d.better:.2f}", f"{d.detectable:.3f}",
             )

@@ -4,7 +4,6 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -12,7 +11,7 @@ from toxbench.errors import PluginError
 from toxbench.training.dataloader import Batch, Batcher, sorted_batches
 from toxbench.training.device import Device
 from toxbench.training.oom import retry_on_oom
-from toxbench.util.arrays import Rows
+from toxbench.util.arrays import Probabilities, Rows
 from toxbench.util.signals import ShouldStop, iterate_until, never_stop
 
 # Tokens in a batch, padding included. On a CPU, 1,024 fit into its caches and take 0.92 of the time
@@ -23,8 +22,6 @@ WIDTH_MULTIPLE = {"cpu": 1, "mps": 8, "cuda": 8}
 # Batches whose probabilities are copied from the device together. Each copy makes the host wait for
 # a GPU; without any copy, all probabilities would stay in the GPU's memory.
 _BATCHES_PER_COPY = 256
-
-Probabilities = npt.NDArray[np.float32]
 
 
 class Forward(nn.Module):

@@ -27,7 +27,7 @@ from toxbench.training.optimizer import (
     set_dropout,
     steps_per_epoch,
 )
-from toxbench.training.predictor import WIDTH_MULTIPLE, Predictor, Probabilities
+from toxbench.training.predictor import WIDTH_MULTIPLE, Predictor
 from toxbench.training.process_group import SINGLE_PROCESS, Pass, ProcessGroup, Replica
 from toxbench.training.state import (
     Backward,
@@ -38,7 +38,7 @@ from toxbench.training.state import (
     TrainingResult,
     TrainingState,
 )
-from toxbench.util.arrays import Rows, Targets
+from toxbench.util.arrays import Probabilities, Rows, Targets
 from toxbench.util.signals import StopRequested, never_stop
 
 Validate = Callable[[Targets, Probabilities], Scores]

@@ -20,6 +20,7 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, SQLA
 from toxbench.errors import SettingsError, StorageError, TryAgainError
 from toxbench.store.lock import hold_lock
 from toxbench.util.atomic import make_folder, write_error
+from toxbench.util.redact import is_secret
 
 HEARTBEAT_SECONDS = 5
 GRACE_SECONDS = 30  # a worker without a heartbeat for this long counts as dead
@@ -35,7 +36,7 @@ def sqlite_url(folder: Path) -> str:
 def redact_url(url: str) -> str:
     """Return a URL with ``***`` in place of its passwords, query parameters included."""
     parsed = make_url(url)
-    query = {name: "***" if _is_secret(name) else value for name, value in parsed.query.items()}
+    query = {name: "***" if is_secret(name) else value for name, value in parsed.query.items()}
     return parsed.set(query=query).render_as_string(hide_password=True).replace("%2A", "*")
 
 
@@ -143,10 +144,6 @@ def send_heartbeats(storage: RDBStorage, trial_id: int) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
-
-
-def _is_secret(name: str) -> bool:
-    return any(word in name.lower() for word in ("password", "passwd", "secret", "token"))
 
 
 @contextmanager

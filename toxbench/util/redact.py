@@ -3,11 +3,18 @@
 import os
 import re
 
-_SECRET_WORDS = ("TOKEN", "_KEY", "PASSWORD", "PASSWD", "SECRET")  # in names of variables
+_SECRET_NAME = re.compile(  # of an environment variable or a URL's parameter
+    r"(TOKENS?|SECRETS?|PASSW\w*|PASSPHRASE|CREDENTIALS?|KEYS?(_ID)?|_PWD)(_|$)", re.IGNORECASE
+)
 _MINIMUM_LENGTH = 4  # characters of a secret; shorter ones would erase ordinary words
 _SECRET_PATTERN = re.compile(  # tokens of the Hub; user:password of URLs
     r"\bhf_\w{8,}|(?<=://)[^/\s@]+:[^/\s@]+(?=@)"
 )
+
+
+def is_secret(name: str) -> bool:
+    """Return whether a variable or parameter of this name holds a secret, such as ``HF_TOKEN``."""
+    return _SECRET_NAME.search(name) is not None
 
 
 def redact(text: str) -> str:
@@ -17,11 +24,7 @@ def redact(text: str) -> str:
     Hugging Face Hub, and passwords in URLs.
     """
     text = _SECRET_PATTERN.sub("***", text)
-    secrets = {
-        value
-        for name, value in os.environ.items()
-        if any(word in name.upper() for word in _SECRET_WORDS)
-    }
+    secrets = {value for name, value in os.environ.items() if is_secret(name)}
     for value in sorted(secrets, key=len, reverse=True):
         if len(value) >= _MINIMUM_LENGTH:
             text = text.replace(value, "***")

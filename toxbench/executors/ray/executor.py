@@ -5,7 +5,6 @@ banners and crashes cannot affect the main process, which can leave a cluster th
 without waiting for it.
 """
 
-import re
 import socket
 import subprocess
 import sys
@@ -41,6 +40,7 @@ from toxbench.executors.ray.messages import (
 )
 from toxbench.executors.ray.transfer import write_files
 from toxbench.executors.spawn import end_child, start_child
+from toxbench.util.redact import is_secret
 
 _PROBE_SECONDS = 5.0  # in which an address accepts a connection
 _JOIN_SECONDS, _START_SECONDS = 60.0, 180.0  # for a running cluster; to start Ray
@@ -50,7 +50,6 @@ _ERRORS: dict[str, type[ToxbenchError]] = {
 }
 _RAY_ENVIRON = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
 _END, _FULL = object(), object()
-_SECRET = re.compile(r"(^|_)(TOKEN|SECRET|PASSW\w*|CREDENTIALS?|(API_?|ACCESS_)?KEY(_ID)?)(_|$)")
 
 
 @dataclass(frozen=True)
@@ -231,7 +230,7 @@ def _finish(task: Task, message: TaskEnded, config: RunnerConfig, callbacks: Tas
 
 def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
     """Leave out variables whose names are those of secrets, which no other machine needs."""
-    return {name: value for name, value in environ.items() if not _SECRET.search(name.upper())}
+    return {name: value for name, value in environ.items() if not is_secret(name)}
 
 
 def _probe(address: str | None) -> None:

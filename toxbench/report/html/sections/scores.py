@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from toxbench.evaluation.definitions import HEADLINES
 from toxbench.plugin.contracts import Table
 from toxbench.ranking.rows import Row
 from toxbench.report.html.elements import (
@@ -22,7 +23,6 @@ from toxbench.report.labels import label_tables
 from toxbench.report.leaderboard import leaderboard_tables
 from toxbench.report.notes import conclusions, explanations, warnings
 from toxbench.report.palette import BLUE, GREY, HEAT, RED
-from toxbench.report.verdicts import METRIC_TITLES
 from toxbench.util.text import format_duration
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def overfitting_section(data: ReportData) -> Section:
     """Return a picture of train and test scores."""
     rows = data.board.rows
     figure, panels = create_panels(2, 0.9 + 0.34 * len(rows))
-    for axes, (metric, title) in zip(panels, METRIC_TITLES.items(), strict=True):
+    for axes, (metric, title) in zip(panels, HEADLINES.items(), strict=True):
         for part, shift, colour in (("train_", -0.19, RED), ("", 0.19, BLUE)):
             values = [row.values[f"{part}{metric}"] for row in rows]
             axes.barh(
@@ -135,7 +135,7 @@ def _first_candidate(data: ReportData) -> str:
 def _interval_picture(data: ReportData) -> Picture:
     rows = data.board.rows
     figure, panels = create_panels(2, 0.7 + 0.26 * len(rows))
-    for axes, (metric, title) in zip(panels, METRIC_TITLES.items(), strict=True):
+    for axes, (metric, title) in zip(panels, HEADLINES.items(), strict=True):
         for place, row in enumerate(rows):
             _draw_interval(axes, place, row, metric)
         label_y_axis(axes, [row.name for row in rows])
@@ -143,11 +143,11 @@ def _interval_picture(data: ReportData) -> Picture:
         best = rows[0].values[metric]
         if best is not None:
             draw_reference_line(axes, x=best.mean)
-    titles = (f"{title}{end}" for title in METRIC_TITLES.values() for end in ("", " low", " high"))
+    titles = (f"{title}{end}" for title in HEADLINES.values() for end in ("", " low", " high"))
     numbers = create_table(
         "Scores with 95 % confidence intervals",
         ["candidate", *titles],
-        [[row.name, *(n for metric in METRIC_TITLES for n in _interval(row, metric))]
+        [[row.name, *(n for metric in HEADLINES for n in _interval(row, metric))]
          for row in rows],
     )  # fmt: skip
     alt = f"Forest plot of {len(rows)} candidates: scores with 95 % confidence intervals."
@@ -207,9 +207,9 @@ def _seconds(row: Row) -> float:
 
 
 def _gap_table(rows: Sequence[Row]) -> Table:
-    titles = METRIC_TITLES.values()
+    titles = HEADLINES.values()
     headers = (h for title in titles for h in (f"train {title}", f"test {title}", f"{title} gap"))
-    names = [n for m in METRIC_TITLES for n in (f"train_{m}", m, f"{m}_gap")]
+    names = [n for m in HEADLINES for n in (f"train_{m}", m, f"{m}_gap")]
     return create_table(
         "Train and test scores",
         ["candidate", *headers],
