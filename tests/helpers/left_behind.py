@@ -52,15 +52,18 @@ def without_measured_values(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def without_measured_columns(text: str) -> list[str]:
-    """Remove the measured columns of the first Markdown table, and the padding of its cells."""
+    """Remove the measured columns of each Markdown table, and the padding of its cells."""
     lines: list[str] = []
-    columns: list[int] = []
+    columns: list[int] | None = None  # of the table that this line is in
     for line in text.splitlines():
+        if not line.startswith("|"):
+            lines.append(line)
+            columns = None
+            continue
         cells = [cell.strip(" -") for cell in line.strip("|").split("|")]
-        if "parameters" in cells:
+        if columns is None:  # the header
             columns = [n for n, c in enumerate(cells) if not any(w in c for w in MEASURED)]
-        is_row = line.startswith("|") and columns and len(cells) > max(columns)
-        lines.append(" | ".join(cells[n] for n in columns) if is_row else line)
+        lines.append(" | ".join(cells[n] for n in columns))
     return lines
 
 
