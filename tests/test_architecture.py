@@ -1,4 +1,4 @@
-"""The architecture as the folder names tell it: who may import what, read from the sources."""
+"""The import rules between the folders of the sources, checked in the syntax trees."""
 
 import ast
 import subprocess
@@ -15,7 +15,7 @@ from toxbench.settings import TrainSettings
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.skipif(
     not (ROOT / "toxbench" / "__init__.py").is_file() or not (ROOT / "plugins").is_dir(),
-    reason="the sources are not beside the tests",
+    reason="the sources are not next to the tests",
 )
 
 BASE = {"errors", "settings", "config", "records", "util"}
@@ -23,7 +23,7 @@ LIBRARY = {
     "base", "data", "plugin", "evaluation", "training", "store", "ranking", "report",
     "executors", "benchmark",
 }  # fmt: skip
-# Stage -> the stages that it may import, besides itself. "toxbench" is the package's own names.
+# Stage -> the other stages that it may import. "toxbench" stands for ``toxbench/__init__.py``.
 ALLOWED: dict[str, set[str]] = {
     "base": set(),
     "data": {"base"},
@@ -67,12 +67,12 @@ def where(path: Path, node: ast.stmt | ast.expr | None = None) -> str:
 
 
 def at_run_time(node: ast.AST, lazily: bool = True) -> Iterator[ast.stmt]:
-    """Yield all statements but those for type checkers; without ``lazily``, of no function."""
+    """Yield the statements that run; without ``lazily``, only those outside functions."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.If) and ast.unparse(child.test) in FOR_TYPES:
-            for other in child.orelse:
-                yield other
-                yield from at_run_time(other, lazily)
+            for statement in child.orelse:
+                yield statement
+                yield from at_run_time(statement, lazily)
             continue
         if isinstance(child, ast.stmt):
             yield child
@@ -91,7 +91,7 @@ def imported(nodes: Iterable[ast.stmt]) -> Iterator[tuple[ast.stmt, str]]:
 
 
 def stage(dotted: str) -> str:
-    """Name the stage of a path that starts with ``toxbench``."""
+    """Return the stage of a dotted path that starts with ``toxbench``."""
     second = (*dotted.split("."), "toxbench")[1]
     if second in BASE:
         return "base"
@@ -105,12 +105,12 @@ def stage_of(path: Path) -> str:
     return "base" if first in BASE else first
 
 
-def forbidden(own: str, module: ast.Module) -> Iterator[tuple[ast.stmt, str]]:
-    """Yield the imports that a module of a stage must not have."""
+def forbidden(importer: str, module: ast.Module) -> Iterator[tuple[ast.stmt, str]]:
+    """Yield the imports that are forbidden in a module of the stage ``importer``."""
     for node, name in imported(at_run_time(module)):
         if name.startswith("."):
             yield node, name
-        if name.split(".")[0] == "toxbench" and stage(name) not in {own, *ALLOWED[own]}:
+        if name.split(".")[0] == "toxbench" and stage(name) not in {importer, *ALLOWED[importer]}:
             yield node, name
         if name.split(".")[0] == "toxbench_plugins":
             yield node, name
@@ -120,17 +120,17 @@ def test_every_stage_has_a_rule() -> None:
     assert {stage_of(path) for path in sources("toxbench")} <= set(ALLOWED)
 
 
-def test_every_arrow_points_one_way() -> None:
-    found = [
+def test_imports_follow_the_rules() -> None:
+    violations = [
         f"{where(path, node)} imports {name}"
         for path in sources("toxbench")
         for node, name in forbidden(stage_of(path), tree(path))
     ]
-    assert found == []
+    assert violations == []
 
 
 @pytest.mark.parametrize(
-    ("own", "code"),
+    ("importer", "code"),
     [
         ("base", "from toxbench.data.table import Comments"),
         ("data", "import toxbench.store.cells"),
@@ -144,11 +144,11 @@ def test_every_arrow_points_one_way() -> None:
         ("data", "if TYPE_CHECKING:\n    pass\nelse:\n    import toxbench.store"),
     ],
 )
-def test_the_walk_sees_an_arrow_that_points_back(own: str, code: str) -> None:
-    assert len(list(forbidden(own, ast.parse(code)))) == 1
+def test_forbidden_imports_are_detected(importer: str, code: str) -> None:
+    assert len(list(forbidden(importer, ast.parse(code)))) == 1
 
 
-def test_the_walk_passes_over_imports_for_types_and_from_others() -> None:
+def test_type_and_external_imports_are_allowed() -> None:
     code = (
         "if TYPE_CHECKING:\n    from toxbench.cli import x\nimport os\nfrom toxbench.util import y"
     )
@@ -157,16 +157,16 @@ def test_the_walk_passes_over_imports_for_types_and_from_others() -> None:
 
 def test_plugins_import_public_names_only() -> None:
     public = {f"toxbench.{name}" for name in toxbench.__all__}
-    found = [
+    violations = [
         f"{where(path, node)} imports {name}"
         for path in sources("plugins")
         for node, name in imported(n for n in ast.walk(tree(path)) if isinstance(n, ast.stmt))
         if name.startswith((".", "toxbench")) and name not in public
     ]
-    assert found == []
+    assert violations == []
 
 
-def test_every_public_name_is_there() -> None:
+def test_public_names_exist_and_are_sorted() -> None:
     assert sorted(toxbench.__all__) == toxbench.__all__
     assert [name for name in toxbench.__all__ if not hasattr(toxbench, name)] == []
 
@@ -184,17 +184,17 @@ def light_sources() -> list[Path]:
     return [path for path in paths if path.name != "modules.py"]
 
 
-def test_nothing_heavy_is_imported_before_a_command_needs_it() -> None:
-    found = [
+def test_light_modules_import_heavy_packages_lazily() -> None:
+    violations = [
         f"{where(path, node)} imports {name}"
         for path in light_sources()
         for node, name in imported(at_run_time(tree(path), lazily=False))
         if name.split(".")[0] in HEAVY
     ]
-    assert found == []
+    assert violations == []
 
 
-def test_help_and_discovery_load_nothing_heavy() -> None:
+def test_help_and_discovery_load_no_heavy_package() -> None:
     code = (
         (
             "import sys, toxbench.cli.main\n"
@@ -211,7 +211,7 @@ def test_help_and_discovery_load_nothing_heavy() -> None:
     assert (result.stdout, result.stderr) == ("[]\n", "")
 
 
-def test_the_top_level_holds_these_names_and_nothing_else() -> None:
+def test_top_level_has_only_known_names() -> None:
     if not (ROOT / ".git").exists():
         pytest.skip("not a git checkout")
     try:
@@ -229,7 +229,7 @@ UNSAFE_CALLS = {"torch.load", "torch.save", "pd.read_pickle", "pandas.read_pickl
 
 
 def unsafe(module: ast.Module) -> Iterator[ast.stmt | ast.expr]:
-    """Yield what could run code out of a data file."""
+    """Yield the statements and expressions that could run code from a data file."""
     statements = (node for node in ast.walk(module) if isinstance(node, ast.stmt))
     for statement, name in imported(statements):
         if name.split(".")[0] in UNSAFE_MODULES or name in UNSAFE_CALLS:
@@ -242,9 +242,9 @@ def unsafe(module: ast.Module) -> Iterator[ast.stmt | ast.expr]:
 
 
 @pytest.mark.faults(41)
-def test_no_file_is_ever_unpickled() -> None:
-    found = [where(p, n) for p in sources("toxbench", "plugins") for n in unsafe(tree(p))]
-    assert found == []
+def test_no_file_is_unpickled() -> None:
+    unsafe_lines = [where(p, n) for p in sources("toxbench", "plugins") for n in unsafe(tree(p))]
+    assert unsafe_lines == []
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ def test_no_file_is_ever_unpickled() -> None:
         "AutoModel.from_pretrained(path, trust_remote_code=anything)",
     ],
 )
-def test_the_walk_sees_what_would_be_unpickled(code: str) -> None:
+def test_unpickling_is_detected(code: str) -> None:
     assert len(list(unsafe(ast.parse(code)))) == 1
 
 
@@ -274,22 +274,22 @@ def public(node: ast.Module | ast.ClassDef) -> Iterator[Definition]:
 
 
 def test_everything_public_has_a_docstring() -> None:
-    found = [
+    undocumented = [
         f"{where(path, node)} {node.name}"
         for path in sources("toxbench", "plugins")
         for node in public(tree(path))
         if not ast.get_docstring(node)
     ]
-    assert found == []
+    assert undocumented == []
 
 
-def test_every_module_with_code_says_what_it_is_for() -> None:
+def test_every_module_has_a_docstring() -> None:
     modules = [(path, tree(path)) for path in sources("toxbench", "plugins")]
     assert len(modules) > 40
     assert [where(path) for path, m in modules if m.body and not ast.get_docstring(m)] == []
 
 
-def test_the_losses_are_the_ones_that_settings_allow() -> None:
+def test_losses_match_the_settings() -> None:
     from toxbench.training.losses import LOSSES
 
     assert tuple(LOSSES) == get_args(TrainSettings.model_fields["loss"].annotation)

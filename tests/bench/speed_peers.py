@@ -190,7 +190,7 @@ class Measured:
     """The measurements of one variant.
 
     Attributes:
-        variant: what was run.
+        variant: the variant that was run.
         epochs: the seconds of an epoch over all train rows, one for each round.
         peak_memory_bytes: the highest of all runs.
     """

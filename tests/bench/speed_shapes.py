@@ -1,4 +1,4 @@
-"""Checkpoints of any size with random weights: speed does not depend on what was learnt."""
+"""Checkpoints of any size with random weights: speed does not depend on the values."""
 
 import shutil
 from collections.abc import Iterator

@@ -1,6 +1,6 @@
-"""How long it takes until a training can start, measured in a process of its own.
+"""The time until a training can start, measured in a separate process.
 
-``python tests/bench/speed_startup.py`` reads from its standard input which backbone to start.
+``python tests/bench/speed_startup.py`` reads the settings and the backbone from stdin.
 """
 
 import json
@@ -46,7 +46,7 @@ def startup_seconds(settings: RunSettings, backbone: str) -> dict[str, float]:
 
 def main() -> None:
     """Start the backbone and write the seconds of each stage except the first."""
-    answer, sys.stdout = sys.stdout, sys.stderr  # the answer holds nothing that a plugin prints
+    answer, sys.stdout = sys.stdout, sys.stderr  # keep the output of plugins out of the answer
     request = json.loads(sys.stdin.read())
     settings = RunSettings.model_validate(request["settings"])
     name: str = request["backbone"]
@@ -77,8 +77,8 @@ def main() -> None:
     device = choose_device(settings.device, chosen.precision)
     Trainer(module, backbone.head, tokens, comments.targets, chosen, device)
     clock.append(time.perf_counter())
-    spent = [end - start for start, end in pairwise(clock)]
-    print(json.dumps(dict(zip(STAGES[1:], spent, strict=True))), file=answer, flush=True)
+    durations = [end - start for start, end in pairwise(clock)]
+    print(json.dumps(dict(zip(STAGES[1:], durations, strict=True))), file=answer, flush=True)
 
 
 if __name__ == "__main__":

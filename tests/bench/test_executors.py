@@ -1,4 +1,4 @@
-"""Cells an hour on 1 and 2 workers, and what Ray costs a cell: ``pytest ... -m bench -s``."""
+"""Cells an hour on 1 and 2 workers, and the cost of Ray per cell: ``pytest ... -m bench -s``."""
 
 import time
 from collections.abc import Callable
@@ -15,10 +15,10 @@ ROUNDS, CELLS = 3, 4
 
 
 def test_cells_an_hour(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In turn: a worker, two, and Ray with room for one cell and for two."""
+    """Compare one worker, two workers, and Ray with room for one cell and for two, in turn."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     table = write_table(tmp_path / "table.csv", 400)
-    ways: dict[str, dict[str, object]] = {
+    variants: dict[str, dict[str, object]] = {
         "local, 1 worker": {"workers": 1},
         "local, 2 workers": {"workers": 2},
         "ray, 1 cell at once": {"workers": 1, "executor": "ray"},
@@ -30,21 +30,21 @@ def test_cells_an_hour(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.Mon
         toxbench.run(
             table, backbones=["bert"], baselines=[], weights=f"bert={checkpoint}", seeds=cells,
             train={"epochs": 20, "max_length": 64}, save_models="none",
-            results=tmp_path / f"{name}-{cells}-{number}", **ways[name],  # type: ignore[arg-type]
+            results=tmp_path / f"{name}-{cells}-{number}", **variants[name],  # type: ignore[arg-type]
         )  # fmt: skip
         return time.perf_counter() - started
 
-    one: dict[str, list[float]] = {name: [] for name in ways}
-    many: dict[str, list[float]] = {name: [] for name in ways}
+    single: dict[str, list[float]] = {name: [] for name in variants}
+    many: dict[str, list[float]] = {name: [] for name in variants}
     for number in range(ROUNDS):
-        for name in ways:
-            one[name].append(seconds(name, 1, number))
+        for name in variants:
+            single[name].append(seconds(name, 1, number))
             many[name].append(seconds(name, 1 + CELLS, number))
     print(f"\n{ROUNDS} rounds; start-up and one cell, then seconds of each further cell")
-    for name in ways:
-        further = [(m - o) / CELLS for m, o in zip(many[name], one[name], strict=True)]
+    for name in variants:
+        further = [(m - o) / CELLS for m, o in zip(many[name], single[name], strict=True)]
         print(
-            f"{name:22} {_spread(one[name])} s; {_spread(further)} s, "
+            f"{name:22} {_spread(single[name])} s; {_spread(further)} s, "
             f"{3600 / median(further):.0f} cells an hour"
         )
         assert median(further) > 0

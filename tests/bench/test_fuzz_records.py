@@ -1,4 +1,4 @@
-"""Readers of stored files against bytes that a fuzzer makes up; what they refuse is a StorageError.
+"""Readers of stored files raise only StorageError on the bytes of a fuzzer.
 
 ``pytest tests/bench/test_fuzz_records.py -m bench -s``, for ``TOXBENCH_FUZZ_SECONDS`` (180).
 """
@@ -20,26 +20,26 @@ pytestmark = pytest.mark.bench
 
 
 @pytest.mark.skipif(find_spec("atheris") is None, reason="atheris is not installed: pip install it")
-def test_no_bytes_end_a_reader_in_another_way(tmp_path: Path) -> None:
+def test_readers_raise_only_storage_errors(tmp_path: Path) -> None:
     seconds = os.environ.get("TOXBENCH_FUZZ_SECONDS", "180")
     corpus = tmp_path / "corpus"
     corpus.mkdir()
     write_corpus(corpus)
-    found = tmp_path / "found-"
+    prefix = tmp_path / "failing-"
     result = subprocess.run(
         [sys.executable, __file__, str(corpus), f"-max_total_time={seconds}", "-max_len=20000",
-         "-rss_limit_mb=3000", "-malloc_limit_mb=500", f"-artifact_prefix={found}"],
+         "-rss_limit_mb=3000", "-malloc_limit_mb=500", f"-artifact_prefix={prefix}"],
         capture_output=True, text=True, check=False,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
     report = [line for line in result.stderr.splitlines() if "Done" in line or "cov:" in line]
     print("\n" + "\n".join(report[-2:]))
     assert result.returncode == 0, result.stderr[-5000:]
-    assert list(tmp_path.glob("found-*")) == []
+    assert list(tmp_path.glob("failing-*")) == []
 
 
 def write_corpus(folder: Path) -> None:
-    """Write a whole file of each kind, behind the number of its reader."""
+    """Write a valid file of each kind, preceded by the number of its reader."""
     from measured import Table
 
     from toxbench.records import CellKey, FailureRecord
@@ -53,7 +53,7 @@ def write_corpus(folder: Path) -> None:
     failure = FailureRecord(
         key=CellKey(candidate="a", digest="b"), kind="diverged", reason="x", failed_at=""
     )
-    whole = [
+    contents = [
         store.paths()[0].read_bytes(),
         record.model_dump_json().encode("utf-8"),
         (store.folder / "rows.safetensors").read_bytes(),
@@ -63,7 +63,7 @@ def write_corpus(folder: Path) -> None:
         b'{"schema_version": 1, "study": "s", "number": 0, "state": "failed"}',
         b'schema_version = 1\nbackbone = "bert"\n[train]\nepochs = 2\n',
     ]
-    for number, content in enumerate(whole):
+    for number, content in enumerate(contents):
         (folder / f"kind-{number}").write_bytes(bytes([number]) + content)
 
 
@@ -82,10 +82,10 @@ def fuzz() -> None:
     import numpy as np
 
     path = Path(tempfile.mkdtemp()) / FILE
-    nothing = {part: np.zeros((1, 1), np.float32) for part in ("train", "validation", "test")}
+    empty = {part: np.zeros((1, 1), np.float32) for part in ("train", "validation", "test")}
 
     def in_a_cell(data: bytes) -> bytes:
-        return encode("cell", data.decode("utf-8", "replace"), nothing)
+        return encode("cell", data.decode("utf-8", "replace"), empty)
 
     def in_a_trial(data: bytes) -> bytes:
         text = data.decode("utf-8", "replace")

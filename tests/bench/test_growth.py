@@ -1,10 +1,10 @@
 """How time and memory of each stage grow with the table: 1,000 to 1,000,000 rows.
 
-Run by hand: ``pytest tests/bench/test_growth.py -m bench -s``. Each size has a process of its own,
-``python tests/bench/test_growth.py ROWS FOLDER``, so that a peak is that size's; that command with
-2000000 checks the limits alone. Comments are made as the built-in sample makes them, with many
-near copies; the checkpoint is random and tiny, and predicts a tenth of the rows only, because
-what a model takes for a row is asked elsewhere.
+Run by hand: ``pytest tests/bench/test_growth.py -m bench -s``. Each size runs in a new process,
+``python tests/bench/test_growth.py ROWS FOLDER``, which isolates its peak of memory; that command
+with 2000000 checks only the limits. Comments are like those of the built-in sample, with many near
+copies; the checkpoint is random and tiny, and predicts only a tenth of the rows, because other
+benchmarks measure the time of a model for each row.
 """
 
 import json
@@ -28,44 +28,44 @@ pytestmark = pytest.mark.bench
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 CANDIDATES = 6
-MOST_MEMORY = 6 * 1024  # MiB, of one process at 2,000,000 rows
-MOST_SECONDS = {f"leaderboard of {CANDIDATES}, with intervals": 60.0}
-HIGHEST_EXPONENT = 1.25  # linear, with what sorting and caches add
-NOISE = 0.05  # seconds at 10,000 rows below which a fit says nothing
-SHORT = 0.5  # seconds below which a stage is run three times, and the fastest one counts
+MAX_MEMORY = 6 * 1024  # MiB, of one process at 2,000,000 rows
+MAX_SECONDS = {f"leaderboard of {CANDIDATES}, with intervals": 60.0}
+HIGHEST_EXPONENT = 1.25  # linear, plus the cost of sorting and caches
+NOISE = 0.05  # seconds at 10,000 rows below which a fit is only noise
+SHORT = 0.5  # seconds below which a stage is run three times; the fastest run counts
 Result = TypeVar("Result")
 
 
 class Stages:
-    """Seconds and peak memory of what was run, by name."""
+    """Seconds and peak memory (MiB) of each stage, by name."""
 
     def __init__(self) -> None:
         from toxbench.training.device import PeakMemory, choose_device
 
         self.device = choose_device("cpu")
-        self.found: dict[str, tuple[float, float]] = {}
+        self.costs: dict[str, tuple[float, float]] = {}
         self._memory = PeakMemory(self.device)
 
-    def run(self, name: str, stage: Callable[[], Result], again: bool = True) -> Result:
-        """Run a stage; a short one three times, if it does the same again."""
+    def run(self, name: str, stage: Callable[[], Result], repeatable: bool = True) -> Result:
+        """Run a stage; a short one three times, if repeating it does the same work."""
         self._memory.start()
         fastest = float("inf")
         for _ in range(3):
             started = time.perf_counter()
             result = stage()
             fastest = min(fastest, time.perf_counter() - started)
-            if not again or fastest > SHORT:
+            if not repeatable or fastest > SHORT:
                 break
         self.note(name, fastest)
         return result
 
     def note(self, name: str, seconds: float) -> None:
-        """Keep a stage that was timed elsewhere; the peak is since the last start."""
-        self.found[name] = (seconds, self._memory.read() / 2**20)
+        """Record a stage that was timed elsewhere; the peak is since the last start."""
+        self.costs[name] = (seconds, self._memory.read() / 2**20)
 
 
 def measure(rows: int, folder: Path) -> dict[str, tuple[float, float]]:
-    """Run every stage on a table of so many rows."""
+    """Run every stage on a table of ``rows`` rows."""
     from large import write_table
 
     from toxbench.data.audit import audit
@@ -90,7 +90,7 @@ def measure(rows: int, folder: Path) -> dict[str, tuple[float, float]]:
     stages.run("audit", lambda: audit(comments, folds))
     run_model(stages, folder, protocol)
     run_store(stages, folder, protocol)
-    return stages.found
+    return stages.costs
 
 
 def run_model(stages: Stages, folder: Path, protocol: "Protocol") -> None:
@@ -111,11 +111,11 @@ def run_model(stages: Stages, folder: Path, protocol: "Protocol") -> None:
     def bench() -> TrainerFactory:
         return TrainerFactory(backbone, weights, protocol.comments, stages.device)
 
-    stages.run("tokenise", lambda: bench().tokens(64).pad_id, again=False)
+    stages.run("tokenise", lambda: bench().tokens(64).pad_id, repeatable=False)
     stages.run("tokens from the cache", lambda: bench().tokens(64).pad_id)
-    some = np.arange(len(protocol.comments) // 10)
+    sample = np.arange(len(protocol.comments) // 10)
     with bench().trainer(settings, 0) as trainer:
-        stages.run("predict a tenth", lambda: trainer.predict(some), again=False)
+        stages.run("predict a tenth", lambda: trainer.predict(sample), repeatable=False)
 
 
 def run_store(stages: Stages, folder: Path, protocol: "Protocol") -> None:
@@ -131,19 +131,22 @@ def run_store(stages: Stages, folder: Path, protocol: "Protocol") -> None:
     comments, (split,) = protocol.comments, protocol.folds
     targets = {part: comments.targets[split.part(part)] for part in PARTS}
 
-    def said(seed: int) -> "PartProbabilities":
+    def simulate(seed: int) -> "PartProbabilities":
         draw = np.random.default_rng(seed)
         return {
-            part: np.float32(0.3) * own + np.float32(0.65) * draw.random(own.shape, np.float32)
-            for part, own in targets.items()
+            part: np.float32(0.3) * values
+            + np.float32(0.65) * draw.random(values.shape, np.float32)
+            for part, values in targets.items()
         }
 
-    first = said(0)
+    first = simulate(0)
     thresholds = stages.run(
         "choose thresholds", lambda: choose_thresholds(targets["validation"], first["validation"])
     )
-    found = stages.run(
-        "score all parts", lambda: scores(comments.labels, targets, first, thresholds), again=False
+    scored = stages.run(
+        "score all parts",
+        lambda: scores(comments.labels, targets, first, thresholds),
+        repeatable=False,
     )
     cost = Cost(
         train_seconds=1.0, evaluation_seconds=1.0, comments_per_second=1.0, peak_memory_bytes=1
@@ -154,7 +157,7 @@ def run_store(stages: Stages, folder: Path, protocol: "Protocol") -> None:
             key=CellKey(candidate=f"made-up-{number}", digest="0" * 12), kind="backbone",
             distribution="none", fingerprint=protocol.fingerprint, weights=None, parameters=None,
             settings=None, environment=environment(stages.device), cost=cost, epochs=(),
-            best_epoch=None, truncated_share=None, thresholds=thresholds, **found,
+            best_epoch=None, truncated_share=None, thresholds=thresholds, **scored,
         )  # fmt: skip
 
     store = CellStore(folder / "results")
@@ -162,10 +165,10 @@ def run_store(stages: Stages, folder: Path, protocol: "Protocol") -> None:
     stages.run("store a cell", lambda: store.write(cell(0), first))
     stages.run("read a cell", lambda: store.has(cell(0).key))
     for number in range(1, CANDIDATES):
-        store.write(cell(number), said(number))
+        store.write(cell(number), simulate(number))
     name = f"leaderboard of {CANDIDATES}, with intervals"
-    stages.run(name, lambda: load_leaderboard(store), again=False)
-    stages.run("what each said of test rows", lambda: len(load_predictions(store).rows))
+    stages.run(name, lambda: load_leaderboard(store), repeatable=False)
+    stages.run("test predictions of each candidate", lambda: len(load_predictions(store).rows))
 
 
 def exponent(rows: tuple[int, ...], seconds: list[float]) -> float:
@@ -173,10 +176,10 @@ def exponent(rows: tuple[int, ...], seconds: list[float]) -> float:
     return float(np.polyfit(np.log(rows), np.log(seconds), 1)[0])
 
 
-def test_time_grows_no_faster_than_the_table(tmp_path: Path) -> None:
+def test_time_grows_at_most_linearly(tmp_path: Path) -> None:
     tests = Path(__file__).resolve().parents[1]
     path = os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), str(tests / "helpers")])
-    found = []
+    costs = []
     for rows in SIZES:
         folder = tmp_path / str(rows)
         folder.mkdir()
@@ -186,39 +189,41 @@ def test_time_grows_no_faster_than_the_table(tmp_path: Path) -> None:
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert completed.returncode == 0, completed.stderr
-        found.append(json.loads(completed.stdout.splitlines()[-1]))
+        costs.append(json.loads(completed.stdout.splitlines()[-1]))
     lines, fitted = [], {}
-    for stage in found[0]:
-        seconds = [one[stage][0] for one in found]
+    for stage in costs[0]:
+        seconds = [cost[stage][0] for cost in costs]
         power = exponent(SIZES, seconds)
         last = exponent(SIZES[-2:], seconds[-2:])
-        lines.append((stage, *(shown(one[stage]) for one in found), f"{power:.2f}", f"{last:.2f}"))
+        lines.append(
+            (stage, *(describe(cost[stage]) for cost in costs), f"{power:.2f}", f"{last:.2f}")
+        )
         if seconds[1] >= NOISE:
             fitted[stage] = last
     headers = ("stage", *(f"{rows:,} rows" for rows in SIZES), "exponent", "of the last step")
     print(f"\n{tabulate(lines, headers=headers, tablefmt='github', disable_numparse=True)}")
     print("\nSeconds grow as rows ** exponent. Memory is the whole process's at its peak.")
     assert {stage: power for stage, power in fitted.items() if power > HIGHEST_EXPONENT} == {}
-    assert beyond(found[-1]) == {}
+    assert over_limit(costs[-1]) == {}
 
 
-def shown(stage: Sequence[float]) -> str:
+def describe(stage: Sequence[float]) -> str:
     seconds, memory = stage
     return f"{seconds:.2f} s, {memory:,.0f} MiB"
 
 
-def beyond(found: Mapping[str, Sequence[float]]) -> dict[str, str]:
-    """Name the stages that take more than they may."""
+def over_limit(costs: Mapping[str, Sequence[float]]) -> dict[str, str]:
+    """Return the stages that exceed a limit, with their costs."""
     return {
-        stage: shown(own)
-        for stage, own in found.items()
-        if own[1] > MOST_MEMORY or own[0] > MOST_SECONDS.get(stage, float("inf"))
+        stage: describe(cost)
+        for stage, cost in costs.items()
+        if cost[1] > MAX_MEMORY or cost[0] > MAX_SECONDS.get(stage, float("inf"))
     }
 
 
 if __name__ == "__main__":
-    stages_found = measure(int(sys.argv[1]), Path(sys.argv[2]))
-    for stage_name, own_figures in stages_found.items():
-        print(f"| {stage_name} | {shown(own_figures)} |")
-    print(json.dumps(stages_found))
-    sys.exit(1 if beyond(stages_found) else 0)
+    stage_costs = measure(int(sys.argv[1]), Path(sys.argv[2]))
+    for stage_name, stage_cost in stage_costs.items():
+        print(f"| {stage_name} | {describe(stage_cost)} |")
+    print(json.dumps(stage_costs))
+    sys.exit(1 if over_limit(stage_costs) else 0)

@@ -1,4 +1,4 @@
-"""Simulations with known truth: do the intervals cover, are equal candidates called equal?
+"""Simulations with a known truth: coverage of intervals, and rate of false differences.
 
 Run by hand: ``pytest tests/bench/test_intervals.py -m bench -s``
 """
@@ -26,36 +26,36 @@ Targets = npt.NDArray[np.uint8]
 
 
 def make_rows(rng: np.random.Generator, count: int) -> Targets:
-    """Draw targets: a latent number of a row makes labels go together and half of rows empty."""
+    """Draw targets: a latent number of a row correlates its labels; half of the rows are empty."""
     cuts = np.array([np.quantile(_NORMALS, 1 - share) if share else np.inf for share in SHARES])
     latent = rng.standard_normal((count, 1))
-    own = rng.standard_normal((count, len(SHARES)))
-    return (0.9 * latent + (1 - 0.81) ** 0.5 * own > cuts).astype(np.uint8)
+    noise = rng.standard_normal((count, len(SHARES)))
+    return (0.9 * latent + (1 - 0.81) ** 0.5 * noise > cuts).astype(np.uint8)
 
 
 _NORMALS = np.random.default_rng(0).standard_normal(400_000)
 
 
 def counts_of(targets: Targets, predictions: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    return np.stack([row_counts(targets, one) for one in predictions])
+    return np.stack([row_counts(targets, seed) for seed in predictions])
 
 
 def true_scores(skill: float) -> dict[str, float]:
     """Mean over many seeds of the scores on very many rows."""
     rng = np.random.default_rng(1)
-    found = []
+    scores = []
     for _ in range(60):
         targets = make_rows(rng, 20_000)
         (predictions,) = MODEL.predict(targets, [skill], 1, rng)
         sums = counts_of(targets, predictions).sum(axis=1, dtype=np.float64)
-        found.append([SCORES[name](sums)[0] for name in HEADLINES])
-    return dict(zip(HEADLINES, np.mean(found, axis=0).tolist(), strict=True))
+        scores.append([SCORES[name](sums)[0] for name in HEADLINES])
+    return dict(zip(HEADLINES, np.mean(scores, axis=0).tolist(), strict=True))
 
 
 def studies(
     skills: tuple[float, float], count: int
 ) -> Iterator[tuple[Targets, dict[str, SampleCounts]]]:
-    """Yield test rows and two candidates' counts on them, again and again."""
+    """Yield test rows and two candidates' counts on them, once for each study."""
     for study in range(count):
         rng = np.random.default_rng([2, study])
         targets = make_rows(rng, ROWS)
@@ -66,8 +66,8 @@ def studies(
 
 
 def means(evidence: dict[str, SampleCounts], metric: str) -> dict[str, float]:
-    sums = {name: own.test.sum(axis=1, dtype=np.float64) for name, own in evidence.items()}
-    return {name: float(SCORES[metric](own).mean()) for name, own in sums.items()}
+    sums = {name: counts.test.sum(axis=1, dtype=np.float64) for name, counts in evidence.items()}
+    return {name: float(SCORES[metric](total).mean()) for name, total in sums.items()}
 
 
 def error(share: float, count: int) -> float:
@@ -75,7 +75,7 @@ def error(share: float, count: int) -> float:
     return (share * (1 - share) / count) ** 0.5
 
 
-def test_intervals_cover_and_equal_candidates_are_called_equal() -> None:
+def test_intervals_cover_the_truth() -> None:
     truth = true_scores(0.0)
     covered = dict.fromkeys((*HEADLINES, *(f"{n} difference" for n in HEADLINES)), 0)
     different = dict.fromkeys(HEADLINES, 0)
@@ -84,9 +84,9 @@ def test_intervals_cover_and_equal_candidates_are_called_equal() -> None:
         for name in HEADLINES:
             low, high = interval(draws["a"].scores(name))
             covered[name] += low <= truth[name] <= high
-            (found,) = compare_all(draws, means(evidence, name), name)
-            covered[f"{name} difference"] += found.low <= 0 <= found.high
-            different[name] += found.is_clear
+            (comparison,) = compare_all(draws, means(evidence, name), name)
+            covered[f"{name} difference"] += comparison.low <= 0 <= comparison.high
+            different[name] += comparison.is_clear
     for name, count in covered.items():
         share = count / STUDIES
         print(
@@ -102,31 +102,33 @@ def test_intervals_cover_and_equal_candidates_are_called_equal() -> None:
 
 
 @pytest.mark.parametrize("metric", HEADLINES)
-def test_the_detectable_difference_is_detected_four_times_in_five(metric: str) -> None:
+def test_power_at_the_detectable_difference(metric: str) -> None:
     planned = np.mean(
         [detectable_difference(make_rows(np.random.default_rng([3, i]), ROWS), SEEDS)[metric]
          for i in range(20)]
     )  # fmt: skip
     base = true_scores(0.0)[metric]
     skill = 0.3
-    for _ in range(4):  # the skill that is as much better as the difference to detect
+    for _ in range(4):  # the skill whose score is better by the difference to detect
         skill *= planned / (true_scores(skill)[metric] - base)
-    count, found = STUDIES // 2, 0
+    count, detected = STUDIES // 2, 0
     for study, evidence in enumerate(studies((skill, 0.0), count)):
         draws = bootstrap(evidence, RESAMPLES, seed=study)
         (difference,) = compare_all(draws, means(evidence, metric), metric)
-        found += difference.is_clear
-    power = found / count
+        detected += difference.is_clear
+    power = detected / count
     print(f"\nplanned detectable difference of {metric} {planned:.3f}; power there {power:.1%} "
           f"+- {error(power, count):.1%}")  # fmt: skip
     assert 0.75 <= power <= 0.85
 
 
-def test_ten_candidates_with_ten_seeds_take_less_than_five_seconds() -> None:
+def test_bootstrap_takes_less_than_five_seconds() -> None:
     rng = np.random.default_rng(0)
     targets = make_rows(rng, 1000)
     predictions = MODEL.predict(targets, [0.0] * 10, 10, rng)
-    evidence = {i: SampleCounts(counts_of(targets, own)) for i, own in enumerate(predictions)}
+    evidence = {
+        i: SampleCounts(counts_of(targets, candidate)) for i, candidate in enumerate(predictions)
+    }
     seconds = []
     for _ in range(5):
         started = time.perf_counter()

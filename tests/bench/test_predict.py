@@ -1,4 +1,4 @@
-"""How fast `toxbench predict` is, and that its memory does not grow with the file.
+"""Speed of `toxbench predict`, and a check that its memory does not grow with the file.
 
 Run by hand: pytest tests/bench/test_predict.py -m bench -s
 """
@@ -24,7 +24,7 @@ from toxbench.store.cells import find_store
 from toxbench.training.device import choose_device
 
 SIZES = (2_000, 20_000)
-# What the command does, and the peak of its memory afterwards.
+# Runs the command and prints its peak of memory.
 COMMAND = """
 import re, sys
 from pathlib import Path
@@ -108,7 +108,7 @@ def test_speed_and_memory(results: Path, tmp_path: Path, precision: str) -> None
 
 @pytest.mark.bench
 def test_memory_does_not_hold_the_file(checkpoint: Path, table: Path, tmp_path: Path) -> None:
-    """100 MB of comments, of which nothing may stay; a tiny model, so that little else is there."""
+    """100 MB of comments must not stay in memory; the model is tiny, so it takes little."""
     results = tmp_path / "results"
     toxbench.run(
         table, backbones=["bert"], baselines=[], weights=f"bert={checkpoint}", results=results,

@@ -1,7 +1,7 @@
-"""What ending bad trials early saves and costs: three searches, each with and without a pruner.
+"""Savings and cost of pruning bad trials: three studies, each with and without a pruner.
 
 Run by hand: ``pytest tests/bench/test_pruning.py -m bench -s``; ``-k study1`` runs one study. Each
-search says what came of it as soon as it is over.
+search prints its result as soon as it ends.
 """
 
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ TRIALS = 20
 
 
 @dataclass(frozen=True)
-class Searched:
-    """What a search trained, what the same trials cost when nothing is ended, and its score."""
+class Result:
+    """Epochs that a search trained, epochs of the same trials without pruning, and its score."""
 
     trained: int
     planned: int
@@ -33,7 +33,7 @@ class Searched:
         return 1 - self.trained / self.planned
 
 
-Pair = tuple[Searched, Searched]  # with and without pruning
+Pair = tuple[Result, Result]  # with and without pruning
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def pairs() -> list[Pair]:
     return []
 
 
-def search(results: Path, pruner: str, seed: int) -> Searched:
+def search(results: Path, pruner: str, seed: int) -> Result:
     """Search; return the epochs and the winner's score with fresh seeds."""
     toxbench.tune(
         backbones=["distilbert"],
@@ -56,7 +56,7 @@ def search(results: Path, pruner: str, seed: int) -> Searched:
     )
     (tuned,) = (results / pruner).glob("*/tuning/*/tuned.toml")
     records = TrialStore(tuned.parent / "trials").records()
-    searched = Searched(
+    searched = Result(
         trained=sum(record.epochs for record in records),
         planned=sum(record.settings.epochs for record in records),
         score=read_tuned(tuned).tuning.average_precision,
@@ -67,17 +67,17 @@ def search(results: Path, pruner: str, seed: int) -> Searched:
 
 
 @pytest.mark.parametrize("seed", range(STUDIES), ids=lambda seed: f"study{seed}")
-def test_a_study_with_and_without_pruning(tmp_path: Path, pairs: list[Pair], seed: int) -> None:
-    pruned, whole = search(tmp_path, "median", seed), search(tmp_path, "none", seed)
-    pairs.append((pruned, whole))
+def test_study_with_and_without_pruning(tmp_path: Path, pairs: list[Pair], seed: int) -> None:
+    pruned, unpruned = search(tmp_path, "median", seed), search(tmp_path, "none", seed)
+    pairs.append((pruned, unpruned))
     assert pruned.trained < pruned.planned
-    assert whole.trained == whole.planned
+    assert unpruned.trained == unpruned.planned
 
 
-def test_pruning_saves_epochs_at_no_loss_over_all_studies(pairs: list[Pair]) -> None:
+def test_pruning_saves_epochs_without_loss(pairs: list[Pair]) -> None:
     if len(pairs) < STUDIES:
         pytest.skip(f"{len(pairs)} of {STUDIES} studies were run")
-    differences = [pruned.score - whole.score for pruned, whole in pairs]
+    differences = [pruned.score - unpruned.score for pruned, unpruned in pairs]
     saved, error = fmean(pruned.saved for pruned, _ in pairs), stdev(differences) / STUDIES**0.5
     print(f"\nmedian pruner: {saved:.0%} saved; score {fmean(differences):+.3f} +- {error:.3f}")
     assert saved >= 0.4

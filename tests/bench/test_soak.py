@@ -10,10 +10,10 @@ import toxbench
 from toxbench.store.cells import CellStore
 
 pytestmark = pytest.mark.bench
-CELLS, WARM_UP = 200, 20  # the first ones fill caches
+CELLS, WARM_UP = 200, 20  # the first cells fill caches
 
 
-@pytest.mark.parametrize("workers", [None, 1], ids=["here", "worker"])
+@pytest.mark.parametrize("workers", [None, 1], ids=["in process", "worker"])
 def test_memory_stays_flat(tmp_path: Path, checkpoint: Path, workers: int | None) -> None:
     toxbench.run(
         write_table(tmp_path / "table.csv"),

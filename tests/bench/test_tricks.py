@@ -1,4 +1,4 @@
-"""What each trick of the training loop saves: ``pytest tests/bench -m bench -s -k trick``."""
+"""Time that each optimization of the loop saves: ``pytest tests/bench -m bench -s -k trick``."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,15 +22,15 @@ pytestmark = pytest.mark.bench
 ROUNDS = 5
 
 
-def whole_last_layer(module: nn.Module) -> nn.Module:
-    """Take the hooks away that cut the last layer to its first token."""
+def without_hooks(module: nn.Module) -> nn.Module:
+    """Remove the hooks that cut the last layer to its first token."""
     for child in module.modules():
         child._forward_pre_hooks.clear()
     return module
 
 
-def make_course(
-    plan: Plan, tricks: Optimizations, change: Callable[[nn.Module], nn.Module]
+def make_epoch(
+    plan: Plan, optimizations: Optimizations, change: Callable[[nn.Module], nn.Module]
 ) -> Callable[[], float]:
     """Return a function that trains a backbone's stand-in and returns the seconds of an epoch."""
     (candidate,) = plan.candidates
@@ -43,7 +43,7 @@ def make_course(
     tokens = bench.tokens(settings.max_length)
     module = change(build(candidate.weights.folder, len(comments.labels)))
     head = candidate.backbone.head
-    trainer = Trainer(module, head, tokens, comments.targets, settings, device, tricks)
+    trainer = Trainer(module, head, tokens, comments.targets, settings, device, optimizations)
     rows = plan.protocol.folds[0].train
     split = Split(rows, rows[:0], rows[:0])
 
@@ -56,23 +56,23 @@ def make_course(
 
 
 @pytest.mark.parametrize("name", ["bert", "distilbert"])
-def test_what_each_trick_of_the_loop_saves(real_table: Path, tmp_path: Path, name: str) -> None:
+def test_time_saved_by_each_trick(real_table: Path, tmp_path: Path, name: str) -> None:
     flags = {"data": real_table, "weights": ("stand-in",), "backbones": (name,),
              "baselines": (), "results": tmp_path}  # fmt: skip
     plan = make_plan(resolve(build_run_settings({}, flags), Registry.discover()))
-    courses = {
-        "all": make_course(plan, Optimizations(), lambda m: m),
-        "torch's dropout": make_course(plan, Optimizations(pooled_dropout=False), lambda m: m),
-        "full embedding": make_course(plan, Optimizations(trimmed_embedding=False), lambda m: m),
-        "whole last layer": make_course(plan, Optimizations(), whole_last_layer),
-        "plain": make_course(plan, NO_OPTIMIZATIONS, whole_last_layer),
+    epochs = {
+        "all": make_epoch(plan, Optimizations(), lambda m: m),
+        "torch's dropout": make_epoch(plan, Optimizations(pooled_dropout=False), lambda m: m),
+        "full embedding": make_epoch(plan, Optimizations(trimmed_embedding=False), lambda m: m),
+        "whole last layer": make_epoch(plan, Optimizations(), without_hooks),
+        "plain": make_epoch(plan, NO_OPTIMIZATIONS, without_hooks),
     }
-    seconds: dict[str, list[float]] = {kind: [] for kind in courses}
+    seconds: dict[str, list[float]] = {kind: [] for kind in epochs}
     for number in range(ROUNDS + 1):
-        for kind, course in courses.items():
-            taken = course()
+        for kind, run_epoch in epochs.items():
+            duration = run_epoch()
             if number:  # the first round warms up
-                seconds[kind].append(taken)
+                seconds[kind].append(duration)
     for kind, values in seconds.items():
         of_plain = np.array(values) / np.array(seconds["plain"])
         print(

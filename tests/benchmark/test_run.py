@@ -35,7 +35,7 @@ def test_run_writes_cells_and_leaderboard(run: Run, tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(toxbench.leaderboard(folder), board)
 
 
-def test_repeated_run_trains_nothing(run: Run, tmp_path: Path) -> None:
+def test_repeated_run_trains_no_cell(run: Run, tmp_path: Path) -> None:
     board = run()
     before = cells(tmp_path / "results")
     pd.testing.assert_frame_equal(run(), board)

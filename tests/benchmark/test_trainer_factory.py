@@ -87,21 +87,21 @@ def predict_trained(
         return trainer.predict(np.arange(60)).tobytes()
 
 
-def test_kept_modules_start_like_new_ones(make_factory: MakeFactory) -> None:
+def test_cached_modules_start_like_new_ones(make_factory: MakeFactory) -> None:
     keeping, rebuilding = make_factory(keep_module=True), make_factory(keep_module=False)
     factories = (keeping, keeping, rebuilding, rebuilding, make_factory(keep_module=True))
     predictions = [predict_untrained(factory, 3) for factory in factories]
     assert len(set(predictions)) == 1
 
 
-def test_kept_modules_train_to_same_bytes(make_factory: MakeFactory) -> None:
+def test_cached_modules_train_to_same_bytes(make_factory: MakeFactory) -> None:
     keeping, rebuilding = make_factory(keep_module=True), make_factory(keep_module=False)
     results = [predict_trained(factory, 3) for factory in (keeping, keeping, rebuilding)]
     assert len(set(results)) == 1
     assert results[0] != predict_untrained(rebuilding, 3)
 
 
-def test_training_does_not_change_kept_module(make_factory: MakeFactory) -> None:
+def test_training_does_not_change_cached_module(make_factory: MakeFactory) -> None:
     factory = make_factory(keep_module=True)
     before = predict_untrained(factory, 0)
     predict_trained(factory, 0)
@@ -133,7 +133,7 @@ def test_repeated_seed_starts_the_same(make_factory: MakeFactory) -> None:
     assert predict_untrained(factory, 0) == first
 
 
-def test_kept_module_is_built_once_per_seed(
+def test_cached_module_is_built_once_per_seed(
     make_factory: MakeFactory, backbone: RecordingBackbone
 ) -> None:
     factory = make_factory(keep_module=True)

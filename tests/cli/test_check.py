@@ -1,4 +1,4 @@
-"""``toxbench data check`` in a process of its own: what a stranger reads about a table."""
+"""``toxbench data check`` in a separate process: the report on a table, without its comments."""
 
 import json
 import subprocess
@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
-PROSE = "nobody may ever read these seven words"
+PROSE = "aardvarks are the subject of this text"
 
 
 def write(path: Path, ids: list[str], rows: int = 40) -> Path:
-    """Write a table in which every text stands twice, with an id for each row and two groups."""
+    """Write a table in which every text occurs twice, with an id for each row and two groups."""
     frame = pd.DataFrame(
         {
             "id": ids,
@@ -32,7 +32,7 @@ def leaky(tmp_path: Path) -> Path:
     return write(tmp_path / "leaky.csv", [f"c{row}" for row in range(40)])
 
 
-def test_leaks_are_printed_without_a_comment_and_are_no_error(cli: Cli, leaky: Path) -> None:
+def test_leaks_are_printed_without_comments(cli: Cli, leaky: Path) -> None:
     result = cli("data", "check", str(leaky))
     assert (result.returncode, result.stderr) == (0, "")
     lines = result.stdout.splitlines()
@@ -41,10 +41,10 @@ def test_leaks_are_printed_without_a_comment_and_are_no_error(cli: Cli, leaky: P
     assert "Test rows with any of these leaks: 8 of 8" in lines
     assert "IsNever has no positive row" in result.stdout
     assert "Cut comments: not counted; --backbones bert,distilbert counts them" in lines
-    assert "nobody" not in result.stdout
+    assert "aardvark" not in result.stdout
 
 
-def test_the_split_is_the_one_that_was_asked_for(cli: Cli, leaky: Path) -> None:
+def test_split_options_are_used(cli: Cli, leaky: Path) -> None:
     result = cli("data", "check", str(leaky), "--folds", "4", "--validation-size", "0")
     assert "40 of them test rows in 4 folds; --split random" in result.stdout
     result = cli("data", "check", str(leaky), "--split", "grouped", "--group-column", "id",
@@ -54,13 +54,13 @@ def test_the_split_is_the_one_that_was_asked_for(cli: Cli, leaky: Path) -> None:
     assert "Constant labels: 0" in result.stdout
 
 
-@pytest.mark.parametrize("column", ["text", "again"])
-def test_ids_that_are_comments_are_not_shown(cli: Cli, tmp_path: Path, column: str) -> None:
+@pytest.mark.parametrize("column", ["text", "copy"])
+def test_ids_equal_to_comments_are_hidden(cli: Cli, tmp_path: Path, column: str) -> None:
     path = write(tmp_path / "t.csv", [f"c{row}" for row in range(40)])
     frame = pd.read_csv(path)
     frame["text"] = [f"lol {row}" for row in range(40)]
     frame.loc[20:, "text"] = [f"LOL {row}" for row in range(20)]
-    frame["again"] = frame["text"]
+    frame["copy"] = frame["text"]
     frame.to_csv(path, index=False)
     result = cli("data", "check", str(path), "--id-column", column)
     assert result.returncode == 0
@@ -103,11 +103,11 @@ def test_errors_are_one_line(cli: Cli, leaky: Path, words: list[str], code: int,
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_a_leaderboard_of_a_leaky_split_says_so(cli: Cli, leaky: Path, tmp_path: Path) -> None:
+def test_leaderboard_notes_a_leaky_split(cli: Cli, leaky: Path, tmp_path: Path) -> None:
     result = cli("run", "--data", str(leaky), "--backbones", "none", "--quiet")
     assert result.returncode == 0, result.stderr
     assert "The split leaks: of 8 test rows, 8 have the same VideoId" in result.stdout
     (stored,) = (tmp_path / "results").glob("*/protocol.json")
     audit = json.loads(stored.read_text(encoding="utf-8"))["audit"]
     assert (audit["test_rows"], audit["leaked_rows"]) == (8, 8)
-    assert "nobody" not in stored.read_text(encoding="utf-8")
+    assert "aardvark" not in stored.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The real command in processes of its own: what is printed where, and with which exit code."""
+"""The real command in separate processes: output, streams and exit codes."""
 
 import json
 import subprocess
@@ -41,15 +41,15 @@ def test_light_commands_do_not_import_heavy_packages(words: list[str], tmp_path:
 
 
 def test_every_setting_is_an_option_with_help(cli: Cli) -> None:
-    shown = cli("run", "--help").stdout
+    text = cli("run", "--help").stdout
     for option in (
         "--learning-rate", "--head-learning-rate", "--loss", "--max-length", "--validation-size",
         "--selection", "--precision", "--weights", "--dry-run",
     ):  # fmt: skip
-        assert option in shown
+        assert option in text
 
 
-def test_help_shows_the_metrics_or_says_where_they_are(cli: Cli) -> None:
+def test_help_shows_or_names_the_metrics(cli: Cli) -> None:
     table = cli("metrics").stdout
     assert "label_ranking_floor" in table
     assert max(map(len, table.splitlines())) <= 100
@@ -73,7 +73,7 @@ def test_data_show_prints_numbers_and_no_comment(cli: Cli, table: Path) -> None:
     assert "fool" not in result.stdout + result.stderr
 
 
-def test_data_sample_writes_a_table_that_run_accepts(cli: Cli, tmp_path: Path) -> None:
+def test_run_accepts_the_written_sample(cli: Cli, tmp_path: Path) -> None:
     assert cli("data", "sample", "sample.csv").returncode == 0
     frame = pd.read_csv(tmp_path / "sample.csv", keep_default_na=False)
     assert list(frame.columns[:3]) == ["CommentId", "VideoId", "Text"]
@@ -85,13 +85,13 @@ def test_data_sample_writes_a_table_that_run_accepts(cli: Cli, tmp_path: Path) -
     assert not (tmp_path / "results").exists()
 
 
-def test_data_fetch_without_a_network_says_to_try_again(cli: Cli) -> None:
+def test_data_fetch_without_network_exits_with_75(cli: Cli) -> None:
     result = cli("data", "fetch", KAGGLE_API_ENVIRONMENT="LOCALHOST")
     assert result.returncode == 75
     assert "--data FILE" in error_of(result)
 
 
-def test_a_run_is_printed_again_in_every_format(cli: Cli, table: Path, tmp_path: Path) -> None:
+def test_leaderboard_prints_a_run_in_every_format(cli: Cli, table: Path, tmp_path: Path) -> None:
     run = ("run", "--data", str(table), "--backbones", "none", "--json")
     result = cli(*run)
     assert result.returncode == 0, result.stderr
@@ -99,14 +99,14 @@ def test_a_run_is_printed_again_in_every_format(cli: Cli, table: Path, tmp_path:
     rows = json.loads(result.stdout)["rows"]
     assert {row["candidate"] for row in rows} == {"always-negative", "tfidf-logreg"}
     for name in FORMATS:
-        shown = cli("leaderboard", "--format", name)
-        assert shown.returncode == 0, shown.stderr
-        assert "tfidf-logreg" in shown.stdout
+        result = cli("leaderboard", "--format", name)
+        assert result.returncode == 0, result.stderr
+        assert "tfidf-logreg" in result.stdout
     labels = cli("leaderboard", "--per-label").stdout
     assert "F1 of each label" in labels
     assert "Average precision of each label" in labels
-    shown = json.loads(cli("leaderboard", "--per-label", "--format", "json").stdout)["rows"]
-    assert {"prevalence", "tfidf-logreg F1", "tfidf-logreg average precision"} < shown[0].keys()
+    rows = json.loads(cli("leaderboard", "--per-label", "--format", "json").stdout)["rows"]
+    assert {"prevalence", "tfidf-logreg F1", "tfidf-logreg average precision"} < rows[0].keys()
     assert "tfidf" in cli("leaderboard", str(next((tmp_path / "results").iterdir()))).stdout
     assert "did you mean 'github'" in error_of(cli("leaderboard", "--format", "githb"))
 
@@ -127,16 +127,14 @@ def test_a_run_is_printed_again_in_every_format(cli: Cli, table: Path, tmp_path:
         (["fly"], 2, "fly"),
     ],
 )
-def test_errors_are_one_line_with_a_documented_code(
-    cli: Cli, words: list[str], code: int, hint: str
-) -> None:
+def test_errors_are_one_line_with_code(cli: Cli, words: list[str], code: int, hint: str) -> None:
     result = cli(*words)
     assert result.returncode == code
     assert hint in error_of(result)
     assert result.stdout == ""
 
 
-def test_problems_of_a_table_are_a_line_each(cli: Cli, tmp_path: Path) -> None:
+def test_each_table_problem_is_one_line(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "bad.csv").write_text("text,a\nx,1\ny,yes\nz,\nv,0\n", encoding="utf-8")
     result = cli("run", "--data", "bad.csv")
     assert result.returncode == 3
@@ -146,7 +144,7 @@ def test_problems_of_a_table_are_a_line_each(cli: Cli, tmp_path: Path) -> None:
     assert "row 3" in lines[1]
 
 
-def test_a_table_named_like_an_escape_sequence_is_shown_escaped(cli: Cli) -> None:
+def test_escape_sequences_in_file_names_are_escaped(cli: Cli) -> None:
     result = cli("data", "show", "\x1b[31mred.csv")
     assert result.returncode == 3
     assert "\x1b" not in result.stderr
@@ -156,9 +154,7 @@ def test_debug_shows_a_traceback(cli: Cli) -> None:
     assert "Traceback" in cli("data", "show", "nowhere.csv", "--debug").stderr
 
 
-def test_a_folder_that_another_run_holds_is_exit_code_75(
-    cli: Cli, table: Path, tmp_path: Path
-) -> None:
+def test_folder_locked_by_another_run_exits_with_75(cli: Cli, table: Path, tmp_path: Path) -> None:
     run = ("run", "--data", str(table), "--backbones", "none")
     assert cli(*run).returncode == 0
     with FileLock(next((tmp_path / "results").iterdir()) / ".lock"):
@@ -168,9 +164,7 @@ def test_a_folder_that_another_run_holds_is_exit_code_75(
     assert "another run" in error_of(result)
 
 
-def test_results_that_cannot_be_written_are_exit_code_6(
-    cli: Cli, table: Path, tmp_path: Path
-) -> None:
+def test_unwritable_results_exit_with_6(cli: Cli, table: Path, tmp_path: Path) -> None:
     (tmp_path / "results").write_text("a file", encoding="utf-8")
     result = cli("run", "--data", str(table), "--backbones", "none")
     assert result.returncode == 6

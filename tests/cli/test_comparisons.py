@@ -16,15 +16,15 @@ import toxbench
 from toxbench.errors import SettingsError
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
-NOISY = 4  # every so many labels are wrong
+WRONG_EVERY = 4  # rows from one wrong label to the next
 
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A table that baselines were run on, in three folds."""
+    """A table with the results of baselines in three folds."""
     path = write_table(tmp_path_factory.mktemp("compared") / "comments.csv", rows=120)
     frame = pd.read_csv(path)
-    frame.loc[frame.index % NOISY == 0, "IsRude"] ^= 1
+    frame.loc[frame.index % WRONG_EVERY == 0, "IsRude"] ^= 1
     frame.to_csv(path, index=False)
     start(path, "results", "--folds", "3")
     return path
@@ -45,8 +45,8 @@ def results(table: Path) -> str:
 
 def rows_of(result: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
     assert result.returncode == 0, result.stderr
-    found: list[dict[str, Any]] = json.loads(result.stdout)["rows"]
-    return found
+    rows: list[dict[str, Any]] = json.loads(result.stdout)["rows"]
+    return rows
 
 
 def error_of(result: subprocess.CompletedProcess[str]) -> str:
@@ -55,28 +55,28 @@ def error_of(result: subprocess.CompletedProcess[str]) -> str:
     return result.stderr
 
 
-def test_a_comparison_ends_in_a_plain_sentence(cli: Cli, results: str) -> None:
+def test_comparison_ends_with_a_sentence(cli: Cli, results: str) -> None:
     result = cli("compare", "tfidf-logreg", "always-negative", "--results", results)
     assert result.returncode == 0, result.stderr
     assert "tfidf-logreg is significantly better than always-negative in micro-F1" in result.stdout
     assert "Holm-adjusted p" in result.stdout
 
 
-def test_a_comparison_turns_with_the_order_of_its_names(cli: Cli, results: str) -> None:
+def test_comparison_follows_the_order_of_names(cli: Cli, results: str) -> None:
     names = ["tfidf-logreg", "always-negative"]
-    there = rows_of(cli("compare", *names, "--results", results, "--format", "json"))
-    back = rows_of(cli("compare", *names[::-1], "--results", results, "--format", "json"))
-    for one, other in zip(there, back, strict=True):
-        assert (one["first"], one["second"]) == (other["second"], other["first"])
-        assert one["difference"] == -other["difference"]
-        assert (one["low"], one["high"]) == (-other["high"], -other["low"])
-        assert one["p_holm"] == other["p_holm"]
-        assert one["low"] <= one["difference"] <= one["high"]
-    every = rows_of(cli("compare", "--results", results, "--format", "json"))
-    assert {row["metric"] for row in every} == {"micro_f1", "subset_accuracy"}
+    forward = rows_of(cli("compare", *names, "--results", results, "--format", "json"))
+    backward = rows_of(cli("compare", *names[::-1], "--results", results, "--format", "json"))
+    for row, mirror in zip(forward, backward, strict=True):
+        assert (row["first"], row["second"]) == (mirror["second"], mirror["first"])
+        assert row["difference"] == -mirror["difference"]
+        assert (row["low"], row["high"]) == (-mirror["high"], -mirror["low"])
+        assert row["p_holm"] == mirror["p_holm"]
+        assert row["low"] <= row["difference"] <= row["high"]
+    rows = rows_of(cli("compare", "--results", results, "--format", "json"))
+    assert {row["metric"] for row in rows} == {"micro_f1", "subset_accuracy"}
 
 
-def test_one_candidate_or_an_unknown_one_is_one_line(cli: Cli, results: str) -> None:
+def test_single_and_unknown_candidates_are_refused(cli: Cli, results: str) -> None:
     result = cli("compare", "tfidf-logreg", "--results", results)
     assert result.returncode == 2
     assert "two candidates" in error_of(result)
@@ -85,7 +85,7 @@ def test_one_candidate_or_an_unknown_one_is_one_line(cli: Cli, results: str) -> 
     assert "tfidf-logreg" in error_of(result)
 
 
-def test_the_leaderboard_says_who_can_be_told_apart(cli: Cli, results: str) -> None:
+def test_leaderboard_has_tiers(cli: Cli, results: str) -> None:
     result = cli("leaderboard", results)
     assert "Only tfidf-logreg is in tier 1 by micro-F1." in result.stdout
     board = rows_of(cli("leaderboard", results, "--format", "json"))
@@ -94,53 +94,53 @@ def test_the_leaderboard_says_who_can_be_told_apart(cli: Cli, results: str) -> N
         assert row["micro_f1_low"] <= row["micro_f1"] <= row["micro_f1_high"]
 
 
-def test_rescoring_trains_nothing_and_writes_nothing(cli: Cli, table: Path, results: str) -> None:
+def test_rescoring_writes_no_files(cli: Cli, table: Path, results: str) -> None:
     files = {p: p.read_bytes() for p in table.parent.rglob("*") if p.is_file()}
     board = rows_of(cli("leaderboard", results, "--format", "json"))
     same = rows_of(cli("rescore", results, "--format", "json"))
     assert same == board
-    anew = rows_of(cli("rescore", results, "--thresholds", "global", "--format", "json"))
-    for row, other in zip(anew, board, strict=True):
+    rescored = rows_of(cli("rescore", results, "--thresholds", "global", "--format", "json"))
+    for row, stored in zip(rescored, board, strict=True):
         assert row["thresholds"] == "global"
-        assert row["micro_f1"] == other["micro_f1_global"]
-        assert row["micro_f1_low"] == other["micro_f1_global_low"]
+        assert row["micro_f1"] == stored["micro_f1_global"]
+        assert row["micro_f1_low"] == stored["micro_f1_global_low"]
     assert {p: p.read_bytes() for p in table.parent.rglob("*") if p.is_file()} == files
 
 
-def test_a_label_is_left_out_as_if_it_had_never_been(cli: Cli, table: Path, results: str) -> None:
+def test_excluded_label_has_no_effect(cli: Cli, table: Path, results: str) -> None:
     frame = pd.read_csv(table)
     narrow = table.with_name("narrow.csv")
     frame.drop(columns=["IsLong"]).to_csv(narrow, index=False)
     start(narrow, "narrow", "--folds", "3", "--baselines", "always-negative")
     expected = toxbench.leaderboard(table.parent / "narrow").set_index("candidate")
-    found = toxbench.rescore(results, without=["IsLong"]).set_index("candidate")
+    rescored = toxbench.rescore(results, without=["IsLong"]).set_index("candidate")
     for name in ("subset_accuracy", "train_subset_accuracy", "subset_accuracy_low", "micro_f1_gap"):
-        assert found.loc["always-negative", name] == expected.loc["always-negative", name]
+        assert rescored.loc["always-negative", name] == expected.loc["always-negative", name]
     result = cli("rescore", results, "--without", "IsLong")
     assert "without IsLong; nothing is stored" in result.stdout
 
 
 @pytest.mark.parametrize("metric", ["macro_f1", "brier", "subset-accuracy"])
-def test_another_metric_ranks(cli: Cli, results: str, metric: str) -> None:
+def test_rows_are_ranked_by_the_metric(cli: Cli, results: str, metric: str) -> None:
     board = rows_of(cli("rescore", results, "--metric", metric, "--format", "json"))
     values = [row[metric.replace("-", "_")] for row in board]
     assert values == sorted(values, reverse=metric != "brier")
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["--metric", "micro_f2"], "micro_f1"),
         (["--without", "IsLnog"], "IsLong"),
         (["--without", "IsRude,IsLong,IsNever"], "no label is left"),
     ],
 )
-def test_what_cannot_be_rescored_is_one_line(
-    cli: Cli, results: str, words: list[str], said: str
+def test_invalid_rescoring_options_are_refused(
+    cli: Cli, results: str, words: list[str], message: str
 ) -> None:
     result = cli("rescore", results, *words)
     assert result.returncode == 2
-    assert said in error_of(result)
+    assert message in error_of(result)
 
 
 def test_thresholds_need_validation_rows(cli: Cli, table: Path) -> None:
@@ -151,29 +151,29 @@ def test_thresholds_need_validation_rows(cli: Cli, table: Path) -> None:
 
 
 def test_folders_of_one_protocol_make_one_leaderboard(cli: Cli, table: Path, results: str) -> None:
-    (whole,) = Path(results).iterdir()
+    (folder,) = Path(results).iterdir()
     parts = [table.parent / "machine-a", table.parent / "machine-b"]
-    for part, lost in zip(parts, ("tfidf*", "always*"), strict=True):
-        shutil.copytree(whole, part)
-        for cell in (part / "cells").glob(lost):
+    for part, pattern in zip(parts, ("tfidf*", "always*"), strict=True):
+        shutil.copytree(folder, part)
+        for cell in (part / "cells").glob(pattern):
             cell.unlink()
     together = rows_of(cli("leaderboard", *map(str, parts), "--format", "json"))
     assert together == rows_of(cli("leaderboard", results, "--format", "json"))
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [(["--folds", "4"], "the split (3 folds, 120 test rows and 4 folds, 120 test rows)"),
      (["--labels", "IsRude"], "the labels (IsLong, IsNever)")],
 )  # fmt: skip
-def test_two_yardsticks_are_not_mixed_and_what_differs_is_named(
-    cli: Cli, table: Path, results: str, words: list[str], said: str
+def test_different_protocols_are_refused(
+    cli: Cli, table: Path, results: str, words: list[str], message: str
 ) -> None:
-    other = f"other{words[1]}"
-    start(table, other, *words)
-    result = cli("leaderboard", results, str(table.parent / other))
+    second = f"second{words[1]}"
+    start(table, second, *words)
+    result = cli("leaderboard", results, str(table.parent / second))
     assert result.returncode == 6
-    assert said in error_of(result)
+    assert message in error_of(result)
 
 
 def test_the_api_gives_the_same_numbers(cli: Cli, results: str) -> None:
@@ -183,7 +183,7 @@ def test_the_api_gives_the_same_numbers(cli: Cli, results: str) -> None:
         toxbench.rescore(results, thresholds="best")
 
 
-def test_the_plan_says_what_the_test_rows_can_show(cli: Cli, tmp_path: Path) -> None:
+def test_plan_has_the_detectable_difference(cli: Cli, tmp_path: Path) -> None:
     small, large = (write_table(tmp_path / f"{rows}.csv", rows) for rows in (60, 600))
     sizes = []
     for table in (small, large):

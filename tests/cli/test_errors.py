@@ -21,7 +21,7 @@ CHEAP = ("--backbones", "none", "--quiet")
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A table that was run in three folds; half its ids and all comments would paint a terminal."""
+    """A table that was run in three folds; half its ids and all comments hold escape sequences."""
     table = write_table(tmp_path_factory.mktemp("hostile") / "comments.csv")
     frame = pd.read_csv(table)
     frame["id"] = [f"c{r}" if r < 30 else f"\x1b[31mc{r}\u202e" for r in range(len(frame))]
@@ -45,7 +45,7 @@ def error_of(result: subprocess.CompletedProcess[str]) -> str:
 
 
 @pytest.mark.faults(40)
-def test_rows_are_named_by_id_and_no_comment_is_printed(cli: Cli, results: str) -> None:
+def test_rows_are_named_by_id_only(cli: Cli, results: str) -> None:
     result = cli("errors", results, "--limit", "200")
     assert result.returncode == 0, result.stderr
     for title in ("every candidate gets wrong", "candidates disagree", "Likely label errors"):
@@ -53,8 +53,8 @@ def test_rows_are_named_by_id_and_no_comment_is_printed(cli: Cli, results: str) 
     assert "in 60 test rows" in result.stdout
     assert "tfidf-logreg (1 seed). Not included: always-negative." in result.stdout
     assert "\\x1b[31mc" in result.stdout
-    for never in ("\x1b", "\u202e", "fool", "thank"):
-        assert never not in result.stdout + result.stderr
+    for text in ("\x1b", "\u202e", "fool", "thank"):
+        assert text not in result.stdout + result.stderr
 
 
 def test_every_format_writes_one_table_or_all(cli: Cli, results: str) -> None:
@@ -72,7 +72,7 @@ def test_every_format_writes_one_table_or_all(cli: Cli, results: str) -> None:
 
 
 @pytest.mark.faults(40)
-def test_comments_are_shown_escaped_and_short(cli: Cli, hostile: Path, results: str) -> None:
+def test_comments_are_escaped_and_shortened(cli: Cli, hostile: Path, results: str) -> None:
     words = ("errors", results, "--table", "missed", "--format", "json", "--show-text")
     result = cli(*words, "--data", str(hostile))
     assert result.returncode == 0, result.stderr
@@ -93,15 +93,15 @@ def test_the_text_of_another_table_is_refused(
     table = table.rename(table.with_name("other.csv"))
     result = cli("errors", results, "--show-text", "--data", str(table))
     assert result.returncode == 3
-    said = error_of(result)
-    assert "this is not the table of these results" in said
+    error = error_of(result)
+    assert "this is not the table of these results" in error
     for name in ("'other.csv'", "'comments.csv'"):
-        assert re.search(rf"{name} with 60 rows, 3 labels and data [0-9a-f]{{12}}[,;]", said)
+        assert re.search(rf"{name} with 60 rows, 3 labels and data [0-9a-f]{{12}}[,;]", error)
     assert "--data FILE" in error_of(cli("errors", results, "--show-text"))
     assert "--show-text" in error_of(cli("errors", results, "--data", str(hostile)))
 
 
-def test_the_parts_of_an_official_split_are_one_table(cli: Cli, table: Path) -> None:
+def test_official_split_is_one_table(cli: Cli, table: Path) -> None:
     frame = pd.read_csv(table)
     frame[:40].to_csv(table.with_name("train.csv"), index=False)
     frame[40:].to_csv(table.with_name("test.csv"), index=False)
@@ -112,9 +112,7 @@ def test_the_parts_of_an_official_split_are_one_table(cli: Cli, table: Path) -> 
     assert "in 20 test rows" in result.stdout
 
 
-def test_the_sample_needs_no_data_and_backbones_come_before_baselines(
-    cli: Cli, checkpoint: Path
-) -> None:
+def test_sample_needs_no_data_option(cli: Cli, checkpoint: Path) -> None:
     words = ("--weights", f"bert={checkpoint}", "--backbones", "bert", "--epochs", "1",
              "--max-length", "16", "--seeds", "2", "--baselines", "always-negative")  # fmt: skip
     assert cli("run", *words, "--quiet").returncode == 0
@@ -124,7 +122,7 @@ def test_the_sample_needs_no_data_and_backbones_come_before_baselines(
     assert "text" in result.stdout
 
 
-def test_a_seed_that_lacks_a_fold_does_not_count(cli: Cli, results: str, tmp_path: Path) -> None:
+def test_seeds_with_missing_folds_are_excluded(cli: Cli, results: str, tmp_path: Path) -> None:
     shutil.copytree(results, tmp_path / "results")
     for path in tmp_path.glob("results/*/cells/tfidf-logreg-*fold1*"):
         path.unlink()
@@ -137,13 +135,13 @@ def test_a_seed_that_lacks_a_fold_does_not_count(cli: Cli, results: str, tmp_pat
     assert "run the same command again" in error_of(result)
 
 
-def test_without_results_it_says_how_to_start(cli: Cli) -> None:
+def test_missing_results_name_the_run_command(cli: Cli) -> None:
     result = cli("errors")
     assert result.returncode == 6
     assert "toxbench run" in error_of(result)
 
 
-def test_nothing_that_trains_is_imported(results: str) -> None:
+def test_training_packages_are_not_imported(results: str) -> None:
     code = (
         "import sys\n"
         "from toxbench.cli.main import main\n"

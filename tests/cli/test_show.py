@@ -34,7 +34,7 @@ def results(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Path:
 
 
 @pytest.fixture
-def shown(capsys: pytest.CaptureFixture[str], results: Path) -> Run:
+def show(capsys: pytest.CaptureFixture[str], results: Path) -> Run:
     def run(name: str, *words: str) -> str:
         with pytest.raises(SystemExit) as stop:
             main(["show", name, str(results), *words])
@@ -45,45 +45,45 @@ def shown(capsys: pytest.CaptureFixture[str], results: Path) -> Run:
     return run
 
 
-def test_everything_about_a_backbone(shown: Run, results: Path) -> None:
-    said = json.loads(shown("bert [learning_rate=0.001]", "--format", "json"))
+def test_backbone_report_has_every_table(show: Run, results: Path) -> None:
+    report = json.loads(show("bert [learning_rate=0.001]", "--format", "json"))
     store = find_store(results)
     cells = [r for r in store.records() if r.settings and r.settings.learning_rate == 1e-3]
-    assert [row["seed"] for row in said["cells"]["rows"]] == [0, 1]
-    for row, cell in zip(said["cells"]["rows"], cells, strict=True):
+    assert [row["seed"] for row in report["cells"]["rows"]] == [0, 1]
+    for row, cell in zip(report["cells"]["rows"], cells, strict=True):
         assert row["test micro-F1"] == cell.metrics["0.5"]["test"]["micro_f1"]
-    settings = {row["setting"]: row for row in said["settings"]["rows"]}
+    settings = {row["setting"]: row for row in report["settings"]["rows"]}
     assert settings["learning_rate"]["value"] == 1e-3
     assert settings["epochs"]["default"] != "same"
     assert settings["batch_size"]["default"] == "same"
-    curves = said["curves"]["rows"]
+    curves = report["curves"]["rows"]
     assert [row["epoch"] for row in curves] == [1, 2]
     losses = [cell.epochs[1].train_loss for cell in cells]
     assert curves[1]["train loss"] == pytest.approx(sum(losses) / 2)
-    labels = {row["label"]: row for row in said["labels"]["rows"]}
+    labels = {row["label"]: row for row in report["labels"]["rows"]}
     assert labels["IsNever"] | {"F1": None, "positive test rows": 0} == labels["IsNever"]
     assert labels["IsRude"]["positive test rows"] == store.protocol().tested_supports["IsRude"]
-    rules = {row["threshold rule"] for row in said["thresholds"]["rows"]}
+    rules = {row["threshold rule"] for row in report["thresholds"]["rows"]}
     assert rules == {"0.5", "global", "per-label"}
-    assert said["failures"]["rows"] == []
+    assert report["failures"]["rows"] == []
 
 
-def test_a_baseline_has_no_curves(shown: Run) -> None:
-    text = shown("tfidf-logreg")
+def test_a_baseline_has_no_curves(show: Run) -> None:
+    text = show("tfidf-logreg")
     assert "Scores of each label on test rows" in text
     assert "Learning curves" not in text
-    assert "Learning curves" in shown("tfidf-logreg", "--table", "curves")
+    assert "Learning curves" in show("tfidf-logreg", "--table", "curves")
 
 
-def test_what_only_failed_is_shown_with_the_reason(shown: Run) -> None:
-    text = shown("broken")
+def test_failed_candidate_is_shown_with_reason(show: Run) -> None:
+    text = show("broken")
     assert "diverged" in text
     assert "Not on the leaderboard" in text
     assert "\x1b" not in text
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("words", "message"),
     [
         (["brt"], "no candidate is called 'brt'; did you mean 'bert'?"),
         (["bert"], "choose one of: 'bert [learning_rate=0.001]', 'bert [learning_rate=3e-05]'"),
@@ -91,8 +91,8 @@ def test_what_only_failed_is_shown_with_the_reason(shown: Run) -> None:
         (["tfidf-logreg", "--format", "xml"], "no format is called 'xml'"),
     ],
 )
-def test_a_name_that_is_none_is_refused(
-    command: Callable[..., tuple[int, str]], results: Path, words: list[str], says: str
+def test_unknown_names_are_refused(
+    command: Callable[..., tuple[int, str]], results: Path, words: list[str], message: str
 ) -> None:
     code, err = command("show", words[0], str(results), *words[1:])
-    assert (code, says in err) == (2, True), err
+    assert (code, message in err) == (2, True), err

@@ -10,7 +10,7 @@ import pytest
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def test_backbone_is_measured_and_nothing_stored(
+def test_backbone_is_measured_without_storing_results(
     cli: Cli, checkpoint: Path, table: Path, tmp_path: Path
 ) -> None:
     result = cli("speed", "--backbones", "bert", "--weights", f"bert={checkpoint}", "--data",

@@ -16,7 +16,7 @@ CHEAP = ("--backbones", "none", "--baselines", "always-negative")
 
 @pytest.fixture
 def parts(table: Path) -> Path:
-    """Train, validation and test rows in files of their own, and together with a column."""
+    """Train, validation and test rows in three files, and in one file with a column."""
     frame = pd.read_csv(table)
     for name, rows in (("train", frame[:40]), ("valid", frame[40:46]), ("test", frame[46:])):
         rows.to_csv(table.parent / f"{name}.csv", index=False)
@@ -34,7 +34,7 @@ def folds(results: Path) -> object:
 
 
 @pytest.mark.usefixtures("parts")
-def test_an_official_split_is_the_same_through_every_door(command: Command, tmp_path: Path) -> None:
+def test_official_split_is_equal_for_every_interface(command: Command, tmp_path: Path) -> None:
     for name, words in (("files", FILES), ("column", COLUMN)):
         assert command("run", *words, *CHEAP, "--results", name)[0] == 0
     config = 'data = "train.csv"\n[split]\nvalid = "valid.csv"\ntest = "test.csv"\n'
@@ -44,27 +44,27 @@ def test_an_official_split_is_the_same_through_every_door(command: Command, tmp_
         "column.csv", backbones=[], baselines=["always-negative"], results="api",
         split={"split_column": "part"},
     )  # fmt: skip
-    found = [folds(tmp_path / name) for name in ("files", "column", "config", "api")]
-    assert found[0] == [
+    splits = [folds(tmp_path / name) for name in ("files", "column", "config", "api")]
+    assert splits[0] == [
         {
             "train": list(range(40)),
             "validation": list(range(40, 46)),
             "test": list(range(46, 60)),
         }
     ]
-    assert all(each == found[0] for each in found)
+    assert all(split == splits[0] for split in splits)
 
 
 @pytest.mark.usefixtures("parts")
-def test_the_plan_says_which_kind_of_split_it_is(command: Command) -> None:
-    for words, said in (
+def test_plan_names_the_kind_of_split(command: Command) -> None:
+    for words, message in (
         (("--data", "comments.csv", "--split", "stratified"), "Split     stratified: "),
         (FILES, "Split     official, by valid.csv and test.csv: 40 train, 6 validation, 14 test"),
         (COLUMN, "Split     official, by column 'part': 40 train"),
     ):
         code, err = command("run", *words, *CHEAP, "--dry-run")
         assert code == 0, err
-        assert said in err
+        assert message in err
         assert "not used" not in err
 
 
@@ -78,9 +78,7 @@ def test_labels_without_a_positive_are_one_line(command: Command, parts: Path, w
     assert line.endswith(": IsLong")
 
 
-def test_a_split_file_is_written_when_a_run_starts(
-    command: Command, table: Path, tmp_path: Path
-) -> None:
+def test_run_writes_the_split_file(command: Command, table: Path, tmp_path: Path) -> None:
     words = ("run", "--data", str(table), *CHEAP, "--split-file", "s.json")
     code, err = command(*words, "--folds", "3", "--dry-run")
     assert (code, (tmp_path / "s.json").exists()) == (0, False)
@@ -116,7 +114,7 @@ def test_a_split_file_is_written_when_a_run_starts(
     ],
 )
 @pytest.mark.usefixtures("parts")
-def test_what_contradicts_an_official_split_is_refused_in_one_line(
+def test_options_that_contradict_an_official_split_are_refused(
     command: Command, words: tuple[str, ...], hint: str
 ) -> None:
     code, err = command("run", *words, *CHEAP)

@@ -1,4 +1,4 @@
-"""``toxbench tune`` on the command line: what is printed, where, and with which exit code."""
+"""``toxbench tune`` on the command line: output, streams and exit codes."""
 
 import json
 import os
@@ -17,17 +17,17 @@ from toxbench.cli.main import main
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 SECRET = "hunter2x"  # noqa: S105
-KEPT = (
+FIXED = (
     "--batch-size", "16", "--max-length", "16", "--layer-decay", "1", "--warmup", "0.1",
     "--weight-decay", "0.01", "--dropout", "0.1", "--loss", "bce", "--head-learning-rate", "1e-3",
 )  # fmt: skip
-SMALL = (*KEPT, "--space", "epochs=1:2", "--space", "learning_rate=1e-4:1e-2:log",
+SMALL = (*FIXED, "--space", "epochs=1:2", "--space", "learning_rate=1e-4:1e-2:log",
          "--seeds", "1", "--finalists", "1", "--trials", "3")  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Done:
-    """What a command did."""
+class Result:
+    """The exit code and output of a command."""
 
     code: int
     out: str
@@ -43,7 +43,7 @@ class Done:
         return lines[0]
 
 
-Toxbench = Callable[..., Done]
+Toxbench = Callable[..., Result]
 
 
 @pytest.fixture
@@ -53,20 +53,20 @@ def toxbench(
     """Run a command in this process, which has torch already, in an empty folder."""
     monkeypatch.chdir(tmp_path)
 
-    def run(*words: str) -> Done:
+    def run(*words: str) -> Result:
         capsys.readouterr()
         with pytest.raises(SystemExit) as stop:
             main(words)
         output = capsys.readouterr()
         assert isinstance(stop.value.code, int)
-        return Done(stop.value.code, output.out, output.err)
+        return Result(stop.value.code, output.out, output.err)
 
     return run
 
 
 @pytest.fixture
 def source(table: Path, checkpoint: Path) -> tuple[str, ...]:
-    """The options that say what to search on."""
+    """The options that name the table and the backbone of a search."""
     return ("--data", str(table), "--backbones", "bert", "--weights", f"bert={checkpoint}")
 
 
@@ -106,7 +106,7 @@ def test_help_is_light_and_names_every_option(cli: Cli, tmp_path: Path) -> None:
     assert "tune" in cli("--help").stdout
 
 
-def test_a_search_prints_settings_and_a_leaderboard_and_is_found_by_run(
+def test_search_prints_settings_and_run_uses_them(
     tune: Toxbench, toxbench: Toxbench, source: tuple[str, ...], tmp_path: Path
 ) -> None:
     result = tune()
@@ -119,7 +119,7 @@ def test_a_search_prints_settings_and_a_leaderboard_and_is_found_by_run(
     finalists = tmp_path.glob("results/*/tuning/*/finalists-*/trial-*.json")
     assert result.err.count("[bert trial ") == 3 + len(list(finalists))
     cells = {p.name: p.read_bytes() for p in tmp_path.glob("results/*/cells/*")}
-    both = toxbench("run", *source, *KEPT, "--tuned", "--json", "--epochs", "1")
+    both = toxbench("run", *source, *FIXED, "--tuned", "--json", "--epochs", "1")
     assert both.code == 0
     rows = json.loads(both.out)["rows"]
     bert = [row["tuned"] for row in rows if row["candidate"] == "bert"]
@@ -127,9 +127,9 @@ def test_a_search_prints_settings_and_a_leaderboard_and_is_found_by_run(
     after = {p.name: p.read_bytes() for p in tmp_path.glob("results/*/cells/*")}
     assert cells.items() < after.items()
     assert len(after) == len(cells) + 1
-    again = tune()
-    assert again.code == 0
-    assert "[bert trial " not in again.err
+    repeated = tune()
+    assert repeated.code == 0
+    assert "[bert trial " not in repeated.err
 
 
 def test_winning_default_settings_are_reported(tune: Toxbench, toxbench: Toxbench) -> None:
@@ -140,14 +140,14 @@ def test_winning_default_settings_are_reported(tune: Toxbench, toxbench: Toxbenc
     assert ": the default settings, without an improvement in 1 trial" in leaderboard
 
 
-def test_json_is_the_leaderboard_and_nothing_else(tune: Toxbench) -> None:
+def test_json_prints_only_the_leaderboard(tune: Toxbench) -> None:
     result = tune("--json", "--trials", "1")
     assert result.code == 0
     assert result.err == ""
     assert {row["candidate"] for row in json.loads(result.out)["rows"]} >= {"bert", "tfidf-logreg"}
 
 
-def test_a_dry_run_prints_the_plan_and_writes_nothing(tune: Toxbench, tmp_path: Path) -> None:
+def test_dry_run_prints_the_plan_only(tune: Toxbench, tmp_path: Path) -> None:
     before = sorted(tmp_path.rglob("*"))
     result = tune("--dry-run", "--budget", "30m", "--storage", "sqlite:///elsewhere.sqlite3")
     assert result.code == 0, result.err
@@ -158,9 +158,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(tune: Toxbench, tmp_path: 
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_flag_keeps_a_setting_out_of_the_space(
-    toxbench: Toxbench, source: tuple[str, ...]
-) -> None:
+def test_flag_removes_setting_from_space(toxbench: Toxbench, source: tuple[str, ...]) -> None:
     words = ("tune", *source, "--dry-run")
     assert "epochs=" in toxbench(*words).err
     assert "epochs=" not in toxbench(*words, "--epochs", "2").err
@@ -206,7 +204,7 @@ def test_backbones_and_baselines_can_be_none(
         (["--importance", "--results", "empty"], 6, "toxbench"),
     ],
 )
-def test_errors_are_one_line_with_a_documented_code(
+def test_errors_are_one_line_with_code(
     tune: Toxbench, tmp_path: Path, words: list[str], code: int, hint: str
 ) -> None:
     result = tune(*words)
@@ -218,16 +216,14 @@ def test_errors_are_one_line_with_a_documented_code(
         assert not path.is_file() or SECRET.encode() not in path.read_bytes(), path
 
 
-def test_a_table_that_is_too_small_to_tune_on_is_one_line(tune: Toxbench, tmp_path: Path) -> None:
+def test_too_small_table_is_refused(tune: Toxbench, tmp_path: Path) -> None:
     small = write_table(tmp_path / "small.csv", rows=10)
     result = tune("--data", str(small))
     assert result.code == 3
     assert "too few" in result.error
 
 
-def test_where_every_trial_fails_it_is_exit_code_5_and_one_line(
-    tune: Toxbench, tmp_path: Path
-) -> None:
+def test_search_with_only_failures_exits_with_5(tune: Toxbench, tmp_path: Path) -> None:
     words = ("--learning-rate", "1e30", "--space", "learning_rate=1e29:1e31:log")
     result = tune(*words)
     assert result.code == 5
@@ -280,38 +276,36 @@ def test_importance_prints_and_draws_without_training(
     assert [str(plot.relative_to(tmp_path)) in result.out for plot in plots] == [True]
 
 
-def test_importance_of_a_run_without_a_search_says_what_to_do(
+def test_importance_without_a_search_is_refused(
     toxbench: Toxbench, source: tuple[str, ...]
 ) -> None:
-    assert toxbench("run", *source, *KEPT, "--epochs", "1", "--quiet").code == 0
+    assert toxbench("run", *source, *FIXED, "--epochs", "1", "--quiet").code == 0
     result = toxbench("tune", "--importance")
     assert result.code == 6
     assert "toxbench tune" in result.error
 
 
 @pytest.mark.parametrize("content", [b"{", None])
-def test_a_damaged_record_is_named_by_readers_and_made_again_by_the_search(
+def test_damaged_record_is_named_and_recomputed(
     tune: Toxbench, toxbench: Toxbench, tmp_path: Path, content: bytes | None
 ) -> None:
     assert tune("--quiet", "--trials", "2").code == 0
     path = trials(tmp_path / "results")[1]
-    whole = path.read_bytes()
-    path.write_bytes(whole.replace(b"learning_rate", b"learning_rats") if content is None
+    content_before = path.read_bytes()
+    path.write_bytes(content_before.replace(b"learning_rate", b"learning_rats") if content is None
                      else content)  # fmt: skip
     result = toxbench("tune", "--importance")
     assert result.code == 6
     assert path.name in result.error
     assert tune("--quiet", "--trials", "2").code == 0
-    assert path.read_bytes() == whole
+    assert path.read_bytes() == content_before
     assert path.with_name(f"{path.name}.corrupt").is_file()
 
 
 @pytest.mark.parametrize("place", [".", "*/tuning", "*/tuning/.workers", "*/tuning/*/trials"])
-def test_a_folder_that_cannot_be_made_is_exit_code_6(
-    tune: Toxbench, tmp_path: Path, place: str
-) -> None:
-    """A file is where a folder has to be: that stops even root."""
-    results = tmp_path / "there" / "results"
+def test_unusable_folder_exits_with_6(tune: Toxbench, tmp_path: Path, place: str) -> None:
+    """A file takes the place of the folder, which stops even root."""
+    results = tmp_path / "parent" / "results"
     if place == ".":
         results.parent.write_text("a file", encoding="utf-8")
     else:
@@ -324,7 +318,7 @@ def test_a_folder_that_cannot_be_made_is_exit_code_6(
     assert str(results.parent) in result.error
 
 
-def test_a_results_folder_that_is_read_only_is_exit_code_6(tune: Toxbench, tmp_path: Path) -> None:
+def test_read_only_results_exit_with_6(tune: Toxbench, tmp_path: Path) -> None:
     if os.geteuid() == 0:
         pytest.skip("root may write everywhere")
     results = tmp_path / "results"
@@ -341,12 +335,12 @@ def test_a_results_folder_that_is_read_only_is_exit_code_6(tune: Toxbench, tmp_p
     assert "results" in result.error
 
 
-def test_tuned_rows_that_were_never_searched_are_refused_with_the_command(
+def test_tuned_without_search_is_refused(
     tune: Toxbench, toxbench: Toxbench, table: Path, tmp_path: Path
 ) -> None:
     assert tune("--quiet", "--trials", "1").code == 0
-    other = write_checkpoint(tmp_path / "other", "bert", seed=1)
+    second = write_checkpoint(tmp_path / "second", "bert", seed=1)
     result = toxbench("run", "--data", str(table), "--backbones", "bert", "--weights",
-                    f"bert={other}", "--tuned")  # fmt: skip
+                    f"bert={second}", "--tuned")  # fmt: skip
     assert result.code == 2
     assert "toxbench tune --backbones bert" in result.error

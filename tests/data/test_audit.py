@@ -31,7 +31,7 @@ def audit_rows(texts: dict[int, str] | None = None, groups: dict[int, str] | Non
     return audit(replace(comments, columns=columns), [FOLD])
 
 
-def test_different_rows_leak_nothing() -> None:
+def test_different_rows_have_no_leaks() -> None:
     result = audit_rows()
     assert (result.test_rows, result.leaked_rows) == (5, 0)
     assert (
@@ -44,7 +44,7 @@ def test_different_rows_leak_nothing() -> None:
 
 @pytest.mark.parametrize("copied", [0, 3, 4])
 @pytest.mark.parametrize("text", ["LOL", " lol\n", "\uff4c\uff4f\uff4c"])  # full-width letters
-def test_equal_texts_on_both_sides_are_found(copied: int, text: str) -> None:
+def test_equal_texts_on_both_sides_leak(copied: int, text: str) -> None:
     result = audit_rows({copied: "lol", 7: text})
     assert result.exact_copies == ((7, copied),)
     assert (result.near_copies, result.leaked_rows) == ((), 1)
@@ -55,7 +55,7 @@ def test_copies_within_one_side_are_not_leaks() -> None:
     assert (result.exact_copies, result.leaked_rows) == ((), 0)
 
 
-def test_near_copies_are_counted_separately_with_a_definition() -> None:
+def test_near_copies_are_counted_separately() -> None:
     result = audit_rows({1: LONG, 6: LONG, 8: f"{LONG} eleven", 9: LONG.replace("o", "a")})
     assert (result.exact_copies, result.near_copies, result.leaked_rows) == (
         ((6, 1),),
@@ -77,7 +77,7 @@ def test_rows_without_a_group_share_none() -> None:
     assert result.shared_groups == SharedGroups(column="VideoId", groups=0, rows=())
 
 
-def test_a_row_with_several_leaks_is_affected_once() -> None:
+def test_rows_with_several_leaks_count_once() -> None:
     texts = {0: LONG, 5: LONG, 6: f"{LONG} eleven"}
     result = audit_rows(texts, {0: "a", 5: "a", 6: "a", 7: "a"})
     assert len(result.exact_copies) == len(result.near_copies) == 1
@@ -130,7 +130,7 @@ def test_constant_labels_are_reported_but_not_implied() -> None:
 
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 2**32 - 1))
-def test_a_planted_pair_is_found_for_any_seed(seed: int) -> None:
+def test_planted_pairs_are_detected(seed: int) -> None:
     rng = np.random.default_rng(seed)
     texts = [" ".join(f"w{n}" for n in rng.integers(0, 5000, 15)) for _ in range(80)]
     copy, copied = 3, 50
@@ -145,7 +145,7 @@ def test_a_planted_pair_is_found_for_any_seed(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("folds", [1, 4])
-def test_a_grouped_split_shares_no_group_or_text(seed: int, folds: int) -> None:
+def test_grouped_splits_share_no_group_or_text(seed: int, folds: int) -> None:
     rng = np.random.default_rng(seed)
     groups: list[str | None] = [f"g{n}" if n else None for n in rng.integers(0, 40, 200)]
     texts = [
@@ -164,7 +164,7 @@ def test_a_grouped_split_shares_no_group_or_text(seed: int, folds: int) -> None:
     )
 
 
-def test_a_stored_audit_is_read_unchanged_without_texts() -> None:
+def test_stored_audits_are_read_unchanged() -> None:
     comments = sample_comments()
     result = audit(comments, draw_folds(comments))
     stored = result.model_dump_json()
@@ -195,7 +195,7 @@ def test_the_real_table_shares_videos_and_texts(real_table: Path) -> None:
     assert shares["IsHatespeech", "IsRacist"] == pytest.approx(125 / 138)
 
 
-def test_the_real_table_split_by_videos_leaks_nothing(real_table: Path) -> None:
+def test_splitting_the_real_table_by_videos_prevents_leaks(real_table: Path) -> None:
     comments = read_comments(real_table)
     result = audit(comments, draw_folds(comments, SplitSettings(split="grouped")))
     assert (result.leaked_rows, result.exact_copies) == (0, ())

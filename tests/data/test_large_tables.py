@@ -104,7 +104,7 @@ def test_row_numbers_count_across_blocks(tmp_path: Path) -> None:
         ("IsA", "", "row 100501, column 'IsA': the label is blank; write 0 or 1"),
     ],
 )
-def test_an_error_in_the_last_block_is_found(
+def test_errors_in_the_last_block_are_reported(
     tmp_path: Path, column: str, value: str, expected: str
 ) -> None:
     frame = make_frame()
@@ -116,7 +116,7 @@ def test_an_error_in_the_last_block_is_found(
     assert expected in problem
 
 
-def test_label_columns_are_found_over_all_blocks(tmp_path: Path) -> None:
+def test_label_columns_depend_on_all_blocks(tmp_path: Path) -> None:
     """By the first block alone, IsMost would not be a label column and note would be one."""
     path = tmp_path / "t.parquet"
     frame = make_frame()
@@ -130,7 +130,7 @@ def test_label_columns_are_found_over_all_blocks(tmp_path: Path) -> None:
     assert comments.ignored_columns == ("note", "IsMost")
 
 
-def test_json_objects_may_lack_keys_for_whole_blocks(tmp_path: Path) -> None:
+def test_json_keys_may_be_absent_from_blocks(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     with path.open("w", encoding="utf-8") as file:
         for row in range(ROWS):

@@ -56,9 +56,7 @@ def test_part_files_are_used_unchanged(frame: pd.DataFrame, tmp_path: Path, suff
 
 
 @pytest.mark.parametrize("kind", ["random", "stratified", "grouped"])
-def test_validation_rows_are_drawn_from_train(
-    frame: pd.DataFrame, tmp_path: Path, kind: str
-) -> None:
+def test_validation_rows_come_from_train(frame: pd.DataFrame, tmp_path: Path, kind: str) -> None:
     frame["video"] = [f"v{row // 3}" for row in range(60)]
     data = write(frame[:40], tmp_path / "train.csv")
     test = write(frame[40:], tmp_path / "test.csv")
@@ -123,7 +121,7 @@ def test_only_named_labels_are_required(frame: pd.DataFrame, tmp_path: Path) -> 
     assert dataset.comments.ignored_columns == ("IsRude", "IsNever", "IsMore")
 
 
-def test_an_invalid_value_is_reported_with_its_file(frame: pd.DataFrame, tmp_path: Path) -> None:
+def test_invalid_values_are_reported_with_their_file(frame: pd.DataFrame, tmp_path: Path) -> None:
     data = write(frame[:40], tmp_path / "train.csv")
     bad = frame[40:].astype({"IsRude": str})
     bad.iloc[3, 2] = "2"
@@ -178,7 +176,7 @@ def test_a_split_column_without_validation_rows(frame: pd.DataFrame, tmp_path: P
         ("you fool you fool", "a text of 17 characters is not a part"),
     ],
 )
-def test_an_unknown_part_is_reported_with_its_row(
+def test_unknown_parts_are_reported_with_their_row(
     frame: pd.DataFrame, tmp_path: Path, value: str, problem: str
 ) -> None:
     frame["part"] = ["train", "test"] * 29 + [value, "test"]

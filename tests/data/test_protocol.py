@@ -22,7 +22,7 @@ def protocol(comments: TextDataset) -> Protocol:
     return Protocol(comments, draw_folds(comments))
 
 
-def test_the_fingerprint_is_the_same_in_every_format(table: Path, tmp_path: Path) -> None:
+def test_fingerprint_is_equal_in_every_format(table: Path, tmp_path: Path) -> None:
     frame = pd.read_csv(table)
     frame.to_parquet(tmp_path / "t.parquet")
     frame.astype({"IsRude": bool}).to_json(tmp_path / "t.jsonl", orient="records", lines=True)
@@ -93,8 +93,8 @@ def test_changed_parts_change_only_the_protocol_fingerprint(
 
 def test_a_second_fold_changes_the_fingerprint(comments: TextDataset) -> None:
     (fold,) = draw_folds(comments)
-    one, two = (Protocol(comments, folds).fingerprint for folds in ((fold,), (fold, fold)))
-    assert one != two
+    single, two = (Protocol(comments, folds).fingerprint for folds in ((fold,), (fold, fold)))
+    assert single != two
 
 
 def test_file_name_does_not_change_fingerprint(comments: TextDataset) -> None:

@@ -230,7 +230,7 @@ def test_invalid_files_are_refused(tmp_path: Path, name: str, content: str, expe
     assert expected in error_message(write_file(tmp_path, content, name))
 
 
-def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
+def test_missing_files_and_folders_are_refused(tmp_path: Path) -> None:
     assert error_message(tmp_path / "none.csv").endswith("no such file")
     (tmp_path / "folder.csv").mkdir()
     assert error_message(tmp_path / "folder.csv").endswith("no such file")

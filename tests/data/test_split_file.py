@@ -127,7 +127,7 @@ def repeat_fold(content: Content) -> None:
         (lambda c: c["settings"].update(folds=0), "not a split file of toxbench: settings.folds"),
     ],
 )
-def test_an_invalid_edit_is_reported_in_one_line(
+def test_invalid_edits_are_one_line(
     table: Path, file: Path, change: Callable[[Content], object], problem: str
 ) -> None:
     edit(file, change)
@@ -138,9 +138,7 @@ def test_an_invalid_edit_is_reported_in_one_line(
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"\xff", b'{"folds": ', b"[" * 100_000, b"null"])
-def test_a_damaged_file_is_reported_in_one_line(
-    table: Path, tmp_path: Path, content: bytes
-) -> None:
+def test_damaged_files_are_one_line(table: Path, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "split.json").write_bytes(content)
     with pytest.raises(DataError, match="not a split file of toxbench") as caught:
         load(table, tmp_path / "split.json")
@@ -161,7 +159,7 @@ def test_contradicting_settings_are_refused(table: Path, file: Path) -> None:
         load(table, file, split="grouped")
 
 
-def test_the_file_of_another_run_is_not_overwritten(table: Path, tmp_path: Path) -> None:
+def test_files_of_other_runs_are_not_overwritten(table: Path, tmp_path: Path) -> None:
     path = tmp_path / "split.json"
     first, second = load(table, path), load(table, path, split_seed=1)
     first.write()

@@ -51,7 +51,7 @@ def test_the_sample_has_a_fixed_fingerprint(sample: TextDataset) -> None:
     )
 
 
-def test_the_sample_has_the_columns_of_the_real_table(sample: TextDataset) -> None:
+def test_sample_has_the_real_columns(sample: TextDataset) -> None:
     assert sample_frame().columns.tolist() == ["CommentId", "VideoId", "Text", *LABELS]
     assert sample.labels == LABELS
     assert sample.name == SAMPLE_NAME

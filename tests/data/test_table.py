@@ -199,7 +199,7 @@ def test_a_table_without_positives_is_refused(tmp_path: Path) -> None:
     assert "no label has a positive row" in problem
 
 
-def test_a_label_without_positives_is_kept(tmp_path: Path) -> None:
+def test_labels_without_positives_remain(tmp_path: Path) -> None:
     assert read(tmp_path, rows("c1,x,0,1", "c2,y,0,0")).supports == {"IsA": 0, "IsB": 1}
 
 
@@ -238,7 +238,7 @@ def test_columns_without_labels_are_ignored(tmp_path: Path) -> None:
     assert comments.ignored_columns == ("likes", "author", "blank", "when")
 
 
-def test_named_columns_override_found_columns(tmp_path: Path) -> None:
+def test_named_columns_override_detected_columns(tmp_path: Path) -> None:
     comments = read(
         tmp_path,
         "id,text,body,key,topic,IsA,IsB,IsC\n1,x,long x,k1,t1,1,0,1\n1,y,long y,k2,,0,1,1\n",
@@ -262,7 +262,7 @@ def test_case_and_punctuation_of_names_are_ignored(tmp_path: Path, name: str) ->
     assert comments.texts == ("x", "y")
 
 
-def test_a_numeric_column_can_be_named_as_label(tmp_path: Path) -> None:
+def test_numeric_columns_can_be_labels(tmp_path: Path) -> None:
     content = "text,IsA,score\nx,1,5\ny,0,7\n"
     assert read(tmp_path, content).labels == ("IsA",)
     assert "'5' is not a label" in problems_of(tmp_path, content, labels=("score",))[0]

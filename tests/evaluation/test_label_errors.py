@@ -47,7 +47,7 @@ def entries(issues: Sequence[LabelIssue]) -> set[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_exactly_the_planted_errors_are_found(seed: int) -> None:
+def test_exactly_the_planted_errors_are_reported(seed: int) -> None:
     targets, probabilities, wrong = plant_errors(*make_predictions(seed), seed)
     issues = find_label_issues(targets, probabilities)
     assert entries(issues) == wrong
@@ -74,7 +74,7 @@ def test_correct_labels_give_no_issues(seed: int) -> None:
     assert find_hard_rows(targets, {"a": probabilities[None]}) == []
 
 
-def test_threshold_is_the_mean_of_the_opposite_class() -> None:
+def test_threshold_is_the_opposite_class_mean() -> None:
     """By hand: mean probabilities near 0.7 and 0.8, with one wrong row in each class."""
     targets = np.array([[1]] * 6 + [[0]] * 6, dtype=np.uint8)
     probabilities = np.array([[0.8]] * 5 + [[0.2]] + [[0.1]] * 5 + [[0.71]])

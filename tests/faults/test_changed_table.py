@@ -1,4 +1,4 @@
-"""A table that changed since its run: old results stay as they are, and nothing mixes with them."""
+"""A table that changed after its run: stored results stay unchanged and separate."""
 
 import hashlib
 from collections.abc import Callable
@@ -29,7 +29,7 @@ def data_hash(table: Path) -> str:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """The sha256 of every file but locks, which hold nothing."""
+    """The sha256 of every file except locks, which are empty."""
     files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
     return {str(f): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
 
@@ -43,7 +43,7 @@ def changed(command: Command, table: Path) -> tuple[str, str]:
     return before, data_hash(table)
 
 
-def test_a_new_run_says_that_it_gets_its_own_folder(
+def test_new_run_warns_and_uses_a_new_folder(
     command: Command, table: Path, changed: tuple[str, str]
 ) -> None:
     (old,) = (table.parent / "results").iterdir()
@@ -52,31 +52,34 @@ def test_a_new_run_says_that_it_gets_its_own_folder(
     assert code == 0
     (line,) = [line for line in err.splitlines() if "differs from the table" in line]
     assert line.startswith("toxbench: warning: ")
-    (own,) = set((table.parent / "results").iterdir()) - {old}
-    for words in (*changed, f"results/{old.name}", f"writes to its own folder, results/{own.name}"):
+    (new,) = set((table.parent / "results").iterdir()) - {old}
+    for words in (*changed, f"results/{old.name}", f"writes to its own folder, results/{new.name}"):
         assert words in line
     assert digests(old) == stored
 
 
-def test_a_table_that_did_not_change_has_no_warning(command: Command, table: Path) -> None:
-    for words in ((), (), ("--folds", "3")):  # another split is no other table
+def test_unchanged_table_has_no_warning(command: Command, table: Path) -> None:
+    for words in ((), (), ("--folds", "3")):  # a different split of the same table
         code, err = command(*RUN, *words)
         assert (code, "differs from the table" in err) == (0, False)
 
 
-def test_a_resumed_run_of_a_changed_table_is_refused_with_both_hashes(
+def test_resuming_a_changed_table_is_refused(
     command: Command, table: Path, changed: tuple[str, str]
 ) -> None:
     stored = digests(table.parent / "results")
     code, err = command(*RUN, "--resume")
     assert code == 3
     assert "the table changed or is a different one" in err
-    for words in (*(f"data {each} " for each in changed), "leave out --resume to start a new run"):
+    for words in (
+        *(f"data {value} " for value in changed),
+        "leave out --resume to start a new run",
+    ):
         assert words in err
     assert digests(table.parent / "results") == stored
 
 
-def test_a_resumed_run_goes_on_with_its_own_results(command: Command, table: Path) -> None:
+def test_resumed_run_reuses_stored_results(command: Command, table: Path) -> None:
     assert command(*RUN)[0] == 0
     cells = digests(next((table.parent / "results").glob("*/cells")))
     code, err = command(*RUN[:-1], "always-negative,tfidf-logreg", "--resume")
@@ -88,7 +91,7 @@ def test_a_resumed_run_goes_on_with_its_own_results(command: Command, table: Pat
     assert len(after) == 2
 
 
-def test_a_resumed_run_of_another_split_is_refused(command: Command, table: Path) -> None:
+def test_resuming_another_split_is_refused(command: Command, table: Path) -> None:
     assert command(*RUN)[0] == 0
     for words in (("--folds", "3"), ("--split-seed", "7"), ("--split", "stratified")):
         code, err = command(*RUN, "--resume", *words)
@@ -98,13 +101,13 @@ def test_a_resumed_run_of_another_split_is_refused(command: Command, table: Path
     assert f"{folder.name[-12:]} in results/{folder.name}, " in err
 
 
-def test_of_several_results_the_nearest_is_named(command: Command, table: Path) -> None:
-    other = table.with_name("other.csv")
-    other.write_bytes(table.read_bytes())
-    change(other)
+def test_error_names_the_nearest_results(command: Command, table: Path) -> None:
+    second = table.with_name("second.csv")
+    second.write_bytes(table.read_bytes())
+    change(second)
     before = data_hash(table)
     assert command(*RUN)[0] == 0
-    assert command("run", "--data", "other.csv", *RUN[3:])[0] == 0
+    assert command("run", "--data", "second.csv", *RUN[3:])[0] == 0
     with table.open("a", encoding="utf-8") as file:
         file.write("c60,you fool again,1,0,0\n")
     code, err = command(*RUN, "--resume")
@@ -113,14 +116,14 @@ def test_of_several_results_the_nearest_is_named(command: Command, table: Path) 
     assert f"'comments.csv' with 61 rows, 3 labels and data {data_hash(table)} in this run" in err
 
 
-def test_without_results_there_is_nothing_to_resume(command: Command, table: Path) -> None:
+def test_resume_without_results_is_refused(command: Command, table: Path) -> None:
     code, err = command(*RUN, "--resume")
     assert code == 6
     assert "results contains no results to resume; leave out --resume to start" in err
     assert not (table.parent / "results").exists()
 
 
-def test_results_that_cannot_be_read_do_not_hinder_a_new_run(command: Command, table: Path) -> None:
+def test_unreadable_results_do_not_stop_a_new_run(command: Command, table: Path) -> None:
     folder = table.parent / "results" / "odd-000000000000"
     folder.mkdir(parents=True)
     (folder / "protocol.json").write_bytes(b"{")
@@ -128,7 +131,7 @@ def test_results_that_cannot_be_read_do_not_hinder_a_new_run(command: Command, t
     assert command(*RUN)[0] == 0
 
 
-def test_resume_is_a_key_of_config_files_and_of_python(command: Command, table: Path) -> None:
+def test_resume_works_in_config_and_python(command: Command, table: Path) -> None:
     settings: dict[str, Any] = {"backbones": [], "baselines": ["always-negative"]}
     with pytest.raises(StorageError, match="no results to resume"):
         toxbench.run(table, resume=True, **settings)
@@ -140,7 +143,7 @@ def test_resume_is_a_key_of_config_files_and_of_python(command: Command, table: 
     assert (code, "the table changed" in err) == (3, True)
 
 
-def test_a_resumed_search_of_a_changed_table_is_refused(
+def test_resumed_search_of_changed_table_is_refused(
     command: Command, table: Path, checkpoint: Path
 ) -> None:
     words = ("--backbones", "bert", "--weights", f"bert={checkpoint}", "--baselines", "none")
@@ -160,24 +163,24 @@ def test_a_resumed_search_of_a_changed_table_is_refused(
     assert digests(table.parent / "results") == stored
 
 
-# --- rescored
+# --- rescore
 
 
-def test_a_changed_table_is_not_scored_again(
+def test_changed_table_is_not_rescored(
     command: Command, table: Path, changed: tuple[str, str]
 ) -> None:
     stored = digests(table.parent / "results")
     code, err = command("rescore", "--data", "comments.csv")
     assert code == 3
     assert "this is not the table of these results, or it has changed since" in err
-    for each in changed:
-        assert f"data {each}" in err
+    for value in changed:
+        assert f"data {value}" in err
     with pytest.raises(DataError, match="not the table of these results"):
         toxbench.rescore("results", data=table)
     assert digests(table.parent / "results") == stored
 
 
-def test_the_table_that_was_run_is_scored_again(command: Command, table: Path) -> None:
+def test_unchanged_table_is_rescored(command: Command, table: Path) -> None:
     lines = table.read_text(encoding="utf-8").splitlines(keepends=True)
     table.with_name("train.csv").write_text("".join(lines[:41]), encoding="utf-8")
     test = "".join([lines[0], *lines[41:]]).replace(",1,0,0\n", ",ja,0,0\n")

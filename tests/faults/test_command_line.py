@@ -1,4 +1,4 @@
-"""Mistakes on the command line are told before any work, with what was probably meant."""
+"""Mistakes on the command line are refused before any work, with a suggestion."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def answer(capsys: pytest.CaptureFixture[str], *words: str, folder: Path, code: int = 2) -> str:
-    """Call the command; return the one line that it says, having made no results."""
+    """Call the command; return its only line of output, after checking that it wrote no results."""
     with pytest.raises(SystemExit) as stop:
         main([*words, "--results", str(folder / "results")])
     out, err = capsys.readouterr()
@@ -29,7 +29,7 @@ def answer(capsys: pytest.CaptureFixture[str], *words: str, folder: Path, code: 
 @pytest.mark.faults(16)
 @pytest.mark.parametrize("command", ["run", "tune"])
 @pytest.mark.parametrize(
-    ("words", "meant"),
+    ("words", "suggestion"),
     [
         (["--epocs", "3"], "--epochs"),
         (["--backbones", "distilbart"], "distilbert"),
@@ -40,15 +40,19 @@ def answer(capsys: pytest.CaptureFixture[str], *words: str, folder: Path, code: 
         (["--loss", "focl"], "focal"),
     ],
 )
-def test_an_unknown_name_is_told_with_the_nearest(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, command: str, words: list[str], meant: str
+def test_unknown_names_have_a_suggestion(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    command: str,
+    words: list[str],
+    suggestion: str,
 ) -> None:
-    assert meant in answer(capsys, command, *words, folder=tmp_path)
+    assert suggestion in answer(capsys, command, *words, folder=tmp_path)
 
 
 @pytest.mark.faults(16)
 @pytest.mark.parametrize(
-    ("toml", "meant"),
+    ("toml", "suggestion"),
     [
         ("seed = 3", "seeds"),
         ("[train]\nepoch = 3", "epochs"),
@@ -57,12 +61,12 @@ def test_an_unknown_name_is_told_with_the_nearest(
         ("[backbone.brt]\nepochs = 3", "bert"),
     ],
 )
-def test_so_is_a_key_of_the_config_file(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, toml: str, meant: str
+def test_unknown_config_keys_have_a_suggestion(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, toml: str, suggestion: str
 ) -> None:
     config = tmp_path / "config.toml"
     config.write_text(toml)
-    assert f"did you mean '{meant}'" in answer(
+    assert f"did you mean '{suggestion}'" in answer(
         capsys, "run", "--config", str(config), folder=tmp_path
     )
 
@@ -90,7 +94,7 @@ def test_so_is_a_key_of_the_config_file(
         ["--cell-timeout", "0s"],
     ],
 )
-def test_what_cannot_be_is_refused_before_any_work(
+def test_impossible_values_are_refused_before_any_work(
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
     checkpoint: Path,
@@ -105,7 +109,7 @@ def test_what_cannot_be_is_refused_before_any_work(
 @pytest.mark.faults(18)
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 @pytest.mark.parametrize("command", ["run", "tune"])
-def test_a_device_that_is_not_here_is_never_replaced(
+def test_missing_device_is_not_replaced(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, checkpoint: Path, command: str
 ) -> None:
     words = (command, "--device", "cuda", "--backbones", "bert", "--weights", f"bert={checkpoint}")
@@ -113,9 +117,9 @@ def test_a_device_that_is_not_here_is_never_replaced(
 
 
 @pytest.mark.faults(19)
-def test_a_reader_that_leaves_early_is_no_error(cli: Cli, table: Path, tmp_path: Path) -> None:
+def test_closed_pipe_is_not_an_error(cli: Cli, table: Path, tmp_path: Path) -> None:
     assert cli("run", "--data", str(table), "--backbones", "none", "--quiet").returncode == 0
-    new_run = f"run --data {table} --backbones none --results other 2>&1"
+    new_run = f"run --data {table} --backbones none --results second 2>&1"
     for words in ("leaderboard --per-label", "backbones", f"data show {table}", "metrics", new_run):
         command = f"set -o pipefail; {sys.executable} -m toxbench {words} | head -n 1 >/dev/null"
         result = subprocess.run(
@@ -124,7 +128,7 @@ def test_a_reader_that_leaves_early_is_no_error(cli: Cli, table: Path, tmp_path:
         assert (result.returncode, result.stderr) == (0, ""), words
 
 
-def test_without_a_command_there_is_help(capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_command_prints_help(capsys: pytest.CaptureFixture[str]) -> None:
     for words in ([], ["data"]):
         with pytest.raises(SystemExit) as stop:
             main(words)

@@ -1,4 +1,4 @@
-"""Every way to cut a cell short, and hundreds of ways to change it: never taken for a whole one."""
+"""Cut and changed cells are recognized as damaged: every length, and hundreds of flipped bits."""
 
 import os
 import random
@@ -32,32 +32,32 @@ pytestmark = pytest.mark.faults(35)
 
 @pytest.fixture
 def store(tmp_path: Path) -> CellStore:
-    """One small cell."""
+    """A store with one small cell."""
     table, store = Table(12), CellStore(tmp_path)
     store.write(*table.cell(per_label={}))
     return store
 
 
-def test_every_length_but_its_own_is_damage(store: CellStore) -> None:
+def test_every_shorter_length_is_damage(store: CellStore) -> None:
     (path,) = store.paths()
-    whole = path.read_bytes()
+    content = path.read_bytes()
     key = read_cell(path)[0].key
     assert store.has(key)
-    for length in range(len(whole)):
-        path.write_bytes(whole[:length])
+    for length in range(len(content)):
+        path.write_bytes(content[:length])
         assert not store.has(key), length
-    path.write_bytes(whole)
+    path.write_bytes(content)
     assert store.has(key)
 
 
-def test_flipped_bits_are_damage_wherever_they_are(store: CellStore) -> None:
+def test_flipped_bits_are_damage(store: CellStore) -> None:
     (path,) = store.paths()
-    whole, rng = path.read_bytes(), random.Random(35)
+    content, rng = path.read_bytes(), random.Random(35)
     key = read_cell(path)[0].key
-    single = [[place] for place in rng.sample(range(8 * len(whole)), 700)]
-    several = [rng.sample(range(8 * len(whole)), rng.randrange(2, 40)) for _ in range(200)]
+    single = [[place] for place in rng.sample(range(8 * len(content)), 700)]
+    several = [rng.sample(range(8 * len(content)), rng.randrange(2, 40)) for _ in range(200)]
     for places in single + several:
-        data = bytearray(whole)
+        data = bytearray(content)
         for place in places:
             data[place // 8] ^= 1 << place % 8
         path.write_bytes(data)
@@ -75,21 +75,21 @@ TENSOR = (
 
 
 def tensor(dtype: str, shape: str, offsets: str) -> bytes:
-    """Make a file of four bytes whose only tensor says something else."""
+    """Make a file with four bytes of data and a header that does not fit them."""
     return forged((TENSOR % (dtype, shape, offsets)).encode("ascii"), b"1234")
 
 
 FORGED = {
     "a header of 2^63 bytes": struct.pack("<Q", 2**63) + b"{}",
     "a header of 2^64 - 1 bytes": b"\xff" * 8 + b"{}",
-    "a header of 90 MB that is not there": struct.pack("<Q", 90 * 2**20) + b"{",
+    "a missing header of 90 MB": struct.pack("<Q", 90 * 2**20) + b"{",
     "no metadata": forged(b"{}"),
     "a list": forged(b"[]"),
     "a number": forged(b"1"),
     "metadata is a list": forged(b'{"__metadata__":[]}'),
     "metadata of another kind": forged(b'{"__metadata__":{"rows":"{}"}}'),
     "a record that is a number": forged(b'{"__metadata__":{"cell":"{\\"record\\":1}"}}'),
-    "a record that is none": forged(b'{"__metadata__":{"cell":"[]"}}'),
+    "a record that is a list": forged(b'{"__metadata__":{"cell":"[]"}}'),
     "deep": forged(b"[" * 100_000),
     "deep inside": forged(b'{"__metadata__":{"cell":"' + b"[" * 100_000 + b'"}}'),
     "a shape of terabytes": tensor("F32", "[1099511627776]", "[0, 4]"),
@@ -97,16 +97,16 @@ FORGED = {
     "a shape that overflows": tensor("F32", "[4294967296, 4294967296, 4]", "[0, 4]"),
     "offsets beyond the end": tensor("F32", "[1]", "[4, 8]"),
     "offsets that go back": tensor("F32", "[1]", "[4, 0]"),
-    "a type that numpy has not": tensor("BF16", "[2]", "[0, 4]"),
+    "a type that numpy lacks": tensor("BF16", "[2]", "[0, 4]"),
     "an 8 bit float": tensor("F8_E4M3", "[4]", "[0, 4]"),
     "a 4 bit float": tensor("F4", "[8]", "[0, 4]"),
-    "no such type": tensor("F31", "[1]", "[0, 4]"),
+    "an unknown type": tensor("F31", "[1]", "[0, 4]"),
     "an integer of 5,000 digits": forged(b'{"__metadata__":' + b"1" * 5000 + b"}"),
 }
 
 
 @pytest.mark.parametrize("data", FORGED.values(), ids=FORGED)
-def test_a_forged_header_is_damage_and_takes_no_memory(data: bytes) -> None:
+def test_forged_headers_are_damage_and_take_no_memory(data: bytes) -> None:
     tracemalloc.start()
     try:
         with pytest.raises(ValueError, match=r"."):
@@ -125,8 +125,8 @@ def test_a_forged_header_is_damage_and_takes_no_memory(data: bytes) -> None:
         lambda values: values[:, :-1],
     ],
 )
-def test_probabilities_of_another_type_or_shape_are_refused(tmp_path: Path, change: object) -> None:
-    """With a right checksum: they were written so."""
+def test_wrong_probability_types_and_shapes_are_refused(tmp_path: Path, change: object) -> None:
+    """The checksum is right: the cell was written with these values."""
     table, store = Table(), CellStore(tmp_path)
     store.protocol_path.write_text(table.protocol.model_dump_json(), encoding="utf-8")
     write_rows(tmp_path, table.comments)
@@ -143,7 +143,7 @@ STORED = [CellRecord, TrialRecord, TunedSettings, FailureRecord, ProtocolRecord]
 
 @pytest.mark.faults(38)
 @pytest.mark.parametrize("kind", STORED)
-def test_every_kind_of_record_knows_a_newer_one(kind: type[StoredRecord]) -> None:
+def test_every_record_kind_refuses_newer_versions(kind: type[StoredRecord]) -> None:
     with pytest.raises(NewerVersionError, match="somewhere was written by a newer toxbench"):
         kind.from_json('{"schema_version": 2, "unknown": 1}', "somewhere")
     with pytest.raises(NewerVersionError):
@@ -160,7 +160,7 @@ def test_every_kind_of_record_knows_a_newer_one(kind: type[StoredRecord]) -> Non
 @given(
     order=st.permutations(range(6)), times=st.lists(st.integers(0, 10**9), min_size=6, max_size=6)
 )
-def test_the_leaderboard_does_not_depend_on_when_cells_were_stored(
+def test_leaderboard_ignores_the_order_of_storage(
     tmp_path_factory: pytest.TempPathFactory, order: list[int], times: list[int]
 ) -> None:
     table = Table(20, folds=2)

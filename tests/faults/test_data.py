@@ -1,4 +1,4 @@
-"""Tables that cannot be used as they are, through the command line: what it answers with."""
+"""Tables that cannot be used unchanged: the messages and exit codes of the command."""
 
 import csv
 import json
@@ -114,22 +114,22 @@ REFUSED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "content", "options", "said"), REFUSED)
-def test_the_command_answers_with_3_and_says_what_and_where(
+@pytest.mark.parametrize(("name", "content", "options", "messages"), REFUSED)
+def test_invalid_tables_exit_with_3(
     command: Command,
     tmp_path: Path,
     name: str,
     content: str | bytes | None,
     options: tuple[str, ...],
-    said: list[str],
+    messages: list[str],
 ) -> None:
     if content is not None:
         put(tmp_path, content, name)
     code, err = command("run", "--data", name, *BASELINES, *options)
     assert code == 3
     assert all(line.startswith(f"toxbench: error: {name}: ") for line in err.splitlines())
-    for words in said:
-        assert words in err
+    for message in messages:
+        assert message in err
     assert not (tmp_path / "results").exists()
 
 
@@ -139,7 +139,7 @@ def test_the_command_answers_with_3_and_says_what_and_where(
 @pytest.mark.faults(3)
 @pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
 @pytest.mark.parametrize(
-    ("name", "delimiter", "found", "repair"),
+    ("name", "delimiter", "diagnosis", "repair"),
     [
         ("t.csv", ";", "commas between fields, but 4 with semicolons", "save it with commas"),
         ("t.csv", "|", "commas between fields, but 4 with bars", "save it with commas"),
@@ -147,8 +147,8 @@ def test_the_command_answers_with_3_and_says_what_and_where(
         ("t.tsv", ",", "tabs between fields, but 4 with commas", "rename it to end in .csv"),
     ],
 )
-def test_another_delimiter_is_named_with_the_columns_that_it_gives(
-    tmp_path: Path, name: str, delimiter: str, found: str, repair: str, quoting: int
+def test_other_delimiters_are_suggested_with_their_columns(
+    tmp_path: Path, name: str, delimiter: str, diagnosis: str, repair: str, quoting: int
 ) -> None:
     header, text = ["id", "text", "IsA", "IsB"], "a, b; c\td | e"
     lines = [header, ["c1", text, "1", "0"], ["c2", "f", "0", "1"]]
@@ -157,11 +157,11 @@ def test_another_delimiter_is_named_with_the_columns_that_it_gives(
     with pytest.raises(DataError) as caught:
         read_comments(tmp_path / name)
     (problem,) = caught.value.problems
-    assert f"1 column found with {found}: 'id', 'text', 'IsA', 'IsB'; {repair}" in problem
+    assert f"1 column found with {diagnosis}: 'id', 'text', 'IsA', 'IsB'; {repair}" in problem
 
 
 @pytest.mark.faults(3)
-def test_a_header_with_both_delimiters_is_suspected_beside_the_rows(tmp_path: Path) -> None:
+def test_ambiguous_header_is_reported_with_its_rows(tmp_path: Path) -> None:
     path = put(tmp_path, "id;a text, in short;IsA\nc1;x;1\nc2;y;0\n")
     with pytest.raises(DataError) as caught:
         read_comments(path)
@@ -169,7 +169,7 @@ def test_a_header_with_both_delimiters_is_suspected_beside_the_rows(tmp_path: Pa
     assert "row 1 (line 2) has 1 fields, the header has 2" in caught.value.problems[1]
 
 
-def test_a_table_that_can_be_read_is_never_suspected(tmp_path: Path) -> None:
+def test_delimiters_inside_fields_are_accepted(tmp_path: Path) -> None:
     path = put(tmp_path, 'text,"IsA;IsB;IsC|x|y"\n"a;b;c",1\nz,0\n')
     assert read_comments(path).texts == ("a;b;c", "z")
 
@@ -187,14 +187,14 @@ def test_a_table_that_can_be_read_is_never_suspected(tmp_path: Path) -> None:
         "you fool you fool\nyou fools\n",
     ],
 )
-def test_a_table_without_a_header_has_no_comment_printed(tmp_path: Path, content: str) -> None:
+def test_missing_header_prints_no_comment(tmp_path: Path, content: str) -> None:
     for options in ({}, {"text_column": "fools"}, {"labels": ("fool",)}):
         with pytest.raises(DataError) as caught:
             read_comments(put(tmp_path, content), ColumnSettings(**options))
-        said = str(caught.value).replace("no column is called 'fool", "")
-        assert "fool" not in said
-        if "without names" in said:
-            assert "put a line of column names above it" in said
+        message = str(caught.value).replace("no column is called 'fool", "")
+        assert "fool" not in message
+        if "without names" in message:
+            assert "put a line of column names above it" in message
         else:
             assert content.startswith("you")
 
@@ -211,7 +211,7 @@ def mapped(path: Path, **columns: Any) -> TextDataset:
 
 
 @pytest.mark.faults(9)
-def test_mapped_words_are_labels_through_every_door(command: Command, tmp_path: Path) -> None:
+def test_mapped_words_work_in_every_interface(command: Command, tmp_path: Path) -> None:
     put(tmp_path, WORDS + "".join(f"d{i},text {i},{i % 2},0\n" for i in range(12)))
     put(tmp_path, 'data = "t.csv"\n[columns]\ntrue_values = ["yes", 2]\nfalse_values = "no,-1"\n',
         "c.toml")  # fmt: skip
@@ -219,13 +219,13 @@ def test_mapped_words_are_labels_through_every_door(command: Command, tmp_path: 
     assert command("run", "--data", "t.csv", *flags, *BASELINES, "--results", "flags")[0] == 0
     assert command("run", "--config", "c.toml", *BASELINES, "--results", "toml")[0] == 0
     toxbench.run("t.csv", backbones=[], columns=MAPPED, results="python")
-    found = [find_store(tmp_path / name).protocol() for name in ("flags", "toml", "python")]
-    assert found[0] == found[1] == found[2]
-    assert found[0].supports == {"IsA": 8, "IsB": 1}
+    protocols = [find_store(tmp_path / name).protocol() for name in ("flags", "toml", "python")]
+    assert protocols[0] == protocols[1] == protocols[2]
+    assert protocols[0].supports == {"IsA": 8, "IsB": 1}
 
 
 @pytest.mark.faults(9)
-def test_a_mapping_changes_nothing_but_what_the_words_mean(tmp_path: Path) -> None:
+def test_mapped_words_change_only_the_targets(tmp_path: Path) -> None:
     words = mapped(put(tmp_path, WORDS))
     plain = read_comments(put(tmp_path, rows("c1,x,1,1", "c2,y,0,0", "c3,z,1,0")))
     assert words.targets.tolist() == plain.targets.tolist() == [[1, 1], [0, 0], [1, 0]]
@@ -233,28 +233,30 @@ def test_a_mapping_changes_nothing_but_what_the_words_mean(tmp_path: Path) -> No
 
 
 @pytest.mark.faults(9)
-def test_columns_are_found_by_mapped_words_and_others_stay_wrong(tmp_path: Path) -> None:
+def test_mapped_words_identify_label_columns(tmp_path: Path) -> None:
     path = put(tmp_path, rows("c1,x,ja,1", "c2,y,nein,0", "c3,z,ja,1", "c4,u,vielleicht,0"))
     assert read_comments(path).labels == ("IsB",)
-    with pytest.raises(DataError, match="row 4, column 'IsA': 'vielleicht' is not a label") as said:
+    with pytest.raises(
+        DataError, match="row 4, column 'IsA': 'vielleicht' is not a label"
+    ) as caught:
         mapped(path, true_values="ja", false_values="nein")
-    assert len(said.value.problems) == 1
+    assert len(caught.value.problems) == 1
 
 
 @pytest.mark.faults(9)
-def test_mapped_words_are_labels_in_every_file_of_an_official_split(tmp_path: Path) -> None:
+def test_mapped_words_apply_to_official_splits(tmp_path: Path) -> None:
     data, test = put(tmp_path, WORDS), put(tmp_path, WORDS.replace("c", "d"), "test.csv")
     columns = build_settings(ColumnSettings, MAPPED)
     source = load_dataset(data, columns, SplitSettings(test=test, validation_size=0))
     assert source.comments.targets.tolist() == [[1, 1], [0, 0], [1, 0]] * 2
-    other = WORDS.replace("c", "d").replace("IsB", "IsX")
+    renamed = WORDS.replace("c", "d").replace("IsB", "IsX")
     with pytest.raises(DataError, match=r"label columns that are not in 't\.csv': 'IsX'"):
-        load_dataset(data, columns, SplitSettings(test=put(tmp_path, other, "test.csv")))
+        load_dataset(data, columns, SplitSettings(test=put(tmp_path, renamed, "test.csv")))
 
 
 @pytest.mark.faults(9)
 @pytest.mark.parametrize(
-    ("columns", "said"),
+    ("columns", "message"),
     [
         ({"true_values": ["yes"], "false_values": ["no", " YES "]}, "'yes' is among true_values"),
         ({"true_values": "FALSE"}, "'false' always means no"),
@@ -264,14 +266,14 @@ def test_mapped_words_are_labels_in_every_file_of_an_official_split(tmp_path: Pa
         ({"true_value": "yes"}, "unknown setting 'columns.true_value'"),
     ],
 )
-def test_a_mapping_that_says_two_things_is_refused(columns: dict[str, Any], said: str) -> None:
-    with pytest.raises(SettingsError, match=said) as caught:
+def test_contradictory_mappings_are_refused(columns: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError, match=message) as caught:
         build_run_settings({"columns": columns}, {})
     assert caught.value.exit_code == 2
 
 
 @pytest.mark.faults(9)
-def test_a_word_for_yes_and_no_ends_with_2(command: Command, tmp_path: Path) -> None:
+def test_word_for_both_values_exits_with_2(command: Command, tmp_path: Path) -> None:
     put(tmp_path, WORDS)
     options = ("--true-values", "yes,ja", "--false-values", "Ja,nein")
     code, err = command("data", "show", "t.csv", *options)
@@ -286,7 +288,7 @@ GAPS = rows("c1,x,1,0", "c2,,0,1", "c3,NA,1,0", "c4, ,0,7", "c5,null,0,1", "c5,N
 
 
 @pytest.mark.faults(10)
-def test_rows_without_a_text_are_left_out_and_counted(tmp_path: Path) -> None:
+def test_rows_without_text_are_dropped(tmp_path: Path) -> None:
     comments = read_comments(
         put(tmp_path, GAPS.replace("c5,None", "c6,None").replace("no", "0")),
         ColumnSettings(drop_empty=True),
@@ -299,18 +301,18 @@ def test_rows_without_a_text_are_left_out_and_counted(tmp_path: Path) -> None:
 
 
 @pytest.mark.faults(10)
-def test_other_rows_keep_the_numbers_that_they_have_in_the_file(tmp_path: Path) -> None:
+def test_row_numbers_count_dropped_rows(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         read_comments(put(tmp_path, GAPS), ColumnSettings(drop_empty=True))
-    said = [problem.partition("t.csv: ")[2] for problem in caught.value.problems]
-    assert [problem.partition(";")[0] for problem in said] == [
+    problems = [problem.partition("t.csv: ")[2] for problem in caught.value.problems]
+    assert [problem.partition(";")[0] for problem in problems] == [
         "row 6, column 'id': the same id as in row 5",
         "row 6, column 'IsB': 'no' is not a label",
     ]
 
 
 @pytest.mark.faults(10)
-def test_ids_that_are_made_up_are_the_numbers_of_the_file(tmp_path: Path) -> None:
+def test_default_ids_are_row_numbers(tmp_path: Path) -> None:
     columns = ColumnSettings(drop_empty=True)
     first = put(tmp_path, "text,IsA\nx,1\n,0\ny,0\n", "a.csv")
     second = put(tmp_path, "text,IsA\n,1\nz,1\n", "b.csv")
@@ -321,7 +323,7 @@ def test_ids_that_are_made_up_are_the_numbers_of_the_file(tmp_path: Path) -> Non
 
 
 @pytest.mark.faults(10)
-def test_an_id_in_two_files_is_told_with_the_numbers_of_both(tmp_path: Path) -> None:
+def test_duplicate_id_names_both_rows(tmp_path: Path) -> None:
     first = put(tmp_path, rows("c1,,1,0", "c2,x,1,0"), "a.csv")
     second = put(tmp_path, rows("d1,z,1,0", "d2,,1,0", "c2,x,1,0"), "b.csv")
     with pytest.raises(DataError, match=r"b.csv: row 3, column 'id': the same id as in row 2 of"):
@@ -329,10 +331,10 @@ def test_an_id_in_two_files_is_told_with_the_numbers_of_both(tmp_path: Path) -> 
 
 
 @pytest.mark.faults(10)
-def test_a_split_column_loses_the_same_rows(tmp_path: Path) -> None:
+def test_split_column_drops_the_same_rows(tmp_path: Path) -> None:
     header, columns = "id,text,IsA,part", ColumnSettings(drop_empty=True)
     split = SplitSettings(split_column="part", validation_size=0)
-    path = put(tmp_path, rows("c1,x,1,train", "c2,,0,what", "c3,y,0,test", header=header))
+    path = put(tmp_path, rows("c1,x,1,train", "c2,,0,invalid", "c3,y,0,test", header=header))
     (fold,) = load_dataset(path, columns, split).folds
     assert (fold.train.tolist(), fold.test.tolist()) == ([0], [1])
     path = put(tmp_path, rows("c1,x,1,train", "c2,,0,test", "c3,y,0,tset", header=header))
@@ -341,7 +343,7 @@ def test_a_split_column_loses_the_same_rows(tmp_path: Path) -> None:
 
 
 @pytest.mark.faults(10)
-def test_a_run_says_once_how_many_rows_it_leaves_out(command: Command, tmp_path: Path) -> None:
+def test_run_warns_once_of_dropped_rows(command: Command, tmp_path: Path) -> None:
     lines = [f"c{i},{'' if i % 4 == 0 else 'NA'},{i % 2},1" for i in range(40)]
     put(tmp_path, rows(*lines))
     put(tmp_path, "[columns]\ndrop_empty = true\n", "c.toml")
@@ -367,7 +369,7 @@ ODD = [
 
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Odd comments, each of them twice."""
+    """A file with the odd comments, each of them twice."""
     lines = [
         json.dumps({"text": text, "IsA": row % 2, "IsB": int(row % 3 == 0)})
         for row, text in enumerate(ODD * 2)
@@ -376,7 +378,7 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.faults(11)
-def test_odd_comments_are_run_to_the_end(
+def test_run_accepts_odd_comments(
     command: Command, odd: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
     weights = ("--weights", f"bert={checkpoint}", "--epochs", "1", "--max-length", "16")
@@ -390,7 +392,7 @@ def test_odd_comments_are_run_to_the_end(
 
 @pytest.mark.faults(11)
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
-def test_odd_comments_come_back_as_they_were_written(odd: Path, tmp_path: Path, kind: str) -> None:
+def test_odd_comments_are_read_unchanged(odd: Path, tmp_path: Path, kind: str) -> None:
     frame = pd.read_json(odd, lines=True, orient="records")
     path = tmp_path / f"t.{kind}"
     frame.to_parquet(path) if kind == "parquet" else frame.to_csv(path, index=False)
@@ -398,21 +400,19 @@ def test_odd_comments_come_back_as_they_were_written(odd: Path, tmp_path: Path, 
 
 
 @pytest.mark.faults(11)
-@pytest.mark.parametrize("count", [12, 150])  # with 100 train rows, single grams are left out
-def test_emoji_alone_are_run_to_the_end(command: Command, tmp_path: Path, count: int) -> None:
+@pytest.mark.parametrize("count", [12, 150])  # at 150 rare n-grams are dropped
+def test_run_accepts_comments_of_emoji(command: Command, tmp_path: Path, count: int) -> None:
     faces = [chr(0x1F600 + row % 80) + chr(0x1F300 + row) for row in range(count)]
     put(tmp_path, rows(*(f"{i},{face},{i % 2}" for i, face in enumerate(faces)),
                        header="id,text,IsA"))  # fmt: skip
     assert command("run", "--data", "t.csv", *BASELINES) == (0, "")
 
 
-# --- rows 13 and 15: too little
+# --- rows 13 and 15: too few positives or rows
 
 
 @pytest.mark.faults(13)
-def test_a_label_without_positives_is_told_and_left_out_of_macro(
-    command: Command, table: Path
-) -> None:
+def test_labels_without_positives_are_not_scored(command: Command, table: Path) -> None:
     code, err = command("run", "--data", table.name, "--backbones", "none")
     assert code == 0
     assert "warning: no positive row, nothing to learn or score: IsNever" in err
@@ -423,7 +423,7 @@ def test_a_label_without_positives_is_told_and_left_out_of_macro(
 @pytest.mark.faults(15)
 @pytest.mark.parametrize("split", ["random", "stratified", "grouped"])
 @pytest.mark.parametrize(("count", "folds"), [(1, 1), (2, 1), (1, 2), (4, 5), (9, 10)])
-def test_fewer_rows_than_parts(
+def test_too_few_rows_for_the_parts(
     command: Command, tmp_path: Path, split: str, count: int, folds: int
 ) -> None:
     put(tmp_path, rows(*(f"c{row},text {row},1,{row % 2}" for row in range(count))))
@@ -436,13 +436,13 @@ def test_fewer_rows_than_parts(
 
 @pytest.mark.faults(15)
 @pytest.mark.parametrize("split", ["random", "stratified", "grouped"])
-@pytest.mark.parametrize(("count", "said"), [(1, "too few to split"), (9, "too few to tune on")])
-def test_fewer_rows_than_a_search_needs(
-    command: Command, tmp_path: Path, checkpoint: Path, split: str, count: int, said: str
+@pytest.mark.parametrize(("count", "message"), [(1, "too few to split"), (9, "too few to tune on")])
+def test_too_few_rows_for_a_search(
+    command: Command, tmp_path: Path, checkpoint: Path, split: str, count: int, message: str
 ) -> None:
     put(tmp_path, rows(*(f"c{row},text {row},1,{row % 2}" for row in range(count))))
     weights = ("--backbones", "bert", "--weights", f"bert={checkpoint}", "--quiet")
     code, err = command("tune", "--data", "t.csv", *weights, "--split", split)
     assert code == 3
-    assert said in err
+    assert message in err
     assert "bring more rows" in err

@@ -1,4 +1,4 @@
-"""Cells that fail are counted where the scores are, until they have one; constants are flagged."""
+"""Failed cells are counted on the leaderboard until they have a score; constants are flagged."""
 
 import csv
 import json
@@ -73,7 +73,7 @@ def rows_of(folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.faults(29)
-def test_a_cell_whose_loss_is_nan_is_counted_until_it_has_a_result(
+def test_diverged_cell_is_counted_until_it_succeeds(
     moody: Moody, forks: Forks, tmp_path: Path
 ) -> None:
     result = moody(3, diverges="1")
@@ -104,9 +104,7 @@ def test_a_cell_whose_loss_is_nan_is_counted_until_it_has_a_result(
 
 
 @pytest.mark.faults(29)
-def test_a_candidate_without_any_score_is_named_with_the_reason(
-    moody: Moody, tmp_path: Path
-) -> None:
+def test_candidate_without_score_has_a_reason(moody: Moody, tmp_path: Path) -> None:
     result = moody(2, diverges="01")
     assert result.code == 5
     assert "moody has no score: all of its 2 cells failed (diverged)." in result.out
@@ -114,8 +112,8 @@ def test_a_candidate_without_any_score_is_named_with_the_reason(
 
 
 @pytest.mark.faults(44)
-def test_a_reason_is_stored_without_token_and_home(moody: Moody, tmp_path: Path) -> None:
-    home, token = "/home/somebody", "hf_abcdefghijklmnop"
+def test_stored_reason_has_no_token_or_home(moody: Moody, tmp_path: Path) -> None:
+    home, token = "/home/alice", "hf_abcdefghijklmnop"
     result = moody(1, diverges="", name="leaky", HF_TOKEN=token, HOME=home)
     assert result.code == 5
     assert "leaky has no score: its only cell failed (RuntimeError)." in result.out
@@ -126,9 +124,7 @@ def test_a_reason_is_stored_without_token_and_home(moody: Moody, tmp_path: Path)
 
 
 @pytest.mark.parametrize("name", ["HF_TOKEN", "GITHUB_TOKEN", "OPENAI_API_KEY", "PGPASSWORD"])
-def test_secrets_are_known_by_the_names_of_their_variables(
-    monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_secret_variables_are_redacted(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "s3cr3t-value")
     monkeypatch.setenv("USER", "alice")
     assert redact("at s3cr3t-value, /data/alice/x and malice/alice") == (
@@ -141,8 +137,8 @@ def test_secrets_are_known_by_the_names_of_their_variables(
 
 
 def failure(seed: int, fold: int = 0, kind: str = "diverged", **key: Any) -> FailureRecord:
-    own = {"candidate": "bert", "digest": "0" * 12, "seed": seed, "fold": fold} | key
-    return FailureRecord(key=CellKey(**own), kind=kind, reason="", failed_at="")
+    fields = {"candidate": "bert", "digest": "0" * 12, "seed": seed, "fold": fold} | key
+    return FailureRecord(key=CellKey(**fields), kind=kind, reason="", failed_at="")
 
 
 def board(table: Table, cells: list[Any], *failures: FailureRecord) -> Leaderboard:
@@ -150,31 +146,31 @@ def board(table: Table, cells: list[Any], *failures: FailureRecord) -> Leaderboa
 
 
 @pytest.mark.faults(29)
-def test_a_seed_that_lost_a_fold_does_not_count_and_is_told() -> None:
+def test_seed_with_failed_fold_is_not_counted() -> None:
     table = Table(folds=2)
     cells = [*table.cells(seeds=(0, 1)), table.cell(seed=2, fold=0)]
-    found = board(table, cells, failure(2, 1), failure(0, 0))  # the latter has a result since
-    (row,) = found.rows
+    leaderboard = board(table, cells, failure(2, 1), failure(0, 0))  # the latter has a result since
+    (row,) = leaderboard.rows
     assert (row.seeds, row.cells, row.failed) == (2, 4, 1)
-    (own,) = found.failures
-    assert (own.failed, own.cells) == (1, 6)
+    (counts,) = leaderboard.failures
+    assert (counts.failed, counts.cells) == (1, 6)
     assert (
         "1 of 6 cells of bert failed (diverged) and has no score; a seed counts only if every fold "
         "has a score."
-    ) in leaderboard_table(found).notes
-    assert leaderboard_table(found).records[0]["failed"] == 1
+    ) in leaderboard_table(leaderboard).notes
+    assert leaderboard_table(leaderboard).records[0]["failed"] == 1
 
 
-def test_every_kind_is_named_once_and_twins_are_told_apart() -> None:
+def test_failure_kinds_are_named_once() -> None:
     table = Table()
-    others = [failure(n, digest="1" * 12, kind=k) for n, k in enumerate(("OSError", "diverged"))]
-    found = board(table, table.cells(), failure(1), failure(2, kind="WorkerDied"), *others)
-    notes = leaderboard_table(found).notes
+    variants = [failure(n, digest="1" * 12, kind=k) for n, k in enumerate(("OSError", "diverged"))]
+    leaderboard = board(table, table.cells(), failure(1), failure(2, kind="WorkerDied"), *variants)
+    notes = leaderboard_table(leaderboard).notes
     assert "2 of 3 cells of bert failed (WorkerDied, diverged) and have no score." in notes
     assert "bert #111111 has no score: all of its 2 cells failed (OSError, diverged)." in notes
 
 
-def test_a_kept_leaderboard_notices_a_failure_that_comes_and_goes(tmp_path: Path) -> None:
+def test_cached_leaderboard_follows_failures(tmp_path: Path) -> None:
     table, store = Table(), CellStore(tmp_path)
     store.protocol_path.write_text(table.protocol.model_dump_json(), encoding="utf-8")
     write_rows(tmp_path, table.comments)
@@ -191,7 +187,7 @@ def test_a_kept_leaderboard_notices_a_failure_that_comes_and_goes(tmp_path: Path
 
 
 @pytest.mark.faults(30)
-def test_constant_predictions_are_kept_and_flagged(forks: Forks, tmp_path: Path) -> None:
+def test_constant_predictions_are_flagged(forks: Forks, tmp_path: Path) -> None:
     result = forks.run(
         "run", "--data", str(write_table(tmp_path / "comments.csv")), "--backbones", "none",
         "--results", str(tmp_path / "results"),

@@ -1,4 +1,4 @@
-"""Comments, ids, names and messages that would be commands are inert wherever they are shown."""
+"""Escape sequences and commands in comments, ids, names and messages are inert in every output."""
 
 import csv
 import io
@@ -22,7 +22,7 @@ import toxbench
 from toxbench.cli.main import main
 
 pytestmark = pytest.mark.faults(40)
-MARK = "whispered"  # stands in every comment
+MARK = "whispered"  # part of every comment
 PAINT = "\x1b]0;pwned\x07\x1b[31m\u202e\x9b2J\r\x08"
 LABELS = ("=cmd()", "<script>alert(1)</script>", "[red]x[/red]", "a|b", f"{PAINT}l", "-2+3", "1e5")
 COMMENTS = (
@@ -36,7 +36,7 @@ TAGS = {"table", "caption", "thead", "tbody", "tr", "th", "td"}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A table of which nothing is harmless, and the results of a run on it in three folds."""
+    """A table with hostile names and values, and the results of a run on it in two folds."""
     folder = tmp_path_factory.mktemp("hostile")
     frame = pd.DataFrame({
         f"id{PAINT}": [IDS[row % 8].format(row) for row in range(80)],
@@ -68,16 +68,16 @@ def data(folder: Path) -> str:
 
 
 def call(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> str:
-    """Run a command; return what it prints, after checking that it is inert."""
+    """Run a command; return its output, after checking that it is inert."""
     with pytest.raises(SystemExit) as stop:
         main(words)
-    said = capsys.readouterr()
-    assert int(str(stop.value.code)) == code, said.err
-    check_inert(said.out)
-    check_inert(said.err)
+    output = capsys.readouterr()
+    assert int(str(stop.value.code)) == code, output.err
+    check_inert(output.out)
+    check_inert(output.err)
     if "--show-text" not in words:
-        assert MARK not in said.out + said.err
-    return said.out
+        assert MARK not in output.out + output.err
+    return output.out
 
 
 def check_inert(text: str) -> None:
@@ -85,14 +85,14 @@ def check_inert(text: str) -> None:
 
 
 @pytest.mark.parametrize("words", [("show",), ("check",), ("check", "--split", "grouped")])
-def test_looking_at_the_table(
+def test_data_commands_escape_the_table(
     capsys: pytest.CaptureFixture[str], data: str, columns: tuple[str, ...], words: tuple[str, ...]
 ) -> None:
-    said = call(capsys, "data", words[0], data, *words[1:], *columns)
-    assert "\\x1b]0;pwned\\x07" in said
+    output = call(capsys, "data", words[0], data, *words[1:], *columns)
+    assert "\\x1b]0;pwned\\x07" in output
 
 
-def test_a_message_about_what_was_asked(
+def test_error_messages_escape_the_options(
     capsys: pytest.CaptureFixture[str], data: str, folder: Path
 ) -> None:
     call(capsys, "data", "show", data, "--text-column", f"none{PAINT}", code=3)
@@ -111,7 +111,7 @@ COMMANDS = [
 
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
-def test_stored_results_in_every_format(
+def test_stored_results_are_escaped_in_every_format(
     capsys: pytest.CaptureFixture[str],
     folder: Path,
     data: str,
@@ -125,7 +125,7 @@ def test_stored_results_in_every_format(
 
 
 def check_page(name: str, page: str) -> None:
-    """Check that what reads the format finds a table, and no command in it."""
+    """Check that the page holds a table in the format and no command."""
     if name == "html":
         assert tags_of(page) <= TAGS
     elif name == "json":
@@ -168,13 +168,13 @@ def check_markdown(page: str) -> None:
     assert not set(bare) & set("<>[]`*")
 
 
-def test_what_is_written_beside_the_results(folder: Path) -> None:
+def test_written_leaderboards_are_escaped(folder: Path) -> None:
     (results,) = (folder / "results").iterdir()
     for name, suffix in (("markdown", "md"), ("csv", "csv"), ("json", "json")):
         content = (results / f"leaderboard.{suffix}").read_text(encoding="utf-8")
         check_inert(content)
         assert MARK not in content
-        if name != "markdown":  # that one holds several tables
+        if name != "markdown":  # the Markdown file holds several tables
             check_page(name, content)
     for path in results.rglob("*"):
         assert not path.is_file() or MARK.encode() not in path.read_bytes(), path
@@ -186,10 +186,10 @@ def test_numbers_stay_numbers(folder: Path, capsys: pytest.CaptureFixture[str]) 
     stored = toxbench.leaderboard(folder / "results")
     for name in ("micro_f1", "micro_f1_gap", "train_seconds", "seeds"):
         assert frame[name].tolist() == stored[name].tolist()
-    assert (frame.select_dtypes("number") < 0).any(axis=None)  # a negative number is no formula
+    assert (frame.select_dtypes("number") < 0).any(axis=None)  # a negative number is not a formula
 
 
-# Baselines that quote a comment; each stage of a plugin may fail so.
+# Baselines that quote a comment; a hook of the plugin fails with escapes as well.
 LOUD = """
 import warnings
 
@@ -216,30 +216,30 @@ def site(tmp_path: Path) -> Path:
 
 
 def on_a_terminal(words: list[str], folder: Path, site: Path) -> tuple[int, str]:
-    """Run the real command on a pseudo-terminal; return its exit code and all that it wrote."""
-    ours, theirs = pty.openpty()
+    """Run the real command on a pseudo-terminal; return its exit code and output."""
+    reader, terminal = pty.openpty()
     path = os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])
     with subprocess.Popen(
-        [sys.executable, "-m", "toxbench", *words], cwd=folder, stdin=theirs, stdout=theirs,
-        stderr=theirs, env={**os.environ, "PYTHONPATH": path, "TERM": "xterm", "COLUMNS": "150"},
+        [sys.executable, "-m", "toxbench", *words], cwd=folder, stdin=terminal, stdout=terminal,
+        stderr=terminal, env={**os.environ, "PYTHONPATH": path, "TERM": "xterm", "COLUMNS": "150"},
     ) as process:  # fmt: skip
-        os.close(theirs)
+        os.close(terminal)
         written, deadline = b"", time.monotonic() + 120
         while time.monotonic() < deadline:
-            if not select.select([ours], [], [], 1)[0]:
+            if not select.select([reader], [], [], 1)[0]:
                 continue
             try:
-                piece = os.read(ours, 1 << 16)
+                piece = os.read(reader, 1 << 16)
             except OSError:  # the other end is closed
                 break
             if not piece:
                 break
             written += piece
-    os.close(ours)
+    os.close(reader)
     return process.returncode, written.decode("utf-8")
 
 
-def test_a_live_display(
+def test_live_display_is_escaped(
     folder: Path, data: str, columns: tuple[str, ...], site: Path, tmp_path: Path
 ) -> None:
     shutil.copy(data, tmp_path / "x.csv")
@@ -248,12 +248,12 @@ def test_a_live_display(
     assert code == 5, screen
     assert "ValueError" in screen
     assert "\\x1b]0;pwned\\x07" in screen
-    assert "[red]=cmd()" in screen  # markup is shown as it is
+    assert "[red]=cmd()" in screen  # markup is shown literally
     for command in ("\x1b]", "\x07", "\x9b", "\u202e", "\x08"):
         assert command not in screen
 
 
-def test_a_log(
+def test_log_is_escaped(
     folder: Path, data: str, columns: tuple[str, ...], site: Path, tmp_path: Path
 ) -> None:
     shutil.copy(data, tmp_path / "x.csv")
@@ -265,17 +265,19 @@ def test_a_log(
             cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, capture_output=True, timeout=120,
             check=False,
         )  # fmt: skip
-        said = result.stderr.decode("utf-8")
-        assert result.returncode == 5, said
-        check_inert(said)
+        output = result.stderr.decode("utf-8")
+        assert result.returncode == 5, output
+        check_inert(output)
         check_inert(result.stdout.decode("utf-8"))
-        assert "plugin 'rude' of dist-rude 1.0: RuntimeError: \\x1b]0;pwned\\x07" in said
-        assert "plugin 'loud' of dist-loud 1.0: ValueError: \\x1b]0;pwned\\x07 heard of it" in said
+        assert "plugin 'rude' of dist-rude 1.0: RuntimeError: \\x1b]0;pwned\\x07" in output
+        assert (
+            "plugin 'loud' of dist-loud 1.0: ValueError: \\x1b]0;pwned\\x07 heard of it" in output
+        )
         assert all(line.startswith(("toxbench:", "[", "Table", "Split", "Test", "Candidate",
-                                    "Cells")) for line in said.splitlines())  # fmt: skip
+                                    "Cells")) for line in output.splitlines())  # fmt: skip
 
 
-def test_a_plugin_that_describes_itself(
+def test_plugin_descriptions_are_escaped(
     site: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_plugin(site, "vain", (
@@ -288,7 +290,7 @@ def test_a_plugin_that_describes_itself(
     assert "a/\\x1b]0;pwned\\x07" in call(capsys, "backbones")
 
 
-def test_a_checkpoint_folder_with_a_name_that_paints(
+def test_checkpoint_folder_names_are_escaped(
     checkpoint: Path, tmp_path: Path, table: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     painted = tmp_path / f"tiny{PAINT}[red]|<b>"
@@ -302,8 +304,8 @@ def test_a_checkpoint_folder_with_a_name_that_paints(
         check_page(name, page)
 
 
-def test_there_is_one_door_to_the_terminal() -> None:
+def test_one_module_prints() -> None:
     sources = Path(toxbench.__file__).parent.rglob("*.py")
     printing = re.compile(r"\b(click\.s?echo|print_exc|(?<!\.)print|sys\.stdout\.write)\(")
-    found = {path.name for path in sources if printing.search(path.read_text(encoding="utf-8"))}
-    assert found == {"output.py"}
+    modules = {path.name for path in sources if printing.search(path.read_text(encoding="utf-8"))}
+    assert modules == {"output.py"}

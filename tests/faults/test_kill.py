@@ -1,4 +1,4 @@
-"""A run that is killed at any moment of it leaves nothing that the next one does not put right."""
+"""A run that is killed at any moment is repaired by the next run."""
 
 import random
 import shutil
@@ -13,7 +13,7 @@ from left_behind import Results, assert_same, processes_with
 from support import write_table
 
 RANDOM, WITH_WORKERS = 30, 3
-# What file is written, which time, and when in writing it. A cell is found by its candidate.
+# The file, the number of the write, and the step of the write. Cell files begin with the candidate.
 POINTS = [
     (".lock.holder", 1, "before it is made"),
     ("protocol.json", 1, "half written"),
@@ -34,7 +34,7 @@ POINTS = [
 
 
 @pytest.fixture
-def asked(checkpoint: Path, tmp_path: Path) -> dict[str, Any]:
+def arguments(checkpoint: Path, tmp_path: Path) -> dict[str, Any]:
     return {
         "data": str(write_table(tmp_path / "table.csv")),
         "backbones": ["bert"],
@@ -47,16 +47,16 @@ def asked(checkpoint: Path, tmp_path: Path) -> dict[str, Any]:
 
 @pytest.mark.faults(33)
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="reads /proc")
-def test_killed_at_any_moment_and_resumed_is_the_same_as_undisturbed(
-    forks: Forks, asked: dict[str, Any], tmp_path: Path
+def test_killed_and_resumed_run_equals_undisturbed(
+    forks: Forks, arguments: dict[str, Any], tmp_path: Path
 ) -> None:
     rng, same, killed = random.Random(33), 0, 0
     results = tmp_path / "undisturbed"
-    # Before measuring how long it takes, once for what is cached.
+    # Run twice: the first run fills the caches, the second is timed.
     for _ in range(2):
         shutil.rmtree(results, ignore_errors=True)
         started = time.monotonic()
-        assert forks.run(api=asked | {"results": str(results)}).code == 0
+        assert forks.run(api=arguments | {"results": str(results)}).code == 0
         length = time.monotonic() - started
     undisturbed = Results(results)
     assert len(undisturbed.cells) == 3
@@ -64,34 +64,34 @@ def test_killed_at_any_moment_and_resumed_is_the_same_as_undisturbed(
 
     def disturb(name: str, workers: int = 1, **point: Any) -> tuple[bool, Results]:
         """Kill a run, resume it, and return whether it was killed before its end."""
-        wanted = asked | {"results": str(tmp_path / name), "workers": workers}
+        disturbed = arguments | {"results": str(tmp_path / name), "workers": workers}
         mark = f"TOXBENCH_KILLED={uuid.uuid4().hex}"
         command = forks.start(
-            api=wanted, environment=dict([mark.split("=")]), kill_at=point.get("point")
+            api=disturbed, environment=dict([mark.split("=")]), kill_at=point.get("point")
         )
         if "after" in point:
             time.sleep(point["after"])
             command.kill()
         code = command.wait().code
         deadline = time.monotonic() + 60
-        while left := processes_with(mark):
-            assert time.monotonic() < deadline, f"left behind: {left}"
+        while processes := processes_with(mark):
+            assert time.monotonic() < deadline, f"left behind: {processes}"
             time.sleep(0.05)
-        again = forks.run(api=asked | {"results": str(tmp_path / name)})
-        assert again.code == 0, again.err
+        resumed = forks.run(api=arguments | {"results": str(tmp_path / name)})
+        assert resumed.code == 0, resumed.err
         return code == -9, Results(tmp_path / name)
 
-    for number, named in enumerate(POINTS):
-        was_killed, found = disturb(f"named-{number}", point=named)
-        assert was_killed, f"it never came to {named}"
-        assert_same(found, undisturbed)
+    for number, point in enumerate(POINTS):
+        was_killed, state = disturb(f"named-{number}", point=point)
+        assert was_killed, f"it never came to {point}"
+        assert_same(state, undisturbed)
         same, killed = same + 1, killed + 1
     for number in range(RANDOM):
         workers = 2 if number < WITH_WORKERS else 1
-        span = 4 * length if workers > 1 else length  # workers have to import everything first
-        was_killed, found = disturb(f"random-{number}", workers, after=rng.uniform(0, span))
-        assert_same(found, undisturbed)
+        span = 4 * length if workers > 1 else length  # workers import everything first
+        was_killed, state = disturb(f"random-{number}", workers, after=rng.uniform(0, span))
+        assert_same(state, undisturbed)
         same, killed = same + 1, killed + was_killed
     total = len(POINTS) + RANDOM
-    print(f"\n{same} of {total} identical; {killed} of {total} were killed before their end")
+    print(f"\n{same} of {total} identical; {killed} of {total} were killed before they finished")
     assert killed > 0.7 * total

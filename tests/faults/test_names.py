@@ -1,4 +1,4 @@
-"""Names that would lead out of the results folder, or that no file could have."""
+"""Names that lead out of the results folder, or that are invalid file names."""
 
 import json
 import os
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.faults(39)
 LONG = "n" * 300
 NAMES = ["../x", "/x/../../x", "..", "", " ", LONG, "a/" + LONG, "x\ny", "\x1b[2Jx", "-", "x\udcff",
          "con.csv", "..\\x", "%2e%2e/x", "~root", "$HOME", "x" * 5000, "a\0b"]  # fmt: skip
-# What stops each command before it works for long; --results and --data are given a value anyway.
+# Options that keep each command short; --results and --data get a value in any case.
 QUICK = {"run": ["--dry-run", "--backbones", "none"],
          "tune": ["--dry-run", "--weights", "stand-in"],
          "speed": ["--backbones", "none"]}  # fmt: skip
@@ -37,7 +37,7 @@ def commands() -> Iterator[tuple[tuple[str, ...], click.Command]]:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in a folder, with a table and results of it."""
+    """A nested folder with a table and its results."""
     home = tmp_path_factory.mktemp("outside") / "inside" / "home"
     home.mkdir(parents=True)
     write_table(home / "table.csv")
@@ -56,18 +56,18 @@ def files(folder: Path) -> dict[str, float]:
 
 
 def call(capsys: pytest.CaptureFixture[str], *words: str) -> int:
-    """Run a command in this process; return its exit code, and check what it says."""
+    """Run a command in this process, check its output and return its exit code."""
     with pytest.raises(SystemExit) as stop:
         main(words)
-    said = capsys.readouterr()
+    output = capsys.readouterr()
     code = int(str(stop.value.code))
-    assert code not in {1, 130}, (words, said.err)
-    assert "Traceback" not in said.out + said.err, words
-    assert not {"\x1b", "\x00"} & set(said.out + said.err), words
+    assert code not in {1, 130}, (words, output.err)
+    assert "Traceback" not in output.out + output.err, words
+    assert not {"\x1b", "\x00"} & set(output.out + output.err), words
     if code:
-        errors = [line for line in said.err.splitlines() if line.startswith("toxbench: error:")]
-        assert errors, (words, said.err)
-        assert code in {2, 3, 4, 6, 75}, (words, said.err)
+        errors = [line for line in output.err.splitlines() if line.startswith("toxbench: error:")]
+        assert errors, (words, output.err)
+        assert code in {2, 3, 4, 6, 75}, (words, output.err)
     return code
 
 
@@ -86,7 +86,7 @@ def _id(value: object) -> str:
 
 
 @pytest.mark.parametrize(("path", "option"), OPTIONS, ids=_id)
-def test_no_value_of_any_option_is_a_bug(
+def test_hostile_option_values_are_handled(
     home: Path, capsys: pytest.CaptureFixture[str], path: tuple[str, ...], option: click.Parameter
 ) -> None:
     before = files(home.parents[1])
@@ -99,18 +99,18 @@ def test_no_value_of_any_option_is_a_bug(
             words = [*path, *file, *table, *QUICK.get(path[0], []), option.opts[0], name]
         call(capsys, *words)
     written = {path for path, when in files(home.parents[1]).items() if before.get(path) != when}
-    if path == ("data", "sample"):  # it writes where it is told
+    if path == ("data", "sample"):  # it writes to the path in its argument
         assert all(Path(file).read_bytes().startswith(b"CommentId") for file in written)
         for file in written:
             os.unlink(file)
     else:
-        own = ("/results/", "/home/toxbench-")  # the latter is where new-backbone is told to write
-        assert {file for file in written if not any(part in file for part in own)} == set()
+        allowed = ("/results/", "/home/toxbench-")  # the latter is the target of new-backbone
+        assert {file for file in written if not any(part in file for part in allowed)} == set()
 
 
 @pytest.mark.parametrize("word", ["bert", "hub"])
 @pytest.mark.parametrize("name", NAMES)
-def test_weights_and_toml_keys(
+def test_hostile_weights_and_keys_are_refused(
     home: Path, capsys: pytest.CaptureFixture[str], name: str, word: str
 ) -> None:
     assert call(capsys, "run", "--dry-run", "--backbones", "bert",
@@ -142,14 +142,14 @@ PATHS: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", PATHS)
 @pytest.mark.parametrize("path", ["a\0b", LONG, f"{LONG}/x.csv", "x/" * 2100, "x\ud800"])
-def test_a_path_that_no_file_can_have_is_refused_by_the_api(name: str, path: str) -> None:
+def test_api_refuses_invalid_paths(name: str, path: str) -> None:
     with pytest.raises(SettingsError) as caught:
         toxbench.run(**{"backbones": [], **PATHS[name](path)})
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("path", ["a\0b", LONG])
-def test_a_folder_of_results_as_well(path: str) -> None:
+def test_api_refuses_invalid_results_folders(path: str) -> None:
     for function in (toxbench.leaderboard, toxbench.compare, toxbench.rescore):
         with pytest.raises(ToxbenchError):
             function(path)
@@ -157,7 +157,7 @@ def test_a_folder_of_results_as_well(path: str) -> None:
 
 @pytest.mark.parametrize("name", ["..\\x.csv", "\x1b[2J\n.csv", "...csv", f"{'é' * 120}.csv",
                                   " .csv", "-rf.csv", "a" * 251 + ".csv", "$(id).csv"])  # fmt: skip
-def test_whatever_a_table_is_called_its_results_stay_below(tmp_path: Path, name: str) -> None:
+def test_results_of_hostile_table_names_stay_inside(tmp_path: Path, name: str) -> None:
     table = write_table(tmp_path / name)
     results = tmp_path / "deep" / "results"
     toxbench.run(table, backbones=[], baselines=["always-negative"], results=results)
@@ -168,7 +168,7 @@ def test_whatever_a_table_is_called_its_results_stay_below(tmp_path: Path, name:
     assert folder.name.replace("-", "").replace("_", "").isalnum()
 
 
-def test_labels_and_groups_name_no_file(tmp_path: Path) -> None:
+def test_labels_and_groups_create_no_files(tmp_path: Path) -> None:
     names = ["../up", "/etc/x", LONG, "a\tb", "=x"]
     lines = [",".join(["id", "text", "video_id", *names])]
     lines += [f"../{r},text {r},../../g{r % 7},{r % 2},{r % 3 // 2},0,1,{r % 2}" for r in range(60)]
@@ -181,7 +181,7 @@ def test_labels_and_groups_name_no_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["../x", "/x", "..", "x/y", LONG, "x\0", "x\n", ".x", ""])
-def test_names_that_plugins_bring_are_refused(
+def test_hostile_plugin_names_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     write_plugin(tmp_path, "mine", (

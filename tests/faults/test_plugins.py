@@ -1,4 +1,4 @@
-"""Plugins that fail in every way, in one run: each harms its own cells, and nothing else."""
+"""Faulty plugins in one run: each affects only its own cells."""
 
 import os
 import subprocess
@@ -38,17 +38,17 @@ Module, Kind = Words, WordBackbone
 
 @hookimpl
 def toxbench_backbones():
-    return [Kind(name=__name__.rpartition("_")[2], checkpoint="nobody/nothing", head=("fc",))]
+    return [Kind(name=__name__.rpartition("_")[2], checkpoint="example/none", head=("fc",))]
 """
 
 
 def module(body: str) -> str:
-    """Write a plugin whose module changes its logits in some way."""
+    """Return the source of a plugin whose module changes its logits."""
     return f"{HEAD}\nclass Module(Words):\n    def changed(self, logits):\n        {body}\n"
 
 
 def build(body: str) -> str:
-    """Write a plugin that does something before it builds its module."""
+    """Return the source of a plugin that runs code before it builds its module."""
     return f"{HEAD}\nclass Kind(WordBackbone):\n    def before(self):\n        {body}\n"
 
 
@@ -64,10 +64,10 @@ MEDDLES = HEAD + dedent("""
         os.environ["OMP_NUM_THREADS"] = "7"
         sklearn.metrics.f1_score = lambda *a, **k: 1.0
         np.seterr(all="raise")
-        for found in gc.get_objects():
-            if type(found).__name__ == "Comments":
+        for candidate in gc.get_objects():
+            if type(candidate).__name__ == "Comments":
                 try:
-                    found.targets[:] = 1
+                    candidate.targets[:] = 1
                 except ValueError:
                     pass
 
@@ -99,7 +99,7 @@ FAULTS = {
     "starves": module("raise torch.OutOfMemoryError('no memory')"),
     "meddles": MEDDLES,
 }
-ASKED = ["meddles", *FAULTS, "twice", "same", "bert"]
+BACKBONES = ["meddles", *FAULTS, "twice", "same", "bert"]
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     site = tmp_path_factory.mktemp("site")
     for name, source in FAULTS.items():
         install_plugin(site, f"faulty-{name}", **{name: source})
-    for distribution in ("one", "other"):
+    for distribution in ("one", "two"):
         install_plugin(site, distribution, twice=HEAD)
         install_plugin(site, f"{distribution}-more", **{f"{distribution}_same": HEAD})
     return site
@@ -116,7 +116,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(
     folder: Path, checkpoint: Path, backbones: list[str], site: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run backbones on a small table; with a site folder, in workers with ten seconds a cell."""
+    """Run backbones on a small table; with a site folder, limit each cell to 30 seconds."""
     table = write_table(folder / "table.csv")
     folders = ",".join(f"{name}={checkpoint}" for name in backbones)
     words = [
@@ -138,11 +138,11 @@ def result(
     tmp_path_factory: pytest.TempPathFactory, checkpoint: Path, site: Path
 ) -> tuple[subprocess.CompletedProcess[str], Path]:
     folder = tmp_path_factory.mktemp("faulty")
-    return run(folder, checkpoint, list(dict.fromkeys(ASKED)), site), folder
+    return run(folder, checkpoint, list(dict.fromkeys(BACKBONES)), site), folder
 
 
 @pytest.fixture
-def said(result: tuple[subprocess.CompletedProcess[str], Path]) -> str:
+def stderr(result: tuple[subprocess.CompletedProcess[str], Path]) -> str:
     process, _ = result
     assert process.returncode == 5, process.stderr
     assert "Traceback" not in process.stderr
@@ -155,21 +155,21 @@ def records(folder: Path) -> dict[str, CellRecord]:
 
 
 @pytest.mark.faults(22)
-def test_an_import_error_keeps_the_others_running(said: str) -> None:
-    assert "error: imports cannot be run: plugin 'imports' of faulty-imports 1.0" in said
-    assert "a_module_that_is_not_there" in said
+def test_import_error_does_not_stop_the_run(stderr: str) -> None:
+    assert "error: imports cannot be run: plugin 'imports' of faulty-imports 1.0" in stderr
+    assert "a_module_that_is_not_there" in stderr
 
 
 @pytest.mark.faults(23)
-def test_so_does_a_name_that_two_plugins_claim(said: str) -> None:
-    assert "error: twice cannot be run: plugin 'twice': the name is claimed by one 1.0" in said
-    assert "error: same cannot be run: 'same' is claimed by plugin 'one_same'" in said
+def test_duplicate_name_does_not_stop_the_run(stderr: str) -> None:
+    assert "error: twice cannot be run: plugin 'twice': the name is claimed by one 1.0" in stderr
+    assert "error: same cannot be run: 'same' is claimed by plugin 'one_same'" in stderr
 
 
 @pytest.mark.faults(24)
-def test_so_does_a_misspelt_hook(said: str) -> None:
-    assert "error: misspelt cannot be run: plugin 'misspelt' of faulty-misspelt 1.0" in said
-    assert "toxbench_bakbones" in said
+def test_misspelt_hook_does_not_stop_the_run(stderr: str) -> None:
+    assert "error: misspelt cannot be run: plugin 'misspelt' of faulty-misspelt 1.0" in stderr
+    assert "toxbench_bakbones" in stderr
 
 
 @pytest.mark.faults(25)
@@ -177,8 +177,8 @@ def test_so_does_a_misspelt_hook(said: str) -> None:
     ("name", "reason"),
     [("shape", "expected [16, 3]"), ("type", "torch.int64"), ("nan", "NaN in eval mode")],
 )
-def test_wrong_logits_fail_the_cell(said: str, name: str, reason: str) -> None:
-    (line,) = [line for line in said.splitlines() if f"cell {name} " in line]
+def test_wrong_logits_fail_the_cell(stderr: str, name: str, reason: str) -> None:
+    (line,) = [line for line in stderr.splitlines() if f"cell {name} " in line]
     assert reason in line
 
 
@@ -191,30 +191,33 @@ def test_wrong_logits_fail_the_cell(said: str, name: str, reason: str) -> None:
         ("hangs", "CellTimeout: not done within 30 s (--cell-timeout)"),
     ],
 )
-def test_a_process_that_ends_or_hangs_fails_the_cell(said: str, name: str, reason: str) -> None:
-    (line,) = [line for line in said.splitlines() if f"cell {name} " in line]
+def test_ended_or_hung_process_fails_the_cell(stderr: str, name: str, reason: str) -> None:
+    (line,) = [line for line in stderr.splitlines() if f"cell {name} " in line]
     assert reason in line
 
 
 @pytest.mark.faults(22, 23, 24, 25, 26, 27)
-def test_the_other_cells_have_the_bytes_of_a_run_without_plugins(
+def test_correct_cells_are_unaffected_by_faulty_plugins(
     result: tuple[subprocess.CompletedProcess[str], Path], checkpoint: Path, tmp_path: Path
 ) -> None:
-    alone = run(tmp_path, checkpoint, ["bert"])
-    assert alone.returncode == 0, alone.stderr
+    process = run(tmp_path, checkpoint, ["bert"])
+    assert process.returncode == 0, process.stderr
     (folder,), (faulty,) = (tmp_path / "results").iterdir(), (result[1] / "results").iterdir()
     clean = {record.key: (record, tensors) for record, tensors in CellStore(folder).cells()}
-    beside = {record.key: (record, tensors) for record, tensors in CellStore(faulty).cells()}
+    mixed = {record.key: (record, tensors) for record, tensors in CellStore(faulty).cells()}
     assert len(clean) == 3
     for key, (record, tensors) in clean.items():
-        other, others = beside[key]
-        assert (other.metrics, other.per_label) == (record.metrics, record.per_label)
+        mixed_record, mixed_tensors = mixed[key]
+        assert (mixed_record.metrics, mixed_record.per_label) == (
+            record.metrics,
+            record.per_label,
+        )
         for part, values in tensors.items():
-            assert others[part].tobytes() == values.tobytes(), (key, part)
+            assert mixed_tensors[part].tobytes() == values.tobytes(), (key, part)
 
 
 @pytest.mark.faults(27)
-def test_a_meddler_cannot_change_what_is_stored_of_it(
+def test_plugin_cannot_change_its_stored_scores(
     result: tuple[subprocess.CompletedProcess[str], Path],
 ) -> None:
     meddled = records(result[1])["meddles"]
@@ -226,11 +229,11 @@ def test_a_meddler_cannot_change_what_is_stored_of_it(
 
 @pytest.mark.faults(28)
 def test_out_of_memory_halves_the_micro_batch(
-    result: tuple[subprocess.CompletedProcess[str], Path], said: str
+    result: tuple[subprocess.CompletedProcess[str], Path], stderr: str
 ) -> None:
     hungry = records(result[1])["hungry"]
     assert hungry.settings is not None
     assert (hungry.settings.batch_size, hungry.micro_batch) == (16, 4)
     assert records(result[1])["bert"].micro_batch is None
-    assert "memory ran out, trained by 4" in said
-    assert "cell starves seed 0 failed: OutOfMemoryError: memory ran out" in said
+    assert "memory ran out, trained by 4" in stderr
+    assert "cell starves seed 0 failed: OutOfMemoryError: memory ran out" in stderr

@@ -1,4 +1,4 @@
-"""Plugins run code: what may load can be said, and what loaded is written down."""
+"""Plugins run code: --plugins limits them, and the manifest records them."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def toxbench_baselines():
                      lambda rows: np.full((len(rows), targets.shape[1]), 0.5))]
 """
 RUN = ("run", "--backbones", "none", "--quiet")
-# Every command that discovers plugins, with words that let it get that far.
+# Every command that discovers plugins, with the arguments that it needs to reach discovery.
 DISCOVERING: dict[tuple[str, ...], tuple[str, ...]] = {
     ("run",): ("--backbones", "none"),
     ("tune",): (),
@@ -44,7 +44,7 @@ DISCOVERING: dict[tuple[str, ...], tuple[str, ...]] = {
     ("export",): ("exported",),
     ("metrics",): (),
     ("backbones",): (),
-    ("new-backbone",): ("own",),
+    ("new-backbone",): ("example",),
     ("data", "check"): ("comments.csv", "--backbones", "bert"),
 }
 pytestmark = pytest.mark.faults(43)
@@ -61,7 +61,7 @@ def site(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def installed(site: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The same in this process."""
+    """The same two plugins, importable in this process."""
     for name in ("mine", "theirs"):
         monkeypatch.delitem(sys.modules, f"module_of_{name}", raising=False)
     monkeypatch.syspath_prepend(site)
@@ -84,7 +84,7 @@ def call(*words: str) -> int:
     return int(str(stop.value.code))
 
 
-def test_what_is_not_named_is_not_even_imported(cli: Cli, site: Path, tmp_path: Path) -> None:
+def test_unnamed_plugins_are_not_imported(cli: Cli, site: Path, tmp_path: Path) -> None:
     path = os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])
     result = cli(*RUN, "--workers", "2", "--seeds", "2", "--plugins", "mine", PYTHONPATH=path)
     assert result.returncode == 0, result.stderr
@@ -94,7 +94,7 @@ def test_what_is_not_named_is_not_even_imported(cli: Cli, site: Path, tmp_path: 
     assert {"name": "mine", "distribution": "dist-mine 1.0"} in run["plugins"]
 
 
-def test_every_command_that_loads_plugins_can_limit_them(
+def test_every_command_can_limit_plugins(
     installed: Path,
     table: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -112,21 +112,21 @@ def test_every_command_that_loads_plugins_can_limit_them(
 
 
 def _stop(command: tuple[str, ...]) -> tuple[str, ...]:
-    """Keep the command from working long; it has found its plugins by then."""
+    """Return options that end the command soon after it has discovered its plugins."""
     stops = {"run": ("--dry-run",), "tune": ("--dry-run", "--weights", "bert=none"),
              "speed": ("--weights", "bert=none"), "check": ("--weights", "bert=none")}  # fmt: skip
     return stops.get(command[-1], ())
 
 
-def test_no_command_that_finds_plugins_was_forgotten() -> None:
-    having = {
+def test_list_of_commands_is_complete() -> None:
+    limited = {
         (*path, name)
         for path, group in (((), root), (("data",), root.commands["data"]))
         if isinstance(group, click.Group)
         for name, command in group.commands.items()
         if any("--plugins" in option.opts for option in command.params)
     }
-    assert having == set(DISCOVERING)
+    assert limited == set(DISCOVERING)
     sources = Path(toxbench.__file__).parent
     bare = [p for p in sources.rglob("*.py") if "discover()" in p.read_text(encoding="utf-8")]
     assert bare == []
@@ -138,7 +138,7 @@ def test_help_runs_no_foreign_code(installed: Path, command: str) -> None:
     assert imported(installed) == set()
 
 
-def test_the_api_and_a_config_limit_them_too(installed: Path) -> None:
+def test_api_and_config_limit_plugins(installed: Path) -> None:
     config = installed / "toxbench.toml"
     config.write_text('plugins = ["theirs"]\nbackbones = []\n', encoding="utf-8")
     board = toxbench.run(results=installed / "one", config=config)
@@ -150,14 +150,14 @@ def test_the_api_and_a_config_limit_them_too(installed: Path) -> None:
         toxbench.tune(plugins=["mime"])
 
 
-def test_the_manifest_keeps_every_code_that_ran_once(installed: Path) -> None:
+def test_manifest_records_each_plugin_set_once(installed: Path) -> None:
     results = installed / "results"
     names = []
     for plugins in ([], ["mine"], ["mine"], []):
         toxbench.run(backbones=[], results=results, plugins=plugins)
         names.append([len(run["plugins"]) for run in manifest(results)])
-    own = names[0][0]
-    assert names == [[own], [own, own + 1], [own, own + 1], [own, own + 1]]
+    count = names[0][0]
+    assert names == [[count], [count, count + 1], [count, count + 1], [count, count + 1]]
     (path,) = results.glob("*/manifest.json")
     before = path.read_bytes()
     toxbench.run(backbones=[], results=results, plugins=["mine"])
@@ -166,7 +166,7 @@ def test_the_manifest_keeps_every_code_that_ran_once(installed: Path) -> None:
     assert {"python", "toxbench", "torch", "transformers"} <= set(first["versions"])
 
 
-def test_a_plugin_that_failed_is_in_the_manifest_for_its_code_ran(installed: Path) -> None:
+def test_failed_plugin_is_in_the_manifest(installed: Path) -> None:
     write_plugin(installed / "site", "rotten", "raise RuntimeError('no')\n")
     toxbench.run(backbones=[], results=installed / "results")
     (run,) = manifest(installed / "results")

@@ -1,4 +1,4 @@
-"""No token, no home folder and no user's name in any file that is stored."""
+"""Stored files contain no token, home folder or user name."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ from support import write_table
 from toxbench.util.redact import redact
 
 pytestmark = pytest.mark.faults(44)
-TOKEN = "hf_secretsecretsecret"  # noqa: S105 - nobody's
+TOKEN = "hf_secretsecretsecret"  # noqa: S105 - not a real token
 BROKEN = """
 import os
 
@@ -33,7 +33,7 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Path:
-    """The home folder of alice, with all that she has in it."""
+    """The home folder of alice, with a table, a checkpoint and a plugin."""
     home = tmp_path_factory.mktemp("somewhere") / "alice"
     (home / "inputs").mkdir(parents=True)
     write_table(home / "inputs" / "comments.csv")
@@ -46,7 +46,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Path:
 def alice(home: Path) -> Command:
     """Run a command as alice, in her home folder."""
     path = os.pathsep.join([str(home / "inputs" / "site"), os.environ.get("PYTHONPATH", "")])
-    around = {
+    variables = {
         "HOME": str(home), "USER": "alice", "LOGNAME": "alice", "HF_TOKEN": TOKEN,
         "TOXBENCH_CACHE": str(home / "cache"), "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1",
         "MPLCONFIGDIR": str(home / "inputs" / "mpl"),
@@ -54,7 +54,7 @@ def alice(home: Path) -> Command:
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "toxbench", *words], cwd=home, env={**os.environ, **around},
+            [sys.executable, "-m", "toxbench", *words], cwd=home, env={**os.environ, **variables},
             capture_output=True, text=True, timeout=300, check=False,
         )  # fmt: skip
 
@@ -70,19 +70,19 @@ def contents(path: Path) -> Iterator[bytes]:
 
 
 def leaks(home: Path) -> list[str]:
-    """Name every stored file that says too much; what alice brought is hers."""
-    never = [TOKEN.encode(), b"alice", str(home.parent).encode()]
+    """Return each stored file with a private word in it; the inputs of alice may hold them."""
+    private = [TOKEN.encode(), b"alice", str(home.parent).encode()]
     return [
         f"{path.relative_to(home)}: {word!r}"
         for path in home.rglob("*")
         if path.is_file() and "inputs" not in path.parts
         for content in contents(path)
-        for word in never
+        for word in private
         if word in content
     ]
 
 
-def test_nothing_that_is_stored_says_whose_it_is(alice: Command, home: Path) -> None:
+def test_stored_files_contain_nothing_private(alice: Command, home: Path) -> None:
     data = ("--data", str(home / "inputs" / "comments.csv"))
     weights = ("--weights", f"bert={home}/inputs/tiny,leaky={home}/inputs/tiny")
     small = ("--max-length", "16", "--epochs", "1")
@@ -94,7 +94,7 @@ def test_nothing_that_is_stored_says_whose_it_is(alice: Command, home: Path) -> 
     result = alice("tune", *data, *weights, *small, *both, "--trials", "2", "--finalists", "1",
                  "--seeds", "1", "--split-file", str(home / "split.json"))  # fmt: skip
     assert result.returncode == 5, result.stderr
-    assert "~/inputs/tiny" in result.stderr  # the reason is told, as it is stored
+    assert "~/inputs/tiny" in result.stderr  # the reason is printed as it is stored
     result = alice("speed", *data, "--backbones", "bert", "--weights", f"bert={home}/inputs/tiny",
                  *small, "--repeats", "1", "--quiet")  # fmt: skip
     assert result.returncode == 0, result.stderr
@@ -110,7 +110,7 @@ def test_nothing_that_is_stored_says_whose_it_is(alice: Command, home: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    ("text", "expected"),
     [
         ("no /somewhere/alice/x", "no ~/x"),
         ("no /somewhere/alicent/x", "no /somewhere/alicent/x"),
@@ -123,8 +123,8 @@ def test_nothing_that_is_stored_says_whose_it_is(alice: Command, home: Path) -> 
         ("postgresql://bob:pw@host/db", "postgresql://***@host/db"),
     ],
 )
-def test_messages_are_scrubbed(monkeypatch: pytest.MonkeyPatch, text: str, shown: str) -> None:
+def test_messages_are_scrubbed(monkeypatch: pytest.MonkeyPatch, text: str, expected: str) -> None:
     for name, value in {"HOME": "/somewhere/alice", "USER": "alice", "LOGNAME": "alice",
                         "HF_TOKEN": TOKEN, "KAGGLE_KEY": "0123456789"}.items():  # fmt: skip
         monkeypatch.setenv(name, value)
-    assert redact(text) == shown
+    assert redact(text) == expected

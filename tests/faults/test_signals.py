@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, sent to real commands, alone and to a whole group with workers."""
+"""Ctrl-C and SIGTERM, sent to real commands: to one process and to a group with workers."""
 
 import os
 import shlex
@@ -23,50 +23,50 @@ ROWS = [
 ]
 
 
-def started(folder: Path, words: list[str], **environment: str) -> subprocess.Popen[str]:
-    """Start a command as the leader of a group of its own."""
+def start(folder: Path, words: list[str], **environment: str) -> subprocess.Popen[str]:
+    """Start a command as the leader of a new process group."""
     return subprocess.Popen(
         [sys.executable, "-m", "toxbench", *words], cwd=folder, text=True, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, **environment},
-        preexec_fn=hears_ctrl_c,
+        preexec_fn=restore_ctrl_c,
     )  # fmt: skip
 
 
-def hears_ctrl_c() -> None:
-    """Hear what a shell makes its background processes ignore, these tests for one."""
+def restore_ctrl_c() -> None:
+    """Restore SIGINT, which a shell makes its background processes ignore."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def read_until(process: subprocess.Popen[str], beginning: str) -> None:
-    """Read what the command says until a line begins like this."""
+    """Read the output of the command until a line begins with ``beginning``."""
     assert process.stderr is not None
     assert any(line.startswith(beginning) for line in process.stderr)
 
 
 @pytest.mark.parametrize("number", ROWS)
-@pytest.mark.parametrize("workers", [[], ["--workers", "2"]], ids=["here", "workers"])
-def test_the_command_that_resumes_is_printed_and_works(
+@pytest.mark.parametrize("workers", [[], ["--workers", "2"]], ids=["in process", "workers"])
+def test_printed_resume_command_works(
     cli: Cli, table: Path, checkpoint: Path, tmp_path: Path, number: int, workers: list[str]
 ) -> None:
     words = ["run", "--verbose",
              "--data", str(table), "--backbones", "bert", "--weights", f"bert={checkpoint}",
              "--epochs", "1", "--baselines", "none", *workers]  # fmt: skip
-    process = started(tmp_path, [*words, "--seeds", "40"])
+    process = start(tmp_path, [*words, "--seeds", "40"])
     read_until(process, "[3/40]")
     os.killpg(process.pid, number)
     _, stderr = process.communicate(timeout=60)
-    code, said = CODES[signal.Signals(number)]
+    code, message = CODES[signal.Signals(number)]
     assert process.returncode == code
     assert "Traceback" not in stderr
     last = stderr.splitlines()[-1]
-    assert last.startswith(f"toxbench: error: {said}; finished work is stored. To resume: ")
-    again = shlex.split(last.partition("To resume: ")[2])
-    assert again == ["toxbench", *words, "--seeds", "40"]
+    assert last.startswith(f"toxbench: error: {message}; finished work is stored. To resume: ")
+    resume = shlex.split(last.partition("To resume: ")[2])
+    assert resume == ["toxbench", *words, "--seeds", "40"]
     (board,) = (tmp_path / "results").glob("*/leaderboard.json")
     (row,) = read_json(board)["rows"]  # type: ignore[misc]
     stored = len(list(board.parent.glob("cells/*")))
     assert stored == row["seeds"] >= 1
-    result = cli(*again[1:], "--dry-run")
+    result = cli(*resume[1:], "--dry-run")
     assert result.returncode == 0
     assert f"40 cells, {stored} stored already" in result.stderr
 
@@ -87,11 +87,11 @@ def toxbench_cell_finished(result):
 
 
 @pytest.mark.parametrize("number", ROWS)
-def test_twice_ends_at_once(table: Path, tmp_path: Path, number: int) -> None:
+def test_second_signal_ends_at_once(table: Path, tmp_path: Path, number: int) -> None:
     install_plugin(tmp_path / "site", "stubborn", stubborn=STUBBORN)
     path = os.pathsep.join([str(tmp_path / "site"), os.environ.get("PYTHONPATH", "")])
     words = ["run", "--data", str(table), "--backbones", "none", "--baselines", "always-negative"]
-    process = started(tmp_path, words, PYTHONPATH=path)
+    process = start(tmp_path, words, PYTHONPATH=path)
     assert process.stdout is not None
     for expected in ("working\n", "cleaning up\n"):
         assert process.stdout.readline() == expected
@@ -102,8 +102,8 @@ def test_twice_ends_at_once(table: Path, tmp_path: Path, number: int) -> None:
 
 
 @pytest.mark.faults(20)
-def test_what_was_told_to_ignore_ctrl_c_still_does(table: Path, tmp_path: Path) -> None:
-    """As nohup and a shell's & do for a process in the background."""
+def test_ignored_ctrl_c_stays_ignored(table: Path, tmp_path: Path) -> None:
+    """nohup and a shell's & make background processes ignore it."""
     words = ["run", "--data", str(table), "--backbones", "none", "--folds", "5"]
     command = ["sh", "-c", f"trap '' INT; exec {shlex.join([sys.executable, '-m', 'toxbench'])} "
                + shlex.join(words)]  # fmt: skip
@@ -116,7 +116,7 @@ def test_what_was_told_to_ignore_ctrl_c_still_does(table: Path, tmp_path: Path) 
 
 
 @pytest.mark.faults(21)
-def test_a_signal_that_a_library_wraps_is_still_one(
+def test_signal_wrapped_by_a_library_is_recognized(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def wrapping(*words: object, **more: object) -> None:

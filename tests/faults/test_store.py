@@ -1,4 +1,4 @@
-"""What a results folder survives: damage, newer versions, other runs, no room, no permission."""
+"""A results folder with damage, newer versions, concurrent runs, read-only folders and links."""
 
 import json
 import os
@@ -24,11 +24,11 @@ BASELINES = ("--backbones", "none")
 
 @pytest.fixture
 def run(forks: Forks, table: Path, tmp_path: Path) -> Run:
-    """Run baselines on a table; one more word may make it ``--dry-run``."""
+    """Run baselines on a table, with more options such as ``--dry-run``."""
 
-    def call(*words: str, **options: object) -> CommandResult:
-        given = ("--data", str(table), *BASELINES, "--results", str(tmp_path / "results"))
-        return forks.run("run", *given, *words, **options)
+    def call(*words: str, **keywords: object) -> CommandResult:
+        options = ("--data", str(table), *BASELINES, "--results", str(tmp_path / "results"))
+        return forks.run("run", *options, *words, **keywords)
 
     return call
 
@@ -54,8 +54,8 @@ def contents(folder: Path) -> Contents:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def kept(folder: Path) -> Contents:
-    """Return what no command may change where it refuses: everything but the lock's own."""
+def stored_files(folder: Path) -> Contents:
+    """Return all files except the lock's; a command that is refused must not change them."""
     return {name: data for name, data in contents(folder).items() if ".lock" not in name}
 
 
@@ -80,14 +80,12 @@ def flipped(path: Path) -> bytes:
 
 
 @pytest.mark.faults(35)
-def test_damaged_cells_are_moved_aside_said_and_computed_again(
-    run: Run, forks: Forks, store: CellStore
-) -> None:
+def test_damaged_cells_are_moved_and_recomputed(run: Run, forks: Forks, store: CellStore) -> None:
     before = run()
     first, second = store.paths()
-    whole = decode("cell", first.read_bytes())[1]
+    tensors = decode("cell", first.read_bytes())[1]
     damaged = {first: cut(first), second: flipped(second)}
-    there = kept(store.folder)
+    files = stored_files(store.folder)
     for words in (("leaderboard",), ("compare", "--results"), ("rescore",)):
         read = forks.run(*words, str(store.folder))
         assert read.code == 6, words
@@ -96,20 +94,20 @@ def test_damaged_cells_are_moved_aside_said_and_computed_again(
             "computes it again"
         )
     assert "0 stored already" in run("--dry-run").err
-    assert kept(store.folder) == there
+    assert stored_files(store.folder) == files
     result = run()
     assert result.code == 0, result.err
     for path, data in damaged.items():
         aside = path.with_name(f"{path.name}.corrupt")
         assert aside.read_bytes() == data
-        told = [line for line in result.err.splitlines() if path.name in line]
-        assert told == [
+        warnings = [line for line in result.err.splitlines() if path.name in line]
+        assert warnings == [
             f"toxbench: warning: {path} was damaged and is now {aside.name}; a run of the cell "
             "computes it again"
         ]
     assert scores(result) == scores(before)
-    again = decode("cell", first.read_bytes())[1]
-    assert all(again[part].tobytes() == whole[part].tobytes() for part in whole)
+    computed = decode("cell", first.read_bytes())[1]
+    assert all(computed[part].tobytes() == tensors[part].tobytes() for part in tensors)
     second_time = cut(first)
     assert run().code == 0
     assert first.with_name(f"{first.name}.corrupt-2").read_bytes() == second_time
@@ -120,11 +118,11 @@ def test_damaged_cells_are_moved_aside_said_and_computed_again(
 @pytest.mark.faults(35)
 @pytest.mark.parametrize("name", ["protocol.json", "rows.safetensors"])
 @pytest.mark.parametrize("damage", [cut, flipped])
-def test_what_comes_from_the_table_is_written_again(
+def test_damaged_table_files_are_rewritten(
     run: Run, forks: Forks, store: CellStore, name: str, damage: Callable[[Path], bytes]
 ) -> None:
     path = store.folder / name
-    whole, data = path.read_bytes(), damage(path)
+    original, data = path.read_bytes(), damage(path)
     read = forks.run("leaderboard", str(store.folder))
     assert read.code == 6
     assert "moves it aside" in read.error
@@ -133,12 +131,12 @@ def test_what_comes_from_the_table_is_written_again(
     assert "nothing to compute" in result.err
     assert f"{path} was damaged and is now {name}.corrupt; it is written again" in result.err
     assert path.with_name(f"{name}.corrupt").read_bytes() == data
-    assert path.read_bytes() == whole
+    assert path.read_bytes() == original
 
 
 @pytest.mark.faults(35)
-def test_a_row_number_that_is_another_one_is_noticed(run: Run, store: CellStore) -> None:
-    """Whole JSON, and a protocol in all but what it says."""
+def test_changed_row_numbers_are_damage(run: Run, store: CellStore) -> None:
+    """The JSON is complete and valid; only the row numbers are wrong."""
     content = read_json(store.protocol_path)
     folds = content["folds"]
     assert isinstance(folds, list)
@@ -187,20 +185,20 @@ def newer_failure(store: CellStore) -> Path:
 
 @pytest.mark.faults(38)
 @pytest.mark.parametrize("make", [newer_cell, newer_protocol, newer_rows, newer_failure])
-def test_what_a_newer_toxbench_wrote_is_refused_and_left_alone(
+def test_newer_files_are_refused_and_unchanged(
     run: Run, forks: Forks, store: CellStore, make: Callable[[CellStore], Path]
 ) -> None:
     path = make(store)
-    there = kept(store.folder)
+    before = stored_files(store.folder)
     for result in (run(), forks.run("leaderboard", str(store.folder))):
         assert result.code == 6
         assert f"{path} was written by a newer toxbench (schema " in result.error
         assert "upgrade: pip install --upgrade toxbench" in result.error
-    assert kept(store.folder) == there
+    assert stored_files(store.folder) == before
 
 
 @pytest.mark.faults(38)
-def test_what_an_older_toxbench_wrote_is_read(run: Run, store: CellStore) -> None:
+def test_older_files_are_read(run: Run, store: CellStore) -> None:
     before = run()
     path = store.paths()[0]
     text, tensors = decode("cell", path.read_bytes())
@@ -228,22 +226,20 @@ def test_what_an_older_toxbench_wrote_is_read(run: Run, store: CellStore) -> Non
 
 
 @pytest.mark.faults(36)
-def test_a_second_run_is_told_who_holds_the_folder_and_readers_do_not_wait(
-    run: Run, forks: Forks, store: CellStore
-) -> None:
+def test_second_run_names_the_lock_holder(run: Run, forks: Forks, store: CellStore) -> None:
     with store.lock():
-        there = kept(store.folder)
+        before = stored_files(store.folder)
         result = run()
         assert result.code == 75
         assert f"another run (process {os.getpid()}, since 20" in result.error
         assert f" UTC) is writing to {store.folder}; wait for it" in result.error
         assert forks.run("leaderboard", str(store.folder)).code == 0
-        assert kept(store.folder).items() >= there.items()
+        assert stored_files(store.folder).items() >= before.items()
     assert run().code == 0
 
 
 @pytest.mark.faults(36)
-def test_a_holder_that_was_killed_holds_nothing(forks: Forks, table: Path, tmp_path: Path) -> None:
+def test_killed_run_releases_the_lock(forks: Forks, table: Path, tmp_path: Path) -> None:
     words = ("run", "--data", str(table), *BASELINES, "--results", str(tmp_path / "results"))
     assert forks.run(*words, kill_at=("tfidf-logreg-", 1, "made")).code == -9
     (folder,) = (tmp_path / "results").iterdir()
@@ -258,7 +254,7 @@ def test_a_holder_that_was_killed_holds_nothing(forks: Forks, table: Path, tmp_p
 
 @pytest.fixture
 def closed(store: CellStore, tmp_path: Path) -> Iterator[Callable[[str], None]]:
-    """Take the right to write a folder away, until the test is over."""
+    """Return a function that makes a folder read-only until the end of the test."""
     if sys.platform != "linux" and os.getuid() == 0:
         pytest.skip("only Linux can bind root to permission bits")
     changed: list[Path] = []
@@ -275,7 +271,7 @@ def closed(store: CellStore, tmp_path: Path) -> Iterator[Callable[[str], None]]:
 @pytest.mark.faults(37)
 @pytest.mark.parametrize("name", [".", "cells", "failures"])
 @pytest.mark.parametrize("stored", [True, False])
-def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_computed(
+def test_read_only_folder_is_refused_before_computing(
     run: Run, store: CellStore, closed: Callable[[str], None], name: str, stored: bool
 ) -> None:
     (store.folder / "failures").mkdir()
@@ -283,18 +279,16 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_computed(
         for path in store.paths():
             path.unlink()
     closed(name)
-    there = kept(store.folder)
+    before = stored_files(store.folder)
     result = run(obey_permissions=True)
     assert result.code == 6
     assert f"cannot write {(store.folder / name).resolve()}" in result.error
     assert "[1/2]" not in result.err
-    assert kept(store.folder) == there
+    assert stored_files(store.folder) == before
 
 
 @pytest.mark.faults(37)
-def test_results_that_cannot_be_made_are_refused_before_anything_is_computed(
-    run: Run, tmp_path: Path
-) -> None:
+def test_read_only_results_are_refused_before_computing(run: Run, tmp_path: Path) -> None:
     (tmp_path / "results").mkdir(mode=0o555)
     result = run(obey_permissions=True)
     assert result.code == 6
@@ -307,9 +301,7 @@ def test_results_that_cannot_be_made_are_refused_before_anything_is_computed(
 
 @pytest.mark.faults(39)
 @pytest.mark.parametrize("name", ["", "cells", "failures", "tuning", "tuning/x/trials", ".lock"])
-def test_nothing_is_written_through_a_link(
-    run: Run, store: CellStore, tmp_path: Path, name: str
-) -> None:
+def test_links_are_not_followed(run: Run, store: CellStore, tmp_path: Path, name: str) -> None:
     link, elsewhere = store.folder / name, tmp_path / "elsewhere"
     if link.is_dir():
         shutil.move(link, elsewhere)
@@ -320,15 +312,15 @@ def test_nothing_is_written_through_a_link(
         elsewhere.mkdir()
     link.parent.mkdir(parents=True, exist_ok=True)
     link.symlink_to(elsewhere)
-    there = contents(elsewhere) if elsewhere.is_dir() else elsewhere.read_bytes()
+    before = contents(elsewhere) if elsewhere.is_dir() else elsewhere.read_bytes()
     result = run()
     assert result.code == 6
     assert f"{link} is a symbolic link" in result.error
-    assert there == (contents(elsewhere) if elsewhere.is_dir() else elsewhere.read_bytes())
+    assert before == (contents(elsewhere) if elsewhere.is_dir() else elsewhere.read_bytes())
 
 
 @pytest.mark.faults(39)
-def test_the_results_folder_itself_may_be_a_link(run: Run, tmp_path: Path) -> None:
+def test_results_folder_may_be_a_link(run: Run, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "results").symlink_to(tmp_path / "elsewhere")
     assert run().code == 0

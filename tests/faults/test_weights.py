@@ -1,4 +1,4 @@
-"""Weights that are not there, not whole, not what they should be, or that would run code."""
+"""Weights that are missing, damaged, changed, or that would run code."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def hub(checkpoint: Path) -> Iterator[FakeHub]:
 
 @pytest.fixture
 def online(hub: FakeHub, tmp_path: Path) -> dict[str, str]:
-    """What makes the command ask the local Hub."""
+    """Environment variables that point the command to the local Hub."""
     return {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf")}
 
 
@@ -40,34 +40,32 @@ def warnings_of(result: subprocess.CompletedProcess[str]) -> list[str]:
 
 
 @pytest.mark.faults(31)
-def test_a_hub_that_is_away_costs_one_line_or_the_run(
+def test_unavailable_hub_is_an_error_or_warning(
     cli: Cli, hub: FakeHub, online: dict[str, str]
 ) -> None:
     hub.faults.add(503)
-    asked = cli(*RUN, "--weights", "hub", "--dry-run", **online)
-    assert asked.returncode == 75
-    (line,) = asked.stderr.splitlines()
+    refused = cli(*RUN, "--weights", "hub", "--dry-run", **online)
+    assert refused.returncode == 75
+    (line,) = refused.stderr.splitlines()
     assert line.startswith("toxbench: error: the Hugging Face Hub returned an error: ")
     fallen_back = cli(*RUN, "--backbones", "bert,distilbert", "--dry-run", **online)
     assert fallen_back.returncode == 0, fallen_back.stderr
-    one, other = warnings_of(fallen_back)
-    assert "bert starts from a stand-in" in one
-    assert "distilbert starts from a stand-in" in other
+    bert, distilbert = warnings_of(fallen_back)
+    assert "bert starts from a stand-in" in bert
+    assert "distilbert starts from a stand-in" in distilbert
 
 
 @pytest.mark.faults(31)
-def test_what_the_cache_holds_is_used_when_the_hub_is_down(
-    cli: Cli, hub: FakeHub, online: dict[str, str]
-) -> None:
+def test_cache_is_used_without_the_hub(cli: Cli, hub: FakeHub, online: dict[str, str]) -> None:
     first = cli(*RUN, "--weights", "hub", **online)
     assert first.returncode == 0, first.stderr
     hub.faults.add(503)
     hub.requests.clear()
-    again = cli(*RUN, "--weights", "hub", **online)
-    assert again.returncode == 0, again.stderr
+    repeated = cli(*RUN, "--weights", "hub", **online)
+    assert repeated.returncode == 0, repeated.stderr
     assert hub.requests == []
-    assert "nothing to compute" in again.stderr
-    assert warnings_of(again) == []
+    assert "nothing to compute" in repeated.stderr
+    assert warnings_of(repeated) == []
 
 
 def pickled_code(marker: Path) -> bytes:
@@ -77,18 +75,20 @@ def pickled_code(marker: Path) -> bytes:
 
 @pytest.fixture
 def trap(tmp_path: Path, checkpoint: Path) -> Path:
-    """A checkpoint with every file beside it that would run code, if it was loaded."""
+    """A checkpoint with every kind of additional file that runs code when it is loaded."""
     folder = tmp_path / "trap"
     shutil.copytree(checkpoint, folder)
     for name in ("pytorch_model.bin", "model.bin", "training_args.bin"):
         (folder / name).write_bytes(pickled_code(tmp_path / "ran"))
     code = f"open({str(tmp_path / 'ran')!r}, 'w').close()\n"
-    for name in ("modeling_own", "configuration_own", "tokenization_own"):
+    for name in ("modeling_remote", "configuration_remote", "tokenization_remote"):
         (folder / f"{name}.py").write_text(code, encoding="utf-8")
-    change(folder / "tokenizer_config.json", auto_map={"AutoTokenizer": ["tokenization_own.T"] * 2})
+    change(
+        folder / "tokenizer_config.json", auto_map={"AutoTokenizer": ["tokenization_remote.T"] * 2}
+    )
     change(folder / "config.json", auto_map={
-        "AutoConfig": "configuration_own.C", "AutoModel": "modeling_own.M",
-        "AutoModelForSequenceClassification": "modeling_own.M",
+        "AutoConfig": "configuration_remote.C", "AutoModel": "modeling_remote.M",
+        "AutoModelForSequenceClassification": "modeling_remote.M",
     })  # fmt: skip
     return folder
 
@@ -107,13 +107,13 @@ def run_with(folder: Path) -> list[str]:
 
 
 @pytest.mark.faults(41)
-def test_what_lies_beside_safetensors_is_never_run(trap: Path, tmp_path: Path) -> None:
+def test_code_next_to_safetensors_is_not_run(trap: Path, tmp_path: Path) -> None:
     assert "bert" in run_with(trap)
     assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.faults(41)
-def test_pickled_weights_alone_are_refused(trap: Path, tmp_path: Path) -> None:
+def test_pickled_weights_are_refused(trap: Path, tmp_path: Path) -> None:
     (trap / "model.safetensors").unlink()
     with pytest.raises(SettingsError, match=r"bin is a pickle.*never loaded: save it as safetens"):
         run_with(trap)
@@ -129,10 +129,8 @@ def test_pickled_weights_alone_are_refused(trap: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.faults(41)
-def test_an_architecture_that_is_code_beside_the_weights_is_refused(
-    trap: Path, tmp_path: Path
-) -> None:
-    change(trap / "config.json", model_type="own")
+def test_architecture_in_code_is_refused(trap: Path, tmp_path: Path) -> None:
+    change(trap / "config.json", model_type="remote")
     with pytest.raises(CellsFailedError, match="such code is never run") as caught:
         run_with(trap)
     assert "trust_remote_code" not in str(caught.value)
@@ -140,12 +138,12 @@ def test_an_architecture_that_is_code_beside_the_weights_is_refused(
 
 
 @pytest.mark.faults(41)
-def test_of_the_hub_only_safetensors_are_fetched(cli: Cli, trap: Path, tmp_path: Path) -> None:
+def test_only_safetensors_are_fetched(cli: Cli, trap: Path, tmp_path: Path) -> None:
     with fake_hub(BERT, trap) as hub:
         online = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf")}
         result = cli(*RUN, "--weights", "hub", **online)
         assert result.returncode == 0, result.stderr
-        assert not [asked for asked in hub.requests if asked.endswith((".bin", ".py"))]
+        assert not [path for path in hub.requests if path.endswith((".bin", ".py"))]
         del hub.files["model.safetensors"]
         shutil.rmtree(tmp_path / "hf")
         refused = cli(*RUN, "--weights", "hub", **online)
@@ -157,7 +155,7 @@ def test_of_the_hub_only_safetensors_are_fetched(cli: Cli, trap: Path, tmp_path:
 
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
-    """A copy of the stand-in's package, for a path that comes first."""
+    """A copy of the stand-in's package in a folder for the start of the path."""
     spec = find_spec(STAND_IN_PACKAGE)
     assert spec is not None
     assert spec.origin is not None
@@ -174,7 +172,7 @@ def flip(path: Path) -> None:
 
 
 @pytest.mark.faults(42)
-def test_a_package_with_a_flipped_bit_is_refused(cli: Cli, package: Path, tmp_path: Path) -> None:
+def test_package_with_flipped_bit_is_refused(cli: Cli, package: Path, tmp_path: Path) -> None:
     flip(package / "model" / "model.safetensors")
     path = os.pathsep.join([str(package.parent), os.environ.get("PYTHONPATH", "")])
     words = (*RUN, "--weights", "stand-in")
@@ -187,12 +185,12 @@ def test_a_package_with_a_flipped_bit_is_refused(cli: Cli, package: Path, tmp_pa
 
 @pytest.mark.faults(42)
 @pytest.mark.parametrize("name", ["vocab.txt", "tokenizer.json"])
-def test_other_files_of_the_package_count_as_well(
+def test_every_file_of_the_package_is_checked(
     package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     flip(package / "model" / name)
     monkeypatch.syspath_prepend(package.parent)
-    monkeypatch.delitem(sys.modules, package.name, raising=False)  # found before the path is read
+    monkeypatch.delitem(sys.modules, package.name, raising=False)  # it would shadow the path
     monkeypatch.setenv("TOXBENCH_CACHE", str(tmp_path / "cache"))
     backbone = Registry.discover(()).backbone("bert").item
     with pytest.raises(StorageError, match=f"{name} is missing or has a wrong sha256"):
@@ -203,19 +201,17 @@ def test_other_files_of_the_package_count_as_well(
 
 
 @pytest.mark.faults(42)
-def test_a_changed_stand_in_of_the_cache_is_made_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_changed_stand_in_is_rebuilt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOXBENCH_CACHE", str(tmp_path / "cache"))
     backbone = Registry.discover(()).backbone("bert").item
     finder = WeightsFinder(WeightsChoice("stand-in"))
     folder = finder.find(backbone).folder
     assert folder is not None
-    whole = {path.name: path.read_bytes() for path in folder.iterdir()}
+    contents = {path.name: path.read_bytes() for path in folder.iterdir()}
     for name in ("model.safetensors", "vocab.txt", "config.json"):
         flip(folder / name)
         finder.find(backbone)
-        assert {path.name: path.read_bytes() for path in folder.iterdir()} == whole, name
-    (folder / "modeling_own.py").touch()
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == contents, name
+    (folder / "modeling_remote.py").touch()
     finder.find(backbone)
-    assert not (folder / "modeling_own.py").exists()
+    assert not (folder / "modeling_remote.py").exists()

@@ -67,22 +67,22 @@ def _command_lines(name: str, command: click.Command) -> Iterator[str]:
 
 def exit_codes() -> str:
     """Every error with its exit code."""
-    found = {
+    codes = {
         name: kind.exit_code
         for name, kind in vars(errors).items()
         if isinstance(kind, type) and issubclass(kind, errors.ToxbenchError)
     }
-    return "".join(f"{name} {code}\n" for name, code in sorted(found.items()))
+    return "".join(f"{name} {code}\n" for name, code in sorted(codes.items()))
 
 
 def hooks() -> str:
     """Every hook with its arguments."""
-    found = {n: f for n, f in vars(hookspecs).items() if n.startswith("toxbench_")}
-    return "".join(f"{name}{_arguments(hook)}\n" for name, hook in sorted(found.items()))
+    hook_functions = {n: f for n, f in vars(hookspecs).items() if n.startswith("toxbench_")}
+    return "".join(f"{name}{_arguments(hook)}\n" for name, hook in sorted(hook_functions.items()))
 
 
 def public_names() -> str:
-    """Every public name; of functions, with their arguments."""
+    """Every public name; functions with their arguments."""
     items = {name: getattr(toxbench, name) for name in toxbench.__all__}
     return "".join(
         f"{name}{_arguments(item) if inspect.isfunction(item) else ''}\n"
@@ -109,7 +109,7 @@ def _arguments(function: Callable[..., object]) -> str:
 
 
 def leaderboard(format_name: str) -> Callable[[], str]:
-    """Return what prints the reference cells' leaderboard in a format."""
+    """Return a function that prints the leaderboard of the reference cells in a format."""
 
     def render() -> str:
         with tempfile.TemporaryDirectory() as folder:

@@ -89,7 +89,7 @@ def test_an_existing_target_is_not_overwritten(
 
 
 @pytest.mark.parametrize("kind", ["bert", "distilbert", "roberta", "electra", "xlm-roberta"])
-def test_a_first_token_classifier_becomes_a_transformers_model(tmp_path: Path, kind: str) -> None:
+def test_first_token_classifier_is_converted(tmp_path: Path, kind: str) -> None:
     torch.manual_seed(0)
     checkpoint = write_checkpoint(tmp_path / kind, kind)
     if kind in {"distilbert", "electra"}:

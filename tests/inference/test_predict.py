@@ -43,7 +43,7 @@ def test_a_stored_model_repeats_its_test_predictions(trained: Path, results: Pat
         assert (by_label[LABELS].to_numpy() == (exact > thresholds)).all()
 
 
-def test_the_best_model_on_validation_rows_is_the_default(results: Path) -> None:
+def test_best_validation_model_is_the_default(results: Path) -> None:
     best = find_store(results).models.records()[0]
     default = toxbench.predict(results, ["you fool"])
     by_name = toxbench.predict(results, ["you fool"], backbone=best.key.candidate)
@@ -296,7 +296,7 @@ def toxbench_backbones():
 """
 
 
-def test_a_plugin_without_transformers_class_cannot_be_exported(
+def test_plugin_without_transformers_class_is_refused(
     tmp_path: Path, cli: Callable[..., subprocess.CompletedProcess[str]],
     monkeypatch: pytest.MonkeyPatch, command: Command,
 ) -> None:  # fmt: skip

@@ -110,7 +110,7 @@ def test_unusable_name_is_refused(command: Command, tmp_path: Path, name: str, w
     assert list(tmp_path.iterdir()) == []
 
 
-def test_name_of_a_third_party_plugin_is_refused(
+def test_names_of_installed_plugins_are_refused(
     command: Command, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site = tmp_path / "site"
@@ -145,7 +145,7 @@ def test_unwritable_folder_is_refused(command: Command, tmp_path: Path) -> None:
     assert command("new-backbone", "mine", "--into", "x" * 300)[0] == 2
 
 
-def test_a_disk_that_is_full_leaves_nothing_behind(forks: Forks, tmp_path: Path) -> None:
+def test_full_disk_leaves_no_files(forks: Forks, tmp_path: Path) -> None:
     result = forks.run("new-backbone", "mine", "--into", str(tmp_path), bytes_a_file=1000)
     assert result.code == 6, result.err
     assert "make room and start the same command again" in result.error

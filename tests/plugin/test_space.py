@@ -35,7 +35,7 @@ def test_built_in_ranges_are_ascending(space: Space) -> None:
             assert dimension.low > 0 or not dimension.log
 
 
-def test_only_the_parameter_of_a_loss_that_the_stand_ins_leave_out_is_dropped() -> None:
+def test_only_parameters_of_omitted_losses_are_dropped() -> None:
     """A stand-in's dimensions replace the backbone's, and a condition may not hold any more."""
     assert set(check_space(fine_tuning_space, TrainSettings(), "")) == set(fine_tuning_space)
     merged = {**fine_tuning_space, **stand_in_space}
@@ -73,7 +73,7 @@ def test_dimension_is_frozen_and_equal_by_value(dimension: Range | Choice) -> No
     assert hash(dataclasses.replace(dimension)) == hash(dimension)
 
 
-def test_declaring_a_space_imports_nothing_heavy() -> None:
+def test_declaring_a_space_imports_no_heavy_package() -> None:
     code = (
         "import sys, toxbench; toxbench.Range(1, 2), toxbench.Choice((1,)); "
         "print({'optuna', 'torch', 'matplotlib'} & set(sys.modules))"

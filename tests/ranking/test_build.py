@@ -40,7 +40,7 @@ def mean_of(row: Row, name: str) -> float:
 # Values
 
 
-def test_one_fold_has_the_values_of_its_cells() -> None:
+def test_one_fold_has_its_cell_values() -> None:
     table = Table()
     cells = table.cells("bert", (0, 1, 2)) + table.cells("roberta")
     pooled = build(table, cells)

@@ -31,12 +31,12 @@ def stored_f1(store: CellStore) -> float | None:
     return cell[0].metrics[HALF]["test"]["micro_f1"]
 
 
-def test_current_scores_are_kept(store: CellStore) -> None:
+def test_current_scores_are_reused(store: CellStore) -> None:
     assert stored_f1(store) == 0.25
 
 
 @pytest.mark.parametrize("name", ["micro_f1", f"thresholds {GLOBAL}"])
-def test_changed_definition_scores_again(
+def test_changed_definition_rescores(
     store: CellStore, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setattr(module, "VERSIONS", {**VERSIONS, name: 2})

@@ -92,7 +92,7 @@ def store(tmp_path: Path) -> CellStore:
 
 
 @pytest.mark.parametrize("validation_rows", [0, 2])
-def test_a_cell_is_read_as_it_was_written(store: CellStore, validation_rows: int) -> None:
+def test_cells_are_read_unchanged(store: CellStore, validation_rows: int) -> None:
     cell, written = make_cell(), make_probabilities(validation_rows)
     assert not store.has(cell.key)
     store.write(cell, written)
@@ -106,7 +106,7 @@ def test_a_cell_is_read_as_it_was_written(store: CellStore, validation_rows: int
         assert read[part].tobytes() == written[part].tobytes()
 
 
-def test_the_memory_layout_of_probabilities_does_not_matter(store: CellStore) -> None:
+def test_memory_layout_is_irrelevant(store: CellStore) -> None:
     cell, plain = make_cell(), make_probabilities()
     store.write(cell, {part: np.asfortranarray(values) for part, values in plain.items()})
     _, read = read_cell(store.path(cell.key))
@@ -120,7 +120,7 @@ def test_the_same_cell_gives_the_same_bytes(store: CellStore) -> None:
     assert store.path(make_cell().key).read_bytes() == first
 
 
-def test_the_audit_is_not_part_of_the_fingerprint(store: CellStore) -> None:
+def test_fingerprint_excludes_the_audit(store: CellStore) -> None:
     stored = store.protocol()
     assert stored.fingerprint == make_protocol().fingerprint
     assert (stored.audit.test_rows, stored.audit.never_positive_labels) == (4, ("IsNever",))
@@ -196,7 +196,7 @@ with CellStore(Path(sys.argv[1])).lock():
 """
 
 
-def test_a_process_holds_the_lock_until_it_dies(store: CellStore) -> None:
+def test_lock_lasts_until_the_process_ends(store: CellStore) -> None:
     store.write(make_cell(), make_probabilities())
     command = [sys.executable, "-c", HOLDER, str(store.folder)]
     pipe = subprocess.PIPE
@@ -238,7 +238,7 @@ def test_a_process_cannot_lock_twice(store: CellStore) -> None:
         ("synthetic sample", "synthetic-sample"),
     ],
 )
-def test_a_table_name_becomes_a_safe_folder_name(tmp_path: Path, name: str, folder: str) -> None:
+def test_folder_names_are_safe(tmp_path: Path, name: str, folder: str) -> None:
     protocol = make_protocol(name)
     store = prepared_store(tmp_path, protocol)
     assert store.folder == tmp_path / f"{folder}-{protocol.fingerprint[:12]}"

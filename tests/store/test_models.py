@@ -62,7 +62,7 @@ def stored_seeds(store: ModelStore) -> list[int]:
         ([0.2, 0.2, 0.2, 0.2], 0),
     ],
 )
-def test_the_best_model_is_kept_in_any_order(
+def test_order_does_not_change_the_best_model(
     tmp_path: Path, scores: list[float | None], best: int
 ) -> None:
     seeds = range(8, 8 + len(scores))  # 8 to 11 sort differently as text and as numbers
@@ -142,7 +142,7 @@ def test_a_model_with_damaged_record_is_moved(tmp_path: Path) -> None:
 
 
 @pytest.mark.faults(38)
-def test_a_model_of_a_newer_version_is_unchanged(tmp_path: Path) -> None:
+def test_models_of_newer_versions_are_unchanged(tmp_path: Path) -> None:
     store = ModelStore(tmp_path)
     save(store, make_model(0.5))
     (folder,) = store.paths()

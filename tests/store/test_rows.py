@@ -13,7 +13,7 @@ from toxbench.store.rows import FILE, read_rows, write_rows
 
 @pytest.mark.parametrize("rows", [1, 7])
 @pytest.mark.parametrize("has_groups", [False, True])
-def test_rows_are_read_as_they_were_written(tmp_path: Path, rows: int, has_groups: bool) -> None:
+def test_rows_are_read_unchanged(tmp_path: Path, rows: int, has_groups: bool) -> None:
     groups: list[str | None] = ["ünter", None, "ünter", "b", None, "b", "c"]
     comments = make_comments(rows, groups[:rows] if has_groups else None)
     write_rows(tmp_path, comments)

@@ -64,7 +64,7 @@ def only_file(store: TrialStore) -> Path:
 
 
 @pytest.mark.parametrize("changes", [{}, PRUNED, FAILED, {"is_default": True, "number": 12_345}])
-def test_a_trial_is_read_as_it_was_written(store: TrialStore, changes: dict[str, Any]) -> None:
+def test_trials_are_read_unchanged(store: TrialStore, changes: dict[str, Any]) -> None:
     written = make_record(**changes)
     store.write(written)
     (read,) = store.records()

@@ -76,7 +76,7 @@ ROUND_TRIPS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("changes", ROUND_TRIPS.values(), ids=ROUND_TRIPS)
-def test_tuned_settings_are_read_as_they_were_written(path: Path, changes: dict[str, Any]) -> None:
+def test_tuned_settings_are_read_unchanged(path: Path, changes: dict[str, Any]) -> None:
     written = write(path, make_tuned(**changes), "a remark", epochs="an origin")
     assert read_tuned(path) == written
     assert read_tuned(path).model_dump_json() == written.model_dump_json()
@@ -219,7 +219,7 @@ def test_an_untuned_protocol_has_no_settings(tmp_path: Path) -> None:
     assert find_tuned(tmp_path, PROTOCOL, "bert", WEIGHTS.identity) is None
 
 
-def test_settings_are_found_by_backbone_and_weights(tmp_path: Path) -> None:
+def test_settings_are_selected_by_backbone_and_weights(tmp_path: Path) -> None:
     larger_weights = WEIGHTS.model_copy(update={"identity": "2/bert"})
     bert = write_study(tmp_path, "bert-1")
     larger = write_study(tmp_path, "bert-2", weights=larger_weights)

@@ -151,7 +151,7 @@ def test_float16_weights_are_trained_in_float32(
 
 
 @pytest.mark.parametrize("name", ["deberta-v3"])
-def test_tokenizer_is_read_from_sentencepiece_alone(
+def test_tokenizer_is_read_from_sentencepiece(
     backbone: Backbone, folders: dict[str, Path], tmp_path: Path
 ) -> None:
     folder = tmp_path / "as-on-the-hub"

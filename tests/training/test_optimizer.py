@@ -146,7 +146,7 @@ def test_module_list_inside_a_layer_is_ignored() -> None:
         assert {actual[f"layers.{layer}.{i}.weight"] for i in range(4)} == {rate}
 
 
-def test_embedding_in_the_head_has_the_head_rate() -> None:
+def test_embedding_in_head_has_head_rate() -> None:
     head = nn.ModuleDict({"label_embeddings": nn.Embedding(3, 1)})
     module = nn.ModuleDict({"layers": nn.ModuleList([nn.Linear(1, 1)]), "head": head})
     assert rates(module, ("head",), layer_decay=0.5)["head.label_embeddings.weight"] == HEAD_RATE

@@ -96,7 +96,7 @@ def test_rows_are_divided_by_size_and_gathered(answers: list[dict[str, Any]]) ->
         assert answer["shapes"] == [[3, 2], [0, 2]]
 
 
-def test_failure_in_one_process_is_raised_in_all(answers: list[dict[str, Any]]) -> None:
+def test_failure_is_raised_in_all_processes(answers: list[dict[str, Any]]) -> None:
     first, second = answers
     error = "ValueError: bad value"
     assert first["all"] == ["success", error, f"CompanionError: rank 1 of 2: {error}"]
@@ -104,7 +104,7 @@ def test_failure_in_one_process_is_raised_in_all(answers: list[dict[str, Any]]) 
     assert [answer["rank0 first"] for answer in answers] == [first["all"], second["all"]]
 
 
-def test_first_process_keeps_its_seed_and_others_differ(answers: list[dict[str, Any]]) -> None:
+def test_only_later_processes_change_their_seed(answers: list[dict[str, Any]]) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(3)
         SINGLE_PROCESS.seed_rank(3)

@@ -205,7 +205,7 @@ def test_nan_logits_are_refused_in_eval_mode(tokens: Tokens, targets: np.ndarray
         trainer.predict(np.arange(ROWS))
 
 
-def test_learning_rate_warms_up_and_decays_to_zero() -> None:
+def test_learning_rate_warms_up_and_decays() -> None:
     settings = TrainSettings(learning_rate=1.0, epochs=2, batch_size=2, warmup=0.2)
     module = nn.ModuleDict({"encoder": nn.Linear(1, 1), "head": nn.Linear(1, 1)})
     groups = parameter_groups(module, ("head",), settings)

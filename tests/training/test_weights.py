@@ -152,7 +152,7 @@ def test_slow_download_times_out(hub: FakeHub, find: Find, fault: str) -> None:
 
 @pytest.mark.faults(31)
 @pytest.mark.parametrize("kind", ["refused", "slow", "no such name", "offline"])
-def test_auto_uses_the_stand_in_within_three_seconds(hub: FakeHub, find: Find, kind: str) -> None:
+def test_auto_uses_the_stand_in_soon(hub: FakeHub, find: Find, kind: str) -> None:
     hub.faults.add("slow")
     endpoints = {"refused": closed_port(), "no such name": "http://toxbench.invalid"}
     offline = "1" if kind == "offline" else "0"
@@ -239,9 +239,7 @@ def test_full_stand_ins_have_berts_encodings() -> None:
         torch.testing.assert_close(encoding, encodings["bert"], rtol=1e-4, atol=1e-5, msg=name)
 
 
-def test_damaged_stand_in_is_replaced_and_package_refused(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_damaged_stand_in_is_replaced(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TOXBENCH_CACHE", str(tmp_path / "cache"))
     backbone = Registry.discover().backbone("distilbert").item
     finder = WeightsFinder(WeightsChoice("stand-in"))

@@ -128,7 +128,7 @@ def test_default_settings_win_if_others_diverge(
 
 
 @pytest.mark.parametrize("random_seed", range(2))
-def test_tuned_score_is_at_least_the_default_score(
+def test_tuned_score_reaches_the_default_score(
     search: "Search", set_scores: Callable[[ScoreRule], None], random_seed: int
 ) -> None:
     def rule(settings: TrainSettings, seed: int) -> float:

@@ -61,7 +61,7 @@ def test_rows_are_train_and_validation_rows(validation_size: float) -> None:
     assert inner.comments.labels == table.labels
 
 
-def test_data_has_nothing_of_test_rows() -> None:
+def test_data_has_no_test_rows() -> None:
     protocol, inner = make_data()
     content = pickle.dumps(inner)
     for row in protocol.folds[0].test.tolist():

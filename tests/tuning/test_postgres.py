@@ -83,7 +83,7 @@ def finished_slots(trials: "list[FrozenTrial]") -> list[int]:
     return sorted(t.user_attrs["slot"] for t in trials if "record" in t.user_attrs)
 
 
-def test_survivor_finishes_after_a_kill_in_one_folder(
+def test_survivor_finishes_in_the_same_folder(
     search: "Search", storage: str, study: "type[Study]"
 ) -> None:
     options = (*SLOW, "--trials", "6", "--storage", storage)
@@ -101,7 +101,7 @@ def test_survivor_finishes_after_a_kill_in_one_folder(
     assert not search.database.exists()
 
 
-def test_survivor_finishes_after_a_kill_in_another_folder(
+def test_survivor_finishes_in_another_folder(
     search: "Search", inputs: "Search", storage: str, study: "type[Study]"
 ) -> None:
     """Without a common lock folder, missing heartbeats show after 30 s that a worker is dead."""
@@ -140,7 +140,7 @@ def test_dropped_database_is_restored_from_records(
     search.check(trials=7, finalists=len(search.finalists))
 
 
-def test_lost_server_is_one_line_and_loses_no_trial(
+def test_lost_server_loses_no_trial(
     search: "Search", server: Server, database: str, storage: str, study: "type[Study]"
 ) -> None:
     command = search.start(*SLOW, "--space", "epochs=50:60", "--storage", storage)

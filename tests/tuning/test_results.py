@@ -211,7 +211,7 @@ def test_run_finds_written_settings(written: SearchSpec) -> None:
     assert find_tuned(written.studies_folder.parent, tuned.protocol, "bert", "abc") == tuned
 
 
-def test_writing_again_changes_no_file(written: SearchSpec) -> None:
+def test_repeated_writing_changes_no_file(written: SearchSpec) -> None:
     before = read_files(written.folder)
     assert write_results(written, RESULT) == make_tuned_settings(written, RESULT)
     assert read_files(written.folder) == before

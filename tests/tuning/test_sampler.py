@@ -117,7 +117,7 @@ def test_lost_default_trial_is_repeated() -> None:
     assert trials[0][1] == {"learning_rate": 3e-5, "epochs": 4, "loss": "bce"}
 
 
-def test_other_lost_trials_do_not_repeat_the_defaults() -> None:
+def test_lost_later_trials_do_not_repeat_defaults() -> None:
     trials = search(MIXED, 5, lost=(2,))
     assert [is_default for is_default, _ in trials] == [True, False, False, False]
 

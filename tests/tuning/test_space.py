@@ -132,7 +132,7 @@ def test_toml_file_is_parsed_like_options(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"epochs = ", b"\xff\xfe", b"epochs: 2"])
-def test_invalid_toml_file_is_refused_with_its_path(tmp_path: Path, content: bytes | None) -> None:
+def test_invalid_toml_files_are_refused(tmp_path: Path, content: bytes | None) -> None:
     file = tmp_path / "space.toml"
     if content is not None:
         file.write_bytes(content)
@@ -308,14 +308,14 @@ def test_circular_conditions_are_refused(space: Space) -> None:
     "dimension",
     [Range(2, 8), Range(2.0, 8.0), Range(2, 8, log=True), Choice((2, 5)), Choice((2.0, 5.0))],
 )
-def test_whole_setting_gets_integers(dimension: Dimension) -> None:
+def test_integer_setting_gets_integers(dimension: Dimension) -> None:
     values = [s.epochs for _, s in sample(check({"epochs": dimension}))]
     assert {type(epochs) for epochs in values} == {int}
     assert len(set(values)) > 1
     assert set(values) <= set(range(2, 9))
 
 
-def test_both_ends_of_a_whole_range_are_sampled() -> None:
+def test_both_ends_of_integer_ranges_are_sampled() -> None:
     assert {s.epochs for _, s in sample(check({"epochs": "2:4"}))} == {2, 3, 4}
 
 
@@ -332,7 +332,7 @@ def test_sampled_rate_is_inside_its_range(low: float, factor: float, log: bool, 
     assert low <= suggest_settings(study.ask(), space, BASE).learning_rate <= low * factor
 
 
-def test_logarithmic_range_is_sampled_on_a_log_scale() -> None:
+def test_log_ranges_are_sampled_logarithmically() -> None:
     rates = [s.learning_rate for _, s in sample(check({"learning_rate": "1e-5:1e-1:log"}), 200)]
     assert 60 < sum(rate < 1e-3 for rate in rates) < 140
 
@@ -408,7 +408,7 @@ def test_grid_points_are_distinct_and_in_range(low: float, width: float, log: bo
 
 @given(low=st.integers(1, 50), width=st.integers(1, 50), log=st.booleans())
 @settings(deadline=None)
-def test_grid_points_of_whole_settings_are_integers(low: int, width: int, log: bool) -> None:
+def test_grid_points_of_integer_settings_are_integers(low: int, width: int, log: bool) -> None:
     space: Space = {"epochs": Range(low, low + width, log=log)}
     points = [point["epochs"] for point in make_grid(space, BASE)]
     assert {type(point) for point in points} == {int}

@@ -86,7 +86,7 @@ def test_url_without_a_password_has_no_asterisks(url: str) -> None:
 
 
 @pytest.mark.parametrize("place", ["u:{}@127.0.0.1:1/db", "u@127.0.0.1:1/db?password={}"])
-def test_unreachable_server_is_a_try_again_error(place: str, tmp_path: Path) -> None:
+def test_unreachable_server_is_temporary(place: str, tmp_path: Path) -> None:
     url = f"postgresql+psycopg://{place.format(SECRET)}"
     with pytest.raises(TryAgainError) as raised:
         open_storage(url, tmp_path)
@@ -141,7 +141,7 @@ def test_empty_file_is_a_new_database(tmp_path: Path) -> None:
     assert study_names(sqlite_url(tmp_path), tmp_path) == []
 
 
-def test_tables_of_other_programs_are_kept(tmp_path: Path) -> None:
+def test_tables_of_other_programs_remain(tmp_path: Path) -> None:
     path = tmp_path / "studies.sqlite3"
     connection = sqlite3.connect(path)
     connection.execute("CREATE TABLE other (word TEXT)")
@@ -165,7 +165,7 @@ def test_impossible_folders_are_storage_errors(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("url", ["sqlite:////nowhere/at/all.sqlite3", "sqlite:///{}/folder"])
-def test_impossible_file_is_not_a_try_again_error(url: str, tmp_path: Path) -> None:
+def test_impossible_file_is_not_temporary(url: str, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises((StorageError, SettingsError)) as raised:
         open_storage(url.format(tmp_path), tmp_path)

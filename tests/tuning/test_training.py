@@ -58,9 +58,7 @@ def predict(factory: TrainerFactory, data: InnerData, fold: int, seed: int = 0) 
         return trainer.predict(data.folds[fold].validation)
 
 
-def test_score_is_micro_average_precision_of_scikit_learn(
-    factory: TrainerFactory, data: InnerData
-) -> None:
+def test_score_equals_scikit_learns(factory: TrainerFactory, data: InnerData) -> None:
     result = train_on_folds(factory, data, (1, 3), SETTINGS, 0, ignore)
     for fold, score in zip((1, 3), result.scores, strict=True):
         targets = data.comments.targets[data.folds[fold].validation]

@@ -153,7 +153,7 @@ def test_more_trials_add_only_missing_trials(finished: "Search") -> None:
     assert finished.files == before
 
 
-def test_new_seed_and_space_start_a_new_study(finished: "Search") -> None:
+def test_new_seed_or_space_starts_a_study(finished: "Search") -> None:
     finished.tune(tune=ONE_TRIAL | {"tune_seed": 1, "space": {"epochs": "1:3"}})
     assert len(finished.studies) == 2
 
@@ -172,7 +172,7 @@ def test_each_backbone_gets_all_trials(search: "Search", tmp_path: Path) -> None
     assert counts == {"bert": 2, "distilbert": 2}
 
 
-def test_spent_budget_ends_all_but_the_default_trial(search: "Search") -> None:
+def test_spent_budget_leaves_only_the_default_trial(search: "Search") -> None:
     config = search.config.read_text(encoding="utf-8").replace("trials = 5", 'budget = "0.001s"')
     path = search.results.parent / "budget.toml"
     path.write_text(config, encoding="utf-8")
@@ -255,7 +255,7 @@ def test_diverged_trials_fail_and_never_win(search: "Search") -> None:
     assert list(board["candidate"]) == ["bert"]
 
 
-def test_failed_first_trials_do_not_end_the_search(search: "Search") -> None:
+def test_search_continues_after_failed_trials(search: "Search") -> None:
     space = {"head_learning_rate": [1e30, 1e-3]}
     tune = {"trials": 6, "finalists": 1, "sampler": "random", "space": space}
     search.tune(train={"head_learning_rate": 1e30}, tune=tune | {"tune_seed": BAD_START})

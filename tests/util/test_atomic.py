@@ -57,7 +57,7 @@ def test_too_long_name_leaves_no_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("below", ["file", "folder/file"])
-def test_file_in_place_of_folder_is_an_error(tmp_path: Path, below: str) -> None:
+def test_file_in_place_of_folder_is_refused(tmp_path: Path, below: str) -> None:
     blocked = tmp_path / "blocked"
     blocked.write_bytes(b"mine")
     with pytest.raises(StorageError, match="cannot write"):
