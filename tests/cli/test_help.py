@@ -18,7 +18,7 @@ def commands(group: click.Group, *words: str) -> Iterator[tuple[str, ...]]:
             yield from commands(command, *words, name)
 
 
-@pytest.mark.parametrize("words", commands(cli), ids=" ".join)
+@pytest.mark.parametrize("words", sorted(commands(cli)), ids=" ".join)
 def test_help_shows_the_options_of_the_command(words: tuple[str, ...]) -> None:
     command: click.Command = cli
     for word in words:
