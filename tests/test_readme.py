@@ -1,53 +1,117 @@
-"""The front page: short, and nothing in it that could go stale unseen."""
+"""README and guides: short, with links, commands and generated tables that are current."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
-from click.testing import CliRunner
+from generated_docs import DOCS, PARTS, pattern
 
 from toxbench.cli.main import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
-DOCS = ROOT / "toxbench" / "docs"
-pytestmark = pytest.mark.skipif(not DOCS.is_dir(), reason="the sources are not beside the tests")
-LONGEST = 250
+INDEX = DOCS / "index.md"
+PAGES = sorted(DOCS.rglob("*.md"))
+MAX_WORDS = 900
+pytestmark = pytest.mark.skipif(not INDEX.is_file(), reason="the sources are not beside the tests")
 
 
-def help_text() -> str:
-    """Return what ``toxbench --help`` prints at 100 columns."""
-    result = CliRunner().invoke(cli, ["--help"], prog_name="toxbench", terminal_width=100)
-    assert result.exit_code == 0
-    return result.output.strip()
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
 
 
-def test_it_is_short() -> None:
-    assert len(README.read_text(encoding="utf-8").splitlines()) < LONGEST
+def links(page: Path) -> list[tuple[Path, str]]:
+    """Return the file and the anchor of each relative link of a page."""
+    targets = re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
+    parts = [target.partition("#") for target in targets if "://" not in target]
+    return [((page.parent / path).resolve() if path else page, anchor) for path, _, anchor in parts]
 
 
-def test_its_help_is_what_the_command_prints() -> None:
-    text = README.read_text(encoding="utf-8")
-    shown = text.partition("<!-- written by: toxbench --help -->\n")[2]
-    shown = shown.partition("<!-- end of help -->")[0]
-    expected = f"```\n{help_text()}\n```\n"
-    assert shown == expected, "put this between the markers of the README:\n" + expected
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", [README, *sorted(DOCS.glob("*.md"))], ids=lambda page: page.name)
-def test_every_link_leads_somewhere(page: Path) -> None:
-    links = re.findall(r"\]\(([^)#\s]+)\)", page.read_text(encoding="utf-8"))
-    broken = [link for link in links if "://" not in link and not (page.parent / link).exists()]
+def shown_commands(text: str) -> Iterator[str]:
+    """Yield the words after ``toxbench`` of each command in a code block or between backticks."""
+    lines = re.findall(r"^(?:torchrun .* -m )?toxbench (.*)$", text, re.MULTILINE)
+    for shown in [*lines, *re.findall(r"`toxbench ([^`]*)`", text)]:
+        yield shown.partition("#")[0].partition("&&")[0].strip()
+
+
+def find_command(words: list[str]) -> click.Command | None:
+    """Return the command that the words name; None if there is none."""
+    command: click.Command | None = cli
+    for word in words:
+        if not isinstance(command, click.Group) or word.startswith("-"):
+            break
+        command = command.commands.get(word)
+    return command
+
+
+def problem_of(shown: str) -> str | None:
+    """Return what is wrong with a command, or None."""
+    words = shown.split()
+    if words and words[0] == "COMMAND":
+        return None
+    command = find_command(words)
+    if command is None:
+        return f"there is no such command: toxbench {shown}"
+    options = {"-h", "--help"}.union(*(param.opts for param in command.params))
+    unknown = [option for option in re.findall(r"(?<!\S)--[\w-]+", shown) if option not in options]
+    return f"unknown options {unknown}: toxbench {shown}" if unknown else None
+
+
+@pytest.mark.parametrize("page", [README, *PAGES], ids=name)
+def test_links_lead_to_files_and_headings(page: Path) -> None:
+    broken = [
+        (str(target), anchor)
+        for target, anchor in links(page)
+        if not target.exists() or (anchor and anchor not in anchors(target))
+    ]
     assert broken == []
 
 
-def test_every_guide_is_on_the_front_page() -> None:
-    text = README.read_text(encoding="utf-8")
-    assert [page.name for page in DOCS.glob("*.md") if f"docs/{page.name})" not in text] == []
+def test_index_links_to_every_guide() -> None:
+    assert INDEX in {target for target, _ in links(README)}
+    assert {target for target, _ in links(INDEX)} == {page for page in PAGES if page != INDEX}
 
 
-def test_every_command_that_is_shown_exists() -> None:
-    pages = [README, *DOCS.glob("*.md")]
-    shown = "\n".join(page.read_text(encoding="utf-8") for page in pages)
-    for command in set(re.findall(r"^toxbench ([a-z-]+)", shown, re.MULTILINE)):
-        assert command in cli.commands, f"toxbench {command} is shown, but there is none"
+@pytest.mark.parametrize("page", [README, *PAGES], ids=name)
+def test_pages_are_short(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for source in PARTS:
+        text = pattern(source).sub("", text)
+    words = [word for word in text.split() if re.search(r"\w", word)]
+    assert len(words) <= MAX_WORDS
+
+
+@pytest.mark.parametrize("page", [README, *PAGES], ids=name)
+def test_shown_commands_exist(page: Path) -> None:
+    shown = shown_commands(page.read_text(encoding="utf-8"))
+    assert [problem for words in shown if (problem := problem_of(words))] == []
+
+
+@pytest.mark.parametrize(
+    ("shown", "is_valid"),
+    [
+        ("run --folds 5 comments.csv", True),
+        ("data check FILE --split grouped", True),
+        ("run --tune", False),
+        ("data look", False),
+        ("watch", False),
+    ],
+)
+def test_unknown_commands_are_found(shown: str, is_valid: bool) -> None:
+    assert (problem_of(shown) is None) == is_valid
+
+
+@pytest.mark.parametrize("source", PARTS)
+def test_generated_parts_are_current(source: str) -> None:
+    page, generate = PARTS[source]
+    part = pattern(source).search((DOCS / page).read_text(encoding="utf-8"))
+    assert part is not None, f"{page} has no markers of {source}"
+    assert part[1] == generate(), "python tests/helpers/generated_docs.py writes it"

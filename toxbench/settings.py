@@ -213,36 +213,38 @@ def _to_tuple(value: object) -> object:
 class RunSettings(FrozenModel):
     """All settings of a run. ``train`` and ``split`` hold only the fields that the user set."""
 
-    data: Path | None = Field(None, description="table of comments; none: the synthetic sample")
+    data: Path | None = Field(None, description="table of comments; unset: the synthetic sample")
     columns: ColumnSettings = ColumnSettings()
     backbones: tuple[str, ...] = ("bert", "distilbert")
-    baselines: tuple[str, ...] | None = Field(None, description="none: every registered one")
+    baselines: tuple[str, ...] | None = Field(
+        None, description="baselines to compare; unset: all registered"
+    )
     seeds: int = Field(1, ge=1, le=10_000, description="cells of each backbone: seeds 0, 1, ...")
     weights: Annotated[tuple[str, ...], BeforeValidator(_to_tuple)] = ("auto",)
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
     plugins: tuple[str, ...] | None = Field(
-        None, description="third-party plugins that may load; none: every installed one"
+        None, description="third-party plugins that may load; unset: all installed"
     )
     workers: int | None = Field(
-        None, ge=1, le=1000, description="processes that compute cells; none: chosen automatically"
+        None, ge=1, le=1000, description="processes that compute cells; unset: chosen automatically"
     )
     executor: Literal["local", "ray"] = Field(
         "local", description="system that computes cells; results are the same"
     )
     ray_address: str | None = Field(
-        None, description="of a Ray cluster; none: Ray is started on this machine"
+        None, description="of a Ray cluster; unset: Ray is started on this machine"
     )
     cpus_per_cell: int | None = Field(
-        None, ge=1, description="threads of a cell; none: the cores are shared among workers"
+        None, ge=1, description="threads of a cell; unset: the cores are shared among workers"
     )
     gpus_per_cell: float | None = Field(
-        None, gt=0, le=1, description="fraction of a GPU for each cell on CUDA; none: all of it"
+        None, gt=0, le=1, description="fraction of a GPU for each cell on CUDA; unset: all of it"
     )
     save_models: Literal["best", "all", "none"] = Field(
         "best", description="best: of each backbone the model that is best on validation rows"
     )
     cell_timeout: str | None = Field(
-        None, description="time limit of a cell, such as 90s, 30m or 2h; none: unlimited"
+        None, description="time limit of a cell, such as 90s, 30m or 2h; unset: no limit"
     )
     results: Path = Path("results")
     preset: str | None = None
@@ -254,7 +256,9 @@ class RunSettings(FrozenModel):
     checkpoint_every: str = Field(
         "10m", description="training time between checkpoints, from which a cell resumes"
     )
-    trackers: tuple[str, ...] = Field((), description="trackers to log to; see --trackers")
+    trackers: tuple[str, ...] = Field(
+        (), description="trackers to log to: tensorboard, mlflow, or a plugin's"
+    )
     tuned: bool = Field(False, description="add a row for each backbone with its tuned settings")
     resume: bool = Field(False, description="fail unless results of this table and split exist")
     tune: dict[str, Any] = Field({}, description="fields of TuneSettings; only tune reads them")

@@ -1,7 +1,7 @@
-"""The matrix of faults: what can go wrong, what toxbench answers, and which tests really do it.
+"""The matrix of faults: what can go wrong, what toxbench does, and which tests cause it.
 
-A test says with ``@pytest.mark.faults(14)`` which rows it is about; ``pytest -m faults`` prints the
-table. A row counts when at least one of its tests ran and none of them failed.
+A test names its rows with ``@pytest.mark.faults(14)``; ``pytest -m faults`` prints the table.
+A row holds if at least one of its tests ran and none of them failed.
 """
 
 from collections import defaultdict
@@ -29,50 +29,72 @@ class Row:
 
 MATRIX = {
     1: Row("data", "file missing, empty or header only", "3"),
-    2: Row("data", "not UTF-8", "3, with the byte offset and --encoding"),
-    3: Row("data", "wrong delimiter", "3, shows the columns found"),
-    4: Row("data", "a column name stands twice", "3"),
-    5: Row("data", "a label column is missing", "3, with the nearest name"),
-    6: Row("data", "every row has a field too many", "3"),
-    7: Row("data", "a short row, an unclosed quote", "3, with the line"),
+    2: Row("data", "not UTF-8", "3, with the byte offset; suggests --encoding"),
+    3: Row("data", "wrong delimiter", "3, lists the columns that were read"),
+    4: Row("data", "two columns with the same name", "3"),
+    5: Row("data", "a label column is missing", "3, suggests the closest name"),
+    6: Row("data", "every row has one field too many", "3"),
+    7: Row("data", "a short row, an unclosed quote", "3, with the line number"),
     8: Row("data", "a blank label", "3, never filled in"),
     9: Row("data", "yes, 2 or 1.5 as a label", "3, unless mapped by --true-values"),
-    10: Row("data", "the comments NA, null, None; empty texts", "texts; 3, or --drop-empty"),
-    11: Row("data", "NUL, control, bidi, 1 MB, emoji, half surrogates", "accepted or 3, never 1"),
-    12: Row("data", "an id stands twice", "3"),
-    13: Row("data", "a label without positives; none at all", "warning, not in macro; 3"),
-    14: Row("data", "the table changed since the run", "3 with both hashes; a new run: own folder"),
-    15: Row("data", "one row, two rows, fewer rows than folds", "3"),
-    16: Row("command line", "unknown option, key or backbone", "2, with the nearest name"),
-    17: Row("command line", "impossible rates and fractions", "2 before any work"),
-    18: Row("command line", "--device cuda without one", "2, never the CPU instead"),
-    19: Row("command line", "| head", "no traceback"),
-    20: Row("command line", "Ctrl-C", "130, and the command that resumes; twice: at once"),
-    21: Row("command line", "SIGTERM", "143, and the command that resumes; twice: at once"),
-    22: Row("plugins", "import error", "5, only its own cells"),
-    23: Row("plugins", "two of one name", "5, only their own cells"),
-    24: Row("plugins", "misspelled hook", "5, only its own cells"),
-    25: Row("plugins", "logits of wrong shape or type, or NaN", "5, only its own cells"),
-    26: Row("plugins", "SystemExit, segmentation fault, hang", "5, only its own cells"),
-    27: Row("plugins", "changes random state, labels, torch defaults", "no other cell's bytes"),
-    28: Row("training", "out of memory", "micro-batch halved, recorded; failed at 1"),
-    29: Row("training", "the loss is NaN", "5, counted on the leaderboard as diverged"),
-    30: Row("training", "constant predictions", "kept and flagged"),
-    31: Row(
-        "training", "Hub down, slow, 401, 404, file cut off or changed", "cache, stand-in or 75"
+    10: Row(
+        "data", "the texts NA, null, None; empty texts", "ordinary texts; 3 without --drop-empty"
     ),
-    32: Row("training", "the worker is killed", "5, the run goes on"),
-    33: Row("store", "SIGKILL at any moment", "resuming gives the same leaderboard"),
-    34: Row("store", "disk full", "6, nothing half written, old cells intact"),
-    35: Row("store", "a cell cut short or with flipped bits", "moved aside, said, computed again"),
-    36: Row("store", "two runs on one folder", "75, says who holds it; readers never wait"),
-    37: Row("store", "read-only folder", "6 before training"),
-    38: Row("store", "newer schema", "6, untouched"),
-    39: Row("security", "names that leave the results folder; links", "2; refused"),
-    40: Row("security", "hostile comments, ids and names", "inert wherever they are shown"),
-    41: Row("security", "pickled weights, remote code", "never loaded"),
-    42: Row("security", "a stand-in with another hash", "6"),
-    43: Row("security", "plugins run code", "--plugins limits, the manifest lists"),
+    11: Row("data", "NUL, control, bidi, 1 MB, emoji, half surrogates", "accepted or 3, never 1"),
+    12: Row("data", "two rows with the same id", "3"),
+    13: Row(
+        "data",
+        "a label without positive rows; no positive row at all",
+        "warning, not in macro averages; 3",
+    ),
+    14: Row(
+        "data", "the table changed since the run", "a new folder; 3 with --resume, with both hashes"
+    ),
+    15: Row("data", "one row, two rows, fewer rows than folds", "3"),
+    16: Row("command line", "unknown option, key or backbone", "2, suggests the closest name"),
+    17: Row("command line", "impossible rates and fractions", "2, before any training"),
+    18: Row("command line", "--device cuda without a GPU", "2; the CPU is not used instead"),
+    19: Row("command line", "output closed early, as by head", "no traceback"),
+    20: Row(
+        "command line", "Ctrl-C", "130, prints the command that resumes; a second one ends at once"
+    ),
+    21: Row(
+        "command line", "SIGTERM", "143, prints the command that resumes; a second one ends at once"
+    ),
+    22: Row("plugins", "import error", "5, only its cells fail"),
+    23: Row("plugins", "two plugins with the same name", "5, only their cells fail"),
+    24: Row("plugins", "misspelled hook", "5, only its cells fail"),
+    25: Row("plugins", "logits of wrong shape or type, or NaN", "5, only its cells fail"),
+    26: Row("plugins", "SystemExit, segmentation fault, hang", "5, only its cells fail"),
+    27: Row(
+        "plugins",
+        "changes random state, labels, torch defaults",
+        "results of other cells do not change",
+    ),
+    28: Row("training", "out of memory", "micro-batch halved and recorded; the cell fails at 1"),
+    29: Row("training", "the loss is NaN", "5, counted as diverged on the leaderboard"),
+    30: Row("training", "constant predictions", "stored and marked"),
+    31: Row(
+        "training",
+        "Hub down, slow, 401, 404, file cut off or changed",
+        "cached or stand-in weights, or 75",
+    ),
+    32: Row("training", "the worker is killed", "5, the other cells are computed"),
+    33: Row("store", "SIGKILL at any moment", "the resumed run has the same leaderboard"),
+    34: Row("store", "disk full", "6, no partial files, stored cells intact"),
+    35: Row("store", "a cell cut short or with flipped bits", "renamed, reported, computed again"),
+    36: Row(
+        "store",
+        "two runs on one folder",
+        "75, with the process id of the other run; readers never wait",
+    ),
+    37: Row("store", "read-only folder", "6, before training"),
+    38: Row("store", "file of a newer version", "6, the file is not changed"),
+    39: Row("security", "names that leave the results folder; symbolic links", "2; 6"),
+    40: Row("security", "hostile comments, ids and names", "escaped wherever they are shown"),
+    41: Row("security", "pickled weights, code of checkpoints", "never loaded"),
+    42: Row("security", "stand-in weights with another hash", "6"),
+    43: Row("security", "plugins run code", "--plugins limits them, manifest.json lists them"),
     44: Row("security", "token, home path, user name", "in no stored file"),
 }
 
@@ -122,6 +144,6 @@ def _seen(outcomes: list[str]) -> str:
 
 
 def as_markdown() -> str:
-    """Return the table that the README shows."""
+    """Return the table for toxbench/docs/reference/exit-codes-and-faults.md."""
     rows = [(n, row.area, row.fault, row.answer) for n, row in MATRIX.items()]
-    return tabulate(rows, ("", "area", "what goes wrong", "what toxbench answers"), "github")
+    return tabulate(rows, ("", "area", "what goes wrong", "what toxbench does"), "github")

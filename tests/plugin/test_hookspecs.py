@@ -1,4 +1,4 @@
-"""Every hook is documented, in hookspecs.py and in the README."""
+"""Every hook is documented, in hookspecs.py and in the guide of plugins."""
 
 import inspect
 from collections.abc import Callable
@@ -8,14 +8,14 @@ import pytest
 
 from toxbench.plugin import hookspecs
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+GUIDE = Path(__file__).parents[2] / "toxbench" / "docs" / "how-to" / "write-a-plugin.md"
 Hook = Callable[..., object]
 HOOKS = {  # pluggy sets the attribute
     name: f for name, f in vars(hookspecs).items() if hasattr(f, "toxbench_spec")
 }
 
 
-def missing_parts(name: str, hook: Hook, readme: str) -> list[str]:
+def missing_parts(name: str, hook: Hook, guide: str) -> list[str]:
     """Return the parts that the documentation of a hook lacks."""
     text = inspect.getdoc(hook) or ""
     summary = text.partition("\n\n")[0]
@@ -25,14 +25,15 @@ def missing_parts(name: str, hook: Hook, readme: str) -> list[str]:
     missing = [word.strip() for word in required if f"\n{word}" not in text]
     missing += [a for a in arguments if f"\n    {a}: " not in text]
     missing += [] if "." in summary else ["a summary"]
-    return missing + ([] if f"`{name}" in readme else ["the README's paragraph"])
+    return missing + ([] if f"`{name}" in guide else ["the guide's paragraph"])
 
 
 def hooks_paragraph() -> str:
-    if not README.is_file():
-        pytest.skip("README.md is not next to the tests")
-    paragraphs = [p for p in README.read_text().split("\n\n") if p.startswith("The hooks: ")]
-    assert len(paragraphs) == 1, "README.md needs one paragraph that starts with 'The hooks: '"
+    if not GUIDE.is_file():
+        pytest.skip("the sources are not beside the tests")
+    text = GUIDE.read_text(encoding="utf-8")
+    paragraphs = [p for p in text.split("\n\n") if p.startswith("The hooks: ")]
+    assert len(paragraphs) == 1, f"{GUIDE.name} needs one paragraph that starts with 'The hooks: '"
     return paragraphs[0]
 
 
@@ -72,4 +73,4 @@ def half_documented(cell: object, epoch: object) -> list[object]:
 def test_missing_parts_are_reported(hook: Hook, missing: list[str]) -> None:
     paragraph = "The hooks: `toxbench_x(cell, epoch)`."
     assert missing_parts("toxbench_x", hook, paragraph) == missing
-    assert missing_parts("toxbench_x", hook, "none") == [*missing, "the README's paragraph"]
+    assert missing_parts("toxbench_x", hook, "none") == [*missing, "the guide's paragraph"]

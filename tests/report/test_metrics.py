@@ -1,14 +1,7 @@
-"""The table of metrics in the help, the command and the README."""
-
-from pathlib import Path
-
-import pytest
+"""The table of metrics in the help, the command and the guides."""
 
 from toxbench.evaluation.definitions import METRICS
-from toxbench.plugin.registry import Registry
 from toxbench.report.metrics import metrics_table
-
-README = Path(__file__).resolve().parents[2] / "README.md"
 
 
 def test_metric_has_direction_range_and_definition() -> None:
@@ -23,13 +16,3 @@ def test_metric_has_direction_range_and_definition() -> None:
     assert ranges["micro_f1"] == "0 to 1"
     assert ranges["micro_mcc"] == "-1 to 1"
     assert ranges["scored_labels"] == "0 or more"
-
-
-@pytest.mark.skipif(not README.is_file(), reason="no README in the parent folder")
-def test_readme_has_current_metrics() -> None:
-    command = "toxbench metrics --format github"
-    _, _, rest = README.read_text(encoding="utf-8").partition(f"<!-- written by: {command} -->\n")
-    table, end, _ = rest.partition("<!-- end of metrics -->")
-    assert end, "no markers around the table of metrics in the README"
-    expected = Registry.discover().report_format("github").item.render(metrics_table())
-    assert table.strip() == expected.strip(), f"outdated; paste the output of {command}"

@@ -403,6 +403,7 @@ def test_test_labels_change_no_trial(search: "Search", pruner: str) -> None:
     assert search.study.parent.parent.name != changed_search.study.parent.parent.name
     assert stable_fields(changed_search.trials) == stable_fields(search.trials)
     assert [record.is_default for record in search.trials] == [True] + [False] * 4
+    assert any(trial.system_attributes for trial in search.trials)
     assert stable_fields(changed_search.finalists) == stable_fields(search.finalists)
     tuned, changed_tuned = search.tuned_toml, changed_search.tuned_toml
     for table in ("train", "thresholds"):

@@ -24,13 +24,28 @@ from toxbench.settings import (
 Command = TypeVar("Command", bound=Callable[..., Any])
 Decorator = Callable[[Command], Command]
 
-DATA = cloup.OptionGroup("Data")
-MODELS = cloup.OptionGroup("Models")
-SEARCH = cloup.OptionGroup("Search")
-TRAINING = cloup.OptionGroup("Training")
-SPLIT = cloup.OptionGroup("Split")
-OUTPUT = cloup.OptionGroup("Output")
-SCALE = cloup.OptionGroup("Scale")
+
+class SharedGroup(cloup.OptionGroup):
+    """A group of options that several commands share.
+
+    cloup stores in a group the options of the command that was created last, and would show them
+    in the help of every command.
+    """
+
+    def get_help_records(self, ctx: click.Context) -> list[tuple[str, str]]:
+        """Return the help of the command's own options."""
+        options = (p for p in ctx.command.params if getattr(p, "group", None) is self)
+        records = (option.get_help_record(ctx) for option in options)
+        return [record for record in records if record is not None]
+
+
+DATA = SharedGroup("Data")
+MODELS = SharedGroup("Models")
+SEARCH = SharedGroup("Search")
+TRAINING = SharedGroup("Training")
+SPLIT = SharedGroup("Split")
+OUTPUT = SharedGroup("Output")
+SCALE = SharedGroup("Scale")
 
 
 class FilePath(click.Path):

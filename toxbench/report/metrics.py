@@ -1,4 +1,4 @@
-"""The table of metrics for ``--help``, ``toxbench metrics`` and the README."""
+"""The table of metrics for ``--help``, ``toxbench metrics`` and the guides."""
 
 import math
 from textwrap import fill

@@ -163,7 +163,7 @@ class SharedStudy:
                     "uid": frozen.user_attrs[UID],
                     "worker": self.worker.uid,
                     "plan_index": slot,
-                    "attributes": _to_json_values(frozen.system_attrs),
+                    "system_attributes": _to_json_values(frozen.system_attrs),
                 }
             )
             self.store.write(signed)  # from this line on the trial counts as finished
