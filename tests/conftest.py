@@ -3,13 +3,12 @@
 import hashlib
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from fault_matrix import FaultMatrix
-from forks import forks  # noqa: F401 - a fixture
+from forks import Forks, forks  # noqa: F401 - a fixture
 from support import REAL_TABLE_SHA256, write_checkpoint, write_table
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # tests of the Hub override it
@@ -53,19 +52,12 @@ def real_table() -> Path:
 
 
 @pytest.fixture
-def cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run the real command in a subprocess, in the test's folder."""
+def cli(forks: Forks, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:  # noqa: F811
+    """Run the real command in a process, in the test's folder."""
 
     def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "toxbench", *arguments],
-            cwd=tmp_path,
-            env={**os.environ, **environment},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
+        result = forks.run(*arguments, cwd=tmp_path, environment=environment)
+        return subprocess.CompletedProcess(arguments, result.code, result.out, result.err)
 
     return run
 

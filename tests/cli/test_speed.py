@@ -17,8 +17,8 @@ def test_backbone_is_measured_without_storing_results(
                str(table), "--max-length", "32", "--repeats", "2", "--epochs", "2",
                "--format", "json")  # fmt: skip
     assert result.returncode == 0, result.stderr
-    assert "fool" not in result.stdout + result.stderr
-    assert "[bert] run 2 of 2: " in result.stderr
+    assert "fool" not in result.stdout
+    assert result.stderr == ""
     (row,) = json.loads(result.stdout)["rows"]
     assert (row["rows"], row["repeats"], row["epochs"]) == (48, 2, 2)
     assert row["tokens"] > 0
@@ -30,12 +30,19 @@ def test_backbone_is_measured_without_storing_results(
     assert not (tmp_path / "results").exists()
 
 
-def test_quiet_prints_only_the_table(cli: Cli, checkpoint: Path, table: Path) -> None:
+@pytest.mark.parametrize(
+    ("words", "progress"), [([], "[bert] run 1 of 1: "), (["--quiet"], "")], ids=["", "quiet"]
+)
+def test_progress_is_printed_on_stderr(
+    cli: Cli, checkpoint: Path, table: Path, words: list[str], progress: str
+) -> None:
     result = cli("speed", "--backbones", "bert", "--weights", f"bert={checkpoint}", "--data",
-               str(table), "--repeats", "1", "--epochs", "1", "--quiet")  # fmt: skip
+               str(table), "--repeats", "1", "--epochs", "1", *words)  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert "evaluation comments/s" in result.stdout
-    assert result.stderr == ""
+    assert result.stderr.startswith(progress)
+    assert bool(result.stderr) == bool(progress)
+    assert "fool" not in result.stderr
 
 
 @pytest.mark.parametrize(

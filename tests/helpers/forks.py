@@ -78,6 +78,7 @@ class Forks:
     def start(
         self,
         *words: str,
+        cwd: Path | None = None,
         environment: dict[str, str] | None = None,
         kill_at: tuple[str, int, str] | None = None,
         bytes_a_file: int | None = None,
@@ -89,6 +90,7 @@ class Forks:
 
         Args:
             words: arguments of the command line.
+            cwd: folder of the command; a new one by default.
             environment: variables in addition to those of the tests.
             kill_at: start of a file's name, the number of its write from 1, and one of `MOMENTS`;
                 the command kills itself then.
@@ -102,7 +104,8 @@ class Forks:
         folder.mkdir()
         self._count += 1
         request = {
-            "words": words, "folder": str(folder), "environment": environment or {},
+            "words": words, "folder": str(folder), "cwd": str(cwd or folder),
+            "environment": {**os.environ, **(environment or {})},
             "kill_at": kill_at, "bytes_a_file": bytes_a_file, "api": api,
             "obey_permissions": obey_permissions, "out": out,
         }  # fmt: skip
@@ -194,9 +197,10 @@ def _command(request: dict[str, Any], out: int, err: int) -> None:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(os.open(request["out"], os.O_WRONLY) if request["out"] else out, 1)
         os.dup2(err, 2)
+        os.environ.clear()
         os.environ.update(request["environment"])
         sys.path[:0] = request["environment"].get("PYTHONPATH", "").split(os.pathsep)
-        os.chdir(request["folder"])
+        os.chdir(request["cwd"])
         _limit(request["bytes_a_file"], request["obey_permissions"])
         if request["kill_at"]:
             _kill_at(*request["kill_at"])

@@ -88,7 +88,8 @@ def read_logs(store: CellStore) -> dict[str, dict[str, Any]]:
 
 
 def run_arguments(table: Path, checkpoint: Path, epochs: int) -> list[str]:
-    return ["run", "--data", str(table), "--backbones", "bert", "--weights", f"bert={checkpoint}",
+    return ["run", "--verbose", "--data", str(table),
+            "--backbones", "bert", "--weights", f"bert={checkpoint}",
             "--baselines", "always-negative", "--max-length", "16", "--epochs", str(epochs),
             "--validation-size", "0.2", "--trackers", BOTH]  # fmt: skip
 

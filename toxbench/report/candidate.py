@@ -275,7 +275,7 @@ def _match_name(name: str, display_names: list[str], keys: Sequence[_Key]) -> st
     if len(matches) == 1:
         return matches[0]
     if matches:
-        choices = ", ".join(f"'{match}'" for match in matches)
+        choices = ", ".join(f"'{match}'" for match in sorted(matches))
         raise SettingsError(f"several candidates are called {name!r}; choose one of: {choices}")
     available = ", ".join(display_names) or "none yet"
     hint = did_you_mean(name, {*display_names, *(candidate for candidate, _ in keys)})
