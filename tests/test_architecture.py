@@ -47,6 +47,7 @@ HEAVY = {
     "torch", "transformers", "pandas", "sklearn", "optuna", "matplotlib", "mlflow", "tensorboard",
     "pytest", "ray",
 }  # fmt: skip
+UNIX_ONLY = {"fcntl", "grp", "pty", "pwd", "resource", "syslog", "termios", "tty"}
 FOR_TYPES = {"TYPE_CHECKING", "typing.TYPE_CHECKING"}
 TOP_LEVEL = {
     "toxbench", "plugins", "tests", "results", "pyproject.toml", "tox.ini", "README.md",
@@ -175,6 +176,16 @@ def test_no_module_hides_a_public_name() -> None:
     """Importing the module ``toxbench.run`` would replace the function ``toxbench.run``."""
     modules = {path.stem for path in (ROOT / "toxbench").iterdir()}
     assert modules & set(toxbench.__all__) == set()
+
+
+def test_no_module_needs_unix_to_be_imported() -> None:
+    violations = [
+        f"{where(path, node)} imports {name}"
+        for path in sources("toxbench", "plugins")
+        for node, name in imported(at_run_time(tree(path), lazily=False))
+        if name.split(".")[0] in UNIX_ONLY
+    ]
+    assert violations == []
 
 
 def light_sources() -> list[Path]:

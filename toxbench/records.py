@@ -376,6 +376,6 @@ class SpeedRecord(FrozenModel):
         description="of a matrix product in the same precision"
     )
     share_of_peak: Spread = Field(description="6 x body_parameters x tokens_per_second / the peak")
-    peak_memory_bytes: int = Field(
+    peak_memory_bytes: int | None = Field(
         description="highest while training: of the GPU's tensors, else of the process"
     )

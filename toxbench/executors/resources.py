@@ -1,5 +1,6 @@
 """Cores, memory and GPUs of this machine, and the environment of processes that share them."""
 
+import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,12 @@ def count_cores(environ: Mapping[str, str]) -> int:
 
 
 def memory_bytes() -> float:
-    """Return the memory of this machine, or the limit of the container of this process."""
+    """Return the memory of this machine, or the limit of the container of this process.
+
+    Infinity on Windows, whose standard library does not report it.
+    """
+    if sys.platform == "win32":
+        return math.inf
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = _CGROUP.read_text(encoding="ascii").strip() if _CGROUP.is_file() else "max"
     return float(total if limit == "max" else min(total, int(limit)))

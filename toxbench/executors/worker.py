@@ -159,7 +159,7 @@ class WorkerProcess:
 
     def _exit_reason(self) -> str:
         code = self._process.wait()
-        if code == -signal.SIGKILL:
+        if code == -9:  # SIGKILL, a name that Windows does not have
             return (
                 "its process was ended by SIGKILL, as a system without free memory does: "
                 "use fewer --workers or a smaller --batch-size"

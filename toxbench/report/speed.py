@@ -85,6 +85,10 @@ def _spread(pattern: str, spread: Spread) -> str:
     return f"{pattern} [{pattern}, {pattern}]".format(spread.median, spread.low, spread.high)
 
 
+def _mebibytes(count: int | None) -> str:
+    return "-" if count is None else f"{count / 2**20:.0f} MiB"
+
+
 _COLUMNS: Sequence[tuple[str, Callable[[SpeedRecord], str]]] = (
     ("backbone", lambda record: record.backbone),
     ("precision", lambda record: record.precision),
@@ -94,5 +98,5 @@ _COLUMNS: Sequence[tuple[str, Callable[[SpeedRecord], str]]] = (
     ("evaluation comments/s",
      lambda record: f"{record.evaluation_comments_per_second.median:.0f}"),
     ("MFU", lambda record: f"{record.share_of_peak.median:.0%}"),
-    ("peak memory", lambda record: f"{record.peak_memory_bytes / 2**20:.0f} MiB"),
+    ("peak memory", lambda record: _mebibytes(record.peak_memory_bytes)),
 )  # fmt: skip

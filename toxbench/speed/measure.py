@@ -112,7 +112,7 @@ class TimedTraining:
     """
 
     seconds: float
-    peak_memory_bytes: int
+    peak_memory_bytes: int | None
 
 
 Run = tuple[TimedTraining, float]  # the training, and the seconds to predict all rows
@@ -211,6 +211,7 @@ def _record(task: Task, runs: Sequence[Run], peak: float) -> SpeedRecord:
     weights = task.candidate.weights.record
     epochs = [training.seconds / task.settings.epochs for training, _ in runs]
     rows, tokens = len(task.rows), task.tokens_per_epoch
+    peaks = [training.peak_memory_bytes for training, _ in runs]
     return SpeedRecord(
         backbone=task.candidate.name,
         weights=weights.label,
@@ -237,5 +238,5 @@ def _record(task: Task, runs: Sequence[Run], peak: float) -> SpeedRecord:
         ),
         peak_operations_per_second=peak,
         share_of_peak=Spread.of([task.share_of_peak(epoch, peak) for epoch in epochs]),
-        peak_memory_bytes=max(training.peak_memory_bytes for training, _ in runs),
+        peak_memory_bytes=max((peak for peak in peaks if peak is not None), default=None),
     )

@@ -1,7 +1,6 @@
 """The device and precision of a training, its random state, peak memory and matrix speed."""
 
 import platform
-import resource
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -132,14 +131,18 @@ class PeakMemory:
                 # Not permitted in some containers: the peak is then since the process started.
                 return
 
-    def read(self) -> int:
-        """Return the peak in bytes."""
+    def read(self) -> int | None:
+        """Return the peak in bytes; None on Windows, whose standard library has no such number."""
         if self._device.kind == "cuda":
             return torch.cuda.max_memory_allocated()
         if sys.platform == "linux":
             for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
                 if line.startswith("VmHWM:"):
                     return int(line.split()[1]) * 1024
+        if sys.platform == "win32":
+            return None
+        import resource  # does not exist on Windows
+
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024
 

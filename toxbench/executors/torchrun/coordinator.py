@@ -7,6 +7,7 @@ messages assign work and announce which process left and why; reading them never
 import math
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -202,6 +203,8 @@ def _host_and_parent() -> str:
 
 
 def _is_running(pid: int) -> bool:
+    if sys.platform == "win32":
+        return True  # `os.kill` would end the process there; the store reports its loss later
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
