@@ -6,14 +6,13 @@ from pathlib import Path
 
 import click
 import pytest
-from generated_docs import DOCS, PARTS, pattern
+from generated_docs import DOCS, PACKAGE_PAGE, PARTS, ROOT, package_page, pattern
 
 from toxbench.cli.main import cli
 
-ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 INDEX = DOCS / "index.md"
-PAGES = sorted(DOCS.rglob("*.md"))
+PAGES = [page for page in sorted(DOCS.rglob("*.md")) if page != PACKAGE_PAGE]
 MAX_WORDS = 900
 pytestmark = pytest.mark.skipif(not INDEX.is_file(), reason="the sources are not beside the tests")
 
@@ -115,3 +114,9 @@ def test_generated_parts_are_current(source: str) -> None:
     part = pattern(source).search((DOCS / page).read_text(encoding="utf-8"))
     assert part is not None, f"{page} has no markers of {source}"
     assert part[1] == generate(), "python tests/helpers/generated_docs.py writes it"
+
+
+def test_package_page_is_readme_without_links() -> None:
+    text = PACKAGE_PAGE.read_text(encoding="utf-8")
+    assert text == package_page(), "python tests/helpers/generated_docs.py writes it"
+    assert "](" not in text

@@ -1,4 +1,4 @@
-"""The parts of the guides that are generated from the code.
+"""The parts of the guides that are generated from the code, and the page of the package index.
 
 ``python tests/helpers/generated_docs.py`` writes them into toxbench/docs; tests/test_readme.py
 compares. A part stands between ``<!-- written by: SOURCE -->`` and ``<!-- end of SOURCE -->``.
@@ -25,7 +25,9 @@ from toxbench.settings import (
     TuneSettings,
 )
 
-DOCS = Path(__file__).resolve().parents[2] / "toxbench" / "docs"
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "toxbench" / "docs"
+PACKAGE_PAGE = DOCS / "package.md"
 _TABLES: Mapping[str, type[BaseModel]] = {
     "Top level": RunSettings,
     "`[columns]`": ColumnSettings,
@@ -92,8 +94,20 @@ def pattern(source: str) -> re.Pattern[str]:
     return re.compile(rf"<!-- written by: {name} -->\n\n(.*?)\n\n<!-- end of {name} -->", re.DOTALL)
 
 
+def package_page() -> str:
+    """Return the README without pictures and with the text of links only.
+
+    A package index shows it, where links to files of the repository lead nowhere.
+    """
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = re.sub(r"^!\[[^]]*\]\([^)]*\)\n\n", "", text, flags=re.MULTILINE)
+    text = re.sub(r"\[([^]]*)\]\((?!\w+://)[^)]*\)", r"\1", text)
+    return f"{text}\nThe guides are in the folder `toxbench/docs` of this package.\n"
+
+
 def main() -> None:
-    """Write every part into its page."""
+    """Write every part into its page, and the page of the package index."""
+    PACKAGE_PAGE.write_text(package_page(), encoding="utf-8")
     for source, (page, generate) in PARTS.items():
         path = DOCS / page
         start, end = f"<!-- written by: {source} -->", f"<!-- end of {source} -->"
