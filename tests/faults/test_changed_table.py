@@ -203,4 +203,4 @@ def test_options_of_a_table_need_a_table(
     assert command(*RUN)[0] == 0
     code, err = command(name, *words, *(["--show-text"] if name == "errors" else []))
     assert code == 2
-    assert f"{words[0]} says how a table is read; add --data FILE" in err
+    assert f"{words[0]} describes a table; add --data FILE" in err

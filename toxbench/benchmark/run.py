@@ -198,7 +198,7 @@ def _acquire_lock(store: CellStore, patience: float, stack: ExitStack, feedback:
 def write_leaderboard(store: CellStore) -> Leaderboard:
     """Write leaderboard.md (with labels), .csv and .json next to the cells, and return it."""
     leaderboard = load_leaderboard(store)
-    registry = Registry.discover([])  # toxbench's own formats, even if a plugin uses their names
+    registry = Registry.built_in()  # its formats, even if a plugin uses their names
     tables = {
         "md": [*leaderboard_tables(leaderboard), *label_tables(leaderboard)],
         "csv": [leaderboard_table(leaderboard)],

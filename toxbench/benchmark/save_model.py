@@ -106,7 +106,7 @@ def publish_model(
         exact = load_file(temporary / PROBABILITIES)["test"]
         rounding = _rounding(exact, probabilities["test"], record)
         tables = model_card(model, record, plan.store.protocol(), rounding)
-        render = Registry.discover([]).report_format("markdown").item.render  # of toxbench
+        render = Registry.built_in().report_format("markdown").item.render
         texts = [render(table).strip() + "\n" for table in tables]
         return "\n".join([FRONT_MATTER, INTRODUCTION, *texts, INTENDED_USE])
 

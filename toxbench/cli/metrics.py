@@ -32,4 +32,4 @@ def _metrics_text() -> str:
     from toxbench.plugin.registry import Registry
     from toxbench.report.metrics import metrics_table
 
-    return Registry.discover(()).report_format("plain").item.render(metrics_table()).strip()
+    return Registry.built_in().report_format("plain").item.render(metrics_table()).strip()

@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, distributions
+from importlib.metadata import EntryPoint, distribution, distributions
 from typing import Any, Generic, TypeVar
 
 import pluggy
@@ -105,6 +105,11 @@ class Registry:
             if _is_built_in(_distribution_of(entry)) or entry.name in only
         ]
         return cls(allowed, problems)
+
+    @classmethod
+    def built_in(cls) -> "Registry":
+        """Load toxbench's own plugins only, without a search for others."""
+        return cls(distribution(_BUILT_IN).entry_points.select(group=GROUP))
 
     @property
     def imported_plugins(self) -> dict[str, str]:
@@ -263,13 +268,13 @@ def _installed_entries() -> tuple[list[EntryPoint], list[Problem]]:
     entries: list[EntryPoint] = []
     problems: list[Problem] = []
     names: set[str] = set()
-    for distribution in distributions():
-        name = str(distribution.name)
+    for installed in distributions():
+        name = str(installed.name)
         if name.lower() in names:
             continue
         names.add(name.lower())
         try:
-            entries.extend(distribution.entry_points.select(group=GROUP))
+            entries.extend(installed.entry_points.select(group=GROUP))
         except Exception as error:  # noqa: BLE001 - only this distribution fails
             problems.append(Problem("?", name, f"unreadable entry_points.txt: {error}"))
     return entries, problems

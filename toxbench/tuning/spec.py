@@ -103,7 +103,7 @@ def make_inner_data(protocol: Protocol, split: SplitSettings, seed: int) -> Inne
     if len(rows) < 2 * INNER_FOLDS:
         raise DataError(
             f"{len(rows)} rows that are not test rows are too few to tune on; "
-            f"at least {2 * INNER_FOLDS} are needed"
+            f"at least {2 * INNER_FOLDS} are needed: bring more rows, or change --test-size"
         )
     inner_split = SplitSettings(
         split=split.split, folds=INNER_FOLDS, validation_size=0.0, split_seed=seed
