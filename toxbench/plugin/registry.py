@@ -153,7 +153,7 @@ class Registry:
 
     def _load(self, name: str, entries: list[EntryPoint]) -> None:
         if len(entries) > 1:
-            claimants = " and ".join(_distribution_of(entry) for entry in entries)
+            claimants = " and ".join(sorted(map(_distribution_of, entries)))
             message = f"the name is claimed by {claimants}; uninstall one"
             self._conflicts["plugin", name] = f"plugin {name!r}: {message}"
             self.problems.append(Problem(name, claimants, message))
