@@ -9,7 +9,14 @@ import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, distribution, distributions
+from importlib.metadata import (
+    Distribution,
+    EntryPoint,
+    EntryPoints,
+    distribution,
+    distributions,
+)
+from itertools import chain
 from typing import Any, Generic, TypeVar
 
 import pluggy
@@ -153,7 +160,7 @@ class Registry:
 
     def _load(self, name: str, entries: list[EntryPoint]) -> None:
         if len(entries) > 1:
-            claimants = " and ".join(sorted(map(_distribution_of, entries)))
+            claimants = " and ".join(map(_distribution_of, entries))
             message = f"the name is claimed by {claimants}; uninstall one"
             self._conflicts["plugin", name] = f"plugin {name!r}: {message}"
             self.problems.append(Problem(name, claimants, message))
@@ -265,31 +272,41 @@ def is_valid_name(text: str) -> bool:
 
 def _installed_entries() -> tuple[list[EntryPoint], list[Problem]]:
     """Read the entry points of each distribution; of several with one name, only the first."""
-    entries: list[EntryPoint] = []
+    entries: dict[str, EntryPoints] = {}
     problems: list[Problem] = []
-    names: set[str] = set()
     for installed in distributions():
-        name = str(installed.name)
-        if name.lower() in names:
-            continue
-        names.add(name.lower())
         try:
-            entries.extend(installed.entry_points.select(group=GROUP))
+            found = installed.entry_points.select(group=GROUP)
+            # A name is read only where it is needed, because all metadata is parsed for it.
+            if found and _is_first(installed):
+                entries.setdefault(installed.name.lower(), found)
         except Exception as error:  # noqa: BLE001 - only this distribution fails
+            name = str(installed.name)
             problems.append(Problem("?", name, f"unreadable entry_points.txt: {error}"))
-    return entries, problems
+    return list(chain.from_iterable(entries.values())), problems
+
+
+def _is_first(installed: Distribution) -> bool:
+    """Return whether no distribution of the same name is earlier on the path."""
+    return distribution(installed.name).locate_file("") == installed.locate_file("")
 
 
 def _entries_by_name(entries: Iterable[EntryPoint]) -> dict[str, list[EntryPoint]]:
     """Group entry points by name, sorted; an entry that is on the path twice counts once."""
+    entries = list(entries)
+    descriptions = {entry.dist: _distribution_of(entry) for entry in entries}
     names: dict[str, dict[tuple[str, str], EntryPoint]] = {}
-    for entry in sorted(entries, key=lambda entry: entry.name):
-        names.setdefault(entry.name, {}).setdefault((_distribution_of(entry), entry.value), entry)
+    for entry in sorted(entries, key=lambda entry: (entry.name, descriptions[entry.dist])):
+        key = descriptions[entry.dist], entry.value
+        names.setdefault(entry.name, {}).setdefault(key, entry)
     return {name: list(unique.values()) for name, unique in names.items()}
 
 
 def _distribution_of(entry: EntryPoint) -> str:
-    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else "an unknown distribution"
+    if entry.dist is None:
+        return "an unknown distribution"
+    metadata = entry.dist.metadata
+    return f"{metadata['Name']} {metadata['Version']}"
 
 
 def _is_built_in(distribution: str) -> bool:
