@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from forks import Forks
 from support import write_table
 
 import toxbench
@@ -20,22 +21,19 @@ WRONG_EVERY = 4  # rows from one wrong label to the next
 
 
 @pytest.fixture(scope="module")
-def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def table(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Path:
     """A table with the results of baselines in three folds."""
     path = write_table(tmp_path_factory.mktemp("compared") / "comments.csv", rows=120)
     frame = pd.read_csv(path)
     frame.loc[frame.index % WRONG_EVERY == 0, "IsRude"] ^= 1
     frame.to_csv(path, index=False)
-    start(path, "results", "--folds", "3")
+    start(forks, path, "results", "--folds", "3")
     return path
 
 
-def start(table: Path, results: str, *words: str) -> None:
-    command = [sys.executable, "-m", "toxbench", "run", "--data", table.name, "--quiet"]
-    subprocess.run(
-        [*command, "--backbones", "none", "--results", results, *words], cwd=table.parent,
-        check=True, timeout=300, capture_output=True,
-    )  # fmt: skip
+def start(forks: Forks, table: Path, results: str, *words: str) -> None:
+    command = ("run", "--data", table.name, "--quiet", "--backbones", "none", "--results", results)
+    assert forks.run(*command, *words, cwd=table.parent).code == 0
 
 
 @pytest.fixture
@@ -107,11 +105,11 @@ def test_rescoring_writes_no_files(cli: Cli, table: Path, results: str) -> None:
     assert {p: p.read_bytes() for p in table.parent.rglob("*") if p.is_file()} == files
 
 
-def test_excluded_label_has_no_effect(cli: Cli, table: Path, results: str) -> None:
+def test_excluded_label_has_no_effect(forks: Forks, cli: Cli, table: Path, results: str) -> None:
     frame = pd.read_csv(table)
     narrow = table.with_name("narrow.csv")
     frame.drop(columns=["IsLong"]).to_csv(narrow, index=False)
-    start(narrow, "narrow", "--folds", "3", "--baselines", "always-negative")
+    start(forks, narrow, "narrow", "--folds", "3", "--baselines", "always-negative")
     expected = toxbench.leaderboard(table.parent / "narrow").set_index("candidate")
     rescored = toxbench.rescore(results, without=["IsLong"]).set_index("candidate")
     for name in ("subset_accuracy", "train_subset_accuracy", "subset_accuracy_low", "micro_f1_gap"):
@@ -143,8 +141,8 @@ def test_invalid_rescoring_options_are_refused(
     assert message in error_of(result)
 
 
-def test_thresholds_need_validation_rows(cli: Cli, table: Path) -> None:
-    start(table, "none", "--validation-size", "0")
+def test_thresholds_need_validation_rows(forks: Forks, cli: Cli, table: Path) -> None:
+    start(forks, table, "none", "--validation-size", "0")
     result = cli("rescore", str(table.parent / "none"), "--thresholds", "per-label")
     assert result.returncode == 2
     assert "validation" in error_of(result)
@@ -167,10 +165,10 @@ def test_folders_of_one_protocol_make_one_leaderboard(cli: Cli, table: Path, res
      (["--labels", "IsRude"], "the labels (IsLong, IsNever)")],
 )  # fmt: skip
 def test_different_protocols_are_refused(
-    cli: Cli, table: Path, results: str, words: list[str], message: str
+    forks: Forks, cli: Cli, table: Path, results: str, words: list[str], message: str
 ) -> None:
     second = f"second{words[1]}"
-    start(table, second, *words)
+    start(forks, table, second, *words)
     result = cli("leaderboard", results, str(table.parent / second))
     assert result.returncode == 6
     assert message in error_of(result)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from forks import Forks
 from support import write_table
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -20,7 +21,7 @@ CHEAP = ("--backbones", "none", "--quiet")
 
 
 @pytest.fixture(scope="module")
-def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def hostile(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Path:
     """A table that was run in three folds; half its ids and all comments hold escape sequences."""
     table = write_table(tmp_path_factory.mktemp("hostile") / "comments.csv")
     frame = pd.read_csv(table)
@@ -28,8 +29,8 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     frame["text"] = [f"{text} {HOSTILE} {'so ' * 60}" for text in frame["text"]]
     frame.loc[frame.index % 7 == 0, "IsRude"] ^= 1
     frame.to_csv(table, index=False)
-    command = [sys.executable, "-m", "toxbench", "run", "--data", table.name, "--folds", "3"]
-    subprocess.run([*command, *CHEAP], cwd=table.parent, check=True, timeout=300)
+    words = ("run", "--data", table.name, "--folds", "3")
+    assert forks.run(*words, *CHEAP, cwd=table.parent).code == 0
     return table
 
 
