@@ -9,10 +9,20 @@ from pathlib import Path
 import pytest
 from fault_matrix import FaultMatrix
 from forks import Forks, forks  # noqa: F401 - a fixture
+from ray_cluster import cluster  # noqa: F401 - a fixture
 from support import REAL_TABLE_SHA256, write_checkpoint, write_table
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # tests of the Hub override it
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let pytest-xdist run each module in one process, and begin with those that take longest."""
+    for item in items:
+        if not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(str(item.path)))
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 def pytest_configure(config: pytest.Config) -> None:

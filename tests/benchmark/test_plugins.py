@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from support import read_json
 
+pytestmark = pytest.mark.slow
+
 GOOD = '''
 """Two backbones, a baseline and hooks of another distribution."""
 from pathlib import Path

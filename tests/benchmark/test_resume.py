@@ -16,6 +16,8 @@ from support import write_table
 from toxbench.records import CellRecord
 from toxbench.store.cells import CellStore
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., pd.DataFrame]
 TRAIN = {"epochs": 60, "batch_size": 8, "eval_steps": 45, "max_length": 32}
 TRAIN_OPTIONS = [f"--{name.replace('_', '-')}={value}" for name, value in TRAIN.items()]

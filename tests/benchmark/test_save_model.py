@@ -15,6 +15,8 @@ from toxbench.store.cell_file import read_cell
 from toxbench.store.cells import CellStore, find_store
 from toxbench.store.models import ModelRecord, check_model, read_model_record, validation_score
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., pd.DataFrame]
 SMALL = {"baselines": [], "split": {"validation_size": 0.25}}
 

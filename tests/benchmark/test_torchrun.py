@@ -20,6 +20,8 @@ from toxbench.errors import SettingsError
 from toxbench.store.cells import CellStore
 from toxbench.util.torchrun import NOT_DISTRIBUTED, TorchrunEnv
 
+pytestmark = pytest.mark.slow
+
 Command = Callable[..., tuple[int, str]]
 Arguments = Callable[..., list[str]]
 ROWS = 66  # 49 of them for training: of seven steps of 8 comments, the last has one

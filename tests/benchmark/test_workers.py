@@ -16,6 +16,8 @@ from support import write_table
 import toxbench
 from toxbench.store.cells import CellStore
 
+pytestmark = pytest.mark.slow
+
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 

@@ -16,6 +16,8 @@ from support import write_table
 import toxbench
 from toxbench.errors import SettingsError
 
+pytestmark = pytest.mark.slow
+
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 WRONG_EVERY = 4  # rows from one wrong label to the next
 

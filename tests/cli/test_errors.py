@@ -15,6 +15,8 @@ import pytest
 from forks import Forks
 from support import write_table
 
+pytestmark = pytest.mark.slow
+
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 HOSTILE = "\x1b[31mfool\u202e|"
 CHEAP = ("--backbones", "none", "--quiet")

@@ -12,6 +12,8 @@ from rich.cells import cell_len
 
 import toxbench
 
+pytestmark = pytest.mark.slow
+
 COMMAND = [sys.executable, "-m", "toxbench"]
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 

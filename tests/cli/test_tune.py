@@ -15,6 +15,8 @@ from support import write_checkpoint, write_table
 
 from toxbench.cli.main import main
 
+pytestmark = pytest.mark.slow
+
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 SECRET = "hunter2x"  # noqa: S105
 FIXED = (

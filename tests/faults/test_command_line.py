@@ -10,6 +10,8 @@ import torch
 
 from toxbench.cli.main import main
 
+pytestmark = pytest.mark.slow
+
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 

@@ -13,7 +13,7 @@ from support import write_table
 from toxbench.store.cell_file import read_cell
 from toxbench.store.cells import CellStore
 
-pytestmark = pytest.mark.faults(34)
+pytestmark = [pytest.mark.slow, pytest.mark.faults(34)]
 TUNE = """
 [train]
 batch_size = 16

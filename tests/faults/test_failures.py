@@ -19,6 +19,8 @@ from toxbench.store.cells import CellStore
 from toxbench.store.rows import write_rows
 from toxbench.util.redact import redact
 
+pytestmark = pytest.mark.slow
+
 PLUGIN = """
 import os
 from toxbench import Backbone, hookimpl

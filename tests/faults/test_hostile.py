@@ -21,7 +21,7 @@ from plugin_site import write_plugin
 import toxbench
 from toxbench.cli.main import main
 
-pytestmark = pytest.mark.faults(40)
+pytestmark = [pytest.mark.slow, pytest.mark.faults(40)]
 MARK = "whispered"  # part of every comment
 PAINT = "\x1b]0;pwned\x07\x1b[31m\u202e\x9b2J\r\x08"
 LABELS = ("=cmd()", "<script>alert(1)</script>", "[red]x[/red]", "a|b", f"{PAINT}l", "-2+3", "1e5")

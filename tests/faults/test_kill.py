@@ -12,6 +12,8 @@ from forks import Forks
 from left_behind import Results, assert_same, processes_with
 from support import write_table
 
+pytestmark = pytest.mark.slow
+
 RANDOM, WITH_WORKERS = 30, 3
 # The file, the number of the write, and the step of the write. Cell files begin with the candidate.
 POINTS = [

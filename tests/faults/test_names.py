@@ -17,7 +17,7 @@ from toxbench.cli.main import main
 from toxbench.errors import SettingsError, ToxbenchError
 from toxbench.plugin.registry import Registry
 
-pytestmark = pytest.mark.faults(39)
+pytestmark = [pytest.mark.slow, pytest.mark.faults(39)]
 LONG = "n" * 300
 NAMES = ["../x", "/x/../../x", "..", "", " ", LONG, "a/" + LONG, "x\ny", "\x1b[2Jx", "-", "x\udcff",
          "con.csv", "..\\x", "%2e%2e/x", "~root", "$HOME", "x" * 5000, "a\0b"]  # fmt: skip

@@ -13,6 +13,8 @@ from support import write_table
 from toxbench.records import CellRecord
 from toxbench.store.cells import CellStore
 
+pytestmark = pytest.mark.slow
+
 HEAD = """
 import torch
 from toxbench import Backbone, hookimpl

@@ -47,7 +47,7 @@ DISCOVERING: dict[tuple[str, ...], tuple[str, ...]] = {
     ("new-backbone",): ("example",),
     ("data", "check"): ("comments.csv", "--backbones", "bert"),
 }
-pytestmark = pytest.mark.faults(43)
+pytestmark = [pytest.mark.slow, pytest.mark.faults(43)]
 
 
 @pytest.fixture

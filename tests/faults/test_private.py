@@ -14,7 +14,7 @@ from support import write_table
 
 from toxbench.util.redact import redact
 
-pytestmark = pytest.mark.faults(44)
+pytestmark = [pytest.mark.slow, pytest.mark.faults(44)]
 TOKEN = "hf_secretsecretsecret"  # noqa: S105 - not a real token
 BROKEN = """
 import os

@@ -15,6 +15,8 @@ from support import read_json
 
 from toxbench.cli import main as cli_main
 
+pytestmark = pytest.mark.slow
+
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 CODES = {signal.SIGINT: (130, "interrupted"), signal.SIGTERM: (143, "terminated")}
 ROWS = [

@@ -17,6 +17,8 @@ from toxbench.store.cell_file import SUFFIX
 from toxbench.store.cells import CellStore
 from toxbench.store.tensor_file import decode, encode
 
+pytestmark = pytest.mark.slow
+
 Contents = dict[str, bytes]
 Run = Callable[..., CommandResult]
 BASELINES = ("--backbones", "none")

@@ -17,6 +17,8 @@ from toxbench.errors import CellsFailedError, SettingsError, StorageError
 from toxbench.plugin.registry import Registry
 from toxbench.training.weights import WeightsChoice, WeightsFinder
 
+pytestmark = pytest.mark.slow
+
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 BERT = "google-bert/bert-base-uncased"
 RUN = ("run", "--backbones", "bert", "--baselines", "none", "--epochs", "1", "--max-length", "16")

@@ -4,8 +4,11 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 MEMORY = 80 * 1024 * 1024  # bytes: the smallest object store
 
@@ -49,6 +52,16 @@ class RayCluster:
             if line.startswith("{"):
                 return json.loads(line)
         raise AssertionError("the process of the cluster has exited")
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[RayCluster]:
+    """A cluster of two nodes with one core each; its tests are in the xdist group "ray"."""
+    running = RayCluster()
+    running.add("one", cpus=1)
+    running.add("two", cpus=1)
+    yield running
+    running.close()
 
 
 def serve() -> None:

@@ -23,6 +23,8 @@ from toxbench.plugin.registry import Registry
 from toxbench.store.cell_file import read_cell
 from toxbench.store.cells import find_store
 
+pytestmark = pytest.mark.slow
+
 Command = Callable[..., tuple[int, str]]
 CLASSIFY = """
 import json, sys

@@ -21,6 +21,8 @@ from toxbench.inference.input import CommentsFile
 from toxbench.settings import ColumnSettings
 from toxbench.store.cells import find_store
 
+pytestmark = pytest.mark.slow
+
 Command = Callable[..., tuple[int, str]]
 LABELS = ["IsRude", "IsLong", "IsNever"]
 PROBABILITIES = [f"{label}_probability" for label in LABELS]

@@ -14,6 +14,8 @@ import pytest
 
 from toxbench.testing import BackboneContract, write_checkpoint
 
+pytestmark = pytest.mark.slow
+
 PREAMBLE = '''
 import random, time
 from pathlib import Path

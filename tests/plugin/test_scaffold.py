@@ -14,6 +14,8 @@ from forks import Forks
 from toxbench.cli.main import main
 from toxbench.plugin.registry import Registry
 
+pytestmark = pytest.mark.slow
+
 Command = Callable[..., tuple[int, str]]
 NAME = "Electra.like_2"
 FILES = {

@@ -17,6 +17,8 @@ import toxbench
 from toxbench.records import CellRecord
 from toxbench.store.cells import CellStore, find_store
 
+pytestmark = pytest.mark.slow
+
 BOTH = "tensorboard,mlflow"
 # Runs in a subprocess, because importing these packages has side effects.
 READ_LOGS = """

@@ -36,6 +36,8 @@ from toxbench.report.tuning import fanova_importances, importance_table, study_p
 from toxbench.store.cells import FoldRows, ProtocolRecord
 from toxbench.tuning.study import in_memory_study
 
+pytestmark = pytest.mark.slow
+
 UNIT = FloatDistribution(0.0, 1.0)
 RATE = FloatDistribution(1e-5, 1e-3, log=True)
 EPOCHS = IntDistribution(2, 8)

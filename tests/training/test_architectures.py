@@ -26,6 +26,8 @@ from toxbench.training.embedding import TrimmedEmbedding, trim_embedding
 from toxbench.training.fast_dropout import PooledDropout
 from toxbench.training.trainer import NO_OPTIMIZATIONS, Optimizations, Trainer
 
+pytestmark = pytest.mark.slow
+
 ROWS, LABELS = 24, 3
 SPLIT = Split(*np.split(np.arange(ROWS), [16, 20]))
 REGISTRY = Registry.discover(only=[])

@@ -18,6 +18,8 @@ from toxbench.training.state import FileCheckpoints, TrainingResult
 from toxbench.training.trainer import Trainer
 from toxbench.util.signals import StopRequested
 
+pytestmark = pytest.mark.slow
+
 ROWS, LABELS = 48, 3
 SPLIT = Split(np.arange(32), np.arange(32, 40), np.arange(40, 48))
 FAST = {"learning_rate": 3e-3, "head_learning_rate": 3e-2, "batch_size": 8}

@@ -19,6 +19,8 @@ from toxbench.errors import SettingsError, StorageError
 from toxbench.plugin.registry import Registry
 from toxbench.training.weights import WeightsChoice, WeightsFinder, parameter_counts
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = "example/tiny-bert"
 _FIND = """
 import json, os, sys, time

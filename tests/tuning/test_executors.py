@@ -1,6 +1,5 @@
 """Parallel trials in worker processes and on Ray: the same trials, and no trial is lost."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,8 @@ from ray_cluster import RayCluster
 
 if TYPE_CHECKING:
     from conftest import Search
+
+pytestmark = pytest.mark.slow
 
 OPTIONS = {"sampler": "random", "pruner": "none", "trials": 2, "finalists": 1}
 VOLATILE = {
@@ -28,14 +29,6 @@ def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[RayCluster]:
-    ray_cluster = RayCluster()
-    ray_cluster.add("one", cpus=2)
-    yield ray_cluster
-    ray_cluster.close()
-
-
 def stable_fields(search: "Search") -> list[dict[str, Any]]:
     """Return the fields of every committed trial that do not depend on worker and time."""
     trials = [record.model_dump(mode="json") for record in search.trials]
@@ -50,6 +43,7 @@ def new_search(search: "Search", results: Path) -> "Search":
     return type(search)(search.data, search.checkpoint, search.config, results)
 
 
+@pytest.mark.xdist_group("ray")
 def test_workers_and_ray_train_the_same_trials(
     search: "Search", tmp_path: Path, cluster: RayCluster
 ) -> None:

@@ -16,6 +16,8 @@ from toxbench.tuning.trial import OnEpoch, TrialResult
 if TYPE_CHECKING:
     from tuning.conftest import Search
 
+pytestmark = pytest.mark.slow
+
 DEFAULT_EPOCHS = 4  # other trials have one or two
 ScoreRule = Callable[[TrainSettings, int], float | None]  # settings, seed -> score
 

@@ -18,6 +18,8 @@ from toxbench.store.trials import read_tuned
 if TYPE_CHECKING:
     from tuning.conftest import Search, Study
 
+pytestmark = pytest.mark.slow
+
 SLOW = ("--space", "epochs=16:20", "--pruner", "none")  # trials that last while they are observed
 
 

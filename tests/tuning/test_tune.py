@@ -30,6 +30,8 @@ from toxbench.tuning.tune import plan_tuning, run_tuning
 if TYPE_CHECKING:
     from tuning.conftest import Search
 
+pytestmark = pytest.mark.slow
+
 VOLATILE = {"study", "uid", "worker", "seconds", "finished_at"}  # differs from run to run
 BAD_START = 19  # a seed whose first two trials get the diverging rate
 DIVERGING = {"learning_rate": "1e29:1e31:log"}

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from support import write_table
 
 import toxbench
 from toxbench.errors import SettingsError, TryAgainError
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
 
 pytest.importorskip("ray")
 
@@ -47,15 +49,6 @@ class Recording(Backbone):
 def toxbench_backbones():
     return [Recording(name=name, checkpoint="a/b") for name in ("deadly", "slow")]
 """
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[RayCluster]:
-    cluster = RayCluster()
-    cluster.add("one", cpus=1)
-    cluster.add("two", cpus=1)
-    yield cluster
-    cluster.close()
 
 
 @pytest.fixture
