@@ -9,22 +9,9 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from toxbench.errors import SettingsError, did_you_mean
-from toxbench.settings import SPLIT_FILE_FIELDS, FrozenModel, RunSettings, validate_path
+from toxbench.settings import SPLIT_FILE_FIELDS, Preset, RunSettings, validate_path
 
 Settings = TypeVar("Settings", bound=BaseModel)
-
-_OPTION_TABLES = ("columns", "train", "split")  # tables whose fields are options
-_PLAIN_OPTIONS = ("preset", "seeds", "device", "workers", "cpus_per_cell", "cell_timeout", "tuned")
-_LIST_OPTIONS = ("backbones", "baselines", "plugins")
-_OMITTED = {"storage", "space"}  # of one machine only; written by `command_line` itself
-
-
-class Preset(FrozenModel):
-    """A named recipe. It overrides the plugin's defaults, and users override it."""
-
-    train: dict[str, Any]
-    split: dict[str, Any]
-
 
 PRESETS: Mapping[str, Preset] = {
     # The original study: batch 1, Adam, one learning rate, everything padded, no validation part,
@@ -54,6 +41,11 @@ PRESETS: Mapping[str, Preset] = {
         split={"test_size": 0.2, "validation_size": 0.0, "split_seed": 42},
     )
 }
+
+_OPTION_TABLES = ("columns", "train", "split")  # tables whose fields are options
+_PLAIN_OPTIONS = ("preset", "seeds", "device", "workers", "cpus_per_cell", "cell_timeout", "tuned")
+_LIST_OPTIONS = ("backbones", "baselines", "plugins")
+_OMITTED = {"storage", "space"}  # of one machine only; written by `command_line` itself
 
 
 def get_preset(name: str | None) -> Preset:
