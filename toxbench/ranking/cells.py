@@ -69,11 +69,8 @@ def score_again(
     else:  # tuned settings include their thresholds
         thresholds = {rule: tuple(t[i] for i in chosen) for rule, t in record.thresholds.items()}
     labels = [protocol.labels[i] for i in chosen]
-    changes = {
-        "thresholds": thresholds,
-        **score_cell(labels, targets, probabilities, thresholds),
-    }
-    return record.model_copy(update=changes), probabilities
+    scores = score_cell(labels, targets, probabilities, thresholds)
+    return record.model_copy(update={"thresholds": thresholds, **scores}), probabilities
 
 
 def _up_to_date(cell: Cell, protocol: ProtocolRecord, rows: StoredRows) -> Cell:

@@ -12,7 +12,7 @@ from toxbench.evaluation.thresholds import choose_thresholds, predict
 from toxbench.records import CellRecord, Part
 from toxbench.store.cells import ProtocolRecord
 from toxbench.store.rows import StoredRows
-from toxbench.util.arrays import Counts, Floats, Probabilities
+from toxbench.util.arrays import Counts, Floats, Probabilities, Rows
 
 GROUPS_NEEDED = 20  # to resample groups; with fewer, single rows are resampled
 Cell = tuple[CellRecord, Mapping[Part, npt.NDArray[np.float32]]]
@@ -52,9 +52,9 @@ class FoldPooler:
         self._targets = rows.targets
         self._test_rows = [np.array(fold.test, dtype=np.int64) for fold in protocol.folds]
         self._train_rows = [np.array(fold.train, dtype=np.int64) for fold in protocol.folds]
-        self._validation_rows = [
-            np.array(fold.validation, dtype=np.int64) for fold in protocol.folds
-        ]
+        self._validation_rows = np.concatenate(
+            [np.array(f.validation, int) for f in protocol.folds]
+        )
         self._tested = np.concatenate(self._test_rows)
         self._train_only = np.setdiff1d(np.concatenate(self._train_rows), self._tested)
         groups = rows.groups[self._tested]
@@ -82,11 +82,11 @@ class FoldPooler:
         """
         seeds = sorted({record.key.seed for record, _ in cells})
         by_seed = [_cells_of_seed(cells, seed) for seed in seeds]
-        thresholds = [self.thresholds(folds) for folds in by_seed]  # [seed][fold]
+        thresholds = [self._thresholds(folds) for folds in by_seed]  # [seed][fold]
         rules = [r for r in thresholds[0][0] if all(r in fold for s in thresholds for fold in s)]
         return {rule: self._pool_rule(by_seed, thresholds, rule) for rule in rules}
 
-    def thresholds(self, folds: Sequence[Cell]) -> list[Thresholds]:
+    def _thresholds(self, folds: Sequence[Cell]) -> list[Thresholds]:
         """Return the thresholds of each fold of one seed.
 
         A single fold uses its own validation rows. With several folds, each uses the validation
@@ -94,7 +94,7 @@ class FoldPooler:
         """
         if len(folds) == 1 or folds[0][0].tuning is not None:
             return [record.thresholds for record, _ in folds]
-        rows = np.concatenate(self._validation_rows)
+        rows = self._validation_rows
         probabilities = np.concatenate([tensors["validation"] for _, tensors in folds])
         return [
             choose_thresholds(self._targets[rows[is_untested]], probabilities[is_untested])
@@ -131,10 +131,7 @@ class FoldPooler:
         )
 
     def _count(
-        self,
-        rows: npt.NDArray[np.int64],
-        probabilities: Probabilities,
-        thresholds: Sequence[float],
+        self, rows: Rows, probabilities: Probabilities, thresholds: Sequence[float]
     ) -> Counts:
         return row_counts(self._targets[rows], predict(probabilities, thresholds))
 
