@@ -46,12 +46,14 @@ class FoldPooler:
         group_count: number of groups among the tested rows.
         by_group: whether groups are resampled instead of rows.
         has_groups: whether the table has a column of groups.
+        units: number of each tested row's sampling unit, int64 ``[row]``.
     """
 
     def __init__(self, protocol: ProtocolRecord, rows: StoredRows) -> None:
+        folds = protocol.folds
         self._targets = rows.targets
-        self._test_rows = [np.array(fold.test, dtype=np.int64) for fold in protocol.folds]
-        self._train_rows = [np.array(fold.train, dtype=np.int64) for fold in protocol.folds]
+        self._test_rows = [np.array(fold.test, dtype=np.int64) for fold in folds]
+        self._train_rows = [np.array(fold.train, dtype=np.int64) for fold in folds]
         self._validation_rows = np.concatenate(
             [np.array(f.validation, int) for f in protocol.folds]
         )
@@ -62,14 +64,9 @@ class FoldPooler:
         self.has_groups = rows.has_groups
         self.by_group = self.group_count >= GROUPS_NEEDED
         self._groups = np.unique(groups, return_inverse=True)[1].astype(np.int64)
-        self._units = sampling_units(groups if self.by_group else self._tested)
+        self.units = sampling_units(groups if self.by_group else self._tested)
         train_groups = rows.groups[self._train_only] if self.by_group else self._train_only
         self._train_only_units = sampling_units(train_groups)
-
-    @property
-    def units(self) -> npt.NDArray[np.int64]:
-        """The number of each tested row's sampling unit, ``[row]``."""
-        return self._units
 
     def pool(self, cells: Sequence[Cell]) -> dict[str, PooledScores]:
         """Pool one candidate's cells.
@@ -82,11 +79,11 @@ class FoldPooler:
         """
         seeds = sorted({record.key.seed for record, _ in cells})
         by_seed = [_cells_of_seed(cells, seed) for seed in seeds]
-        thresholds = [self._thresholds(folds) for folds in by_seed]  # [seed][fold]
+        thresholds = [self.thresholds(folds) for folds in by_seed]  # [seed][fold]
         rules = [r for r in thresholds[0][0] if all(r in fold for s in thresholds for fold in s)]
         return {rule: self._pool_rule(by_seed, thresholds, rule) for rule in rules}
 
-    def _thresholds(self, folds: Sequence[Cell]) -> list[Thresholds]:
+    def thresholds(self, folds: Sequence[Cell]) -> list[Thresholds]:
         """Return the thresholds of each fold of one seed.
 
         A single fold uses its own validation rows. With several folds, each uses the validation
@@ -120,8 +117,8 @@ class FoldPooler:
         has_folds = len(self._test_rows) > 1
         return PooledScores(
             samples=SampleCounts(
-                test=sum_by_unit(test, self._units),
-                train=sum_by_unit(train[:, self._tested], self._units) if has_folds else None,
+                test=sum_by_unit(test, self.units),
+                train=sum_by_unit(train[:, self._tested], self.units) if has_folds else None,
                 train_only=sum_by_unit(train[:, self._train_only], self._train_only_units),
             ),
             test=_scores(test),

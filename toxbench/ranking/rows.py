@@ -9,7 +9,14 @@ from typing import Literal
 
 from toxbench.errors import StorageError
 from toxbench.evaluation.bootstrap import Uncertainty
-from toxbench.evaluation.definitions import GLOBAL, HALF, METRICS, PER_LABEL, RANKING_METRIC
+from toxbench.evaluation.definitions import (
+    GLOBAL,
+    HALF,
+    HEADLINES,
+    METRICS,
+    PER_LABEL,
+    RANKING_METRIC,
+)
 from toxbench.evaluation.significance import Difference
 from toxbench.records import CellKey, CellRecord, FailureRecord, Part, TuningRecord
 from toxbench.store.cells import ProtocolRecord
@@ -217,16 +224,13 @@ def columns(rule: str, metric: str = RANKING_METRIC) -> dict[str, Getter]:
         rule: of the thresholds, for columns that do not name one.
         metric: to rank by; it always has a column.
     """
-    test_f1, train_f1 = _metric("micro_f1", rule), _metric("micro_f1", rule, "train")
-    accuracy = _metric("subset_accuracy", rule)
-    train_accuracy = _metric("subset_accuracy", rule, "train")
     return {
         metric: _metric(metric, rule),
-        "micro_f1": test_f1,
+        "micro_f1": _metric("micro_f1", rule),
         "micro_f1_global": _metric("micro_f1", GLOBAL),
         "micro_f1_per_label": _metric("micro_f1", PER_LABEL),
         "macro_f1": _metric("macro_f1", rule),
-        "subset_accuracy": accuracy,
+        "subset_accuracy": _metric("subset_accuracy", rule),
         "subset_accuracy_global": _metric("subset_accuracy", GLOBAL),
         "subset_accuracy_per_label": _metric("subset_accuracy", PER_LABEL),
         "micro_precision": _metric("micro_precision", rule),
@@ -235,10 +239,11 @@ def columns(rule: str, metric: str = RANKING_METRIC) -> dict[str, Getter]:
         "validation_average_precision": _validation,
         # The selection bias of settings that were chosen by validation rows.
         "optimism": _difference(_validation, _metric("micro_average_precision", HALF)),
-        "train_micro_f1": train_f1,
-        "train_subset_accuracy": train_accuracy,
-        "micro_f1_gap": _difference(train_f1, test_f1),
-        "subset_accuracy_gap": _difference(train_accuracy, accuracy),
+        **{f"train_{name}": _metric(name, rule, "train") for name in HEADLINES},
+        **{
+            f"{name}_gap": _difference(_metric(name, rule, "train"), _metric(name, rule))
+            for name in HEADLINES
+        },
         "best_epoch": lambda cell: cell.best_epoch,
         "train_seconds": lambda cell: cell.cost.train_seconds,
         "evaluation_seconds": lambda cell: cell.cost.evaluation_seconds,
