@@ -126,7 +126,7 @@ def command_line(verb: str, settings: RunSettings, program: str = "toxbench") ->
         words += ["--data", settings.data.name]
     for name in _LIST_OPTIONS:
         if name in values:
-            words += [_option_name(name), ",".join(values[name]) or "none"]
+            words += [option_name(name), ",".join(values[name]) or "none"]
     for source in values.get("weights", ()):
         words += ["--weights", _without_folder(source)]
     for table in (*([] if verb == "run" else ["tune"]), *_OPTION_TABLES):
@@ -175,12 +175,13 @@ def _option_texts(values: Mapping[str, Any]) -> Iterator[str]:
     for name, value in values.items():
         if name in _OMITTED or value is None:
             continue
-        yield _option_name(name)
+        yield option_name(name)
         if value is not True:
             yield Path(value).name if name in SPLIT_FILE_FIELDS else _value_text(value)
 
 
-def _option_name(name: str) -> str:
+def option_name(name: str) -> str:
+    """Return the option of a setting: ``learning_rate`` becomes ``--learning-rate``."""
     return f"--{name.replace('_', '-')}"
 
 

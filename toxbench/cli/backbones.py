@@ -9,7 +9,7 @@ from toxbench.cli.options import debug_option, plugins_option
 @cloup.command(short_help="List backbones and their weights on this machine.")
 @plugins_option
 @debug_option
-def backbones(plugins: tuple[str, ...] | None, debug: bool) -> None:
+def backbones(plugins: tuple[str, ...] | None) -> None:
     """List backbones, their plugins, and their weights on this machine."""
     from toxbench.cli.tables import print_tables
     from toxbench.plugin.contracts import Table

@@ -18,7 +18,6 @@ def compare(
     results: Path | None,
     format_name: str | None,
     plugins: tuple[str, ...] | None,
-    debug: bool,
 ) -> None:
     """Test the difference of each pair of candidates, named as on the leaderboard.
 

@@ -43,7 +43,7 @@ def data() -> None:
 @data_option(_TABLE)
 @column_options
 @debug_option
-def show(data: Path | None, debug: bool, **values: Any) -> None:
+def show(data: Path | None, **values: Any) -> None:
     """Describe the table in FILE in numbers, without printing comments."""
     from toxbench.config import build_settings
     from toxbench.data.audit import describe
@@ -63,7 +63,7 @@ def show(data: Path | None, debug: bool, **values: Any) -> None:
 @plugins_option
 @settings_options(SplitSettings, SPLIT)
 @debug_option
-def check(data: Path | None, debug: bool, **values: Any) -> None:
+def check(data: Path | None, **values: Any) -> None:
     """Check FILE for reasons why scores on it would be too high, without printing comments.
 
     Texts and groups on both sides of the split, equal texts with different labels, labels that
@@ -95,7 +95,7 @@ def check(data: Path | None, debug: bool, **values: Any) -> None:
 @data.command()
 @cloup.argument("file", metavar="OUT.csv", type=FilePath(dir_okay=False))
 @debug_option
-def sample(file: Path, debug: bool) -> None:
+def sample(file: Path) -> None:
     """Write the built-in synthetic sample to OUT.csv."""
     from toxbench.data.synthetic import sample_frame
     from toxbench.util.atomic import write_atomically
@@ -107,7 +107,7 @@ def sample(file: Path, debug: bool) -> None:
 
 @data.command()
 @debug_option
-def fetch(debug: bool) -> None:
+def fetch() -> None:
     """Download the YouTube toxicity table through kagglehub and check it."""
     from toxbench.data.fetch import fetch as fetch_table
 

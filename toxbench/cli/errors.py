@@ -22,16 +22,13 @@ _ONE_TABLE = ("csv", "json")  # formats that hold one table a file
 
 @cloup.command(short_help="List rows to read, and labels that look wrong, by id.")
 @results_argument
-@cloup.option(
-    "--table",
-    "which",
-    type=click.Choice(["missed", "disagree", "labels"]),
-    group=OUTPUT,
+@OUTPUT.option(
+    "--table", "which", type=click.Choice(["missed", "disagree", "labels"]),
     help="Print only this table; csv and json need it.",
-)
-@cloup.option(
+)  # fmt: skip
+@OUTPUT.option(
     "--limit", type=click.IntRange(min=1), default=20, show_default=True, metavar="N",
-    group=OUTPUT, help="Rows of each table, in every format.",
+    help="Rows of each table, in every format.",
 )  # fmt: skip
 @format_option
 @plugins_option

@@ -19,9 +19,7 @@ from toxbench.cli.options import (
 @cloup.command(cls=WithMetrics, short_help="Print a stored leaderboard.")
 @cloup.argument("folders", metavar="[FOLDER]...", type=FilePath(), nargs=-1)
 @results_option
-@cloup.option(
-    "--per-label", is_flag=True, help="Print the scores of each label instead.", group=OUTPUT
-)
+@OUTPUT.option("--per-label", is_flag=True, help="Print the scores of each label instead.")
 @full_option
 @format_option
 @plugins_option
@@ -33,7 +31,6 @@ def leaderboard(
     full: bool,
     format_name: str | None,
     plugins: tuple[str, ...] | None,
-    debug: bool,
 ) -> None:
     """Print the leaderboard of the results in FOLDER, by default the newest.
 

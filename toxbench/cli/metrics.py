@@ -10,7 +10,7 @@ from toxbench.cli.options import debug_option, format_option, plugins_option
 @format_option
 @plugins_option
 @debug_option
-def metrics(format_name: str | None, plugins: tuple[str, ...] | None, debug: bool) -> None:
+def metrics(format_name: str | None, plugins: tuple[str, ...] | None) -> None:
     """Print every metric with its direction, range and definition."""
     from toxbench.cli.tables import print_tables
     from toxbench.plugin.registry import Registry

@@ -30,13 +30,13 @@ _FILES = {
 
 @cloup.command("new-backbone", short_help="Write a plugin package with a new backbone.")
 @cloup.argument("name")
-@cloup.option(
-    "--into", type=FilePath(file_okay=False), default=Path(), group=OUTPUT,
+@OUTPUT.option(
+    "--into", type=FilePath(file_okay=False), default=Path(),
     help="Parent of the new folder. [the current folder]",
 )  # fmt: skip
 @plugins_option
 @debug_option
-def new_backbone(name: str, into: Path, plugins: tuple[str, ...] | None, debug: bool) -> None:
+def new_backbone(name: str, into: Path, plugins: tuple[str, ...] | None) -> None:
     """Write an installable plugin with a backbone NAME, and tests of its contract.
 
     The folder toxbench-NAME holds the module to edit, its tests, pyproject.toml, tox.ini and a

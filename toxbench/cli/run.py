@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 )
 @combined(
     experiment_options(),
-    cloup.option(
-        "--tuned", is_flag=True, default=None, group=MODELS,
+    MODELS.option(
+        "--tuned", is_flag=True, default=None,
         help="Add each backbone with the settings that toxbench tune found.",
     ),
-    cloup.option(
-        "--resume", is_flag=True, default=None, group=OUTPUT,
+    OUTPUT.option(
+        "--resume", is_flag=True, default=None,
         help="Refuse to run unless results of this table and split are stored.",
     ),
 )  # fmt: skip

@@ -31,10 +31,9 @@ _TABLES = ("summary", "settings", "cells", "curves", "labels", "thresholds", "fa
 @cloup.command(short_help="Print all that is stored of one candidate.")
 @cloup.argument("name", metavar="NAME")
 @results_argument
-@cloup.option(
-    "--table", "which", type=click.Choice(_TABLES), group=OUTPUT,
-    help="Print only this table; csv needs it.",
-)  # fmt: skip
+@OUTPUT.option(
+    "--table", "which", type=click.Choice(_TABLES), help="Print only this table; csv needs it."
+)
 @format_option
 @plugins_option
 @debug_option
@@ -44,7 +43,6 @@ def show(
     which: str | None,
     format_name: str | None,
     plugins: tuple[str, ...] | None,
-    debug: bool,
 ) -> None:
     """Print all that is stored of the candidate NAME, named as on the leaderboard.
 

@@ -33,16 +33,11 @@ _EPOCHS = 3
 @weights_option
 @plugins_option
 @settings_options(TrainSettings, TRAINING, (*({*TrainSettings.model_fields} - _TRAINING_OPTIONS),))
-@cloup.option(
-    "--repeats",
-    type=click.IntRange(min=1),
-    default=3,
-    show_default=True,
-    metavar="N",
-    group=TRAINING,
+@TRAINING.option(
+    "--repeats", type=click.IntRange(min=1), default=3, show_default=True, metavar="N",
     help="Timed runs of each backbone.",
-)
-@cloup.option("--quiet", is_flag=True, help="Print only the table.", group=OUTPUT)
+)  # fmt: skip
+@OUTPUT.option("--quiet", is_flag=True, help="Print only the table.")
 @format_option
 @debug_option
 @device_option

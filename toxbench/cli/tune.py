@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 @cloup.command(short_help="Search hyperparameters, then test the best ones once.")
 @experiment_options(
     settings_options(TuneSettings, SEARCH, ("space",)),
-    cloup.option(
-        "--space", multiple=True, metavar="NAME=RANGE", group=SEARCH,
+    SEARCH.option(
+        "--space", multiple=True, metavar="NAME=RANGE",
         help="low:high, low:high:log or a,b,c; or a TOML file of them. May be repeated.",
     ),
-    cloup.option(
-        "--importance", is_flag=True, group=SEARCH,
+    SEARCH.option(
+        "--importance", is_flag=True,
         help="Print the importance of hyperparameters in finished trials, and stop.",
     ),
 )  # fmt: skip
