@@ -4,6 +4,7 @@ import cloup
 
 from toxbench.cli.console import echo
 from toxbench.cli.options import debug_option, plugins_option
+from toxbench.plugin.registry import Registry
 
 
 @cloup.command(short_help="List backbones and their weights on this machine.")
@@ -13,7 +14,6 @@ def backbones(plugins: tuple[str, ...] | None) -> None:
     """List backbones, their plugins, and their weights on this machine."""
     from toxbench.cli.tables import print_tables
     from toxbench.plugin.contracts import Table
-    from toxbench.plugin.registry import Registry
     from toxbench.training.weights import describe_local_weights
     from toxbench.util.text import escape_line, format_millions
 

@@ -16,6 +16,7 @@ from toxbench.cli.options import (
 )
 from toxbench.cli.stored_table import texts_to_show
 from toxbench.errors import SettingsError
+from toxbench.plugin.registry import Registry
 
 _ONE_TABLE = ("csv", "json")  # formats that hold one table a file
 
@@ -48,7 +49,6 @@ def errors(
     wrong. Nothing is trained, and no comment is printed without --show-text.
     """
     from toxbench.cli.tables import print_tables
-    from toxbench.plugin.registry import Registry
     from toxbench.ranking.predictions import load_predictions
     from toxbench.report.label_errors import TABLES, DisplayOptions
     from toxbench.store.cells import find_store

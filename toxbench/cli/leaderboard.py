@@ -5,15 +5,8 @@ from pathlib import Path
 import cloup
 
 from toxbench.cli.metrics import WithMetrics
-from toxbench.cli.options import (
-    OUTPUT,
-    FilePath,
-    debug_option,
-    format_option,
-    full_option,
-    plugins_option,
-    results_option,
-)
+from toxbench.cli.options import OUTPUT, FilePath, full_option, results_option, table_options
+from toxbench.plugin.registry import Registry
 
 
 @cloup.command(cls=WithMetrics, short_help="Print a stored leaderboard.")
@@ -21,9 +14,7 @@ from toxbench.cli.options import (
 @results_option
 @OUTPUT.option("--per-label", is_flag=True, help="Print the scores of each label instead.")
 @full_option
-@format_option
-@plugins_option
-@debug_option
+@table_options
 def leaderboard(
     folders: tuple[Path, ...],
     results: Path | None,
@@ -38,7 +29,6 @@ def leaderboard(
     the same protocol; otherwise the differences are reported.
     """
     from toxbench.cli.tables import print_labels, print_leaderboard
-    from toxbench.plugin.registry import Registry
     from toxbench.ranking.build import load_leaderboard
     from toxbench.store.cells import find_store
 

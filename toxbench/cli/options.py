@@ -84,6 +84,10 @@ def _flag(group: cloup.OptionGroup, name: str, help_text: str) -> Decorator[Any]
     return group.option(name, is_flag=True, help=help_text)
 
 
+def _choice(field: str) -> click.Choice[str]:
+    return click.Choice(get_args(RunSettings.model_fields[field].annotation))
+
+
 def combined(*decorators: Decorator[Any]) -> Decorator[Any]:
     """Return a decorator that adds options in this order."""
 
@@ -149,13 +153,12 @@ stored_table_options = combined(
     column_options,
 )
 show_text_options = combined(
-    _flag(
-        DATA,
-        "--show-text",
-        "Show comments, shortened and escaped; needs --data, except for the sample.",
+    DATA.option(
+        "--show-text", is_flag=True,
+        help="Show comments, shortened and escaped; needs --data, except for the sample.",
     ),
     stored_table_options,
-)
+)  # fmt: skip
 
 # Models
 
@@ -175,9 +178,7 @@ plugins_option = _names_option(
     "Plugins of other distributions to load, by entry point, or none. [all installed]",
 )
 device_option = SCALE.option(
-    "--device",
-    type=click.Choice(["auto", "cuda", "mps", "cpu"]),
-    help="Device to compute on. [auto]",
+    "--device", type=_choice("device"), help="Device to compute on. [auto]"
 )
 
 # Output
@@ -208,10 +209,9 @@ debug_option = OUTPUT.option(
     "--debug", is_flag=True, expose_value=False, help="Show a traceback with every error."
 )
 full_option = _flag(
-    OUTPUT,
-    "--full",
-    "Print all tables: tuned thresholds, further metrics, uncertainty and cost.",
+    OUTPUT, "--full", "Print all tables: tuned thresholds, further metrics, uncertainty and cost."
 )
+table_options = combined(format_option, plugins_option, debug_option)
 
 
 def thresholds_option(help_text: str) -> Decorator[Any]:
@@ -339,10 +339,6 @@ def settings_from(
 def used(kind: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the given options that are fields of ``kind``."""
     return {k: v for k, v in values.items() if k in kind.model_fields and v is not None}
-
-
-def _choice(field: str) -> click.Choice[str]:
-    return click.Choice(get_args(RunSettings.model_fields[field].annotation))
 
 
 def _sentence(field: FieldInfo) -> str:

@@ -20,6 +20,7 @@ from toxbench.cli.options import (
 )
 from toxbench.cli.stored_table import check_table_options, read_table
 from toxbench.evaluation.definitions import RANKING_METRIC
+from toxbench.plugin.registry import Registry
 
 
 @cloup.command(cls=WithMetrics, short_help="Rank by other thresholds, metrics or labels.")
@@ -48,7 +49,6 @@ def rescore(
     """
     check_table_options(values)
     from toxbench.cli.tables import print_leaderboard
-    from toxbench.plugin.registry import Registry
     from toxbench.ranking.rescore import rescore as score_again
     from toxbench.store.cells import find_store
     from toxbench.util.text import escape_line

@@ -9,6 +9,7 @@ from toxbench.cli.console import echo
 from toxbench.cli.options import MODELS, OUTPUT, combined, experiment_options, settings_from
 from toxbench.cli.plan_text import run_plan_text
 from toxbench.errors import CellsFailedError
+from toxbench.plugin.registry import Registry
 
 if TYPE_CHECKING:
     from toxbench.benchmark.plan import Plan
@@ -39,7 +40,6 @@ def run(session: "TorchrunSession | None", /, **values: Any) -> None:
     that are not given here come from --config, then --preset, then the backbone.
     """
     from toxbench.benchmark.validate import resolve
-    from toxbench.plugin.registry import Registry
 
     settings = settings_from(values)
     registry = Registry.discover(settings.plugins)

@@ -20,6 +20,7 @@ from toxbench.cli.options import (
     settings_options,
     weights_option,
 )
+from toxbench.plugin.registry import Registry
 from toxbench.settings import TrainSettings
 
 _TRAINING_OPTIONS = {"epochs", "batch_size", "max_length", "precision"}
@@ -48,7 +49,6 @@ def speed(**values: Any) -> None:
     machine should have nothing else to do.
     """
     from toxbench.benchmark.validate import resolve
-    from toxbench.plugin.registry import Registry
 
     # Without validation rows, whose evaluation would be timed as well.
     changes = {"epochs": values["epochs"] or _EPOCHS, "validation_size": 0.0}
