@@ -89,16 +89,16 @@ def _code_of(
     echo_seconds: float = 0.0,
 ) -> int:
     """Run a command; print its error and return the exit code."""
-    code: int
     try:
         with raise_on_termination(echo_seconds):
             code = run()
             sys.stdout.flush()
+            return code
     except TerminationSignal as ended:
         command = next((word for word in words if not word.startswith("-")), "")
         hint = f"; {resume_hint(env, words)}" if command in {"run", "tune"} else ""
         _print_error(f"{ended}{hint}")
-        code = ended.exit_code
+        return ended.exit_code
     except BrokenPipeError:
         # The reader of the output has exited (| head). Python would report that again at its end.
         nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -107,30 +107,29 @@ def _code_of(
                 stream.flush()
                 continue
             os.dup2(nowhere, stream.fileno())
-        code = 0
+        return 0
     except click.exceptions.NoArgsIsHelpError as error:
         echo(error.ctx.get_help() if error.ctx else str(error), err=True)
-        code = 2
+        return 2
     except click.ClickException as error:
         _print_error(error.format_message())
-        code = 2
+        return 2
     except OSError as error:
         # A file or folder that cannot be used, wherever that was noticed.
         _print_traceback(words)
-        code = _print_os_error(error)
+        return _print_os_error(error)
     except ToxbenchError as error:
         _print_traceback(words)
         for problem in error.problems:
             _print_error(problem)
-        code = error.exit_code
+        return error.exit_code
     except Exception as error:  # noqa: BLE001 - the last resort
         _print_traceback(words)
         _print_error(
             f"this is a bug in toxbench: {type(error).__name__}: {' '.join(str(error).split())}; "
             "run again with toxbench --debug ... and report it"
         )
-        code = 1
-    return code
+        return 1
 
 
 def _run(words: list[str], session: TorchrunSession | None = None) -> int:
