@@ -111,14 +111,9 @@ def build_settings(kind: type[Settings], *layers: Mapping[str, Any]) -> Settings
 
 
 def command_line(verb: str, settings: RunSettings, program: str = "toxbench") -> str:
-    """Return the command line that repeats a run elsewhere, without defaults and folders.
+    """Return the command line that repeats a run or a search, without defaults and folders.
 
     Settings of a single backbone have no option: they follow as the lines of a ``--config`` file.
-
-    Args:
-        verb: ``run`` or ``tune``.
-        settings: of the run.
-        program: starts toxbench.
     """
     values = {"backbones": settings.backbones, **settings.model_dump(exclude_defaults=True)}
     words = [*program.split(), verb]

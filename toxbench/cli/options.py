@@ -313,10 +313,7 @@ def settings_from(
 ) -> RunSettings:
     """Merge the options of a command with its config file.
 
-    Args:
-        values: of `experiment_options`.
-        below: defaults that the config file overrides.
-        tables: additional tables of `RunSettings`.
+    The config file overrides ``below``; ``tables`` are additional tables of `RunSettings`.
 
     Raises:
         SettingsError: as `toxbench.config.build_run_settings`.

@@ -60,14 +60,10 @@ def load_dataset(
     settings: SplitSettings,
     explicit: frozenset[str] = frozenset(),
 ) -> SplitDataset:
-    """Read a table and split it by ``settings``. Nothing is written.
+    """Read a table, by default the synthetic sample, and split it. Nothing is written.
 
-    Args:
-        data: a table; None for the synthetic sample.
-        columns: roles of the columns.
-        settings: how to split the table.
-        explicit: names of the split settings that the user set; they must agree with the
-            settings in an existing split file.
+    The ``explicit`` split settings, those that the user set, must agree with the settings in an
+    existing split file.
 
     Raises:
         DataError: the table or the split file cannot be used, or there are too few rows.
@@ -88,11 +84,6 @@ def read_part_files(data: Path, columns: ColumnSettings, settings: SplitSettings
 
     Rows are in the order train, validation, test. Without a file of validation rows they are
     drawn out of the train rows.
-
-    Args:
-        data: table of the train rows.
-        columns: roles of the columns.
-        settings: ``valid`` and ``test`` are the other files.
 
     Raises:
         DataError: as `read_comments`; or a file lacks a column of ``data``, a file has additional

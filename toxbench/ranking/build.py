@@ -44,11 +44,6 @@ def load_leaderboard(
 ) -> Leaderboard:
     """Build the leaderboard of a stored protocol, from the cells of one or several folders.
 
-    Args:
-        stores: of one protocol.
-        rule: of the thresholds.
-        metric: to rank by.
-
     Raises:
         StorageError: a folder holds no results, a file is damaged, or the folders hold results of
             different protocols.
@@ -66,14 +61,6 @@ def build_leaderboard(
     failures: Sequence[FailureRecord] = (),
 ) -> Leaderboard:
     """Rank candidates by their cells, with intervals, comparisons and tiers.
-
-    Args:
-        protocol: of all cells.
-        rows: of the protocol's table.
-        cells: records with their probabilities, in any order.
-        rule: of the thresholds.
-        metric: to rank by.
-        failures: of cells, in any order.
 
     Raises:
         StorageError: a cell belongs to another protocol.

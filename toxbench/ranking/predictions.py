@@ -71,15 +71,7 @@ def stack_predictions(
     cells: Sequence[Cell],
     left_out: tuple[str, ...] = (),
 ) -> StoredPredictions:
-    """Return the predictions of candidates of a leaderboard.
-
-    Args:
-        candidates: rows of the leaderboard.
-        protocol: of all cells.
-        stored: rows of the protocol's table.
-        cells: of these and other candidates, in any order.
-        left_out: names of the candidates that are not included.
-    """
+    """Return the predictions of candidates, from cells of these and others in any order."""
     complete = complete_cells(cells, len(protocol.folds))
     rows = np.concatenate([np.array(fold.test, dtype=np.int64) for fold in protocol.folds])
     return StoredPredictions(

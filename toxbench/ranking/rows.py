@@ -181,14 +181,7 @@ def summarize_cells(
     metric: str = RANKING_METRIC,
     failures: Iterable[FailureRecord] = (),
 ) -> Leaderboard:
-    """Rank the candidates of one protocol; the order of ``cells`` does not matter.
-
-    Args:
-        protocol: of all cells.
-        cells: of any candidates, folds and seeds.
-        rule: of the thresholds.
-        metric: to rank by.
-        failures: of cells, in any order.
+    """Rank the candidates of one protocol; the order of cells and failures does not matter.
 
     Raises:
         StorageError: a cell belongs to another protocol.
@@ -220,9 +213,7 @@ def summarize_cells(
 def columns(rule: str, metric: str = RANKING_METRIC) -> dict[str, Getter]:
     """Return column name -> function from a cell to its value; scores are of the test rows.
 
-    Args:
-        rule: of the thresholds, for columns that do not name one.
-        metric: to rank by; it always has a column.
+    The rule is for columns that do not name one. The metric to rank by always has a column.
     """
     return {
         metric: _metric(metric, rule),

@@ -43,13 +43,9 @@ class Candidate:
 def find_candidate(
     board: Leaderboard, cells: Iterable[CellRecord], failures: Iterable[FailureRecord], name: str
 ) -> Candidate:
-    """Return the candidate with a name, even if all of its cells failed.
+    """Return the candidate with a name of the leaderboard, even if all of its cells failed.
 
-    Args:
-        board: names the candidates that have a row.
-        cells: of all candidates, with a result.
-        failures: of all candidates; those of cells that have a result are ignored.
-        name: as shown on the leaderboard.
+    Failures of cells that have a result are ignored.
 
     Raises:
         SettingsError: no candidate or several have this name.

@@ -62,11 +62,9 @@ def leaderboard_records(leaderboard: Leaderboard) -> tuple[Record, ...]:
 
 
 def compare_candidates(leaderboard: Leaderboard, names: Sequence[str]) -> Table:
-    """Return the differences of all pairs of candidates, with a sentence on each.
+    """Return the differences of all pairs of the named candidates, with a sentence on each.
 
-    Args:
-        leaderboard: p-values are adjusted for all of its pairs.
-        names: of candidates, as shown on the leaderboard; empty: all.
+    Without names, of all candidates. P-values are adjusted for all pairs of the leaderboard.
 
     Raises:
         SettingsError: a name is unknown, or there are fewer than two candidates.

@@ -62,14 +62,7 @@ class RoundingError:
 def model_card(
     model: ModelRecord, record: CellRecord, protocol: ProtocolRecord, rounding: RoundingError
 ) -> tuple[Table, ...]:
-    """Return the tables of a model card; they contain no comment.
-
-    Args:
-        model: record of the saved model.
-        record: of the model's cell.
-        protocol: of the cell.
-        rounding: of the cell's probabilities.
-    """
+    """Return the tables of the card of a cell's model; they contain no comment."""
     test_rows = len(protocol.folds[record.key.fold].test)
     properties, warnings = _properties(model, record, protocol), _warnings(model, protocol)
     return (

@@ -53,15 +53,7 @@ def fanova_importances(study: "optuna.Study") -> dict[str, float]:
 def study_plots(
     records: Sequence[TrialRecord], importances: Mapping[str, float]
 ) -> dict[str, bytes]:
-    """Plot a search.
-
-    Args:
-        records: trials of the search.
-        importances: see `fanova_importances`; if empty, only the history is plotted.
-
-    Returns:
-        name -> SVG, the same for the same records.
-    """
+    """Return name -> SVG, the same for the same trials and `fanova_importances`."""
     figures = study_figures(records, importances)
     return {name: svg_bytes(figure) for name, figure in figures.items()}
 
@@ -69,7 +61,7 @@ def study_plots(
 def study_figures(
     records: Sequence[TrialRecord], importances: Mapping[str, float]
 ) -> "dict[str, Figure]":
-    """Return name -> figure; arguments and names as in `study_plots`."""
+    """Return name -> figure; without importances, only the history is plotted."""
     complete = [record for record in records if record.value is not None]
     figures = {"history": _plot_history(records)}
     if importances:

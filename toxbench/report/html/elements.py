@@ -143,12 +143,9 @@ def draw_reference_line(axes: "Axes", x: float) -> None:
 
 
 def inline_svg(figure: "Figure", name: str, alt: str) -> str:
-    """Return a figure as an ``<svg>`` element.
+    """Return a figure as an ``<svg>`` element, with ``name`` as the prefix of all ids.
 
-    Args:
-        figure: the colours of `toxbench.report.figures` in it become custom properties.
-        name: prefix of all ids, unique on the page.
-        alt: description of the figure for screen readers.
+    The colours of `toxbench.report.figures` in it become custom properties.
     """
     svg = svg_bytes(figure, transparent=True)
     root = ElementTree.fromstring(svg)  # noqa: S314 - matplotlib has just written it

@@ -77,11 +77,7 @@ class ReportData:
 
 
 def load_report_data(store: CellStore, texts: Sequence[str] | None = None) -> ReportData:
-    """Read the folder of a protocol.
-
-    Args:
-        store: of the protocol.
-        texts: comment of every row of the data table; None: no comment is shown.
+    """Read the folder of a protocol; ``texts`` as in `ReportData`.
 
     Raises:
         StorageError: it is not a folder of toxbench, a file in it is damaged, or no candidate has

@@ -22,6 +22,7 @@ from toxbench.report.tuning import importance_table, study_figures
 from toxbench.settings import TrainSettings
 from toxbench.util.text import format_millions, format_setting
 
+# Trials -> importance of each hyperparameter; an empty mapping if they are too few.
 ComputeImportances = Callable[[Sequence[TrialRecord]], Mapping[str, float]]
 _MAX_REVIEW_ROWS = 20
 _SEARCH_PICTURES = {
