@@ -194,7 +194,11 @@ def summarize_cells(
                 f"{protocol.fingerprint[:12]}; only results of one protocol can be compared"
             )
         candidates[candidate_key(cell.key)].append(cell)
-    complete = {k: _complete_cells(cells, len(protocol.folds)) for k, cells in candidates.items()}
+    complete = {
+        key: [cell for cell in stored if cell.key.seed in seeds]
+        for key, stored in candidates.items()
+        for seeds in [complete_seeds(stored, len(protocol.folds))]
+    }
     ranked = {key: cells for key, cells in complete.items() if cells}
     differences = _distinguishing_settings([cells[0] for cells in ranked.values()])
     failed = _count_failures(failures, {k: {c.key for c in v} for k, v in candidates.items()})
@@ -299,11 +303,6 @@ def rank_rows(rows: Iterable[Row], metric: str) -> tuple[Row, ...]:
         return (score, row.candidate, row.difference, row.weights)
 
     return tuple(sorted(rows, key=key))
-
-
-def _complete_cells(cells: Sequence[CellRecord], folds: int) -> list[CellRecord]:
-    seeds = complete_seeds(cells, folds)
-    return [cell for cell in cells if cell.key.seed in seeds]
 
 
 def _make_row(
