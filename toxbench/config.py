@@ -9,22 +9,9 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from toxbench.errors import SettingsError, did_you_mean
-from toxbench.settings import SPLIT_FILE_FIELDS, FrozenModel, RunSettings, validate_path
+from toxbench.settings import SPLIT_FILE_FIELDS, Preset, RunSettings, validate_path
 
 Settings = TypeVar("Settings", bound=BaseModel)
-
-_OPTION_TABLES = ("columns", "train", "split")  # tables whose fields are options
-_PLAIN_OPTIONS = ("preset", "seeds", "device", "workers", "cpus_per_cell", "cell_timeout", "tuned")
-_LIST_OPTIONS = ("backbones", "baselines", "plugins")
-_OMITTED = {"storage", "space"}  # of one machine only; written by `command_line` itself
-
-
-class Preset(FrozenModel):
-    """A named recipe. It overrides the plugin's defaults, and users override it."""
-
-    train: dict[str, Any]
-    split: dict[str, Any]
-
 
 PRESETS: Mapping[str, Preset] = {
     # The original study: batch 1, Adam, one learning rate, everything padded, no validation part,
@@ -54,6 +41,11 @@ PRESETS: Mapping[str, Preset] = {
         split={"test_size": 0.2, "validation_size": 0.0, "split_seed": 42},
     )
 }
+
+_OPTION_TABLES = ("columns", "train", "split")  # tables whose fields are options
+_PLAIN_OPTIONS = ("preset", "seeds", "device", "workers", "cpus_per_cell", "cell_timeout", "tuned")
+_LIST_OPTIONS = ("backbones", "baselines", "plugins")
+_OMITTED = {"storage", "space"}  # of one machine only; written by `command_line` itself
 
 
 def get_preset(name: str | None) -> Preset:
@@ -119,14 +111,9 @@ def build_settings(kind: type[Settings], *layers: Mapping[str, Any]) -> Settings
 
 
 def command_line(verb: str, settings: RunSettings, program: str = "toxbench") -> str:
-    """Return the command line that repeats a run elsewhere, without defaults and folders.
+    """Return the command line that repeats a run or a search, without defaults and folders.
 
     Settings of a single backbone have no option: they follow as the lines of a ``--config`` file.
-
-    Args:
-        verb: ``run`` or ``tune``.
-        settings: of the run.
-        program: starts toxbench.
     """
     values = {"backbones": settings.backbones, **settings.model_dump(exclude_defaults=True)}
     words = [*program.split(), verb]
@@ -134,7 +121,7 @@ def command_line(verb: str, settings: RunSettings, program: str = "toxbench") ->
         words += ["--data", settings.data.name]
     for name in _LIST_OPTIONS:
         if name in values:
-            words += [_option_name(name), ",".join(values[name]) or "none"]
+            words += [option_name(name), ",".join(values[name]) or "none"]
     for source in values.get("weights", ()):
         words += ["--weights", _without_folder(source)]
     for table in (*([] if verb == "run" else ["tune"]), *_OPTION_TABLES):
@@ -183,12 +170,13 @@ def _option_texts(values: Mapping[str, Any]) -> Iterator[str]:
     for name, value in values.items():
         if name in _OMITTED or value is None:
             continue
-        yield _option_name(name)
+        yield option_name(name)
         if value is not True:
             yield Path(value).name if name in SPLIT_FILE_FIELDS else _value_text(value)
 
 
-def _option_name(name: str) -> str:
+def option_name(name: str) -> str:
+    """Return the option of a setting: ``learning_rate`` becomes ``--learning-rate``."""
     return f"--{name.replace('_', '-')}"
 
 

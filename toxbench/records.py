@@ -36,11 +36,7 @@ class StoredRecord(FrozenModel):
 
     @classmethod
     def from_json(cls, text: str | bytes, source: object) -> Self:
-        """Parse a stored record.
-
-        Args:
-            text: the record as JSON.
-            source: the file it was read from, for the message.
+        """Parse a stored record; ``source`` is its file, for the message.
 
         Raises:
             NewerVersionError: a newer toxbench wrote it.
@@ -66,12 +62,7 @@ class StoredRecord(FrozenModel):
 
 
 def refuse_newer(content: object, source: object, supported: int = 1) -> None:
-    """Refuse content whose ``schema_version`` is above the supported one; ignore all other errors.
-
-    Args:
-        content: parsed JSON or TOML of any kind.
-        source: the file it was read from, for the message.
-        supported: highest version that this code reads.
+    """Refuse parsed content of a newer ``schema_version``; ignore all other errors.
 
     Raises:
         NewerVersionError: the version is higher.

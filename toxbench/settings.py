@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
     ValidationInfo,
     field_validator,
-)
+)  # fmt: skip
 
 INNER_FOLDS = 5
 DEFAULT_TRIALS = 20
@@ -79,10 +80,32 @@ def normalize_word(value: str) -> str:
     return value.strip().lower()
 
 
+def _validate_duration(value: str | None) -> str | None:
+    """Return the value unchanged; raise ValueError if it is set and not a time."""
+    if value is not None:
+        parse_duration(value)
+    return value
+
+
+def _validate_optional_path(path: Path | None) -> Path | None:
+    return None if path is None else validate_path(path)
+
+
+OptionalPath = Annotated[Path | None, AfterValidator(_validate_optional_path)]
+OptionalDuration = Annotated[str | None, AfterValidator(_validate_duration)]
+
+
 class FrozenModel(BaseModel):
     """Base of settings and records: immutable, no unknown keys, no NaN."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Preset(FrozenModel):
+    """A named recipe. It overrides the plugin's defaults, and users override it."""
+
+    train: dict[str, Any]
+    split: dict[str, Any]
 
 
 class TrainSettings(FrozenModel):
@@ -139,21 +162,16 @@ class SplitSettings(FrozenModel):
         0.05, ge=0, lt=1, description="fraction of the train rows held out to choose epochs"
     )
     split_seed: int = Field(42, ge=0, lt=2**32, description="random_state of the split")
-    split_file: Path | None = Field(
+    split_file: OptionalPath = Field(
         None, description="JSON of the rows in each part: read if it exists, else written"
     )
-    test: Path | None = Field(
+    test: OptionalPath = Field(
         None, description="table of the official test rows; those of --data are for training"
     )
-    valid: Path | None = Field(None, description="table of the official validation rows")
+    valid: OptionalPath = Field(None, description="table of the official validation rows")
     split_column: str | None = Field(
         None, description="column that holds train, validation or test for each row"
     )
-
-    @field_validator("split_file", "test", "valid")
-    @classmethod
-    def _validate_path(cls, value: Path | None) -> Path | None:
-        return None if value is None else validate_path(value)
 
 
 def _to_words(value: object) -> object:
@@ -189,9 +207,8 @@ class ColumnSettings(FrozenModel):
         """Refuse blanks, words that always have the opposite meaning, and words in both lists."""
         is_true = info.field_name == "true_values"
         opposites = FALSE_WORDS if is_true else TRUE_WORDS
-        true_words = (
-            set() if is_true else set(map(normalize_word, info.data.get("true_values", ())))
-        )
+        true_values = () if is_true else info.data.get("true_values", ())
+        true_words = set(map(normalize_word, true_values))
         for word in map(normalize_word, words):
             if not word:
                 raise ValueError("a blank is never a label; fill in the table's empty cells")
@@ -213,7 +230,7 @@ def _to_tuple(value: object) -> object:
 class RunSettings(FrozenModel):
     """All settings of a run. ``train`` and ``split`` hold only the fields that the user set."""
 
-    data: Path | None = Field(None, description="table of comments; unset: the synthetic sample")
+    data: OptionalPath = Field(None, description="table of comments; unset: the synthetic sample")
     columns: ColumnSettings = ColumnSettings()
     backbones: tuple[str, ...] = ("bert", "distilbert")
     baselines: tuple[str, ...] | None = Field(
@@ -243,17 +260,17 @@ class RunSettings(FrozenModel):
     save_models: Literal["best", "all", "none"] = Field(
         "best", description="best: of each backbone the model that is best on validation rows"
     )
-    cell_timeout: str | None = Field(
+    cell_timeout: OptionalDuration = Field(
         None, description="time limit of a cell, such as 90s, 30m or 2h; unset: no limit"
     )
-    results: Path = Path("results")
+    results: Annotated[Path, AfterValidator(validate_path)] = Path("results")
     preset: str | None = None
     train: dict[str, Any] = {}
     split: dict[str, Any] = {}
     backbone: dict[str, dict[str, Any]] = Field(
         {}, description="training settings of single backbones"
     )
-    checkpoint_every: str = Field(
+    checkpoint_every: Annotated[str, AfterValidator(_validate_duration)] = Field(
         "10m", description="training time between checkpoints, from which a cell resumes"
     )
     trackers: tuple[str, ...] = Field(
@@ -262,11 +279,6 @@ class RunSettings(FrozenModel):
     tuned: bool = Field(False, description="add a row for each backbone with its tuned settings")
     resume: bool = Field(False, description="fail unless results of this table and split exist")
     tune: dict[str, Any] = Field({}, description="fields of TuneSettings; only tune reads them")
-
-    @field_validator("cell_timeout", "checkpoint_every")
-    @classmethod
-    def _validate_times(cls, value: str | None) -> str | None:
-        return _validate_duration(value)
 
     @field_validator("ray_address")
     @classmethod
@@ -277,11 +289,6 @@ class RunSettings(FrozenModel):
             )
         return value
 
-    @field_validator("data", "results")
-    @classmethod
-    def _validate_path(cls, value: Path | None) -> Path | None:
-        return None if value is None else validate_path(value)
-
 
 class TuneSettings(FrozenModel):
     """How hyperparameters are searched, the same for each backbone."""
@@ -291,7 +298,7 @@ class TuneSettings(FrozenModel):
         ge=1,
         description="finished trials of each backbone, over all workers and restarts; 20 if unset",
     )
-    budget: str | None = Field(
+    budget: OptionalDuration = Field(
         None, description="training time of each backbone's trials, such as 90s, 30m or 2h"
     )
     sampler: Literal["tpe", "random", "grid"] = Field("tpe", description="how trials are sampled")
@@ -317,15 +324,3 @@ class TuneSettings(FrozenModel):
         if self.trials is None and self.budget is None:
             return DEFAULT_TRIALS
         return self.trials
-
-    @field_validator("budget")
-    @classmethod
-    def _validate_budget(cls, value: str | None) -> str | None:
-        return _validate_duration(value)
-
-
-def _validate_duration(value: str | None) -> str | None:
-    """Return the value unchanged; raise ValueError if it is set and not a time."""
-    if value is not None:
-        parse_duration(value)
-    return value

@@ -4,21 +4,19 @@ from pathlib import Path
 
 import cloup
 
-from toxbench.cli.options import debug_option, format_option, plugins_option, results_option
+from toxbench.cli.options import results_option, table_options
+from toxbench.plugin.registry import Registry
 
 
 @cloup.command(short_help="Test the differences between candidates.")
 @cloup.argument("names", metavar="[CANDIDATE]...", nargs=-1)
 @results_option
-@format_option
-@plugins_option
-@debug_option
+@table_options
 def compare(
     names: tuple[str, ...],
     results: Path | None,
     format_name: str | None,
     plugins: tuple[str, ...] | None,
-    debug: bool,
 ) -> None:
     """Test the difference of each pair of candidates, named as on the leaderboard.
 
@@ -26,7 +24,6 @@ def compare(
     p-values are two-sided, with Holm's correction for all pairs of the leaderboard.
     """
     from toxbench.cli.tables import print_tables
-    from toxbench.plugin.registry import Registry
     from toxbench.ranking.build import load_leaderboard
     from toxbench.report.leaderboard import compare_candidates
     from toxbench.store.cells import find_store

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 
 _TABLE = "The same as FILE: CSV, TSV, Parquet or JSON lines."
+_TRUNCATION_HINT = ("Cut comments: not counted; --backbones bert,distilbert counts them",)
 
 
 @cloup.group()
@@ -43,7 +44,7 @@ def data() -> None:
 @data_option(_TABLE)
 @column_options
 @debug_option
-def show(data: Path | None, debug: bool, **values: Any) -> None:
+def show(data: Path | None, **values: Any) -> None:
     """Describe the table in FILE in numbers, without printing comments."""
     from toxbench.config import build_settings
     from toxbench.data.audit import describe
@@ -63,7 +64,7 @@ def show(data: Path | None, debug: bool, **values: Any) -> None:
 @plugins_option
 @settings_options(SplitSettings, SPLIT)
 @debug_option
-def check(data: Path | None, debug: bool, **values: Any) -> None:
+def check(data: Path | None, **values: Any) -> None:
     """Check FILE for reasons why scores on it would be too high, without printing comments.
 
     Texts and groups on both sides of the split, equal texts with different labels, labels that
@@ -95,7 +96,7 @@ def check(data: Path | None, debug: bool, **values: Any) -> None:
 @data.command()
 @cloup.argument("file", metavar="OUT.csv", type=FilePath(dir_okay=False))
 @debug_option
-def sample(file: Path, debug: bool) -> None:
+def sample(file: Path) -> None:
     """Write the built-in synthetic sample to OUT.csv."""
     from toxbench.data.synthetic import sample_frame
     from toxbench.util.atomic import write_atomically
@@ -107,16 +108,16 @@ def sample(file: Path, debug: bool) -> None:
 
 @data.command()
 @debug_option
-def fetch(debug: bool) -> None:
+def fetch() -> None:
     """Download the YouTube toxicity table through kagglehub and check it."""
     from toxbench.data.fetch import fetch as fetch_table
 
-    fetched = fetch_table()
-    same = "the version that toxbench was measured on" if fetched.is_known_version else (
-        "NOT the version that toxbench was measured on: its sha256 differs"
-    )  # fmt: skip
-    echo(f"{fetched.path}")
-    echo(f"{fetched.rows} comments, {fetched.labels} labels; {same}")
+    path, comments, is_known_version = fetch_table()
+    version = "the version that toxbench was measured on"
+    if not is_known_version:
+        version = f"NOT {version}: its sha256 differs"
+    echo(str(path))
+    echo(f"{len(comments)} comments, {len(comments.labels)} labels; {version}")
 
 
 def _required(table: Path | None) -> Path:
@@ -125,26 +126,19 @@ def _required(table: Path | None) -> Path:
     return table
 
 
-_TRUNCATION_HINT = ("Cut comments: not counted; --backbones bert,distilbert counts them",)
-
-
 def _headline(comments: "TextDataset", split: SplitSettings, folds: "Sequence[Split]") -> str:
     tested = sum(len(fold.test) for fold in folds)
     many = f" in {len(folds)} folds" if len(folds) > 1 else ""
-    name = escape_line(comments.name)
     count = len(comments.dropped_rows)
     dropped = f" ({count} without a text left out)" if count else ""
     return (
-        f"{name}: {len(comments)} rows{dropped}, {tested} of them test rows{many}; "
-        f"--split {split.split}"
+        f"{escape_line(comments.name)}: {len(comments)} rows{dropped}, {tested} of them test rows"
+        f"{many}; --split {split.split}"
     )
 
 
 def _row_name(comments: "TextDataset", row: int) -> str:
-    """Call a row by its id; by its number, counted from 1, where the id is none to be shown.
-
-    It may be long, or hold the comment: the text column can be named for both.
-    """
+    """Return a row's id, or its number, counted from 1, if the id may hold the comment."""
     row_id = comments.ids[row]
     if comments.columns["id"] is None or len(row_id) > 40 or comments.texts[row] in row_id:
         return f"row {comments.row_numbers[row]}"
@@ -161,26 +155,24 @@ def _truncation(settings: RunSettings, comments: "TextDataset") -> "Iterator[str
     from toxbench.benchmark.truncation import Truncation, truncations
 
     yield "Cut comments: what is beyond --max-length tokens, a backbone never sees"
-    for found in truncations(run, comments):
-        if isinstance(found, Truncation):
+    for result in truncations(run, comments):
+        if isinstance(result, Truncation):
             yield (
-                f"  {found.backbone} cuts {found.share:.1%} of {len(comments)} comments at "
-                f"{found.max_length} tokens ({found.weights})"
+                f"  {result.backbone} cuts {result.share:.1%} of {len(comments)} comments at "
+                f"{result.max_length} tokens ({result.weights})"
             )
         else:
-            yield f"  {found.backbone}: unknown, {found.reason}"
+            yield f"  {result.backbone}: unknown, {result.reason}"
 
 
 def _text(comments: "TextDataset", facts: "Description") -> str:
-    """Lay out a description for a terminal."""
-    roles = ", ".join(
-        f"{role}: {escape_line(column or 'none')}" for role, column in comments.columns.items()
-    )
+    """Format a description for a terminal."""
+    roles = ", ".join(f"{role}: {column or 'none'}" for role, column in comments.columns.items())
     shortest, median, mean, high, longest = facts.text_lengths
     per_row = ", ".join(f"{count}: {rows}" for count, rows in facts.rows_by_label_count.items())
     lines = [
         f"{escape_line(comments.name)}: {len(comments)} rows, {len(comments.labels)} labels",
-        f"Columns      {roles}",
+        f"Columns      {escape_line(roles)}",
         f"Characters   shortest {shortest:.0f}, median {median:.0f}, mean {mean:.0f}, "
         f"95 % below {high:.0f}, longest {longest:.0f}",
         f"Labels a row {per_row}",
@@ -198,18 +190,16 @@ def _text(comments: "TextDataset", facts: "Description") -> str:
 
 def _label_table(comments: "TextDataset", facts: "Description") -> str:
     """One row for each label: support, share, and rows together with each other label."""
+    import numpy as np
     from tabulate import tabulate
 
-    numbers = [str(i) for i in range(1, len(comments.labels) + 1)]
+    counts = facts.co_occurrences.astype(object)
+    np.fill_diagonal(counts, ".")
     rows = [
-        (
-            number,
-            escape_line(label),
-            facts.supports[label],
-            f"{facts.supports[label] / len(comments):.1%}",
-            *("." if i == j else count for j, count in enumerate(facts.co_occurrences[i].tolist())),
+        (str(number), escape_line(label), support, f"{support / len(comments):.1%}", *row)
+        for number, ((label, support), row) in enumerate(
+            zip(facts.supports.items(), counts, strict=True), start=1
         )
-        for i, (number, label) in enumerate(zip(numbers, comments.labels, strict=True))
     ]
-    headers = ("#", "label", "positives", "share", *(f"with {n}" for n in numbers))
+    headers = ("#", "label", "positives", "share", *(f"with {row[0]}" for row in rows))
     return tabulate(rows, headers=headers, disable_numparse=[1])

@@ -16,22 +16,20 @@ from toxbench.cli.options import (
 )
 from toxbench.cli.stored_table import texts_to_show
 from toxbench.errors import SettingsError
+from toxbench.plugin.registry import Registry
 
 _ONE_TABLE = ("csv", "json")  # formats that hold one table a file
 
 
 @cloup.command(short_help="List rows to read, and labels that look wrong, by id.")
 @results_argument
-@cloup.option(
-    "--table",
-    "which",
-    type=click.Choice(["missed", "disagree", "labels"]),
-    group=OUTPUT,
+@OUTPUT.option(
+    "--table", "which", type=click.Choice(["missed", "disagree", "labels"]),
     help="Print only this table; csv and json need it.",
-)
-@cloup.option(
+)  # fmt: skip
+@OUTPUT.option(
     "--limit", type=click.IntRange(min=1), default=20, show_default=True, metavar="N",
-    group=OUTPUT, help="Rows of each table, in every format.",
+    help="Rows of each table, in every format.",
 )  # fmt: skip
 @format_option
 @plugins_option
@@ -51,7 +49,6 @@ def errors(
     wrong. Nothing is trained, and no comment is printed without --show-text.
     """
     from toxbench.cli.tables import print_tables
-    from toxbench.plugin.registry import Registry
     from toxbench.ranking.predictions import load_predictions
     from toxbench.report.label_errors import TABLES, DisplayOptions
     from toxbench.store.cells import find_store

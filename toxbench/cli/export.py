@@ -5,16 +5,19 @@ from pathlib import Path
 import cloup
 
 from toxbench.cli.console import echo
-from toxbench.cli.options import MODELS, FilePath, debug_option, plugins_option, results_option
+from toxbench.cli.options import (
+    FilePath,
+    backbone_option,
+    debug_option,
+    plugins_option,
+    results_option,
+)
 from toxbench.util.text import escape_line
 
 
 @cloup.command(short_help="Write the best stored model for use without toxbench.")
 @cloup.argument("folder", type=FilePath())
-@cloup.option(
-    "--backbone", metavar="NAME", group=MODELS,
-    help="Backbone of the model. [the best on validation rows]",
-)  # fmt: skip
+@backbone_option
 @results_option
 @plugins_option
 @debug_option
@@ -23,7 +26,6 @@ def export(
     backbone: str | None,
     results: Path | None,
     plugins: tuple[str, ...] | None,
-    debug: bool,
 ) -> None:
     """Write the best stored model to FOLDER, for use with transformers alone.
 

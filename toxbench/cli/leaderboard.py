@@ -5,27 +5,16 @@ from pathlib import Path
 import cloup
 
 from toxbench.cli.metrics import WithMetrics
-from toxbench.cli.options import (
-    OUTPUT,
-    FilePath,
-    debug_option,
-    format_option,
-    full_option,
-    plugins_option,
-    results_option,
-)
+from toxbench.cli.options import OUTPUT, FilePath, full_option, results_option, table_options
+from toxbench.plugin.registry import Registry
 
 
 @cloup.command(cls=WithMetrics, short_help="Print a stored leaderboard.")
 @cloup.argument("folders", metavar="[FOLDER]...", type=FilePath(), nargs=-1)
 @results_option
-@cloup.option(
-    "--per-label", is_flag=True, help="Print the scores of each label instead.", group=OUTPUT
-)
+@OUTPUT.option("--per-label", is_flag=True, help="Print the scores of each label instead.")
 @full_option
-@format_option
-@plugins_option
-@debug_option
+@table_options
 def leaderboard(
     folders: tuple[Path, ...],
     results: Path | None,
@@ -33,7 +22,6 @@ def leaderboard(
     full: bool,
     format_name: str | None,
     plugins: tuple[str, ...] | None,
-    debug: bool,
 ) -> None:
     """Print the leaderboard of the results in FOLDER, by default the newest.
 
@@ -41,7 +29,6 @@ def leaderboard(
     the same protocol; otherwise the differences are reported.
     """
     from toxbench.cli.tables import print_labels, print_leaderboard
-    from toxbench.plugin.registry import Registry
     from toxbench.ranking.build import load_leaderboard
     from toxbench.store.cells import find_store
 

@@ -1,7 +1,6 @@
 """The command line: one module for each command, and the exit codes of all of them."""
 
 import os
-import shlex
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -25,7 +24,7 @@ from toxbench.cli.rescore import rescore
 from toxbench.cli.run import run
 from toxbench.cli.show import show
 from toxbench.cli.speed import speed
-from toxbench.cli.torchrun import TorchrunSession
+from toxbench.cli.torchrun import TorchrunSession, resume_hint
 from toxbench.cli.tune import tune
 from toxbench.errors import SettingsError, StorageError, ToxbenchError
 from toxbench.util.atomic import DISK_FULL_ERRORS
@@ -70,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         env = TorchrunEnv.from_environ(os.environ)
     except SettingsError as error:
-        _say(str(error))
+        _print_error(str(error))
         sys.exit(error.exit_code)
     if env.size == 1:
         sys.exit(_code_of(words, lambda: _run(words)))
@@ -86,91 +85,82 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _code_of(
     words: list[str],
     run: Callable[[], int],
-    place: TorchrunEnv = NOT_DISTRIBUTED,
+    env: TorchrunEnv = NOT_DISTRIBUTED,
     echo_seconds: float = 0.0,
 ) -> int:
-    """Run a command; say what went wrong and return the exit code."""
-    code: int
+    """Run a command; print its error and return the exit code."""
     try:
         with raise_on_termination(echo_seconds):
             code = run()
             sys.stdout.flush()
+            return code
     except TerminationSignal as ended:
-        _say(f"{ended}{_how_to_go_on(words, place)}")
-        code = ended.exit_code
+        command = next((word for word in words if not word.startswith("-")), "")
+        hint = f"; {resume_hint(env, words)}" if command in {"run", "tune"} else ""
+        _print_error(f"{ended}{hint}")
+        return ended.exit_code
     except BrokenPipeError:
-        # The reader of our output has left (| head). Python would complain again while closing.
+        # The reader of the output has exited (| head). Python would report that again at its end.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         for stream in (sys.stdout, sys.stderr):
             with suppress(BrokenPipeError):
                 stream.flush()
                 continue
             os.dup2(nowhere, stream.fileno())
-        code = 0
+        return 0
     except click.exceptions.NoArgsIsHelpError as error:
         echo(error.ctx.get_help() if error.ctx else str(error), err=True)
-        code = 2
+        return 2
     except click.ClickException as error:
-        _say(error.format_message())
-        code = 2
+        _print_error(error.format_message())
+        return 2
     except OSError as error:
         # A file or folder that cannot be used, wherever that was noticed.
-        _debug(words)
-        code = _unusable(error)
+        _print_traceback(words)
+        return _print_os_error(error)
     except ToxbenchError as error:
-        _debug(words)
+        _print_traceback(words)
         for problem in error.problems:
-            _say(problem)
-        code = error.exit_code
-    except Exception as error:  # noqa: BLE001 - the last resort: a bug is told as one
-        _debug(words)
-        _say(
+            _print_error(problem)
+        return error.exit_code
+    except Exception as error:  # noqa: BLE001 - the last resort
+        _print_traceback(words)
+        _print_error(
             f"this is a bug in toxbench: {type(error).__name__}: {' '.join(str(error).split())}; "
             "run again with toxbench --debug ... and report it"
         )
-        code = 1
-    return code
+        return 1
 
 
-def _run(words: list[str], spread: TorchrunSession | None = None) -> int:
-    """Run a command; return the exit code that it asked for, after --help for one.
-
-    Not by ``cli.main``, which takes a reader that has left for an error, and for the last word.
-    """
+def _run(words: list[str], session: TorchrunSession | None = None) -> int:
+    """Run a command; return its exit code. (``cli.main`` would treat a closed pipe as an error.)"""
     try:
-        with cli.make_context("toxbench", words, obj=spread) as context:
+        with cli.make_context("toxbench", words, obj=session) as context:
             cli.invoke(context)
-    except click.exceptions.Exit as leaving:
-        return leaving.exit_code
+    except click.exceptions.Exit as end:
+        return end.exit_code
     return 0
 
 
-def _how_to_go_on(words: Sequence[str], place: TorchrunEnv) -> str:
-    """Give the command that takes up what was begun, where there is something to take up."""
-    command = next((word for word in words if not word.startswith("-")), "")
-    if command not in {"run", "tune"}:
-        return ""
-    return f"; finished work is stored. To resume: {place.command} {shlex.join(words)}"
-
-
-def _unusable(error: OSError) -> int:
-    """Say which file or folder cannot be used; return the exit code."""
+def _print_os_error(error: OSError) -> int:
+    """Print which file or folder cannot be used; return the exit code."""
     if error.errno in DISK_FULL_ERRORS:  # outside the results folder: stdout, a temporary
-        what = error.filename or "the output"
-        _say(f"cannot write {what}: {error.strerror}; make room and start the same command again")
-        # What is still buffered cannot be written either; Python would complain again at its end.
+        target = error.filename or "the output"
+        _print_error(
+            f"cannot write {target}: {error.strerror}; make room and start the same command again"
+        )
+        # Buffered output cannot be written either: Python would report that again at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     else:
-        _say(f"{error.filename or type(error).__name__}: {error.strerror or error}")
+        _print_error(f"{error.filename or type(error).__name__}: {error.strerror or error}")
     return StorageError.exit_code
 
 
-def _debug(words: Sequence[str]) -> None:
+def _print_traceback(words: Sequence[str]) -> None:
     if "--debug" in words:
         echo(traceback.format_exc().rstrip("\n"), err=True)
 
 
-def _say(message: str) -> None:
-    """Write one line that no terminal takes as a command."""
-    with suppress(OSError):  # a log on a full disk: the exit code is left to tell
+def _print_error(message: str) -> None:
+    with suppress(OSError):  # of a log on a full disk: the exit code remains
         echo(f"toxbench: error: {escape_line(message)}", err=True, style="error")

@@ -3,17 +3,15 @@
 import click
 import cloup
 
-from toxbench.cli.options import debug_option, format_option, plugins_option
+from toxbench.cli.options import table_options
+from toxbench.plugin.registry import Registry
 
 
 @cloup.command(short_help="List every metric with its definition.")
-@format_option
-@plugins_option
-@debug_option
-def metrics(format_name: str | None, plugins: tuple[str, ...] | None, debug: bool) -> None:
+@table_options
+def metrics(format_name: str | None, plugins: tuple[str, ...] | None) -> None:
     """Print every metric with its direction, range and definition."""
     from toxbench.cli.tables import print_tables
-    from toxbench.plugin.registry import Registry
     from toxbench.report.metrics import metrics_table
 
     print_tables([metrics_table()], Registry.discover(plugins), format_name)
@@ -29,7 +27,6 @@ class WithMetrics(cloup.Command):
 
 
 def _metrics_text() -> str:
-    from toxbench.plugin.registry import Registry
     from toxbench.report.metrics import metrics_table
 
     return Registry.built_in().report_format("plain").item.render(metrics_table()).strip()

@@ -30,13 +30,13 @@ _FILES = {
 
 @cloup.command("new-backbone", short_help="Write a plugin package with a new backbone.")
 @cloup.argument("name")
-@cloup.option(
-    "--into", type=FilePath(file_okay=False), default=Path(), group=OUTPUT,
+@OUTPUT.option(
+    "--into", type=FilePath(file_okay=False), default=Path(),
     help="Parent of the new folder. [the current folder]",
 )  # fmt: skip
 @plugins_option
 @debug_option
-def new_backbone(name: str, into: Path, plugins: tuple[str, ...] | None, debug: bool) -> None:
+def new_backbone(name: str, into: Path, plugins: tuple[str, ...] | None) -> None:
     """Write an installable plugin with a backbone NAME, and tests of its contract.
 
     The folder toxbench-NAME holds the module to edit, its tests, pyproject.toml, tox.ini and a
@@ -53,11 +53,7 @@ def new_backbone(name: str, into: Path, plugins: tuple[str, ...] | None, debug: 
 
 
 def _words(name: str) -> dict[str, str]:
-    """Return what the templates are filled with.
-
-    Raises:
-        SettingsError: no backbone can have that name.
-    """
+    """Return the values of the templates; raise `SettingsError` for an invalid name."""
     if not is_valid_name(name):
         raise SettingsError(
             f"{escape_line(name)[:80]!r} is not a backbone name: use 1 to 64 letters, "
@@ -73,19 +69,15 @@ def _words(name: str) -> dict[str, str]:
 
 
 def _refuse_taken(name: str, module: str, registry: Registry) -> None:
-    """Refuse names that would keep the new plugin from loading beside those installed.
-
-    Raises:
-        SettingsError: a backbone, plugin or module has the name, but for its case.
-    """
-    plugins = {
-        plugin: f"plugin {plugin!r} of {who}" for plugin, who in registry.imported_plugins.items()
+    """Raise `SettingsError` if a backbone, plugin or module has the name, ignoring case."""
+    owners = {
+        plugin.lower(): f"plugin {plugin!r} of {distribution}"
+        for plugin, distribution in registry.imported_plugins.items()
     }
-    backbones = {
-        known: f"backbone {known!r} of {found.distribution}"
-        for known, found in registry.backbones.items()
+    owners |= {
+        backbone.lower(): f"backbone {backbone!r} of {registered.distribution}"
+        for backbone, registered in registry.backbones.items()
     }
-    owners = {known.lower(): who for known, who in {**plugins, **backbones}.items()}
     if find_spec(module) is not None:
         owners.setdefault(name.lower(), f"the module {module} is installed")
     if name.lower() in owners:
@@ -96,11 +88,7 @@ def _refuse_taken(name: str, module: str, registry: Registry) -> None:
 
 
 def _free_folder(into: Path, distribution: str) -> Path:
-    """Return the folder to make.
-
-    Raises:
-        SettingsError: something is there already, or the path is impossible.
-    """
+    """Return the folder to make; raise `SettingsError` if it exists or the path is invalid."""
     try:
         folder = validate_path(into) / distribution
     except ValueError as error:
@@ -116,7 +104,7 @@ def _free_folder(into: Path, distribution: str) -> Path:
 
 
 def _write(folder: Path, words: dict[str, str]) -> None:
-    """Write all files, or leave none of them behind."""
+    """Write all files; if one cannot be written, remove the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     try:
         for template, target in _FILES.items():

@@ -11,8 +11,9 @@ import cloup
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from toxbench.config import PRESETS, build_run_settings, read_config
+from toxbench.config import PRESETS, build_run_settings, option_name, read_config
 from toxbench.errors import SettingsError
+from toxbench.evaluation.definitions import HALF, RULES
 from toxbench.settings import (
     ColumnSettings,
     RunSettings,
@@ -71,8 +72,20 @@ def comma_list(context: click.Context, option: click.Parameter, value: str | Non
     return tuple(word for word in words if word and word != "none")
 
 
-def _names_option(name: str, help_text: str, group: cloup.OptionGroup) -> Decorator[Any]:
-    return cloup.option(name, metavar="A,B,C", callback=comma_list, help=help_text, group=group)
+def _names_option(group: cloup.OptionGroup, name: str, help_text: str) -> Decorator[Any]:
+    return group.option(name, metavar="A,B,C", callback=comma_list, help=help_text)
+
+
+def _file_option(group: cloup.OptionGroup, *names: str, help_text: str) -> Decorator[Any]:
+    return group.option(*names, type=FilePath(), metavar="FILE", help=help_text)
+
+
+def _flag(group: cloup.OptionGroup, name: str, help_text: str) -> Decorator[Any]:
+    return group.option(name, is_flag=True, help=help_text)
+
+
+def _choice(field: str) -> click.Choice[str]:
+    return click.Choice(get_args(RunSettings.model_fields[field].annotation))
 
 
 def combined(*decorators: Decorator[Any]) -> Decorator[Any]:
@@ -109,59 +122,39 @@ def data_option(help_text: str) -> Decorator[Any]:
     """Add FILE and ``--data FILE``, which mean the same; passed as ``data``."""
     return combined(
         cloup.argument("file", metavar="[FILE]", type=FilePath(), required=False),
-        cloup.option(
-            "--data", "data_file", type=FilePath(), metavar="FILE", help=help_text, group=DATA
-        ),
+        _file_option(DATA, "--data", "data_file", help_text=help_text),
         _merge("file", "data_file", "data", ("FILE", "--data FILE")),
     )
 
 
 RUN_TABLE = "The same as FILE: CSV, TSV, Parquet or JSON lines. [a synthetic sample]"
-STORED_TABLE = "The table that was run, to check or show it."
 
-_TEXT_COLUMN = cloup.option(
-    "--text-column", metavar="NAME", help="Column of the comments. [auto]", group=DATA
+_TEXT_AND_ID = combined(
+    DATA.option("--text-column", metavar="NAME", help="Column of the comments. [auto]"),
+    DATA.option("--id-column", metavar="NAME", help="Column of unique ids. [auto]"),
 )
-_ID_COLUMN = cloup.option(
-    "--id-column", metavar="NAME", help="Column of unique ids. [auto]", group=DATA
+_ROWS_AND_ENCODING = combined(
+    DATA.option("--drop-empty", is_flag=True, default=None, help="Leave out rows without a text."),
+    DATA.option("--encoding", metavar="NAME", help="Encoding of text files. [utf-8]"),
 )
-_DROP_EMPTY = cloup.option(
-    "--drop-empty", is_flag=True, default=None, help="Leave out rows without a text.", group=DATA
-)
-_ENCODING = cloup.option(
-    "--encoding", metavar="NAME", help="Encoding of text files. [utf-8]", group=DATA
-)
-text_options = combined(_TEXT_COLUMN, _ID_COLUMN, _DROP_EMPTY, _ENCODING)
+text_options = combined(_TEXT_AND_ID, _ROWS_AND_ENCODING)
 column_options = combined(
-    _TEXT_COLUMN,
-    _ID_COLUMN,
-    cloup.option(
-        "--group-column", metavar="NAME", help="Column of groups, such as videos.", group=DATA
-    ),
-    _names_option("--labels", "Label columns, which hold 0 and 1. [auto]", DATA),
-    cloup.option(
-        "--true-values", metavar="A,B,C", help="Words for 1, in addition to true.", group=DATA
-    ),
-    cloup.option(
-        "--false-values", metavar="A,B,C", help="Words for 0, in addition to false.", group=DATA
-    ),
-    _DROP_EMPTY,
-    _ENCODING,
+    _TEXT_AND_ID,
+    DATA.option("--group-column", metavar="NAME", help="Column of groups, such as videos."),
+    _names_option(DATA, "--labels", "Label columns, which hold 0 and 1. [auto]"),
+    DATA.option("--true-values", metavar="A,B,C", help="Words for 1, in addition to true."),
+    DATA.option("--false-values", metavar="A,B,C", help="Words for 0, in addition to false."),
+    _ROWS_AND_ENCODING,
 )
 stored_table_options = combined(
-    *(
-        cloup.option(name, type=FilePath(), metavar="FILE", help=help_text, group=DATA)
-        for name, help_text in (
-            ("--data", STORED_TABLE),
-            ("--valid", "Its validation rows, if the run had --valid."),
-            ("--test", "Its test rows, if the run had --test."),
-        )
-    ),
+    _file_option(DATA, "--data", help_text="The table that was run, to check or show it."),
+    _file_option(DATA, "--valid", help_text="Its validation rows, if the run had --valid."),
+    _file_option(DATA, "--test", help_text="Its test rows, if the run had --test."),
     column_options,
 )
 show_text_options = combined(
-    cloup.option(
-        "--show-text", is_flag=True, group=DATA,
+    DATA.option(
+        "--show-text", is_flag=True,
         help="Show comments, shortened and escaped; needs --data, except for the sample.",
     ),
     stored_table_options,
@@ -169,59 +162,64 @@ show_text_options = combined(
 
 # Models
 
-backbones_option = _names_option(
-    "--backbones", "Backbones to compare; see toxbench backbones. [bert,distilbert]", MODELS
+backbone_option = MODELS.option(
+    "--backbone", metavar="NAME", help="Backbone of the model. [the best on validation rows]"
 )
-weights_option = cloup.option(
-    "--weights", multiple=True, metavar="SOURCE", group=MODELS,
+backbones_option = _names_option(
+    MODELS, "--backbones", "Backbones to compare; see toxbench backbones. [bert,distilbert]"
+)
+weights_option = MODELS.option(
+    "--weights", multiple=True, metavar="SOURCE",
     help="auto, hub, stand-in, or NAME=PATH for one backbone; may be repeated. [auto]",
 )  # fmt: skip
 plugins_option = _names_option(
+    MODELS,
     "--plugins",
     "Plugins of other distributions to load, by entry point, or none. [all installed]",
-    MODELS,
 )
-device_option = cloup.option(
-    "--device", type=click.Choice(["auto", "cuda", "mps", "cpu"]), group=SCALE,
-    help="Device to compute on. [auto]",
-)  # fmt: skip
-config_option = cloup.option(
-    "--config", type=FilePath(), metavar="FILE", group=MODELS,
-    help="TOML file with the same settings; options override it.",
-)  # fmt: skip
+device_option = SCALE.option(
+    "--device", type=_choice("device"), help="Device to compute on. [auto]"
+)
 
 # Output
 
-results_option = cloup.option(
-    "--results", type=FilePath(file_okay=False), metavar="FOLDER", group=OUTPUT,
+results_option = OUTPUT.option(
+    "--results", type=FilePath(file_okay=False), metavar="FOLDER",
     help="Folder of all results. [results]",
 )  # fmt: skip
 results_argument = combined(
     cloup.argument("folder", metavar="[FOLDER]", type=FilePath(), required=False),
-    cloup.option(
-        "--results", "results_folder", type=FilePath(), metavar="FOLDER", group=OUTPUT,
+    OUTPUT.option(
+        "--results", "results_folder", type=FilePath(), metavar="FOLDER",
         help="The same as FOLDER. [the newest results in results]",
     ),
     _merge("folder", "results_folder", "results", ("FOLDER", "--results FOLDER")),
 )  # fmt: skip
 format_option = combined(
-    cloup.option(
-        "--format", "format_value", metavar="NAME", group=OUTPUT,
+    OUTPUT.option(
+        "--format", "format_value", metavar="NAME",
         help="github, markdown, latex, csv, json or html. [for a terminal]",
     ),
-    cloup.option(
-        "--json", "json_value", flag_value="json", default=None, group=OUTPUT,
-        help="The same as --format json.",
+    OUTPUT.option(
+        "--json", "json_value", flag_value="json", default=None, help="The same as --format json."
     ),
     _merge("format_value", "json_value", "format_name", ("--format", "--json")),
 )  # fmt: skip
-debug_option = cloup.option(
-    "--debug", is_flag=True, help="Show a traceback with every error.", group=OUTPUT
+debug_option = OUTPUT.option(
+    "--debug", is_flag=True, expose_value=False, help="Show a traceback with every error."
 )
-full_option = cloup.option(
-    "--full", is_flag=True, group=OUTPUT,
-    help="Print all tables: tuned thresholds, further metrics, uncertainty and cost.",
-)  # fmt: skip
+full_option = _flag(
+    OUTPUT, "--full", "Print all tables: tuned thresholds, further metrics, uncertainty and cost."
+)
+table_options = combined(format_option, plugins_option, debug_option)
+
+
+def thresholds_option(help_text: str) -> Decorator[Any]:
+    """Add ``--thresholds RULE``, passed as ``rule``."""
+    return OUTPUT.option(
+        "--thresholds", "rule", type=click.Choice(RULES), default=HALF, show_default=True,
+        help=help_text,
+    )  # fmt: skip
 
 
 def settings_options(
@@ -233,13 +231,7 @@ def settings_options(
     """
     return combined(
         *(
-            cloup.option(
-                f"--{name.replace('_', '-')}",
-                name,
-                type=_click_type(field),
-                help=_sentence(field.description or ""),
-                group=group,
-            )
+            group.option(option_name(name), type=_click_type(field), help=_sentence(field))
             for name, field in kind.model_fields.items()
             if name not in without
         )
@@ -252,66 +244,62 @@ def experiment_options(*search: Decorator[Any]) -> Decorator[Any]:
         data_option(RUN_TABLE),
         column_options,
         backbones_option,
-        _names_option("--baselines", "Cheap baselines, or none. [all registered]", MODELS),
-        cloup.option(
-            "--seeds", type=int, metavar="N", group=MODELS,
-            help="Cells of each backbone: seeds 0 to N-1. [1]",
+        _names_option(MODELS, "--baselines", "Cheap baselines, or none. [all registered]"),
+        MODELS.option(
+            "--seeds", type=int, metavar="N", help="Cells of each backbone: seeds 0 to N-1. [1]"
         ),
         weights_option,
-        cloup.option(
-            "--preset", metavar="|".join(PRESETS), group=MODELS,
+        MODELS.option(
+            "--preset", metavar="|".join(PRESETS),
             help="A complete recipe; notebook is that of the original study.",
         ),
-        config_option,
+        _file_option(
+            MODELS, "--config", help_text="TOML file with the same settings; options override it."
+        ),
         plugins_option,
         *search,
         settings_options(TrainSettings, TRAINING),
         settings_options(SplitSettings, SPLIT),
         results_option,
-        cloup.option(
-            "--save-models", type=_choice("save_models"), group=OUTPUT,
+        OUTPUT.option(
+            "--save-models", type=_choice("save_models"),
             help="Trained models to keep: of each backbone the best on validation rows, all, or "
             "none. [best]",
         ),
-        _names_option("--trackers", "Log to tensorboard, mlflow, or a plugin's. [none]", OUTPUT),
-        cloup.option("--dry-run", is_flag=True, help="Print the plan and stop.", group=OUTPUT),
-        cloup.option(
-            "--verbose", is_flag=True, group=OUTPUT,
-            help="Print a line for every epoch, and every warning.",
-        ),
-        cloup.option(
-            "--quiet", is_flag=True, help="Print only the leaderboard and errors.", group=OUTPUT
-        ),
+        _names_option(OUTPUT, "--trackers", "Log to tensorboard, mlflow, or a plugin's. [none]"),
+        _flag(OUTPUT, "--dry-run", "Print the plan and stop."),
+        _flag(OUTPUT, "--verbose", "Print a line for every epoch, and every warning."),
+        _flag(OUTPUT, "--quiet", "Print only the leaderboard and errors."),
         full_option,
         format_option,
-        debug_option,
+        _flag(OUTPUT, "--debug", "Show a traceback with every error."),
         device_option,
-        cloup.option(
-            "--workers", type=int, metavar="N", group=SCALE,
+        SCALE.option(
+            "--workers", type=int, metavar="N",
             help="Cells computed at once, in processes that share the cores. [auto]",
         ),
-        cloup.option(
-            "--executor", type=_choice("executor"), group=SCALE,
+        SCALE.option(
+            "--executor", type=_choice("executor"),
             help="Where cells are computed: on this machine or on Ray. [local]",
         ),
-        cloup.option(
-            "--ray-address", metavar="ADDRESS", group=SCALE,
+        SCALE.option(
+            "--ray-address", metavar="ADDRESS",
             help="Address of a Ray cluster that you trust: auto or HOST:PORT. [start Ray here]",
         ),
-        cloup.option(
-            "--cpus-per-cell", type=int, metavar="N", group=SCALE,
+        SCALE.option(
+            "--cpus-per-cell", type=int, metavar="N",
             help="Threads of a cell, and CPUs that Ray reserves for it. [auto]",
         ),
-        cloup.option(
-            "--gpus-per-cell", type=float, metavar="SHARE", group=SCALE,
+        SCALE.option(
+            "--gpus-per-cell", type=float, metavar="SHARE",
             help="Share of a GPU for a cell, such as 0.5 for small tables. [1]",
         ),
-        cloup.option(
-            "--cell-timeout", metavar="TIME", group=SCALE,
+        SCALE.option(
+            "--cell-timeout", metavar="TIME",
             help="Time limit of a cell, such as 90s, 30m or 2h. [no limit]",
         ),
-        cloup.option(
-            "--checkpoint-every", metavar="TIME", group=SCALE,
+        SCALE.option(
+            "--checkpoint-every", metavar="TIME",
             help="Training time between two checkpoints of a cell. [10m]",
         ),
     )  # fmt: skip
@@ -325,10 +313,7 @@ def settings_from(
 ) -> RunSettings:
     """Merge the options of a command with its config file.
 
-    Args:
-        values: of `experiment_options`.
-        below: defaults that the config file overrides.
-        tables: additional tables of `RunSettings`.
+    The config file overrides ``below``; ``tables`` are additional tables of `RunSettings`.
 
     Raises:
         SettingsError: as `toxbench.config.build_run_settings`.
@@ -353,11 +338,8 @@ def used(kind: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in values.items() if k in kind.model_fields and v is not None}
 
 
-def _choice(field: str) -> click.Choice[str]:
-    return click.Choice(get_args(RunSettings.model_fields[field].annotation))
-
-
-def _sentence(text: str) -> str:
+def _sentence(field: FieldInfo) -> str:
+    text = field.description or ""
     return f"{text[:1].upper()}{text[1:]}."
 
 

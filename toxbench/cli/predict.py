@@ -12,28 +12,29 @@ import cloup
 from toxbench.cli.console import echo
 from toxbench.cli.options import (
     DATA,
-    MODELS,
     OUTPUT,
     SCALE,
     FilePath,
+    backbone_option,
     debug_option,
+    device_option,
     format_option,
     plugins_option,
     results_option,
     text_options,
+    thresholds_option,
     used,
 )
-from toxbench.config import build_settings
+from toxbench.config import build_settings, option_name
 from toxbench.errors import SettingsError
-from toxbench.evaluation.definitions import HALF, RULES
 from toxbench.plugin.contracts import Table
+from toxbench.plugin.registry import Registry
 from toxbench.settings import ColumnSettings
 from toxbench.util.text import escape_line
 
 if TYPE_CHECKING:
     from toxbench.inference.input import Block
     from toxbench.inference.model import Classifier
-    from toxbench.plugin.registry import Registry
     from toxbench.store.models import ModelRecord
 
 _STDIN = Path("-")
@@ -41,63 +42,33 @@ _STDIN = Path("-")
 
 @cloup.command(short_help="Label comments with the best stored model.")
 @cloup.argument("comments", metavar="[COMMENT]...", nargs=-1)
-@cloup.option(
-    "--input",
-    "source",
-    type=FilePath(),
-    metavar="FILE",
-    group=DATA,
+@DATA.option(
+    "--input", "source", type=FilePath(), metavar="FILE",
     help="CSV, TSV, Parquet or JSON lines of any size; - for lines of standard input.",
-)
+)  # fmt: skip
 @text_options
-@cloup.option(
-    "--backbone",
-    metavar="NAME",
-    group=MODELS,
-    help="Backbone of the model. [the best on validation rows]",
-)
+@backbone_option
 @plugins_option
-@cloup.option(
-    "--output",
-    "target",
-    type=FilePath(),
-    metavar="FILE",
-    group=OUTPUT,
+@OUTPUT.option(
+    "--output", "target", type=FilePath(), metavar="FILE",
     help="CSV, TSV, Parquet or JSON lines for --input. [standard output, as CSV]",
-)
-@cloup.option("--with-text", is_flag=True, help="Write the comments as a column.", group=OUTPUT)
-@cloup.option(
-    "--thresholds",
-    "rule",
-    type=click.Choice(RULES),
-    default=HALF,
-    show_default=True,
-    group=OUTPUT,
-    help="Which of the model's thresholds to use.",
-)
+)  # fmt: skip
+@OUTPUT.option("--with-text", is_flag=True, help="Write the comments as a column.")
+@thresholds_option("Which of the model's thresholds to use.")
 @results_option
 @format_option
 @debug_option
-@cloup.option(
-    "--precision",
-    type=click.Choice(["fp32", "bf16"]),
-    default="fp32",
-    show_default=True,
-    group=SCALE,
+@SCALE.option(
+    "--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True,
     help="fp32 gives the exported model's numbers; bf16 can be faster.",
-)
-@cloup.option(
-    "--device", type=click.Choice(["auto", "cuda", "mps", "cpu"]), default="auto",
-    group=SCALE, help="Device to compute on. [auto]",
 )  # fmt: skip
+@device_option
 def predict(comments: tuple[str, ...], **values: Any) -> None:
     """Predict the labels of COMMENTs, or of the comments in a file.
 
     The model is the best one of the newest results, by validation rows. Comments are written only
     with --with-text.
     """
-    from toxbench.plugin.registry import Registry
-
     _check(comments, values)
     registry = Registry.discover(values["plugins"])
     if values["source"] is None:
@@ -112,18 +83,15 @@ def _check(comments: tuple[str, ...], values: dict[str, Any]) -> None:
     if bool(comments) == (source is not None):
         raise SettingsError("give comments, or a file of them with --input; one of the two")
     if source is None:
-        for name in (
-            *used(ColumnSettings, values),
-            *(["with-text"] if values["with_text"] else []),
-        ):
-            raise SettingsError(f"--{name.replace('_', '-')} is for --input; add --input FILE")
-        if target is not None:
-            raise SettingsError("--output is for --input; add --input FILE")
+        names = [*used(ColumnSettings, values), *(["with_text"] if values["with_text"] else [])]
+        names += [] if target is None else ["output"]
+        if names:
+            raise SettingsError(f"{option_name(names[0])} is for --input; add --input FILE")
     elif values["format_name"] is not None:
         raise SettingsError("--format is for comments; the ending of --output names a file's kind")
 
 
-def _predict_words(comments: tuple[str, ...], registry: "Registry", values: dict[str, Any]) -> None:
+def _predict_words(comments: tuple[str, ...], registry: Registry, values: dict[str, Any]) -> None:
     from toxbench.inference.predict import check_comments
 
     check_comments(comments)
@@ -150,7 +118,7 @@ def _predict_words(comments: tuple[str, ...], registry: "Registry", values: dict
     echo(render(table).strip())
 
 
-def _predict_file(registry: "Registry", values: dict[str, Any]) -> None:
+def _predict_file(registry: Registry, values: dict[str, Any]) -> None:
     from toxbench.inference.output import check_output, csv_writer, open_output
     from toxbench.inference.predict import predict_blocks
 
@@ -185,7 +153,7 @@ def _blocks(source: Path, columns: ColumnSettings) -> "tuple[Iterator[Block], in
 
 
 def _chosen(
-    registry: "Registry", values: dict[str, Any]
+    registry: Registry, values: dict[str, Any]
 ) -> "tuple[ModelRecord, tuple[float, ...], Callable[[], Classifier]]":
     """Return what is known of the model that is meant, its thresholds, and how to load it."""
     from toxbench.inference.select import choose_model, model_thresholds
@@ -199,7 +167,7 @@ def _chosen(
         from toxbench.inference.model import Classifier, load_model
         from toxbench.training.device import choose_device
 
-        device = choose_device(values["device"], values["precision"])
+        device = choose_device(values["device"] or "auto", values["precision"])
         return Classifier(load_model(folder, record, registry), device)
 
     return record, thresholds, load

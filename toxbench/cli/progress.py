@@ -206,11 +206,7 @@ class LiveProgress(LogProgress):
 
 @contextmanager
 def progress_for(values: Mapping[str, Any]) -> Iterator[QuietProgress]:
-    """Yield the progress for the options of a command; it is printed on stderr.
-
-    Args:
-        values: with ``quiet``, ``format_name``, ``verbose`` and ``debug``.
-    """
+    """Yield the progress for the options of a command; it is printed on stderr."""
     debug, verbose = values["debug"], values["verbose"]
     if values["quiet"] or values["format_name"] is not None:
         yield QuietProgress(debug)

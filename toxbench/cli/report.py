@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @cloup.command(short_help="Write one page with all pictures and numbers.")
 @results_argument
-@cloup.option("--open", "should_open", is_flag=True, help="Open it in the browser.", group=OUTPUT)
+@OUTPUT.option("--open", "should_open", is_flag=True, help="Open it in the browser.")
 @show_text_options
 @debug_option
 def report(results: Path | None, should_open: bool, **values: Any) -> None:

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import click
 import cloup
 
 from toxbench.cli.console import echo
@@ -17,28 +16,18 @@ from toxbench.cli.options import (
     plugins_option,
     results_argument,
     stored_table_options,
+    thresholds_option,
 )
 from toxbench.cli.stored_table import check_table_options, read_table
-from toxbench.evaluation.definitions import HALF, RANKING_METRIC, RULES
+from toxbench.evaluation.definitions import RANKING_METRIC
+from toxbench.plugin.registry import Registry
 
 
 @cloup.command(cls=WithMetrics, short_help="Rank by other thresholds, metrics or labels.")
 @results_argument
-@cloup.option(
-    "--thresholds",
-    "rule",
-    type=click.Choice(RULES),
-    default=HALF,
-    show_default=True,
-    group=OUTPUT,
-    help="Rule that chooses thresholds on the validation rows.",
-)
-@cloup.option(
-    "--metric", default=RANKING_METRIC, show_default=True, help="Metric to rank by.", group=OUTPUT
-)
-@cloup.option(
-    "--without", metavar="A,B", callback=comma_list, help="Labels to leave out.", group=OUTPUT
-)  # fmt: skip
+@thresholds_option("Rule that chooses thresholds on the validation rows.")
+@OUTPUT.option("--metric", default=RANKING_METRIC, show_default=True, help="Metric to rank by.")
+@OUTPUT.option("--without", metavar="A,B", callback=comma_list, help="Labels to leave out.")
 @full_option
 @format_option
 @plugins_option
@@ -52,7 +41,6 @@ def rescore(
     full: bool,
     format_name: str | None,
     plugins: tuple[str, ...] | None,
-    debug: bool,
     **values: Any,
 ) -> None:
     """Score the stored cells of FOLDER again; nothing is trained or written.
@@ -61,7 +49,6 @@ def rescore(
     """
     check_table_options(values)
     from toxbench.cli.tables import print_leaderboard
-    from toxbench.plugin.registry import Registry
     from toxbench.ranking.rescore import rescore as score_again
     from toxbench.store.cells import find_store
     from toxbench.util.text import escape_line

@@ -9,6 +9,7 @@ from toxbench.cli.console import echo
 from toxbench.cli.options import MODELS, OUTPUT, combined, experiment_options, settings_from
 from toxbench.cli.plan_text import run_plan_text
 from toxbench.errors import CellsFailedError
+from toxbench.plugin.registry import Registry
 
 if TYPE_CHECKING:
     from toxbench.benchmark.plan import Plan
@@ -22,12 +23,12 @@ if TYPE_CHECKING:
 )
 @combined(
     experiment_options(),
-    cloup.option(
-        "--tuned", is_flag=True, default=None, group=MODELS,
+    MODELS.option(
+        "--tuned", is_flag=True, default=None,
         help="Add each backbone with the settings that toxbench tune found.",
     ),
-    cloup.option(
-        "--resume", is_flag=True, default=None, group=OUTPUT,
+    OUTPUT.option(
+        "--resume", is_flag=True, default=None,
         help="Refuse to run unless results of this table and split are stored.",
     ),
 )  # fmt: skip
@@ -39,7 +40,6 @@ def run(session: "TorchrunSession | None", /, **values: Any) -> None:
     that are not given here come from --config, then --preset, then the backbone.
     """
     from toxbench.benchmark.validate import resolve
-    from toxbench.plugin.registry import Registry
 
     settings = settings_from(values)
     registry = Registry.discover(settings.plugins)

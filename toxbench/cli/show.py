@@ -10,19 +10,14 @@ import click
 import cloup
 
 from toxbench.cli.console import echo
-from toxbench.cli.options import (
-    OUTPUT,
-    debug_option,
-    format_option,
-    plugins_option,
-    results_argument,
-)
+from toxbench.cli.options import OUTPUT, results_argument, table_options
+from toxbench.config import build_settings
 from toxbench.errors import PluginError, SettingsError
+from toxbench.plugin.registry import Registry
+from toxbench.settings import TrainSettings
 
 if TYPE_CHECKING:
-    from toxbench.plugin.registry import Registry
     from toxbench.report.candidate import Candidate
-    from toxbench.settings import TrainSettings
     from toxbench.store.cells import CellStore
 
 _TABLES = ("summary", "settings", "cells", "curves", "labels", "thresholds", "failures")
@@ -31,27 +26,22 @@ _TABLES = ("summary", "settings", "cells", "curves", "labels", "thresholds", "fa
 @cloup.command(short_help="Print all that is stored of one candidate.")
 @cloup.argument("name", metavar="NAME")
 @results_argument
-@cloup.option(
-    "--table", "which", type=click.Choice(_TABLES), group=OUTPUT,
-    help="Print only this table; csv needs it.",
-)  # fmt: skip
-@format_option
-@plugins_option
-@debug_option
+@OUTPUT.option(
+    "--table", "which", type=click.Choice(_TABLES), help="Print only this table; csv needs it."
+)
+@table_options
 def show(
     name: str,
     results: Path | None,
     which: str | None,
     format_name: str | None,
     plugins: tuple[str, ...] | None,
-    debug: bool,
 ) -> None:
     """Print all that is stored of the candidate NAME, named as on the leaderboard.
 
     Settings, cost, learning curves, labels, thresholds, and failed cells with their reasons.
     """
     from toxbench.cli.tables import print_tables
-    from toxbench.plugin.registry import Registry
     from toxbench.ranking.build import load_leaderboard
     from toxbench.ranking.cells import load_cells, load_failures
     from toxbench.report.candidate import TABLES, find_candidate
@@ -66,22 +56,19 @@ def show(
     records = [record for record, _ in load_cells(store)[2]]
     found = find_candidate(load_leaderboard(store), records, failures, name)
     found = replace(found, references=_references(found, store, registry))
-    wanted = {key: make(found) for key, make in TABLES.items() if which in {None, key}}
+    tables = {key: make(found) for key, make in TABLES.items() if which in {None, key}}
     if format_name == "json" and which is None:
-        echo(
-            json.dumps({key: json.loads(render(table)) for key, table in wanted.items()}, indent=2)
-        )
+        content = {key: json.loads(render(table)) for key, table in tables.items()}
+        echo(json.dumps(content, indent=2))
     else:
-        said = [table for key, table in wanted.items() if table.rows or key == which]
-        print_tables(said, registry, format_name)
+        shown = [table for key, table in tables.items() if table.rows or key == which]
+        print_tables(shown, registry, format_name)
 
 
 def _references(
-    found: "Candidate", store: "CellStore", registry: "Registry"
-) -> "dict[str, TrainSettings]":
-    """Return the default settings, where its plugin is here, and the tuned ones, if there are."""
-    from toxbench.config import build_settings
-    from toxbench.settings import TrainSettings
+    found: "Candidate", store: "CellStore", registry: Registry
+) -> dict[str, TrainSettings]:
+    """Return the default settings, if its plugin is installed, and the tuned ones, if any."""
     from toxbench.store.trials import find_tuned
 
     first = found.cells[0] if found.cells else None

@@ -20,6 +20,7 @@ from toxbench.cli.options import (
     settings_options,
     weights_option,
 )
+from toxbench.plugin.registry import Registry
 from toxbench.settings import TrainSettings
 
 _TRAINING_OPTIONS = {"epochs", "batch_size", "max_length", "precision"}
@@ -33,16 +34,11 @@ _EPOCHS = 3
 @weights_option
 @plugins_option
 @settings_options(TrainSettings, TRAINING, (*({*TrainSettings.model_fields} - _TRAINING_OPTIONS),))
-@cloup.option(
-    "--repeats",
-    type=click.IntRange(min=1),
-    default=3,
-    show_default=True,
-    metavar="N",
-    group=TRAINING,
+@TRAINING.option(
+    "--repeats", type=click.IntRange(min=1), default=3, show_default=True, metavar="N",
     help="Timed runs of each backbone.",
-)
-@cloup.option("--quiet", is_flag=True, help="Print only the table.", group=OUTPUT)
+)  # fmt: skip
+@OUTPUT.option("--quiet", is_flag=True, help="Print only the table.")
 @format_option
 @debug_option
 @device_option
@@ -53,7 +49,6 @@ def speed(**values: Any) -> None:
     machine should have nothing else to do.
     """
     from toxbench.benchmark.validate import resolve
-    from toxbench.plugin.registry import Registry
 
     # Without validation rows, whose evaluation would be timed as well.
     changes = {"epochs": values["epochs"] or _EPOCHS, "validation_size": 0.0}

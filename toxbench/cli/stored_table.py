@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from toxbench.cli.options import used
-from toxbench.config import build_settings
+from toxbench.config import build_settings, option_name
 from toxbench.errors import SettingsError
 from toxbench.settings import ColumnSettings, SplitSettings
 
@@ -41,5 +41,4 @@ def check_table_options(values: Mapping[str, Any]) -> None:
     """Raise `SettingsError` for options that describe a table, if there is no ``--data``."""
     names = [*used(SplitSettings, values), *used(ColumnSettings, values)]
     if names and values["data"] is None:
-        option = names[0].replace("_", "-")
-        raise SettingsError(f"--{option} describes a table; add --data FILE")
+        raise SettingsError(f"{option_name(names[0])} describes a table; add --data FILE")

@@ -20,16 +20,9 @@ def print_labels(leaderboard: Leaderboard, registry: Registry, format_name: str 
 def print_leaderboard(
     leaderboard: Leaderboard, registry: Registry, format_name: str | None, full: bool = False
 ) -> None:
-    """Print a leaderboard.
+    """Print the first table of a leaderboard, or all if ``full``; raises as `print_tables`.
 
-    Args:
-        leaderboard: to print.
-        registry: finds the format.
-        format_name: None prints for reading.
-        full: print all tables, not only the first. CSV and JSON always have all columns.
-
-    Raises:
-        SettingsError: there is no such format.
+    CSV and JSON always have all columns.
     """
     if format_name in _DATA_FORMATS:
         tables = [leaderboard_table(leaderboard)]

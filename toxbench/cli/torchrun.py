@@ -24,16 +24,16 @@ _EXIT_SECONDS = 5.0  # that rank 0 waits for the other ranks after the command
 _REPORT_SECONDS = 30.0  # that another rank waits for rank 0 to report the same error
 
 
+def resume_hint(env: TorchrunEnv, words: Sequence[str]) -> str:
+    """Return how to resume a run; ``words`` are those of its command line."""
+    return f"finished work is stored. To resume: {env.command} {shlex.join(words)}"
+
+
 class TorchrunSession:
     """This process among those that torchrun started with the same command line."""
 
     def __init__(self, env: TorchrunEnv, words: Sequence[str]) -> None:
-        """Connect nothing yet.
-
-        Args:
-            env: of this process.
-            words: of the command line.
-        """
+        """Connect nothing yet; ``words`` are those of the command line."""
         self.env = env
         self._words = words
         self._coordinator: Coordinator | None = None
@@ -45,12 +45,6 @@ class TorchrunSession:
         """The connection to the other ranks, inside of `connect`."""
         assert self._coordinator is not None  # noqa: S101 - see above
         return self._coordinator
-
-    @property
-    def resume_hint(self) -> str:
-        """How to resume the run."""
-        command = f"{self.env.command} {shlex.join(self._words)}"
-        return f"finished work is stored. To resume: {command}"
 
     def run(self, run_command: Callable[[], int]) -> int:
         """Run the command and exit together with the other ranks; ranks above 0 print nothing.
@@ -143,7 +137,7 @@ class TorchrunSession:
         """Add how to resume; if rank 0 is lost, the first rank of each machine prints it."""
         if lost.rank == 0 and (self.env.rank == 1 or self.env.local_rank == 0):
             self._unmute()
-        return ProcessLostError(f"{lost}; {self.resume_hint}", lost.rank)
+        return ProcessLostError(f"{lost}; {resume_hint(self.env, self._words)}", lost.rank)
 
     def _report_fatal(self, lost: ProcessLostError) -> None:
         message = escape_line(str(self._with_hint(lost)))

@@ -9,22 +9,22 @@ from toxbench.cli.console import echo
 from toxbench.cli.options import SEARCH, experiment_options, settings_from, settings_options, used
 from toxbench.cli.plan_text import tune_plan_text
 from toxbench.errors import CellsFailedError, StorageError
+from toxbench.plugin.registry import Registry
 from toxbench.settings import TuneSettings
 
 if TYPE_CHECKING:
-    from toxbench.plugin.registry import Registry
     from toxbench.tuning.tune import Outcome, TunePlan
 
 
 @cloup.command(short_help="Search hyperparameters, then test the best ones once.")
 @experiment_options(
     settings_options(TuneSettings, SEARCH, ("space",)),
-    cloup.option(
-        "--space", multiple=True, metavar="NAME=RANGE", group=SEARCH,
+    SEARCH.option(
+        "--space", multiple=True, metavar="NAME=RANGE",
         help="low:high, low:high:log or a,b,c; or a TOML file of them. May be repeated.",
     ),
-    cloup.option(
-        "--importance", is_flag=True, group=SEARCH,
+    SEARCH.option(
+        "--importance", is_flag=True,
         help="Print the importance of hyperparameters in finished trials, and stop.",
     ),
 )  # fmt: skip
@@ -35,8 +35,6 @@ def tune(**values: Any) -> None:
     an interrupted search. A training setting that is given here, in --config or by --preset is
     fixed, not searched. --seeds is 5 by default.
     """
-    from toxbench.plugin.registry import Registry
-
     if values["importance"]:
         registry = Registry.discover(values["plugins"])
         _print_importance(values["results"] or Path("results"), registry)
@@ -78,7 +76,7 @@ def _print_outcome(planned: "TunePlan", outcome: "Outcome", values: dict[str, An
         raise CellsFailedError(f"no result: {outcome.failures[0]}{more}")
 
 
-def _print_tuned(planned: "TunePlan", outcome: "Outcome", registry: "Registry") -> None:
+def _print_tuned(planned: "TunePlan", outcome: "Outcome", registry: Registry) -> None:
     from toxbench.cli.tables import print_tables
     from toxbench.report.tuning import tuned_table
     from toxbench.store.trials import TUNED_FILE
@@ -92,7 +90,7 @@ def _print_tuned(planned: "TunePlan", outcome: "Outcome", registry: "Registry") 
             echo(f"Stored in {spec.folder / TUNED_FILE}, with trials.csv and plots\n")
 
 
-def _print_importance(results: Path, registry: "Registry") -> None:
+def _print_importance(results: Path, registry: Registry) -> None:
     """Print and plot the importance of hyperparameters in every study of the newest results."""
     from toxbench.cli.tables import print_tables
     from toxbench.report.tuning import fanova_importances, importance_table

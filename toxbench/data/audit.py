@@ -61,15 +61,11 @@ def audit(comments: TextDataset, folds: Sequence[Split]) -> Audit:
         exact_copies=tuple(pair for leak in leaks for pair in leak.exact),
         near_copies=tuple(pair for leak in leaks for pair in leak.near),
         near_copy_definition=NEAR_COPY_DEFINITION,
-        shared_groups=_shared_groups(
-            comments, groups, [row for leak in leaks for row in leak.shared]
-        ),
+        shared_groups=_shared_groups(comments, groups, [r for leak in leaks for r in leak.shared]),
         label_conflicts=tuple(_conflicts(comments, texts)),
         implications=tuple(_implications(comments)),
-        never_positive_labels=tuple(label for label, n in comments.supports.items() if n == 0),
-        always_positive_labels=tuple(
-            label for label, n in comments.supports.items() if n == len(comments)
-        ),
+        never_positive_labels=_labels_with(comments, 0),
+        always_positive_labels=_labels_with(comments, len(comments)),
     )
 
 
@@ -77,19 +73,14 @@ def describe(comments: TextDataset) -> Description:
     """Return counts, text lengths and notes of a table."""
     targets = comments.targets.astype(np.int64)
     lengths = np.fromiter(map(len, comments.texts), dtype=np.int64, count=len(comments))
+    low, median, high, longest = np.percentile(lengths, [0, 50, 95, 100]).tolist()
     repeated_rows = len(comments) - len(np.unique(group_ids(comments.texts)))
     labels_per_row = Counter(targets.sum(axis=1).tolist())
     return Description(
         supports=comments.supports,
         co_occurrences=targets.T @ targets,
         rows_by_label_count=dict(sorted(labels_per_row.items())),
-        text_lengths=(
-            float(lengths.min()),
-            float(np.median(lengths)),
-            float(lengths.mean()),
-            float(np.percentile(lengths, 95)),
-            float(lengths.max()),
-        ),
+        text_lengths=(low, median, float(lengths.mean()), high, longest),
         repeated_rows=repeated_rows,
         groups=_group_counts(comments),
         notes=tuple(_notes(comments, repeated_rows)),
@@ -98,17 +89,11 @@ def describe(comments: TextDataset) -> Description:
 
 @dataclass(frozen=True)
 class _Leaks:
-    """Leaks of one fold.
+    """Leaks of one fold."""
 
-    Attributes:
-        exact: pairs of rows with equal texts.
-        near: pairs of rows with nearly equal texts.
-        shared: test rows whose group also has train or validation rows.
-    """
-
-    exact: list[Pair]
-    near: list[Pair]
-    shared: list[int]
+    exact: list[Pair]  # with equal texts
+    near: list[Pair]  # with nearly equal texts
+    shared: list[int]  # test rows whose group also has train or validation rows
 
     @property
     def rows(self) -> set[int]:
@@ -148,6 +133,10 @@ def _conflicts(comments: TextDataset, texts: Numbers) -> Iterator[tuple[int, ...
     ends = np.append(starts, len(order))[1:]
     for start, end in zip(starts[differs].tolist(), ends[differs].tolist(), strict=True):
         yield tuple(order[start:end].tolist())
+
+
+def _labels_with(comments: TextDataset, support: int) -> tuple[str, ...]:
+    return tuple(label for label, count in comments.supports.items() if count == support)
 
 
 def _implications(comments: TextDataset) -> list[Implication]:

@@ -1,9 +1,8 @@
 """Download of the YouTube toxicity table through kagglehub."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
-from toxbench.data.table import read_comments
+from toxbench.data.table import TextDataset, read_comments
 from toxbench.errors import DataError, SettingsError, TryAgainError
 from toxbench.util.hashing import sha256_file
 
@@ -11,25 +10,11 @@ HANDLE = "reihanenamdari/youtube-toxicity-data"
 KNOWN_SHA256 = "a2408d78f4c8380a8acbc1b1a13b8f4d22868a74fa03c07a38ab00375b876eab"
 
 
-@dataclass(frozen=True)
-class DownloadedTable:
-    """A downloaded table that passed validation.
-
-    Attributes:
-        path: the CSV file.
-        rows: number of rows.
-        labels: number of labels.
-        is_known_version: its sha256 is that of the version that toxbench was measured on.
-    """
-
-    path: Path
-    rows: int
-    labels: int
-    is_known_version: bool
-
-
-def fetch() -> DownloadedTable:
+def fetch() -> tuple[Path, TextDataset, bool]:
     """Download the table, or find it in kagglehub's cache, and validate it.
+
+    Returns:
+        the CSV file, the table, and whether it is the version that toxbench was measured on.
 
     Raises:
         SettingsError: the extra ``data`` is not installed.
@@ -53,6 +38,4 @@ def fetch() -> DownloadedTable:
     tables = sorted(folder.rglob("*.csv"))
     if len(tables) != 1:
         raise DataError(f"{folder} contains {len(tables)} CSV files, expected one")
-    comments = read_comments(tables[0])
-    digest = sha256_file(tables[0])
-    return DownloadedTable(tables[0], len(comments), len(comments.labels), digest == KNOWN_SHA256)
+    return tables[0], read_comments(tables[0]), sha256_file(tables[0]) == KNOWN_SHA256

@@ -5,7 +5,7 @@ An official split comes with the table, as a file for each part or as a column w
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, islice
+from itertools import accumulate, chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +14,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from toxbench.data.protocol import Split
-from toxbench.data.readers import (
-    MAX_PROBLEMS,
-    printable_names,
-    read_strings,
-    safe_name,
-    safe_value,
-)
+from toxbench.data.readers import MAX_PROBLEMS, printable_names, read_strings, safe_name, safe_value
 from toxbench.data.split_file import folds_from_file, read_split_file, write_split_file
 from toxbench.data.splits import draw_folds, hold_out_validation
 from toxbench.data.synthetic import sample_comments
-from toxbench.data.table import (
-    TextDataset,
-    comments_from_frame,
-    looks_like_label,
-    read_comments,
-)
+from toxbench.data.table import TextDataset, comments_from_frame, looks_like_label, read_comments
 from toxbench.data.text_array import TextArray
 from toxbench.errors import DataError, SettingsError, did_you_mean
 from toxbench.records import PARTS
@@ -39,21 +28,6 @@ _PART_NAMES = {
     "train": "train", "validation": "validation", "valid": "validation", "val": "validation",
     "dev": "validation", "test": "test",
 }  # fmt: skip
-
-
-@dataclass(frozen=True, eq=False)
-class OfficialSplit:
-    """A table with its official split.
-
-    Attributes:
-        comments: the validated table.
-        fold: rows of each part.
-        has_drawn_validation: the validation rows were drawn out of the official train rows.
-    """
-
-    comments: TextDataset
-    fold: Split
-    has_drawn_validation: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,42 +60,30 @@ def load_dataset(
     settings: SplitSettings,
     explicit: frozenset[str] = frozenset(),
 ) -> SplitDataset:
-    """Read a table and split it by ``settings``. Nothing is written.
+    """Read a table, by default the synthetic sample, and split it. Nothing is written.
 
-    Args:
-        data: a table; None for the synthetic sample.
-        columns: roles of the columns.
-        settings: how to split the table.
-        explicit: names of the split settings that the user set; they must agree with the
-            settings in an existing split file.
+    The ``explicit`` split settings, those that the user set, must agree with the settings in an
+    existing split file.
 
     Raises:
         DataError: the table or the split file cannot be used, or there are too few rows.
         SettingsError: the split file was drawn with other settings than the explicit ones.
     """
     if data is not None and settings.test is not None:
-        files = " and ".join(p.name for p in (settings.valid, settings.test) if p is not None)
-        return _official_dataset(read_part_files(data, columns, settings), settings, files)
+        return read_part_files(data, columns, settings)
     if data is not None and settings.split_column is not None:
-        name = settings.split_column
-        official = read_split_column(data, columns, name, settings)
-        return _official_dataset(official, settings, f"column {name!r}")
+        return _read_split_column(data, columns, settings.split_column, settings)
     comments = sample_comments() if data is None else read_comments(data, columns)
     if settings.split_file is not None:
         return _split_file_dataset(comments, settings.split_file, settings, explicit)
     return SplitDataset(comments, draw_folds(comments, settings), settings, settings.split)
 
 
-def read_part_files(data: Path, columns: ColumnSettings, settings: SplitSettings) -> OfficialSplit:
+def read_part_files(data: Path, columns: ColumnSettings, settings: SplitSettings) -> SplitDataset:
     """Read an official split with one file for each part.
 
     Rows are in the order train, validation, test. Without a file of validation rows they are
     drawn out of the train rows.
-
-    Args:
-        data: table of the train rows.
-        columns: roles of the columns.
-        settings: ``valid`` and ``test`` are the other files.
 
     Raises:
         DataError: as `read_comments`; or a file lacks a column of ``data``, a file has additional
@@ -137,12 +99,13 @@ def read_part_files(data: Path, columns: ColumnSettings, settings: SplitSettings
     parts = np.split(np.arange(ends[-1], dtype=np.int64), ends[:-1])
     validation = parts[1] if settings.valid is not None else parts[0][:0]
     fold = Split(parts[0], validation, parts[-1])
-    return _with_validation(_concatenate(tables), fold, settings)
+    source = " and ".join(path.name for path in part_files)
+    return _official_dataset(_concatenate(tables), fold, settings, source)
 
 
-def read_split_column(
+def _read_split_column(
     data: Path, columns: ColumnSettings, name: str, settings: SplitSettings
-) -> OfficialSplit:
+) -> SplitDataset:
     """Read an official split from a column with train, validation (valid, val, dev) or test.
 
     Without validation rows in the column they are drawn out of the train rows.
@@ -169,16 +132,7 @@ def read_split_column(
     for part, rows in (("train", fold.train), ("test", fold.test)):
         if not len(rows):
             raise DataError(f"{data}: column {name!r} has no {part} row; mark at least one")
-    return _with_validation(comments, fold, settings)
-
-
-def _official_dataset(
-    official: OfficialSplit, settings: SplitSettings, source: str
-) -> SplitDataset:
-    origin = f"official, by {source}"
-    if official.has_drawn_validation:
-        origin += f", validation rows {settings.split} out of train"
-    return SplitDataset(official.comments, (official.fold,), settings, origin)
+    return _official_dataset(comments, fold, settings, f"column {name!r}")
 
 
 def _split_file_dataset(
@@ -200,10 +154,13 @@ def _split_file_dataset(
     return SplitDataset(comments, folds_from_file(path, file, comments), file.settings, origin)
 
 
-def _with_validation(comments: TextDataset, fold: Split, settings: SplitSettings) -> OfficialSplit:
-    """Draw validation rows out of the train rows if the fold has none."""
+def _official_dataset(
+    comments: TextDataset, fold: Split, settings: SplitSettings, source: str
+) -> SplitDataset:
+    """Draw validation rows out of the train rows if the official fold has none."""
+    origin = f"official, by {source}"
     if len(fold.validation):
-        return OfficialSplit(comments, fold, has_drawn_validation=False)
+        return SplitDataset(comments, (fold,), settings, origin)
     try:
         fold = hold_out_validation(comments, fold.train, fold.test, settings)
     except ValueError as error:
@@ -212,7 +169,9 @@ def _with_validation(comments: TextDataset, fold: Split, settings: SplitSettings
             f"{len(fold.train)} train rows{groups} are too few to hold out validation "
             f"{settings.validation_size:g} of them; name validation rows, or change the fraction"
         ) from error
-    return OfficialSplit(comments, fold, has_drawn_validation=len(fold.validation) > 0)
+    if len(fold.validation):
+        origin += f", validation rows {settings.split} out of train"
+    return SplitDataset(comments, (fold,), settings, origin)
 
 
 def _unknown_parts(values: "pd.Series[Any]", source: str, name: str) -> Iterator[str]:
@@ -239,11 +198,7 @@ def _read_part_file(first: TextDataset, path: Path, columns: ColumnSettings) -> 
 
 
 def _check_columns(
-    frame: pd.DataFrame,
-    path: Path,
-    first: TextDataset,
-    used: Sequence[str],
-    columns: ColumnSettings,
+    frame: pd.DataFrame, path: Path, first: TextDataset, used: list[str], columns: ColumnSettings
 ) -> None:
     """Refuse missing columns, and additional labels unless the user named the labels."""
     expected = {*used, *first.ignored_columns}
@@ -284,8 +239,7 @@ def _concatenate(tables: Sequence[TextDataset]) -> TextDataset:
     """Concatenate tables; row numbers, and ids that are row numbers, count through all of them."""
     first = tables[0]
     sizes = [len(table) + len(table.dropped_rows) for table in tables]
-    starts = [sum(sizes[:i]) for i in range(len(sizes))]
-    pairs = list(zip(starts, tables, strict=True))
+    pairs = list(zip(accumulate(sizes, initial=0), tables, strict=False))
     numbers = chain.from_iterable((start + table.row_numbers).tolist() for start, table in pairs)
     ids = chain.from_iterable(table.ids for table in tables)
     targets: npt.NDArray[np.uint8] = np.concatenate([table.targets for table in tables])

@@ -1,7 +1,7 @@
 """The parts of a table, and the fingerprint of table and split."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 from toxbench.data.table import TextDataset
 from toxbench.records import PARTS, Part
 from toxbench.util.arrays import Rows
+from toxbench.util.hashing import update_with_texts
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,12 +24,8 @@ class Split:
 
     def part(self, name: Part) -> Rows:
         """Return the row indices of one part."""
-        rows: Mapping[Part, Rows] = {
-            "train": self.train,
-            "validation": self.validation,
-            "test": self.test,
-        }
-        return rows[name]
+        rows: Rows = getattr(self, name)
+        return rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +78,4 @@ def fingerprint(data: str, folds: Iterable[Iterable[npt.ArrayLike]]) -> str:
 
 def _update(digest: "hashlib._Hash", name: str, values: Sequence[str]) -> None:
     digest.update(f"{name}:{len(values)}:".encode("ascii"))
-    for value in values:
-        data = value.encode("utf-8")
-        digest.update(len(data).to_bytes(8, "little") + data)
+    update_with_texts(digest, values)

@@ -174,16 +174,13 @@ def _to_arrow(values: Any) -> Any:
     return encoded if len(encoded.dictionary) <= _MAX_CATEGORIES else strings
 
 
-def _to_series(chunks: list[Any]) -> "pd.Series[Any]":
+def _to_series(chunks: list[Any]) -> Any:
     """Return one column; categories if all chunks are dictionary-encoded."""
     import pyarrow as pa
 
     if all(isinstance(chunk, pa.DictionaryArray) for chunk in chunks):
-        column = pa.chunked_array(chunks).unify_dictionaries()
-    else:
-        column = pa.chunked_array([chunk.cast(pa.large_string()) for chunk in chunks])
-    series: pd.Series[Any] = column.to_pandas()
-    return series
+        return pa.chunked_array(chunks).unify_dictionaries().to_pandas()
+    return pa.chunked_array([chunk.cast(pa.large_string()) for chunk in chunks]).to_pandas()
 
 
 def _frames(
@@ -344,7 +341,7 @@ def _read_parquet(path: Path, encoding: str, rows_per_block: int) -> Iterator["p
         raise DataError(f"{path}: not a readable Parquet file: {_first_line(error)}") from error
 
 
-def _to_text(column: Any) -> "pd.Series[Any]":
+def _to_text(column: Any) -> Any:
     """Convert a typed column to text: true -> 'true', 1 -> '1', null -> NA."""
     import pyarrow as pa
 
@@ -353,8 +350,7 @@ def _to_text(column: Any) -> "pd.Series[Any]":
     except pa.ArrowNotImplementedError:  # Arrow cannot convert lists and structures to text
         text = pa.array([None if value is None else str(value) for value in column.to_pylist()])
     text.validate(full=True)  # a damaged file may contain invalid UTF-8
-    series: pd.Series[Any] = text.to_pandas().astype("str")
-    return series
+    return text.to_pandas().astype("str")
 
 
 def _read_json_lines(path: Path, encoding: str, rows_per_block: int) -> Iterator["pd.DataFrame"]:

@@ -14,6 +14,7 @@ from toxbench.errors import DataError, StorageError
 from toxbench.records import PARTS, StoredRecord
 from toxbench.settings import FrozenModel, SplitSettings
 from toxbench.util.atomic import write_atomically
+from toxbench.util.hashing import update_with_texts
 
 
 class TableDigests(FrozenModel):
@@ -185,7 +186,5 @@ def _table_digests(comments: TextDataset) -> TableDigests:
 def _sha256(values: Iterable[str]) -> str:
     """Return the digest of texts, each preceded by its length."""
     digest = hashlib.sha256()
-    for value in values:
-        data = value.encode("utf-8")
-        digest.update(len(data).to_bytes(8, "little") + data)
+    update_with_texts(digest, values)
     return digest.hexdigest()

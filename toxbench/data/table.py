@@ -125,13 +125,7 @@ def read_comments(path: Path | str, columns: ColumnSettings | None = None) -> Te
 def comments_from_frame(
     frame: "pd.DataFrame", name: str, source: str, columns: ColumnSettings
 ) -> TextDataset:
-    """Validate a table of strings.
-
-    Args:
-        frame: as `read_strings` returns it.
-        name: of the table.
-        source: where the table comes from, for messages; usually a path.
-        columns: as in `read_comments`.
+    """Validate a table as `read_strings` returns it; ``source`` is its path, for messages.
 
     Raises:
         DataError: as `read_comments`.

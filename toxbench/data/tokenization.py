@@ -15,6 +15,7 @@ from filelock import FileLock
 
 from toxbench.errors import StorageError
 from toxbench.util.atomic import atomic_file, make_folder
+from toxbench.util.hashing import update_with_texts
 
 _TEXTS_PER_BLOCK = 10_000
 _BYTES_PER_BLOCK = 1 << 22
@@ -145,9 +146,7 @@ def _offsets(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 def _cache_key(identity: str, texts: Sequence[str], max_length: int) -> str:
     digest = hashlib.sha256(f"2:{identity}:{max_length}:".encode())
-    for text in texts:
-        data = text.encode("utf-8")
-        digest.update(len(data).to_bytes(8, "little") + data)
+    update_with_texts(digest, texts)
     return digest.hexdigest()
 
 

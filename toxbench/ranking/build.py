@@ -1,6 +1,7 @@
 """Builds the leaderboard of a stored protocol, with intervals, comparisons and tiers."""
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -18,11 +19,12 @@ from toxbench.evaluation.significance import Difference, assign_tiers, compare_a
 from toxbench.ranking.cells import load_cells, load_failures
 from toxbench.ranking.pool import Cell, FoldPooler, PooledScores
 from toxbench.ranking.rows import (
-    SEEDS_NEEDED,
+    CandidateKey,
     Leaderboard,
     Row,
     Sampling,
     Statistic,
+    candidate_key,
     complete_seeds,
     rank_rows,
     summarize_cells,
@@ -42,11 +44,6 @@ def load_leaderboard(
 ) -> Leaderboard:
     """Build the leaderboard of a stored protocol, from the cells of one or several folders.
 
-    Args:
-        stores: of one protocol.
-        rule: of the thresholds.
-        metric: to rank by.
-
     Raises:
         StorageError: a folder holds no results, a file is damaged, or the folders hold results of
             different protocols.
@@ -65,14 +62,6 @@ def build_leaderboard(
 ) -> Leaderboard:
     """Rank candidates by their cells, with intervals, comparisons and tiers.
 
-    Args:
-        protocol: of all cells.
-        rows: of the protocol's table.
-        cells: records with their probabilities, in any order.
-        rule: of the thresholds.
-        metric: to rank by.
-        failures: of cells, in any order.
-
     Raises:
         StorageError: a cell belongs to another protocol.
     """
@@ -80,33 +69,29 @@ def build_leaderboard(
     if not board.rows:
         return board
     pooler = FoldPooler(protocol, rows)
-    # Group the cells once, so that not every row searches all cells.
-    by_candidate: dict[tuple[str, str], list[Cell]] = {}
-    for cell in cells:
-        by_candidate.setdefault((cell[0].key.candidate, cell[0].key.digest), []).append(cell)
-    folds = len(protocol.folds)
-    pooled = {
-        row.name: pooler.pool(cells_of_row(row, by_candidate[row.candidate, row.digest], folds))
-        for row in board.rows
-    }
+    complete = complete_cells(cells, len(protocol.folds))
+    pooled = {row.name: pooler.pool(complete[row.key]) for row in board.rows}
     draws = bootstrap(_samples(pooled, rule))
     measured = [_with_uncertainty(row, pooled[row.name], draws, rule) for row in board.rows]
     ranked = rank_rows(measured, metric)
     differences = _compare(ranked, {row.name: draws[row.name, rule] for row in ranked})
     return replace(
         board,
-        rows=_with_tiers(ranked, differences, metric),
+        rows=ranked if board.is_exploratory else _with_tiers(ranked, differences, metric),
         differences=differences,
         sampling=Sampling(pooler.group_count, pooler.by_group, pooler.has_groups),
     )
 
 
-def cells_of_row(row: Row, cells: Sequence[Cell], folds: int) -> list[Cell]:
-    """Return a candidate's cells of the seeds that have every fold."""
-    key = row.candidate, row.digest
-    candidates = [cell for cell in cells if (cell[0].key.candidate, cell[0].key.digest) == key]
-    seeds = complete_seeds((record for record, _ in candidates), folds)
-    return [cell for cell in candidates if cell[0].key.seed in seeds]
+def complete_cells(cells: Iterable[Cell], folds: int) -> dict[CandidateKey, list[Cell]]:
+    """Return each candidate's cells of the seeds that have every fold."""
+    candidates: dict[CandidateKey, list[Cell]] = defaultdict(list)
+    for cell in cells:
+        candidates[candidate_key(cell[0].key)].append(cell)
+    for key, all_cells in candidates.items():
+        seeds = complete_seeds((record for record, _ in all_cells), folds)
+        candidates[key] = [cell for cell in all_cells if cell[0].key.seed in seeds]
+    return candidates
 
 
 def _samples(pooled: Mapping[str, PooledRules], rule: str) -> dict[tuple[str, str], SampleCounts]:
@@ -180,7 +165,7 @@ def _scores_without_group(pooled: PooledScores, name: str) -> Floats | None:
 def _compare(rows: Sequence[Row], draws: Mapping[str, BootstrapScores]) -> tuple[Difference, ...]:
     differences: list[Difference] = []
     for metric in HEADLINES:
-        means = {row.name: value.mean for row in rows if (value := row.values[metric])}
+        means = {row.name: mean for row in rows if (mean := row.mean(metric)) is not None}
         differences += compare_all(draws, means, metric)
     return tuple(differences)
 
@@ -188,9 +173,8 @@ def _compare(rows: Sequence[Row], draws: Mapping[str, BootstrapScores]) -> tuple
 def _with_tiers(
     rows: tuple[Row, ...], differences: Sequence[Difference], metric: str
 ) -> tuple[Row, ...]:
-    """Add tiers if every backbone has enough seeds and the metric can be resampled."""
-    is_exploratory = any(row.kind == "backbone" and row.seeds < SEEDS_NEEDED for row in rows)
-    if is_exploratory or metric not in HEADLINES:
+    """Add tiers if the metric can be resampled."""
+    if metric not in HEADLINES:
         return rows
     clear = {
         frozenset((d.first, d.second)) for d in differences if d.metric == metric and d.is_clear

@@ -49,14 +49,7 @@ def load_cells(*stores: CellStore) -> tuple[ProtocolRecord, StoredRows, list[Cel
 def score_again(
     cell: Cell, protocol: ProtocolRecord, rows: StoredRows, columns: Sequence[int]
 ) -> Cell:
-    """Score the stored probabilities of a cell.
-
-    Args:
-        cell: the record and its probabilities.
-        protocol: of the cell.
-        rows: of the protocol's table.
-        columns: numbers of the labels to score.
-    """
+    """Score the stored probabilities of a cell for the labels of these columns."""
     # scikit-learn takes a second to import, and most leaderboards need no cell scored again.
     from toxbench.evaluation.metrics import score_cell
 
@@ -69,11 +62,8 @@ def score_again(
     else:  # tuned settings include their thresholds
         thresholds = {rule: tuple(t[i] for i in chosen) for rule, t in record.thresholds.items()}
     labels = [protocol.labels[i] for i in chosen]
-    changes = {
-        "thresholds": thresholds,
-        **score_cell(labels, targets, probabilities, thresholds),
-    }
-    return record.model_copy(update=changes), probabilities
+    scores = score_cell(labels, targets, probabilities, thresholds)
+    return record.model_copy(update={"thresholds": thresholds, **scores}), probabilities
 
 
 def _up_to_date(cell: Cell, protocol: ProtocolRecord, rows: StoredRows) -> Cell:
@@ -100,16 +90,7 @@ def diff_protocols(first: ProtocolRecord, second: ProtocolRecord) -> list[str]:
 
 
 def check_same_protocol(protocol: ProtocolRecord, candidate: ProtocolRecord, folder: Path) -> None:
-    """Refuse results of another protocol.
-
-    Args:
-        protocol: of the first folder.
-        candidate: protocol to compare with it.
-        folder: of ``candidate``.
-
-    Raises:
-        StorageError: naming the differences.
-    """
+    """Raise `StorageError` with the differences if the folder's protocol is another one."""
     if protocol.fingerprint != candidate.fingerprint:
         differences = ", ".join(diff_protocols(protocol, candidate)) or "the fingerprint"
         raise StorageError(

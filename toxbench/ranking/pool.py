@@ -12,7 +12,7 @@ from toxbench.evaluation.thresholds import choose_thresholds, predict
 from toxbench.records import CellRecord, Part
 from toxbench.store.cells import ProtocolRecord
 from toxbench.store.rows import StoredRows
-from toxbench.util.arrays import Counts, Floats, Probabilities
+from toxbench.util.arrays import Counts, Floats, Probabilities, Rows
 
 GROUPS_NEEDED = 20  # to resample groups; with fewer, single rows are resampled
 Cell = tuple[CellRecord, Mapping[Part, npt.NDArray[np.float32]]]
@@ -46,15 +46,17 @@ class FoldPooler:
         group_count: number of groups among the tested rows.
         by_group: whether groups are resampled instead of rows.
         has_groups: whether the table has a column of groups.
+        units: number of each tested row's sampling unit, int64 ``[row]``.
     """
 
     def __init__(self, protocol: ProtocolRecord, rows: StoredRows) -> None:
+        folds = protocol.folds
         self._targets = rows.targets
-        self._test_rows = [np.array(fold.test, dtype=np.int64) for fold in protocol.folds]
-        self._train_rows = [np.array(fold.train, dtype=np.int64) for fold in protocol.folds]
-        self._validation_rows = [
-            np.array(fold.validation, dtype=np.int64) for fold in protocol.folds
-        ]
+        self._test_rows = [np.array(fold.test, dtype=np.int64) for fold in folds]
+        self._train_rows = [np.array(fold.train, dtype=np.int64) for fold in folds]
+        self._validation_rows = np.concatenate(
+            [np.array(f.validation, int) for f in protocol.folds]
+        )
         self._tested = np.concatenate(self._test_rows)
         self._train_only = np.setdiff1d(np.concatenate(self._train_rows), self._tested)
         groups = rows.groups[self._tested]
@@ -62,14 +64,9 @@ class FoldPooler:
         self.has_groups = rows.has_groups
         self.by_group = self.group_count >= GROUPS_NEEDED
         self._groups = np.unique(groups, return_inverse=True)[1].astype(np.int64)
-        self._units = sampling_units(groups if self.by_group else self._tested)
+        self.units = sampling_units(groups if self.by_group else self._tested)
         train_groups = rows.groups[self._train_only] if self.by_group else self._train_only
         self._train_only_units = sampling_units(train_groups)
-
-    @property
-    def units(self) -> npt.NDArray[np.int64]:
-        """The number of each tested row's sampling unit, ``[row]``."""
-        return self._units
 
     def pool(self, cells: Sequence[Cell]) -> dict[str, PooledScores]:
         """Pool one candidate's cells.
@@ -94,7 +91,7 @@ class FoldPooler:
         """
         if len(folds) == 1 or folds[0][0].tuning is not None:
             return [record.thresholds for record, _ in folds]
-        rows = np.concatenate(self._validation_rows)
+        rows = self._validation_rows
         probabilities = np.concatenate([tensors["validation"] for _, tensors in folds])
         return [
             choose_thresholds(self._targets[rows[is_untested]], probabilities[is_untested])
@@ -120,8 +117,8 @@ class FoldPooler:
         has_folds = len(self._test_rows) > 1
         return PooledScores(
             samples=SampleCounts(
-                test=sum_by_unit(test, self._units),
-                train=sum_by_unit(train[:, self._tested], self._units) if has_folds else None,
+                test=sum_by_unit(test, self.units),
+                train=sum_by_unit(train[:, self._tested], self.units) if has_folds else None,
                 train_only=sum_by_unit(train[:, self._train_only], self._train_only_units),
             ),
             test=_scores(test),
@@ -131,10 +128,7 @@ class FoldPooler:
         )
 
     def _count(
-        self,
-        rows: npt.NDArray[np.int64],
-        probabilities: Probabilities,
-        thresholds: Sequence[float],
+        self, rows: Rows, probabilities: Probabilities, thresholds: Sequence[float]
     ) -> Counts:
         return row_counts(self._targets[rows], predict(probabilities, thresholds))
 

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import numpy.typing as npt
 
 from toxbench.errors import StorageError
-from toxbench.ranking.build import cells_of_row
+from toxbench.ranking.build import complete_cells
 from toxbench.ranking.cells import load_cells
 from toxbench.ranking.pool import Cell
 from toxbench.ranking.rows import Row, summarize_cells
@@ -70,22 +71,15 @@ def stack_predictions(
     cells: Sequence[Cell],
     left_out: tuple[str, ...] = (),
 ) -> StoredPredictions:
-    """Return the predictions of candidates of a leaderboard.
-
-    Args:
-        candidates: rows of the leaderboard.
-        protocol: of all cells.
-        stored: rows of the protocol's table.
-        cells: of these and other candidates, in any order.
-        left_out: names of the candidates that are not included.
-    """
+    """Return the predictions of candidates, from cells of these and others in any order."""
+    complete = complete_cells(cells, len(protocol.folds))
     rows = np.concatenate([np.array(fold.test, dtype=np.int64) for fold in protocol.folds])
     return StoredPredictions(
         protocol=protocol,
         rows=rows,
         ids=tuple(stored.ids[row] for row in rows.tolist()),
         targets=stored.targets[rows],
-        candidates={row.name: _stack_seeds(row, cells, len(protocol.folds)) for row in candidates},
+        candidates={row.name: _stack_seeds(complete[row.key]) for row in candidates},
         left_out=left_out,
     )
 
@@ -95,10 +89,8 @@ def _select_candidates(rows: Sequence[Row]) -> list[Row]:
     return [row for row in backbones if not row.constant] or backbones
 
 
-def _stack_seeds(row: Row, cells: Sequence[Cell], folds: int) -> npt.NDArray[np.float32]:
+def _stack_seeds(cells: Sequence[Cell]) -> npt.NDArray[np.float32]:
     """Return a candidate's probabilities of all tested rows, ``[seed, row, label]``."""
-    by_seed: dict[int, list[npt.NDArray[np.float32]]] = {}
-    by_fold = sorted(cells_of_row(row, cells, folds), key=lambda cell: cell[0].key.fold)
-    for record, tensors in by_fold:
-        by_seed.setdefault(record.key.seed, []).append(tensors["test"])
-    return np.stack([np.concatenate(by_seed[seed]) for seed in sorted(by_seed)])
+    ordered = sorted(cells, key=lambda cell: (cell[0].key.seed, cell[0].key.fold))
+    seeds = groupby(ordered, key=lambda cell: cell[0].key.seed)
+    return np.stack([np.concatenate([c[1]["test"] for c in folds]) for _, folds in seeds])

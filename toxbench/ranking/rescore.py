@@ -16,11 +16,7 @@ def rescore(
 ) -> Leaderboard:
     """Build a leaderboard of stored probabilities; nothing is written.
 
-    Args:
-        store: of the protocol.
-        rule: of the thresholds.
-        without: labels to exclude; thresholds are chosen without them.
-        metric: to rank by.
+    The labels in ``without`` are excluded, and thresholds are chosen without them.
 
     Raises:
         SettingsError: the rule, a label or the metric does not exist, all labels are excluded, or

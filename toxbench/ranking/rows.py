@@ -2,17 +2,27 @@
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from typing import Literal
 
 from toxbench.errors import StorageError
 from toxbench.evaluation.bootstrap import Uncertainty
-from toxbench.evaluation.definitions import GLOBAL, HALF, METRICS, PER_LABEL, RANKING_METRIC
+from toxbench.evaluation.definitions import (
+    GLOBAL,
+    HALF,
+    HEADLINES,
+    METRICS,
+    PER_LABEL,
+    RANKING_METRIC,
+)
 from toxbench.evaluation.significance import Difference
 from toxbench.records import CellKey, CellRecord, FailureRecord, Part, TuningRecord
 from toxbench.store.cells import ProtocolRecord
+from toxbench.util.text import format_setting
+
+CandidateKey = tuple[str, str]  # name and digest
 
 SEEDS_NEEDED = 5  # with fewer, results are exploratory and candidates get no tier
 
@@ -75,6 +85,11 @@ class Row:
     failed: int = 0
 
     @property
+    def key(self) -> CandidateKey:
+        """The name and the digest of the candidate."""
+        return self.candidate, self.digest
+
+    @property
     def name(self) -> str:
         """The name, unique among the rows of a leaderboard."""
         tuned = " (tuned)" if self.tuning else ""
@@ -85,6 +100,11 @@ class Row:
     def title(self) -> str:
         """The name, with a warning if the candidate is constant."""
         return f"{self.name} (constant!)" if self.constant else self.name
+
+    def mean(self, column: str) -> float | None:
+        """Return the mean of a column; None if a cell lacks the value."""
+        statistic = self.values[column]
+        return statistic.mean if statistic else None
 
 
 @dataclass(frozen=True)
@@ -145,6 +165,11 @@ class Leaderboard:
     metric: str = RANKING_METRIC
     failures: tuple[FailedCells, ...] = ()
 
+    @property
+    def is_exploratory(self) -> bool:
+        """Whether a backbone has too few seeds for a conclusion."""
+        return any(row.kind == "backbone" and row.seeds < SEEDS_NEEDED for row in self.rows)
+
 
 Getter = Callable[[CellRecord], float | None]
 
@@ -156,30 +181,27 @@ def summarize_cells(
     metric: str = RANKING_METRIC,
     failures: Iterable[FailureRecord] = (),
 ) -> Leaderboard:
-    """Rank the candidates of one protocol; the order of ``cells`` does not matter.
-
-    Args:
-        protocol: of all cells.
-        cells: of any candidates, folds and seeds.
-        rule: of the thresholds.
-        metric: to rank by.
-        failures: of cells, in any order.
+    """Rank the candidates of one protocol; the order of cells and failures does not matter.
 
     Raises:
         StorageError: a cell belongs to another protocol.
     """
-    candidates: dict[tuple[str, str], list[CellRecord]] = {}
+    candidates: dict[CandidateKey, list[CellRecord]] = defaultdict(list)
     for cell in sorted(cells, key=lambda cell: cell.key.stem):
         if cell.fingerprint != protocol.fingerprint:
             raise StorageError(
                 f"cell {cell.key.stem} belongs to protocol {cell.fingerprint[:12]}, not to "
                 f"{protocol.fingerprint[:12]}; only results of one protocol can be compared"
             )
-        candidates.setdefault((cell.key.candidate, cell.key.digest), []).append(cell)
-    complete = {k: _complete_cells(cells, len(protocol.folds)) for k, cells in candidates.items()}
+        candidates[candidate_key(cell.key)].append(cell)
+    complete = {
+        key: [cell for cell in stored if cell.key.seed in seeds]
+        for key, stored in candidates.items()
+        for seeds in [complete_seeds(stored, len(protocol.folds))]
+    }
     ranked = {key: cells for key, cells in complete.items() if cells}
-    differences = _distinguishing_settings(list(ranked.values()))
-    failed = count_failures(failures, {k: [c.key for c in v] for k, v in candidates.items()})
+    differences = _distinguishing_settings([cells[0] for cells in ranked.values()])
+    failed = _count_failures(failures, {k: {c.key for c in v} for k, v in candidates.items()})
     failed_counts = {(cells.name, cells.digest): cells.failed for cells in failed}
     getters = columns(rule, metric)
     rows = [
@@ -195,9 +217,7 @@ def summarize_cells(
 def columns(rule: str, metric: str = RANKING_METRIC) -> dict[str, Getter]:
     """Return column name -> function from a cell to its value; scores are of the test rows.
 
-    Args:
-        rule: of the thresholds, for columns that do not name one.
-        metric: to rank by; it always has a column.
+    The rule is for columns that do not name one. The metric to rank by always has a column.
     """
     return {
         metric: _metric(metric, rule),
@@ -212,17 +232,24 @@ def columns(rule: str, metric: str = RANKING_METRIC) -> dict[str, Getter]:
         "micro_recall": _metric("micro_recall", rule),
         "micro_average_precision": _metric("micro_average_precision", rule),
         "validation_average_precision": _validation,
-        "optimism": _optimism,
-        "train_micro_f1": _metric("micro_f1", rule, "train"),
-        "train_subset_accuracy": _metric("subset_accuracy", rule, "train"),
-        "micro_f1_gap": _gap("micro_f1", rule),
-        "subset_accuracy_gap": _gap("subset_accuracy", rule),
+        # The selection bias of settings that were chosen by validation rows.
+        "optimism": _difference(_validation, _metric("micro_average_precision", HALF)),
+        **{f"train_{name}": _metric(name, rule, "train") for name in HEADLINES},
+        **{
+            f"{name}_gap": _difference(_metric(name, rule, "train"), _metric(name, rule))
+            for name in HEADLINES
+        },
         "best_epoch": lambda cell: cell.best_epoch,
         "train_seconds": lambda cell: cell.cost.train_seconds,
         "evaluation_seconds": lambda cell: cell.cost.evaluation_seconds,
         "comments_per_second": lambda cell: cell.cost.comments_per_second,
         "peak_memory_bytes": lambda cell: cell.cost.peak_memory_bytes,
     }
+
+
+def candidate_key(key: CellKey) -> CandidateKey:
+    """Return the name and the digest of a cell's candidate."""
+    return key.candidate, key.digest
 
 
 def complete_seeds(cells: Iterable[CellRecord], folds: int) -> set[int]:
@@ -234,20 +261,20 @@ def complete_seeds(cells: Iterable[CellRecord], folds: int) -> set[int]:
     return {seed for seed, count in counts.items() if count == folds}
 
 
-def count_failures(
-    failures: Iterable[FailureRecord], stored: Mapping[tuple[str, str], Iterable[CellKey]]
-) -> tuple[FailedCells, ...]:
-    """Count the failed cells of each candidate, in the order of names.
+def mean_known(values: Iterable[float | None]) -> float | None:
+    """Return the mean of the values that are not None; None if there are none."""
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
 
-    Args:
-        failures: of any candidates; cells that now have a result are skipped.
-        stored: candidate and digest -> keys of its stored cells.
-    """
-    stored_keys = {candidate: set(keys) for candidate, keys in stored.items()}
-    failed: dict[tuple[str, str], list[FailureRecord]] = defaultdict(list)
-    for record in sorted(failures, key=lambda record: record.key.stem):
-        candidate = record.key.candidate, record.key.digest
-        if record.key not in stored_keys.get(candidate, ()):
+
+def _count_failures(
+    failures: Iterable[FailureRecord], stored: Mapping[CandidateKey, Set[CellKey]]
+) -> tuple[FailedCells, ...]:
+    """Count each candidate's failed cells that are not stored, in the order of names."""
+    failed: dict[CandidateKey, list[FailureRecord]] = defaultdict(list)
+    for record in failures:
+        candidate = candidate_key(record.key)
+        if record.key not in stored.get(candidate, ()):
             failed[candidate].append(record)
     return tuple(
         FailedCells(
@@ -255,7 +282,7 @@ def count_failures(
             digest=digest,
             kinds=tuple(sorted({record.kind for record in records})),
             failed=len(records),
-            cells=len(records) + len(stored_keys.get((name, digest), ())),
+            cells=len(records) + len(stored.get((name, digest), ())),
         )
         for (name, digest), records in sorted(failed.items())
     )
@@ -276,11 +303,6 @@ def rank_rows(rows: Iterable[Row], metric: str) -> tuple[Row, ...]:
         return (score, row.candidate, row.difference, row.weights)
 
     return tuple(sorted(rows, key=key))
-
-
-def _complete_cells(cells: Sequence[CellRecord], folds: int) -> list[CellRecord]:
-    seeds = complete_seeds(cells, folds)
-    return [cell for cell in cells if cell.key.seed in seeds]
 
 
 def _make_row(
@@ -319,41 +341,36 @@ def _describe_weights(cell: CellRecord) -> str:
 
 def _summarize(cells: Sequence[CellRecord], getter: Getter) -> Statistic | None:
     """Average over the folds of each seed, then over seeds; None if a cell lacks the value."""
-    by_seed: dict[int, list[float]] = {}
+    by_seed: dict[int, list[float]] = defaultdict(list)
     for cell in cells:
         value = getter(cell)
         if value is None:
             return None
-        by_seed.setdefault(cell.key.seed, []).append(float(value))
+        by_seed[cell.key.seed].append(value)
     return summarize_seeds([fmean(values) for values in by_seed.values()])
 
 
 def _label_f1(cells: Sequence[CellRecord], rule: str) -> tuple[float, ...]:
     """Return each label's mean over the cells whose fold has a positive row of the label."""
     by_label = zip(*(cell.per_label[rule] for cell in cells), strict=True)
-    scored = ([scores.f1 for scores in label if scores.support] for label in by_label)
-    return tuple(fmean(values) if values else 0.0 for values in scored)
+    return tuple(mean_known(s.f1 for s in label if s.support) or 0.0 for label in by_label)
 
 
 def _label_average_precision(cells: Sequence[CellRecord]) -> tuple[float | None, ...]:
     by_label = zip(*(cell.per_label[HALF] for cell in cells), strict=True)
-    values = ([scores.average_precision for scores in label] for label in by_label)
-    defined = ([value for value in label if value is not None] for label in values)
-    return tuple(fmean(label) if label else None for label in defined)
+    return tuple(mean_known(scores.average_precision for scores in label) for label in by_label)
 
 
 def _metric(name: str, rule: str, part: Part = "test") -> Getter:
     return lambda cell: cell.metrics[rule][part][name] if rule in cell.metrics else None
 
 
-def _gap(name: str, rule: str) -> Getter:
-    """Return a getter of train minus test: same checkpoint, in eval mode, at same thresholds."""
+def _difference(first: Getter, second: Getter) -> Getter:
+    def difference(cell: CellRecord) -> float | None:
+        a, b = first(cell), second(cell)
+        return None if a is None or b is None else a - b
 
-    def gap(cell: CellRecord) -> float | None:
-        train, test = _metric(name, rule, "train")(cell), _metric(name, rule)(cell)
-        return None if train is None or test is None else train - test
-
-    return gap
+    return difference
 
 
 def _validation(cell: CellRecord) -> float | None:
@@ -361,47 +378,24 @@ def _validation(cell: CellRecord) -> float | None:
     return cell.tuning.average_precision if cell.tuning else None
 
 
-def _optimism(cell: CellRecord) -> float | None:
-    """Return validation minus test: the selection bias of settings chosen by validation rows."""
-    validation, test = _validation(cell), _metric("micro_average_precision", HALF)(cell)
-    return None if validation is None or test is None else validation - test
+def _distinguishing_settings(candidates: Sequence[CellRecord]) -> list[str]:
+    """Return the settings that distinguish each candidate, given by a cell, from its namesakes.
 
-
-def _distinguishing_settings(candidates: Sequence[Sequence[CellRecord]]) -> list[str]:
-    """Return, for each candidate, the settings that distinguish it from others of its name."""
-    texts: list[str] = []
-    for cells in candidates:
-        settings = _settings(cells[0])
-        same_name = [_settings(c[0]) for c in candidates if _have_same_name(c[0], cells[0])]
-        different = [n for n in settings if any(s.get(n) != settings[n] for s in same_name)]
-        texts.append(" ".join(f"{name}={_short(settings[name])}" for name in different))
-    return _with_digests(candidates, texts)
-
-
-def _with_digests(candidates: Sequence[Sequence[CellRecord]], texts: Sequence[str]) -> list[str]:
-    """Add the digest to rows that settings do not distinguish (but weights may, for example).
-
-    Names must be unique: comparisons and intervals are looked up by name.
+    Names must be unique, because comparisons and intervals are looked up by name. Rows that
+    settings do not distinguish (but weights may, for example) get their digest.
     """
-    names = [
-        (cells[0].key.candidate, cells[0].tuning is None, text)
-        for cells, text in zip(candidates, texts, strict=True)
+    settings = [cell.settings.model_dump() if cell.settings else {} for cell in candidates]
+    names = [(cell.key.candidate, cell.kind, cell.tuning is None) for cell in candidates]
+    texts: list[str] = []
+    for name, values in zip(names, settings, strict=True):
+        same_name = [s for n, s in zip(names, settings, strict=True) if n == name]
+        different = [n for n in values if any(s.get(n) != values[n] for s in same_name)]
+        texts.append(" ".join(f"{name}={format_setting(values[name])}" for name in different))
+    rows = [
+        (cell.key.candidate, cell.tuning is None, text)
+        for cell, text in zip(candidates, texts, strict=True)
     ]
     return [
-        f"{text} #{cells[0].key.digest[:6]}".strip() if names.count(name) > 1 else text
-        for cells, name, text in zip(candidates, names, texts, strict=True)
+        f"{row[-1]} #{cell.key.digest[:6]}".strip() if rows.count(row) > 1 else row[-1]
+        for cell, row in zip(candidates, rows, strict=True)
     ]
-
-
-def _have_same_name(first: CellRecord, second: CellRecord) -> bool:
-    """Whether only settings can distinguish the rows of two candidates."""
-    names = first.key.candidate == second.key.candidate and first.kind == second.kind
-    return names and (first.tuning is None) == (second.tuning is None)
-
-
-def _short(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _settings(cell: CellRecord) -> dict[str, object]:
-    return cell.settings.model_dump() if cell.settings else {}

@@ -1,20 +1,21 @@
 """Tables of one candidate: summary, settings, cells, curves, labels, thresholds and failures."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import zip_longest
 from statistics import fmean
 
 from toxbench.errors import SettingsError, did_you_mean
 from toxbench.evaluation.definitions import HALF, HEADLINES, PER_LABEL
 from toxbench.plugin.contracts import Table
-from toxbench.ranking.rows import Leaderboard, Row
-from toxbench.records import CellRecord, FailureRecord, LabelScores
+from toxbench.ranking.rows import CandidateKey, Leaderboard, Row, candidate_key, mean_known
+from toxbench.records import CellRecord, EpochRecord, FailureRecord, LabelScores, Part
+from toxbench.report.tables import Record, Value, records_table
 from toxbench.settings import TrainSettings
-from toxbench.util.text import escape_line, format_millions
+from toxbench.util.text import count_of, escape_line, format_millions, format_value
 
-Value = str | int | float | bool | None
-Record = dict[str, Value]
-_Key = tuple[str, str]  # name and digest of a candidate
+_SCORED_PARTS: tuple[Part, ...] = ("test", "train")
+_CELL_NOTE = "A cell is one training run: one seed on one fold."
 _BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -39,75 +40,56 @@ class Candidate:
     references: Mapping[str, TrainSettings]
 
 
-@dataclass(frozen=True)
-class EpochMean:
-    """One epoch, averaged over the cells that have it; a score is None if no cell has it.
-
-    Attributes:
-        number: counted from 1.
-        step: of the training, if evaluation runs every few steps; None: an epoch is a pass.
-        train_loss: in training mode.
-        validation_loss: in evaluation mode.
-        micro_f1: on validation rows.
-        average_precision: micro average, on validation rows.
-        seconds: of training.
-        best_count: cells for which this is the best epoch.
-    """
-
-    number: int
-    step: int | None
-    train_loss: float
-    validation_loss: float | None
-    micro_f1: float | None
-    average_precision: float | None
-    seconds: float
-    best_count: int
-
-
 def find_candidate(
     board: Leaderboard, cells: Iterable[CellRecord], failures: Iterable[FailureRecord], name: str
 ) -> Candidate:
-    """Return the candidate with a name, even if all of its cells failed.
+    """Return the candidate with a name of the leaderboard, even if all of its cells failed.
 
-    Args:
-        board: names the candidates that have a row.
-        cells: of all candidates, with a result.
-        failures: of all candidates; those of cells that have a result are ignored.
-        name: as shown on the leaderboard.
+    Failures of cells that have a result are ignored.
 
     Raises:
         SettingsError: no candidate or several have this name.
     """
-    stored, failed = list(cells), list(failures)
+    stored = sorted(cells, key=lambda cell: (cell.key.fold, cell.key.seed))
     stored_keys = {cell.key for cell in stored}
-    failed = [record for record in failed if record.key not in stored_keys]
-    rows = {(row.candidate, row.digest): row for row in board.rows}
-    cell_keys = {*stored_keys, *(record.key for record in failed)}
-    keys = sorted({(key.candidate, key.digest) for key in cell_keys})
+    failed = [record for record in failures if record.key not in stored_keys]
+    rows = {row.key: row for row in board.rows}
+    cell_keys = stored_keys | {record.key for record in failed}
+    keys = sorted(set(map(candidate_key, cell_keys)))
     key_of = dict(zip(_display_names(keys, rows), keys, strict=True))
     display_name = _match_name(name.removesuffix(" (constant!)"), list(key_of), keys)
     key = key_of[display_name]
-    own_cells = [cell for cell in stored if (cell.key.candidate, cell.key.digest) == key]
     return Candidate(
         name=display_name,
         row=rows.get(key),
-        cells=tuple(sorted(own_cells, key=lambda cell: (cell.key.fold, cell.key.seed))),
-        failures=tuple(r for r in failed if (r.key.candidate, r.key.digest) == key),
+        cells=tuple(cell for cell in stored if candidate_key(cell.key) == key),
+        failures=tuple(record for record in failed if candidate_key(record.key) == key),
         labels=board.protocol.labels,
         references={},
     )
 
 
-def mean_epochs(cells: Sequence[CellRecord]) -> list[EpochMean]:
-    """Average each epoch over cells; empty if no cell was trained in epochs."""
-    longest = max((len(cell.epochs) for cell in cells), default=0)
-    return [_mean_epoch(cells, number) for number in range(1, longest + 1)]
+def mean_epochs(cells: Iterable[CellRecord]) -> list[EpochRecord]:
+    """Average each epoch over the cells that have it; a score is None if no cell has it."""
+    return [
+        EpochRecord(
+            epoch=number,
+            step=epochs[0].step,
+            train_loss=fmean(epoch.train_loss for epoch in epochs),
+            validation={
+                name: mean_known(epoch.validation.get(name) for epoch in epochs)
+                for name in ("loss", "micro_f1", "micro_average_precision")
+            },
+            seconds=fmean(epoch.seconds for epoch in epochs),
+        )
+        for number, column in enumerate(zip_longest(*(cell.epochs for cell in cells)), start=1)
+        if (epochs := [epoch for epoch in column if epoch is not None])
+    ]
 
 
-def mean_known(values: Iterable[float | None]) -> float | None:
-    """Return the mean of the values that are not None; None if there are none."""
-    known = [value for value in values if value is not None]
-    return fmean(known) if known else None
+def count_best(cells: Iterable[CellRecord], epoch: EpochRecord) -> int:
+    """Count the cells for which this is the best epoch."""
+    return sum(cell.best_epoch == epoch.epoch for cell in cells)
 
 
 def sparkline(values: Sequence[object]) -> str:
@@ -126,9 +108,7 @@ def summary_table(candidate: Candidate) -> Table:
     properties = (
         _origin(candidate) | (_scores(row) if row else {}) | (_cost(cells) if cells else {})
     )
-    records = tuple[Record, ...](
-        {"property": name, "value": value} for name, value in properties.items()
-    )
+    records: list[Record] = [{"property": name, "value": v} for name, v in properties.items()]
     notes = []
     if row and row.constant:
         notes.append("Predicts the same labels for every test row.")
@@ -136,7 +116,7 @@ def summary_table(candidate: Candidate) -> Table:
         notes.append("Not on the leaderboard: no seed has a result for every fold.")
     if row and row.uncertainty:
         notes.append("[low, high] is the 95 % confidence interval over test rows and seeds.")
-    return _table(candidate.name, ("property", "value"), records, notes)
+    return records_table(candidate.name, records, notes, text=_cell_text)
 
 
 def settings_table(candidate: Candidate) -> Table:
@@ -144,86 +124,81 @@ def settings_table(candidate: Candidate) -> Table:
     settings = candidate.cells[0].settings if candidate.cells else None
     values = settings.model_dump() if settings else {}
     references = {name: other.model_dump() for name, other in candidate.references.items()}
-    records = tuple[Record, ...](
+    records: list[Record] = [
         {"setting": setting, "value": value}
         | {
             name: "same" if reference[setting] == value else reference[setting]
             for name, reference in references.items()
         }
         for setting, value in values.items()
-    )
+    ]
     notes = [] if values else ["No training settings: a baseline, or no cell has a result."]
-    table = _table("Settings", ("setting", "value", *references), records, notes)
-    return replace(table, rows=tuple(tuple(map(str, record.values())) for record in records))
+    return records_table("Settings", records, notes, ("setting", "value", *references), text=str)
 
 
 def cells_table(candidate: Candidate) -> Table:
     """Return the scores of each cell."""
     by_steps = any(e.step is not None for cell in candidate.cells for e in cell.epochs)
     unit = "evaluation" if by_steps else "epoch"
-    records = tuple[Record, ...](
+    records: list[Record] = [
         {
             "fold": cell.key.fold,
             "seed": cell.key.seed,
-            **{f"test {title}": cell.metrics[HALF]["test"][name]
-               for name, title in HEADLINES.items()},
-            **{f"train {title}": cell.metrics[HALF]["train"][name]
-               for name, title in HEADLINES.items()},
+            **{f"{part} {title}": cell.metrics[HALF][part][name]
+               for part in _SCORED_PARTS for name, title in HEADLINES.items()},
             f"best {unit}": cell.best_epoch,
             f"{unit}s": len(cell.epochs) or None,
             "train seconds": cell.cost.train_seconds,
             "micro-batch size": cell.micro_batch,
         }
         for cell in candidate.cells
-    )  # fmt: skip
-    headers = tuple(records[0]) if records else ("fold", "seed")
-    notes = ["A cell is one training run: one seed on one fold."]
-    return _table("Scores of each cell at threshold 0.5", headers, records, notes, keys=2)
+    ]  # fmt: skip
+    title, notes = "Scores of each cell at threshold 0.5", [_CELL_NOTE]
+    return records_table(title, records, notes, ("fold", "seed"), keys=2, text=_cell_text)
 
 
 def curves_table(candidate: Candidate) -> Table:
     """Return train loss and validation scores of each epoch, mean over cells."""
-    records = tuple(map(_epoch_record, mean_epochs(candidate.cells)))
+    records = [_epoch_record(e, candidate.cells) for e in mean_epochs(candidate.cells)]
     notes = [
         f"{name}: {bars}"
         for name in ("train loss", "validation micro average precision")
         if (bars := sparkline([record[name] for record in records]))
     ]
     notes += [] if records else ["No learning curve: no stored cell was trained in epochs."]
-    headers = tuple(records[0]) if records else ("epoch",)
-    return _table("Learning curves, mean over cells", headers, records, notes)
+    title = "Learning curves, mean over cells"
+    return records_table(title, records, notes, ("epoch",), text=_cell_text)
 
 
 def labels_table(candidate: Candidate) -> Table:
     """Return each label on the test rows, mean over cells whose fold has a positive row of it."""
-    records = tuple(
+    records = [
         _label_record(label, candidate.cells, number)
         for number, label in enumerate(candidate.labels if candidate.cells else ())
-    )
+    ]
     notes = [
         "Precision, recall and F1 are at threshold 0.5 unless the column title has another one. "
         "The per-label threshold is chosen on validation rows."
     ]
-    headers = tuple(records[0]) if records else ("label",)
-    return _table("Scores of each label on test rows, mean over cells", headers, records, notes)
+    title = "Scores of each label on test rows, mean over cells"
+    return records_table(title, records, notes, ("label",), text=_cell_text)
 
 
 def thresholds_table(candidate: Candidate) -> Table:
     """Return the thresholds of each rule and the test scores at them."""
     cells = candidate.cells
     rules = list(dict.fromkeys(rule for cell in cells for rule in cell.thresholds))
-    records = tuple(
+    records = [
         _threshold_record([cell for cell in cells if rule in cell.thresholds], rule)
         for rule in rules
-    )
-    headers = tuple(records[0]) if records else ("threshold rule",)
+    ]
     title = "Scores on test rows by threshold rule, mean over cells"
-    return _table(title, headers, records, [])
+    return records_table(title, records, headers=("threshold rule",), text=_cell_text)
 
 
 def failures_table(candidate: Candidate) -> Table:
     """Return the cells without a result, with the reason of the failure."""
-    records = tuple[Record, ...](
+    records: list[Record] = [
         {
             "fold": record.key.fold,
             "seed": record.key.seed,
@@ -232,11 +207,11 @@ def failures_table(candidate: Candidate) -> Table:
             "time": record.failed_at,
         }
         for record in candidate.failures
-    )
+    ]
     retry = "To retry these cells, repeat the toxbench command that computed them."
     notes = [retry] if records else ["No cell failed."]
     headers = ("fold", "seed", "kind", "reason", "time")
-    return _table("Failed cells", headers, records, notes, keys=2)
+    return records_table("Failed cells", records, notes, headers, keys=2, text=_cell_text)
 
 
 TABLES: Mapping[str, Callable[[Candidate], Table]] = {
@@ -250,7 +225,7 @@ TABLES: Mapping[str, Callable[[Candidate], Table]] = {
 }
 
 
-def _display_names(keys: Sequence[_Key], rows: Mapping[_Key, Row]) -> list[str]:
+def _display_names(keys: Sequence[CandidateKey], rows: Mapping[CandidateKey, Row]) -> list[str]:
     """Return leaderboard names; a candidate without a row has its digest if the name repeats."""
     names = [name for name, _ in keys]
     return [
@@ -263,15 +238,11 @@ def _display_names(keys: Sequence[_Key], rows: Mapping[_Key, Row]) -> list[str]:
     ]
 
 
-def _match_name(name: str, display_names: list[str], keys: Sequence[_Key]) -> str:
+def _match_name(name: str, display_names: list[str], keys: Sequence[CandidateKey]) -> str:
     """Return the display name that equals ``name``, or the only one of a candidate so named."""
     if name in display_names:
         return name
-    matches = [
-        display_name
-        for display_name, (candidate, _) in zip(display_names, keys, strict=True)
-        if candidate == name
-    ]
+    matches = [text for text, key in zip(display_names, keys, strict=True) if key[0] == name]
     if len(matches) == 1:
         return matches[0]
     if matches:
@@ -280,25 +251,6 @@ def _match_name(name: str, display_names: list[str], keys: Sequence[_Key]) -> st
     available = ", ".join(display_names) or "none yet"
     hint = did_you_mean(name, {*display_names, *(candidate for candidate, _ in keys)})
     raise SettingsError(f"no candidate is called {name!r}{hint}; candidates: {available}")
-
-
-def _mean_epoch(cells: Sequence[CellRecord], number: int) -> EpochMean:
-    trained = [cell for cell in cells if len(cell.epochs) >= number]
-    epochs = [cell.epochs[number - 1] for cell in trained]
-
-    def mean_score(name: str) -> float | None:
-        return mean_known(epoch.validation.get(name) for epoch in epochs)
-
-    return EpochMean(
-        number=number,
-        step=epochs[0].step,
-        train_loss=fmean(epoch.train_loss for epoch in epochs),
-        validation_loss=mean_score("loss"),
-        micro_f1=mean_score("micro_f1"),
-        average_precision=mean_score("micro_average_precision"),
-        seconds=fmean(epoch.seconds for epoch in epochs),
-        best_count=sum(cell.best_epoch == number for cell in trained),
-    )
 
 
 def _origin(candidate: Candidate) -> dict[str, str]:
@@ -326,7 +278,7 @@ def _origin(candidate: Candidate) -> dict[str, str]:
             f"{tuning.average_precision:.3f}"
         )
     environment = first.environment
-    threads = "1 thread" if environment.threads == 1 else f"{environment.threads} threads"
+    threads = count_of(environment.threads, "thread")
     properties["computed on"] = f"{environment.device_name}, {environment.precision}, {threads}"
     if first.truncated_share:
         properties["truncated comments"] = f"{first.truncated_share:.1%} at max_length"
@@ -354,14 +306,14 @@ def _cost(cells: Sequence[CellRecord]) -> dict[str, str]:
     }
 
 
-def _epoch_record(epoch: EpochMean) -> Record:
+def _epoch_record(epoch: EpochRecord, cells: Sequence[CellRecord]) -> Record:
     return {
-        **({"epoch": epoch.number} if epoch.step is None else {"step": epoch.step}),
+        **({"epoch": epoch.epoch} if epoch.step is None else {"step": epoch.step}),
         "train loss": epoch.train_loss,
-        "validation micro-F1": epoch.micro_f1,
-        "validation micro average precision": epoch.average_precision,
+        "validation micro-F1": epoch.validation["micro_f1"],
+        "validation micro average precision": epoch.validation["micro_average_precision"],
         "seconds": epoch.seconds,
-        "cells with this best epoch": epoch.best_count,
+        "cells with this best epoch": count_best(cells, epoch),
     }
 
 
@@ -370,18 +322,18 @@ def _label_record(label: str, cells: Sequence[CellRecord], number: int) -> Recor
     at_chosen = [cell.per_label[PER_LABEL][number] for cell in cells if PER_LABEL in cell.per_label]
     supports = {cell.key.fold: cell.per_label[HALF][number].support for cell in cells}
 
-    def mean(read: Callable[[LabelScores], float | None], scores: list[LabelScores]) -> Value:
-        return mean_known(read(score) for score in scores if score.support)
+    def mean(name: str, scores: list[LabelScores]) -> Value:
+        return mean_known(getattr(score, name) for score in scores if score.support)
 
     return {
         "label": escape_line(label),
         "positive test rows": sum(supports.values()),
-        "precision": mean(lambda score: score.precision, at_half),
-        "recall": mean(lambda score: score.recall, at_half),
-        "F1": mean(lambda score: score.f1, at_half),
-        "average precision": mean(lambda score: score.average_precision, at_half),
+        "precision": mean("precision", at_half),
+        "recall": mean("recall", at_half),
+        "F1": mean("f1", at_half),
+        "average precision": mean("average_precision", at_half),
         "per-label threshold": mean_known(score.threshold for score in at_chosen),
-        "F1 (per-label threshold)": mean(lambda score: score.f1, at_chosen),
+        "F1 (per-label threshold)": mean("f1", at_chosen),
     }
 
 
@@ -398,23 +350,9 @@ def _threshold_record(cells: Sequence[CellRecord], rule: str) -> Record:
     }
 
 
-def _table(
-    title: str,
-    headers: Sequence[str],
-    records: tuple[Record, ...],
-    notes: Sequence[str],
-    keys: int = 1,
-) -> Table:
-    rows = tuple(tuple(_cell_text(value) for value in record.values()) for record in records)
-    return Table(escape_line(title), tuple(headers), rows, tuple(notes), records, keys=keys)
-
-
 def _cell_text(value: Value) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, float):
-        return f"{value:.3f}" if abs(value) >= 0.01 or value == 0 else f"{value:.3g}"
-    return escape_line(str(value))
+    is_small = isinstance(value, float) and 0 < abs(value) < 0.01
+    return f"{value:.3g}" if is_small else format_value(value)
 
 
 def _join_distinct(numbers: Iterable[int]) -> str:

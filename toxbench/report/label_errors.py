@@ -16,11 +16,11 @@ from toxbench.evaluation.label_errors import (
 )
 from toxbench.plugin.contracts import Table
 from toxbench.ranking.predictions import StoredPredictions
-from toxbench.util.text import escape_line
+from toxbench.report.tables import Record
+from toxbench.util.text import count_of, escape_line
 
 _TEXT_LENGTH = 120  # characters of a comment
 _WIDTH = 44  # characters of a cell, so that most tables fit a terminal
-Record = dict[str, str | int | float | bool | None]
 
 
 @dataclass(frozen=True)
@@ -141,10 +141,9 @@ def _table(
     """Add ids as the first column and, if they are shown, comments as the last one."""
     records: list[Record] = []
     for row, record in rows[: display.limit]:
-        text = {}
+        records.append({"id": escape_line(predicted.ids[row]), **record})
         if display.texts is not None:
-            text = {"text": _shorten(display.texts[predicted.rows[row]])}
-        records.append({"id": escape_line(predicted.ids[row]), **record, **text})
+            records[-1]["text"] = _shorten(display.texts[predicted.rows[row]])
     limit = f" (first {len(records)} listed)" if len(records) < len(rows) else ""
     return Table(
         title=f"{title}: {len(rows)} in {len(predicted.rows)} test rows{limit}",
@@ -157,8 +156,7 @@ def _table(
 
 def _candidates_note(predicted: StoredPredictions) -> str:
     """Return a note on the candidates that are included."""
-    seeds = {name: len(probabilities) for name, probabilities in predicted.candidates.items()}
-    included = [f"{name} ({n} {'seed' if n == 1 else 'seeds'})" for name, n in seeds.items()]
+    included = [f"{name} ({count_of(len(p), 'seed')})" for name, p in predicted.candidates.items()]
     omitted = f" Not included: {', '.join(predicted.left_out)}." if predicted.left_out else ""
     sample = " Synthetic sample: not real comments." if predicted.protocol.synthetic else ""
     return escape_line(

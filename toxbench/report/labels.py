@@ -1,10 +1,10 @@
 """Tables with the scores of each label."""
 
 from collections.abc import Sequence
-from statistics import fmean
 
 from toxbench.plugin.contracts import Table
-from toxbench.ranking.rows import Leaderboard, Row
+from toxbench.ranking.rows import Leaderboard, Row, mean_known
+from toxbench.report.tables import records_table
 from toxbench.store.cells import ProtocolRecord
 from toxbench.util.text import escape_line
 
@@ -53,16 +53,10 @@ def label_tables(leaderboard: Leaderboard) -> list[Table]:
 def _table(
     protocol: ProtocolRecord, title: str, columns: LabelColumns, notes: tuple[str, ...]
 ) -> Table:
-    labels = [escape_line(label) for label in protocol.labels]
-    values = list(zip(labels, *columns.values(), strict=True))
+    labels = map(escape_line, protocol.labels)
+    rows = zip(labels, *columns.values(), strict=True)
     headers = ("label", *columns)
-    return Table(
-        title=title,
-        headers=headers,
-        rows=tuple(tuple(map(_cell, row)) for row in values),
-        notes=notes,
-        records=tuple(dict(zip(headers, row, strict=True)) for row in values),
-    )
+    return records_table(title, [dict(zip(headers, row, strict=True)) for row in rows], notes)
 
 
 def _label_f1(row: Row, protocol: ProtocolRecord) -> list[float | None]:
@@ -73,14 +67,7 @@ def _label_f1(row: Row, protocol: ProtocolRecord) -> list[float | None]:
 def _prevalences(protocol: ProtocolRecord) -> list[float]:
     """Return each label's share of positive test rows, mean over the folds that have one."""
     folds = list(zip(protocol.test_supports, protocol.folds, strict=True))
-    shares = (
-        [supports[label] / len(fold.test) for supports, fold in folds if supports[label]]
+    return [
+        mean_known(counts[label] / len(fold.test) or None for counts, fold in folds) or 0.0
         for label in protocol.labels
-    )
-    return [fmean(values) if values else 0.0 for values in shares]
-
-
-def _cell(value: str | int | float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    ]

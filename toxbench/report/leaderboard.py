@@ -1,7 +1,7 @@
 """Tables and records of a leaderboard, and comparisons of its candidates."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 from toxbench.errors import SettingsError
 from toxbench.evaluation.definitions import HEADLINES
@@ -11,28 +11,17 @@ from toxbench.ranking.rows import Leaderboard, Row, Statistic
 from toxbench.report.notes import (
     conclusions,
     count_scored_labels,
+    explanations,
     headline_notes,
     leaderboard_title,
     limitations,
-    notes,
+    warnings,
 )
+from toxbench.report.tables import Record
 from toxbench.report.verdicts import comparison_table, conclusion, reversed_difference
-from toxbench.util.text import escape_line, format_millions
+from toxbench.util.text import escape_line, format_millions, format_value
 
-Record = dict[str, str | int | float | bool | None]
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of a leaderboard table.
-
-    Attributes:
-        title: of the column.
-        text: returns the text of a row's cell.
-    """
-
-    title: str
-    text: Callable[[Row], str]
+Column = tuple[str, Callable[[Row], str]]  # title and text of a row's cell
 
 
 def leaderboard_tables(leaderboard: Leaderboard) -> list[Table]:
@@ -41,22 +30,17 @@ def leaderboard_tables(leaderboard: Leaderboard) -> list[Table]:
     The last table has all notes; the headline table has the most important ones.
     """
     title = leaderboard_title(leaderboard)
-    tables = [
-        _table(leaderboard, title, _headline_columns(leaderboard), headline_notes(leaderboard)),
-        _table(leaderboard, "Tuned thresholds", (_NAME, *_TUNED_COLUMNS), ()),
-        _table(leaderboard, "More scores", (_NAME, *_score_columns(leaderboard)), ()),
-        _table(leaderboard, "Train scores", (_NAME, *_TRAIN_COLUMNS), ()),
-        _table(
-            leaderboard, "Standard errors (SE) by source", (_NAME, *_error_columns(leaderboard)), ()
-        ),
-        _table(
-            leaderboard,
-            "Weights and cost",
-            (_NAME, *_cost_columns(leaderboard)),
-            [*conclusions(leaderboard), *notes(leaderboard)],
-        ),
-    ]
-    return [table for table in tables if len(table.headers) > 1]
+    columns: dict[str, Sequence[Column]] = {
+        "Tuned thresholds": _TUNED_COLUMNS,
+        "More scores": _score_columns(leaderboard),
+        "Train scores": _TRAIN_COLUMNS,
+        "Standard errors (SE) by source": _error_columns(leaderboard),
+        "Weights and cost": _cost_columns(leaderboard),
+    }
+    first = _table(leaderboard, title, _headline_columns(leaderboard), headline_notes(leaderboard))
+    others = [_table(leaderboard, name, (_NAME, *c), ()) for name, c in columns.items() if c]
+    others[-1] = replace(others[-1], notes=_all_notes(leaderboard))
+    return [first, *others]
 
 
 def leaderboard_table(leaderboard: Leaderboard) -> Table:
@@ -69,8 +53,7 @@ def leaderboard_table(leaderboard: Leaderboard) -> Table:
         *_error_columns(leaderboard),
         *_cost_columns(leaderboard),
     )
-    texts = (*conclusions(leaderboard), *notes(leaderboard))
-    return _table(leaderboard, leaderboard_title(leaderboard), columns, texts)
+    return _table(leaderboard, leaderboard_title(leaderboard), columns, _all_notes(leaderboard))
 
 
 def leaderboard_records(leaderboard: Leaderboard) -> tuple[Record, ...]:
@@ -79,11 +62,9 @@ def leaderboard_records(leaderboard: Leaderboard) -> tuple[Record, ...]:
 
 
 def compare_candidates(leaderboard: Leaderboard, names: Sequence[str]) -> Table:
-    """Return the differences of all pairs of candidates, with a sentence on each.
+    """Return the differences of all pairs of the named candidates, with a sentence on each.
 
-    Args:
-        leaderboard: p-values are adjusted for all of its pairs.
-        names: of candidates, as shown on the leaderboard; empty: all.
+    Without names, of all candidates. P-values are adjusted for all pairs of the leaderboard.
 
     Raises:
         SettingsError: a name is unknown, or there are fewer than two candidates.
@@ -133,15 +114,20 @@ def _table(
 ) -> Table:
     return Table(
         title=escape_line(title),
-        headers=tuple(column.title for column in columns),
+        headers=tuple(title for title, _ in columns),
         rows=tuple(
-            tuple(escape_line(column.text(row)) for column in columns) for row in leaderboard.rows
+            tuple(escape_line(text(row)) for _, text in columns) for row in leaderboard.rows
         ),
         notes=tuple(map(escape_line, notes)),
         records=leaderboard_records(leaderboard),
         keys=1 + columns.index(_NAME),
         best=_best_rows(leaderboard),
     )
+
+
+def _all_notes(leaderboard: Leaderboard) -> tuple[str, ...]:
+    texts = *conclusions(leaderboard), *warnings(leaderboard), *explanations(leaderboard)
+    return tuple(map(escape_line, texts))
 
 
 def _best_rows(leaderboard: Leaderboard) -> tuple[int, ...]:
@@ -154,24 +140,24 @@ def _headline_columns(leaderboard: Leaderboard) -> tuple[Column, ...]:
     metric = leaderboard.metric
     columns = (
         _NAME,
-        *([] if metric in HEADLINES else [Column(metric, _score_text(metric))]),
-        Column("micro-F1", _interval_text("micro_f1")),
-        Column("subset accuracy", _interval_text("subset_accuracy")),
-        Column("F1 gap", _interval_text("micro_f1_gap")),
-        Column("accuracy gap", _interval_text("subset_accuracy_gap")),
-        Column("seconds", _mean_text("train_seconds", "{:.1f}")),
+        *([] if metric in HEADLINES else [(metric, _score_text(metric))]),
+        ("micro-F1", _interval_text("micro_f1")),
+        ("subset accuracy", _interval_text("subset_accuracy")),
+        ("F1 gap", _interval_text("micro_f1_gap")),
+        ("accuracy gap", _interval_text("subset_accuracy_gap")),
+        ("seconds", _mean_text("train_seconds", "{:.1f}")),
     )
     has_tiers = any(row.tier is not None for row in leaderboard.rows)
-    return (Column("tier", lambda row: str(row.tier)), *columns) if has_tiers else columns
+    return (("tier", lambda row: str(row.tier)), *columns) if has_tiers else columns
 
 
 def _score_columns(leaderboard: Leaderboard) -> tuple[Column, ...]:
     scored, labels = count_scored_labels(leaderboard), len(leaderboard.protocol.labels)
     return (
-        Column(f"macro-F1 ({scored} of {labels} labels)", _score_text("macro_f1")),
-        Column("micro-precision", _score_text("micro_precision")),
-        Column("micro-recall", _score_text("micro_recall")),
-        Column("micro average precision", _score_text("micro_average_precision")),
+        (f"macro-F1 ({scored} of {labels} labels)", _score_text("macro_f1")),
+        ("micro-precision", _score_text("micro_precision")),
+        ("micro-recall", _score_text("micro_recall")),
+        ("micro average precision", _score_text("micro_average_precision")),
     )
 
 
@@ -181,19 +167,19 @@ def _error_columns(leaderboard: Leaderboard) -> tuple[Column, ...]:
     columns: list[Column] = []
     for name, title in HEADLINES.items():
         if measured:
-            columns.append(Column(f"{title} SE (test rows)", _error_text(name, "rows")))
+            columns.append((f"{title} SE (test rows)", _error_text(name, "rows")))
         if any(error.seeds is not None for error in measured):
-            columns.append(Column(f"{title} SE (seeds)", _error_text(name, "seeds")))
+            columns.append((f"{title} SE (seeds)", _error_text(name, "seeds")))
         if any(error.folds is not None for error in measured):
-            columns.append(Column(f"{title} SE (folds)", _error_text(name, "folds")))
+            columns.append((f"{title} SE (folds)", _error_text(name, "folds")))
         if any(error.without_a_group is not None for error in measured):
-            columns.append(Column(f"{title} without one group", _group_range_text(name)))
+            columns.append((f"{title} without one group", _group_range_text(name)))
     return tuple(columns)
 
 
 def _cost_columns(leaderboard: Leaderboard) -> tuple[Column, ...]:
     """Return the costs, with the number of failed cells if a cell failed."""
-    failed = Column("failed cells", lambda row: str(row.failed))
+    failed = ("failed cells", lambda row: str(row.failed))
     return (*_COST_COLUMNS, *([failed] if any(row.failed for row in leaderboard.rows) else []))
 
 
@@ -208,18 +194,12 @@ def _interval_text(name: str) -> Callable[[Row], str]:
 
 
 def _error_text(name: str, source: str) -> Callable[[Row], str]:
-    def text(row: Row) -> str:
-        uncertainty = row.uncertainty.get(name)
-        value = getattr(uncertainty, source) if uncertainty else None
-        return "-" if value is None else f"{value:.3f}"
-
-    return text
+    return lambda row: format_value(getattr(row.uncertainty.get(name), source, None))
 
 
 def _group_range_text(name: str) -> Callable[[Row], str]:
     def text(row: Row) -> str:
-        uncertainty = row.uncertainty.get(name)
-        ends = uncertainty.without_a_group if uncertainty else None
+        ends = getattr(row.uncertainty.get(name), "without_a_group", None)
         return "-" if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}"
 
     return text
@@ -231,8 +211,8 @@ def _score_text(name: str) -> Callable[[Row], str]:
 
 def _mean_text(name: str, pattern: str, factor: float = 1) -> Callable[[Row], str]:
     def text(row: Row) -> str:
-        statistic = row.values[name]
-        return pattern.format(statistic.mean * factor) if statistic else "-"
+        mean = row.mean(name)
+        return "-" if mean is None else pattern.format(mean * factor)
 
     return text
 
@@ -261,20 +241,20 @@ def _select_pairs(leaderboard: Leaderboard, names: Sequence[str]) -> list[Differ
     return [d if place[d.first] < place[d.second] else reversed_difference(d) for d in pairs]
 
 
-_NAME = Column("backbone", lambda row: row.title)
+_NAME = ("backbone", lambda row: row.title)
 _TUNED_COLUMNS = (
-    Column("micro-F1 (global threshold)", _interval_text("micro_f1_global")),
-    Column("subset accuracy (global threshold)", _interval_text("subset_accuracy_global")),
-    Column("micro-F1 (per-label thresholds)", _score_text("micro_f1_per_label")),
+    ("micro-F1 (global threshold)", _interval_text("micro_f1_global")),
+    ("subset accuracy (global threshold)", _interval_text("subset_accuracy_global")),
+    ("micro-F1 (per-label thresholds)", _score_text("micro_f1_per_label")),
 )
 _TRAIN_COLUMNS = (
-    Column("train micro-F1", _score_text("train_micro_f1")),
-    Column("train subset accuracy", _score_text("train_subset_accuracy")),
+    ("train micro-F1", _score_text("train_micro_f1")),
+    ("train subset accuracy", _score_text("train_subset_accuracy")),
 )
 _COST_COLUMNS = (
-    Column("weights", lambda row: row.weights or "-"),
-    Column("parameters", lambda row: format_millions(row.parameters)),
-    Column("seeds", lambda row: str(row.seeds)),
-    Column("train comments/s", _mean_text("comments_per_second", "{:.0f}")),
-    Column("peak memory", _mean_text("peak_memory_bytes", "{:.0f} MiB", factor=2**-20)),
+    ("weights", lambda row: row.weights or "-"),
+    ("parameters", lambda row: format_millions(row.parameters)),
+    ("seeds", lambda row: str(row.seeds)),
+    ("train comments/s", _mean_text("comments_per_second", "{:.0f}")),
+    ("peak memory", _mean_text("peak_memory_bytes", "{:.0f} MiB", factor=2**-20)),
 )

@@ -1,12 +1,12 @@
 """The model card of a saved model: origin, scores, thresholds, intended use and limits."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from toxbench.evaluation.definitions import HALF
 from toxbench.plugin.contracts import Table
 from toxbench.records import CellRecord
 from toxbench.report.audit import leak_note
+from toxbench.report.tables import Value, create_table
 from toxbench.store.cells import ProtocolRecord
 from toxbench.store.models import ModelRecord
 from toxbench.util.text import format_millions
@@ -62,31 +62,25 @@ class RoundingError:
 def model_card(
     model: ModelRecord, record: CellRecord, protocol: ProtocolRecord, rounding: RoundingError
 ) -> tuple[Table, ...]:
-    """Return the tables of a model card; they contain no comment.
-
-    Args:
-        model: record of the saved model.
-        record: of the model's cell.
-        protocol: of the cell.
-        rounding: of the cell's probabilities.
-    """
+    """Return the tables of the card of a cell's model; they contain no comment."""
     test_rows = len(protocol.folds[record.key.fold].test)
+    properties, warnings = _properties(model, record, protocol), _warnings(model, protocol)
     return (
-        _table("Model", ("", ""), _properties(model, record, protocol), _warnings(model, protocol)),
-        _table(
+        create_table("Model", ("", ""), properties, warnings),
+        create_table(
             f"Scores on {test_rows} test rows",
             ("thresholds", *_SCORES.values(), "train micro-F1"),
             [_scores(record, rule) for rule in record.metrics],
             ("macro-F1 is the mean over the labels with a positive test row.",),
         ),
-        _table(
+        create_table(
             "Labels",
             ("label", "positive test rows", "precision", "recall", "F1",
              *(f"threshold ({rule})" for rule in model.thresholds)),
             [_label(model, record, place) for place in range(len(model.labels))],
             ("Precision, recall and F1 are for test rows at threshold 0.5.",),
         ),
-        _table("Rounding", ("", ""), _rounding(model, rounding), ()),
+        create_table("Rounding", ("", ""), _rounding(model, rounding), ()),
     )  # fmt: skip
 
 
@@ -131,18 +125,16 @@ def _warnings(model: ModelRecord, protocol: ProtocolRecord) -> tuple[str, ...]:
     return tuple(warnings)
 
 
-def _scores(record: CellRecord, rule: str) -> list[str]:
+def _scores(record: CellRecord, rule: str) -> list[Value]:
     test, train = record.metrics[rule]["test"], record.metrics[rule]["train"]
-    return [rule, *(_number(test.get(name)) for name in _SCORES), _number(train.get("micro_f1"))]
+    return [rule, *map(test.get, _SCORES), train.get("micro_f1")]
 
 
-def _label(model: ModelRecord, record: CellRecord, place: int) -> list[str]:
+def _label(model: ModelRecord, record: CellRecord, place: int) -> list[Value]:
     scores = record.per_label[HALF][place]
     thresholds = [f"{by_label[place]:.4g}" for by_label in model.thresholds.values()]
-    if not scores.support:
-        return [scores.label, "0", "-", "-", "-", *thresholds]
-    numbers = (_number(scores.precision), _number(scores.recall), _number(scores.f1))
-    return [scores.label, str(scores.support), *numbers, *thresholds]
+    numbers = (scores.precision, scores.recall, scores.f1) if scores.support else [None] * 3
+    return [scores.label, scores.support, *numbers, *thresholds]
 
 
 def _rounding(model: ModelRecord, rounding: RoundingError) -> list[list[str]]:
@@ -153,19 +145,3 @@ def _rounding(model: ModelRecord, rounding: RoundingError) -> list[list[str]]:
         ["difference from fp32", f"at most {rounding.largest:.2g} in a test probability"],
         ["predictions that differ from fp32", f"{rounding.decisions}, at threshold 0.5"],
     ]
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
-
-
-def _table(
-    title: str, headers: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str]
-) -> Table:
-    return Table(
-        title=title,
-        headers=tuple(headers),
-        rows=tuple(map(tuple, rows)),
-        notes=tuple(notes),
-        records=(),
-    )

@@ -5,6 +5,7 @@ from toxbench.ranking.rows import SEEDS_NEEDED, FailedCells, Leaderboard, Row
 from toxbench.records import TuningRecord
 from toxbench.report.audit import leak_note
 from toxbench.report.verdicts import conclusion
+from toxbench.util.text import count_of
 
 EXPLORATORY = (
     f"Exploratory: a backbone has fewer than {SEEDS_NEEDED} seeds, too few to conclude which "
@@ -45,7 +46,7 @@ def conclusions(leaderboard: Leaderboard) -> list[str]:
         return [
             f"Ranked by {metric}, which has no confidence interval: the order may be due to chance."
         ]
-    if is_exploratory(leaderboard):
+    if leaderboard.is_exploratory:
         return [EXPLORATORY]
     best = rows[0].name if rows else ""
     pairs = [d for d in leaderboard.differences if best in (d.first, d.second)]
@@ -69,20 +70,10 @@ def headline_notes(leaderboard: Leaderboard) -> list[str]:
 def limitations(leaderboard: Leaderboard) -> list[str]:
     """Return the reasons why the p-values of a comparison are too optimistic."""
     sampling = leaderboard.sampling
-    reasons = [EXPLORATORY] if is_exploratory(leaderboard) else []
+    reasons = [EXPLORATORY] if leaderboard.is_exploratory else []
     if sampling is not None and not sampling.by_group:
         reasons.append(_FEW_GROUPS.format(sampling.group_count))
     return reasons
-
-
-def is_exploratory(leaderboard: Leaderboard) -> bool:
-    """Whether a backbone has too few seeds for a conclusion."""
-    return any(r.kind == "backbone" and r.seeds < SEEDS_NEEDED for r in leaderboard.rows)
-
-
-def notes(leaderboard: Leaderboard) -> list[str]:
-    """Return the warnings and the explanations of the scores."""
-    return [*warnings(leaderboard), *explanations(leaderboard)]
 
 
 def warnings(leaderboard: Leaderboard) -> list[str]:
@@ -128,21 +119,22 @@ def explanations(leaderboard: Leaderboard) -> list[str]:
     texts.extend(_tuning_note(row) for row in rows if row.tuning)
     if len({row.seeds for row in rows if row.kind == "backbone"}) > 1:
         texts.append("Backbones have different numbers of seeds; compare them with care.")
-    rule = leaderboard.rule
-    thresholds = "threshold 0.5" if rule == HALF else f"{rule} thresholds"
     unit = "seed and fold" if len(protocol.folds) > 1 else "seed"
     texts.append(
-        f"Scores are for test rows at {thresholds}, unless the column title names other rows or "
-        "thresholds. Global and per-label thresholds are chosen on validation rows. A gap is the "
-        f"train score minus the test score. Seconds are for the training of one {unit}."
+        f"Scores are for test rows at {_thresholds(leaderboard)}, unless the column title names "
+        "other rows or thresholds. Global and per-label thresholds are chosen on validation rows. "
+        "A gap is the train score minus the test score. Seconds are for the training of one "
+        f"{unit}."
     )
     return texts
 
 
+def _thresholds(leaderboard: Leaderboard) -> str:
+    return "threshold 0.5" if leaderboard.rule == HALF else f"{leaderboard.rule} thresholds"
+
+
 def _headline_explanation(leaderboard: Leaderboard) -> str:
-    rule = leaderboard.rule
-    thresholds = "threshold 0.5" if rule == HALF else f"{rule} thresholds"
-    text = f"Scores at {thresholds}; a gap is the train score minus the test score"
+    text = f"Scores at {_thresholds(leaderboard)}; a gap is the train score minus the test score"
     if leaderboard.sampling is None:
         return f"{text}."
     return f"{text}; [low, high] is the 95 % confidence interval over test rows and seeds."
@@ -204,26 +196,20 @@ def _candidate_name(leaderboard: Leaderboard, failed: FailedCells) -> str:
 
 def _tuning_note(row: Row) -> str:
     """Return the origin of tuned settings, with their validation and test scores."""
-    tuning, test, optimism = (
-        row.tuning,
-        row.values["micro_average_precision"],
-        row.values["optimism"],
-    )
+    tuning, test, optimism = row.tuning, row.mean("micro_average_precision"), row.mean("optimism")
     if tuning is None or test is None or optimism is None:
         return f"{row.title}: micro average precision is undefined on these test rows."
     return (
         f"{row.title}: {_origin(tuning)}. Micro average precision is "
         f"{tuning.average_precision:.3f} on inner validation rows with new seeds"
-        f"{_default_score(tuning)} and {test.mean:.3f} on test rows; optimism (validation minus "
-        f"test score) {optimism.mean:+.3f}. Thresholds are chosen on inner validation rows."
+        f"{_default_score(tuning)} and {test:.3f} on test rows; optimism (validation minus "
+        f"test score) {optimism:+.3f}. Thresholds are chosen on inner validation rows."
     )
 
 
 def _origin(tuning: TuningRecord) -> str:
-    unit = "trial" if tuning.trials == 1 else "trials"
-    trials = (
-        f"{tuning.trials} {unit} ({tuning.pruned_trials} pruned, {tuning.failed_trials} failed)"
-    )
+    count = count_of(tuning.trials, "trial")
+    trials = f"{count} ({tuning.pruned_trials} pruned, {tuning.failed_trials} failed)"
     if tuning.default_won:
         return f"the default settings, without an improvement in {trials}"
     return f"the best settings of {trials}"

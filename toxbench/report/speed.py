@@ -4,9 +4,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from toxbench.plugin.contracts import Table
 from toxbench.records import SpeedRecord, Spread
-from toxbench.util.text import escape_line, format_millions
-
-Value = str | int | float | bool | None
+from toxbench.report.tables import Record
+from toxbench.util.text import count_of, escape_line, format_millions
 
 
 def speed_table(records: Sequence[SpeedRecord]) -> Table:
@@ -20,9 +19,9 @@ def speed_table(records: Sequence[SpeedRecord]) -> Table:
     )
 
 
-def _flatten(record: SpeedRecord) -> dict[str, Value]:
+def _flatten(record: SpeedRecord) -> Record:
     """Return a record as unrounded values: a spread becomes three columns."""
-    flat: dict[str, Value] = {}
+    flat: Record = {}
     for name, value in record:
         if isinstance(value, Spread):
             flat |= {name: value.median, f"{name}_low": value.low, f"{name}_high": value.high}
@@ -41,7 +40,7 @@ def _notes(records: Sequence[SpeedRecord]) -> Iterator[str]:
         f"{first.max_length} tokens. Padding tokens are not counted."
     )
     yield (
-        f"Median of {_count(first.repeats, 'run')} of {_count(first.epochs, 'epoch')} each; "
+        f"Median of {count_of(first.repeats, 'run')} of {count_of(first.epochs, 'epoch')} each; "
         "[lowest, highest]."
     )
     yield from map(_weights_note, records)
@@ -54,12 +53,8 @@ def _machine_note(record: SpeedRecord) -> str:
     versions = ", ".join(
         f"{name} {record.versions[name]}" for name in ("toxbench", "torch", "transformers")
     )
-    threads = f", {_count(record.threads, 'thread')}" if record.device == "cpu" else ""
+    threads = f", {count_of(record.threads, 'thread')}" if record.device == "cpu" else ""
     return f"Measured {record.measured_at[:10]} on {record.device_name}{threads}; {versions}."
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _weights_note(record: SpeedRecord) -> str:

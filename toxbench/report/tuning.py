@@ -1,6 +1,5 @@
 """Plots and tables of a hyperparameter search."""
 
-import io
 import json
 import math
 import warnings
@@ -14,9 +13,10 @@ import numpy.typing as npt
 
 from toxbench.plugin.contracts import Table
 from toxbench.records import TrialRecord, TunedSettings, TuningRecord
-from toxbench.report.palette import BLUE, GREY, RED
+from toxbench.report.figures import BLUE, GREY, RED, plot_text, svg_bytes
+from toxbench.report.tables import Record, records_table
 from toxbench.settings import TrainSettings
-from toxbench.util.text import escape_line
+from toxbench.util.text import format_setting
 
 if TYPE_CHECKING:
     import optuna
@@ -53,26 +53,15 @@ def fanova_importances(study: "optuna.Study") -> dict[str, float]:
 def study_plots(
     records: Sequence[TrialRecord], importances: Mapping[str, float]
 ) -> dict[str, bytes]:
-    """Plot a search.
-
-    Args:
-        records: trials of the search.
-        importances: see `fanova_importances`; if empty, only the history is plotted.
-
-    Returns:
-        name -> SVG, the same for the same records.
-    """
-    import matplotlib as mpl
-
-    with mpl.rc_context({"svg.hashsalt": "toxbench", "svg.fonttype": "none"}):
-        figures = study_figures(records, importances)
-        return {name: _svg(figure) for name, figure in figures.items()}
+    """Return name -> SVG, the same for the same trials and `fanova_importances`."""
+    figures = study_figures(records, importances)
+    return {name: svg_bytes(figure) for name, figure in figures.items()}
 
 
 def study_figures(
     records: Sequence[TrialRecord], importances: Mapping[str, float]
 ) -> "dict[str, Figure]":
-    """Return name -> figure; arguments and names as in `study_plots`."""
+    """Return name -> figure; without importances, only the history is plotted."""
     complete = [record for record in records if record.value is not None]
     figures = {"history": _plot_history(records)}
     if importances:
@@ -85,22 +74,18 @@ def study_figures(
 
 def tuned_table(tuned: TunedSettings, default: TrainSettings) -> Table:
     """Return the tuned settings that differ from the default settings."""
-    values, defaults = tuned.train.model_dump(), default.model_dump()
-    changed = [name for name in values if values[name] != defaults[name]]
-    tuning = tuned.tuning
-    return Table(
-        title=(
-            f"Tuned settings of {tuned.backbone}: {tuning.trials} trials, {tuning.pruned_trials} "
-            f"pruned, {tuning.failed_trials} failed"
-        ),
-        headers=("setting", "default", "tuned"),
-        rows=tuple((name, _value_text(defaults[name]), _value_text(values[name]))
-                   for name in changed),
-        notes=_score_notes(tuning),
-        records=tuple(
-            {"setting": name, "default": defaults[name], "tuned": values[name]} for name in changed
-        ),
-    )  # fmt: skip
+    values, defaults, tuning = tuned.train.model_dump(), default.model_dump(), tuned.tuning
+    records: list[Record] = [
+        {"setting": name, "default": defaults[name], "tuned": values[name]}
+        for name in values
+        if values[name] != defaults[name]
+    ]
+    title = (
+        f"Tuned settings of {tuned.backbone}: {tuning.trials} trials, {tuning.pruned_trials} "
+        f"pruned, {tuning.failed_trials} failed"
+    )
+    headers = ("setting", "default", "tuned")
+    return records_table(title, records, _score_notes(tuning), headers, text=format_setting)
 
 
 def importance_table(study: str, trials: int, importances: Mapping[str, float]) -> Table:
@@ -111,16 +96,12 @@ def importance_table(study: str, trials: int, importances: Mapping[str, float]) 
         if importances
         else "Too few complete trials with different scores to compute importances."
     )
-    return Table(
-        title=f"Hyperparameter importance in {escape_line(study)} ({trials} complete trials)",
-        headers=("hyperparameter", "importance"),
-        rows=tuple((name, f"{importance:.3f}") for name, importance in importances.items()),
-        notes=(note,),
-        records=tuple(
-            {"hyperparameter": name, "importance": importance}
-            for name, importance in importances.items()
-        ),
-    )
+    records: list[Record] = [
+        {"hyperparameter": name, "importance": float(importance)}
+        for name, importance in importances.items()
+    ]
+    title = f"Hyperparameter importance in {study} ({trials} complete trials)"
+    return records_table(title, records, (note,), ("hyperparameter", "importance"))
 
 
 def _score_notes(tuning: TuningRecord) -> tuple[str, ...]:
@@ -133,10 +114,6 @@ def _score_notes(tuning: TuningRecord) -> tuple[str, ...]:
     )
     default_won = "The default settings won: no other finalist scored higher."
     return (note, default_won) if tuning.default_won else (note,)
-
-
-def _value_text(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 @dataclass(frozen=True)
@@ -221,7 +198,7 @@ def _plot_history(records: Sequence[TrialRecord]) -> "Figure":
 def _plot_importances(importances: Mapping[str, float]) -> "Figure":
     figure, axes = _new_figure(7, 0.35 * len(importances) + 1.2)
     names = list(importances)[::-1]
-    axes.barh(list(map(_plot_text, names)), [importances[name] for name in names], color=BLUE)
+    axes.barh(list(map(plot_text, names)), [importances[name] for name in names], color=BLUE)
     axes.set_xlabel("share of the score's variance (functional ANOVA)")
     axes.set_title("Hyperparameter importance")
     return figure
@@ -244,9 +221,9 @@ def _plot_parallel_coordinates(
     for place, dimension in enumerate(dimensions):
         axes.axvline(place, color=GREY, linewidth=0.6, zorder=0)
         for height, text in _ticks(dimension):
-            axes.annotate(_plot_text(text), (place, height), xytext=(4, 0),
+            axes.annotate(plot_text(text), (place, height), xytext=(4, 0),
                           textcoords="offset points", fontsize=7, va="center")  # fmt: skip
-    axes.set_xticks(range(len(dimensions)), [_plot_text(d.name) for d in dimensions], rotation=20,
+    axes.set_xticks(range(len(dimensions)), [plot_text(d.name) for d in dimensions], rotation=20,
                     ha="right", fontsize=8)  # fmt: skip
     axes.set_yticks([])
     axes.set_ylim(-0.08, 1.08)
@@ -267,9 +244,9 @@ def _plot_slices(dimensions: Sequence[_Dimension], records: Sequence[TrialRecord
             axes.set_xscale("log")
         if dimension.choices:
             axes.set_xticks(range(len(dimension.choices)),
-                            [_plot_text(str(choice)) for choice in dimension.choices])  # fmt: skip
+                            [plot_text(str(choice)) for choice in dimension.choices])  # fmt: skip
             axes.set_xlim(-0.5, len(dimension.choices) - 0.5)
-        axes.set_xlabel(_plot_text(dimension.name), fontsize=9)
+        axes.set_xlabel(plot_text(dimension.name), fontsize=9)
         axes.tick_params(labelsize=7, which="both")
     for axes in grid[len(dimensions) :]:
         axes.set_visible(False)
@@ -301,14 +278,3 @@ def _last_score(record: TrialRecord) -> float:
     if record.value is not None:
         return record.value
     return record.epoch_scores[max(record.epoch_scores)]
-
-
-def _plot_text(text: str) -> str:
-    """Escape control characters, and the ``$`` that starts a formula in matplotlib."""
-    return escape_line(text).replace("$", r"\$")
-
-
-def _svg(figure: "Figure") -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return buffer.getvalue()

@@ -24,13 +24,7 @@ from toxbench.errors import PluginError, SettingsError
 from toxbench.evaluation.early_stopping import EpochSelector, epoch_scores
 from toxbench.records import SpeedRecord, Spread
 from toxbench.settings import TrainSettings
-from toxbench.training.device import (
-    Device,
-    PeakMemory,
-    choose_device,
-    matrix_peak,
-    wait_for_device,
-)
+from toxbench.training.device import Device, PeakMemory, choose_device, matrix_peak, wait_for_device
 from toxbench.training.trainer import Trainer
 from toxbench.training.weights import WeightsFinder
 from toxbench.util.arrays import Rows
@@ -121,15 +115,7 @@ Run = tuple[TimedTraining, float]  # the training, and the seconds to predict al
 def measure(
     run: ResolvedRun, repeats: int, report_progress: ReportProgress
 ) -> Iterator[SpeedRecord]:
-    """Measure each backbone; nothing is stored.
-
-    Args:
-        run: backbones, table, weights, device and training settings.
-        repeats: timed runs of each backbone.
-        report_progress: called with one line at a time.
-
-    Yields:
-        one record for each backbone.
+    """Measure each backbone in some timed runs, and yield its record; nothing is stored.
 
     Raises:
         SettingsError, DataError, PluginError, StorageError, TryAgainError: as a run would.
@@ -207,9 +193,8 @@ def _runs(task: Task, repeats: int, report_progress: ReportProgress) -> Iterator
 
 
 def _record(task: Task, runs: Sequence[Run], peak: float) -> SpeedRecord:
-    machine = environment(task.device)
-    weights = task.candidate.weights.record
-    epochs = [training.seconds / task.settings.epochs for training, _ in runs]
+    weights, settings = task.candidate.weights.record, task.settings
+    epochs = [training.seconds / settings.epochs for training, _ in runs]
     rows, tokens = len(task.rows), task.tokens_per_epoch
     peaks = [training.peak_memory_bytes for training, _ in runs]
     return SpeedRecord(
@@ -217,16 +202,10 @@ def _record(task: Task, runs: Sequence[Run], peak: float) -> SpeedRecord:
         weights=weights.label,
         source=weights.source,
         body_parameters=task.body_parameters,
-        device=machine.device,
-        device_name=machine.device_name,
-        precision=machine.precision,
-        threads=machine.threads,
-        versions=machine.versions,
+        **environment(task.device).model_dump(exclude={"commit"}),
         measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
         table=task.comments.name,
-        batch_size=task.settings.batch_size,
-        max_length=task.settings.max_length,
-        epochs=task.settings.epochs,
+        **settings.model_dump(include={"batch_size", "max_length", "epochs"}),
         repeats=len(runs),
         rows=rows,
         tokens=tokens,

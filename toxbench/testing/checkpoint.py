@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -82,8 +82,7 @@ def _pretraining_model(config: "PreTrainedConfig") -> "PreTrainedModel":
 
     kinds: tuple[Any, ...] = (AutoModelForPreTraining, AutoModelForMaskedLM)
     kind: Any = next((kind for kind in kinds if type(config) in kind._model_mapping), AutoModel)
-    model: PreTrainedModel = kind.from_config(config)
-    return model
+    return cast("PreTrainedModel", kind.from_config(config))
 
 
 def _tiny_config(
@@ -99,8 +98,7 @@ def _tiny_config(
         if hasattr(default, f"{kind}_token_id")
     }
     values = {"vocab_size": len(tokenizer), **tokens, **tiny, **sizes}
-    config: PreTrainedConfig = AutoConfig.for_model(model_type, **values)
-    return config
+    return AutoConfig.for_model(model_type, **values)
 
 
 def _train_byte_pairs(corpus: list[str], vocabulary: int) -> "PreTrainedTokenizerBase":

@@ -4,18 +4,17 @@ from collections.abc import Mapping
 from dataclasses import fields
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, NoReturn
+from typing import ClassVar, NoReturn
 
 import pytest
+import torch
+from torch import nn
 
 from toxbench.errors import PluginError
 from toxbench.plugin.contracts import Backbone
 from toxbench.settings import TrainSettings
 from toxbench.testing import modules
-
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
+from toxbench.testing.modules import TokenRows
 
 TEXTS = (
     "you fool",
@@ -58,12 +57,12 @@ class BackboneContract:
         fail("fixtures", "the fixture `checkpoint` is missing", remedy)
 
     @pytest.fixture
-    def module(self, backbone: Backbone, checkpoint: Path) -> "nn.Module":
+    def module(self, backbone: Backbone, checkpoint: Path) -> nn.Module:
         """The module that `Backbone.build` returns, in eval mode."""
         return modules.build_module(backbone, checkpoint, self.labels).eval()
 
     @pytest.fixture
-    def rows(self, backbone: Backbone, checkpoint: Path) -> "modules.TokenRows":
+    def rows(self, backbone: Backbone, checkpoint: Path) -> TokenRows:
         """Token ids of texts of different lengths."""
         return modules.tokenize(backbone, checkpoint, TEXTS)
 
@@ -85,7 +84,7 @@ class BackboneContract:
             )
 
     def test_logits_have_shape_batch_by_label(
-        self, backbone: Backbone, checkpoint: Path, rows: "modules.TokenRows"
+        self, backbone: Backbone, checkpoint: Path, rows: TokenRows
     ) -> None:
         """The logits are ``[batch, label]``, also for one row and for one label."""
         for labels in (1, self.labels):
@@ -97,11 +96,9 @@ class BackboneContract:
                     fail("shape", str(error), "let the last layer be Linear(size, label_count)")
 
     def test_dtype_is_float32_and_allows_bf16_autocast(
-        self, module: "nn.Module", rows: "modules.TokenRows"
+        self, module: nn.Module, rows: TokenRows
     ) -> None:
         """Trainable parameters are float32; autocast to bf16 gives nearly the same logits."""
-        import torch
-
         for name, parameter in module.named_parameters():
             if parameter.requires_grad and parameter.dtype != torch.float32:
                 fail(
@@ -127,14 +124,14 @@ class BackboneContract:
             )
 
     def test_training_is_deterministic(
-        self, backbone: Backbone, checkpoint: Path, rows: "modules.TokenRows"
+        self, backbone: Backbone, checkpoint: Path, rows: TokenRows
     ) -> None:
         """Building and training twice with one seed gives the same parameters."""
         first, second = (
             modules.train_module(backbone, checkpoint, rows, self.labels) for _ in range(2)
         )
         for (name, a), b in zip(first.named_parameters(), second.parameters(), strict=True):
-            if not _equal(a, b):
+            if not torch.equal(a, b):
                 fail(
                     "determinism",
                     f"{name} differs between two trainings with the same seed",
@@ -153,12 +150,10 @@ class BackboneContract:
                 "remove torch.manual_seed from build; toxbench seeds before it",
             )
 
-    def test_eval_mode_is_deterministic(
-        self, module: "nn.Module", rows: "modules.TokenRows"
-    ) -> None:
+    def test_eval_mode_is_deterministic(self, module: nn.Module, rows: TokenRows) -> None:
         """In eval mode the same batch has the same logits twice."""
         first, second = (modules.compute_logits(module, rows, self.labels) for _ in range(2))
-        if not _equal(first, second):
+        if not torch.equal(first, second):
             fail(
                 "determinism",
                 f"logits in eval mode change by {modules.max_difference(first, second):.2g}",
@@ -166,7 +161,7 @@ class BackboneContract:
             )
 
     def test_saved_state_is_restored(
-        self, backbone: Backbone, checkpoint: Path, rows: "modules.TokenRows", tmp_path: Path
+        self, backbone: Backbone, checkpoint: Path, rows: TokenRows, tmp_path: Path
     ) -> None:
         """The state dict holds everything that training changes, and loads from a file."""
         trained = modules.train_module(backbone, checkpoint, rows, self.labels)
@@ -179,15 +174,11 @@ class BackboneContract:
         before, after = (
             modules.compute_logits(module, rows, self.labels) for module in (trained, restored)
         )
-        if modules.max_difference(before, after) > modules.rounding_tolerance(before):
-            fail(
-                "save and load",
-                f"logits change by {modules.max_difference(before, after):.2g} after saving",
-                "store everything that training changes in parameters or persistent buffers",
-            )
+        remedy = "store everything that training changes in parameters or persistent buffers"
+        _check_same("save and load", before, after, "after saving", remedy)
 
     def test_gradients_reach_every_parameter(
-        self, backbone: Backbone, checkpoint: Path, rows: "modules.TokenRows"
+        self, backbone: Backbone, checkpoint: Path, rows: TokenRows
     ) -> None:
         """Every parameter that is not frozen or in ``without_gradient`` gets a gradient."""
         names = modules.find_parameters_without_gradient(backbone, checkpoint, rows, self.labels)
@@ -209,33 +200,25 @@ class BackboneContract:
             problem = f"gradients reach, or the module lacks, {_shortened(unused)}"
             fail("gradients", problem, remedy)
 
-    def test_padding_does_not_change_logits(
-        self, module: "nn.Module", rows: "modules.TokenRows"
-    ) -> None:
+    def test_padding_does_not_change_logits(self, module: nn.Module, rows: TokenRows) -> None:
         """A row's logits are the same alone, next to a longer one, and padded to max_length."""
-        import torch
-
         single_rows = [rows[row : row + 1] for row in range(len(rows))]
         unpadded = torch.cat(
             [modules.compute_logits(module, row, self.labels) for row in single_rows]
         )
         for width in (rows.max_tokens, TrainSettings().max_length):
             padded = modules.compute_logits(module, rows, self.labels, width)
-            if modules.max_difference(unpadded, padded) > modules.rounding_tolerance(unpadded):
-                fail(
-                    "padding",
-                    f"logits change by {modules.max_difference(unpadded, padded):.2g} when rows "
-                    f"are padded to {width} tokens",
-                    "pass attention_mask to every layer that reads other tokens, and compute "
-                    "means only over tokens where it is 1",
-                )
+            _check_same(
+                "padding",
+                unpadded,
+                padded,
+                f"when rows are padded to {width} tokens",
+                "pass attention_mask to every layer that reads other tokens, and compute means "
+                "only over tokens where it is 1",
+            )
 
-    def test_batch_order_does_not_change_logits(
-        self, module: "nn.Module", rows: "modules.TokenRows"
-    ) -> None:
+    def test_batch_order_does_not_change_logits(self, module: nn.Module, rows: TokenRows) -> None:
         """A row's logits depend neither on its position nor on the other rows."""
-        import torch
-
         expected, width = modules.compute_logits(module, rows, self.labels), rows.max_tokens
         reversed_logits = modules.compute_logits(module, rows[::-1], self.labels).flip(0)
         halves = [
@@ -243,14 +226,14 @@ class BackboneContract:
             for half in (rows[:2], rows[2:])
         ]
         for change, logits in (("reversed", reversed_logits), ("split in two", torch.cat(halves))):
-            if modules.max_difference(expected, logits) > modules.rounding_tolerance(expected):
-                fail(
-                    "batch order",
-                    f"logits change by {modules.max_difference(expected, logits):.2g} when the "
-                    f"batch is {change}",
-                    "compute along tokens and features only; normalize with LayerNorm, not "
-                    "with the batch's statistics",
-                )
+            _check_same(
+                "batch order",
+                expected,
+                logits,
+                f"when the batch is {change}",
+                "compute along tokens and features only; normalize with LayerNorm, not with the "
+                "batch's statistics",
+            )
 
     def test_head_names_the_new_parameters(self, backbone: Backbone, checkpoint: Path) -> None:
         """``Backbone.head`` names the random parameters of `build`, and no missing attributes."""
@@ -289,12 +272,15 @@ def fail(requirement: str, problem: str, remedy: str) -> NoReturn:
     )
 
 
+def _check_same(
+    requirement: str, expected: torch.Tensor, logits: torch.Tensor, change: str, remedy: str
+) -> None:
+    """Fail if logits differ by more than rounding."""
+    difference = modules.max_difference(expected, logits)
+    if difference > modules.rounding_tolerance(expected):
+        fail(requirement, f"logits change by {difference:.2g} {change}", remedy)
+
+
 def _shortened(names: list[str]) -> str:
     rest = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return f"{', '.join(names[:5])}{rest}"
-
-
-def _equal(a: "torch.Tensor", b: "torch.Tensor") -> bool:
-    import torch
-
-    return torch.equal(a, b)

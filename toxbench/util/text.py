@@ -20,6 +20,18 @@ def count_of(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
+def format_value(value: object) -> str:
+    """Format a value of a table on one line: None as ``-``, a float with three decimals."""
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if isinstance(value, float) else escape_line(str(value))
+
+
+def format_setting(value: object) -> str:
+    """Format the value of a setting; a float has three significant digits."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
 def escape_line(text: str) -> str:
     """Escape characters that control a terminal; line breaks become spaces."""
     one_line = " ".join(text.splitlines())

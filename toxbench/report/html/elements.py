@@ -1,22 +1,21 @@
 """The parts of a page: sections, pictures and tables, with helpers to draw the pictures."""
 
-import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 from toxbench.plugin.contracts import Table
-from toxbench.report.palette import DASHES, GREY, HEAT, SERIES, css_names
-from toxbench.util.text import escape_line
+from toxbench.report.figures import DASHES, GREY, HEAT, SERIES, css_names, plot_text, svg_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _WIDTH = 5.0  # inches: a page scales a picture to its column
-_MAX_LENGTH = 26  # characters of a name in a picture; the table below has the full name
+_NAME_LENGTH = 26  # characters of a name in a picture; the table below has the full name
+_COLUMN_LENGTH = 22  # the same, for the columns of a heat map
 _FONT = re.compile(r"(?:(bold|italic)\s+)?.*?([\d.]+)px")
 _LINK = "{http://www.w3.org/1999/xlink}href"
 _REFERENCE = re.compile(r"#([\w.-]+)")
@@ -67,27 +66,11 @@ class Section:
     collapsed_tables: Sequence[Table] = ()
 
 
-def create_table(
-    title: str,
-    headers: Sequence[str],
-    rows: Sequence[Sequence[str | int | float | None]],
-    notes: Sequence[str] = (),
-) -> Table:
-    """Return a table of values; floats have three decimals, None is a dash."""
-    return Table(
-        title=escape_line(title),
-        headers=tuple(map(escape_line, headers)),
-        rows=tuple(tuple(_cell(value) for value in row) for row in rows),
-        notes=tuple(map(escape_line, notes)),
-        records=(),
-    )
-
-
 def create_picture(
     name: str, alt: str, figure: "Figure", numbers: Table, note: str = ""
 ) -> Picture:
     """Return a picture of a finished figure; ``alt`` is its description for screen readers."""
-    return Picture(name, inline_svg(figure, name, alt), numbers, note)
+    return Picture(name, inline_svg(figure, name, alt), numbers, note.strip())
 
 
 def create_panels(count: int, height: float) -> "tuple[Figure, list[Axes]]":
@@ -100,6 +83,8 @@ def create_panels(count: int, height: float) -> "tuple[Figure, list[Axes]]":
     for axes in panels:
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=8)
+        axes.xaxis.label.set_fontsize(8)
+        axes.yaxis.label.set_fontsize(8)
         axes.set_facecolor("none")
     return figure, panels
 
@@ -109,11 +94,9 @@ def line_style(place: int) -> dict[str, Any]:
     return {"color": SERIES[place % len(SERIES)], "linestyle": DASHES[place % len(DASHES)]}
 
 
-def plot_text(text: str, max_length: int = _MAX_LENGTH) -> str:
-    """Escape and shorten a name; matplotlib reads an unescaped ``$`` as the start of a formula."""
-    safe = escape_line(text)
-    short = safe if len(safe) <= max_length else f"{safe[: max_length - 1]}…"
-    return short.replace("$", r"\$")
+def short_name(name: str) -> str:
+    """Escape a name for a picture, and shorten it."""
+    return plot_text(name, _NAME_LENGTH)
 
 
 def draw_legend(axes: "Axes", entries: int) -> None:
@@ -126,14 +109,15 @@ def draw_legend(axes: "Axes", entries: int) -> None:
 
 def label_y_axis(axes: "Axes", names: Sequence[str]) -> None:
     """Write names along the y axis, the first one at the top."""
-    axes.set_yticks(range(len(names)), [plot_text(name) for name in names])
+    axes.set_yticks(range(len(names)), list(map(short_name, names)))
     axes.set_ylim(len(names) - 0.4, -0.6)
 
 
 def draw_heat_map(
     axes: "Axes",
     values: Sequence[Sequence[float | None]],
-    text: Callable[[float], str] = "{:.2f}".format,
+    row_texts: Sequence[str],
+    columns: Sequence[str],
 ) -> None:
     """Draw values in [0, 1] as a grid of cells with numbers; higher values are more opaque."""
     from matplotlib.patches import Rectangle
@@ -142,43 +126,33 @@ def draw_heat_map(
         for x, value in enumerate(row):
             shade = 0.0 if value is None else max(0.0, min(1.0, value))
             axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=HEAT, alpha=shade))
-            label = "-" if value is None else text(value)
+            label = "-" if value is None else f"{value:.2f}"
             axes.text(x, y, label, ha="center", va="center", fontsize=7)
+    axes.set_yticks(range(len(row_texts)), row_texts)
+    column_texts = [plot_text(name, _COLUMN_LENGTH) for name in columns]
+    axes.set_xticks(range(len(columns)), column_texts, rotation=25, ha="right")
     axes.set_xlim(-0.5, max(1, len(values[0])) - 0.5)
     axes.set_ylim(len(values) - 0.5, -0.5)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
 
 
-def draw_reference_line(axes: "Axes", *, x: float | None = None, y: float | None = None) -> None:
-    """Draw a thin grey line at ``x``, at ``y`` or at both."""
-    style: dict[str, Any] = {"color": GREY, "linewidth": 0.7, "zorder": 0}
-    if x is not None:
-        axes.axvline(x, **style)
-    if y is not None:
-        axes.axhline(y, **style)
+def draw_reference_line(axes: "Axes", x: float) -> None:
+    """Draw a thin vertical grey line."""
+    axes.axvline(x, color=GREY, linewidth=0.7, zorder=0)
 
 
 def inline_svg(figure: "Figure", name: str, alt: str) -> str:
-    """Return a figure as an ``<svg>`` element.
+    """Return a figure as an ``<svg>`` element, with ``name`` as the prefix of all ids.
 
-    Args:
-        figure: the colours of `toxbench.report.palette` in it become custom properties.
-        name: prefix of all ids, unique on the page.
-        alt: description of the figure for screen readers.
+    The colours of `toxbench.report.figures` in it become custom properties.
     """
-    import matplotlib as mpl
-
-    buffer = io.BytesIO()
-    with mpl.rc_context({"svg.hashsalt": "toxbench", "svg.fonttype": "none"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
-    root = ElementTree.fromstring(buffer.getvalue())  # noqa: S314 - matplotlib has just written it
+    svg = svg_bytes(figure, transparent=True)
+    root = ElementTree.fromstring(svg)  # noqa: S314 - matplotlib has just written it
     _Cleaner(root, name).clean()
     view_box = root.get("viewBox", "")
     root.attrib.clear()
-    root.attrib.update(
-        {"viewBox": view_box, "role": "img", "aria-label": alt, "fill": "var(--ink)"}
-    )
+    root.attrib |= {"viewBox": view_box, "role": "img", "aria-label": alt, "fill": "var(--ink)"}
     return ElementTree.tostring(root, encoding="unicode")
 
 
@@ -211,8 +185,7 @@ class _Cleaner:
         if _LINK in attributes:
             attributes["href"] = attributes.pop(_LINK)
         attributes |= _style_attributes(attributes.pop("style", ""))
-        element.attrib.clear()
-        element.attrib.update({key: self._value(key, value) for key, value in attributes.items()})
+        element.attrib = {key: self._value(key, value) for key, value in attributes.items()}
 
     def _value(self, key: str, value: str) -> str:
         if key == "id":
@@ -238,9 +211,3 @@ def _style_attributes(style: str) -> dict[str, str]:
             attributes["font-weight"] = "bold"
     attributes.pop("font-family", None)
     return {key: value.removesuffix("px") for key, value in attributes.items()}
-
-
-def _cell(value: str | int | float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.3f}" if isinstance(value, float) else escape_line(str(value))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from toxbench.ranking.build import cells_of_row, load_leaderboard
+from toxbench.ranking.build import complete_cells, load_leaderboard
 from toxbench.ranking.cells import load_cells
 from toxbench.ranking.predictions import StoredPredictions, no_candidate_error, stack_predictions
 from toxbench.ranking.rows import Leaderboard, Row
@@ -77,11 +77,7 @@ class ReportData:
 
 
 def load_report_data(store: CellStore, texts: Sequence[str] | None = None) -> ReportData:
-    """Read the folder of a protocol.
-
-    Args:
-        store: of the protocol.
-        texts: comment of every row of the data table; None: no comment is shown.
+    """Read the folder of a protocol; ``texts`` as in `ReportData`.
 
     Raises:
         StorageError: it is not a folder of toxbench, a file in it is damaged, or no candidate has
@@ -91,14 +87,10 @@ def load_report_data(store: CellStore, texts: Sequence[str] | None = None) -> Re
     if not board.rows:
         raise no_candidate_error(store)
     protocol, stored, cells = load_cells(store)
-    folds = len(protocol.folds)
-    records = {
-        row.name: tuple(record for record, _ in cells_of_row(row, cells, folds))
-        for row in board.rows
-    }
+    complete = complete_cells(cells, len(protocol.folds))
     return ReportData(
         board=board,
-        records=records,
+        records={row.name: tuple(record for record, _ in complete[row.key]) for row in board.rows},
         predicted=stack_predictions(board.rows, protocol, stored, cells),
         ids=stored.ids,
         searches=tuple(_read_searches(store)),

@@ -44,13 +44,7 @@ def create_sections(data: ReportData, importances: ComputeImportances) -> list[S
 
 
 def render_report(data: ReportData, importances: ComputeImportances) -> str:
-    """Return a report as one escaped HTML file, without scripts and external resources.
-
-    Args:
-        data: stored results.
-        importances: computes the importances of hyperparameters from trials; an empty mapping if
-            the trials are too few.
-    """
+    """Return a report as one escaped HTML file, without scripts and external resources."""
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 

@@ -1,5 +1,6 @@
 """Sections with curves: learning curves, and scores by threshold."""
 
+import math
 from collections.abc import Sequence
 from statistics import fmean
 
@@ -8,19 +9,19 @@ import numpy as np
 from toxbench.evaluation.curves import ThresholdCurve, threshold_curve
 from toxbench.evaluation.definitions import GLOBAL
 from toxbench.ranking.rows import Row
-from toxbench.records import CellRecord
-from toxbench.report.candidate import EpochMean, mean_epochs
+from toxbench.records import CellRecord, EpochRecord
+from toxbench.report.candidate import count_best, mean_epochs
 from toxbench.report.html.elements import (
     Section,
     create_panels,
     create_picture,
-    create_table,
     draw_legend,
     draw_reference_line,
     line_style,
-    plot_text,
+    short_name,
 )
 from toxbench.report.html.load import MAX_PLOTTED, ReportData
+from toxbench.report.tables import Value, create_table
 
 _GRID = np.linspace(0, 1, 101)
 _TABLE_POINTS = range(5, 100, 10)  # indices of the grid: thresholds 0.05, 0.15, ...
@@ -35,23 +36,23 @@ def learning_section(data: ReportData) -> Section | None:
     from matplotlib.ticker import MaxNLocator
 
     figure, (losses, scores) = create_panels(2, 2.6)
-    numbers: list[list[str | int | float | None]] = []
+    numbers: list[list[Value]] = []
     by_steps = False
     for place, row in enumerate(rows):
         epochs = mean_epochs(data.records[row.name])
         style = line_style(place)
-        x = [e.number for e in epochs]
+        x = [e.epoch for e in epochs]
         by_steps |= any(e.step is not None for e in epochs)
-        losses.plot(x, [e.train_loss for e in epochs], label=plot_text(row.name), **style)
+        losses.plot(x, [e.train_loss for e in epochs], label=short_name(row.name), **style)
         losses.plot(
-            x, [_or_nan(e.validation_loss) for e in epochs], color=style["color"],
-            linewidth=0.8, linestyle=":", marker=".", markersize=3,
+            x, _scores(epochs, "loss"), color=style["color"], linewidth=0.8, linestyle=":",
+            marker=".", markersize=3,
         )  # fmt: skip
-        scores.plot(x, [_or_nan(e.micro_f1) for e in epochs], label=plot_text(row.name), **style)
-        numbers += [_epoch_values(row, epoch) for epoch in epochs]
+        scores.plot(x, _scores(epochs, "micro_f1"), label=short_name(row.name), **style)
+        numbers += [_epoch_values(row, epoch, data.records[row.name]) for epoch in epochs]
     for axes, label in ((losses, "loss"), (scores, "validation micro-F1")):
-        axes.set_ylabel(label, fontsize=8)
-        axes.set_xlabel("evaluation on validation rows" if by_steps else "epoch", fontsize=8)
+        axes.set_ylabel(label)
+        axes.set_xlabel("evaluation on validation rows" if by_steps else "epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     draw_legend(losses, len(rows))
     table = create_table(
@@ -77,17 +78,15 @@ def threshold_section(data: ReportData) -> Section:
     figure, (precision, f1) = create_panels(2, 2.9)
     for place, (row, curve) in enumerate(curves):
         style = line_style(place)
-        precision.plot(curve.recall, curve.precision, label=plot_text(row.name), **style)
-        f1.plot(curve.thresholds, curve.f1, label=plot_text(row.name), **style)
+        precision.plot(curve.recall, curve.precision, label=short_name(row.name), **style)
+        f1.plot(curve.thresholds, curve.f1, label=short_name(row.name), **style)
         threshold = _mean_global_threshold(data.records[row.name])
         if threshold is not None:
             f1.plot([threshold], [np.interp(threshold, curve.thresholds, curve.f1)], "o",
                     markersize=5, color=style["color"])  # fmt: skip
-    draw_reference_line(f1, x=0.5)
-    precision.set_xlabel("micro-recall", fontsize=8)
-    precision.set_ylabel("micro-precision", fontsize=8)
-    f1.set_xlabel("threshold, the same for all labels", fontsize=8)
-    f1.set_ylabel("micro-F1", fontsize=8)
+    draw_reference_line(f1, 0.5)
+    precision.set(xlabel="micro-recall", ylabel="micro-precision")
+    f1.set(xlabel="threshold, the same for all labels", ylabel="micro-F1")
     draw_legend(precision, len(curves))
     alt = "Precision against recall, and micro-F1 against the threshold, on test rows."
     note = (
@@ -100,21 +99,22 @@ def threshold_section(data: ReportData) -> Section:
         ("candidate", "threshold", "micro-precision", "micro-recall", "micro-F1"),
         [values for row, curve in curves for values in _threshold_values(row, curve)],
     )
-    picture = create_picture("thresholds", alt, figure, numbers, note.strip())
+    picture = create_picture("thresholds", alt, figure, numbers, note)
     return Section("thresholds", "Precision, recall and thresholds", pictures=[picture])
 
 
-def _or_nan(value: float | None) -> float:
-    return float("nan") if value is None else value
+def _scores(epochs: Sequence[EpochRecord], name: str) -> list[float]:
+    values = [epoch.validation[name] for epoch in epochs]
+    return [math.nan if value is None else value for value in values]
 
 
-def _epoch_values(row: Row, epoch: EpochMean) -> list[str | int | float | None]:
-    number = epoch.number if epoch.step is None else f"step {epoch.step}"
-    losses = epoch.train_loss, epoch.validation_loss
-    return [row.name, number, *losses, epoch.micro_f1, epoch.best_count]
+def _epoch_values(row: Row, epoch: EpochRecord, cells: Sequence[CellRecord]) -> list[Value]:
+    number = epoch.epoch if epoch.step is None else f"step {epoch.step}"
+    losses, f1 = (epoch.train_loss, epoch.validation["loss"]), epoch.validation["micro_f1"]
+    return [row.name, number, *losses, f1, count_best(cells, epoch)]
 
 
-def _threshold_values(row: Row, curve: ThresholdCurve) -> list[list[str | int | float | None]]:
+def _threshold_values(row: Row, curve: ThresholdCurve) -> list[list[Value]]:
     return [
         [row.name, f"{curve.thresholds[i]:.2f}", float(curve.precision[i]),
          float(curve.recall[i]), float(curve.f1[i])]

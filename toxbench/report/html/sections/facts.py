@@ -1,5 +1,6 @@
 """Sections on the data, the split, the search, agreement, rows to review and reproduction."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from toxbench.evaluation.curves import agreement
@@ -11,16 +12,17 @@ from toxbench.report.html.elements import (
     Section,
     create_panels,
     create_picture,
-    create_table,
     draw_heat_map,
-    plot_text,
+    short_name,
 )
 from toxbench.report.html.load import ReportData, Search
 from toxbench.report.label_errors import TABLES, DisplayOptions
+from toxbench.report.tables import create_table
 from toxbench.report.tuning import importance_table, study_figures
 from toxbench.settings import TrainSettings
-from toxbench.util.text import format_millions
+from toxbench.util.text import format_millions, format_setting
 
+# Trials -> importance of each hyperparameter; an empty mapping if they are too few.
 ComputeImportances = Callable[[Sequence[TrialRecord]], Mapping[str, float]]
 _MAX_REVIEW_ROWS = 20
 _SEARCH_PICTURES = {
@@ -36,11 +38,7 @@ def agreement_section(data: ReportData) -> Section | None:
         return None
     shares = agreement({name: data.predicted.candidates[name] for name in names}).tolist()
     figure, (axes,) = create_panels(1, 1.0 + 0.4 * len(names))
-    draw_heat_map(axes, shares)
-    axes.set_yticks(range(len(names)), [plot_text(name) for name in names])
-    axes.set_xticks(
-        range(len(names)), [plot_text(name, 22) for name in names], rotation=25, ha="right"
-    )
+    draw_heat_map(axes, shares, list(map(short_name, names)), names)
     numbers = create_table(
         "Share of test rows with the same predicted labels", ["candidate", *names],
         [[name, *row] for name, row in zip(names, shares, strict=True)],
@@ -50,7 +48,7 @@ def agreement_section(data: ReportData) -> Section | None:
         "A candidate's predictions are those of the mean probability of its seeds. "
         f"{data.omitted_note}"
     )
-    picture = create_picture("agreement", alt, figure, numbers, note.strip())
+    picture = create_picture("agreement", alt, figure, numbers, note)
     return Section("agreement", "Agreement between candidates", pictures=[picture])
 
 
@@ -147,20 +145,19 @@ def _trial_table(search: Search) -> Table:
 
 
 def _params(trial: TrialRecord) -> str:
-    values = {k: f"{v:.3g}" if isinstance(v, float) else v for k, v in trial.params.items()}
-    return ", ".join(f"{name} {value}" for name, value in sorted(values.items())) or "-"
+    params = sorted(trial.params.items())
+    return ", ".join(f"{name} {format_setting(value)}" for name, value in params) or "-"
 
 
 def _environment_table(records: Sequence[CellRecord]) -> Table:
     """List the distinct machines and versions of the cells."""
-    counts: dict[tuple[str, ...], int] = {}
-    for record in records:
-        e = record.environment
-        key = (
-            f"{e.device_name} ({e.device})", e.precision, str(e.threads), e.commit or "-",
+    counts = Counter(
+        (
+            f"{e.device_name} ({e.device})", e.precision, e.threads, e.commit,
             ", ".join(f"{name} {version}" for name, version in e.versions.items()),
-        )  # fmt: skip
-        counts[key] = counts.get(key, 0) + 1
+        )
+        for e in (record.environment for record in records)
+    )  # fmt: skip
     return create_table(
         "Machines and versions",
         ("cells", "device", "precision", "threads", "commit of the working folder", "versions"),
@@ -175,11 +172,12 @@ def _settings_table(data: ReportData) -> Table:
         for row in data.board.rows
         if (record := data.records[row.name][0]).settings is not None
     ]
-    names = list(TrainSettings.model_fields) if rows else []
-    values = [[name, *(str(getattr(settings, name)) for _, settings in rows)] for name in names]
-    values += (
-        [["parameters", *(format_millions(row.parameters) for row, _ in rows)]] if rows else []
-    )
+    values = [
+        [name, *(str(getattr(settings, name)) for _, settings in rows)]
+        for name in TrainSettings.model_fields
+    ]
+    values.append(["parameters", *(format_millions(row.parameters) for row, _ in rows)])
+    values = values if rows else []
     return create_table("Training settings", ["setting", *(row.name for row, _ in rows)], values)
 
 

@@ -3,22 +3,22 @@
 from toxbench.evaluation.curves import calibration, confusion_counts
 from toxbench.plugin.contracts import Table
 from toxbench.ranking.rows import Row
+from toxbench.report.figures import BLUE, GREY, RED, plot_text
 from toxbench.report.html.elements import (
     Picture,
     Section,
     create_panels,
     create_picture,
-    create_table,
     draw_heat_map,
     draw_legend,
     draw_reference_line,
     label_y_axis,
     line_style,
-    plot_text,
+    short_name,
 )
 from toxbench.report.html.load import ReportData
 from toxbench.report.labels import label_tables
-from toxbench.report.palette import BLUE, GREY, RED
+from toxbench.report.tables import Value, create_table
 
 
 def label_section(data: ReportData) -> Section:
@@ -30,18 +30,15 @@ def label_section(data: ReportData) -> Section:
         for i, label in enumerate(protocol.labels)
     ]
     figure, (axes,) = create_panels(1, 0.9 + 0.26 * len(values))
-    draw_heat_map(axes, values)
-    names = [f"{plot_text(label, 20)} ({supports[label]})" for label in protocol.labels]
-    axes.set_yticks(range(len(names)), names)
-    candidates = [plot_text(row.name, 22) for row in rows]
-    axes.set_xticks(range(len(rows)), candidates, rotation=25, ha="right")
+    labels = [f"{plot_text(label, 20)} ({supports[label]})" for label in protocol.labels]
+    draw_heat_map(axes, values, labels, [row.name for row in rows])
     alt = f"Heat map: F1 of {len(values)} labels for {len(rows)} candidates."
     note = (
         "The number of positive test rows is in parentheses. F1 of a label with few positive test "
         f"rows is unreliable. {data.omitted_note}"
     )
     numbers = label_tables(data.board)[0]
-    picture = create_picture("labels", alt, figure, numbers, note.strip())
+    picture = create_picture("labels", alt, figure, numbers, note)
     return Section("labels", "Scores of each label",
                    pictures=[picture, _confusion_picture(data)],
                    collapsed_tables=[_confusion_table(data, row) for row in rows[1:]])  # fmt: skip
@@ -51,19 +48,18 @@ def calibration_section(data: ReportData) -> Section:
     """Return a reliability diagram: whether 80 % of entries with probability 0.8 are positive."""
     figure, (axes,) = create_panels(1, 3.4)
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8)
-    numbers: list[list[str | int | float | None]] = []
+    numbers: list[list[Value]] = []
     for place, row in enumerate(data.plotted_rows):
         bins = calibration(*data.targets_and_probabilities(row))
         axes.plot(bins.mean_probability, bins.positive_share, marker="o", markersize=3,
-                  label=plot_text(row.name), **line_style(place))  # fmt: skip
+                  label=short_name(row.name), **line_style(place))  # fmt: skip
         seeds = len(data.predicted.candidates[row.name])
         for count, mean, share in zip(
             bins.counts.tolist(), bins.mean_probability.tolist(), bins.positive_share.tolist(),
             strict=True,
         ):  # fmt: skip
             numbers.append([row.name, mean, share, round(count / seeds)])
-    axes.set_xlabel("predicted probability (ten bins)", fontsize=8)
-    axes.set_ylabel("share of positives", fontsize=8)
+    axes.set(xlabel="predicted probability (ten bins)", ylabel="share of positives")
     draw_legend(axes, len(data.plotted_rows))
     table = create_table(
         "Calibration over all labels and test rows, in ten bins",
@@ -75,7 +71,7 @@ def calibration_section(data: ReportData) -> Section:
         "On the grey line, the predicted probability equals the share of positives. Below it, the "
         f"predicted probabilities are too high. {data.omitted_note}"
     )
-    picture = create_picture("calibration", alt, figure, table, note.strip())
+    picture = create_picture("calibration", alt, figure, table, note)
     return Section("calibration", "Calibration", pictures=[picture])
 
 
@@ -91,14 +87,14 @@ def _confusion_picture(data: ReportData) -> Picture:
     axes.barh(places, true_positives, color=BLUE, label="true positives")
     axes.barh(places, false_negatives, left=true_positives, color=GREY, label="false negatives")
     axes.barh(places, false_positives, color=RED, label="false positives")
-    draw_reference_line(axes, x=0)
+    draw_reference_line(axes, 0)
     axes.xaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
     label_y_axis(axes, labels)
-    axes.set_xlabel("test rows, mean over seeds", fontsize=8)
+    axes.set_xlabel("test rows, mean over seeds")
     draw_legend(axes, 3)
     alt = (
         "Bars for each label: true positives, false negatives and false positives of "
-        f"{plot_text(row.name)}."
+        f"{short_name(row.name)}."
     )
     return create_picture("confusion", alt, figure, _confusion_table(data, row))
 
@@ -110,12 +106,8 @@ def _confusion_table(data: ReportData, row: Row) -> Table:
         f"Confusion counts of {row.name} on test rows at threshold 0.5, mean over seeds",
         ("label", "true positives", "false negatives", "false positives", "true negatives"),
         [
-            [
-                label, *(
-                    f"{n:.1f}".removesuffix(".0") for n in
-                    (c.true_positives, c.false_negatives, c.false_positives, c.true_negatives)
-                ),
-            ]
+            [label, *(f"{count:.1f}".removesuffix(".0") for count in
+                      (c.true_positives, c.false_negatives, c.false_positives, c.true_negatives))]
             for label, c in zip(labels, counts, strict=True)
         ],
     )  # fmt: skip

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from toxbench.evaluation.definitions import HEADLINES
 from toxbench.plugin.contracts import Table
 from toxbench.ranking.rows import Row
+from toxbench.report.figures import BLUE, GREY, HEAT, RED
 from toxbench.report.html.elements import (
     Picture,
     Section,
     create_panels,
     create_picture,
-    create_table,
     draw_legend,
     draw_reference_line,
     label_y_axis,
@@ -22,8 +22,8 @@ from toxbench.report.html.load import ReportData
 from toxbench.report.labels import label_tables
 from toxbench.report.leaderboard import leaderboard_tables
 from toxbench.report.notes import conclusions, explanations, warnings
-from toxbench.report.palette import BLUE, GREY, HEAT, RED
-from toxbench.util.text import format_duration
+from toxbench.report.tables import create_table
+from toxbench.util.text import format_duration, format_value
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,37 +55,41 @@ def leaderboard_section(data: ReportData) -> Section:
 
 def cost_section(data: ReportData) -> Section | None:
     """Return a picture of scores and training times with the Pareto front."""
-    rows = [r for r in data.board.rows if r.values["micro_f1"] and r.values["train_seconds"]]
-    if len(rows) < 2:
+    candidates: list[tuple[Row, _Point]] = [
+        (row, (max(_MIN_SECONDS, seconds), score))
+        for row in data.board.rows
+        if (seconds := row.mean("train_seconds")) is not None
+        and (score := row.mean("micro_f1")) is not None
+    ]
+    if len(candidates) < 2:
         return None
-    points = [(_seconds(row), row.values["micro_f1"].mean) for row in rows]  # type: ignore[union-attr]
+    points = [point for _, point in candidates]
     front = [point for point in sorted(set(points)) if not _is_dominated(point, points)]
     figure, (axes,) = create_panels(1, 3.0)
     axes.set_xscale("log")
     axes.step(*zip(*front, strict=True), where="post", color=HEAT, linewidth=1.5, zorder=0)
-    for number, (row, point) in enumerate(zip(rows, points, strict=True), 1):
+    for number, (row, point) in enumerate(candidates, 1):
         colour = BLUE if row.kind == "backbone" else GREY
         axes.plot(*point, "o", color=colour, markersize=5)
         height = 3 + 9 * _count_overlaps(point, points[: number - 1])
         axes.annotate(str(number), point, xytext=(5, height), textcoords="offset points",
                       fontsize=8)  # fmt: skip
-    axes.set_xlabel("training seconds per seed", fontsize=8)
-    axes.set_ylabel("micro-F1", fontsize=8)
+    axes.set(xlabel="training seconds per seed", ylabel="micro-F1")
     axes.margins(0.1)
     numbers = create_table(
         "Scores and training times",
         ("number", "candidate", "micro-F1", "train seconds", "Pareto-optimal"),
         [
             [i, row.name, point[1], f"{point[0]:.2f}", "yes" if point in front else "no"]
-            for i, (row, point) in enumerate(zip(rows, points, strict=True), 1)
+            for i, (row, point) in enumerate(candidates, 1)
         ],
     )
-    alt = f"Micro-F1 against training time of {len(rows)} candidates, with the Pareto front."
+    alt = f"Micro-F1 against training time of {len(points)} candidates, with the Pareto front."
     note = (
         "The numbers refer to the table. The line is the Pareto front: no other candidate has "
         "both a higher score and a shorter training time."
     )
-    text = _cheaper_candidate(rows, points, front)
+    text = _cheaper_candidate(candidates, front)
     return Section("cost", "Scores and training time", [text] if text else [],
                    pictures=[create_picture("pareto", alt, figure, numbers, note)])  # fmt: skip
 
@@ -96,15 +100,14 @@ def overfitting_section(data: ReportData) -> Section:
     figure, panels = create_panels(2, 0.9 + 0.34 * len(rows))
     for axes, (metric, title) in zip(panels, HEADLINES.items(), strict=True):
         for part, shift, colour in (("train_", -0.19, RED), ("", 0.19, BLUE)):
-            values = [row.values[f"{part}{metric}"] for row in rows]
+            values = [row.mean(f"{part}{metric}") or 0.0 for row in rows]
             axes.barh(
-                [place + shift for place in range(len(rows))],
-                [value.mean if value else 0.0 for value in values],
-                height=0.34, color=colour, label="train rows" if part else "test rows",
+                [place + shift for place in range(len(rows))], values, height=0.34,
+                color=colour, label="train rows" if part else "test rows",
             )  # fmt: skip
         label_y_axis(axes, [row.name for row in rows])
         axes.set_xlim(0, 1)
-        axes.set_xlabel(title, fontsize=8)
+        axes.set_xlabel(title)
         draw_legend(axes, 2)
     alt = f"Bars of train and test scores of {len(rows)} candidates, side by side."
     note = "A train score much higher than the test score means overfitting."
@@ -115,18 +118,19 @@ def overfitting_section(data: ReportData) -> Section:
 def _first_candidate(data: ReportData) -> str:
     """Return a sentence on the first row, in comparison with the best baseline."""
     best = data.board.rows[0]
-    interval, gap = best.uncertainty.get("micro_f1"), best.values["micro_f1_gap"]
-    text = f"{best.name} ranks first with a micro-F1 of {_score(best, 'micro_f1')}"
+    interval, gap = best.uncertainty.get("micro_f1"), best.mean("micro_f1_gap")
+    accuracy = best.mean("subset_accuracy")
+    text = f"{best.name} ranks first with a micro-F1 of {format_value(best.mean('micro_f1'))}"
     if interval is not None:
         text += f" (95 % confidence interval {interval.low:.3f} to {interval.high:.3f})"
-    text += f". It predicts all labels correctly for {_percent(best, 'subset_accuracy')} of the "
-    text += "test rows (subset accuracy)."
+    share = "-" if accuracy is None else f"{accuracy:.1%}"
+    text += f". It predicts all labels correctly for {share} of the test rows (subset accuracy)."
     if gap is not None:
-        direction = "higher" if gap.mean >= 0 else "lower"
-        text += f" On its train rows, micro-F1 is {abs(gap.mean):.3f} {direction}."
+        direction = "higher" if gap >= 0 else "lower"
+        text += f" On its train rows, micro-F1 is {abs(gap):.3f} {direction}."
     baselines = [row for row in data.board.rows if row.kind == "baseline" and row is not best]
     if baselines:
-        score = _score(baselines[0], "micro_f1")
+        score = format_value(baselines[0].mean("micro_f1"))
         other = "other " if best.kind == "baseline" else ""
         text += f" The best {other}baseline, {baselines[0].name}, has a micro-F1 of {score}."
     return text
@@ -139,10 +143,10 @@ def _interval_picture(data: ReportData) -> Picture:
         for place, row in enumerate(rows):
             _draw_interval(axes, place, row, metric)
         label_y_axis(axes, [row.name for row in rows])
-        axes.set_xlabel(f"{title} with 95 % confidence interval", fontsize=8)
-        best = rows[0].values[metric]
+        axes.set_xlabel(f"{title} with 95 % confidence interval")
+        best = rows[0].mean(metric)
         if best is not None:
-            draw_reference_line(axes, x=best.mean)
+            draw_reference_line(axes, best)
     titles = (f"{title}{end}" for title in HEADLINES.values() for end in ("", " low", " high"))
     numbers = create_table(
         "Scores with 95 % confidence intervals",
@@ -169,21 +173,18 @@ def _draw_interval(axes: "Axes", place: int, row: Row, metric: str) -> None:
 
 def _interval(row: Row, metric: str) -> tuple[float | None, float | None, float | None]:
     """Return mean, lower and upper end."""
-    value, uncertainty = row.values[metric], row.uncertainty.get(metric)
-    mean = value.mean if value else None
+    mean, uncertainty = row.mean(metric), row.uncertainty.get(metric)
     return (mean, uncertainty.low, uncertainty.high) if uncertainty else (mean, None, None)
 
 
-def _cheaper_candidate(
-    rows: Sequence[Row], points: Sequence[_Point], front: Sequence[_Point]
-) -> str:
+def _cheaper_candidate(candidates: Sequence[tuple[Row, _Point]], front: Sequence[_Point]) -> str:
     """Return a sentence on the best candidate that is faster than the best one; "" without any."""
-    best = max(points, key=lambda point: point[1])
+    best = max((point for _, point in candidates), key=lambda point: point[1])
     faster = [point for point in front if point[0] < best[0]]
     if not faster:
         return ""
     second = max(faster, key=lambda point: point[1])
-    names = [rows[points.index(point)].name for point in (best, second)]
+    names = [next(row.name for row, p in candidates if p == point) for point in (best, second)]
     return (
         f"{names[0]} trains in {format_duration(best[0])} per seed; {names[1]} trains in "
         f"{format_duration(second[0])}, with a micro-F1 that is {best[1] - second[1]:.3f} lower."
@@ -201,11 +202,6 @@ def _is_dominated(point: _Point, points: Sequence[_Point]) -> bool:
     return any(p != point and p[0] <= point[0] and p[1] >= point[1] for p in points)
 
 
-def _seconds(row: Row) -> float:
-    value = row.values["train_seconds"]
-    return max(_MIN_SECONDS, value.mean if value else _MIN_SECONDS)
-
-
 def _gap_table(rows: Sequence[Row]) -> Table:
     titles = HEADLINES.values()
     headers = (h for title in titles for h in (f"train {title}", f"test {title}", f"{title} gap"))
@@ -213,18 +209,5 @@ def _gap_table(rows: Sequence[Row]) -> Table:
     return create_table(
         "Train and test scores",
         ["candidate", *headers],
-        [
-            [row.name, *(value.mean if (value := row.values[name]) else None for name in names)]
-            for row in rows
-        ],
+        [[row.name, *map(row.mean, names)] for row in rows],
     )
-
-
-def _score(row: Row, name: str) -> str:
-    value = row.values[name]
-    return f"{value.mean:.3f}" if value else "-"
-
-
-def _percent(row: Row, name: str) -> str:
-    value = row.values[name]
-    return f"{value.mean:.1%}" if value else "-"
