@@ -17,7 +17,6 @@ from toxbench.records import Audit, CellKey, CellRecord, StoredRecord
 from toxbench.settings import FrozenModel, validate_path
 from toxbench.store.cell_file import (
     SUFFIX,
-    CellDamagedError,
     CellReader,
     PartProbabilities,
     write_cell,
@@ -198,7 +197,7 @@ class CellStore:
             return False
         try:
             self.reader.read(self.path(key))
-        except CellDamagedError:
+        except DamagedError:
             return False
         return True
 
@@ -218,7 +217,7 @@ class CellStore:
         """Read the records of all stored cells, sorted by file name.
 
         Raises:
-            CellDamagedError: a file is damaged.
+            DamagedError: a file is damaged.
         """
         return [record for record, _ in self.cells()]
 
@@ -226,7 +225,7 @@ class CellStore:
         """Yield the record and probabilities of all stored cells, sorted by file name.
 
         Raises:
-            CellDamagedError: a file is damaged.
+            DamagedError: a file is damaged.
         """
         for path in self.paths():
             yield self.reader.read(path)
