@@ -5,11 +5,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from toxbench.benchmark.candidates import BackboneCandidate, BaselineCandidate, Candidate, CellTask
+from toxbench.benchmark.candidates import BackboneCandidate, BaselineCandidate, CellTask
 from toxbench.benchmark.environment import environment
 from toxbench.benchmark.save_model import write_model
 from toxbench.benchmark.trainer_factory import TrainerFactory
@@ -22,17 +23,15 @@ from toxbench.evaluation.metrics import score_cell
 from toxbench.evaluation.thresholds import choose_thresholds
 from toxbench.executors.base import RunnerConfig, TaskError
 from toxbench.plugin.contracts import Predict
-from toxbench.records import PARTS, CellKey, CellRecord, Cost, EpochRecord
+from toxbench.records import PARTS, CellRecord, Cost, EpochRecord
 from toxbench.store.cell_file import PartProbabilities
 from toxbench.store.models import ModelStore
-from toxbench.training.device import Device, PeakMemory
+from toxbench.training.device import PeakMemory
 from toxbench.training.process_group import SINGLE_PROCESS, ProcessGroup
 from toxbench.training.state import (
     CheckpointConfig,
     Checkpoints,
     FileCheckpoints,
-    NoCheckpoints,
-    SharedCheckpoints,
     TrainingResult,
 )
 from toxbench.training.trainer import Trainer
@@ -41,6 +40,7 @@ from toxbench.util.signals import StopSource
 
 OnEpoch = Callable[[EpochRecord], None]
 Computed = tuple[CellRecord, PartProbabilities]
+_NOT_TRAINED = {"parameters": None, "epochs": (), "best_epoch": None, "truncated_share": None}
 _TEXTS_PER_CALL = 50_000  # of a baseline, which may need much more memory than the texts
 
 
@@ -65,14 +65,34 @@ class Resuming:
     stop: StopSource
 
 
-class CandidateRunner:
-    """Computes the cells of one candidate and prepares their shared data once."""
+@dataclass(frozen=True, kw_only=True)
+class CellRunnerConfig(RunnerConfig):
+    """Plain values that a process needs once to compute cells; ``writes`` is for trained models.
+
+    Attributes:
+        protocol: the table and its folds.
+        checkpoints: where and how often trainings write checkpoints; None if they write none.
+    """
+
+    protocol: Protocol
+    checkpoints: CheckpointConfig | None = None
+
+    def runner(self, stop: StopSource, group: ProcessGroup | None = None) -> "CellRunner":
+        """Build the runner; see `RunnerConfig`."""
+        return CellRunner(
+            self.protocol,
+            models=None if self.writes is None else ModelStore(self.writes),
+            resuming=None if self.checkpoints is None else Resuming(self.checkpoints, stop),
+            group=group or SINGLE_PROCESS,
+        )
+
+
+class CellRunner:
+    """Computes one cell at a time and prepares the data of a candidate once."""
 
     def __init__(
         self,
-        candidate: Candidate,
         protocol: Protocol,
-        device: Device,
         models: ModelStore | None = None,
         resuming: Resuming | None = None,
         group: ProcessGroup = SINGLE_PROCESS,
@@ -80,22 +100,33 @@ class CandidateRunner:
         """Prepare nothing yet.
 
         Args:
-            candidate: whose cells are computed.
             protocol: the table and its folds.
-            device: where to compute.
             models: where each trained model is written, for `publish_model`; None to write none.
             resuming: how a training is stopped and resumed; None if it is not.
             group: the processes that compute the same cells; rank 0 writes the models.
         """
-        self._candidate = candidate
         self._protocol = protocol
-        self._device = device
         self._models = models
         self._resuming = resuming
         self._group = group
-        self._cached_factory: TrainerFactory | None = None
+        self._prepared_for = ("", "")  # name and digest of the candidate
+        self._factory: TrainerFactory | None = None
 
-    def run(self, key: CellKey, on_epoch: OnEpoch) -> Computed:
+    def compute(self, task: CellTask, report: OnEpoch) -> Computed | TaskError:
+        """Return the result of a cell, or its error.
+
+        Raises:
+            StorageError: the disk fails for every cell.
+            StopRequested: the training was stopped and wrote its checkpoint.
+        """
+        try:
+            return self.run(task, report)
+        except StorageError:
+            raise
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin may raise anything
+            return TaskError.of(error)
+
+    def run(self, task: CellTask, on_epoch: OnEpoch) -> Computed:
         """Train and score one cell.
 
         Raises:
@@ -104,105 +135,107 @@ class CandidateRunner:
             StorageError: its model or its checkpoint cannot be written.
             StopRequested: the training was stopped and wrote its checkpoint.
         """
-        memory = PeakMemory(self._device)
+        memory = PeakMemory(task.device)
         memory.start()
-        split = self._protocol.folds[key.fold]
-        if isinstance(self._candidate, BackboneCandidate):
-            return self._backbone_cell(self._candidate, key, split, memory, on_epoch)
-        return self._baseline_cell(self._candidate, key, split, memory)
+        candidate = task.key.candidate, task.key.digest
+        if self._prepared_for != candidate:
+            self._prepared_for, self._factory = candidate, None
+        split = self._protocol.folds[task.key.fold]
+        if isinstance(task.candidate, BackboneCandidate):
+            return self._backbone_cell(task, task.candidate, split, memory, on_epoch)
+        return self._baseline_cell(task, task.candidate, split, memory)
 
     def _backbone_cell(
         self,
+        task: CellTask,
         candidate: BackboneCandidate,
-        key: CellKey,
         split: Split,
         memory: PeakMemory,
         on_epoch: OnEpoch,
     ) -> Computed:
-        factory = self._trainer_factory(candidate)
+        factory, seed = self._trainer_factory(task, candidate), task.key.seed
 
         def train_and_predict(trainer: Trainer) -> _TrainingOutput:
             selector, patience = EpochSelector(), Patience(candidate.settings.patience)
             trained = trainer.train(
-                split, key.seed, epoch_scores, selector.should_keep, on_epoch, patience.should_stop
+                split, seed, epoch_scores, selector.should_keep, on_epoch, patience.should_stop
             )
             started = time.perf_counter()
             probabilities = {part: trainer.predict(split.part(part)) for part in PARTS}
             seconds = time.perf_counter() - started
             return _TrainingOutput(trainer, trained, probabilities, seconds)
 
-        with self._checkpoints(key) as make_checkpoints:
+        with self._checkpoints(task) as make_checkpoints:
             output, micro_batch = factory.with_trainer(
-                candidate.settings, key.seed, train_and_predict, make_checkpoints
+                candidate.settings, seed, train_and_predict, make_checkpoints
             )
-        comments_trained = sum(e.comments or len(split.train) for e in output.trained.epochs)
+        trained, truncated = output.trained, factory.tokens(candidate.settings.max_length).truncated
+        comments_trained = sum(e.comments or len(split.train) for e in trained.epochs)
         per_rank_batch = self._group.per_rank_batch(candidate.settings.batch_size)
         cost = Cost(
-            train_seconds=output.trained.train_seconds,
+            train_seconds=trained.train_seconds,
             evaluation_seconds=output.evaluation_seconds,
-            comments_per_second=comments_trained / output.trained.train_seconds,
+            comments_per_second=comments_trained / trained.train_seconds,
             peak_memory_bytes=memory.read(),
         )
-        record = self._record(key, split, output.probabilities, cost).model_copy(
-            update={
-                "parameters": output.trainer.parameter_count,
-                "epochs": output.trained.epochs,
-                "best_epoch": output.trained.best_epoch,
-                "truncated_share": float(
-                    factory.tokens(candidate.settings.max_length).truncated.mean()
-                ),
-                "micro_batch": micro_batch if micro_batch < per_rank_batch else None,
-            }
+        record = self._record(
+            task,
+            split,
+            output.probabilities,
+            cost,
+            parameters=output.trainer.parameter_count,
+            epochs=trained.epochs,
+            best_epoch=trained.best_epoch,
+            truncated_share=float(truncated.mean()),
+            micro_batch=micro_batch if micro_batch < per_rank_batch else None,
         )
         if self._models is not None:
-            self._write_model(self._models.temporary_path(key), candidate, output, split)
+            self._write_model(self._models.temporary_path(task.key), task, output, split)
         return record, output.probabilities
 
     @contextmanager
-    def _checkpoints(self, key: CellKey) -> Iterator[Callable[[int], Checkpoints]]:
+    def _checkpoints(self, task: CellTask) -> Iterator[Callable[[int], Checkpoints]]:
         """Yield a function from the comments of a forward pass to the checkpoints."""
         if self._resuming is None:
-            yield lambda micro_batch: NoCheckpoints()
+            yield lambda micro_batch: Checkpoints()
             return
-        config = self._resuming.checkpoints
-        around = environment(self._device).model_dump(exclude={"commit"})
+        config, stem = self._resuming.checkpoints, task.key.stem
+        around = environment(task.device).model_dump(exclude={"commit"})
         # A checkpoint is resumed only under the very same circumstances.
-        identity = {"protocol": self._protocol.fingerprint, "cell": key.stem, **around}
+        identity = {"protocol": self._protocol.fingerprint, "cell": stem, **around}
         with self._resuming.stop.watching() as should_stop:
-            yield lambda micro_batch: SharedCheckpoints(
+            yield lambda micro_batch: FileCheckpoints(
+                config.path(stem),
+                config.interval_seconds,
+                identity | {"micro_batch": micro_batch, "processes": self._group.size},
+                should_stop,
                 self._group,
-                FileCheckpoints(
-                    config.path(key.stem),
-                    config.interval_seconds,
-                    identity | {"micro_batch": micro_batch, "processes": self._group.size},
-                    should_stop,
-                ),
             )
 
     def _write_model(
-        self, target: Path, candidate: BackboneCandidate, output: _TrainingOutput, split: Split
+        self, target: Path, task: CellTask, output: _TrainingOutput, split: Split
     ) -> None:
-        folder = candidate.weights.folder
+        folder = task.spec.reads
         assert folder is not None  # noqa: S101 - the training read it
         exact = output.probabilities["test"]
-        if self._device.precision != "fp32":
+        if task.device.precision != "fp32":
             exact = output.trainer.predict(split.test, "fp32")
         if self._group.rank == 0:
             write_model(target, output.trainer.module, folder, exact)
 
-    def _trainer_factory(self, candidate: BackboneCandidate) -> TrainerFactory:
-        if self._cached_factory is None:
-            self._cached_factory = TrainerFactory(
+    def _trainer_factory(self, task: CellTask, candidate: BackboneCandidate) -> TrainerFactory:
+        if self._factory is None:
+            self._factory = TrainerFactory(
                 candidate.backbone,
                 candidate.weights,
                 self._protocol.comments,
-                self._device,
+                task.device,
                 group=self._group,
             )
-        return self._cached_factory
+        return self._factory
 
     def _baseline_cell(
-        self, candidate: BaselineCandidate, key: CellKey, split: Split, memory: PeakMemory
+        self, task: CellTask, candidate: BaselineCandidate, split: Split, memory: PeakMemory
     ) -> Computed:
         comments, baseline = self._protocol.comments, candidate.baseline
         started = time.perf_counter()
@@ -217,16 +250,20 @@ class CandidateRunner:
             comments_per_second=len(rows) / seconds if seconds > 1e-3 else None,
             peak_memory_bytes=memory.read(),
         )
-        record = self._record(key, split, probabilities, cost)
-        if len(rows) < len(split.train):
-            record = record.model_copy(update={"fitted_rows": len(rows)})
+        fitted_rows = len(rows) if len(rows) < len(split.train) else None
+        record = self._record(task, split, probabilities, cost, fitted_rows=fitted_rows)
         return record, probabilities
 
     def _record(
-        self, key: CellKey, split: Split, probabilities: PartProbabilities, cost: Cost
+        self,
+        task: CellTask,
+        split: Split,
+        probabilities: PartProbabilities,
+        cost: Cost,
+        **fields: Any,
     ) -> CellRecord:
-        """Score the probabilities; fields that only a training knows are None."""
-        comments, candidate = self._protocol.comments, self._candidate
+        """Score the probabilities; ``fields`` of the record depend on the kind of candidate."""
+        comments, candidate = self._protocol.comments, task.candidate
         targets = {part: comments.targets[split.part(part)] for part in PARTS}
         backbone = candidate if isinstance(candidate, BackboneCandidate) else None
         tuned = backbone.tuned if backbone else None
@@ -235,20 +272,17 @@ class CandidateRunner:
         else:
             thresholds = tuned.thresholds  # chosen on many more validation rows
         return CellRecord(
-            key=key,
+            key=task.key,
             kind="backbone" if backbone else "baseline",
             distribution=candidate.distribution,
             fingerprint=self._protocol.fingerprint,
             weights=backbone.weights.record if backbone else None,
-            parameters=None,
             settings=backbone.settings if backbone else None,
             tuning=tuned.tuning if tuned else None,
-            environment=environment(self._device),
+            environment=environment(task.device),
             cost=cost,
-            epochs=(),
-            best_epoch=None,
-            truncated_share=None,
             thresholds=thresholds,
+            **_NOT_TRAINED | fields,
             **score_cell(comments.labels, targets, probabilities, thresholds),
         )
 
@@ -292,68 +326,3 @@ def _checked_predictions(
     if not ((values >= 0) & (values <= 1)).all():
         raise PluginError("predict returned values that are not probabilities in [0, 1]")
     return values.astype(np.float32)
-
-
-@dataclass(frozen=True, kw_only=True)
-class CellRunnerConfig(RunnerConfig):
-    """Plain values that a process needs once to compute cells; ``writes`` is for trained models.
-
-    Attributes:
-        protocol: the table and its folds.
-        checkpoints: where and how often trainings write checkpoints; None if they write none.
-    """
-
-    protocol: Protocol
-    checkpoints: CheckpointConfig | None = None
-
-    def runner(self, stop: StopSource, group: ProcessGroup | None = None) -> "CellRunner":
-        """Build the runner; see `RunnerConfig`."""
-        return CellRunner(
-            self.protocol,
-            models=None if self.writes is None else ModelStore(self.writes),
-            resuming=None if self.checkpoints is None else Resuming(self.checkpoints, stop),
-            group=group or SINGLE_PROCESS,
-        )
-
-
-class CellRunner:
-    """Computes one cell at a time and prepares the data of a candidate once."""
-
-    def __init__(
-        self,
-        protocol: Protocol,
-        models: ModelStore | None,
-        resuming: "Resuming | None",
-        group: ProcessGroup,
-    ) -> None:
-        """Prepare nothing yet; the arguments are those of `CandidateRunner`."""
-        self._protocol = protocol
-        self._models = models
-        self._resuming = resuming
-        self._group = group
-        self._current: tuple[tuple[str, str], CandidateRunner] | None = None
-
-    def compute(self, task: CellTask, report: OnEpoch) -> Computed | TaskError:
-        """Return the result of a cell, or its error.
-
-        Raises:
-            StorageError: the disk fails for every cell.
-            StopRequested: the training was stopped and wrote its checkpoint.
-        """
-        candidate = task.key.candidate, task.key.digest
-        if self._current is None or self._current[0] != candidate:
-            runner = CandidateRunner(
-                task.candidate,
-                self._protocol,
-                task.device,
-                self._models,
-                self._resuming,
-                self._group,
-            )
-            self._current = candidate, runner
-        try:
-            return self._current[1].run(task.key, report)
-        except StorageError:
-            raise
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin may raise anything
-            return TaskError.of(error)

@@ -18,7 +18,7 @@ from toxbench.plugin.modules import quiet_transformers
 from toxbench.settings import TrainSettings
 from toxbench.training.device import Device, seeded
 from toxbench.training.process_group import SINGLE_PROCESS, ProcessGroup
-from toxbench.training.state import Checkpoints, NoCheckpoints
+from toxbench.training.state import Checkpoints
 from toxbench.training.trainer import Trainer
 from toxbench.training.weights import Weights, tokenizer_files
 from toxbench.util.atomic import cache_folder
@@ -76,7 +76,7 @@ class TrainerFactory:
         settings: TrainSettings,
         seed: int,
         work: Callable[[Trainer], Result],
-        checkpoints: Callable[[int], Checkpoints] = lambda micro_batch: NoCheckpoints(),
+        checkpoints: Callable[[int], Checkpoints] = lambda micro_batch: Checkpoints(),
     ) -> tuple[Result, int]:
         """Call a function with a trainer of a new module.
 
