@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -87,30 +87,23 @@ class CellRunnerConfig(RunnerConfig):
         )
 
 
+@dataclass
 class CellRunner:
-    """Computes one cell at a time and prepares the data of a candidate once."""
+    """Computes one cell at a time and prepares the data of a candidate once.
 
-    def __init__(
-        self,
-        protocol: Protocol,
-        models: ModelStore | None = None,
-        resuming: Resuming | None = None,
-        group: ProcessGroup = SINGLE_PROCESS,
-    ) -> None:
-        """Prepare nothing yet.
+    Attributes:
+        protocol: the table and its folds.
+        models: where each trained model is written, for `publish_model`; None to write none.
+        resuming: how a training is stopped and resumed; None if it is not.
+        group: the processes that compute the same cells; rank 0 writes the models.
+    """
 
-        Args:
-            protocol: the table and its folds.
-            models: where each trained model is written, for `publish_model`; None to write none.
-            resuming: how a training is stopped and resumed; None if it is not.
-            group: the processes that compute the same cells; rank 0 writes the models.
-        """
-        self._protocol = protocol
-        self._models = models
-        self._resuming = resuming
-        self._group = group
-        self._prepared_for = ("", "")  # name and digest of the candidate
-        self._factory: TrainerFactory | None = None
+    protocol: Protocol
+    models: ModelStore | None = None
+    resuming: Resuming | None = None
+    group: ProcessGroup = SINGLE_PROCESS
+    _prepared_for: tuple[str, str] = field(default=("", ""), init=False)  # name and digest
+    _factory: TrainerFactory | None = field(default=None, init=False)
 
     def compute(self, task: CellTask, report: OnEpoch) -> Computed | TaskError:
         """Return the result of a cell, or its error.
@@ -140,7 +133,7 @@ class CellRunner:
         candidate = task.key.candidate, task.key.digest
         if self._prepared_for != candidate:
             self._prepared_for, self._factory = candidate, None
-        split = self._protocol.folds[task.key.fold]
+        split = self.protocol.folds[task.key.fold]
         if isinstance(task.candidate, BackboneCandidate):
             return self._backbone_cell(task, task.candidate, split, memory, on_epoch)
         return self._baseline_cell(task, task.candidate, split, memory)
@@ -171,7 +164,7 @@ class CellRunner:
             )
         trained, truncated = output.trained, factory.tokens(candidate.settings.max_length).truncated
         comments_trained = sum(e.comments or len(split.train) for e in trained.epochs)
-        per_rank_batch = self._group.per_rank_batch(candidate.settings.batch_size)
+        per_rank_batch = self.group.per_rank_batch(candidate.settings.batch_size)
         cost = Cost(
             train_seconds=trained.train_seconds,
             evaluation_seconds=output.evaluation_seconds,
@@ -189,27 +182,27 @@ class CellRunner:
             truncated_share=float(truncated.mean()),
             micro_batch=micro_batch if micro_batch < per_rank_batch else None,
         )
-        if self._models is not None:
-            self._write_model(self._models.temporary_path(task.key), task, output, split)
+        if self.models is not None:
+            self._write_model(self.models.temporary_path(task.key), task, output, split)
         return record, output.probabilities
 
     @contextmanager
     def _checkpoints(self, task: CellTask) -> Iterator[Callable[[int], Checkpoints]]:
         """Yield a function from the comments of a forward pass to the checkpoints."""
-        if self._resuming is None:
+        if self.resuming is None:
             yield lambda micro_batch: Checkpoints()
             return
-        config, stem = self._resuming.checkpoints, task.key.stem
+        config, stem = self.resuming.checkpoints, task.key.stem
         around = environment(task.device).model_dump(exclude={"commit"})
         # A checkpoint is resumed only under the very same circumstances.
-        identity = {"protocol": self._protocol.fingerprint, "cell": stem, **around}
-        with self._resuming.stop.watching() as should_stop:
+        identity = {"protocol": self.protocol.fingerprint, "cell": stem, **around}
+        with self.resuming.stop.watching() as should_stop:
             yield lambda micro_batch: FileCheckpoints(
                 config.path(stem),
                 config.interval_seconds,
-                identity | {"micro_batch": micro_batch, "processes": self._group.size},
+                identity | {"micro_batch": micro_batch, "processes": self.group.size},
                 should_stop,
-                self._group,
+                self.group,
             )
 
     def _write_model(
@@ -220,7 +213,7 @@ class CellRunner:
         exact = output.probabilities["test"]
         if task.device.precision != "fp32":
             exact = output.trainer.predict(split.test, "fp32")
-        if self._group.rank == 0:
+        if self.group.rank == 0:
             write_model(target, output.trainer.module, folder, exact)
 
     def _trainer_factory(self, task: CellTask, candidate: BackboneCandidate) -> TrainerFactory:
@@ -228,16 +221,16 @@ class CellRunner:
             self._factory = TrainerFactory(
                 candidate.backbone,
                 candidate.weights,
-                self._protocol.comments,
+                self.protocol.comments,
                 task.device,
-                group=self._group,
+                group=self.group,
             )
         return self._factory
 
     def _baseline_cell(
         self, task: CellTask, candidate: BaselineCandidate, split: Split, memory: PeakMemory
     ) -> Computed:
-        comments, baseline = self._protocol.comments, candidate.baseline
+        comments, baseline = self.protocol.comments, candidate.baseline
         started = time.perf_counter()
         rows = _sample_rows(split.train, baseline.most_rows)
         predict = baseline.fit(list(take_rows(comments.texts, rows)), comments.targets[rows])
@@ -263,7 +256,7 @@ class CellRunner:
         **fields: Any,
     ) -> CellRecord:
         """Score the probabilities; ``fields`` of the record depend on the kind of candidate."""
-        comments, candidate = self._protocol.comments, task.candidate
+        comments, candidate = self.protocol.comments, task.candidate
         targets = {part: comments.targets[split.part(part)] for part in PARTS}
         backbone = candidate if isinstance(candidate, BackboneCandidate) else None
         tuned = backbone.tuned if backbone else None
@@ -275,7 +268,7 @@ class CellRunner:
             key=task.key,
             kind="backbone" if backbone else "baseline",
             distribution=candidate.distribution,
-            fingerprint=self._protocol.fingerprint,
+            fingerprint=self.protocol.fingerprint,
             weights=backbone.weights.record if backbone else None,
             settings=backbone.settings if backbone else None,
             tuning=tuned.tuning if tuned else None,

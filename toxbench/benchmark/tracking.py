@@ -87,12 +87,12 @@ def tracking(
     running.end()
 
 
+@dataclass(frozen=True)
 class Trackers:
     """All trackers of a run."""
 
-    def __init__(self, processes: Sequence["_TrackerProcess"], feedback: Feedback) -> None:
-        self._processes = processes
-        self._feedback = feedback
+    _processes: Sequence["_TrackerProcess"]
+    _feedback: Feedback
 
     def log(self, hook: str, **arguments: object) -> None:
         """Send an event to all trackers, without waiting for their replies."""

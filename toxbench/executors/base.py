@@ -78,7 +78,7 @@ class Task(Protocol):
 class TaskRunner(Protocol):
     """Computes one task at a time and prepares shared data once."""
 
-    def compute(self, task: Any, report: Callable[[object], None]) -> object:
+    def compute(self, task: Any, report: Callable[[object], Any]) -> object:
         """Return the result or a `TaskError`; call ``report`` with progress on the way.
 
         Raises:

@@ -103,22 +103,20 @@ class Weights:
     search_space: Space = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
 class WeightsFinder:
     """Finds the weights of each backbone of one run.
 
     After a failed connection there are no more requests to the Hub.
+
+    Attributes:
+        choice: the value of ``--weights``.
+        download: whether to download weights from the Hub.
     """
 
-    def __init__(self, choice: WeightsChoice, download: bool = True) -> None:
-        """Find nothing yet.
-
-        Args:
-            choice: the value of ``--weights``.
-            download: whether to download weights from the Hub.
-        """
-        self._choice = choice
-        self._download = download
-        self._hub = Hub()
+    choice: WeightsChoice
+    download: bool = True
+    _hub: Hub = field(default_factory=Hub, init=False)
 
     def find(self, backbone: Backbone) -> Weights:
         """Return the weights of a backbone.
@@ -128,14 +126,14 @@ class WeightsFinder:
             TryAgainError: the Hub is required and cannot be used.
             StorageError: a stand-in is damaged, or cannot be written to the cache.
         """
-        if backbone.name in self._choice.folders:
-            return _local(backbone.name, self._choice.folders[backbone.name])
+        if backbone.name in self.choice.folders:
+            return _local(backbone.name, self.choice.folders[backbone.name])
         finders: Mapping[str, Callable[[Backbone], Weights]] = {
             "auto": self._auto,
             "hub": self._from_hub,
             "stand-in": _stand_in,
         }
-        return finders[self._choice.mode](backbone)
+        return finders[self.choice.mode](backbone)
 
     def _auto(self, backbone: Backbone) -> Weights:
         try:
@@ -160,7 +158,7 @@ class WeightsFinder:
             folder, commit = cached
             return Weights(_hub_record(backbone, commit), folder, {})
         snapshot = self._hub.fetch_snapshot(backbone.checkpoint, backbone.revision)
-        downloaded = self._hub.download(snapshot) if self._download else None
+        downloaded = self._hub.download(snapshot) if self.download else None
         return Weights(_hub_record(backbone, snapshot.commit), downloaded, {})
 
 

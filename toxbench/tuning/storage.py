@@ -108,7 +108,8 @@ def database_errors(url: str) -> Iterator[None]:
         StorageError: the disk of a SQLite file is full, or the file cannot be written.
     """
     try:
-        with _silence_pool_logger():
+        # SQLAlchemy logs a traceback of errors that it also raises, such as Ctrl-C.
+        with silence_logger("sqlalchemy.pool", logging.CRITICAL):
             yield
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
         driver_error = _driver_error(error)
@@ -147,15 +148,15 @@ def send_heartbeats(storage: RDBStorage, trial_id: int) -> Iterator[None]:
 
 
 @contextmanager
-def _silence_pool_logger() -> Iterator[None]:
-    """Keep SQLAlchemy from logging a traceback of errors that it also raises, such as Ctrl-C."""
-    logger = logging.getLogger("sqlalchemy.pool")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
+def silence_logger(name: str, level: int) -> Iterator[None]:
+    """Drop a logger's messages below a level, because toxbench reports the same events."""
+    logger = logging.getLogger(name)
+    previous = logger.level
+    logger.setLevel(level)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        logger.setLevel(previous)
 
 
 def _driver_error(error: BaseException) -> BaseException:

@@ -129,13 +129,12 @@ class TrialRunnerConfig(RunnerConfig):
         return TrialRunner(self.data)
 
 
+@dataclass
 class TrialRunner:
     """Trains one trial at a time; the tokens and weights of a backbone are loaded once."""
 
-    def __init__(self, data: InnerData) -> None:
-        """Prepare the runner without loading; ``data`` has no test rows."""
-        self._data = data
-        self._factory: tuple[str, TrainerFactory] | None = None  # with the backbone's name
+    data: InnerData
+    _factory: tuple[str, TrainerFactory] | None = None  # with the backbone's name
 
     def compute(
         self, task: Training, report: Callable[[EpochReport], None]
@@ -148,7 +147,7 @@ class TrialRunner:
         configuration = task.configuration
         try:
             return train_on_folds(
-                self._factory_of(task), self._data, configuration.folds, configuration.settings,
+                self._factory_of(task), self.data, configuration.folds, configuration.settings,
                 configuration.seed, lambda position, epoch: report((position, epoch)),
             )  # fmt: skip
         except StorageError:
@@ -159,7 +158,7 @@ class TrialRunner:
     def _factory_of(self, task: Training) -> TrainerFactory:
         name, weights = task.candidate.name, task.candidate.weights
         if self._factory is None or self._factory[0] != name:
-            comments = self._data.comments
+            comments = self.data.comments
             factory = TrainerFactory(
                 task.candidate.backbone, weights, comments, task.device, keep_module=True
             )
@@ -259,13 +258,13 @@ class TrialLog:
             raise TrialStoppedError(f"too low after epoch {epoch.epoch}")
 
 
+@dataclass(frozen=True)
 class TrialScheduler:
     """Makes tasks of the trials of a study, and commits their results."""
 
-    def __init__(self, spec: SearchSpec, study: SharedStudy, feedback: SearchFeedback) -> None:
-        self._spec = spec
-        self._study = study
-        self._feedback = feedback
+    spec: SearchSpec
+    study: SharedStudy
+    feedback: SearchFeedback
 
     def tasks(
         self,
@@ -291,17 +290,17 @@ class TrialScheduler:
             try:
                 configuration = configure(trial, slot)
             except UpdateFinishedTrialError:  # declared lost by another worker
-                self._study.release(sampled_trial)
+                self.study.release(sampled_trial)
                 continue
             task = TrialTask(
-                candidate=self._spec.candidate,
-                device=self._spec.device,
+                candidate=self.spec.candidate,
+                device=self.spec.device,
                 configuration=configuration,
                 trial=trial,
                 slot=slot,
-                log=TrialLog(trial, configuration, self._feedback),
+                log=TrialLog(trial, configuration, self.feedback),
             )
-            record = _reuse_record(self._spec.name, task, records)
+            record = _reuse_record(self.spec.name, task, records)
             if record is None:
                 yield task
             else:
@@ -311,8 +310,8 @@ class TrialScheduler:
     def started(self, task: TrialTask) -> None:
         """A trial starts."""
         task.log.start()
-        self._feedback.trial_started(
-            self._spec.candidate.name,
+        self.feedback.trial_started(
+            self.spec.candidate.name,
             task.trial.number,
             task.configuration.is_default,
             task.log.epochs_planned,
@@ -323,27 +322,27 @@ class TrialScheduler:
         try:
             task.log.add_epoch(*report)
         except TrialStoppedError as error:
-            self._commit(task, _make_record(self._spec.name, task, None, "pruned", str(error)))
+            self._commit(task, _make_record(self.spec.name, task, None, "pruned", str(error)))
             return False
         except UpdateFinishedTrialError:  # declared lost by another worker
-            self._study.release((task.trial, task.slot))
+            self.study.release((task.trial, task.slot))
             return False
         return True
 
     def done(self, task: TrialTask, result: TrialResult) -> None:
         """A trial has its scores."""
-        self._commit(task, _make_record(self._spec.name, task, result, "complete"))
+        self._commit(task, _make_record(self.spec.name, task, result, "complete"))
 
     def failed(self, task: TrialTask, error: TaskError) -> None:
         """A trial failed."""
         message = escape_line(redact(error.reason)) or "no message"
         reason = f"{error.kind}: {message}"
-        self._commit(task, _make_record(self._spec.name, task, None, "failed", reason))
+        self._commit(task, _make_record(self.spec.name, task, None, "failed", reason))
 
     def _commit(self, task: TrialTask, record: TrialRecord) -> None:
-        signed = self._study.commit((task.trial, task.slot), record)
+        signed = self.study.commit((task.trial, task.slot), record)
         if signed is not None:
-            self._feedback.trial_finished(self._spec.candidate.name, signed)
+            self.feedback.trial_finished(self.spec.candidate.name, signed)
 
 
 def _train_on_fold(

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
-from typing import Any
 
 from torch.distributed.distributed_c10d import PrefixStore
 
@@ -125,7 +124,7 @@ class TorchrunExecutor(_Rank):
             assert task is not None  # noqa: S101 - only searches yield None, and run elsewhere
             callbacks.started(task)
             spec = task.spec
-            work = partial(runner.compute, task, _reporter(task, callbacks))
+            work = partial(runner.compute, task, partial(callbacks.on_progress, task))
             if spec.is_shared:
                 result = self._compute_on_all(Assignment(config if is_first else None, spec), work)
                 is_first = False
@@ -237,13 +236,6 @@ class _Follower(_Rank):
         assert self._runner is not None  # noqa: S101 - the first assignment has a config
         self._group.halvings = assignment.halvings
         return self._runner.compute(assignment.spec.task(registry), lambda progress: None)
-
-
-def _reporter(task: Any, callbacks: TaskCallbacks) -> Callable[[object], None]:
-    def report(progress: object) -> None:
-        callbacks.on_progress(task, progress)
-
-    return report
 
 
 def _problem(result: object) -> str:
