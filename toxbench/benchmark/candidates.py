@@ -100,11 +100,7 @@ class BackboneSpec:
         )
 
     def load(self, registry: Registry, folder: Path | None) -> BackboneCandidate:
-        """Build the candidate again from the plugins of this process.
-
-        Args:
-            registry: with the backbone's plugin.
-            folder: of the weights on this machine.
+        """Build the candidate again from the plugins of this process and its weights' folder.
 
         Raises:
             PluginError: the backbone is not among these plugins, or has no stand-in.

@@ -49,12 +49,8 @@ def run_plan(plan: Plan, feedback: Feedback, patience: float = 0) -> RunResult:
     """Compute every missing cell, store each at once, and write the leaderboard.
 
     A candidate that raises loses only that cell. An interrupted run also writes the leaderboard,
-    of the cells that are stored. Cells that another run stored in the meantime are skipped.
-
-    Args:
-        plan: the cells.
-        feedback: reports the progress.
-        patience: seconds to wait for another run that writes to the same folder.
+    of the cells that are stored. Cells that another run stored in the meantime are skipped. If
+    another run writes to the same folder, this one waits for it, ``patience`` seconds at most.
 
     Raises:
         StorageError: results cannot be written.

@@ -71,11 +71,7 @@ def tracking(
 ) -> Iterator["Trackers"]:
     """Start trackers; end them with the context, and soon if an exception leaves it.
 
-    Args:
-        folder: of the protocol.
-        trackers: to start.
-        environ: environment variables of their processes.
-        feedback: receives one warning for each tracker that fails.
+    ``feedback`` receives one warning for each tracker that fails.
     """
     processes = [_TrackerProcess(folder / FOLDER, tracker, environ) for tracker in trackers]
     running = Trackers(processes, feedback)
@@ -107,11 +103,7 @@ class Trackers:
                 process.log_stored(record)
 
     def end(self, timeout: float | None = None) -> None:
-        """Wait until all events are logged, then end the trackers.
-
-        Args:
-            timeout: seconds for each tracker; None for its own limit.
-        """
+        """Wait until all events are logged, ``timeout`` seconds per tracker; then end them."""
         for process in self._processes:
             process.end(timeout)
         self._warn()

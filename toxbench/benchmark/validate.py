@@ -50,11 +50,6 @@ def resolve(
 
     A broken plugin affects only its own backbones and baselines.
 
-    Args:
-        settings: of the run.
-        registry: the plugins of this process.
-        coordinator: of the processes that torchrun started; None for a single process.
-
     Raises:
         SettingsError: an unknown name, an impossible value, or settings that contradict each
             other.

@@ -38,12 +38,7 @@ class Classifier:
     """Computes the probability of each label of a comment."""
 
     def __init__(self, model: Model, device: Device) -> None:
-        """Move the module to a device.
-
-        Args:
-            model: the loaded model.
-            device: where to compute, and in which precision.
-        """
+        """Move the module to the device where it computes."""
         self._tokenizer = model.tokenizer
         self._record = model.record
         self._device = device

@@ -59,11 +59,7 @@ def prediction_columns(
 
 
 def check_output(path: Path, source: Path | None) -> None:
-    """Check that an output file can be written.
-
-    Args:
-        path: the output file.
-        source: the input file, if there is one.
+    """Check that an output file can be written; ``source`` is the input file, if there is one.
 
     Raises:
         SettingsError: the suffix is unknown, or the path is a folder or the input file.
@@ -91,11 +87,8 @@ def open_output(path: Path) -> Iterator[WriteColumns]:
 def csv_writer(write_text: Callable[[str], None], delimiter: str = ",") -> WriteColumns:
     """Return a function that writes rows as CSV text, the header first.
 
-    Cells that a spreadsheet would run as formulas are escaped.
-
-    Args:
-        write_text: called with the lines of each block.
-        delimiter: between the cells of a line.
+    It calls ``write_text`` with the lines of each block. Cells that a spreadsheet would run as
+    formulas are escaped.
     """
     is_first = True
 

@@ -202,11 +202,7 @@ class CellStore:
         return True
 
     def write(self, record: CellRecord, probabilities: PartProbabilities) -> None:
-        """Store a cell.
-
-        Args:
-            record: the cell without its probabilities.
-            probabilities: part -> float32 ``[row, label]``.
+        """Store a cell; ``probabilities`` are part -> float32 ``[row, label]``.
 
         Raises:
             StorageError: the disk is full or the folder cannot be written.
@@ -232,10 +228,7 @@ class CellStore:
 
     @contextmanager
     def lock(self, timeout: float = 0) -> Iterator[None]:
-        """Hold the folder's lock for writing; reading needs no lock.
-
-        Args:
-            timeout: seconds to wait for another run; infinity waits until it ends.
+        """Hold the folder's lock for writing, as `hold_lock` does; reading needs no lock.
 
         Raises:
             TryAgainError: another run holds the lock; the message has its process id.

@@ -25,11 +25,9 @@ class LockOwner(FrozenModel):
 
 @contextmanager
 def hold_lock(path: Path, timeout: float = math.inf) -> Iterator[None]:
-    """Hold a lock while the context lasts.
+    """Hold a lock while the context lasts; wait ``timeout`` seconds for another process.
 
-    Args:
-        path: the lock file, in an existing folder. It is not removed afterwards.
-        timeout: seconds to wait for another process; infinity waits until it ends.
+    The file must be in an existing folder. It is not removed afterwards.
 
     Raises:
         TryAgainError: another process holds the lock.

@@ -105,11 +105,7 @@ class ModelStore:
     def publish(self, record: ModelRecord, card: Callable[[], str]) -> None:
         """Store a model from its temporary folder, or discard it if a better one is stored.
 
-        Only a model that is saved as ``best`` is discarded.
-
-        Args:
-            record: the model's record without checksums.
-            card: returns the model card; not called for a discarded model.
+        Only a model that is saved as ``best`` is discarded, without making its model card.
 
         Raises:
             StorageError: the disk is full or the folder cannot be written.
@@ -136,10 +132,7 @@ class ModelStore:
                 self._remove(record.key)
 
     def repair(self, has_cell: Callable[[CellKey], bool]) -> Iterator[str]:
-        """Move damaged models aside; remove models without a cell and superseded models.
-
-        Args:
-            has_cell: whether the cell of a key is stored.
+        """Move damaged models aside; remove superseded models and models without a cell.
 
         Yields:
             one message for each damaged model.

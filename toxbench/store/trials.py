@@ -87,11 +87,7 @@ def write_tuned(
 ) -> None:
     """Write tuned settings with comments on their origin.
 
-    Args:
-        path: the file.
-        tuned: the settings.
-        remarks: lines of comment at the top of the file.
-        origins: training setting -> comment at the end of its line.
+    ``remarks`` are lines at the top of the file; ``origins`` is setting -> end of its line.
 
     Raises:
         StorageError: the folder cannot be written.

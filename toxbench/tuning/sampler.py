@@ -35,13 +35,7 @@ class Sampler(BaseSampler):
     def __init__(
         self, settings: TuneSettings, space: Mapping[str, Dimension], base: TrainSettings
     ) -> None:
-        """Prepare the sampler without drawing.
-
-        Args:
-            settings: of the search.
-            space: checked dimensions.
-            base: the default settings.
-        """
+        """Prepare the sampler without drawing; ``base`` has the default settings."""
         self._settings = settings
         self._space = space
         self._base = base

@@ -85,14 +85,10 @@ class SearchSpec:
 def make_inner_data(protocol: Protocol, split: SplitSettings, seed: int) -> InnerData:
     """Copy the rows that are not test rows and split them into `INNER_FOLDS` folds.
 
-    Each part is the ``validation`` of one fold; the other parts are its ``train``, and its ``test``
-    is empty. Rows are counted in the new table. The split strategy is the protocol's, so groups
-    that stay together there stay together here.
-
-    Args:
-        protocol: its first fold is used.
-        split: settings of the protocol's split.
-        seed: of the inner folds.
+    The first fold of the protocol is used. Each part of its rows is the ``validation`` of one inner
+    fold; the other parts are its ``train``, and its ``test`` is empty. Rows are counted in the new
+    table. The split strategy is the protocol's, so groups that stay together there stay together
+    here.
 
     Raises:
         DataError: too few rows, or a fold without a positive validation entry.

@@ -71,11 +71,8 @@ def check_url(url: str) -> URL:
 def open_storage(url: str, lock_folder: Path) -> tuple[RDBStorage, str | None]:
     """Open a database of studies, and create its tables if they are missing.
 
-    A damaged SQLite file is moved aside; its trials are restored from their records.
-
-    Args:
-        url: SQLAlchemy URL.
-        lock_folder: where the lock lies that workers hold while they open the database.
+    A damaged SQLite file is moved aside; its trials are restored from their records. Workers hold
+    a lock in ``lock_folder`` while they open the database.
 
     Returns:
         the storage, and a warning if a file was moved aside.

@@ -123,14 +123,10 @@ class SharedStudy:
     ) -> Iterator[SampledTrial | None]:
         """Sample trials until ``limit`` are finished, or ``should_stop`` of the finished ones.
 
-        Each trial has one of ``limit`` slots. The slot of a lost trial is free for a new one, and a
-        worker that starts one trial too many gives it back. The caller commits or releases every
-        trial. None means that all remaining trials are running, in this worker or in others.
-
-        Args:
-            limit: number of finished trials, by all workers together.
-            should_stop: returns whether the finished trials are enough.
-            on_change: called with the finished trials, at the start and after every change.
+        The limit is that of all workers together. Each trial has one of ``limit`` slots. The slot of
+        a lost trial is free for a new one, and a worker that starts one trial too many gives it back.
+        The caller commits or releases every trial. None means that all remaining trials are running,
+        in this worker or in others. ``on_change`` is called at the start and after every change.
 
         Raises:
             StorageError: a record cannot be read or written.

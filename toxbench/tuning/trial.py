@@ -176,13 +176,7 @@ def train_on_folds(
 ) -> TrialResult:
     """Train on one inner fold after another; score each last epoch on the fold's validation rows.
 
-    Args:
-        factory: makes trainers on the table of ``data``.
-        data: rows that are not test rows.
-        folds: indices of its folds.
-        settings: of every training; the last epoch counts, for any ``selection``.
-        seed: of every training.
-        on_epoch: called after each epoch; an error that it raises ends the training.
+    The last epoch counts for any ``selection``. An error of ``on_epoch`` ends the training.
 
     Raises:
         CellsFailedError: the training diverged.
@@ -274,10 +268,7 @@ class TrialScheduler:
     ) -> Iterator[TrialTask | None]:
         """Yield trials to train; commit at once those whose training is in ``records`` already.
 
-        Args:
-            sampled_trials: as `SharedStudy.sample_trials`.
-            configure: returns the configuration of a trial and its slot.
-            records: finished trials; more may be added while the tasks are computed.
+        More records may be added while the tasks are computed.
 
         Raises:
             StorageError, SQLAlchemyError, OptunaError: the storage fails for every trial.

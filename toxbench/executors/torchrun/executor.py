@@ -188,9 +188,7 @@ class TorchrunExecutor(_Rank):
 def serve(coordinator: Coordinator, registry: Registry) -> int:
     """Compute with rank 0 until it publishes its exit code; return that code.
 
-    Args:
-        coordinator: of a rank above 0.
-        registry: with the same plugins as that of rank 0.
+    The plugins of ``registry`` must be those of rank 0.
 
     Raises:
         ProcessLostError: a rank exited, or this one failed while others did not.
