@@ -123,10 +123,11 @@ class SharedStudy:
     ) -> Iterator[SampledTrial | None]:
         """Sample trials until ``limit`` are finished, or ``should_stop`` of the finished ones.
 
-        The limit is that of all workers together. Each trial has one of ``limit`` slots. The slot of
-        a lost trial is free for a new one, and a worker that starts one trial too many gives it back.
-        The caller commits or releases every trial. None means that all remaining trials are running,
-        in this worker or in others. ``on_change`` is called at the start and after every change.
+        The limit is that of all workers together. Each trial has one of ``limit`` slots. The slot
+        of a lost trial is free for a new one, and a worker that starts one trial too many gives it
+        back. The caller commits or releases every trial. None means that all remaining trials are
+        running, in this worker or in others. ``on_change`` is called at the start and after every
+        change.
 
         Raises:
             StorageError: a record cannot be read or written.
