@@ -28,12 +28,7 @@ from toxbench.store.cell_file import PartProbabilities
 from toxbench.store.models import ModelStore
 from toxbench.training.device import PeakMemory
 from toxbench.training.process_group import SINGLE_PROCESS, ProcessGroup
-from toxbench.training.state import (
-    CheckpointConfig,
-    Checkpoints,
-    FileCheckpoints,
-    TrainingResult,
-)
+from toxbench.training.state import CheckpointConfig, Checkpoints, FileCheckpoints, TrainingResult
 from toxbench.training.trainer import Trainer
 from toxbench.util.arrays import Rows
 from toxbench.util.signals import StopSource

@@ -15,12 +15,7 @@ from toxbench.data.protocol import Protocol, fingerprint
 from toxbench.errors import SettingsError, StorageError
 from toxbench.records import Audit, CellKey, CellRecord, StoredRecord
 from toxbench.settings import FrozenModel, validate_path
-from toxbench.store.cell_file import (
-    SUFFIX,
-    CellReader,
-    PartProbabilities,
-    write_cell,
-)
+from toxbench.store.cell_file import SUFFIX, CellReader, PartProbabilities, write_cell
 from toxbench.store.failures import FailureStore, read_failure
 from toxbench.store.lock import hold_lock, write_owner
 from toxbench.store.models import ModelStore

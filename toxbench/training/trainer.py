@@ -28,12 +28,7 @@ from toxbench.training.optimizer import (
     steps_per_epoch,
 )
 from toxbench.training.predictor import WIDTH_MULTIPLE, Predictor
-from toxbench.training.process_group import (
-    SINGLE_PROCESS,
-    Pass,
-    ProcessGroup,
-    backward_context,
-)
+from toxbench.training.process_group import SINGLE_PROCESS, Pass, ProcessGroup, backward_context
 from toxbench.training.state import Checkpoints, StateDict, TrainingResult, TrainingState
 from toxbench.util.arrays import Probabilities, Rows, Targets
 from toxbench.util.signals import StopRequested, never_stop

@@ -18,13 +18,7 @@ from toxbench.errors import SettingsError, StorageError, TryAgainError, did_you_
 from toxbench.plugin.contracts import Backbone, Space, StandIn, Tensors
 from toxbench.records import WeightsRecord
 from toxbench.settings import digest, validate_path
-from toxbench.training.hub import (
-    Hub,
-    HubError,
-    cached_snapshot,
-    is_checkpoint,
-    weight_files,
-)
+from toxbench.training.hub import Hub, HubError, cached_snapshot, is_checkpoint, weight_files
 from toxbench.util.atomic import atomic_folder, cache_folder
 from toxbench.util.hashing import sha256_file
 
