@@ -284,11 +284,7 @@ def _sample_rows(rows: Rows, most: int | None) -> Rows:
 
 
 def _predict_rows(predict: Predict, comments: TextDataset, rows: Rows) -> npt.NDArray[np.float32]:
-    """Return the probabilities of a fitted baseline, float32 ``[row, label]``, block by block.
-
-    Raises:
-        PluginError: as `_checked_predictions`.
-    """
+    """Return a fitted baseline's probabilities, float32 ``[row, label]``, block by block."""
     label_count = len(comments.labels)
     probabilities = np.empty((len(rows), label_count), dtype=np.float32)
     for start in range(0, len(rows), _TEXTS_PER_CALL):
@@ -301,11 +297,7 @@ def _predict_rows(predict: Predict, comments: TextDataset, rows: Rows) -> npt.ND
 def _checked_predictions(
     predict: Predict, texts: Sequence[str], label_count: int
 ) -> npt.NDArray[np.float32]:
-    """Call a fitted baseline and check the result.
-
-    Raises:
-        PluginError: wrong shape, or values outside [0, 1].
-    """
+    """Call a fitted baseline; raise `PluginError` for a wrong shape or values outside [0, 1]."""
     values = np.asarray(predict(texts))
     if values.shape != (len(texts), label_count):
         raise PluginError(

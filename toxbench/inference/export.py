@@ -103,11 +103,7 @@ def _thresholds_json(model: Model) -> str:
 
 
 def _check_exported(model: Model, folder: Path) -> None:
-    """Load the exported folder with transformers alone and compare token ids and logits.
-
-    Raises:
-        PluginError: the folder cannot be loaded, or its ids or logits differ.
-    """
+    """Load the exported folder with transformers alone and compare token ids and logits."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     try:

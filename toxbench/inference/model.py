@@ -92,11 +92,7 @@ def load_model(folder: Path, record: ModelRecord, registry: Registry) -> Model:
 
 
 def _find_backbone(record: ModelRecord, registry: Registry) -> Backbone:
-    """Return a model's backbone.
-
-    Raises:
-        PluginError: its plugin is not installed, or another plugin has a backbone of that name.
-    """
+    """Return a model's backbone, which must be of the same distribution."""
     name, distribution = record.key.candidate, record.distribution
     try:
         registered = registry.backbone(name)

@@ -159,19 +159,11 @@ class CellStore:
         return self.folder / "protocol.json"
 
     def protocol(self) -> ProtocolRecord:
-        """Read the stored protocol.
-
-        Raises:
-            StorageError: the file is missing or damaged, or a newer toxbench wrote it.
-        """
+        """Read the stored protocol; raises as `read_protocol`."""
         return read_protocol(self.protocol_path)
 
     def rows(self) -> StoredRows:
-        """Read ids, targets and groups.
-
-        Raises:
-            StorageError: the file is missing or damaged, or a newer toxbench wrote it.
-        """
+        """Read ids, targets and groups; raises as `read_rows`."""
         return read_rows(self.folder)
 
     def path(self, key: CellKey) -> Path:

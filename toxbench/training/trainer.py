@@ -61,13 +61,7 @@ class DivergedError(CellsFailedError):
 
 @dataclass(frozen=True)
 class _Step:
-    """The input of one optimizer step.
-
-    Attributes:
-        comments: number of comments in all processes.
-        passes: forward and backward passes of this process.
-        batches: one for each pass, gathered when it is needed.
-    """
+    """The input of one optimizer step: comments of all processes, passes of this process."""
 
     comments: int
     passes: Sequence[Pass]

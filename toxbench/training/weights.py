@@ -321,11 +321,7 @@ def _checksums(folder: Path) -> str:
 
 
 def _verified_package_folder() -> Path:
-    """Return the folder of the stand-in package's model.
-
-    Raises:
-        StorageError: a file is missing or differs from the published one.
-    """
+    """Return the folder of the stand-in package's model after comparing its files' sha256."""
     folder = _package_folder()
     for name, sha256 in {"model.safetensors": _STAND_IN_SHA256, **_TOKENIZER_SHA256}.items():
         if folder is None or not _has_sha256(folder / name, sha256):

@@ -212,10 +212,7 @@ def _check_early_stopping(candidate: BackboneCandidate) -> None:
 def _build_space(
     candidate: BackboneCandidate, base: TrainSettings, settings: RunSettings, tuning: TuneSettings
 ) -> dict[str, Dimension]:
-    """Return the checked search space of a backbone.
-
-    It has the plugin's dimensions, except settings that the user fixed, and the user's dimensions.
-    """
+    """Return the plugin's dimensions, except settings that the user fixed, and the user's."""
     backbone_settings = settings.backbone.get(candidate.name, {})
     fixed = {*get_preset(settings.preset).train, *settings.train, *backbone_settings}
     declared = {**candidate.backbone.search_space, **candidate.weights.search_space}

@@ -61,11 +61,7 @@ class _Rank:
 
     @contextmanager
     def _connected(self, number: int, kind: str) -> Iterator[None]:
-        """Connect the ranks for one assignment, so that its errors do not affect the next one.
-
-        Raises:
-            ProcessLostError: a rank exited before all were connected.
-        """
+        """Connect the ranks for one assignment, so that its errors do not affect the next one."""
         size, rank = self._env.size, self._env.rank
         self._coordinator.publish(f"met/{number}/{rank}", "")
         for peer in range(size):
