@@ -19,6 +19,7 @@ from toxbench.records import PARTS
 from toxbench.store.cell_file import read_cell
 from toxbench.store.cells import CellStore
 from toxbench.training.device import choose_device
+from toxbench.util.signals import SignalStop
 
 Probabilities = npt.NDArray[np.float64]
 
@@ -53,7 +54,7 @@ def run(
     task = CellTask(candidate, candidate.key(0, 0), choose_device("cpu", "fp32"))
     store = CellStore(folder)
     store.prepare(protocol, synthetic=False)
-    store.write(*CellRunner(protocol).run(task, lambda _: None))
+    store.write(*CellRunner(protocol, SignalStop()).run(task, lambda _: None))
     return store
 
 

@@ -47,19 +47,6 @@ class _TrainingOutput:
     evaluation_seconds: float
 
 
-@dataclass(frozen=True)
-class Resuming:
-    """How a training is stopped and resumed.
-
-    Attributes:
-        checkpoints: where and how often checkpoints are written.
-        stop: signals that the training is to stop.
-    """
-
-    checkpoints: CheckpointConfig
-    stop: StopSource
-
-
 @dataclass(frozen=True, kw_only=True)
 class CellRunnerConfig(RunnerConfig):
     """Plain values that a process needs once to compute cells; ``writes`` is for trained models.
@@ -74,12 +61,8 @@ class CellRunnerConfig(RunnerConfig):
 
     def runner(self, stop: StopSource, group: ProcessGroup | None = None) -> "CellRunner":
         """Build the runner; see `RunnerConfig`."""
-        return CellRunner(
-            self.protocol,
-            models=None if self.writes is None else ModelStore(self.writes),
-            resuming=None if self.checkpoints is None else Resuming(self.checkpoints, stop),
-            group=group or SINGLE_PROCESS,
-        )
+        models = None if self.writes is None else ModelStore(self.writes)
+        return CellRunner(self.protocol, stop, models, self.checkpoints, group or SINGLE_PROCESS)
 
 
 @dataclass
@@ -88,14 +71,16 @@ class CellRunner:
 
     Attributes:
         protocol: the table and its folds.
+        stop: signals that a training with checkpoints is to stop.
         models: where each trained model is written, for `publish_model`; None to write none.
-        resuming: how a training is stopped and resumed; None if it is not.
+        checkpoints: where and how often checkpoints are written; None to write none.
         group: the processes that compute the same cells; rank 0 writes the models.
     """
 
     protocol: Protocol
+    stop: StopSource
     models: ModelStore | None = None
-    resuming: Resuming | None = None
+    checkpoints: CheckpointConfig | None = None
     group: ProcessGroup = SINGLE_PROCESS
     _prepared_for: tuple[str, str] = field(default=("", ""), init=False)  # name and digest
     _factory: TrainerFactory | None = field(default=None, init=False)
@@ -184,14 +169,14 @@ class CellRunner:
     @contextmanager
     def _checkpoints(self, task: CellTask) -> Iterator[Callable[[int], Checkpoints]]:
         """Yield a function from the comments of a forward pass to the checkpoints."""
-        if self.resuming is None:
+        if self.checkpoints is None:
             yield lambda micro_batch: Checkpoints()
             return
-        config, stem = self.resuming.checkpoints, task.key.stem
+        config, stem = self.checkpoints, task.key.stem
         around = environment(task.device).model_dump(exclude={"commit"})
         # A checkpoint is resumed only under the very same circumstances.
         identity = {"protocol": self.protocol.fingerprint, "cell": stem, **around}
-        with self.resuming.stop.watching() as should_stop:
+        with self.stop.watching() as should_stop:
             yield lambda micro_batch: FileCheckpoints(
                 config.path(stem),
                 config.interval_seconds,

@@ -66,17 +66,10 @@ def write_owner(path: Path) -> Iterator[None]:
             owner_path.unlink()
 
 
-def read_owner(path: Path) -> LockOwner | None:
-    """Return the last owner of a lock; None if none is written or it has released the lock."""
-    try:
-        return LockOwner.model_validate_json(_owner_path(path).read_bytes())
-    except (OSError, ValidationError):
-        return None
-
-
 def _owner_text(path: Path) -> str:
-    owner = read_owner(path)
-    if owner is None:  # it holds the lock, but has not written its file yet
+    try:
+        owner = LockOwner.model_validate_json(_owner_path(path).read_bytes())
+    except (OSError, ValidationError):  # it holds the lock, but has not written its file yet
         return ""
     return f" (process {owner.pid}, since {owner.since:%Y-%m-%d %H:%M:%S} UTC)"
 

@@ -16,6 +16,7 @@ from optuna.trial import Trial
 from toxbench.benchmark.candidates import BackboneCandidate, BackboneSpec
 from toxbench.benchmark.feedback import SearchFeedback
 from toxbench.benchmark.trainer_factory import TrainerFactory
+from toxbench.data.protocol import Protocol
 from toxbench.errors import StorageError
 from toxbench.evaluation.metrics import average_precision
 from toxbench.evaluation.thresholds import choose_thresholds
@@ -27,7 +28,7 @@ from toxbench.training.device import Device
 from toxbench.training.process_group import ProcessGroup
 from toxbench.training.trainer import Trainer
 from toxbench.tuning.sampler import pruning_step
-from toxbench.tuning.spec import InnerData, SearchSpec
+from toxbench.tuning.spec import SearchSpec
 from toxbench.tuning.study import SampledTrial, SharedStudy
 from toxbench.util.arrays import Probabilities, Targets
 from toxbench.util.redact import redact
@@ -122,7 +123,7 @@ class TrialSpec(TaskSpec):
 class TrialRunnerConfig(RunnerConfig):
     """Data that a process needs once to train the trials of one search."""
 
-    data: InnerData
+    data: Protocol
 
     def runner(self, stop: StopSource, group: ProcessGroup | None = None) -> "TrialRunner":
         """Build the runner; see `RunnerConfig`."""
@@ -133,7 +134,7 @@ class TrialRunnerConfig(RunnerConfig):
 class TrialRunner:
     """Trains one trial at a time; the tokens and weights of a backbone are loaded once."""
 
-    data: InnerData
+    data: Protocol
     _factory: tuple[str, TrainerFactory] | None = None  # with the backbone's name
 
     def compute(
@@ -168,7 +169,7 @@ class TrialRunner:
 
 def train_on_folds(
     factory: TrainerFactory,
-    data: InnerData,
+    data: Protocol,
     folds: Sequence[int],
     settings: TrainSettings,
     seed: int,
@@ -337,7 +338,7 @@ class TrialScheduler:
 
 
 def _train_on_fold(
-    data: InnerData, fold: int, seed: int, position: int, on_epoch: OnEpoch, trainer: Trainer
+    data: Protocol, fold: int, seed: int, position: int, on_epoch: OnEpoch, trainer: Trainer
 ) -> tuple[float, Probabilities]:
     """Train on one fold; return score and validation probabilities of the last epoch."""
     last: list[Probabilities] = []
