@@ -235,7 +235,7 @@ class FileCheckpoints(Checkpoints):
         self._last_save = time.monotonic()
 
     def load(self) -> StateDict | None:
-        """Return this process's state; None: the file is missing, damaged or of another one."""
+        """Return this process's state; None without an intact file of this training."""
         state: StateDict | None = self._group.of_the_first(self._read)
         return None if state is None else state | state["per_rank"][self._group.rank]
 
