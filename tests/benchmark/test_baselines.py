@@ -9,8 +9,8 @@ import numpy.typing as npt
 import pytest
 from support import make_comments
 
-from toxbench.benchmark.candidates import BaselineCandidate
-from toxbench.benchmark.cell import CandidateRunner
+from toxbench.benchmark.candidates import BaselineCandidate, CellTask
+from toxbench.benchmark.cell import CellRunner
 from toxbench.data.protocol import Protocol
 from toxbench.data.splits import draw_folds
 from toxbench.plugin.contracts import Baseline
@@ -19,6 +19,7 @@ from toxbench.records import PARTS
 from toxbench.store.cell_file import read_cell
 from toxbench.store.cells import CellStore
 from toxbench.training.device import choose_device
+from toxbench.util.signals import SignalStop
 
 Probabilities = npt.NDArray[np.float64]
 
@@ -50,10 +51,10 @@ def run(
 ) -> CellStore:
     baseline = Baseline(name="recording", fit=recording.fit, most_rows=most_rows)
     candidate = BaselineCandidate(baseline=baseline, distribution="test 1.0")
-    runner = CandidateRunner(candidate, protocol, choose_device("cpu", "fp32"))
+    task = CellTask(candidate, candidate.key(0, 0), choose_device("cpu", "fp32"))
     store = CellStore(folder)
     store.prepare(protocol, synthetic=False)
-    store.write(*runner.run(candidate.key(0, 0), lambda _: None))
+    store.write(*CellRunner(protocol, SignalStop()).run(task, lambda _: None))
     return store
 
 

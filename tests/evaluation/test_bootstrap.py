@@ -331,6 +331,12 @@ def test_few_seeds_give_t_intervals() -> None:
 # Differences
 
 
+def difference_of(draws: dict[str, BootstrapScores], first: str, second: str) -> Floats:
+    return (
+        draws[first].paired("subset_accuracy").difference(draws[second].paired("subset_accuracy"))
+    )
+
+
 def test_differences_are_paired_by_rows() -> None:
     targets, predictions = draw_table(300, seeds=1)
     better = predictions.copy()
@@ -339,7 +345,7 @@ def test_differences_are_paired_by_rows() -> None:
         {n: SampleCounts(count_rows(targets, p)) for n, p in (("a", better), ("b", predictions))},
         2000,
     )
-    paired = draws["a"].difference(draws["b"], "subset_accuracy")
+    paired = difference_of(draws, "a", "b")
     gained = (better[0] == targets).all(axis=1) > (predictions[0] == targets).all(axis=1)
     assert paired.std() == pytest.approx(gained.std() / 300**0.5, rel=0.06)
     assert draws["a"].scores("subset_accuracy").std() > 2 * paired.std()
@@ -349,7 +355,7 @@ def test_a_shared_shift_cancels_out() -> None:
     draws = bootstrap(
         {"a": make_errors(200, [5, 35, 65]), "b": make_errors(200, [10, 40, 70])}, 2000
     )
-    paired = draws["a"].difference(draws["b"], "subset_accuracy")
+    paired = difference_of(draws, "a", "b")
     assert paired.mean() == pytest.approx(0.025, abs=0.001)
     assert paired.std() < draws["a"].scores("subset_accuracy").std() / 4
 
@@ -359,13 +365,13 @@ def test_unequal_seed_counts_keep_rows_paired(seeds: int) -> None:
     """The second candidate errs on the same rows, and its single seed adds no variance."""
     wrong = (np.arange(seeds) * 4 + 60).tolist()
     draws = bootstrap({"many": make_errors(200, wrong), "single": make_errors(200, [60])}, 4000)
-    difference = draws["many"].difference(draws["single"], "subset_accuracy")
+    difference = difference_of(draws, "many", "single")
     # Shared errors cancel out, so only seeds contribute, however uncertain their variance is.
     error = np.std(wrong, ddof=1) / 200 / seeds**0.5
     few = t_factor(1, [(1, seeds)])
     assert difference.mean() == pytest.approx(np.mean(wrong) / -200 + 0.3, abs=0.006)
     assert 0.75 * error * few < difference.std() < 1.3 * error * few
-    swapped = draws["single"].difference(draws["many"], "subset_accuracy")
+    swapped = difference_of(draws, "single", "many")
     np.testing.assert_allclose(swapped, -difference, rtol=0, atol=1e-12)
 
 

@@ -6,8 +6,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, average_precision_score, f1_score, log_loss
 
-from toxbench.evaluation.bootstrap import jackknife_error
-from toxbench.evaluation.early_stopping import EpochSelector, epoch_scores
+from toxbench.evaluation.early_stopping import EpochSelector, epoch_scores, jackknife_error
 from toxbench.evaluation.metrics import headline
 
 Epoch = tuple[float | None, float | None]

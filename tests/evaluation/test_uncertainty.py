@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from toxbench.evaluation.bootstrap import jackknife_error
+from toxbench.evaluation.early_stopping import jackknife_error
 from toxbench.evaluation.metrics import Probabilities, average_precision
 from toxbench.util.arrays import Targets
 

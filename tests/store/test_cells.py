@@ -23,8 +23,9 @@ from toxbench.records import (
     WeightsRecord,
 )
 from toxbench.settings import TrainSettings
-from toxbench.store.cell_file import CellDamagedError, PartProbabilities, read_cell
+from toxbench.store.cell_file import PartProbabilities, read_cell
 from toxbench.store.cells import CellStore, find_store
+from toxbench.store.repair import DamagedError
 
 PROSE = "text of a secret comment"
 
@@ -147,10 +148,10 @@ def test_any_changed_byte_is_detected(store: CellStore, fraction: int) -> None:
     data = bytearray(path.read_bytes())
     data[fraction * (len(data) - 1) // 49] ^= 0xFF
     path.write_bytes(data)
-    with pytest.raises(CellDamagedError, match=re.escape(path.name)) as caught:
+    with pytest.raises(DamagedError, match=re.escape(path.name)) as caught:
         read_cell(path)
     assert caught.value.exit_code == 6
-    with pytest.raises(CellDamagedError):
+    with pytest.raises(DamagedError):
         store.records()
 
 
@@ -159,7 +160,7 @@ def test_a_truncated_file_is_detected(store: CellStore, end: int) -> None:
     store.write(make_cell(), make_probabilities())
     path = store.path(make_cell().key)
     path.write_bytes(path.read_bytes()[:end])
-    with pytest.raises(CellDamagedError, match="damaged; start the same toxbench run"):
+    with pytest.raises(DamagedError, match="damaged; start the same toxbench run"):
         read_cell(path)
 
 
@@ -167,7 +168,7 @@ def test_appended_bytes_are_detected(store: CellStore) -> None:
     store.write(make_cell(), make_probabilities())
     path = store.path(make_cell().key)
     path.write_bytes(path.read_bytes() + b"\0")
-    with pytest.raises(CellDamagedError):
+    with pytest.raises(DamagedError):
         read_cell(path)
 
 
@@ -177,7 +178,7 @@ def test_an_edited_record_is_detected(store: CellStore) -> None:
     data = path.read_bytes()
     assert b"22700000" in data
     path.write_bytes(data.replace(b"22700000", b"22700001"))
-    with pytest.raises(CellDamagedError):
+    with pytest.raises(DamagedError):
         read_cell(path)
 
 

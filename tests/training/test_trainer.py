@@ -106,10 +106,10 @@ def test_accumulated_batches_equal_one_large_batch(
             checkpoint, tokens, targets, epochs=1, optimizer="adam", precision="fp32",
             padding="max_length", max_length=12, clip_norm=0, **changes,
         )  # fmt: skip
-        trainer._module.eval()  # without dropout, which would differ
-        trainer._module.train = lambda mode=True: trainer._module  # type: ignore[method-assign]
+        trainer.module.eval()  # without dropout, which would differ
+        trainer.module.train = lambda mode=True: trainer.module  # type: ignore[method-assign]
         train(trainer)
-        return dict(trainer._module.named_parameters())
+        return dict(trainer.module.named_parameters())
 
     expected = weights(batch_size=16)
     accumulated = weights(batch_size=4, accumulation=4)

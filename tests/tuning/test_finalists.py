@@ -8,9 +8,9 @@ import pytest
 
 import toxbench
 from toxbench.benchmark.trainer_factory import TrainerFactory
+from toxbench.data.protocol import Protocol
 from toxbench.errors import CellsFailedError
 from toxbench.settings import TrainSettings
-from toxbench.tuning.spec import InnerData
 from toxbench.tuning.trial import OnEpoch, TrialResult
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def set_scores(monkeypatch: pytest.MonkeyPatch) -> Callable[[ScoreRule], None]:
 
     def patch(rule: ScoreRule) -> None:
         def train(
-            factory: TrainerFactory, data: InnerData, folds: Sequence[int], settings: TrainSettings,
+            factory: TrainerFactory, data: Protocol, folds: Sequence[int], settings: TrainSettings,
             seed: int, on_epoch: OnEpoch,
         ) -> TrialResult:  # fmt: skip
             score = rule(settings, seed)

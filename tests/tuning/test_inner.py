@@ -18,7 +18,7 @@ from toxbench.data.table import TextDataset, read_comments
 from toxbench.errors import DataError
 from toxbench.plugin.registry import Registry
 from toxbench.settings import INNER_FOLDS, ColumnSettings, SplitSettings
-from toxbench.tuning.spec import InnerData, make_inner_data
+from toxbench.tuning.spec import make_inner_data
 from toxbench.tuning.tune import plan_tuning
 
 
@@ -38,7 +38,7 @@ def make_comments(rows: int, positives: tuple[int, ...] | None = None) -> TextDa
     )
 
 
-def make_data(rows: int = 50, seed: int = 0, **split: float) -> tuple[Protocol, InnerData]:
+def make_data(rows: int = 50, seed: int = 0, **split: float) -> tuple[Protocol, Protocol]:
     comments, settings = make_comments(rows), SplitSettings(**split)  # type: ignore[arg-type]
     protocol = Protocol(comments, draw_folds(comments, settings))
     return protocol, make_inner_data(protocol, settings, seed)

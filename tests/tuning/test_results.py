@@ -19,6 +19,7 @@ from optuna.distributions import (
 
 from toxbench import Backbone, Choice, Range, TrainSettings
 from toxbench.benchmark.candidates import BackboneCandidate
+from toxbench.data.protocol import Protocol
 from toxbench.data.table import TextDataset
 from toxbench.errors import StorageError
 from toxbench.plugin.contracts import Dimension
@@ -29,7 +30,7 @@ from toxbench.training.device import choose_device
 from toxbench.training.weights import Weights
 from toxbench.tuning.results import CSV_FILE, make_tuned_settings, write_results, write_study
 from toxbench.tuning.search import SearchResult
-from toxbench.tuning.spec import InnerData, SearchSpec
+from toxbench.tuning.spec import SearchSpec
 
 PLOTS = {"history.svg", "importance.svg", "parallel-coordinates.svg", "slices.svg"}
 SPACE: dict[str, Dimension] = {
@@ -61,7 +62,7 @@ def make_spec(folder: Path, name: str = "comments.csv", label: str = "hub") -> S
         ),
         device=choose_device("cpu", "fp32"),
         space=SPACE,
-        data=InnerData(comments, ()),
+        data=Protocol(comments, ()),
         settings=TuneSettings(trials=6, inner_folds=2),
         studies_folder=folder / "tuning",
         fingerprint="f" * 64,

@@ -18,7 +18,7 @@ from toxbench.records import WeightsRecord
 from toxbench.settings import SplitSettings
 from toxbench.training.device import choose_device
 from toxbench.training.weights import Weights
-from toxbench.tuning.spec import InnerData, make_inner_data
+from toxbench.tuning.spec import make_inner_data
 from toxbench.tuning.trial import TrialResult, objective, train_on_folds
 
 SETTINGS = TrainSettings(
@@ -27,12 +27,12 @@ SETTINGS = TrainSettings(
 
 
 @pytest.fixture
-def data(table: Path) -> InnerData:
+def data(table: Path) -> Protocol:
     comments = read_comments(table)
     return make_inner_data(Protocol(comments, draw_folds(comments)), SplitSettings(), 0)
 
 
-def make_factory(data: InnerData, checkpoint: Path) -> TrainerFactory:
+def make_factory(data: Protocol, checkpoint: Path) -> TrainerFactory:
     weights = Weights(
         WeightsRecord(source="local", label="tiny", identity="tiny"), checkpoint, {},
         build=first_token_classifier,
@@ -43,7 +43,7 @@ def make_factory(data: InnerData, checkpoint: Path) -> TrainerFactory:
 
 
 @pytest.fixture
-def factory(data: InnerData, checkpoint: Path) -> TrainerFactory:
+def factory(data: Protocol, checkpoint: Path) -> TrainerFactory:
     return make_factory(data, checkpoint)
 
 
@@ -51,14 +51,14 @@ def ignore(position: int, epoch: EpochRecord) -> None:
     """Ignore an epoch."""
 
 
-def predict(factory: TrainerFactory, data: InnerData, fold: int, seed: int = 0) -> np.ndarray:
+def predict(factory: TrainerFactory, data: Protocol, fold: int, seed: int = 0) -> np.ndarray:
     """Train on a fold with a trainer; return the probabilities of its validation rows."""
     with factory.trainer(SETTINGS, seed) as trainer:
         trainer.train(data.folds[fold], seed, lambda t, p: {}, lambda s: True, lambda e: None)
         return trainer.predict(data.folds[fold].validation)
 
 
-def test_score_equals_scikit_learns(factory: TrainerFactory, data: InnerData) -> None:
+def test_score_equals_scikit_learns(factory: TrainerFactory, data: Protocol) -> None:
     result = train_on_folds(factory, data, (1, 3), SETTINGS, 0, ignore)
     for fold, score in zip((1, 3), result.scores, strict=True):
         targets = data.comments.targets[data.folds[fold].validation]
@@ -68,7 +68,7 @@ def test_score_equals_scikit_learns(factory: TrainerFactory, data: InnerData) ->
 
 
 def test_thresholds_use_validation_rows_of_all_folds(
-    factory: TrainerFactory, data: InnerData
+    factory: TrainerFactory, data: Protocol
 ) -> None:
     result = train_on_folds(factory, data, (0, 2), SETTINGS, 0, ignore)
     targets = [data.comments.targets[data.folds[fold].validation] for fold in (0, 2)]
@@ -80,7 +80,7 @@ def test_thresholds_use_validation_rows_of_all_folds(
     assert {len(rule) for rule in result.thresholds.values()} == {3}
 
 
-def test_on_epoch_gets_position_and_scores(factory: TrainerFactory, data: InnerData) -> None:
+def test_on_epoch_gets_position_and_scores(factory: TrainerFactory, data: Protocol) -> None:
     epochs: list[tuple[int, EpochRecord]] = []
     result = train_on_folds(
         factory, data, (4, 1), SETTINGS, 0, lambda position, epoch: epochs.append((position, epoch))
@@ -89,7 +89,7 @@ def test_on_epoch_gets_position_and_scores(factory: TrainerFactory, data: InnerD
     assert result.scores == tuple(objective(epochs[i][1].validation) for i in (1, 3))
 
 
-def test_last_epoch_counts_for_any_selection(factory: TrainerFactory, data: InnerData) -> None:
+def test_last_epoch_counts_for_any_selection(factory: TrainerFactory, data: Protocol) -> None:
     best, last = (
         train_on_folds(factory, data, (0,), SETTINGS.model_copy(update={"selection": s}), 0, ignore)
         for s in ("best", "last")
@@ -98,7 +98,7 @@ def test_last_epoch_counts_for_any_selection(factory: TrainerFactory, data: Inne
 
 
 def test_result_depends_only_on_the_seed(
-    factory: TrainerFactory, data: InnerData, checkpoint: Path
+    factory: TrainerFactory, data: Protocol, checkpoint: Path
 ) -> None:
     first = train_on_folds(factory, data, (0, 1), SETTINGS, 0, ignore)
     assert train_on_folds(factory, data, (0, 1), SETTINGS, 0, ignore) == first
@@ -107,14 +107,14 @@ def test_result_depends_only_on_the_seed(
     assert train_on_folds(factory, data, (0, 1), SETTINGS, 1, ignore) != first
 
 
-def test_order_of_folds_does_not_change_scores(factory: TrainerFactory, data: InnerData) -> None:
+def test_order_of_folds_does_not_change_scores(factory: TrainerFactory, data: Protocol) -> None:
     two_folds = train_on_folds(factory, data, (0, 1), SETTINGS, 0, ignore)
     one_fold = train_on_folds(factory, data, (1,), SETTINGS, 0, ignore)
     assert two_folds.scores[1] == one_fold.scores[0]
 
 
 def test_validation_rows_do_not_influence_training(
-    factory: TrainerFactory, data: InnerData, checkpoint: Path
+    factory: TrainerFactory, data: Protocol, checkpoint: Path
 ) -> None:
     targets = data.comments.targets.copy()
     targets[data.folds[0].validation] ^= 1
@@ -128,7 +128,7 @@ class CallbackError(Exception):
     """Raised by a callback."""
 
 
-def test_error_of_callback_ends_training(factory: TrainerFactory, data: InnerData) -> None:
+def test_error_of_callback_ends_training(factory: TrainerFactory, data: Protocol) -> None:
     epochs: list[tuple[int, int]] = []
 
     def stop(position: int, epoch: EpochRecord) -> None:
@@ -144,7 +144,7 @@ def test_error_of_callback_ends_training(factory: TrainerFactory, data: InnerDat
 
 
 def test_diverged_training_raises_and_leaves_no_state(
-    factory: TrainerFactory, data: InnerData
+    factory: TrainerFactory, data: Protocol
 ) -> None:
     expected = train_on_folds(factory, data, (0,), SETTINGS, 0, ignore)
     divergent = SETTINGS.model_copy(update={"learning_rate": 1e30, "clip_norm": 0.0})
@@ -158,7 +158,7 @@ def test_undefined_score_is_zero(score: float | None, value: float) -> None:
     assert objective({"micro_average_precision": score, "headline": 0.9}) == value
 
 
-def test_one_fold_has_one_score(factory: TrainerFactory, data: InnerData) -> None:
+def test_one_fold_has_one_score(factory: TrainerFactory, data: Protocol) -> None:
     result = train_on_folds(factory, data, (2,), SETTINGS, 0, ignore)
     assert isinstance(result, TrialResult)
     assert len(result.scores) == 1

@@ -96,33 +96,9 @@ def run(
         toxbench.errors.ToxbenchError: with an exit code; `CellsFailedError` if some cells
             failed, after all other cells were stored.
     """
-    arguments = {
-        "data": data,
-        "backbones": backbones,
-        "baselines": baselines,
-        "seeds": seeds,
-        "weights": weights,
-        "device": device,
-        "results": results,
-        "preset": preset,
-        "columns": columns,
-        "train": train,
-        "split": split,
-        "tuned": tuned,
-        "workers": workers,
-        "executor": executor,
-        "ray_address": ray_address,
-        "cpus_per_cell": cpus_per_cell,
-        "gpus_per_cell": gpus_per_cell,
-        "cell_timeout": cell_timeout,
-        "checkpoint_every": checkpoint_every,
-        "save_models": save_models,
-        "plugins": plugins,
-        "resume": resume,
-        "trackers": trackers,
-    }
-    flags = {name: value for name, value in arguments.items() if value is not None}
-    settings = build_run_settings(read_config(Path(config)) if config is not None else {}, flags)
+    arguments = {name: value for name, value in locals().items() if value is not None}
+    path = arguments.pop("config", None)
+    settings = build_run_settings({} if path is None else read_config(Path(path)), arguments)
     resolved = resolve(settings, Registry.discover(settings.plugins))
     result = run_plan(make_plan(resolved), Feedback())
     problems = [*resolved.unavailable, *map(str, result.failures)]

@@ -1,6 +1,6 @@
 """Candidates of a comparison, and their cells as tasks of an executor."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from toxbench.errors import PluginError
@@ -84,9 +84,7 @@ class BackboneSpec:
 
     name: str
     distribution: str
-    plugin: str | None
     weights: WeightsRecord
-    folder: Path | None
     settings: TrainSettings
     tuned: TunedSettings | None
 
@@ -96,19 +94,13 @@ class BackboneSpec:
         return cls(
             name=candidate.name,
             distribution=candidate.distribution,
-            plugin=candidate.plugin,
             weights=candidate.weights.record,
-            folder=candidate.weights.folder,
             settings=candidate.settings,
             tuned=candidate.tuned,
         )
 
     def load(self, registry: Registry, folder: Path | None) -> BackboneCandidate:
-        """Build the candidate again from the plugins of this process.
-
-        Args:
-            registry: with the backbone's plugin.
-            folder: of the weights on this machine.
+        """Build the candidate again from the plugins of this process and its weights' folder.
 
         Raises:
             PluginError: the backbone is not among these plugins, or has no stand-in.
@@ -122,7 +114,6 @@ class BackboneSpec:
         return BackboneCandidate(
             backbone=backbone,
             distribution=self.distribution,
-            plugin=self.plugin,
             weights=Weights(self.weights, folder, {}, build=build),
             settings=self.settings,
             tuned=self.tuned,
@@ -141,23 +132,21 @@ class CellTask:
     def spec(self) -> "CellSpec":
         """The cell as plain values."""
         candidate = self.candidate
-        if isinstance(candidate, BaselineCandidate):
-            return CellSpec(
-                plugin=candidate.plugin,
-                key=self.key,
-                distribution=candidate.distribution,
-                device=self.device,
-            )
-        return CellSpec(
+        spec = CellSpec(
             plugin=candidate.plugin,
+            key=self.key,
+            distribution=candidate.distribution,
+            device=self.device,
+        )
+        if isinstance(candidate, BaselineCandidate):
+            return spec
+        return replace(
+            spec,
             reads=candidate.weights.folder,
             uses_gpu=self.device.kind == "cuda",
             has_checkpoints=True,
             is_shared=True,
             batch_size=candidate.settings.batch_size,
-            key=self.key,
-            distribution=candidate.distribution,
-            device=self.device,
             backbone=BackboneSpec.of(candidate),
         )
 

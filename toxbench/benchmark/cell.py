@@ -3,13 +3,14 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from toxbench.benchmark.candidates import BackboneCandidate, BaselineCandidate, Candidate, CellTask
+from toxbench.benchmark.candidates import BackboneCandidate, BaselineCandidate, CellTask
 from toxbench.benchmark.environment import environment
 from toxbench.benchmark.save_model import write_model
 from toxbench.benchmark.trainer_factory import TrainerFactory
@@ -22,25 +23,19 @@ from toxbench.evaluation.metrics import score_cell
 from toxbench.evaluation.thresholds import choose_thresholds
 from toxbench.executors.base import RunnerConfig, TaskError
 from toxbench.plugin.contracts import Predict
-from toxbench.records import PARTS, CellKey, CellRecord, Cost, EpochRecord
+from toxbench.records import PARTS, CellRecord, Cost, EpochRecord
 from toxbench.store.cell_file import PartProbabilities
 from toxbench.store.models import ModelStore
-from toxbench.training.device import Device, PeakMemory
+from toxbench.training.device import PeakMemory
 from toxbench.training.process_group import SINGLE_PROCESS, ProcessGroup
-from toxbench.training.state import (
-    CheckpointConfig,
-    Checkpoints,
-    FileCheckpoints,
-    NoCheckpoints,
-    SharedCheckpoints,
-    TrainingResult,
-)
+from toxbench.training.state import CheckpointConfig, Checkpoints, FileCheckpoints, TrainingResult
 from toxbench.training.trainer import Trainer
 from toxbench.util.arrays import Rows
 from toxbench.util.signals import StopSource
 
 OnEpoch = Callable[[EpochRecord], None]
 Computed = tuple[CellRecord, PartProbabilities]
+_NOT_TRAINED = {"parameters": None, "epochs": (), "best_epoch": None, "truncated_share": None}
 _TEXTS_PER_CALL = 50_000  # of a baseline, which may need much more memory than the texts
 
 
@@ -50,248 +45,6 @@ class _TrainingOutput:
     trained: TrainingResult
     probabilities: PartProbabilities
     evaluation_seconds: float
-
-
-@dataclass(frozen=True)
-class Resuming:
-    """How a training is stopped and resumed.
-
-    Attributes:
-        checkpoints: where and how often checkpoints are written.
-        stop: signals that the training is to stop.
-    """
-
-    checkpoints: CheckpointConfig
-    stop: StopSource
-
-
-class CandidateRunner:
-    """Computes the cells of one candidate and prepares their shared data once."""
-
-    def __init__(
-        self,
-        candidate: Candidate,
-        protocol: Protocol,
-        device: Device,
-        models: ModelStore | None = None,
-        resuming: Resuming | None = None,
-        group: ProcessGroup = SINGLE_PROCESS,
-    ) -> None:
-        """Prepare nothing yet.
-
-        Args:
-            candidate: whose cells are computed.
-            protocol: the table and its folds.
-            device: where to compute.
-            models: where each trained model is written, for `publish_model`; None to write none.
-            resuming: how a training is stopped and resumed; None if it is not.
-            group: the processes that compute the same cells; rank 0 writes the models.
-        """
-        self._candidate = candidate
-        self._protocol = protocol
-        self._device = device
-        self._models = models
-        self._resuming = resuming
-        self._group = group
-        self._cached_factory: TrainerFactory | None = None
-
-    def run(self, key: CellKey, on_epoch: OnEpoch) -> Computed:
-        """Train and score one cell.
-
-        Raises:
-            PluginError: the candidate breaks its contract.
-            CellsFailedError: the training diverged.
-            StorageError: its model or its checkpoint cannot be written.
-            StopRequested: the training was stopped and wrote its checkpoint.
-        """
-        memory = PeakMemory(self._device)
-        memory.start()
-        split = self._protocol.folds[key.fold]
-        if isinstance(self._candidate, BackboneCandidate):
-            return self._backbone_cell(self._candidate, key, split, memory, on_epoch)
-        return self._baseline_cell(self._candidate, key, split, memory)
-
-    def _backbone_cell(
-        self,
-        candidate: BackboneCandidate,
-        key: CellKey,
-        split: Split,
-        memory: PeakMemory,
-        on_epoch: OnEpoch,
-    ) -> Computed:
-        factory = self._trainer_factory(candidate)
-
-        def train_and_predict(trainer: Trainer) -> _TrainingOutput:
-            selector, patience = EpochSelector(), Patience(candidate.settings.patience)
-            trained = trainer.train(
-                split, key.seed, epoch_scores, selector.should_keep, on_epoch, patience.should_stop
-            )
-            started = time.perf_counter()
-            probabilities = {part: trainer.predict(split.part(part)) for part in PARTS}
-            seconds = time.perf_counter() - started
-            return _TrainingOutput(trainer, trained, probabilities, seconds)
-
-        with self._checkpoints(key) as make_checkpoints:
-            output, micro_batch = factory.with_trainer(
-                candidate.settings, key.seed, train_and_predict, make_checkpoints
-            )
-        comments_trained = sum(e.comments or len(split.train) for e in output.trained.epochs)
-        per_rank_batch = self._group.per_rank_batch(candidate.settings.batch_size)
-        cost = Cost(
-            train_seconds=output.trained.train_seconds,
-            evaluation_seconds=output.evaluation_seconds,
-            comments_per_second=comments_trained / output.trained.train_seconds,
-            peak_memory_bytes=memory.read(),
-        )
-        record = self._record(key, split, output.probabilities, cost).model_copy(
-            update={
-                "parameters": output.trainer.parameter_count,
-                "epochs": output.trained.epochs,
-                "best_epoch": output.trained.best_epoch,
-                "truncated_share": float(
-                    factory.tokens(candidate.settings.max_length).truncated.mean()
-                ),
-                "micro_batch": micro_batch if micro_batch < per_rank_batch else None,
-            }
-        )
-        if self._models is not None:
-            self._write_model(self._models.temporary_path(key), candidate, output, split)
-        return record, output.probabilities
-
-    @contextmanager
-    def _checkpoints(self, key: CellKey) -> Iterator[Callable[[int], Checkpoints]]:
-        """Yield a function from the comments of a forward pass to the checkpoints."""
-        if self._resuming is None:
-            yield lambda micro_batch: NoCheckpoints()
-            return
-        config = self._resuming.checkpoints
-        around = environment(self._device).model_dump(exclude={"commit"})
-        # A checkpoint is resumed only under the very same circumstances.
-        identity = {"protocol": self._protocol.fingerprint, "cell": key.stem, **around}
-        with self._resuming.stop.watching() as should_stop:
-            yield lambda micro_batch: SharedCheckpoints(
-                self._group,
-                FileCheckpoints(
-                    config.path(key.stem),
-                    config.interval_seconds,
-                    identity | {"micro_batch": micro_batch, "processes": self._group.size},
-                    should_stop,
-                ),
-            )
-
-    def _write_model(
-        self, target: Path, candidate: BackboneCandidate, output: _TrainingOutput, split: Split
-    ) -> None:
-        folder = candidate.weights.folder
-        assert folder is not None  # noqa: S101 - the training read it
-        exact = output.probabilities["test"]
-        if self._device.precision != "fp32":
-            exact = output.trainer.predict(split.test, "fp32")
-        if self._group.rank == 0:
-            write_model(target, output.trainer.module, folder, exact)
-
-    def _trainer_factory(self, candidate: BackboneCandidate) -> TrainerFactory:
-        if self._cached_factory is None:
-            self._cached_factory = TrainerFactory(
-                candidate.backbone,
-                candidate.weights,
-                self._protocol.comments,
-                self._device,
-                group=self._group,
-            )
-        return self._cached_factory
-
-    def _baseline_cell(
-        self, candidate: BaselineCandidate, key: CellKey, split: Split, memory: PeakMemory
-    ) -> Computed:
-        comments, baseline = self._protocol.comments, candidate.baseline
-        started = time.perf_counter()
-        rows = _sample_rows(split.train, baseline.most_rows)
-        predict = baseline.fit(list(take_rows(comments.texts, rows)), comments.targets[rows])
-        fitted_at = time.perf_counter()
-        probabilities = {part: _predict_rows(predict, comments, split.part(part)) for part in PARTS}
-        seconds = fitted_at - started
-        cost = Cost(
-            train_seconds=seconds,
-            evaluation_seconds=time.perf_counter() - fitted_at,
-            comments_per_second=len(rows) / seconds if seconds > 1e-3 else None,
-            peak_memory_bytes=memory.read(),
-        )
-        record = self._record(key, split, probabilities, cost)
-        if len(rows) < len(split.train):
-            record = record.model_copy(update={"fitted_rows": len(rows)})
-        return record, probabilities
-
-    def _record(
-        self, key: CellKey, split: Split, probabilities: PartProbabilities, cost: Cost
-    ) -> CellRecord:
-        """Score the probabilities; fields that only a training knows are None."""
-        comments, candidate = self._protocol.comments, self._candidate
-        targets = {part: comments.targets[split.part(part)] for part in PARTS}
-        backbone = candidate if isinstance(candidate, BackboneCandidate) else None
-        tuned = backbone.tuned if backbone else None
-        if tuned is None:
-            thresholds = choose_thresholds(targets["validation"], probabilities["validation"])
-        else:
-            thresholds = tuned.thresholds  # chosen on many more validation rows
-        return CellRecord(
-            key=key,
-            kind="backbone" if backbone else "baseline",
-            distribution=candidate.distribution,
-            fingerprint=self._protocol.fingerprint,
-            weights=backbone.weights.record if backbone else None,
-            parameters=None,
-            settings=backbone.settings if backbone else None,
-            tuning=tuned.tuning if tuned else None,
-            environment=environment(self._device),
-            cost=cost,
-            epochs=(),
-            best_epoch=None,
-            truncated_share=None,
-            thresholds=thresholds,
-            **score_cell(comments.labels, targets, probabilities, thresholds),
-        )
-
-
-def _sample_rows(rows: Rows, most: int | None) -> Rows:
-    """Return all rows, or a reproducible random sample of ``most`` rows in their order."""
-    if most is None or len(rows) <= most:
-        return rows
-    places = np.random.default_rng(0).choice(len(rows), most, replace=False)
-    return rows[np.sort(places)]
-
-
-def _predict_rows(predict: Predict, comments: TextDataset, rows: Rows) -> npt.NDArray[np.float32]:
-    """Return the probabilities of a fitted baseline, float32 ``[row, label]``, block by block.
-
-    Raises:
-        PluginError: as `_checked_predictions`.
-    """
-    label_count = len(comments.labels)
-    probabilities = np.empty((len(rows), label_count), dtype=np.float32)
-    for start in range(0, len(rows), _TEXTS_PER_CALL):
-        block = slice(start, start + _TEXTS_PER_CALL)
-        texts = list(take_rows(comments.texts, rows[block]))
-        probabilities[block] = _checked_predictions(predict, texts, label_count)
-    return probabilities
-
-
-def _checked_predictions(
-    predict: Predict, texts: Sequence[str], label_count: int
-) -> npt.NDArray[np.float32]:
-    """Call a fitted baseline and check the result.
-
-    Raises:
-        PluginError: wrong shape, or values outside [0, 1].
-    """
-    values = np.asarray(predict(texts))
-    if values.shape != (len(texts), label_count):
-        raise PluginError(
-            f"predict returned shape {list(values.shape)}, expected [{len(texts)}, {label_count}]"
-        )
-    if not ((values >= 0) & (values <= 1)).all():
-        raise PluginError("predict returned values that are not probabilities in [0, 1]")
-    return values.astype(np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -308,30 +61,29 @@ class CellRunnerConfig(RunnerConfig):
 
     def runner(self, stop: StopSource, group: ProcessGroup | None = None) -> "CellRunner":
         """Build the runner; see `RunnerConfig`."""
-        return CellRunner(
-            self.protocol,
-            models=None if self.writes is None else ModelStore(self.writes),
-            resuming=None if self.checkpoints is None else Resuming(self.checkpoints, stop),
-            group=group or SINGLE_PROCESS,
-        )
+        models = None if self.writes is None else ModelStore(self.writes)
+        return CellRunner(self.protocol, stop, models, self.checkpoints, group or SINGLE_PROCESS)
 
 
+@dataclass
 class CellRunner:
-    """Computes one cell at a time and prepares the data of a candidate once."""
+    """Computes one cell at a time and prepares the data of a candidate once.
 
-    def __init__(
-        self,
-        protocol: Protocol,
-        models: ModelStore | None,
-        resuming: "Resuming | None",
-        group: ProcessGroup,
-    ) -> None:
-        """Prepare nothing yet; the arguments are those of `CandidateRunner`."""
-        self._protocol = protocol
-        self._models = models
-        self._resuming = resuming
-        self._group = group
-        self._current: tuple[tuple[str, str], CandidateRunner] | None = None
+    Attributes:
+        protocol: the table and its folds.
+        stop: signals that a training with checkpoints is to stop.
+        models: where each trained model is written, for `publish_model`; None to write none.
+        checkpoints: where and how often checkpoints are written; None to write none.
+        group: the processes that compute the same cells; rank 0 writes the models.
+    """
+
+    protocol: Protocol
+    stop: StopSource
+    models: ModelStore | None = None
+    checkpoints: CheckpointConfig | None = None
+    group: ProcessGroup = SINGLE_PROCESS
+    _prepared_for: tuple[str, str] = field(default=("", ""), init=False)  # name and digest
+    _factory: TrainerFactory | None = field(default=None, init=False)
 
     def compute(self, task: CellTask, report: OnEpoch) -> Computed | TaskError:
         """Return the result of a cell, or its error.
@@ -340,20 +92,202 @@ class CellRunner:
             StorageError: the disk fails for every cell.
             StopRequested: the training was stopped and wrote its checkpoint.
         """
-        candidate = task.key.candidate, task.key.digest
-        if self._current is None or self._current[0] != candidate:
-            runner = CandidateRunner(
-                task.candidate,
-                self._protocol,
-                task.device,
-                self._models,
-                self._resuming,
-                self._group,
-            )
-            self._current = candidate, runner
         try:
-            return self._current[1].run(task.key, report)
+            return self.run(task, report)
         except StorageError:
             raise
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin may raise anything
             return TaskError.of(error)
+
+    def run(self, task: CellTask, on_epoch: OnEpoch) -> Computed:
+        """Train and score one cell.
+
+        Raises:
+            PluginError: the candidate breaks its contract.
+            CellsFailedError: the training diverged.
+            StorageError: its model or its checkpoint cannot be written.
+            StopRequested: the training was stopped and wrote its checkpoint.
+        """
+        memory = PeakMemory(task.device)
+        memory.start()
+        candidate = task.key.candidate, task.key.digest
+        if self._prepared_for != candidate:
+            self._prepared_for, self._factory = candidate, None
+        split = self.protocol.folds[task.key.fold]
+        if isinstance(task.candidate, BackboneCandidate):
+            return self._backbone_cell(task, task.candidate, split, memory, on_epoch)
+        return self._baseline_cell(task, task.candidate, split, memory)
+
+    def _backbone_cell(
+        self,
+        task: CellTask,
+        candidate: BackboneCandidate,
+        split: Split,
+        memory: PeakMemory,
+        on_epoch: OnEpoch,
+    ) -> Computed:
+        factory, seed = self._trainer_factory(task, candidate), task.key.seed
+
+        def train_and_predict(trainer: Trainer) -> _TrainingOutput:
+            selector, patience = EpochSelector(), Patience(candidate.settings.patience)
+            trained = trainer.train(
+                split, seed, epoch_scores, selector.should_keep, on_epoch, patience.should_stop
+            )
+            started = time.perf_counter()
+            probabilities = {part: trainer.predict(split.part(part)) for part in PARTS}
+            seconds = time.perf_counter() - started
+            return _TrainingOutput(trainer, trained, probabilities, seconds)
+
+        with self._checkpoints(task) as make_checkpoints:
+            output, micro_batch = factory.with_trainer(
+                candidate.settings, seed, train_and_predict, make_checkpoints
+            )
+        trained, truncated = output.trained, factory.tokens(candidate.settings.max_length).truncated
+        comments_trained = sum(e.comments or len(split.train) for e in trained.epochs)
+        per_rank_batch = self.group.per_rank_batch(candidate.settings.batch_size)
+        cost = Cost(
+            train_seconds=trained.train_seconds,
+            evaluation_seconds=output.evaluation_seconds,
+            comments_per_second=comments_trained / trained.train_seconds,
+            peak_memory_bytes=memory.read(),
+        )
+        record = self._record(
+            task,
+            split,
+            output.probabilities,
+            cost,
+            parameters=output.trainer.parameter_count,
+            epochs=trained.epochs,
+            best_epoch=trained.best_epoch,
+            truncated_share=float(truncated.mean()),
+            micro_batch=micro_batch if micro_batch < per_rank_batch else None,
+        )
+        if self.models is not None:
+            self._write_model(self.models.temporary_path(task.key), task, output, split)
+        return record, output.probabilities
+
+    @contextmanager
+    def _checkpoints(self, task: CellTask) -> Iterator[Callable[[int], Checkpoints]]:
+        """Yield a function from the comments of a forward pass to the checkpoints."""
+        if self.checkpoints is None:
+            yield lambda micro_batch: Checkpoints()
+            return
+        config, stem = self.checkpoints, task.key.stem
+        around = environment(task.device).model_dump(exclude={"commit"})
+        # A checkpoint is resumed only under the very same circumstances.
+        identity = {"protocol": self.protocol.fingerprint, "cell": stem, **around}
+        with self.stop.watching() as should_stop:
+            yield lambda micro_batch: FileCheckpoints(
+                config.path(stem),
+                config.interval_seconds,
+                identity | {"micro_batch": micro_batch, "processes": self.group.size},
+                should_stop,
+                self.group,
+            )
+
+    def _write_model(
+        self, target: Path, task: CellTask, output: _TrainingOutput, split: Split
+    ) -> None:
+        folder = task.spec.reads
+        assert folder is not None  # noqa: S101 - the training read it
+        exact = output.probabilities["test"]
+        if task.device.precision != "fp32":
+            exact = output.trainer.predict(split.test, "fp32")
+        if self.group.rank == 0:
+            write_model(target, output.trainer.module, folder, exact)
+
+    def _trainer_factory(self, task: CellTask, candidate: BackboneCandidate) -> TrainerFactory:
+        if self._factory is None:
+            self._factory = TrainerFactory(
+                candidate.backbone,
+                candidate.weights,
+                self.protocol.comments,
+                task.device,
+                group=self.group,
+            )
+        return self._factory
+
+    def _baseline_cell(
+        self, task: CellTask, candidate: BaselineCandidate, split: Split, memory: PeakMemory
+    ) -> Computed:
+        comments, baseline = self.protocol.comments, candidate.baseline
+        started = time.perf_counter()
+        rows = _sample_rows(split.train, baseline.most_rows)
+        predict = baseline.fit(list(take_rows(comments.texts, rows)), comments.targets[rows])
+        fitted_at = time.perf_counter()
+        probabilities = {part: _predict_rows(predict, comments, split.part(part)) for part in PARTS}
+        seconds = fitted_at - started
+        cost = Cost(
+            train_seconds=seconds,
+            evaluation_seconds=time.perf_counter() - fitted_at,
+            comments_per_second=len(rows) / seconds if seconds > 1e-3 else None,
+            peak_memory_bytes=memory.read(),
+        )
+        fitted_rows = len(rows) if len(rows) < len(split.train) else None
+        record = self._record(task, split, probabilities, cost, fitted_rows=fitted_rows)
+        return record, probabilities
+
+    def _record(
+        self,
+        task: CellTask,
+        split: Split,
+        probabilities: PartProbabilities,
+        cost: Cost,
+        **fields: Any,
+    ) -> CellRecord:
+        """Score the probabilities; ``fields`` of the record depend on the kind of candidate."""
+        comments, candidate = self.protocol.comments, task.candidate
+        targets = {part: comments.targets[split.part(part)] for part in PARTS}
+        backbone = candidate if isinstance(candidate, BackboneCandidate) else None
+        tuned = backbone.tuned if backbone else None
+        if tuned is None:
+            thresholds = choose_thresholds(targets["validation"], probabilities["validation"])
+        else:
+            thresholds = tuned.thresholds  # chosen on many more validation rows
+        return CellRecord(
+            key=task.key,
+            kind="backbone" if backbone else "baseline",
+            distribution=candidate.distribution,
+            fingerprint=self.protocol.fingerprint,
+            weights=backbone.weights.record if backbone else None,
+            settings=backbone.settings if backbone else None,
+            tuning=tuned.tuning if tuned else None,
+            environment=environment(task.device),
+            cost=cost,
+            thresholds=thresholds,
+            **_NOT_TRAINED | fields,
+            **score_cell(comments.labels, targets, probabilities, thresholds),
+        )
+
+
+def _sample_rows(rows: Rows, most: int | None) -> Rows:
+    """Return all rows, or a reproducible random sample of ``most`` rows in their order."""
+    if most is None or len(rows) <= most:
+        return rows
+    places = np.random.default_rng(0).choice(len(rows), most, replace=False)
+    return rows[np.sort(places)]
+
+
+def _predict_rows(predict: Predict, comments: TextDataset, rows: Rows) -> npt.NDArray[np.float32]:
+    """Return a fitted baseline's probabilities, float32 ``[row, label]``, block by block."""
+    label_count = len(comments.labels)
+    probabilities = np.empty((len(rows), label_count), dtype=np.float32)
+    for start in range(0, len(rows), _TEXTS_PER_CALL):
+        block = slice(start, start + _TEXTS_PER_CALL)
+        texts = list(take_rows(comments.texts, rows[block]))
+        probabilities[block] = _checked_predictions(predict, texts, label_count)
+    return probabilities
+
+
+def _checked_predictions(
+    predict: Predict, texts: Sequence[str], label_count: int
+) -> npt.NDArray[np.float32]:
+    """Call a fitted baseline; raise `PluginError` for a wrong shape or values outside [0, 1]."""
+    values = np.asarray(predict(texts))
+    if values.shape != (len(texts), label_count):
+        raise PluginError(
+            f"predict returned shape {list(values.shape)}, expected [{len(texts)}, {label_count}]"
+        )
+    if not ((values >= 0) & (values <= 1)).all():
+        raise PluginError("predict returned values that are not probabilities in [0, 1]")
+    return values.astype(np.float32)

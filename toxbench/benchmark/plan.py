@@ -115,9 +115,7 @@ class Plan:
 def make_plan(run: ResolvedRun, download: bool = True) -> Plan:
     """Read the table and find the weights; train and write nothing.
 
-    Args:
-        run: settings and plugins.
-        download: fetch weights that are not on the disk; False only reports where they are.
+    Without ``download``, weights that are not on the disk are only looked up.
 
     Raises:
         SettingsError, DataError, PluginError, StorageError, TryAgainError: before any training.

@@ -14,12 +14,7 @@ _StoredProtocol = tuple[CellStore, ProtocolRecord]
 
 
 def check_resumable(results: Path, store: CellStore, protocol: Protocol) -> None:
-    """Check that there are stored results of a protocol, for ``--resume``.
-
-    Args:
-        results: the folder of all results.
-        store: the folder of this protocol's results, which may not exist.
-        protocol: of this run.
+    """Check that results of this protocol are stored below ``results``, for ``--resume``.
 
     Raises:
         DataError: all stored results are of another table, or of another split of this table.

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from toxbench.benchmark.candidates import BackboneCandidate, Candidate, CellTask
 from toxbench.benchmark.cell import CellRunnerConfig, Computed
@@ -49,12 +49,8 @@ def run_plan(plan: Plan, feedback: Feedback, patience: float = 0) -> RunResult:
     """Compute every missing cell, store each at once, and write the leaderboard.
 
     A candidate that raises loses only that cell. An interrupted run also writes the leaderboard,
-    of the cells that are stored. Cells that another run stored in the meantime are skipped.
-
-    Args:
-        plan: the cells.
-        feedback: reports the progress.
-        patience: seconds to wait for another run that writes to the same folder.
+    of the cells that are stored. Cells that another run stored in the meantime are skipped. If
+    another run writes to the same folder, this one waits for it, ``patience`` seconds at most.
 
     Raises:
         StorageError: results cannot be written.
@@ -94,71 +90,69 @@ def _runner_config(plan: Plan) -> CellRunnerConfig:
     )
 
 
+@dataclass
 class _ResultRecorder:
     """The task callbacks of a run: store results, report progress, call hooks and trackers."""
 
-    def __init__(
-        self, plan: Plan, feedback: Feedback, trackers: Trackers, time_left: TimeLeft
-    ) -> None:
-        self.failures: list[Failure] = []
-        self._plan = plan
-        self._feedback = feedback
-        self._trackers = trackers
-        self._time_left = time_left
-        self._number = 0
+    plan: Plan
+    feedback: Feedback
+    trackers: Trackers
+    time_left: TimeLeft
+    failures: list[Failure] = field(default_factory=list)
+    started_cells: int = 0
 
     def start(self) -> None:
         """Call the start hook; log stored cells that no tracker has logged yet."""
-        self._call_hook("toxbench_run_started", run=_run_record(self._plan))
-        if self._plan.run.trackers:
-            planned = {key for _, key in self._plan.cells}
-            self._trackers.log_stored(r for r in self._plan.store.records() if r.key in planned)
+        self._call_hook("toxbench_run_started", run=_run_record(self.plan))
+        if self.plan.run.trackers:
+            planned = {key for _, key in self.plan.cells}
+            self.trackers.log_stored(r for r in self.plan.store.records() if r.key in planned)
 
     def started(self, task: CellTask) -> None:
-        self._number += 1
+        self.started_cells += 1
         epochs = None
         if isinstance(task.candidate, BackboneCandidate):
-            rows = len(self._plan.protocol.folds[task.key.fold].train)
+            rows = len(self.plan.protocol.folds[task.key.fold].train)
             epochs = num_evaluations(task.candidate.settings, rows)
-        self._time_left.start(task.key, epochs)
-        self._feedback.cell_started(task.key, self._number, len(self._plan.missing), epochs)
+        self.time_left.start(task.key, epochs)
+        self.feedback.cell_started(task.key, self.started_cells, len(self.plan.missing), epochs)
 
     def on_progress(self, task: CellTask, record: EpochRecord) -> bool:
-        comments = record.comments or len(self._plan.protocol.folds[task.key.fold].train)
-        self._time_left.finish_epoch(task.key, record)
-        self._feedback.epoch_finished(task.key, record, comments, self._time_left.seconds())
+        comments = record.comments or len(self.plan.protocol.folds[task.key.fold].train)
+        self.time_left.finish_epoch(task.key, record)
+        self.feedback.epoch_finished(task.key, record, comments, self.time_left.seconds())
         self._call_hook("toxbench_epoch_finished", cell=task.key, epoch=record)
         return True
 
     def done(self, task: CellTask, result: Computed) -> None:
         record, probabilities = result
-        store = self._plan.store
-        saved = self._plan.save_models if record.kind == "backbone" else None
+        store = self.plan.store
+        saved = self.plan.save_models if record.kind == "backbone" else None
         if saved is not None:
-            publish_model(self._plan, saved, record, probabilities)
+            publish_model(self.plan, saved, record, probabilities)
         store.write(record, probabilities)
         store.failures.remove(record.key)
         if saved is not None:
             store.models.remove_superseded(record.key)
-        self._plan.checkpoints.delete(record.key.stem)
-        self._time_left.finish(record.key)
-        self._feedback.cell_finished(record, self._time_left.seconds())
+        self.plan.checkpoints.delete(record.key.stem)
+        self.time_left.finish(record.key)
+        self.feedback.cell_finished(record, self.time_left.seconds())
         self._call_hook("toxbench_cell_finished", result=record)
 
     def failed(self, task: CellTask, error: TaskError) -> None:
         failure = Failure(task.key, error)
         self.failures.append(failure)
         kind = _KINDS.get(error.kind, error.kind)
-        self._plan.store.failures.write(task.key, kind, error.reason)
+        self.plan.store.failures.write(task.key, kind, error.reason)
         if error.kind not in PROCESS_ENDED:  # resuming would only raise the same error again
-            self._plan.checkpoints.delete(task.key.stem)
-        self._time_left.drop(task.key)
-        self._feedback.cell_failed(failure)
+            self.plan.checkpoints.delete(task.key.stem)
+        self.time_left.drop(task.key)
+        self.feedback.cell_failed(failure)
 
     def _call_hook(self, hook: str, **arguments: object) -> None:
-        for problem in self._plan.run.registry.notify(hook, **arguments):
-            self._feedback.warn(str(problem))
-        self._trackers.log(hook, **arguments)
+        for problem in self.plan.run.registry.notify(hook, **arguments):
+            self.feedback.warn(str(problem))
+        self.trackers.log(hook, **arguments)
 
 
 def _time_left(plan: Plan, missing: Sequence[tuple[Candidate, CellKey]]) -> TimeLeft:

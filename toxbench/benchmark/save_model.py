@@ -75,12 +75,6 @@ def publish_model(
 ) -> None:
     """Publish the model that `write_model` wrote for a cell, unless a better one exists.
 
-    Args:
-        plan: of the run.
-        saved: which models the run saves.
-        record: of the cell.
-        probabilities: of the cell, as stored.
-
     Raises:
         StorageError: the disk is full or the folder cannot be written.
     """

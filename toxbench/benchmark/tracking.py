@@ -71,11 +71,7 @@ def tracking(
 ) -> Iterator["Trackers"]:
     """Start trackers; end them with the context, and soon if an exception leaves it.
 
-    Args:
-        folder: of the protocol.
-        trackers: to start.
-        environ: environment variables of their processes.
-        feedback: receives one warning for each tracker that fails.
+    ``feedback`` receives one warning for each tracker that fails.
     """
     processes = [_TrackerProcess(folder / FOLDER, tracker, environ) for tracker in trackers]
     running = Trackers(processes, feedback)
@@ -87,12 +83,12 @@ def tracking(
     running.end()
 
 
+@dataclass(frozen=True)
 class Trackers:
     """All trackers of a run."""
 
-    def __init__(self, processes: Sequence["_TrackerProcess"], feedback: Feedback) -> None:
-        self._processes = processes
-        self._feedback = feedback
+    _processes: Sequence["_TrackerProcess"]
+    _feedback: Feedback
 
     def log(self, hook: str, **arguments: object) -> None:
         """Send an event to all trackers, without waiting for their replies."""
@@ -107,11 +103,7 @@ class Trackers:
                 process.log_stored(record)
 
     def end(self, timeout: float | None = None) -> None:
-        """Wait until all events are logged, then end the trackers.
-
-        Args:
-            timeout: seconds for each tracker; None for its own limit.
-        """
+        """Wait until all events are logged, ``timeout`` seconds per tracker; then end them."""
         for process in self._processes:
             process.end(timeout)
         self._warn()

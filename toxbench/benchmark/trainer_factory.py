@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -18,7 +19,7 @@ from toxbench.plugin.modules import quiet_transformers
 from toxbench.settings import TrainSettings
 from toxbench.training.device import Device, seeded
 from toxbench.training.process_group import SINGLE_PROCESS, ProcessGroup
-from toxbench.training.state import Checkpoints, NoCheckpoints
+from toxbench.training.state import Checkpoints
 from toxbench.training.trainer import Trainer
 from toxbench.training.weights import Weights, tokenizer_files
 from toxbench.util.atomic import cache_folder
@@ -30,43 +31,34 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 
+@dataclass(eq=False)
 class TrainerFactory:
-    """Creates trainers of one backbone on one table, and prepares shared data once."""
+    """Creates trainers of one backbone on one table, and prepares shared data once.
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        weights: Weights,
-        comments: TextDataset,
-        device: Device,
-        keep_module: bool = False,
-        group: ProcessGroup = SINGLE_PROCESS,
-    ) -> None:
-        """Load nothing yet.
+    Attributes:
+        backbone: builds the module and the tokenizer.
+        weights: on the disk.
+        comments: all rows that a trainer may read.
+        device: on which to train.
+        keep_module: keep an untrained copy of the module of the last seed, to build it once for
+            many trainings with one seed. The results do not depend on it.
+        group: the processes that create the same trainers.
+    """
 
-        Args:
-            backbone: builds the module and the tokenizer.
-            weights: on the disk.
-            comments: all rows that a trainer may read.
-            device: on which to train.
-            keep_module: keep an untrained copy of the module of the last seed, to build it once
-                for many trainings with one seed. The results do not depend on it.
-            group: the processes that create the same trainers.
-        """
-        self._group = group
-        self._backbone = backbone
-        self._weights = weights
-        self._comments = comments
-        self._device = device
-        self._keep_module = keep_module
-        self._cached_module: tuple[int, nn.Module, torch.Tensor] | None = None
-        self._tokens: dict[int, Tokens] = {}
+    backbone: Backbone
+    weights: Weights
+    comments: TextDataset
+    device: Device
+    keep_module: bool = False
+    group: ProcessGroup = SINGLE_PROCESS
+    _cached_module: tuple[int, nn.Module, torch.Tensor] | None = field(default=None, init=False)
+    _tokens: dict[int, Tokens] = field(default_factory=dict, init=False)
 
     def tokens(self, max_length: int) -> Tokens:
         """Return the tokens of the table for a ``max_length``, which are cached on the disk."""
         if max_length not in self._tokens:
             tokenizer, identity = self._tokenizer
-            texts = self._comments.texts
+            texts = self.comments.texts
             cache = cache_folder() / "tokens"
             self._tokens[max_length] = tokenise(tokenizer, identity, texts, max_length, cache)
         return self._tokens[max_length]
@@ -76,7 +68,7 @@ class TrainerFactory:
         settings: TrainSettings,
         seed: int,
         work: Callable[[Trainer], Result],
-        checkpoints: Callable[[int], Checkpoints] = lambda micro_batch: NoCheckpoints(),
+        checkpoints: Callable[[int], Checkpoints] = lambda micro_batch: Checkpoints(),
     ) -> tuple[Result, int]:
         """Call a function with a trainer of a new module.
 
@@ -103,7 +95,7 @@ class TrainerFactory:
             with self.trainer(settings, seed, micro_batch, checkpoints(micro_batch)) as trainer:
                 return work(trainer)
 
-        return self._group.retried(attempt, settings.batch_size)
+        return self.group.retried(attempt, settings.batch_size)
 
     @contextmanager
     def trainer(
@@ -125,26 +117,26 @@ class TrainerFactory:
         Raises:
             PluginError: the backbone breaks its contract, or does not support the settings.
         """
-        tokens = self._group.run_rank0_first(lambda: self.tokens(settings.max_length))
-        with seeded(seed, self._device):
-            module = self._group.run_on_all(lambda: self._module(seed))
+        tokens = self.group.run_rank0_first(lambda: self.tokens(settings.max_length))
+        with seeded(seed, self.device):
+            module = self.group.run_on_all(lambda: self._module(seed))
             yield Trainer(
                 module,
-                self._backbone.head,
+                self.backbone.head,
                 tokens,
-                self._comments.targets,
+                self.comments.targets,
                 settings,
-                self._device,
+                self.device,
                 micro_batch=micro_batch,
                 checkpoints=checkpoints,
-                group=self._group,
+                group=self.group,
             )
 
     @property
     def _folder(self) -> Path:
-        folder = self._weights.folder
+        folder = self.weights.folder
         if folder is None:
-            name = self._backbone.name
+            name = self.backbone.name
             raise PluginError(f"the weights of {name} were not downloaded; plan with download=True")
         return folder
 
@@ -152,7 +144,7 @@ class TrainerFactory:
     def _tokenizer(self) -> "tuple[PreTrainedTokenizerBase, str]":
         """The tokenizer, and its identity: its class and the hashes of its files."""
         with quiet_transformers():
-            tokenizer = self._backbone.tokenizer(self._folder)
+            tokenizer = self.backbone.tokenizer(self._folder)
         hashes = map(sha256_file, tokenizer_files(self._folder))
         return tokenizer, ":".join([type(tokenizer).__name__, *hashes])
 
@@ -162,9 +154,9 @@ class TrainerFactory:
             _, module, rng_state = self._cached_module
             torch.set_rng_state(rng_state)  # as after building it
             return copy.deepcopy(module)
-        build = self._weights.build or self._backbone.build
+        build = self.weights.build or self.backbone.build
         with quiet_transformers():
-            module = build(self._folder, len(self._comments.labels))
-        if self._keep_module:
+            module = build(self._folder, len(self.comments.labels))
+        if self.keep_module:
             self._cached_module = (seed, copy.deepcopy(module), torch.get_rng_state())
         return module

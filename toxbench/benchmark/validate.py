@@ -50,11 +50,6 @@ def resolve(
 
     A broken plugin affects only its own backbones and baselines.
 
-    Args:
-        settings: of the run.
-        registry: the plugins of this process.
-        coordinator: of the processes that torchrun started; None for a single process.
-
     Raises:
         SettingsError: an unknown name, an impossible value, or settings that contradict each
             other.
@@ -127,12 +122,7 @@ def _check_names(
 
 
 def _find_trackers(settings: RunSettings, registry: Registry) -> tuple[Registered[Tracker], ...]:
-    """Find the trackers, each once, without importing their packages.
-
-    Raises:
-        SettingsError: an unknown name, or a package that the tracker needs is not installed.
-        PluginError: the plugin is broken, or two plugins use the name.
-    """
+    """Find the trackers, each once, without importing the packages that they need."""
     trackers = tuple(map(registry.tracker, dict.fromkeys(settings.trackers)))
     for tracker in (registered.item for registered in trackers):
         if tracker.needs and find_spec(tracker.needs.partition(".")[0]) is None:

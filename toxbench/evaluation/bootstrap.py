@@ -13,7 +13,7 @@ counts the shared part three times: its intervals of paired differences are far 
 candidates err on the same rows.
 """
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeVar
@@ -23,12 +23,11 @@ import numpy.typing as npt
 
 from toxbench.evaluation.definitions import HEADLINES
 from toxbench.evaluation.row_counts import COUNTS, SCORES
-from toxbench.util.arrays import Counts, Floats, Probabilities, Targets
+from toxbench.util.arrays import Counts, Floats
 
 RESAMPLES = 10_000
 MAX_UNITS = 5_000  # a larger table is resampled in blocks of rows
 _WEIGHTS_PER_CHUNK = 20_000_000
-_JACKKNIFE_BLOCKS = 20
 
 Key = TypeVar("Key", bound=Hashable)
 Units = npt.NDArray[np.int64]
@@ -75,10 +74,6 @@ class BootstrapScores:
     def fixed_seed_scores(self, metric: str) -> Floats:
         """Return mean scores over resampled rows, with each seed counted once, ``[resample]``."""
         return np.asarray(self.values[metric].mean(axis=1))
-
-    def difference(self, second: "BootstrapScores", metric: str) -> Floats:
-        """Return differences on the same rows and, if possible, the same seeds, ``[resample]``."""
-        return self.paired(metric).difference(second.paired(metric))
 
     def paired(self, metric: str) -> "PairedScores":
         """Return the scores in the form that many comparisons can share."""
@@ -276,39 +271,6 @@ def t_factor(variance: float, seed_parts: Sequence[tuple[float, int]]) -> float:
     total = max(variance, sum(part for part, _ in seed_parts))
     freedom = total**2 / sum(part**2 / (seeds - 1) for part, seeds in seed_parts)
     return float(stdtrit(freedom, 0.975) / ndtri(0.975))
-
-
-def jackknife_error(
-    score: Callable[[Targets, Probabilities], float | None],
-    targets: Targets,
-    probabilities: Probabilities,
-) -> float:
-    """Return the standard error of a score over rows, by the delete-a-block jackknife.
-
-    ``sqrt((g - 1) / g * sum((s_i - mean(s))^2))`` over g = 20 blocks of rows, or one block per row
-    if there are fewer rows (Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter
-    11).
-
-    Args:
-        score: of targets and probabilities; blocks without which it is undefined are skipped.
-        targets: 0/1, ``[row, label]``.
-        probabilities: ``[row, label]``.
-
-    Returns:
-        0.0 if fewer than two blocks give a score.
-    """
-    if len(targets) < 2:
-        return 0.0
-    blocks = np.arange(len(targets)) % min(_JACKKNIFE_BLOCKS, len(targets))
-    scores = [
-        score(targets[blocks != block], probabilities[blocks != block])
-        for block in range(int(blocks.max()) + 1)
-    ]
-    defined = np.array([value for value in scores if value is not None])
-    count = len(defined)
-    if count < 2:
-        return 0.0
-    return float(np.sqrt((count - 1) / count * np.square(defined - defined.mean()).sum()))
 
 
 def _scores(sample: SampleCounts, tested: Counts, train_only: Counts) -> dict[str, Floats]:

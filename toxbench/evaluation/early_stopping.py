@@ -1,12 +1,15 @@
 """Selection of the best epoch, and early stopping, by scores on validation rows."""
 
+from collections.abc import Callable
+
 import numpy as np
 
-from toxbench.evaluation.bootstrap import jackknife_error
 from toxbench.evaluation.definitions import HEADLINES
 from toxbench.evaluation.metrics import evaluate, headline
 from toxbench.records import Scores
 from toxbench.util.arrays import Probabilities, Targets
+
+_JACKKNIFE_BLOCKS = 20
 
 
 def epoch_scores(targets: Targets, probabilities: Probabilities) -> Scores:
@@ -29,6 +32,39 @@ def epoch_scores(targets: Targets, probabilities: Probabilities) -> Scores:
         **{name: scores[name] for name in (*HEADLINES, "micro_average_precision")},
         "loss": float(-np.log(np.clip(likelihood, 1e-7, 1)).mean()),
     }
+
+
+def jackknife_error(
+    score: Callable[[Targets, Probabilities], float | None],
+    targets: Targets,
+    probabilities: Probabilities,
+) -> float:
+    """Return the standard error of a score over rows, by the delete-a-block jackknife.
+
+    ``sqrt((g - 1) / g * sum((s_i - mean(s))^2))`` over g = 20 blocks of rows, or one block per row
+    if there are fewer rows (Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter
+    11).
+
+    Args:
+        score: of targets and probabilities; blocks without which it is undefined are skipped.
+        targets: 0/1, ``[row, label]``.
+        probabilities: ``[row, label]``.
+
+    Returns:
+        0.0 if fewer than two blocks give a score.
+    """
+    if len(targets) < 2:
+        return 0.0
+    blocks = np.arange(len(targets)) % min(_JACKKNIFE_BLOCKS, len(targets))
+    scores = [
+        score(targets[blocks != block], probabilities[blocks != block])
+        for block in range(int(blocks.max()) + 1)
+    ]
+    defined = np.array([value for value in scores if value is not None])
+    count = len(defined)
+    if count < 2:
+        return 0.0
+    return float(np.sqrt((count - 1) / count * np.square(defined - defined.mean()).sum()))
 
 
 class EpochSelector:

@@ -41,26 +41,10 @@ def _ratio(numerator: Floats, denominator: Floats) -> Floats:
     return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
 
 
-def _micro_f1(sums: Floats) -> Floats:
-    return _ratio(2 * sums[..., 0], 2 * sums[..., 0] + sums[..., 1] + sums[..., 2])
-
-
-def _micro_precision(sums: Floats) -> Floats:
-    return _ratio(sums[..., 0], sums[..., 0] + sums[..., 1])
-
-
-def _micro_recall(sums: Floats) -> Floats:
-    return _ratio(sums[..., 0], sums[..., 0] + sums[..., 2])
-
-
-def _subset_accuracy(sums: Floats) -> Floats:
-    return _ratio(sums[..., 3], sums[..., 4])
-
-
 # Metric -> function from float64 sums over rows, [..., count], to scores, [...].
 SCORES: Mapping[str, Callable[[Floats], Floats]] = {
-    "micro_f1": _micro_f1,
-    "subset_accuracy": _subset_accuracy,
-    "micro_precision": _micro_precision,
-    "micro_recall": _micro_recall,
+    "micro_f1": lambda s: _ratio(2 * s[..., 0], 2 * s[..., 0] + s[..., 1] + s[..., 2]),
+    "subset_accuracy": lambda s: _ratio(s[..., 3], s[..., 4]),
+    "micro_precision": lambda s: _ratio(s[..., 0], s[..., 0] + s[..., 1]),
+    "micro_recall": lambda s: _ratio(s[..., 0], s[..., 0] + s[..., 2]),
 }

@@ -78,7 +78,7 @@ class Task(Protocol):
 class TaskRunner(Protocol):
     """Computes one task at a time and prepares shared data once."""
 
-    def compute(self, task: Any, report: Callable[[object], None]) -> object:
+    def compute(self, task: Any, report: Callable[[object], Any]) -> object:
         """Return the result or a `TaskError`; call ``report`` with progress on the way.
 
         Raises:
@@ -100,9 +100,7 @@ class RunnerConfig:
     def runner(self, stop: StopSource, group: "ProcessGroup | None" = None) -> TaskRunner:
         """Build the runner, in the process that computes.
 
-        Args:
-            stop: signals that the tasks are to stop.
-            group: the processes that compute each task together; None for this one alone.
+        The processes of ``group`` compute each task together; None is for this process alone.
         """
         raise NotImplementedError
 
@@ -127,14 +125,9 @@ class Executor(Protocol):
     """Computes tasks; the results do not depend on where."""
 
     def compute(self, config: RunnerConfig, tasks: Tasks, callbacks: TaskCallbacks) -> None:
-        """Compute all tasks; the callbacks run in this process.
+        """Compute all tasks in the order in which they start; the callbacks run in this process.
 
         A task that raises, hangs or kills its process loses only its own result.
-
-        Args:
-            config: sent to every process that computes.
-            tasks: in the order in which they start.
-            callbacks: called in the order of events.
 
         Raises:
             StorageError: results, or files that tasks share, cannot be written.

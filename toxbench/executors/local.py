@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import Any, cast
@@ -88,8 +88,13 @@ class LocalExecutor:
         """Compute tasks in worker processes; see `Executor`."""
         with ExitStack() as running:
             pool = _WorkerPool(self, config, running)
-            with pool.stopping_in_order():
+            try:
                 _run_pool(pool, tasks, callbacks)
+            except Exception:
+                raise
+            except BaseException:  # a signal ends this process
+                pool.stop_workers()
+                raise
 
 
 def _run_pool(pool: "_WorkerPool", tasks: Tasks, callbacks: TaskCallbacks) -> None:
@@ -156,18 +161,8 @@ class _WorkerPool:
         else:
             callbacks.done(task, message.value)
 
-    @contextmanager
-    def stopping_in_order(self) -> Iterator[None]:
-        """If a signal ends this process, let the workers write their checkpoints."""
-        try:
-            yield
-        except Exception:
-            raise
-        except BaseException:
-            self._stop_workers()
-            raise
-
-    def _stop_workers(self) -> None:
+    def stop_workers(self) -> None:
+        """Let the busy workers write their checkpoints and exit."""
         workers = [self._workers[slot] for slot in self.busy if slot in self._workers]
         stoppable = [worker for worker in workers if worker.can_write_checkpoint]
         for worker in stoppable:

@@ -36,25 +36,16 @@ def memory_bytes() -> float:
 
 
 def gpu_names(environ: Mapping[str, str], count: int) -> tuple[str, ...]:
-    """Return the names in ``CUDA_VISIBLE_DEVICES`` of the CUDA devices of this process.
-
-    Args:
-        environ: of this process.
-        count: number of devices that CUDA reports.
-    """
+    """Return the names in ``CUDA_VISIBLE_DEVICES`` of this process's ``count`` CUDA devices."""
     names = [name.strip() for name in environ.get(GPUS, "").split(",") if name.strip()]
     return tuple(names[:count] or map(str, range(count)))
 
 
 def worker_environ(environ: Mapping[str, str], threads: int | None) -> dict[str, str]:
-    """Return the environment of a worker process.
+    """Return the environment of a worker process; without ``threads``, torch decides.
 
     If tcmalloc is installed, the worker uses it: it reuses memory that torch frees in each step,
     and saves 7 to 10 % of an epoch (results/README.md).
-
-    Args:
-        environ: of this process.
-        threads: number of threads of the worker; None lets torch decide.
     """
     worker = dict(environ) if threads is None else {**environ, THREADS: str(threads)}
     allocator = find_library("tcmalloc_minimal") if sys.platform == "linux" else None

@@ -59,8 +59,7 @@ def end_child(process: "subprocess.Popen[bytes]", connection: Connection) -> Non
 def exit_with_parent(grace: float = 0) -> None:
     """Exit when the process that started this one is gone, even if it was killed.
 
-    Args:
-        grace: seconds in which this process may exit by itself.
+    This process may exit by itself within ``grace`` seconds.
     """
 
     def wait() -> None:

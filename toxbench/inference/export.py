@@ -53,12 +53,8 @@ def check_target(target: Path) -> None:
 def export(model: Model, source: Path, target: Path) -> None:
     """Write a model in the format of transformers and compare it with the stored model.
 
-    The folder is written atomically: it appears complete and checked, or not at all.
-
-    Args:
-        model: the loaded model.
-        source: the stored model's folder, which contains the model card.
-        target: the new folder.
+    The folder ``target`` is written atomically: it appears complete and checked, or not at all.
+    Its model card is that of ``source``, the stored model's folder.
 
     Raises:
         SettingsError: as `check_target`.
@@ -107,11 +103,7 @@ def _thresholds_json(model: Model) -> str:
 
 
 def _check_exported(model: Model, folder: Path) -> None:
-    """Load the exported folder with transformers alone and compare token ids and logits.
-
-    Raises:
-        PluginError: the folder cannot be loaded, or its ids or logits differ.
-    """
+    """Load the exported folder with transformers alone and compare token ids and logits."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     try:

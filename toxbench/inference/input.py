@@ -82,10 +82,7 @@ class CommentsFile:
                 yield Block(row_id or "row", text, ids.tolist(), frame[text].tolist())
 
     def _frames(self) -> Iterator[tuple[str, str | None, "pd.DataFrame"]]:
-        """Yield the text column's name, the id column's name and a block of rows.
-
-        The index of the blocks is the row number in the file, from 0.
-        """
+        """Yield the names of the text and id columns, and a block indexed by row number from 0."""
         import pandas as pd
 
         roles: tuple[str, str | None] | None = None

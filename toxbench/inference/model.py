@@ -38,12 +38,7 @@ class Classifier:
     """Computes the probability of each label of a comment."""
 
     def __init__(self, model: Model, device: Device) -> None:
-        """Move the module to a device.
-
-        Args:
-            model: the loaded model.
-            device: where to compute, and in which precision.
-        """
+        """Move the module to the device where it computes."""
         self._tokenizer = model.tokenizer
         self._record = model.record
         self._device = device
@@ -97,11 +92,7 @@ def load_model(folder: Path, record: ModelRecord, registry: Registry) -> Model:
 
 
 def _find_backbone(record: ModelRecord, registry: Registry) -> Backbone:
-    """Return a model's backbone.
-
-    Raises:
-        PluginError: its plugin is not installed, or another plugin has a backbone of that name.
-    """
+    """Return a model's backbone, which must be of the same distribution."""
     name, distribution = record.key.candidate, record.distribution
     try:
         registered = registry.backbone(name)

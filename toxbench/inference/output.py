@@ -4,7 +4,8 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -15,8 +16,6 @@ from toxbench.plugin.contracts import spreadsheet_safe
 from toxbench.util.atomic import atomic_file
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from toxbench.util.arrays import Probabilities
 
 Columns = Mapping[str, Sequence[str | int | float]]  # name -> one value per comment
@@ -59,11 +58,7 @@ def prediction_columns(
 
 
 def check_output(path: Path, source: Path | None) -> None:
-    """Check that an output file can be written.
-
-    Args:
-        path: the output file.
-        source: the input file, if there is one.
+    """Check that an output file can be written; ``source`` is the input file, if there is one.
 
     Raises:
         SettingsError: the suffix is unknown, or the path is a folder or the input file.
@@ -91,11 +86,8 @@ def open_output(path: Path) -> Iterator[WriteColumns]:
 def csv_writer(write_text: Callable[[str], None], delimiter: str = ",") -> WriteColumns:
     """Return a function that writes rows as CSV text, the header first.
 
-    Cells that a spreadsheet would run as formulas are escaped.
-
-    Args:
-        write_text: called with the lines of each block.
-        delimiter: between the cells of a line.
+    It calls ``write_text`` with the lines of each block. Cells that a spreadsheet would run as
+    formulas are escaped.
     """
     is_first = True
 
@@ -114,13 +106,8 @@ def csv_writer(write_text: Callable[[str], None], delimiter: str = ",") -> Write
 
 
 @contextmanager
-def _csv(file: BinaryIO) -> Iterator[WriteColumns]:
-    yield csv_writer(lambda text: _write_text(file, text))
-
-
-@contextmanager
-def _tsv(file: BinaryIO) -> Iterator[WriteColumns]:
-    yield csv_writer(lambda text: _write_text(file, text), "\t")
+def _csv(file: BinaryIO, delimiter: str = ",") -> Iterator[WriteColumns]:
+    yield csv_writer(lambda text: _write_text(file, text), delimiter)
 
 
 @contextmanager
@@ -141,22 +128,17 @@ def _parquet(file: BinaryIO) -> Iterator[WriteColumns]:
 
     with ExitStack() as stack:
         writer: pq.ParquetWriter | None = None
+        types = {str: pa.string(), int: pa.int8(), float: pa.float32()}
 
         def write(columns: Columns) -> None:
             nonlocal writer
-            table = pa.table({name: _array(values) for name, values in columns.items()})
+            arrays = [pa.array(values, types[type(values[0])]) for values in columns.values()]
+            table = pa.table(arrays, list(columns))
             if writer is None:  # the schema is that of the first block
                 writer = stack.enter_context(pq.ParquetWriter(file, table.schema))
             writer.write_table(table)
 
         yield write
-
-
-def _array(values: Sequence[str | int | float]) -> "pa.Array":
-    import pyarrow as pa
-
-    types = {str: pa.string(), int: pa.int8(), float: pa.float32()}
-    return pa.array(values, types[type(values[0])])
 
 
 def _write_text(file: BinaryIO, text: str) -> None:
@@ -169,6 +151,10 @@ def _unused_name(name: str, columns: Mapping[str, object]) -> str:
     return name
 
 
-_WRITERS = {
-    ".csv": _csv, ".tsv": _tsv, ".jsonl": _json_lines, ".ndjson": _json_lines, ".parquet": _parquet,
-}  # fmt: skip
+_WRITERS: Mapping[str, Callable[[BinaryIO], AbstractContextManager[WriteColumns]]] = {
+    ".csv": _csv,
+    ".tsv": partial(_csv, delimiter="\t"),
+    ".jsonl": _json_lines,
+    ".ndjson": _json_lines,
+    ".parquet": _parquet,
+}

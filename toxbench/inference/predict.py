@@ -91,19 +91,9 @@ def predict_blocks(
     with_text: bool = False,
     on_block: Callable[[int], None] = lambda count: None,
 ) -> int:
-    """Predict comments block by block.
+    """Predict comments block by block; return the number of comments.
 
-    Args:
-        classifier: the model.
-        record: the model's record.
-        thresholds: one per label.
-        blocks: the comments.
-        write: called with the columns of each block.
-        with_text: add a column of the comments.
-        on_block: called with the number of comments in each finished block.
-
-    Returns:
-        the number of comments.
+    Calls ``write`` with the columns of each block, and ``on_block`` with its number of comments.
     """
     total = 0
     for block in blocks:

@@ -9,18 +9,15 @@ import numpy.typing as npt
 
 from toxbench.errors import StorageError
 from toxbench.records import PARTS, CellRecord, Part
-from toxbench.store.repair import DamagedError
+from toxbench.store.repair import DamagedError, read_errors
 from toxbench.store.tensor_file import Tensors, decode, encode, read_tensor
 from toxbench.util.atomic import write_atomically
 
 SUFFIX = ".safetensors"
 PartProbabilities = Mapping[Part, npt.NDArray[np.float32]]  # part -> [row, label]
 _MEMORY_BYTES = 256 * 2**20
+_REMEDY = "start the same toxbench run again, which moves it aside and computes it again"
 _Stamp = tuple[int, int, int]  # inode, size and time of the last change
-
-
-class CellDamagedError(DamagedError):
-    """A cell file does not hold what was written."""
 
 
 class CellReader:
@@ -38,7 +35,7 @@ class CellReader:
         """Return the record and the probabilities of a cell.
 
         Raises:
-            CellDamagedError: the file is damaged.
+            DamagedError: the file is damaged.
             StorageError: it cannot be read, or a newer toxbench wrote it.
         """
         stamp = _stamp(path)
@@ -63,10 +60,8 @@ class CellReader:
 
 
 def _stamp(path: Path) -> _Stamp:
-    try:
+    with read_errors(path, _REMEDY):
         stat = path.stat()
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror}") from error
     return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
@@ -90,7 +85,7 @@ class LazyProbabilities(PartProbabilities):
         except OSError as error:
             raise StorageError(f"cannot read {self.path}: {error.strerror}") from error
         except ValueError as error:  # the file was replaced after its checksum was compared
-            raise CellDamagedError(f"{self.path} has just changed; try again") from error
+            raise DamagedError(f"{self.path} has just changed; try again") from error
 
     def __iter__(self) -> Iterator[Part]:
         return iter(PARTS)
@@ -103,22 +98,13 @@ def read_cell(path: Path) -> tuple[CellRecord, dict[Part, npt.NDArray[np.float32
     """Read a cell's record and its probabilities: part -> float32 ``[row, label]``.
 
     Raises:
-        CellDamagedError: the file is damaged.
+        DamagedError: the file is damaged.
         StorageError: it cannot be read, or a newer toxbench wrote it.
     """
-    try:
+    with read_errors(path, _REMEDY):
         text, tensors = decode("cell", path.read_bytes())
-        record, probabilities = (
-            CellRecord.from_json(text, path),
-            {part: tensors[part] for part in PARTS},
-        )
+        record = CellRecord.from_json(text, path)
+        probabilities = {part: tensors[part] for part in PARTS}
         if any(values.dtype != np.float32 or values.ndim != 2 for values in probabilities.values()):
             raise ValueError("probabilities are float32 [row, label]")
         return record, probabilities
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, KeyError) as error:
-        raise CellDamagedError(
-            f"{path} is damaged; start the same toxbench run again, which moves it aside and "
-            "computes it again"
-        ) from error

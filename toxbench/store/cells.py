@@ -15,13 +15,7 @@ from toxbench.data.protocol import Protocol, fingerprint
 from toxbench.errors import SettingsError, StorageError
 from toxbench.records import Audit, CellKey, CellRecord, StoredRecord
 from toxbench.settings import FrozenModel, validate_path
-from toxbench.store.cell_file import (
-    SUFFIX,
-    CellDamagedError,
-    CellReader,
-    PartProbabilities,
-    write_cell,
-)
+from toxbench.store.cell_file import SUFFIX, CellReader, PartProbabilities, write_cell
 from toxbench.store.failures import FailureStore, read_failure
 from toxbench.store.lock import hold_lock, write_owner
 from toxbench.store.models import ModelStore
@@ -165,19 +159,11 @@ class CellStore:
         return self.folder / "protocol.json"
 
     def protocol(self) -> ProtocolRecord:
-        """Read the stored protocol.
-
-        Raises:
-            StorageError: the file is missing or damaged, or a newer toxbench wrote it.
-        """
+        """Read the stored protocol; raises as `read_protocol`."""
         return read_protocol(self.protocol_path)
 
     def rows(self) -> StoredRows:
-        """Read ids, targets and groups.
-
-        Raises:
-            StorageError: the file is missing or damaged, or a newer toxbench wrote it.
-        """
+        """Read ids, targets and groups; raises as `read_rows`."""
         return read_rows(self.folder)
 
     def path(self, key: CellKey) -> Path:
@@ -198,16 +184,12 @@ class CellStore:
             return False
         try:
             self.reader.read(self.path(key))
-        except CellDamagedError:
+        except DamagedError:
             return False
         return True
 
     def write(self, record: CellRecord, probabilities: PartProbabilities) -> None:
-        """Store a cell.
-
-        Args:
-            record: the cell without its probabilities.
-            probabilities: part -> float32 ``[row, label]``.
+        """Store a cell; ``probabilities`` are part -> float32 ``[row, label]``.
 
         Raises:
             StorageError: the disk is full or the folder cannot be written.
@@ -218,7 +200,7 @@ class CellStore:
         """Read the records of all stored cells, sorted by file name.
 
         Raises:
-            CellDamagedError: a file is damaged.
+            DamagedError: a file is damaged.
         """
         return [record for record, _ in self.cells()]
 
@@ -226,17 +208,14 @@ class CellStore:
         """Yield the record and probabilities of all stored cells, sorted by file name.
 
         Raises:
-            CellDamagedError: a file is damaged.
+            DamagedError: a file is damaged.
         """
         for path in self.paths():
             yield self.reader.read(path)
 
     @contextmanager
     def lock(self, timeout: float = 0) -> Iterator[None]:
-        """Hold the folder's lock for writing; reading needs no lock.
-
-        Args:
-            timeout: seconds to wait for another run; infinity waits until it ends.
+        """Hold the folder's lock for writing, as `hold_lock` does; reading needs no lock.
 
         Raises:
             TryAgainError: another run holds the lock; the message has its process id.

@@ -1,12 +1,13 @@
 """Stored failures: one small file for each failed cell, removed when the cell has a result."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from toxbench.errors import StorageError
 from toxbench.records import CellKey, FailureRecord
-from toxbench.store.repair import DamagedError
+from toxbench.store.repair import read_errors
 from toxbench.util.atomic import write_atomically
 from toxbench.util.redact import redact
 
@@ -63,14 +64,7 @@ def read_failure(path: Path) -> FailureRecord | None:
         DamagedError: the file is damaged.
         StorageError: it cannot be read, or a newer toxbench wrote it.
     """
-    try:
+    remedy = "start the same toxbench run again, which moves it aside and trains its cell"
+    with read_errors(path, remedy), suppress(FileNotFoundError):
         return FailureRecord.from_json(path.read_bytes(), path)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise DamagedError(
-            f"{path} is damaged; start the same toxbench run again, which moves it aside and "
-            "trains its cell"
-        ) from error
+    return None

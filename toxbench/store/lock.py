@@ -25,11 +25,9 @@ class LockOwner(FrozenModel):
 
 @contextmanager
 def hold_lock(path: Path, timeout: float = math.inf) -> Iterator[None]:
-    """Hold a lock while the context lasts.
+    """Hold a lock while the context lasts; wait ``timeout`` seconds for another process.
 
-    Args:
-        path: the lock file, in an existing folder. It is not removed afterwards.
-        timeout: seconds to wait for another process; infinity waits until it ends.
+    The file must be in an existing folder. It is not removed afterwards.
 
     Raises:
         TryAgainError: another process holds the lock.
@@ -68,17 +66,10 @@ def write_owner(path: Path) -> Iterator[None]:
             owner_path.unlink()
 
 
-def read_owner(path: Path) -> LockOwner | None:
-    """Return the last owner of a lock; None if none is written or it has released the lock."""
-    try:
-        return LockOwner.model_validate_json(_owner_path(path).read_bytes())
-    except (OSError, ValidationError):
-        return None
-
-
 def _owner_text(path: Path) -> str:
-    owner = read_owner(path)
-    if owner is None:  # it holds the lock, but has not written its file yet
+    try:
+        owner = LockOwner.model_validate_json(_owner_path(path).read_bytes())
+    except (OSError, ValidationError):  # it holds the lock, but has not written its file yet
         return ""
     return f" (process {owner.pid}, since {owner.since:%Y-%m-%d %H:%M:%S} UTC)"
 

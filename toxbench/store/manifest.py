@@ -38,11 +38,6 @@ class Manifest(StoredRecord):
 def record_code(folder: Path, code: CodeVersions, command: str) -> None:
     """Add the code of a run to a protocol's manifest, unless the manifest contains it.
 
-    Args:
-        folder: the protocol's folder.
-        code: the plugins and package versions of the run.
-        command: the command that started the run.
-
     Raises:
         StorageError: the folder cannot be written, or the manifest is damaged.
     """

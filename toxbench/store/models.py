@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -105,11 +106,7 @@ class ModelStore:
     def publish(self, record: ModelRecord, card: Callable[[], str]) -> None:
         """Store a model from its temporary folder, or discard it if a better one is stored.
 
-        Only a model that is saved as ``best`` is discarded.
-
-        Args:
-            record: the model's record without checksums.
-            card: returns the model card; not called for a discarded model.
+        Only a model that is saved as ``best`` is discarded, without making its model card.
 
         Raises:
             StorageError: the disk is full or the folder cannot be written.
@@ -136,10 +133,7 @@ class ModelStore:
                 self._remove(record.key)
 
     def repair(self, has_cell: Callable[[CellKey], bool]) -> Iterator[str]:
-        """Move damaged models aside; remove models without a cell and superseded models.
-
-        Args:
-            has_cell: whether the cell of a key is stored.
+        """Move damaged models aside; remove superseded models and models without a cell.
 
         Yields:
             one message for each damaged model.
@@ -192,18 +186,12 @@ def read_model_record(folder: Path) -> ModelRecord:
         DamagedError: the record is missing or damaged.
         StorageError: it cannot be read, or a newer toxbench wrote it.
     """
-    path = folder / RECORD
-    try:
+    with _read_errors(folder, RECORD):
+        path = folder / RECORD
         record = ModelRecord.from_json(path.read_bytes(), path)
         if record.with_checksum() != record or record.key.stem != folder.name:
             raise ValueError("the checksum or the folder's name does not match")
-    except FileNotFoundError as error:
-        raise DamagedError(_damage_message(folder, f"{RECORD} is missing")) from error
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise DamagedError(_damage_message(folder, f"{RECORD} has a wrong checksum")) from error
-    return record
+        return record
 
 
 def check_model(folder: Path, record: ModelRecord) -> None:
@@ -214,14 +202,22 @@ def check_model(folder: Path, record: ModelRecord) -> None:
         StorageError: a file cannot be read.
     """
     for name, sha256 in record.sha256.items():
-        try:
-            is_same = sha256_file(folder / name) == sha256
-        except FileNotFoundError as error:
-            raise DamagedError(_damage_message(folder, f"{name} is missing")) from error
-        except OSError as error:
-            raise StorageError(f"cannot read {folder / name}: {error.strerror}") from error
-        if not is_same:
-            raise DamagedError(_damage_message(folder, f"{name} has a wrong checksum"))
+        with _read_errors(folder, name):
+            if sha256_file(folder / name) != sha256:
+                raise ValueError("the checksum does not match")
+
+
+@contextmanager
+def _read_errors(folder: Path, name: str) -> Iterator[None]:
+    """Convert the errors of reading a file of a model."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise DamagedError(_damage_message(folder, f"{name} is missing")) from error
+    except OSError as error:
+        raise StorageError(f"cannot read {folder / name}: {error.strerror}") from error
+    except ValueError as error:
+        raise DamagedError(_damage_message(folder, f"{name} has a wrong checksum")) from error
 
 
 def _damage_message(folder: Path, reason: str) -> str:

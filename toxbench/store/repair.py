@@ -5,6 +5,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from toxbench.errors import StorageError
@@ -13,6 +14,22 @@ from toxbench.util.atomic import TEMPORARY_SUFFIX, make_folder, write_error
 
 class DamagedError(StorageError):
     """The content of a file does not match its checksum or its schema."""
+
+
+@contextmanager
+def read_errors(path: Path, remedy: str) -> Iterator[None]:
+    """Convert the errors of reading and parsing a file.
+
+    Raises:
+        DamagedError: the content is invalid; ``remedy`` is the end of the message.
+        StorageError: the file cannot be read.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise DamagedError(f"{path} is damaged; {remedy}") from error
 
 
 def reject_symlinks(folder: Path) -> None:

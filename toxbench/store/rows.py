@@ -13,7 +13,7 @@ from toxbench.data.table import TextDataset
 from toxbench.data.text_array import TextArray
 from toxbench.errors import StorageError
 from toxbench.records import refuse_newer
-from toxbench.store.repair import DamagedError
+from toxbench.store.repair import read_errors
 from toxbench.store.tensor_file import Tensors, decode, encode
 from toxbench.util.arrays import Targets
 from toxbench.util.atomic import write_atomically
@@ -73,7 +73,12 @@ def read_rows(folder: Path) -> StoredRows:
         StorageError: the file is missing, cannot be read, or was written by a newer toxbench.
     """
     path = folder / FILE
-    try:
+    remedy = "the same toxbench run again moves it aside and writes it, without training"
+    with read_errors(path, remedy):
+        if not path.exists():
+            raise StorageError(
+                f"{path} is missing; the same toxbench run again writes it, without training"
+            )
         text, tensors = decode("rows", path.read_bytes())
         header = json.loads(text)
         refuse_newer(header, path, _VERSION)
@@ -83,14 +88,3 @@ def read_rows(folder: Path) -> StoredRows:
             groups=tensors["groups"],
             has_groups=header["has_groups"],
         )
-    except FileNotFoundError as error:
-        raise StorageError(
-            f"{path} is missing; the same toxbench run again writes it, without training"
-        ) from error
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
-        raise DamagedError(
-            f"{path} is damaged; the same toxbench run again moves it aside and writes it, without "
-            "training"
-        ) from error

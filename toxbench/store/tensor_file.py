@@ -15,12 +15,9 @@ Tensors = Mapping[str, npt.NDArray[Any]]
 
 
 def encode(kind: str, text: str, tensors: Tensors) -> bytes:
-    """Return the content of a file with tensors and a text.
+    """Return the content of a file with tensors by name and a text, which is JSON.
 
-    Args:
-        kind: kind of the file, such as ``cell``; `decode` compares it.
-        text: JSON.
-        tensors: name -> tensor.
+    `decode` compares the kind, such as ``cell``.
     """
     contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     header = json.dumps({"record": text, "sha256": _checksum(text, contiguous)})

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toxbench.errors import StorageError
 from toxbench.records import TrialRecord, TunedSettings
 from toxbench.store.lock import hold_lock
-from toxbench.store.repair import DamagedError, quarantine_damaged
+from toxbench.store.repair import quarantine_damaged, read_errors
 from toxbench.util.atomic import write_atomically
 
 TUNING = "tuning"  # folder of a protocol's studies, below the protocol's folder
@@ -75,18 +74,12 @@ def read_trial(path: Path) -> TrialRecord:
         DamagedError: the file is damaged.
         StorageError: it cannot be read, or a newer toxbench wrote it.
     """
-    try:
+    remedy = "start the same toxbench tune again, which moves it aside and resumes the search"
+    with read_errors(path, remedy):
         content = json.loads(path.read_bytes())
         if content["sha256"] != _checksum(content["record"]):
             raise ValueError("the checksum differs")
         return TrialRecord.from_json(content["record"], path)
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise DamagedError(
-            f"{path} is damaged; start the same toxbench tune again, which moves it aside and "
-            "resumes the search"
-        ) from error
 
 
 def write_tuned(
@@ -94,11 +87,7 @@ def write_tuned(
 ) -> None:
     """Write tuned settings with comments on their origin.
 
-    Args:
-        path: the file.
-        tuned: the settings.
-        remarks: lines of comment at the top of the file.
-        origins: training setting -> comment at the end of its line.
+    ``remarks`` are lines at the top of the file; ``origins`` is setting -> end of its line.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -119,15 +108,9 @@ def read_tuned(path: Path) -> TunedSettings:
         DamagedError: the file is not valid TOML or contains invalid settings.
         StorageError: it cannot be read, or a newer toxbench wrote it.
     """
-    try:
+    remedy = "start the same toxbench tune again, which moves it aside and writes it again"
+    with read_errors(path, remedy):
         return TunedSettings.from_content(tomllib.loads(path.read_text(encoding="utf-8")), path)
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise DamagedError(
-            f"{path} is damaged; start the same toxbench tune again, which moves it aside and "
-            "writes it again"
-        ) from error
 
 
 def find_tuned(folder: Path, protocol: str, backbone: str, weights: str) -> TunedSettings | None:

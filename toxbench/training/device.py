@@ -57,12 +57,13 @@ def choose_device(requested: str = "auto", precision: str = "auto") -> Device:
         SettingsError: the requested device is unknown or not available on this machine. No other
             device replaces it.
     """
-    kind = _default_kind() if requested == "auto" else requested
     available = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
+    default = next(kind for kind, is_available in available.items() if is_available)
+    kind = default if requested == "auto" else requested
     if kind not in available:
         raise SettingsError(f"--device {requested!r} is not one of {', '.join(DEVICES)}")
     if not available[kind]:
@@ -108,10 +109,7 @@ def matrix_peak(device: Device) -> float:
 
 def wait_for_device(device: Device) -> None:
     """Wait until the device has finished all its computations."""
-    if device.kind == "cuda":
-        torch.cuda.synchronize()
-    elif device.kind == "mps":
-        torch.mps.synchronize()
+    torch.get_device_module(device.kind).synchronize()
 
 
 class PeakMemory:
@@ -159,26 +157,16 @@ def seeded(seed: int, device: Device) -> Iterator[None]:
 def random_state(device: Device) -> list[torch.Tensor]:
     """Return the states of torch's generators: the host's, then the device's if it has one."""
     states = [torch.get_rng_state()]
-    if device.kind == "cuda":
-        states.append(torch.cuda.get_rng_state())
-    if device.kind == "mps":
-        states.append(torch.mps.get_rng_state())
+    if device.kind != "cpu":
+        states.append(torch.get_device_module(device.kind).get_rng_state())
     return states
 
 
 def set_random_state(device: Device, states: Sequence[torch.Tensor]) -> None:
     """Set torch's generators to states that `random_state` returned."""
     torch.set_rng_state(states[0])
-    if device.kind == "cuda":
-        torch.cuda.set_rng_state(states[1])
-    if device.kind == "mps":
-        torch.mps.set_rng_state(states[1])
-
-
-def _default_kind() -> str:
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+    if device.kind != "cpu":
+        torch.get_device_module(device.kind).set_rng_state(states[1])
 
 
 def _supports_bf16(kind: str) -> bool:

@@ -145,12 +145,6 @@ def weight_files(folder: Path) -> list[Path]:
     return [single] if os.path.isfile(single) else [folder / name for name in _shards(folder)]
 
 
-def sha256_of(path: Path) -> str:
-    """Return the hex sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _shards(folder: Path) -> list[str]:
     """Return the file names of the index; empty if one is not a safetensors file in the folder."""
     import json

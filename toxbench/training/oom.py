@@ -20,11 +20,6 @@ class OutOfMemoryError(CellsFailedError):
 def retry_on_oom(work: Callable[[int], Result], size: int, smallest: int) -> tuple[Result, int]:
     """Run work in pieces; if memory runs out, run it again with pieces of half the size.
 
-    Args:
-        work: called with the size of a piece.
-        size: first size.
-        smallest: smallest size.
-
     Returns:
         the result of ``work``, and the size that fitted into memory.
 

@@ -108,12 +108,7 @@ class Predictor:
 
 
 def checked_logits(output: Any, row_count: int, label_count: int) -> torch.Tensor:
-    """Return the logits of a module's output as float32.
-
-    Args:
-        output: the logits, or an object with them as the attribute ``logits``.
-        row_count: expected rows.
-        label_count: expected columns.
+    """Return a module's output, or its attribute ``logits``, as float32.
 
     Raises:
         PluginError: the logits are not a float tensor of shape ``[row_count, label_count]``.

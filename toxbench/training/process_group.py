@@ -48,29 +48,6 @@ class Pass:
     counted: int
 
 
-class Replica:
-    """The trained module in this process."""
-
-    def __init__(self, forward: nn.Module) -> None:
-        self.forward = forward  # ids and mask [batch, token] -> float32 logits [batch, label]
-
-    def passing(self, is_last: bool) -> AbstractContextManager[object]:
-        """Return the context of a forward and backward pass.
-
-        After the last pass of a step, the gradients are averaged over all processes.
-        """
-        return nullcontext()
-
-
-class _SharedReplica(Replica):
-    def __init__(self, forward: DistributedDataParallel) -> None:
-        super().__init__(forward)
-        self._shared = forward
-
-    def passing(self, is_last: bool) -> AbstractContextManager[object]:
-        return nullcontext() if is_last else self._shared.no_sync()
-
-
 class ProcessGroup:
     """The group of a single process, which computes everything."""
 
@@ -85,9 +62,9 @@ class ProcessGroup:
         """Return this process's passes of a step, given the rows of all passes."""
         return [Pass(rows, len(rows)) for rows in step]
 
-    def replica(self, forward: nn.Module) -> Replica:
+    def replica(self, forward: nn.Module) -> nn.Module:
         """Prepare a module for training, with the same parameters in every process."""
-        return Replica(forward)
+        return forward
 
     def seed_rank(self, seed: int) -> None:
         """Seed torch for random numbers that differ between processes, such as dropout."""
@@ -185,16 +162,15 @@ class TorchrunGroup(ProcessGroup):
         passes = [Pass(rows, len(rows)) for rows in step[self.rank :: self.size]]
         return passes or [Pass(step[0][:1], 0)]
 
-    def replica(self, forward: nn.Module) -> Replica:
+    def replica(self, forward: nn.Module) -> nn.Module:
         """Wrap a module; gradients are averaged during the last backward pass of a step.
 
         Unused parameters (a pooler, a skipped layer) are detected in each pass, because they depend
         on the backbone.
         """
-        shared = DistributedDataParallel(
+        return DistributedDataParallel(
             forward, find_unused_parameters=True, gradient_as_bucket_view=True
         )
-        return _SharedReplica(shared)
 
     def seed_rank(self, seed: int) -> None:
         """Seed every process except the first, which keeps its state of a single process."""
@@ -302,6 +278,16 @@ def connected(store: Store, rank: int, size: int, kind: str) -> Iterator[None]:
         yield
     finally:
         dist.destroy_process_group()
+
+
+def backward_context(replica: nn.Module, is_last: bool) -> AbstractContextManager[object]:
+    """Return the context of a forward and backward pass of a `ProcessGroup.replica`.
+
+    After the last pass of a step, the gradients are averaged over all processes.
+    """
+    if isinstance(replica, DistributedDataParallel) and not is_last:
+        return replica.no_sync()
+    return nullcontext()
 
 
 def from_the_first(value: object) -> Any:

@@ -4,11 +4,11 @@ import json
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -16,19 +16,18 @@ import torch
 from torch import nn
 
 from toxbench.records import EpochRecord
-from toxbench.training.dataloader import Batch
 from toxbench.training.device import Device, random_state, set_random_state
 from toxbench.training.fast_dropout import PooledDropout
-from toxbench.training.process_group import ProcessGroup, Replica
+from toxbench.training.losses import Loss
+from toxbench.training.process_group import SINGLE_PROCESS, ProcessGroup
 from toxbench.util.arrays import Rows
 from toxbench.util.atomic import atomic_file
 from toxbench.util.signals import ShouldStop
 
-PER_RANK_KEYS = ("torch_rng", "dropout", "loss_sum")  # these differ between processes
+_PER_RANK_KEYS = ("torch_rng", "dropout", "loss_sum")  # these differ between processes
 StateDict = dict[str, Any]  # tensors, numbers, texts, and lists and dicts of them
 Weights = dict[str, torch.Tensor]
 Dropout = PooledDropout | nullcontext[None]
-Backward = Callable[[Batch, float], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,8 @@ class TrainingState:
 
     Attributes:
         module: module that is trained.
-        replica: the module in this process.
+        replica: the module in this process: ids and mask ``[batch, token]`` to float32 logits
+            ``[batch, label]``.
         device: device and precision.
         rows: indices of the train rows.
         selects_best: whether the weights of the best evaluation are selected; else the last ones.
@@ -54,8 +54,7 @@ class TrainingState:
         total_steps: optimizer steps of the whole training.
         eval_interval: optimizer steps between two evaluations on validation rows.
         rng: draws the batches of each epoch.
-        backward: adds a batch's gradients, multiplied by a weight, to the parameters' gradients;
-            returns the batch's loss, detached.
+        loss: of logits and float targets.
         optimizer: of the module's parameters.
         scheduler: of the learning rate.
         dropout: context of each forward pass.
@@ -70,7 +69,7 @@ class TrainingState:
     """
 
     module: nn.Module
-    replica: Replica
+    replica: nn.Module
     device: Device
     rows: Rows
     selects_best: bool
@@ -78,7 +77,7 @@ class TrainingState:
     total_steps: int
     eval_interval: int
     rng: np.random.Generator
-    backward: Backward
+    loss: Loss
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
     dropout: Dropout
@@ -161,17 +160,23 @@ class TrainingState:
         self.selected_weights = state["selected_weights"]
 
 
-class Checkpoints(Protocol):
-    """Stores the state of a training, and knows when to save and when to stop."""
+class Checkpoints:
+    """Stores the state of a training, and knows when to save and when to stop.
+
+    This class stores no state and never stops.
+    """
 
     def load(self) -> StateDict | None:
         """Return the state to resume from; None: start from the beginning."""
+        return None
 
     def is_due(self) -> bool:
         """Whether the last save is long enough ago to save again."""
+        return False
 
     def should_stop(self) -> bool:
         """Whether to save and stop."""
+        return False
 
     def save(self, state: StateDict) -> None:
         """Replace the stored state."""
@@ -198,27 +203,11 @@ class CheckpointConfig:
         self.path(stem).unlink(missing_ok=True)
 
 
-class NoCheckpoints:
-    """Stores no state and never stops."""
+class FileCheckpoints(Checkpoints):
+    """Stores the state in one file, which is written atomically.
 
-    def load(self) -> StateDict | None:
-        """Return None."""
-        return None
-
-    def is_due(self) -> bool:
-        """Return False."""
-        return False
-
-    def should_stop(self) -> bool:
-        """Return False."""
-        return False
-
-    def save(self, state: StateDict) -> None:
-        """Do nothing."""
-
-
-class FileCheckpoints:
-    """Stores the state in one file, which is written atomically."""
+    In a process group, the first process stores the state of all processes.
+    """
 
     def __init__(
         self,
@@ -226,6 +215,7 @@ class FileCheckpoints:
         interval_seconds: float,
         identity: Mapping[str, object],
         should_stop: ShouldStop,
+        group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
         """Prepare to store; the file is not touched yet.
 
@@ -234,16 +224,41 @@ class FileCheckpoints:
             interval_seconds: time between two checkpoints.
             identity: everything that determines the bytes of the training's results, as JSON. A
                 checkpoint with another identity is ignored.
-            should_stop: whether to stop.
+            should_stop: whether to stop; a stop requested in any process counts.
+            group: all of its processes must call the same methods at the same steps.
         """
         self._path = path
         self._interval_seconds = interval_seconds
         self._identity = json.dumps(identity, sort_keys=True)
+        self._should_stop = should_stop
+        self._group = group
         self._last_save = time.monotonic()
-        self.should_stop = should_stop
 
     def load(self) -> StateDict | None:
-        """Return the state; None: the file is missing, damaged or of another training."""
+        """Return this process's state; None without an intact file of this training."""
+        state: StateDict | None = self._group.of_the_first(self._read)
+        return None if state is None else state | state["per_rank"][self._group.rank]
+
+    def is_due(self) -> bool:
+        """Whether the interval since the last save has passed in the first process."""
+        seconds = time.monotonic() - self._last_save
+        return self._group.broadcast_flag(seconds >= self._interval_seconds)
+
+    def should_stop(self) -> bool:
+        """Whether any process should stop."""
+        return self._group.any(self._should_stop())
+
+    def save(self, state: StateDict) -> None:
+        """Write the state.
+
+        Raises:
+            StorageError: in the first process: the disk is full or the folder cannot be written.
+        """
+        per_rank = self._group.gathered({name: state[name] for name in _PER_RANK_KEYS})
+        if self._group.rank == 0:
+            self._write(state | {"per_rank": per_rank})
+
+    def _read(self) -> StateDict | None:
         try:
             with self._path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 identity, structure = json.loads(arrays["structure"].tobytes())
@@ -254,56 +269,13 @@ class FileCheckpoints:
         except (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile, zlib.error):
             return None
 
-    def is_due(self) -> bool:
-        """Whether the interval since the last save, or since the start, has passed."""
-        return time.monotonic() - self._last_save >= self._interval_seconds
-
-    def save(self, state: StateDict) -> None:
-        """Write the state.
-
-        Raises:
-            StorageError: the disk is full or the folder cannot be written.
-        """
+    def _write(self, state: StateDict) -> None:
         arrays: dict[str, npt.NDArray[Any]] = {}
         content = json.dumps([self._identity, _flatten(state, arrays)])
         arrays["structure"] = np.frombuffer(content.encode("utf-8"), dtype=np.uint8)
         with atomic_file(self._path) as file:
             np.savez(cast(Any, file), allow_pickle=False, **arrays)
         self._last_save = time.monotonic()
-
-
-class SharedCheckpoints:
-    """Checkpoints of a process group: the first process stores the state of all processes."""
-
-    def __init__(self, group: ProcessGroup, checkpoints: FileCheckpoints) -> None:
-        """Wrap the checkpoints of this process.
-
-        Args:
-            group: all of its processes must call the same methods at the same steps.
-            checkpoints: loaded and saved by the first process only; stops requested in any process
-                count.
-        """
-        self._group = group
-        self._checkpoints = checkpoints
-
-    def load(self) -> StateDict | None:
-        """Return this process's state from the checkpoint that the first process loads."""
-        state: StateDict | None = self._group.of_the_first(self._checkpoints.load)
-        return None if state is None else state | state["per_rank"][self._group.rank]
-
-    def is_due(self) -> bool:
-        """Whether a save is due by the clock of the first process."""
-        return self._group.broadcast_flag(self._checkpoints.is_due())
-
-    def should_stop(self) -> bool:
-        """Whether any process should stop."""
-        return self._group.any(self._checkpoints.should_stop())
-
-    def save(self, state: StateDict) -> None:
-        """Write the state; the first process raises as `FileCheckpoints.save`."""
-        per_rank = self._group.gathered({name: state[name] for name in PER_RANK_KEYS})
-        if self._group.rank == 0:
-            self._checkpoints.save(state | {"per_rank": per_rank})
 
 
 def _copy_weights(module: nn.Module) -> Weights:

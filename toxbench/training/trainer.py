@@ -19,7 +19,7 @@ from toxbench.training.dataloader import Batch, Batcher, epoch_batches
 from toxbench.training.device import Device, Precision
 from toxbench.training.embedding import trim_embedding
 from toxbench.training.fast_dropout import PooledDropout
-from toxbench.training.losses import LOSSES, Loss
+from toxbench.training.losses import LOSSES
 from toxbench.training.optimizer import (
     make_optimizer,
     make_scheduler,
@@ -28,16 +28,8 @@ from toxbench.training.optimizer import (
     steps_per_epoch,
 )
 from toxbench.training.predictor import WIDTH_MULTIPLE, Predictor
-from toxbench.training.process_group import SINGLE_PROCESS, Pass, ProcessGroup, Replica
-from toxbench.training.state import (
-    Backward,
-    Checkpoints,
-    Dropout,
-    NoCheckpoints,
-    StateDict,
-    TrainingResult,
-    TrainingState,
-)
+from toxbench.training.process_group import SINGLE_PROCESS, Pass, ProcessGroup, backward_context
+from toxbench.training.state import Checkpoints, StateDict, TrainingResult, TrainingState
 from toxbench.util.arrays import Probabilities, Rows, Targets
 from toxbench.util.signals import StopRequested, never_stop
 
@@ -69,13 +61,7 @@ class DivergedError(CellsFailedError):
 
 @dataclass(frozen=True)
 class _Step:
-    """The input of one optimizer step.
-
-    Attributes:
-        comments: number of comments in all processes.
-        passes: forward and backward passes of this process.
-        batches: one for each pass, gathered when it is needed.
-    """
+    """The input of one optimizer step: comments of all processes, passes of this process."""
 
     comments: int
     passes: Sequence[Pass]
@@ -83,7 +69,11 @@ class _Step:
 
 
 class Trainer:
-    """Trains one module on one split and predicts with it."""
+    """Trains one module on one split and predicts with it.
+
+    Attributes:
+        module: the trained module.
+    """
 
     def __init__(
         self,
@@ -118,7 +108,7 @@ class Trainer:
                 settings require.
         """
         set_dropout(module, settings.dropout)
-        self._module = module.to(device.torch)
+        self.module = module.to(device.torch)
         self._settings = settings
         self._device = device
         self._targets = targets
@@ -126,7 +116,7 @@ class Trainer:
         self._head = head
         self._group = group
         self._micro_batch = micro_batch or group.per_rank_batch(settings.batch_size)
-        self._checkpoints: Checkpoints = checkpoints or NoCheckpoints()
+        self._checkpoints = checkpoints or Checkpoints()
         self._final_state: StateDict | None = None
         self._batcher = Batcher(
             tokens,
@@ -135,18 +125,13 @@ class Trainer:
             settings.max_length if settings.padding == "max_length" else None,
             WIDTH_MULTIPLE[device.kind],
         )
-        self._predictor = Predictor(self._module, targets.shape[1], settings.max_length, device)
-        parameter_groups(self._module, head, settings)  # raises its errors before training starts
-
-    @property
-    def module(self) -> nn.Module:
-        """The trained module."""
-        return self._module
+        self._predictor = Predictor(self.module, targets.shape[1], settings.max_length, device)
+        parameter_groups(self.module, head, settings)  # raises its errors before training starts
 
     @property
     def parameter_count(self) -> int:
         """Number of the module's parameters, the new head included."""
-        return sum(parameter.numel() for parameter in self._module.parameters())
+        return sum(parameter.numel() for parameter in self.module.parameters())
 
     def train(
         self,
@@ -208,14 +193,14 @@ class Trainer:
         if precision not in {None, self._device.precision}:
             device = replace(self._device, precision=precision)
             label_count = self._targets.shape[1]
-            predictor = Predictor(self._module, label_count, self._settings.max_length, device)
+            predictor = Predictor(self.module, label_count, self._settings.max_length, device)
         # Processes of a group stop together, between two steps, and not during a prediction.
         should_stop = self._checkpoints.should_stop if self._group.size == 1 else never_stop
 
         def predict_share(share: Rows) -> Probabilities:
             return predictor.predict(self._batcher, share, should_stop)
 
-        self._group.same_buffers(self._module)
+        self._group.same_buffers(self.module)
         try:
             return self._group.scatter_rows(rows, self._batcher.lengths, predict_share)
         except StopRequested:
@@ -227,15 +212,14 @@ class Trainer:
         settings, rows = self._settings, split.train
         is_pooled = self._optimizations.pooled_dropout and self._device.kind == "cpu"
         optimizer = make_optimizer(
-            parameter_groups(self._module, self._head, settings), settings, self._device
+            parameter_groups(self.module, self._head, settings), settings, self._device
         )
         epoch_steps = steps_per_epoch(settings, len(rows))
         replica = self._group.replica(self._predictor.forward)
-        dropout = PooledDropout() if is_pooled else nullcontext()
         loss = LOSSES[settings.loss](self._targets[rows], settings)
         self._group.seed_rank(seed)
         return TrainingState(
-            module=self._module,
+            module=self.module,
             replica=replica,
             device=self._device,
             rows=rows,
@@ -244,24 +228,12 @@ class Trainer:
             total_steps=settings.epochs * epoch_steps,
             eval_interval=settings.eval_steps or epoch_steps,
             rng=np.random.default_rng(seed),
-            backward=self._backward(replica, loss, dropout),
+            loss=loss,
             optimizer=optimizer,
             scheduler=make_scheduler(optimizer, settings, len(rows)),
-            dropout=dropout,
+            dropout=PooledDropout() if is_pooled else nullcontext(),
             loss_sum=torch.zeros((), device=self._device.torch),
         )
-
-    def _backward(self, replica: Replica, loss: Loss, dropout: Dropout) -> Backward:
-        """Return a function that runs the forward and backward pass of one batch."""
-
-        def backward(batch: Batch, weight: float) -> torch.Tensor:
-            with self._device.autocast(), dropout:
-                logits = replica.forward(batch.input_ids, batch.attention_mask)
-            value = loss(logits, batch.targets)
-            (value * weight).backward()  # type: ignore[no-untyped-call]
-            return value.detach()
-
-        return backward
 
     def _resume(
         self,
@@ -290,7 +262,7 @@ class Trainer:
         self, state: TrainingState, steps: Iterator[_Step], rows: Rows, validate: Validate
     ) -> EpochRecord:
         """Train until the next evaluation, evaluate the validation rows, and return the record."""
-        self._module.train()
+        self.module.train()
         started = time.perf_counter()
         while state.step < state.next_eval_step:
             self._optimizer_step(state, next(steps))
@@ -321,17 +293,25 @@ class Trainer:
     def _optimizer_step(self, state: TrainingState, step: _Step) -> None:
         """Run the passes of a step and update the parameters."""
         for forward_pass, batch in zip(step.passes, step.batches, strict=True):
-            with state.replica.passing(is_last=forward_pass is step.passes[-1]):
+            with backward_context(state.replica, is_last=forward_pass is step.passes[-1]):
                 # The gradients are averaged over the processes, but their sum is required.
                 weight = forward_pass.counted * self._group.size / step.comments
-                state.loss_sum += state.backward(batch, weight) * forward_pass.counted
+                state.loss_sum += self._backward(state, batch, weight) * forward_pass.counted
         if self._settings.clip_norm > 0:
-            nn.utils.clip_grad_norm_(self._module.parameters(), self._settings.clip_norm)
+            nn.utils.clip_grad_norm_(self.module.parameters(), self._settings.clip_norm)
         state.optimizer.step()
         state.scheduler.step()
         state.optimizer.zero_grad(set_to_none=True)
         state.comments += step.comments
         state.step += 1
+
+    def _backward(self, state: TrainingState, batch: Batch, weight: float) -> torch.Tensor:
+        """Run the forward and backward pass of a batch; return its loss, detached."""
+        with self._device.autocast(), state.dropout:
+            logits = state.replica(batch.input_ids, batch.attention_mask)
+        loss = state.loss(logits, batch.targets)
+        (loss * weight).backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
 
     def _steps(self, state: TrainingState) -> Iterator[_Step]:
         """Yield the remaining steps of a training."""
@@ -358,12 +338,12 @@ class Trainer:
         if not self._optimizations.trimmed_embedding:
             return nullcontext()
         return trim_embedding(
-            self._module, self._batcher.unique_ids(), lambda: self._probe_forward(rows)
+            self.module, self._batcher.unique_ids(), lambda: self._probe_forward(rows)
         )
 
     def _probe_forward(self, rows: Rows) -> None:
         """Run the module on one row."""
-        self._module.eval()
+        self.module.eval()
         for batch in self._batcher.batches([rows[:1]]):
             self._predictor.logits(batch)
 

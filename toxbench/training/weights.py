@@ -18,13 +18,7 @@ from toxbench.errors import SettingsError, StorageError, TryAgainError, did_you_
 from toxbench.plugin.contracts import Backbone, Space, StandIn, Tensors
 from toxbench.records import WeightsRecord
 from toxbench.settings import digest, validate_path
-from toxbench.training.hub import (
-    Hub,
-    HubError,
-    cached_snapshot,
-    is_checkpoint,
-    weight_files,
-)
+from toxbench.training.hub import Hub, HubError, cached_snapshot, is_checkpoint, weight_files
 from toxbench.util.atomic import atomic_folder, cache_folder
 from toxbench.util.hashing import sha256_file
 
@@ -103,22 +97,20 @@ class Weights:
     search_space: Space = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
 class WeightsFinder:
     """Finds the weights of each backbone of one run.
 
     After a failed connection there are no more requests to the Hub.
+
+    Attributes:
+        choice: the value of ``--weights``.
+        download: whether to download weights from the Hub.
     """
 
-    def __init__(self, choice: WeightsChoice, download: bool = True) -> None:
-        """Find nothing yet.
-
-        Args:
-            choice: the value of ``--weights``.
-            download: whether to download weights from the Hub.
-        """
-        self._choice = choice
-        self._download = download
-        self._hub = Hub()
+    choice: WeightsChoice
+    download: bool = True
+    _hub: Hub = field(default_factory=Hub, init=False)
 
     def find(self, backbone: Backbone) -> Weights:
         """Return the weights of a backbone.
@@ -128,14 +120,14 @@ class WeightsFinder:
             TryAgainError: the Hub is required and cannot be used.
             StorageError: a stand-in is damaged, or cannot be written to the cache.
         """
-        if backbone.name in self._choice.folders:
-            return _local(backbone.name, self._choice.folders[backbone.name])
+        if backbone.name in self.choice.folders:
+            return _local(backbone.name, self.choice.folders[backbone.name])
         finders: Mapping[str, Callable[[Backbone], Weights]] = {
             "auto": self._auto,
             "hub": self._from_hub,
             "stand-in": _stand_in,
         }
-        return finders[self._choice.mode](backbone)
+        return finders[self.choice.mode](backbone)
 
     def _auto(self, backbone: Backbone) -> Weights:
         try:
@@ -160,7 +152,7 @@ class WeightsFinder:
             folder, commit = cached
             return Weights(_hub_record(backbone, commit), folder, {})
         snapshot = self._hub.fetch_snapshot(backbone.checkpoint, backbone.revision)
-        downloaded = self._hub.download(snapshot) if self._download else None
+        downloaded = self._hub.download(snapshot) if self.download else None
         return Weights(_hub_record(backbone, snapshot.commit), downloaded, {})
 
 
@@ -329,11 +321,7 @@ def _checksums(folder: Path) -> str:
 
 
 def _verified_package_folder() -> Path:
-    """Return the folder of the stand-in package's model.
-
-    Raises:
-        StorageError: a file is missing or differs from the published one.
-    """
+    """Return the folder of the stand-in package's model after comparing its files' sha256."""
     folder = _package_folder()
     for name, sha256 in {"model.safetensors": _STAND_IN_SHA256, **_TOKENIZER_SHA256}.items():
         if folder is None or not _has_sha256(folder / name, sha256):

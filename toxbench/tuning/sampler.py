@@ -8,12 +8,7 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
-from optuna.pruners import (
-    BasePruner,
-    HyperbandPruner,
-    MedianPruner,
-    NopPruner,
-)
+from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial
@@ -35,13 +30,7 @@ class Sampler(BaseSampler):
     def __init__(
         self, settings: TuneSettings, space: Mapping[str, Dimension], base: TrainSettings
     ) -> None:
-        """Prepare the sampler without drawing.
-
-        Args:
-            settings: of the search.
-            space: checked dimensions.
-            base: the default settings.
-        """
+        """Prepare the sampler without drawing; ``base`` has the default settings."""
         self._settings = settings
         self._space = space
         self._base = base

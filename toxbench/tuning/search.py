@@ -49,23 +49,15 @@ class SearchResult:
         return indices[0] if indices else None
 
 
+@dataclass(frozen=True)
 class Search:
     """Runs a search to its end, together with all other workers on the same study."""
 
-    def __init__(
-        self,
-        spec: SearchSpec,
-        storage: RDBStorage,
-        worker: Worker,
-        executor: Executor,
-        feedback: SearchFeedback,
-    ) -> None:
-        self._spec = spec
-        self._settings = spec.settings
-        self._storage = storage
-        self._worker = worker
-        self._feedback = feedback
-        self._executor = executor
+    spec: SearchSpec
+    storage: RDBStorage
+    worker: Worker
+    executor: Executor
+    feedback: SearchFeedback
 
     def run(self) -> SearchResult:
         """Search, then train the best and the default settings with fresh seeds.
@@ -74,9 +66,9 @@ class Search:
             CellsFailedError: no trial, or no finalist, has a score.
             StorageError: records cannot be read or written.
         """
-        name = self._spec.candidate.name
+        name = self.spec.candidate.name
         trials = self._run_search()
-        candidates = _choose_finalists(trials, self._settings.finalists)
+        candidates = _choose_finalists(trials, self.spec.settings.finalists)
         if not candidates:
             raise CellsFailedError(f"every trial of {name} failed; the last: {trials[-1].reason}")
         finalists = self._run_finalists(candidates)
@@ -85,11 +77,11 @@ class Search:
         return SearchResult(trials, finalists)
 
     def _run_search(self) -> list[TrialRecord]:
-        spec = self._spec
-        sampler = Sampler(self._settings, spec.space, spec.candidate.settings)
-        study = self._open_study(spec.name, "trials", sampler, make_pruner(self._settings))
-        budget = parse_duration(self._settings.budget) if self._settings.budget else math.inf
-        folds = tuple(range(self._settings.inner_folds))
+        spec, settings = self.spec, self.spec.settings
+        sampler = Sampler(settings, spec.space, spec.candidate.settings)
+        study = self._open_study(spec.name, "trials", sampler, make_pruner(settings))
+        budget = parse_duration(settings.budget) if settings.budget else math.inf
+        folds = tuple(range(settings.inner_folds))
         records: list[TrialRecord] = []
 
         def configure(trial: Trial, slot: int) -> Configuration:
@@ -114,17 +106,13 @@ class Search:
         return records
 
     def _run_finalists(self, candidates: Sequence[TrainSettings]) -> list[list[TrialRecord]]:
-        """Train finalists with fresh seeds, on unused inner folds if there are any.
-
-        Returns:
-            the trainings of each finalist that did not fail, the best finalist first.
-        """
-        spec, count = self._spec, self._settings.inner_folds
+        """Train finalists with fresh seeds, on unused inner folds if any; return the best first."""
+        spec, count = self.spec, self.spec.settings.inner_folds
         key = digest([settings.model_dump(mode="json") for settings in candidates])
         name = f"finalists-{key}"
         study = self._open_study(f"{spec.name}-{name}", name, RandomSampler(), NopPruner())
         folds = tuple((fold + count) % INNER_FOLDS for fold in range(count))
-        limit = len(candidates) * self._settings.finalist_seeds
+        limit = len(candidates) * self.spec.settings.finalist_seeds
         stores = map(TrialStore, sorted(spec.folder.glob("finalists-*")))
         earlier_records = [record for store in stores for record in store.records()]
 
@@ -157,11 +145,11 @@ class Search:
         records: Sequence[TrialRecord],
     ) -> None:
         """Compute trials with the executor; a training in ``records`` is not repeated."""
-        scheduler = TrialScheduler(self._spec, study, self._feedback)
+        scheduler = TrialScheduler(self.spec, study, self.feedback)
         sampled_trials = study.sample_trials(limit, should_stop, on_change)
         tasks = scheduler.tasks(sampled_trials, configure, records)
         try:
-            self._executor.compute(TrialRunnerConfig(data=self._spec.data), tasks, scheduler)
+            self.executor.compute(TrialRunnerConfig(data=self.spec.data), tasks, scheduler)
         finally:
             study.close()
         on_change(study.sync())
@@ -169,28 +157,21 @@ class Search:
     def _open_study(
         self, name: str, folder: str, sampler: BaseSampler, pruner: BasePruner
     ) -> SharedStudy:
-        store = TrialStore(self._spec.folder / folder)
-        return SharedStudy(name, self._storage, store, self._worker, sampler, pruner)
+        store = TrialStore(self.spec.folder / folder)
+        return SharedStudy(name, self.storage, store, self.worker, sampler, pruner)
 
     def _report_progress(
         self, records: Sequence[TrialRecord], phase: str, limit: int, budget: float
     ) -> None:
-        """Report finished trials, the best score and the estimated time.
-
-        Args:
-            records: finished trials.
-            phase: ``search`` or ``finalists``.
-            limit: trials to reach.
-            budget: of the phase, in seconds.
-        """
+        """Report finished trials, the best score and the estimate; ``budget`` is in seconds."""
         values = [record.value for record in records if record.value is not None]
         seconds_left = budget - _sum_seconds(records)
         if records and limit < UNLIMITED:
             mean = _sum_seconds(records) / len(records)
             seconds_left = min(seconds_left, (limit - len(records)) * mean)
-        self._feedback.search_progress(
+        self.feedback.search_progress(
             SearchProgress(
-                backbone=self._spec.candidate.name,
+                backbone=self.spec.candidate.name,
                 phase=phase,
                 finished=len(records),
                 limit=limit if limit < UNLIMITED else None,

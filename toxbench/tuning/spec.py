@@ -9,7 +9,6 @@ import numpy as np
 from toxbench.benchmark.candidates import BackboneCandidate
 from toxbench.data.protocol import Protocol, Split
 from toxbench.data.splits import draw_folds
-from toxbench.data.table import TextDataset
 from toxbench.errors import DataError
 from toxbench.plugin.contracts import Dimension
 from toxbench.settings import INNER_FOLDS, SplitSettings, TuneSettings, digest
@@ -17,19 +16,6 @@ from toxbench.training.device import Device
 from toxbench.tuning.sampler import grid_points
 
 UNLIMITED = 10**6  # trial limit of a search that only its budget ends
-
-
-@dataclass(frozen=True, eq=False)
-class InnerData:
-    """A table without the test rows, and its inner folds."""
-
-    comments: TextDataset
-    folds: tuple[Split, ...]
-
-    @property
-    def fingerprint(self) -> str:
-        """Sha256 of these rows and folds; test rows and their labels do not change it."""
-        return Protocol(self.comments, self.folds).fingerprint
 
 
 @dataclass(frozen=True)
@@ -40,7 +26,7 @@ class SearchSpec:
         candidate: the backbone with its default settings, which are trial 0.
         device: where trials are trained.
         space: checked dimensions.
-        data: rows without the test rows.
+        data: rows without the test rows, and their inner folds.
         settings: sampler, pruner, budget and other settings of the search.
         studies_folder: folder of all studies of the protocol.
         fingerprint: of the protocol.
@@ -49,7 +35,7 @@ class SearchSpec:
     candidate: BackboneCandidate
     device: Device
     space: Mapping[str, Dimension]
-    data: InnerData
+    data: Protocol
     settings: TuneSettings
     studies_folder: Path
     fingerprint: str
@@ -82,17 +68,13 @@ class SearchSpec:
         return min(trials, len(points) + 1) if points else trials
 
 
-def make_inner_data(protocol: Protocol, split: SplitSettings, seed: int) -> InnerData:
+def make_inner_data(protocol: Protocol, split: SplitSettings, seed: int) -> Protocol:
     """Copy the rows that are not test rows and split them into `INNER_FOLDS` folds.
 
-    Each part is the ``validation`` of one fold; the other parts are its ``train``, and its ``test``
-    is empty. Rows are counted in the new table. The split strategy is the protocol's, so groups
-    that stay together there stay together here.
-
-    Args:
-        protocol: its first fold is used.
-        split: settings of the protocol's split.
-        seed: of the inner folds.
+    The first fold of the protocol is used. Each part of its rows is the ``validation`` of one inner
+    fold; the other parts are its ``train``, and its ``test`` is empty. Rows are counted in the new
+    table. The split strategy is the protocol's, so groups that stay together there stay together
+    here.
 
     Raises:
         DataError: too few rows, or a fold without a positive validation entry.
@@ -116,4 +98,4 @@ def make_inner_data(protocol: Protocol, split: SplitSettings, seed: int) -> Inne
             "too few positive rows to tune on: an inner fold has no positive validation row; "
             "add positive rows"
         )
-    return InnerData(comments, folds)
+    return Protocol(comments, folds)

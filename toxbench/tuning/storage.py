@@ -71,11 +71,8 @@ def check_url(url: str) -> URL:
 def open_storage(url: str, lock_folder: Path) -> tuple[RDBStorage, str | None]:
     """Open a database of studies, and create its tables if they are missing.
 
-    A damaged SQLite file is moved aside; its trials are restored from their records.
-
-    Args:
-        url: SQLAlchemy URL.
-        lock_folder: where the lock lies that workers hold while they open the database.
+    A damaged SQLite file is moved aside; its trials are restored from their records. Workers hold
+    a lock in ``lock_folder`` while they open the database.
 
     Returns:
         the storage, and a warning if a file was moved aside.
@@ -108,7 +105,8 @@ def database_errors(url: str) -> Iterator[None]:
         StorageError: the disk of a SQLite file is full, or the file cannot be written.
     """
     try:
-        with _silence_pool_logger():
+        # SQLAlchemy logs a traceback of errors that it also raises, such as Ctrl-C.
+        with silence_logger("sqlalchemy.pool", logging.CRITICAL):
             yield
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
         driver_error = _driver_error(error)
@@ -147,15 +145,15 @@ def send_heartbeats(storage: RDBStorage, trial_id: int) -> Iterator[None]:
 
 
 @contextmanager
-def _silence_pool_logger() -> Iterator[None]:
-    """Keep SQLAlchemy from logging a traceback of errors that it also raises, such as Ctrl-C."""
-    logger = logging.getLogger("sqlalchemy.pool")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
+def silence_logger(name: str, level: int) -> Iterator[None]:
+    """Drop a logger's messages below a level, because toxbench reports the same events."""
+    logger = logging.getLogger(name)
+    previous = logger.level
+    logger.setLevel(level)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        logger.setLevel(previous)
 
 
 def _driver_error(error: BaseException) -> BaseException:

@@ -7,7 +7,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from toxbench.errors import StorageError
 from toxbench.records import TrialRecord
 from toxbench.store.lock import hold_lock
 from toxbench.store.trials import SYNC_LOCK, TrialStore
-from toxbench.tuning.storage import send_heartbeats
+from toxbench.tuning.storage import send_heartbeats, silence_logger
 from toxbench.util.atomic import make_folder, write_error
 
 # User attributes of a trial in the database.
@@ -106,7 +106,7 @@ class SharedStudy:
     pruner: BasePruner
 
     def __post_init__(self) -> None:
-        with _silence_optuna():
+        with silence_logger("optuna", logging.ERROR):
             self._study = optuna.create_study(
                 storage=self.storage,
                 study_name=self.name,
@@ -123,14 +123,11 @@ class SharedStudy:
     ) -> Iterator[SampledTrial | None]:
         """Sample trials until ``limit`` are finished, or ``should_stop`` of the finished ones.
 
-        Each trial has one of ``limit`` slots. The slot of a lost trial is free for a new one, and a
-        worker that starts one trial too many gives it back. The caller commits or releases every
-        trial. None means that all remaining trials are running, in this worker or in others.
-
-        Args:
-            limit: number of finished trials, by all workers together.
-            should_stop: returns whether the finished trials are enough.
-            on_change: called with the finished trials, at the start and after every change.
+        The limit is that of all workers together. Each trial has one of ``limit`` slots. The slot
+        of a lost trial is free for a new one, and a worker that starts one trial too many gives it
+        back. The caller commits or releases every trial. None means that all remaining trials are
+        running, in this worker or in others. ``on_change`` is called at the start and after every
+        change.
 
         Raises:
             StorageError: a record cannot be read or written.
@@ -163,7 +160,7 @@ class SharedStudy:
                     "uid": frozen.user_attrs[UID],
                     "worker": self.worker.uid,
                     "plan_index": slot,
-                    "system_attributes": _to_json_values(frozen.system_attrs),
+                    "system_attributes": json.loads(json.dumps(frozen.system_attrs, default=str)),
                 }
             )
             self.store.write(signed)  # from this line on the trial counts as finished
@@ -229,7 +226,7 @@ class SharedStudy:
 
     def _ask_trial(self) -> Trial:
         """Ask Optuna for a trial, and sign it with this worker's uid."""
-        with _silence_optuna(), warnings.catch_warnings():
+        with silence_logger("optuna", logging.ERROR), warnings.catch_warnings():
             # Optuna's own loop sends heartbeats, but handles a trial's errors like its own.
             warnings.filterwarnings("ignore", message="Heartbeat of storage")
             trial = self._study.ask()
@@ -262,24 +259,14 @@ class SharedStudy:
     def _finish_committed_trials(
         self, records: dict[str, TrialRecord], trials: dict[str, FrozenTrial]
     ) -> None:
-        """Finish the running trials whose worker died after committing the record.
-
-        Args:
-            records: uid -> record.
-            trials: uid -> trial in the database.
-        """
+        """Finish the running trials, by uid, whose worker died after committing the record."""
         for uid, trial in trials.items():
             record = records.get(uid)
             if record and trial.state == TrialState.RUNNING and self._is_lost(trial):
                 self._finish_trial(trial, record)
 
     def _add_trials(self, records: Sequence[TrialRecord], count: int) -> None:
-        """Add trials to the database; if it is empty, they keep their numbers.
-
-        Args:
-            records: of the trials to add, in the order of their numbers.
-            count: trials that are in the database already.
-        """
+        """Add trials to the ``count`` in the database; if it is empty, they keep their numbers."""
         for record in records:
             while count < record.number:
                 # The trial with this number was lost, or its record is on another machine.
@@ -331,7 +318,7 @@ def make_frozen_trial(record: TrialRecord) -> FrozenTrial:
 
 def in_memory_study(records: Sequence[TrialRecord]) -> optuna.Study:
     """Build a study from records alone, for reports."""
-    with _silence_optuna():
+    with silence_logger("optuna", logging.ERROR):
         study = optuna.create_study(direction="maximize")
         study.add_trials([make_frozen_trial(record) for record in records])
     return study
@@ -346,20 +333,3 @@ def _parse_record(text: str) -> TrialRecord:
             "the database of studies holds a trial that cannot be read, perhaps of another "
             "version of toxbench; use another --storage"
         ) from error
-
-
-def _to_json_values(attributes: dict[str, object]) -> dict[str, object]:
-    """Return attributes as JSON holds them; other objects become strings."""
-    values: dict[str, object] = json.loads(json.dumps(attributes, default=str))
-    return values
-
-
-@contextmanager
-def _silence_optuna() -> Iterator[None]:
-    """Keep Optuna's log lines off the terminal, where toxbench reports the same events."""
-    level = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(logging.ERROR)
-    try:
-        yield
-    finally:
-        optuna.logging.set_verbosity(level)

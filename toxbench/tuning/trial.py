@@ -16,6 +16,7 @@ from optuna.trial import Trial
 from toxbench.benchmark.candidates import BackboneCandidate, BackboneSpec
 from toxbench.benchmark.feedback import SearchFeedback
 from toxbench.benchmark.trainer_factory import TrainerFactory
+from toxbench.data.protocol import Protocol
 from toxbench.errors import StorageError
 from toxbench.evaluation.metrics import average_precision
 from toxbench.evaluation.thresholds import choose_thresholds
@@ -27,7 +28,7 @@ from toxbench.training.device import Device
 from toxbench.training.process_group import ProcessGroup
 from toxbench.training.trainer import Trainer
 from toxbench.tuning.sampler import pruning_step
-from toxbench.tuning.spec import InnerData, SearchSpec
+from toxbench.tuning.spec import SearchSpec
 from toxbench.tuning.study import SampledTrial, SharedStudy
 from toxbench.util.arrays import Probabilities, Targets
 from toxbench.util.redact import redact
@@ -122,20 +123,19 @@ class TrialSpec(TaskSpec):
 class TrialRunnerConfig(RunnerConfig):
     """Data that a process needs once to train the trials of one search."""
 
-    data: InnerData
+    data: Protocol
 
     def runner(self, stop: StopSource, group: ProcessGroup | None = None) -> "TrialRunner":
         """Build the runner; see `RunnerConfig`."""
         return TrialRunner(self.data)
 
 
+@dataclass
 class TrialRunner:
     """Trains one trial at a time; the tokens and weights of a backbone are loaded once."""
 
-    def __init__(self, data: InnerData) -> None:
-        """Prepare the runner without loading; ``data`` has no test rows."""
-        self._data = data
-        self._factory: tuple[str, TrainerFactory] | None = None  # with the backbone's name
+    data: Protocol
+    _factory: tuple[str, TrainerFactory] | None = None  # with the backbone's name
 
     def compute(
         self, task: Training, report: Callable[[EpochReport], None]
@@ -148,7 +148,7 @@ class TrialRunner:
         configuration = task.configuration
         try:
             return train_on_folds(
-                self._factory_of(task), self._data, configuration.folds, configuration.settings,
+                self._factory_of(task), self.data, configuration.folds, configuration.settings,
                 configuration.seed, lambda position, epoch: report((position, epoch)),
             )  # fmt: skip
         except StorageError:
@@ -159,7 +159,7 @@ class TrialRunner:
     def _factory_of(self, task: Training) -> TrainerFactory:
         name, weights = task.candidate.name, task.candidate.weights
         if self._factory is None or self._factory[0] != name:
-            comments = self._data.comments
+            comments = self.data.comments
             factory = TrainerFactory(
                 task.candidate.backbone, weights, comments, task.device, keep_module=True
             )
@@ -169,7 +169,7 @@ class TrialRunner:
 
 def train_on_folds(
     factory: TrainerFactory,
-    data: InnerData,
+    data: Protocol,
     folds: Sequence[int],
     settings: TrainSettings,
     seed: int,
@@ -177,13 +177,7 @@ def train_on_folds(
 ) -> TrialResult:
     """Train on one inner fold after another; score each last epoch on the fold's validation rows.
 
-    Args:
-        factory: makes trainers on the table of ``data``.
-        data: rows that are not test rows.
-        folds: indices of its folds.
-        settings: of every training; the last epoch counts, for any ``selection``.
-        seed: of every training.
-        on_epoch: called after each epoch; an error that it raises ends the training.
+    The last epoch counts for any ``selection``. An error of ``on_epoch`` ends the training.
 
     Raises:
         CellsFailedError: the training diverged.
@@ -259,13 +253,13 @@ class TrialLog:
             raise TrialStoppedError(f"too low after epoch {epoch.epoch}")
 
 
+@dataclass(frozen=True)
 class TrialScheduler:
     """Makes tasks of the trials of a study, and commits their results."""
 
-    def __init__(self, spec: SearchSpec, study: SharedStudy, feedback: SearchFeedback) -> None:
-        self._spec = spec
-        self._study = study
-        self._feedback = feedback
+    spec: SearchSpec
+    study: SharedStudy
+    feedback: SearchFeedback
 
     def tasks(
         self,
@@ -275,10 +269,7 @@ class TrialScheduler:
     ) -> Iterator[TrialTask | None]:
         """Yield trials to train; commit at once those whose training is in ``records`` already.
 
-        Args:
-            sampled_trials: as `SharedStudy.sample_trials`.
-            configure: returns the configuration of a trial and its slot.
-            records: finished trials; more may be added while the tasks are computed.
+        More records may be added while the tasks are computed.
 
         Raises:
             StorageError, SQLAlchemyError, OptunaError: the storage fails for every trial.
@@ -291,17 +282,17 @@ class TrialScheduler:
             try:
                 configuration = configure(trial, slot)
             except UpdateFinishedTrialError:  # declared lost by another worker
-                self._study.release(sampled_trial)
+                self.study.release(sampled_trial)
                 continue
             task = TrialTask(
-                candidate=self._spec.candidate,
-                device=self._spec.device,
+                candidate=self.spec.candidate,
+                device=self.spec.device,
                 configuration=configuration,
                 trial=trial,
                 slot=slot,
-                log=TrialLog(trial, configuration, self._feedback),
+                log=TrialLog(trial, configuration, self.feedback),
             )
-            record = _reuse_record(self._spec.name, task, records)
+            record = _reuse_record(self.spec.name, task, records)
             if record is None:
                 yield task
             else:
@@ -311,8 +302,8 @@ class TrialScheduler:
     def started(self, task: TrialTask) -> None:
         """A trial starts."""
         task.log.start()
-        self._feedback.trial_started(
-            self._spec.candidate.name,
+        self.feedback.trial_started(
+            self.spec.candidate.name,
             task.trial.number,
             task.configuration.is_default,
             task.log.epochs_planned,
@@ -323,31 +314,31 @@ class TrialScheduler:
         try:
             task.log.add_epoch(*report)
         except TrialStoppedError as error:
-            self._commit(task, _make_record(self._spec.name, task, None, "pruned", str(error)))
+            self._commit(task, _make_record(self.spec.name, task, None, "pruned", str(error)))
             return False
         except UpdateFinishedTrialError:  # declared lost by another worker
-            self._study.release((task.trial, task.slot))
+            self.study.release((task.trial, task.slot))
             return False
         return True
 
     def done(self, task: TrialTask, result: TrialResult) -> None:
         """A trial has its scores."""
-        self._commit(task, _make_record(self._spec.name, task, result, "complete"))
+        self._commit(task, _make_record(self.spec.name, task, result, "complete"))
 
     def failed(self, task: TrialTask, error: TaskError) -> None:
         """A trial failed."""
         message = escape_line(redact(error.reason)) or "no message"
         reason = f"{error.kind}: {message}"
-        self._commit(task, _make_record(self._spec.name, task, None, "failed", reason))
+        self._commit(task, _make_record(self.spec.name, task, None, "failed", reason))
 
     def _commit(self, task: TrialTask, record: TrialRecord) -> None:
-        signed = self._study.commit((task.trial, task.slot), record)
+        signed = self.study.commit((task.trial, task.slot), record)
         if signed is not None:
-            self._feedback.trial_finished(self._spec.candidate.name, signed)
+            self.feedback.trial_finished(self.spec.candidate.name, signed)
 
 
 def _train_on_fold(
-    data: InnerData, fold: int, seed: int, position: int, on_epoch: OnEpoch, trainer: Trainer
+    data: Protocol, fold: int, seed: int, position: int, on_epoch: OnEpoch, trainer: Trainer
 ) -> tuple[float, Probabilities]:
     """Train on one fold; return score and validation probabilities of the last epoch."""
     last: list[Probabilities] = []

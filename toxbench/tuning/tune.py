@@ -121,11 +121,9 @@ def with_tuning_seeds(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def plan_tuning(run: ResolvedRun, download: bool = True) -> TunePlan:
-    """Read the table, find the weights and check the searches; train and write nothing.
+    """Read the table, find the weights and check the searches, as `make_plan`.
 
-    Args:
-        run: settings and plugins; the table ``tune`` of the settings configures the search.
-        download: as `make_plan`.
+    Trains and writes nothing. The table ``tune`` of the settings configures the search.
 
     Raises:
         SettingsError, DataError, PluginError, StorageError, TryAgainError: before any training.
@@ -214,10 +212,7 @@ def _check_early_stopping(candidate: BackboneCandidate) -> None:
 def _build_space(
     candidate: BackboneCandidate, base: TrainSettings, settings: RunSettings, tuning: TuneSettings
 ) -> dict[str, Dimension]:
-    """Return the checked search space of a backbone.
-
-    It has the plugin's dimensions, except settings that the user fixed, and the user's dimensions.
-    """
+    """Return the plugin's dimensions, except settings that the user fixed, and the user's."""
     backbone_settings = settings.backbone.get(candidate.name, {})
     fixed = {*get_preset(settings.preset).train, *settings.train, *backbone_settings}
     declared = {**candidate.backbone.search_space, **candidate.weights.search_space}
@@ -234,10 +229,7 @@ def _build_space(
 
 
 def _quarantine_damaged_files(tuning: Path) -> Iterator[str]:
-    """Move damaged files of a protocol's studies aside; the search restores or rewrites them.
-
-    Yields:
-        one line for each file.
+    """Move damaged files of a protocol's studies aside; yield one line for each.
 
     Raises:
         StorageError: the folder cannot be written, or a newer toxbench wrote to it.

@@ -189,18 +189,15 @@ class _Driver:
             attempts = self._attempts.get(start.number, 0)
             result = TaskEnded(start.number, _node_lost_error(attempts))
         if isinstance(result, MissingFiles):
-            self._upload(result.folder)
+            folder = result.folder
+            if folder not in self._contents:  # every node can read Ray's object store
+                files = list_files(folder)
+                self._contents[folder] = {path.name: ray.put(path.read_bytes()) for path in files}
             self._start(start)
             return
         self._connection.send(result)
         if isinstance(result, FatalError):
             self.has_failed = True
-
-    def _upload(self, folder: Path) -> None:
-        """Put the files of a folder into Ray's object store, where every node can read them."""
-        if folder not in self._contents:
-            contents = {path.name: ray.put(path.read_bytes()) for path in list_files(folder)}
-            self._contents[folder] = contents
 
     def _check_nodes(self) -> None:
         """Send the capacity of the nodes; fail if no node is large enough for a task."""

@@ -138,12 +138,7 @@ class _Cluster:
             self._connection.send(message)
 
     def receive(self, timeout: float | None) -> Message | None:
-        """Wait for a message, ``timeout`` seconds at most; None if none arrived.
-
-        Raises:
-            ToxbenchError: no further task can be computed.
-            TryAgainError: the cluster was lost.
-        """
+        """Wait for a message, ``timeout`` seconds at most; None if none arrived."""
         try:
             if not self._connection.poll(timeout):
                 return None
@@ -234,11 +229,7 @@ def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _probe(address: str | None) -> None:
-    """Connect to an address once, because Ray itself would wait for minutes.
-
-    Raises:
-        TryAgainError: nothing answers at the address.
-    """
+    """Connect to an address once, because Ray itself would wait for minutes."""
     if address is None or address == "auto":
         return
     host, _, port = address.rpartition(":")

@@ -79,9 +79,7 @@ def compute(
 def task_environ(environ: Mapping[str, str], node_environ: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of a task: the node's variables, then those of the main machine.
 
-    Args:
-        environ: of the main machine; variables that name its folders or devices are left out.
-        node_environ: of the node; wins.
+    Variables that name folders or devices of the main machine are left out.
     """
     portable = {k: v for k, v in environ.items() if not k.startswith(_MACHINE_PREFIXES)}
     return {**portable, **node_environ}

@@ -84,11 +84,8 @@ class Coordinator:
     def wait(self, *keys: str, timeout: float = math.inf) -> str | None:
         """Wait for the first message under one of the keys, while all processes exist.
 
-        Unlike a collective operation, this can be interrupted by signals.
-
-        Args:
-            keys: of the messages.
-            timeout: seconds after which None is returned.
+        Unlike a collective operation, this can be interrupted by signals. Returns None after
+        ``timeout`` seconds.
 
         Raises:
             ProcessLostError: a process is gone.

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
-from typing import Any
 
 from torch.distributed.distributed_c10d import PrefixStore
 
@@ -62,11 +61,7 @@ class _Rank:
 
     @contextmanager
     def _connected(self, number: int, kind: str) -> Iterator[None]:
-        """Connect the ranks for one assignment, so that its errors do not affect the next one.
-
-        Raises:
-            ProcessLostError: a rank exited before all were connected.
-        """
+        """Connect the ranks for one assignment, so that its errors do not affect the next one."""
         size, rank = self._env.size, self._env.rank
         self._coordinator.publish(f"met/{number}/{rank}", "")
         for peer in range(size):
@@ -125,7 +120,7 @@ class TorchrunExecutor(_Rank):
             assert task is not None  # noqa: S101 - only searches yield None, and run elsewhere
             callbacks.started(task)
             spec = task.spec
-            work = partial(runner.compute, task, _reporter(task, callbacks))
+            work = partial(runner.compute, task, partial(callbacks.on_progress, task))
             if spec.is_shared:
                 result = self._compute_on_all(Assignment(config if is_first else None, spec), work)
                 is_first = False
@@ -189,9 +184,7 @@ class TorchrunExecutor(_Rank):
 def serve(coordinator: Coordinator, registry: Registry) -> int:
     """Compute with rank 0 until it publishes its exit code; return that code.
 
-    Args:
-        coordinator: of a rank above 0.
-        registry: with the same plugins as that of rank 0.
+    The plugins of ``registry`` must be those of rank 0.
 
     Raises:
         ProcessLostError: a rank exited, or this one failed while others did not.
@@ -237,13 +230,6 @@ class _Follower(_Rank):
         assert self._runner is not None  # noqa: S101 - the first assignment has a config
         self._group.halvings = assignment.halvings
         return self._runner.compute(assignment.spec.task(registry), lambda progress: None)
-
-
-def _reporter(task: Any, callbacks: TaskCallbacks) -> Callable[[object], None]:
-    def report(progress: object) -> None:
-        callbacks.on_progress(task, progress)
-
-    return report
 
 
 def _problem(result: object) -> str:
