@@ -36,7 +36,7 @@ def test_leaks_are_printed_without_comments(cli: Cli, leaky: Path) -> None:
     result = cli("data", "check", str(leaky))
     assert (result.returncode, result.stderr) == (0, "")
     lines = result.stdout.splitlines()
-    assert lines[0] == "leaky.csv: 40 rows, 8 of them test rows; --split random"
+    assert lines[0] == "leaky.csv: 40 rows, 8 of them test rows; split: random"
     assert "Shared groups: 8 of 8 test rows, from 2 groups" in lines
     assert "Test rows with any of these leaks: 8 of 8" in lines
     assert "IsNever has no positive row" in result.stdout
@@ -46,12 +46,21 @@ def test_leaks_are_printed_without_comments(cli: Cli, leaky: Path) -> None:
 
 def test_split_options_are_used(cli: Cli, leaky: Path) -> None:
     result = cli("data", "check", str(leaky), "--folds", "4", "--validation-size", "0")
-    assert "40 of them test rows in 4 folds; --split random" in result.stdout
+    assert "40 of them test rows in 4 folds; split: random" in result.stdout
     result = cli("data", "check", str(leaky), "--split", "grouped", "--group-column", "id",
                "--labels", "IsRude")  # fmt: skip
-    assert "--split grouped" in result.stdout
+    assert "split: grouped" in result.stdout
     assert "Exact copies: 0 of" in result.stdout
     assert "Constant labels: 0" in result.stdout
+
+
+def test_official_split_is_used(cli: Cli, leaky: Path) -> None:
+    frame = pd.read_csv(leaky)
+    frame["part"] = ["test" if row < 4 else "train" for row in range(len(frame))]
+    frame.to_csv(leaky, index=False)
+    result = cli("data", "check", str(leaky), "--split-column", "part")
+    assert "40 rows, 4 of them test rows; split: official, by" in result.stdout
+    assert "Exact copies: 0 of 4 test rows" in result.stdout
 
 
 @pytest.mark.parametrize("column", ["text", "copy"])

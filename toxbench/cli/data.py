@@ -24,10 +24,10 @@ from toxbench.settings import RunSettings, SplitSettings
 from toxbench.util.text import escape_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from toxbench.data.audit import Description
-    from toxbench.data.protocol import Split
+    from toxbench.data.load import SplitDataset
     from toxbench.data.table import TextDataset
 
 
@@ -78,15 +78,14 @@ def check(data: Path | None, **values: Any) -> None:
     settings = settings_from({**values, "data": file})
     from toxbench.benchmark.validate import resolve_split
     from toxbench.data.audit import audit
-    from toxbench.data.splits import draw_folds
-    from toxbench.data.table import read_comments
+    from toxbench.data.load import load_dataset
     from toxbench.report.audit import audit_lines
 
     split = resolve_split(settings)
-    comments = read_comments(file, settings.columns)
-    folds = draw_folds(comments, split)
-    echo(_headline(comments, split, folds))
-    for line in audit_lines(audit(comments, folds), lambda row: _row_name(comments, row)):
+    source = load_dataset(file, settings.columns, split, frozenset(settings.split))
+    comments = source.comments
+    echo(_headline(source))
+    for line in audit_lines(audit(comments, source.folds), lambda row: _row_name(comments, row)):
         echo(line)
     truncated = _truncation(settings, comments) if values["backbones"] else _TRUNCATION_HINT
     for line in truncated:
@@ -126,14 +125,15 @@ def _required(table: Path | None) -> Path:
     return table
 
 
-def _headline(comments: "TextDataset", split: SplitSettings, folds: "Sequence[Split]") -> str:
+def _headline(source: "SplitDataset") -> str:
+    comments, folds = source.comments, source.folds
     tested = sum(len(fold.test) for fold in folds)
     many = f" in {len(folds)} folds" if len(folds) > 1 else ""
     count = len(comments.dropped_rows)
     dropped = f" ({count} without a text left out)" if count else ""
     return (
         f"{escape_line(comments.name)}: {len(comments)} rows{dropped}, {tested} of them test rows"
-        f"{many}; --split {split.split}"
+        f"{many}; split: {escape_line(source.origin)}"
     )
 
 
