@@ -246,7 +246,8 @@ def experiment_options(*search: Decorator[Any]) -> Decorator[Any]:
         backbones_option,
         _names_option(MODELS, "--baselines", "Cheap baselines, or none. [all registered]"),
         MODELS.option(
-            "--seeds", type=int, metavar="N", help="Cells of each backbone: seeds 0 to N-1. [1; tune: 5]",
+            "--seeds", type=int, metavar="N",
+            help="Cells of each backbone: seeds 0 to N-1. [1; tune: 5]",
         ),
         weights_option,
         MODELS.option(
