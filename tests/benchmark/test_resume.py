@@ -2,14 +2,13 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from forks import Forks, StreamingCommand
 from left_behind import Results, assert_same
 from support import write_table
 
@@ -24,25 +23,13 @@ TRAIN_OPTIONS = [f"--{name.replace('_', '-')}={value}" for name, value in TRAIN.
 
 
 def make_command(table: Path, checkpoint: Path, *options: str) -> list[str]:
-    return [sys.executable, "-m", "toxbench", "run", "--verbose",
-    "--data", str(table), "--backbones", "bert",
+    return ["run", "--verbose", "--data", str(table), "--backbones", "bert",
             "--weights", f"bert={checkpoint}", "--baselines", "none", *TRAIN_OPTIONS,
             *options]  # fmt: skip
 
 
-def start(folder: Path, command: list[str]) -> subprocess.Popen[str]:
-    def handle_ctrl_c() -> None:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-    return subprocess.Popen(
-        command, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        start_new_session=True, preexec_fn=handle_ctrl_c,
-    )  # fmt: skip
-
-
-def read_until(process: subprocess.Popen[str], text: str) -> str:
+def read_until(process: StreamingCommand, text: str) -> str:
     """Read stderr until a line contains a text; return the line."""
-    assert process.stderr is not None
     return next(line for line in process.stderr if text in line)
 
 
@@ -57,25 +44,27 @@ def checkpoints(results: Path) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def undisturbed(
+    checkpoint: Path, tmp_path_factory: pytest.TempPathFactory, forks: Forks
+) -> tuple[Path, Path]:
     """A table, and the results of an uninterrupted training on it."""
     folder = tmp_path_factory.mktemp("undisturbed")
     table = write_table(folder / "comments.csv")
-    command = make_command(table, checkpoint, "--workers", "1")
-    process = subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True)
-    assert process.returncode == 0, process.stderr
+    result = forks.run(*make_command(table, checkpoint, "--workers", "1"), cwd=folder)
+    assert result.code == 0, result.err
     assert checkpoints(folder / "results") == []
     return table, folder / "results"
 
 
-def assert_resumes(folder: Path, command: list[str], epoch_line: str, undisturbed: Path) -> None:
+def assert_resumes(
+    forks: Forks, folder: Path, command: list[str], epoch_line: str, undisturbed: Path
+) -> None:
     """Run a command again; check that it does not repeat an epoch and gives the same bytes."""
-    process = start(folder, command)
-    _, stderr = process.communicate(timeout=120)
-    assert process.returncode == 0, stderr
+    result = forks.run(*command, cwd=folder)
+    assert result.code == 0, result.err
     assert checkpoints(folder / "results") == []
     epoch, _, _ = epoch_line.partition("; about")  # without the time left
-    assert epoch in stderr  # with the same comments per second: not trained again
+    assert epoch in result.err  # with the same comments per second: not trained again
     assert_same(Results(folder / "results"), Results(undisturbed))
 
 
@@ -88,6 +77,7 @@ def assert_resumes(folder: Path, command: list[str], epoch_line: str, undisturbe
     ids=["in-process", "worker"],
 )
 def test_terminated_run_resumes(
+    forks: Forks,
     undisturbed: tuple[Path, Path],
     checkpoint: Path,
     tmp_path: Path,
@@ -96,7 +86,7 @@ def test_terminated_run_resumes(
 ) -> None:
     table, results = undisturbed
     command = make_command(table, checkpoint, *options)
-    process = start(tmp_path, command)
+    process = forks.stream(*command, cwd=tmp_path)
     epoch_line = read_until(process, "step 90:")
     os.killpg(process.pid, number)
     start_time = time.monotonic()
@@ -104,23 +94,23 @@ def test_terminated_run_resumes(
     assert time.monotonic() - start_time < 10
     assert process.returncode == 128 + number
     assert len(checkpoints(tmp_path / "results")) == 1
-    assert_resumes(tmp_path, command, epoch_line, results)
+    assert_resumes(forks, tmp_path, command, epoch_line, results)
 
 
 @pytest.mark.faults(33)
 def test_killed_run_resumes_from_last_checkpoint(
-    undisturbed: tuple[Path, Path], checkpoint: Path, tmp_path: Path
+    forks: Forks, undisturbed: tuple[Path, Path], checkpoint: Path, tmp_path: Path
 ) -> None:
     table, results = undisturbed
     options = ("--workers", "1", "--checkpoint-every", "0.1s")
     command = make_command(table, checkpoint, *options)
-    process = start(tmp_path, command)
+    process = forks.stream(*command, cwd=tmp_path)
     epoch_line = read_until(process, "step 45:")
     read_until(process, "step 135:")  # after several checkpoints
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
     assert checkpoints(tmp_path / "results")
-    assert_resumes(tmp_path, command, epoch_line, results)
+    assert_resumes(forks, tmp_path, command, epoch_line, results)
 
 
 def test_evaluations_need_validation_rows(run: Run) -> None:

@@ -2,14 +2,13 @@
 
 import json
 import os
-import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from forks import Forks
 from plugin_site import install_plugin
 from support import write_table
 
@@ -18,7 +17,7 @@ from toxbench.store.cells import CellStore
 
 pytestmark = pytest.mark.slow
 
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
@@ -27,8 +26,7 @@ def command(checkpoint: Path, tmp_path: Path) -> Callable[..., list[str]]:
 
     def make_command(results: str, *options: str) -> list[str]:
         return [
-            sys.executable, "-m", "toxbench", "run", "--verbose",
-            "--data", str(table), "--backbones", "bert",
+            "run", "--verbose", "--data", str(table), "--backbones", "bert",
             "--weights", f"bert={checkpoint}", "--results", str(tmp_path / results),
             "--epochs", "2", "--seeds", "3", "--precision", "fp32", *options,
         ]  # fmt: skip
@@ -41,15 +39,11 @@ def open_store(results: Path) -> CellStore:
     return CellStore(folder)
 
 
-def run(command: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False)
-
-
 def test_parallel_workers_give_same_bytes(
-    command: Callable[..., list[str]], tmp_path: Path
+    cli: Cli, command: Callable[..., list[str]], tmp_path: Path
 ) -> None:
     for workers, plan in (("1", "5 to compute"), ("2", ", 2 at once")):
-        process = run(command(f"workers-{workers}", "--workers", workers))
+        process = cli(*command(f"workers-{workers}", "--workers", workers))
         assert process.returncode == 0, process.stderr
         (line,) = [line for line in process.stderr.splitlines() if line.startswith("Cells ")]
         assert line.endswith(plan)
@@ -66,11 +60,11 @@ def test_parallel_workers_give_same_bytes(
     assert {record.environment.threads for record in parallel.records()} == {1}
 
 
-def test_workers_report_every_event(command: Callable[..., list[str]], tmp_path: Path) -> None:
-    process = run(command("json", "--workers", "3", "--json"))
+def test_workers_report_every_event(cli: Cli, command: Callable[..., list[str]]) -> None:
+    process = cli(*command("json", "--workers", "3", "--json"))
     assert process.returncode == 0, process.stderr
     assert json.loads(process.stdout)["rows"]
-    progress = run(command("results", "--workers", "2")).stderr
+    progress = cli(*command("results", "--workers", "2")).stderr
     assert all(f"[{number}/5]" in progress for number in range(1, 6))
     assert all(f"[bert seed {seed}] epoch 2" in progress for seed in range(3))
 
@@ -106,15 +100,15 @@ def plugin(tmp_path: Path) -> dict[str, str]:
     install_plugin(site, "deadly", deadly=PLUGIN.format(seed=1))
     mark = tmp_path / "mark"
     mark.mkdir()
-    path = os.pathsep.join([str(site), ENVIRONMENT.get("PYTHONPATH", "")])
-    return {**ENVIRONMENT, "PYTHONPATH": path, "MARK": str(mark)}
+    path = os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])
+    return {"OMP_NUM_THREADS": "1", "PYTHONPATH": path, "MARK": str(mark)}
 
 
 def plugin_command(tmp_path: Path, checkpoint: Path, backbone: str, *options: str) -> list[str]:
     """Return the command that runs a backbone of the plugin in two workers."""
     table = write_table(tmp_path / "table.csv")
     return [
-        sys.executable, "-m", "toxbench", "run", "--verbose", "--data", str(table),
+        "run", "--verbose", "--data", str(table),
         "--backbones", backbone,
         "--weights", f"{backbone}={checkpoint}", "--results", str(tmp_path / "results"),
         "--workers", "2", "--baselines", "none", *options,
@@ -123,10 +117,10 @@ def plugin_command(tmp_path: Path, checkpoint: Path, backbone: str, *options: st
 
 @pytest.mark.faults(32)
 def test_killed_worker_loses_only_its_cell(
-    tmp_path: Path, checkpoint: Path, plugin: dict[str, str]
+    cli: Cli, tmp_path: Path, checkpoint: Path, plugin: dict[str, str]
 ) -> None:
     command = plugin_command(tmp_path, checkpoint, "deadly", "--epochs", "1", "--seeds", "4")
-    process = subprocess.run(command, capture_output=True, text=True, env=plugin, check=False)
+    process = cli(*command, **plugin)
     assert process.returncode == 5, process.stderr
     error = "cell deadly seed 1 failed: WorkerDied: its process was ended by SIGKILL"
     assert error in process.stderr
@@ -135,13 +129,14 @@ def test_killed_worker_loses_only_its_cell(
     assert seeds == {0, 2, 3}
 
 
-def test_workers_exit_with_parent(tmp_path: Path, checkpoint: Path, plugin: dict[str, str]) -> None:
+def test_workers_exit_with_parent(
+    forks: Forks, tmp_path: Path, checkpoint: Path, plugin: dict[str, str]
+) -> None:
     command = plugin_command(tmp_path, checkpoint, "slow", "--seeds", "2")
-    silent = subprocess.DEVNULL
-    process = subprocess.Popen(command, stdout=silent, stderr=silent, env=plugin)
+    process = forks.start(*command, environment=plugin)
     mark = Path(plugin["MARK"])
     wait_until(lambda: len(list(mark.iterdir())) == 2)
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     process.wait()
     wait_until(lambda: not any(is_alive(int(path.name)) for path in mark.iterdir()))
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from forks import Forks
 from support import write_checkpoint, write_table
 
 from toxbench.cli.main import main
@@ -238,24 +239,23 @@ def test_search_with_only_failures_exits_with_5(tune: Toxbench, tmp_path: Path) 
     assert "bert" in quiet.error  # which one, and why
 
 
-def test_a_killed_search_is_resumed(cli: Cli, source: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_killed_search_is_resumed(
+    cli: Cli, forks: Forks, source: tuple[str, ...], tmp_path: Path
+) -> None:
     """The real command is killed at a random moment after its first trial."""
-    words = [sys.executable, "-m", "toxbench", "tune", *source, *SMALL, "--space", "epochs=14:20"]
-    process = subprocess.Popen(
-        words, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    words = ["tune", *source, *SMALL, "--space", "epochs=14:20"]
+    command = forks.start(*words, cwd=tmp_path)
     try:
         deadline = time.monotonic() + 200
         while not trials(tmp_path / "results"):
-            assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.01)
         time.sleep(random.Random(11).uniform(0, 0.5))
     finally:
-        process.kill()
-        process.wait()
+        command.kill()
+        command.wait()
     before = records(tmp_path / "results")
-    result = cli(*words[3:])
+    result = cli(*words)
     assert result.returncode == 0, result.stderr
     assert before.items() <= records(tmp_path / "results").items()
     assert len(trials(tmp_path / "results")) == 3

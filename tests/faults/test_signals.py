@@ -6,10 +6,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
+from forks import Forks
 from plugin_site import install_plugin
 from support import read_json
 
@@ -25,36 +26,22 @@ ROWS = [
 ]
 
 
-def start(folder: Path, words: list[str], **environment: str) -> subprocess.Popen[str]:
-    """Start a command as the leader of a new process group."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "toxbench", *words], cwd=folder, text=True, start_new_session=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, **environment},
-        preexec_fn=restore_ctrl_c,
-    )  # fmt: skip
-
-
-def restore_ctrl_c() -> None:
-    """Restore SIGINT, which a shell makes its background processes ignore."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def read_until(process: subprocess.Popen[str], beginning: str) -> None:
+def read_until(lines: Iterable[str], beginning: str) -> None:
     """Read the output of the command until a line begins with ``beginning``."""
-    assert process.stderr is not None
-    assert any(line.startswith(beginning) for line in process.stderr)
+    assert any(line.startswith(beginning) for line in lines)
 
 
 @pytest.mark.parametrize("number", ROWS)
 @pytest.mark.parametrize("workers", [[], ["--workers", "2"]], ids=["in process", "workers"])
 def test_printed_resume_command_works(
-    cli: Cli, table: Path, checkpoint: Path, tmp_path: Path, number: int, workers: list[str]
-) -> None:
+    cli: Cli, forks: Forks, table: Path, checkpoint: Path, tmp_path: Path, number: int,
+    workers: list[str],
+) -> None:  # fmt: skip
     words = ["run", "--verbose",
              "--data", str(table), "--backbones", "bert", "--weights", f"bert={checkpoint}",
              "--epochs", "1", "--baselines", "none", *workers]  # fmt: skip
-    process = start(tmp_path, [*words, "--seeds", "40"])
-    read_until(process, "[3/40]")
+    process = forks.stream(*words, "--seeds", "40", cwd=tmp_path)
+    read_until(process.stderr, "[3/40]")
     os.killpg(process.pid, number)
     _, stderr = process.communicate(timeout=60)
     code, message = CODES[signal.Signals(number)]
@@ -89,12 +76,11 @@ def toxbench_cell_finished(result):
 
 
 @pytest.mark.parametrize("number", ROWS)
-def test_second_signal_ends_at_once(table: Path, tmp_path: Path, number: int) -> None:
+def test_second_signal_ends_at_once(forks: Forks, table: Path, tmp_path: Path, number: int) -> None:
     install_plugin(tmp_path / "site", "stubborn", stubborn=STUBBORN)
     path = os.pathsep.join([str(tmp_path / "site"), os.environ.get("PYTHONPATH", "")])
     words = ["run", "--data", str(table), "--backbones", "none", "--baselines", "always-negative"]
-    process = start(tmp_path, words, PYTHONPATH=path)
-    assert process.stdout is not None
+    process = forks.stream(*words, cwd=tmp_path, environment={"PYTHONPATH": path})
     for expected in ("working\n", "cleaning up\n"):
         assert process.stdout.readline() == expected
         process.send_signal(number)
@@ -111,7 +97,8 @@ def test_ignored_ctrl_c_stays_ignored(table: Path, tmp_path: Path) -> None:
                + shlex.join(words)]  # fmt: skip
     process = subprocess.Popen(command, cwd=tmp_path, text=True, stderr=subprocess.PIPE,
                                stdout=subprocess.DEVNULL)  # fmt: skip
-    read_until(process, "Table")
+    assert process.stderr is not None
+    read_until(process.stderr, "Table")
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=120)
     assert process.returncode == 0

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Thread
+from threading import Thread, Timer
 from typing import Any
 
 import pytest
@@ -64,12 +64,55 @@ class RunningCommand:
             os.kill(self.pid, number)
 
 
+class StreamingCommand:
+    """A command whose output is read while it runs, with the interface of `subprocess.Popen`.
+
+    It leads a new process group and handles Ctrl-C.
+    """
+
+    def __init__(self, pid: int, folder: Path, read: Callable[[], dict[str, Any]]) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+        self._read = read
+        # The command waits until both are open.
+        self.stdout = (folder / "out").open(encoding="utf-8")
+        self.stderr = (folder / "err").open(encoding="utf-8")
+
+    def send_signal(self, number: int) -> None:
+        if self.returncode is None:
+            os.kill(self.pid, number)
+
+    def communicate(self, timeout: float) -> tuple[str, str]:
+        """Return the rest of the output; fail if the command does not end in time (seconds)."""
+        timer = Timer(timeout, os.killpg, (self.pid, signal.SIGKILL))
+        timer.start()
+        texts = {"err": ""}
+        reader = Thread(target=lambda: texts.update(err=self.stderr.read()))
+        reader.start()
+        out = self.stdout.read()
+        reader.join()
+        self.wait()
+        is_late = not timer.is_alive()
+        timer.cancel()
+        assert not is_late, f"not done within {timeout} s"
+        return out, texts["err"]
+
+    def wait(self) -> int:
+        """Wait until the command ends; its output has to be read or is lost."""
+        if self.returncode is None:
+            self.returncode = os.waitstatus_to_exitcode(self._read()["status"])
+            self.stdout.close()
+            self.stderr.close()
+        return self.returncode
+
+
 class Forks:
     """Starts commands, one at a time."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._count = 0
+        self._streaming: StreamingCommand | None = None
         self._server = subprocess.Popen(
             [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -100,19 +143,51 @@ class Forks:
             api: keywords of ``toxbench.run``, which is called instead of the command; it does not
                 measure the speed of the machine first.
         """
+        folder = self._new_folder()
+        pid = self._request(
+            words=words, folder=str(folder), cwd=str(cwd or folder),
+            environment={**os.environ, **(environment or {})}, kill_at=kill_at,
+            bytes_a_file=bytes_a_file, api=api, obey_permissions=obey_permissions, out=out,
+        )  # fmt: skip
+        return RunningCommand(pid, folder, self._read)
+
+    def stream(
+        self, *words: str, cwd: Path, environment: dict[str, str] | None = None
+    ) -> StreamingCommand:
+        """Start the command ``toxbench`` whose output is read while it runs.
+
+        Args:
+            words: arguments of the command line.
+            cwd: folder of the command.
+            environment: variables in addition to those of the tests.
+        """
+        folder = self._new_folder()
+        for name in ("out", "err"):
+            os.mkfifo(folder / name)
+        pid = self._request(
+            words=words, folder=str(folder), cwd=str(cwd), streams=True,
+            environment={**os.environ, **(environment or {})},
+        )  # fmt: skip
+        self._streaming = StreamingCommand(pid, folder, self._read)
+        return self._streaming
+
+    def _new_folder(self) -> Path:
         folder = self._folder / f"command-{self._count}"
         folder.mkdir()
         self._count += 1
-        request = {
-            "words": words, "folder": str(folder), "cwd": str(cwd or folder),
-            "environment": {**os.environ, **(environment or {})},
-            "kill_at": kill_at, "bytes_a_file": bytes_a_file, "api": api,
-            "obey_permissions": obey_permissions, "out": out,
-        }  # fmt: skip
+        return folder
+
+    def _request(self, **request: Any) -> int:
+        """Send a request; return the id of the new process."""
+        if self._streaming is not None and self._streaming.returncode is None:
+            with suppress(ProcessLookupError):  # a test failed before the end of its command
+                os.killpg(self._streaming.pid, signal.SIGKILL)
+            self._streaming.wait()
         assert self._server.stdin is not None
         self._server.stdin.write(json.dumps(request) + "\n")
         self._server.stdin.flush()
-        return RunningCommand(self._read()["pid"], folder, self._read)
+        pid: int = self._read()["pid"]
+        return pid
 
     def run(self, *words: str, **options: Any) -> CommandResult:
         """Start a command and wait until it ends."""
@@ -166,14 +241,22 @@ def serve() -> None:
     answer(ready=True)
     for line in sys.stdin:
         request = json.loads(line)
+        streams = request.get("streams", False)
         # Pipes, because a limit on the size of files would also apply to stdout in a file.
-        pipes = {name: os.pipe() for name in ("out", "err")}
+        pipes = {} if streams else {name: os.pipe() for name in ("out", "err")}
+        folder = Path(request["folder"])
         pid = os.fork()
         if not pid:
             answers.close()
-            _command(request, pipes["out"][1], pipes["err"][1])
+            if streams:
+                os.setsid()
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+            outputs = [
+                pipes[name][1] if pipes else os.open(folder / name, os.O_WRONLY)
+                for name in ("out", "err")
+            ]
+            _command(request, *outputs)
         answer(pid=pid)
-        folder = Path(request["folder"])
         readers = [Thread(target=_drain, args=(*pipes[name], folder / name)) for name in pipes]
         for reader in readers:
             reader.start()
@@ -195,16 +278,16 @@ def _command(request: dict[str, Any], out: int, err: int) -> None:
     code = 99
     try:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.dup2(os.open(request["out"], os.O_WRONLY) if request["out"] else out, 1)
+        os.dup2(os.open(request["out"], os.O_WRONLY) if request.get("out") else out, 1)
         os.dup2(err, 2)
         os.environ.clear()
         os.environ.update(request["environment"])
         sys.path[:0] = request["environment"].get("PYTHONPATH", "").split(os.pathsep)
         os.chdir(request["cwd"])
-        _limit(request["bytes_a_file"], request["obey_permissions"])
-        if request["kill_at"]:
+        _limit(request.get("bytes_a_file"), request.get("obey_permissions", False))
+        if request.get("kill_at"):
             _kill_at(*request["kill_at"])
-        if request["api"]:
+        if request.get("api"):
             import toxbench
 
             toxbench.run(**request["api"])

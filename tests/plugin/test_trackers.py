@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forks import Forks
 from plugin_site import write_plugin
 
 import toxbench
@@ -117,19 +118,14 @@ def assert_logged_as_stored(numbers: dict[str, list[list[float]]], record: CellR
 
 
 def test_killed_run_is_logged_completely(
-    cli: Cli, table: Path, checkpoint: Path, tmp_path: Path
+    cli: Cli, forks: Forks, table: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
     arguments = run_arguments(table, checkpoint, epochs=40)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "toxbench", *arguments], cwd=tmp_path, text=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    assert process.stderr is not None
+    process = forks.stream(*arguments, cwd=tmp_path)
     epochs = (line for line in process.stderr if "loss" in line)
     assert [next(epochs) for _ in range(3)]
     process.send_signal(signal.SIGKILL)
     process.wait()
-    process.stderr.close()
     store = find_store(tmp_path / "results")
     assert not any("bert" in path.name for path in store.paths())
 
