@@ -63,7 +63,9 @@ def test_unavailable_hub_is_an_error_or_warning(
     assert refused.returncode == 75
     (line,) = refused.stderr.splitlines()
     assert line.startswith("toxbench: error: the Hugging Face Hub returned an error: ")
-    fallen_back = fresh_cli(*RUN, "--backbones", "bert,distilbert", "--dry-run", **online)
+    fallen_back = fresh_cli(
+        *RUN, "--backbones", "bert,distilbert", "--dry-run", "--verbose", **online
+    )
     assert fallen_back.returncode == 0, fallen_back.stderr
     bert, distilbert = warnings_of(fallen_back)
     assert "bert starts from a stand-in" in bert
