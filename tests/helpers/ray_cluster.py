@@ -18,6 +18,7 @@ class RayCluster:
 
     def __init__(self) -> None:
         environ = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
+        environ["RAY_worker_niceness"] = "0"  # by default, workers wait for all other tests
         self._process = subprocess.Popen(
             [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL, text=True, env=environ,
