@@ -16,12 +16,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # tests of the Hub override it
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let pytest-xdist run each module in one process, and begin with those that take longest."""
-    for item in items:
-        if not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(str(item.path)))
+    """Begin with the modules that take longest."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 

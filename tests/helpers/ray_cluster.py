@@ -57,7 +57,7 @@ class RayCluster:
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[RayCluster]:
-    """A cluster of two nodes with one core each; its tests are in the xdist group "ray"."""
+    """A cluster of two nodes with one core each."""
     running = RayCluster()
     running.add("one", cpus=1)
     running.add("two", cpus=1)

@@ -43,7 +43,6 @@ def new_search(search: "Search", results: Path) -> "Search":
     return type(search)(search.data, search.checkpoint, search.config, results)
 
 
-@pytest.mark.xdist_group("ray")
 def test_workers_and_ray_train_the_same_trials(
     search: "Search", tmp_path: Path, cluster: RayCluster
 ) -> None:

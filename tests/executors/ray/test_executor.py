@@ -19,7 +19,7 @@ from support import write_table
 import toxbench
 from toxbench.errors import SettingsError, TryAgainError
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+pytestmark = pytest.mark.slow
 
 pytest.importorskip("ray")
 
