@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -62,8 +63,8 @@ def stored_files(folder: Path) -> Contents:
 
 
 def scores(result: CommandResult) -> str:
-    """Return the first table of a run, which holds no times."""
-    return result.out.partition("\n\nMore scores")[0]
+    """Return the leaderboard of a run, without the seconds at the end of its rows."""
+    return re.sub(r" +\d+\.\d$", "", result.out, flags=re.MULTILINE)
 
 
 # Damage
