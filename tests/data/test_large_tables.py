@@ -16,6 +16,8 @@ from toxbench.data.table import TextDataset, read_comments
 from toxbench.errors import DataError
 from toxbench.settings import ColumnSettings, SplitSettings
 
+pytestmark = pytest.mark.slow
+
 ROWS = 101_000  # three blocks
 
 

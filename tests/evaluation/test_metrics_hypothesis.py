@@ -33,6 +33,8 @@ from toxbench.evaluation.metrics import (
 from toxbench.records import Scores
 from toxbench.util.arrays import Targets
 
+pytestmark = pytest.mark.slow
+
 Case = tuple[Targets, Probabilities, list[float]]
 Score = Callable[..., float]
 SKLEARN: dict[str, Score] = {"f1": f1_score, "precision": precision_score, "recall": recall_score}
