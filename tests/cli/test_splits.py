@@ -82,7 +82,7 @@ def test_run_writes_the_split_file(command: Command, table: Path, tmp_path: Path
     words = ("run", "--data", str(table), *CHEAP, "--split-file", "s.json")
     code, err = command(*words, "--folds", "3", "--dry-run")
     assert (code, (tmp_path / "s.json").exists()) == (0, False)
-    assert "Split     random, to be written to s.json: " in err
+    assert "Split     random, for the new split file s.json: " in err
     assert "in each of 3 folds" in err
     assert command(*words, "--folds", "3", "--results", "one")[0] == 0
     code, err = command(*words, "--results", "two")

@@ -48,7 +48,7 @@ def test_written_folds_are_read_unchanged(
     path = tmp_path / "folder" / "split.json"
     original = load(table, path, split=kind, folds=folds)
     assert not path.exists()
-    assert original.origin == f"{kind}, to be written to {path}"
+    assert original.origin == f"{kind}, for the new split file {path}"
     original.write()
     content = path.read_bytes()
     original.write()

@@ -141,7 +141,7 @@ def _split_file_dataset(
     """Take the folds from a split file, or draw folds to be written to it if it is missing."""
     file = read_split_file(path)
     if file is None:
-        origin = f"{settings.split}, to be written to {path}"
+        origin = f"{settings.split}, for the new split file {path}"
         return SplitDataset(comments, draw_folds(comments, settings), settings, origin, path)
     for name in SPLIT_FIELDS:
         stored, requested = getattr(file.settings, name), getattr(settings, name)

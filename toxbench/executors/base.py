@@ -1,6 +1,7 @@
 """Definitions that all executors share: tasks, their results and errors, and the callbacks."""
 
 import traceback
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +40,7 @@ class TaskError:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaskSpec:
+class TaskSpec(ABC):
     """A task as plain values, so that a plugin's objects need not be pickled.
 
     Attributes:
@@ -58,13 +59,13 @@ class TaskSpec:
     is_shared: bool = False
     batch_size: int | None = None
 
+    @abstractmethod
     def task(self, registry: "Registry") -> Any:
         """Build the task again in a process with its own plugins.
 
         Raises:
             PluginError: the plugins are not those of the process that sent the spec.
         """
-        raise NotImplementedError
 
 
 class Task(Protocol):
@@ -88,7 +89,7 @@ class TaskRunner(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunnerConfig:
+class RunnerConfig(ABC):
     """Plain values that a process needs once, before it computes tasks.
 
     Attributes:
@@ -97,12 +98,12 @@ class RunnerConfig:
 
     writes: Path | None = None
 
+    @abstractmethod
     def runner(self, stop: StopSource, group: "ProcessGroup | None" = None) -> TaskRunner:
         """Build the runner, in the process that computes.
 
         The processes of ``group`` compute each task together; None is for this process alone.
         """
-        raise NotImplementedError
 
 
 class TaskCallbacks(Protocol):

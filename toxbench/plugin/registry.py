@@ -293,12 +293,10 @@ def _is_first(installed: Distribution) -> bool:
 
 def _entries_by_name(entries: Iterable[EntryPoint]) -> dict[str, list[EntryPoint]]:
     """Group entry points by name, sorted; an entry that is on the path twice counts once."""
-    entries = list(entries)
-    descriptions = {entry.dist: _distribution_of(entry) for entry in entries}
+    described = [(_distribution_of(entry), entry) for entry in entries]
     names: dict[str, dict[tuple[str, str], EntryPoint]] = {}
-    for entry in sorted(entries, key=lambda entry: (entry.name, descriptions[entry.dist])):
-        key = descriptions[entry.dist], entry.value
-        names.setdefault(entry.name, {}).setdefault(key, entry)
+    for distribution_name, entry in sorted(described, key=lambda pair: (pair[1].name, pair[0])):
+        names.setdefault(entry.name, {}).setdefault((distribution_name, entry.value), entry)
     return {name: list(unique.values()) for name, unique in names.items()}
 
 
