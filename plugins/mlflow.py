@@ -124,13 +124,14 @@ class MLflow:
 def _create_database(path: Path) -> None:
     """Create an empty database atomically, because MLflow cannot repair an incomplete one.
 
-    The first connection also sets the artifact location of the default experiment.
+    The first connection also sets the artifact location of the default experiment. The process of
+    a killed run may still be creating one, so the unfinished file has the process id in its name.
     """
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    for leftover in (unfinished, unfinished.with_name(f"{unfinished.name}-journal")):
+    for leftover in path.parent.glob(f"{path.name}.unfinished*"):
         leftover.unlink(missing_ok=True)
+    unfinished = path.with_name(f"{path.name}.unfinished-{os.getpid()}")
     store: Any = SqlAlchemyStore
     store(f"sqlite:///{unfinished}", _ARTIFACT_LOCATION).engine.dispose()
     unfinished.rename(path)

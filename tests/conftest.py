@@ -3,10 +3,13 @@
 import hashlib
 import os
 import subprocess
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from children import patch_start_child, start_server
 from fault_matrix import FaultMatrix
 from forks import Forks, forks  # noqa: F401 - a fixture
 from ray_cluster import cluster  # noqa: F401 - a fixture
@@ -24,6 +27,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Register the table that ``pytest -m faults`` prints."""
     config.pluginmanager.register(FaultMatrix())
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _fast_children() -> Iterator[None]:
+    """Save the imports of the child processes of this process."""
+    with ExitStack() as servers:
+        if sys.platform == "linux":
+            patch_start_child(lambda: servers.enter_context(start_server()))
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

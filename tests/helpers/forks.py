@@ -20,6 +20,7 @@ from threading import Thread, Timer
 from typing import Any
 
 import pytest
+from children import fork_server, import_modules, patch_start_child
 
 _OVERRIDING = 0b1110  # capabilities with which root ignores permission bits
 
@@ -221,17 +222,7 @@ MOMENTS = (
 
 def serve() -> None:
     """Fork a command for each line of stdin; write its process id, then its exit status."""
-    import transformers.models.bert.modeling_bert
-    import transformers.models.bert.tokenization_bert  # noqa: F401
-
-    import toxbench.benchmark.run
-    import toxbench.cli.main
-    import toxbench.cli.progress
-    import toxbench.executors.worker
-    import toxbench.ranking.predictions
-    import toxbench.tuning.tune  # noqa: F401
-    from toxbench.data.audit import audit  # noqa: F401
-
+    import_modules()
     answers = os.fdopen(os.dup(1), "w")
 
     def answer(**content: Any) -> None:
@@ -284,6 +275,9 @@ def _command(request: dict[str, Any], out: int, err: int) -> None:
         os.environ.update(request["environment"])
         sys.path[:0] = request["environment"].get("PYTHONPATH", "").split(os.pathsep)
         os.chdir(request["cwd"])
+        if sys.platform == "linux":
+            server = fork_server()
+            patch_start_child(lambda: server)
         _limit(request.get("bytes_a_file"), request.get("obey_permissions", False))
         if request.get("kill_at"):
             _kill_at(*request["kill_at"])

@@ -1,0 +1,177 @@
+"""Starts toxbench's child processes as forks of a process that has imported torch.
+
+They are real processes, which can be killed, and children of the process that starts them; only
+the seconds of their imports are saved. Linux only; elsewhere children start as usual.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+_SET_CHILD_SUBREAPER = 36
+_REQUEST_BYTES = 1_000_000  # environment and import folders of a child
+
+
+def patch_start_child(connect: Callable[[], socket.socket]) -> None:
+    """Make `toxbench.executors.spawn` start forks in this process.
+
+    ``connect`` returns the socket of a server that runs `serve`; it is called once if needed.
+    """
+    from toxbench.executors import spawn
+
+    class Child(_ForkedChild):
+        server = _Lazy(connect)
+
+    stand_in: Any = SimpleNamespace(Popen=Child, PIPE=subprocess.PIPE)
+    spawn.subprocess = stand_in
+
+
+def fork_server() -> socket.socket:
+    """Fork a server of this process, which must have one thread only; return its socket."""
+    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    if not os.fork():
+        ours.close()
+        serve(its)
+        os._exit(0)
+    its.close()
+    return ours
+
+
+@contextmanager
+def start_server() -> Iterator[socket.socket]:
+    """Start a server in a new interpreter; yield its socket."""
+    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    command = [sys.executable, __file__, str(its.fileno())]
+    with subprocess.Popen(command, pass_fds=[its.fileno()]), ours:
+        its.close()
+        yield ours
+
+
+class _Lazy:
+    """A socket that is opened at the first request."""
+
+    def __init__(self, connect: Callable[[], socket.socket]) -> None:
+        self._connect = connect
+        self._socket: socket.socket | None = None
+
+    def request(self, descriptors: list[int], **content: Any) -> int:
+        """Return the id of a new child of this process."""
+        self._socket = self._socket or self._connect()
+        _adopt_orphans(True)
+        try:
+            socket.send_fds(self._socket, [json.dumps(content).encode()], descriptors)
+            return int(self._socket.recv(100))
+        finally:
+            _adopt_orphans(False)
+
+
+class _ForkedChild(subprocess.Popen[bytes]):
+    """A child whose first arguments are an interpreter, ``-c`` and code."""
+
+    server: _Lazy
+
+    def _execute_child(self, args: Any, *options: Any) -> None:
+        pass_fds, env = options[3], options[5]
+        pipes = options[9:15]  # both ends of the pipes of stdin, stdout and stderr
+        self.pid = self.server.request(
+            [pipes[0], pipes[3], pipes[5], *pass_fds],
+            code=args[2], arguments=args[3:], environment=env, cwd=os.getcwd(),
+        )  # fmt: skip
+        self._child_created = True
+        self._close_pipe_fds(*pipes)  # type: ignore[attr-defined]
+
+
+def serve(requests: socket.socket) -> None:
+    """Fork a child for each request; end when the other end is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(requests, _REQUEST_BYTES, 10)
+        if not message:
+            return
+        read_end, write_end = os.pipe()
+        middle = os.fork()
+        if not middle:
+            pid = os.fork()
+            if pid:
+                os.write(write_end, str(pid).encode())
+                os._exit(0)  # its child becomes one of the process that adopts orphans
+            requests.close()
+            _run(descriptors, **json.loads(message))
+        os.waitpid(middle, 0)
+        requests.send(os.read(read_end, 100))
+        for descriptor in (read_end, write_end, *descriptors):
+            os.close(descriptor)
+
+
+def _run(
+    descriptors: list[int], code: str, arguments: list[str], environment: dict[str, str], cwd: str
+) -> None:
+    """Run the code as an interpreter does, and end this process."""
+    status = 1
+    try:
+        for number in range(3):
+            os.dup2(descriptors[number], number)
+        (inherited,) = descriptors[3:]
+        os.closerange(3, inherited)
+        os.closerange(inherited + 1, os.sysconf("SC_OPEN_MAX"))
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.environ.clear()
+        os.environ.update(environment)
+        os.chdir(cwd)
+        _set_threads(environment.get("OMP_NUM_THREADS"))
+        sys.argv = ["-c", *arguments[:-1], str(inherited)]
+        exec(code, {"__name__": "__main__"})
+        status = 0
+    except SystemExit as stop:
+        status = stop.code if isinstance(stop.code, int) else 1
+    except BaseException:  # noqa: BLE001 - as an interpreter does
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def _set_threads(number: str | None) -> None:
+    """Use the number of threads that torch would have read when it was imported."""
+    import torch
+
+    if number is not None:
+        torch.set_num_threads(int(number))
+
+
+def _adopt_orphans(adopt: bool) -> None:
+    """Make orphaned descendants children of this process."""
+    import ctypes
+
+    assert ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, int(adopt), 0, 0, 0) == 0
+
+
+def import_modules() -> None:
+    """Import what commands and their children need, and compute nothing."""
+    import transformers.models.bert.modeling_bert
+    import transformers.models.bert.tokenization_bert  # noqa: F401
+
+    import toxbench.benchmark.run
+    import toxbench.benchmark.tracking
+    import toxbench.cli.main
+    import toxbench.cli.progress
+    import toxbench.executors.worker
+    import toxbench.ranking.predictions
+    import toxbench.tuning.tune  # noqa: F401
+    from toxbench.data.audit import audit  # noqa: F401
+
+
+if __name__ == "__main__":
+    import_modules()
+    serve(socket.socket(fileno=int(sys.argv[1])))
