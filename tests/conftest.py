@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from children import patch_start_child, start_server
+from children import patch_children, start_server
 from fault_matrix import FaultMatrix
 from forks import Forks, forks  # noqa: F401 - a fixture
 from ray_cluster import cluster  # noqa: F401 - a fixture
@@ -34,7 +34,7 @@ def _fast_children() -> Iterator[None]:
     """Save the imports of the child processes of this process."""
     with ExitStack() as servers:
         if sys.platform == "linux":
-            patch_start_child(lambda: servers.enter_context(start_server()))
+            patch_children(lambda: servers.enter_context(start_server()))
         yield
 
 

@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from forks import Forks
 from left_behind import Results, assert_same
 from plugin_site import install_plugin
 from support import write_checkpoint, write_table
@@ -24,9 +26,8 @@ pytestmark = pytest.mark.slow
 
 Command = Callable[..., tuple[int, str]]
 Arguments = Callable[..., list[str]]
+Start = Callable[..., "Torchrun"]
 ROWS = 66  # 49 of them for training: of seven steps of 8 comments, the last has one
-START = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -37,17 +38,13 @@ def distilbert_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Torchrun:
     """A toxbench command that torchrun starts in two processes."""
 
-    def __init__(self, folder: Path, *arguments: str, **environment: str) -> None:
-        self.process = subprocess.Popen(
-            [*START, "-m", "toxbench", *arguments], cwd=folder, env=ENVIRONMENT | environment,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )  # fmt: skip
+    def __init__(self, forks: Forks, folder: Path, *words: str, **environment: str) -> None:
+        environment["OMP_NUM_THREADS"] = "1"
+        self.process = forks.stream(*words, cwd=folder, environment=environment, torchrun=True)
         self.stderr = ""
 
     def read_until(self, text: str) -> "Torchrun":
         """Read stderr until a line contains a text."""
-        assert self.process.stderr is not None
         for line in self.process.stderr:
             self.stderr += line
             if text in line:
@@ -63,10 +60,8 @@ class Torchrun:
     def pid(self, rank: int) -> int:
         """Return the process id of a rank."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        for child in children.read_text().split():
-            if f"RANK={rank}" in Path(f"/proc/{child}/environ").read_text().split("\0"):
-                return int(child)
-        raise AssertionError(f"no rank {rank}")
+        _, *ranks = children.read_text().split()  # the first child forked the others
+        return int(ranks[rank])
 
     @property
     def errors(self) -> list[str]:
@@ -77,6 +72,12 @@ class Torchrun:
     def exit_codes(self) -> list[int]:
         """The exit codes in torchrun's table of failed processes."""
         return [int(code) for code in re.findall(r"exitcode  : (-?\d+)", self.stderr)]
+
+
+@pytest.fixture
+def torchrun(forks: Forks, tmp_path: Path) -> Start:
+    """Start a command by torchrun in the test's folder."""
+    return partial(Torchrun, forks, tmp_path)
 
 
 def read_cells(results: Path) -> dict[str, Any]:
@@ -137,15 +138,20 @@ def test_two_processes_match_doubled_batch(
             "--weights", f"bert={checkpoint}", "--weights", f"distilbert={distilbert_checkpoint}",
         ]  # fmt: skip
 
-    torchrun = Torchrun(tmp_path, *run("half", "two-processes")).wait()
-    assert torchrun.process.returncode == 0, torchrun.stderr
-    assert "2 processes, 4 comments each" in torchrun.stderr
+    # New interpreters, because torch reads once which warnings it prints.
+    start = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    two_processes = subprocess.run(
+        [*start, "-m", "toxbench", *run("half", "two-processes")], capture_output=True, text=True,
+        cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False,
+    )  # fmt: skip
+    assert two_processes.returncode == 0, two_processes.stderr
+    assert "2 processes, 4 comments each" in two_processes.stderr
     # Only rank 0 reports, and torch prints nothing.
-    assert [torchrun.stderr.count(f"[{n}/3] ") for n in (1, 2, 3)] == [1, 1, 1]
-    assert torchrun.stdout.count("Leaderboard of table.csv") == 1
+    assert [two_processes.stderr.count(f"[{n}/3] ") for n in (1, 2, 3)] == [1, 1, 1]
+    assert two_processes.stdout.count("Leaderboard of table.csv") == 1
     prefixes = ("toxbench: warning: no pos", "Table", "Split", "Test", "Candidate", "Power",
                 "Cells", "[")  # fmt: skip
-    lines = torchrun.stderr.splitlines()
+    lines = two_processes.stderr.splitlines()
     assert [line for line in lines if not line.startswith(prefixes) or "rank" in line] == []
     assert command(*run("full", "one-process"))[0] == 0
     assert_close(read_cells(tmp_path / "one-process"), read_cells(tmp_path / "two-processes"))
@@ -214,7 +220,7 @@ def toxbench_backbones():
 
 
 def test_failure_of_one_rank_ends_run(
-    arguments: Arguments, checkpoint: Path, tmp_path: Path
+    torchrun: Start, arguments: Arguments, checkpoint: Path, tmp_path: Path
 ) -> None:
     """A failure of all ranks costs only a cell."""
     install_plugin(tmp_path / "site", "kinds", kinds=BACKBONES)
@@ -222,7 +228,7 @@ def test_failure_of_one_rank_ends_run(
     names = ("nan", "narrow", "lacks-memory", "drops-layers")
     folders = ",".join(f"{name}={checkpoint}" for name in (*names, "bert"))
     options = ("--backbones", ",".join((*names, "bert")), "--weights", folders)
-    run = Torchrun(tmp_path, *arguments("results", *options), PYTHONPATH=path).wait()
+    run = torchrun(*arguments("results", *options), PYTHONPATH=path).wait()
     assert run.exit_codes == [5, 5], run.stderr
     assert [error.split(";")[0] for error in run.errors] == [
         "toxbench: error: cell nan seed 0 failed: DivergedError: the training loss of epoch 1 is "
@@ -236,7 +242,7 @@ def test_failure_of_one_rank_ends_run(
     assert stored["lacks-memory 0"]["micro_batch"] == 2
     assert stored["drops-layers 0"]["micro_batch"] is None
     options = ("--backbones", "fails-once,bert", "--weights", f"fails-once={checkpoint}")
-    run = Torchrun(tmp_path, *arguments("results", *options), PYTHONPATH=path).wait()
+    run = torchrun(*arguments("results", *options), PYTHONPATH=path).wait()
     assert set(run.exit_codes) == {75}, run.stderr
     (error,) = run.errors
     reason, _, remedy = error.removeprefix("toxbench: error: ").partition("; ")
@@ -244,11 +250,13 @@ def test_failure_of_one_rank_ends_run(
     assert remedy.startswith("finished work is stored. To resume: torchrun --nproc-per-node 2 -m")
 
 
-def test_killed_rank_ends_run_that_resumes(arguments: Arguments, tmp_path: Path) -> None:
+def test_killed_rank_ends_run_that_resumes(
+    torchrun: Start, arguments: Arguments, tmp_path: Path
+) -> None:
     options = ("--seeds", "5", "--epochs", "2", "--batch-size", "4")
     interrupted = arguments("results", *options)
     for rank, cell in ((1, "[2/5]"), (0, "[2/")):
-        run = Torchrun(tmp_path, *interrupted).read_until(cell)
+        run = torchrun(*interrupted).read_until(cell)
         os.kill(run.pid(rank), signal.SIGKILL)
         assert sorted(run.wait().exit_codes) == [-9, 75], run.stderr
         command = f"torchrun --nproc-per-node 2 -m toxbench {shlex.join(interrupted)}"
@@ -256,31 +264,33 @@ def test_killed_rank_ends_run_that_resumes(arguments: Arguments, tmp_path: Path)
             f"toxbench: error: process {rank + 1} of 2 (rank {rank}) is gone; finished work is "
             f"stored. To resume: {command}"
         ]
-    run = Torchrun(tmp_path, *interrupted).read_until("[1/")
+    run = torchrun(*interrupted).read_until("[1/")
     assert "5 cells, 0 stored" not in run.stderr
     os.killpg(run.process.pid, signal.SIGINT)  # like a terminal; torchrun sends it once more
     errors = [error.split(";")[0] for error in run.wait().errors]
     assert errors == ["toxbench: error: interrupted"], run.stderr
-    assert Torchrun(tmp_path, *interrupted).wait().process.returncode == 0
+    assert torchrun(*interrupted).wait().process.returncode == 0
     undisturbed = arguments("undisturbed", *options)
-    assert Torchrun(tmp_path, *undisturbed).wait().process.returncode == 0
+    assert torchrun(*undisturbed).wait().process.returncode == 0
     assert_same(Results(tmp_path / "results"), Results(tmp_path / "undisturbed"))
 
 
-def test_terminated_run_resumes_from_checkpoint(arguments: Arguments, tmp_path: Path) -> None:
+def test_terminated_run_resumes_from_checkpoint(
+    torchrun: Start, arguments: Arguments, tmp_path: Path
+) -> None:
     options = ("--epochs", "60", "--batch-size", "4", "--eval-steps", "45")
-    run = Torchrun(tmp_path, *arguments("results", *options)).read_until("step 90:")
+    run = torchrun(*arguments("results", *options)).read_until("step 90:")
     last_epoch = run.stderr.splitlines()[-1].partition("; about")[0]
     os.killpg(run.process.pid, signal.SIGTERM)
     run.wait()
     assert [error.split(";")[0] for error in run.errors] == ["toxbench: error: terminated"]
     assert len(list((tmp_path / "results").glob("*/.checkpoints/*"))) == 1
-    run = Torchrun(tmp_path, *arguments("results", *options)).wait()
+    run = torchrun(*arguments("results", *options)).wait()
     assert run.process.returncode == 0, run.stderr
     assert last_epoch in run.stderr  # with the same comments per second: not trained again
     assert not list((tmp_path / "results").glob("*/.checkpoints/*"))
     undisturbed = arguments("undisturbed", *options)
-    assert Torchrun(tmp_path, *undisturbed).wait().process.returncode == 0
+    assert torchrun(*undisturbed).wait().process.returncode == 0
     assert_same(Results(tmp_path / "results"), Results(tmp_path / "undisturbed"))
 
 
@@ -295,9 +305,9 @@ def test_terminated_run_resumes_from_checkpoint(arguments: Arguments, tmp_path: 
     ids=["usage", "workers", "tune", "data"],
 )
 def test_errors_are_reported_once(
-    words: list[str], code: int, message: str, tmp_path: Path
+    torchrun: Start, words: list[str], code: int, message: str, tmp_path: Path
 ) -> None:
-    run = Torchrun(tmp_path, *words).wait()
+    run = torchrun(*words).wait()
     assert run.exit_codes == [code, code], run.stderr
     (error,) = run.errors
     assert message in error

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from forks import Forks
 from plugin_site import write_plugin
 
 import toxbench
@@ -254,21 +255,19 @@ def test_live_display_is_escaped(
 
 
 def test_log_is_escaped(
-    folder: Path, data: str, columns: tuple[str, ...], site: Path, tmp_path: Path
+    data: str, columns: tuple[str, ...], site: Path, forks: Forks, tmp_path: Path
 ) -> None:
     shutil.copy(data, tmp_path / "x.csv")
     path = os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])
     for workers in ("1", "2"):
-        result = subprocess.run(
-            [sys.executable, "-m", "toxbench", *RUN, "--data", "x.csv", *columns, "--folds", "2",
-             "--workers", workers, "--results", workers],
-            cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, capture_output=True, timeout=120,
-            check=False,
+        result = forks.run(
+            *RUN, "--data", "x.csv", *columns, "--folds", "2", "--workers", workers,
+            "--results", workers, cwd=tmp_path, environment={"PYTHONPATH": path},
         )  # fmt: skip
-        output = result.stderr.decode("utf-8")
-        assert result.returncode == 5, output
+        output = result.err
+        assert result.code == 5, output
         check_inert(output)
-        check_inert(result.stdout.decode("utf-8"))
+        check_inert(result.out)
         assert "plugin 'rude' of dist-rude 1.0: RuntimeError: \\x1b]0;pwned\\x07" in output
         assert (
             "plugin 'loud' of dist-loud 1.0: ValueError: \\x1b]0;pwned\\x07 heard of it" in output

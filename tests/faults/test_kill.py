@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from forks import Forks
-from left_behind import Results, assert_same, processes_with
+from left_behind import Results, assert_same, processes_of
 from support import write_table
 
 pytestmark = pytest.mark.slow
@@ -76,7 +76,7 @@ def test_killed_and_resumed_run_equals_undisturbed(
             command.kill()
         code = command.wait().code
         deadline = time.monotonic() + 60
-        while processes := processes_with(mark):
+        while processes := processes_of(command.folder, mark):
             assert time.monotonic() < deadline, f"left behind: {processes}"
             time.sleep(0.05)
         resumed = forks.run(api=arguments | {"results": str(tmp_path / name)})

@@ -1,12 +1,11 @@
 """Faulty plugins in one run: each affects only its own cells."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 from textwrap import dedent
 
 import pytest
+from forks import CommandResult, Forks
 from plugin_site import install_plugin
 from support import write_table
 
@@ -116,39 +115,38 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(
-    folder: Path, checkpoint: Path, backbones: list[str], site: Path | None = None
-) -> subprocess.CompletedProcess[str]:
+    forks: Forks, folder: Path, checkpoint: Path, backbones: list[str], site: Path | None = None
+) -> CommandResult:
     """Run backbones on a small table; with a site folder, limit each cell to 30 seconds."""
     table = write_table(folder / "table.csv")
     folders = ",".join(f"{name}={checkpoint}" for name in backbones)
     words = [
-        sys.executable, "-m", "toxbench", "run", "--verbose",
-        "--data", str(table), "--weights", folders,
+        "run", "--verbose", "--data", str(table), "--weights", folders,
         "--backbones", ",".join(backbones), "--results", str(folder / "results"),
         "--epochs", "2", "--max-length", "32", "--precision", "fp32",
     ]  # fmt: skip
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {"OMP_NUM_THREADS": "1"}
     if site is not None:
         words += ["--cell-timeout", "30s"]
-        path = [str(site), environment.get("PYTHONPATH", "")]
+        path = [str(site), os.environ.get("PYTHONPATH", "")]
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
-    return subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
+    return forks.run(*words, environment=environment)
 
 
 @pytest.fixture(scope="module")
 def result(
-    tmp_path_factory: pytest.TempPathFactory, checkpoint: Path, site: Path
-) -> tuple[subprocess.CompletedProcess[str], Path]:
+    tmp_path_factory: pytest.TempPathFactory, forks: Forks, checkpoint: Path, site: Path
+) -> tuple[CommandResult, Path]:
     folder = tmp_path_factory.mktemp("faulty")
-    return run(folder, checkpoint, list(dict.fromkeys(BACKBONES)), site), folder
+    return run(forks, folder, checkpoint, list(dict.fromkeys(BACKBONES)), site), folder
 
 
 @pytest.fixture
-def stderr(result: tuple[subprocess.CompletedProcess[str], Path]) -> str:
-    process, _ = result
-    assert process.returncode == 5, process.stderr
-    assert "Traceback" not in process.stderr
-    return process.stderr
+def stderr(result: tuple[CommandResult, Path]) -> str:
+    command, _ = result
+    assert command.code == 5, command.err
+    assert "Traceback" not in command.err
+    return command.err
 
 
 def records(folder: Path) -> dict[str, CellRecord]:
@@ -200,10 +198,10 @@ def test_ended_or_hung_process_fails_the_cell(stderr: str, name: str, reason: st
 
 @pytest.mark.faults(22, 23, 24, 25, 26, 27)
 def test_correct_cells_are_unaffected_by_faulty_plugins(
-    result: tuple[subprocess.CompletedProcess[str], Path], checkpoint: Path, tmp_path: Path
+    result: tuple[CommandResult, Path], forks: Forks, checkpoint: Path, tmp_path: Path
 ) -> None:
-    process = run(tmp_path, checkpoint, ["bert"])
-    assert process.returncode == 0, process.stderr
+    command = run(forks, tmp_path, checkpoint, ["bert"])
+    assert command.code == 0, command.err
     (folder,), (faulty,) = (tmp_path / "results").iterdir(), (result[1] / "results").iterdir()
     clean = {record.key: (record, tensors) for record, tensors in CellStore(folder).cells()}
     mixed = {record.key: (record, tensors) for record, tensors in CellStore(faulty).cells()}
@@ -220,7 +218,7 @@ def test_correct_cells_are_unaffected_by_faulty_plugins(
 
 @pytest.mark.faults(27)
 def test_plugin_cannot_change_its_stored_scores(
-    result: tuple[subprocess.CompletedProcess[str], Path],
+    result: tuple[CommandResult, Path],
 ) -> None:
     meddled = records(result[1])["meddles"]
     assert all(epoch.validation for epoch in meddled.epochs)
@@ -231,7 +229,7 @@ def test_plugin_cannot_change_its_stored_scores(
 
 @pytest.mark.faults(28)
 def test_out_of_memory_halves_the_micro_batch(
-    result: tuple[subprocess.CompletedProcess[str], Path], stderr: str
+    result: tuple[CommandResult, Path], stderr: str
 ) -> None:
     hungry = records(result[1])["hungry"]
     assert hungry.settings is not None

@@ -2,13 +2,12 @@
 
 import os
 import shutil
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from forks import CommandResult, Forks
 from plugin_site import write_plugin
 from support import write_table
 
@@ -28,7 +27,7 @@ class Leaky(Backbone):
 def toxbench_backbones():
     return [Leaky(name="leaky", checkpoint="a/b")]
 """
-Command = Callable[..., subprocess.CompletedProcess[str]]
+Command = Callable[..., CommandResult]
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +42,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def alice(home: Path) -> Command:
+def alice(home: Path, forks: Forks) -> Command:
     """Run a command as alice, in her home folder."""
     path = os.pathsep.join([str(home / "inputs" / "site"), os.environ.get("PYTHONPATH", "")])
     variables = {
@@ -52,11 +51,8 @@ def alice(home: Path) -> Command:
         "MPLCONFIGDIR": str(home / "inputs" / "mpl"),
     }  # fmt: skip
 
-    def run(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "toxbench", *words], cwd=home, env={**os.environ, **variables},
-            capture_output=True, text=True, timeout=300, check=False,
-        )  # fmt: skip
+    def run(*words: str) -> CommandResult:
+        return forks.run(*words, cwd=home, environment=variables)
 
     return run
 
@@ -90,14 +86,14 @@ def test_stored_files_contain_nothing_private(alice: Command, home: Path) -> Non
     trackers = ("--trackers", "tensorboard,mlflow")
     result = alice("run", *data, *weights, *small, *both, *trackers,
                  "--split-file", str(home / "split.json"))  # fmt: skip
-    assert result.returncode == 5, result.stderr
+    assert result.code == 5, result.err
     result = alice("tune", *data, *weights, *small, *both, "--trials", "2", "--finalists", "1",
                  "--seeds", "1", "--split-file", str(home / "split.json"))  # fmt: skip
-    assert result.returncode == 5, result.stderr
-    assert "~/inputs/tiny" in result.stderr  # the reason is printed as it is stored
+    assert result.code == 5, result.err
+    assert "~/inputs/tiny" in result.err  # the reason is printed as it is stored
     result = alice("speed", *data, "--backbones", "bert", "--weights", f"bert={home}/inputs/tiny",
                  *small, "--repeats", "1", "--quiet")  # fmt: skip
-    assert result.returncode == 0, result.stderr
+    assert result.code == 0, result.err
     stored = {path.name for path in (home / "results").rglob("*")} | set(os.listdir(home / "cache"))
     assert {"split.json"} <= set(os.listdir(home))
     assert {

@@ -1,4 +1,4 @@
-"""Starts toxbench's child processes as forks of a process that has imported torch.
+"""Starts the child processes of toxbench and torchrun as forks that have imported torch.
 
 They are real processes, which can be killed, and children of the process that starts them; only
 the seconds of their imports are saved. Linux only; elsewhere children start as usual.
@@ -6,10 +6,12 @@ the seconds of their imports are saved. Linux only; elsewhere children start as 
 
 import json
 import os
+import runpy
 import signal
 import socket
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,8 +22,8 @@ _SET_CHILD_SUBREAPER = 36
 _REQUEST_BYTES = 1_000_000  # environment and import folders of a child
 
 
-def patch_start_child(connect: Callable[[], socket.socket]) -> None:
-    """Make `toxbench.executors.spawn` start forks in this process.
+def patch_children(connect: Callable[[], socket.socket]) -> type[subprocess.Popen[bytes]]:
+    """Make `toxbench.executors.spawn` start forks in this process; return their class.
 
     ``connect`` returns the socket of a server that runs `serve`; it is called once if needed.
     """
@@ -32,6 +34,7 @@ def patch_start_child(connect: Callable[[], socket.socket]) -> None:
 
     stand_in: Any = SimpleNamespace(Popen=Child, PIPE=subprocess.PIPE)
     spawn.subprocess = stand_in
+    return Child
 
 
 def fork_server() -> socket.socket:
@@ -74,16 +77,22 @@ class _Lazy:
 
 
 class _ForkedChild(subprocess.Popen[bytes]):
-    """A child whose first arguments are an interpreter, ``-c`` and code."""
+    """A child whose arguments are an interpreter, its options, and the arguments of the program.
+
+    The last option is ``-c``, which code follows, or ``-m``, which the name of a module follows.
+    """
 
     server: _Lazy
 
     def _execute_child(self, args: Any, *options: Any) -> None:
-        pass_fds, env = options[3], options[5]
-        pipes = options[9:15]  # both ends of the pipes of stdin, stdout and stderr
+        pass_fds, environment, new_session = options[3], options[5], options[20]
+        pipes = options[9:15]  # both ends of the pipes of stdin, stdout and stderr; -1: inherited
+        standard = [n if end == -1 else end for n, end in enumerate(pipes[at] for at in (0, 3, 5))]
+        at = next(n for n, word in enumerate(args) if word in ("-c", "-m"))
         self.pid = self.server.request(
-            [pipes[0], pipes[3], pipes[5], *pass_fds],
-            code=args[2], arguments=args[3:], environment=env, cwd=os.getcwd(),
+            [*standard, *pass_fds], option=args[at], program=args[at + 1],
+            arguments=list(args[at + 2 :]), environment=dict(environment), cwd=os.getcwd(),
+            new_session=new_session,
         )  # fmt: skip
         self._child_created = True
         self._close_pipe_fds(*pipes)  # type: ignore[attr-defined]
@@ -100,10 +109,13 @@ def serve(requests: socket.socket) -> None:
         read_end, write_end = os.pipe()
         middle = os.fork()
         if not middle:
+            middle_pid = os.getpid()
             pid = os.fork()
             if pid:
                 os.write(write_end, str(pid).encode())
                 os._exit(0)  # its child becomes one of the process that adopts orphans
+            while os.getppid() == middle_pid:
+                time.sleep(0.001)
             requests.close()
             _run(descriptors, **json.loads(message))
         os.waitpid(middle, 0)
@@ -113,24 +125,38 @@ def serve(requests: socket.socket) -> None:
 
 
 def _run(
-    descriptors: list[int], code: str, arguments: list[str], environment: dict[str, str], cwd: str
+    descriptors: list[int],
+    option: str,
+    program: str,
+    arguments: list[str],
+    environment: dict[str, str],
+    cwd: str,
+    new_session: bool,
 ) -> None:
-    """Run the code as an interpreter does, and end this process."""
+    """Run a program as an interpreter does, and end this process.
+
+    A fourth descriptor has another number here, which becomes the last argument.
+    """
     status = 1
     try:
+        if new_session:
+            os.setsid()
         for number in range(3):
             os.dup2(descriptors[number], number)
-        (inherited,) = descriptors[3:]
-        os.closerange(3, inherited)
-        os.closerange(inherited + 1, os.sysconf("SC_OPEN_MAX"))
+        if descriptors[3:]:
+            arguments[-1] = str(os.dup2(descriptors[3], 3))
+        os.closerange(3 + len(descriptors[3:]), os.sysconf("SC_OPEN_MAX"))
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.environ.clear()
         os.environ.update(environment)
         os.chdir(cwd)
         _set_threads(environment.get("OMP_NUM_THREADS"))
-        sys.argv = ["-c", *arguments[:-1], str(inherited)]
-        exec(code, {"__name__": "__main__"})
+        sys.argv = [option, *arguments]
+        if option == "-m":
+            runpy.run_module(program, run_name="__main__", alter_sys=True)
+        else:
+            exec(program, {"__name__": "__main__"})  # noqa: S102 - as an interpreter does
         status = 0
     except SystemExit as stop:
         status = stop.code if isinstance(stop.code, int) else 1

@@ -20,7 +20,7 @@ from threading import Thread, Timer
 from typing import Any
 
 import pytest
-from children import fork_server, import_modules, patch_start_child
+from children import fork_server, import_modules, patch_children
 
 _OVERRIDING = 0b1110  # capabilities with which root ignores permission bits
 
@@ -153,7 +153,11 @@ class Forks:
         return RunningCommand(pid, folder, self._read)
 
     def stream(
-        self, *words: str, cwd: Path, environment: dict[str, str] | None = None
+        self,
+        *words: str,
+        cwd: Path,
+        environment: dict[str, str] | None = None,
+        torchrun: bool = False,
     ) -> StreamingCommand:
         """Start the command ``toxbench`` whose output is read while it runs.
 
@@ -161,12 +165,13 @@ class Forks:
             words: arguments of the command line.
             cwd: folder of the command.
             environment: variables in addition to those of the tests.
+            torchrun: torchrun starts it in two processes.
         """
         folder = self._new_folder()
         for name in ("out", "err"):
             os.mkfifo(folder / name)
         pid = self._request(
-            words=words, folder=str(folder), cwd=str(cwd), streams=True,
+            words=words, folder=str(folder), cwd=str(cwd), streams=True, torchrun=torchrun,
             environment={**os.environ, **(environment or {})},
         )  # fmt: skip
         self._streaming = StreamingCommand(pid, folder, self._read)
@@ -275,16 +280,20 @@ def _command(request: dict[str, Any], out: int, err: int) -> None:
         os.environ.update(request["environment"])
         sys.path[:0] = request["environment"].get("PYTHONPATH", "").split(os.pathsep)
         os.chdir(request["cwd"])
+        _limit(request.get("bytes_a_file"), request.get("obey_permissions", False))
         if sys.platform == "linux":
             server = fork_server()
-            patch_start_child(lambda: server)
-        _limit(request.get("bytes_a_file"), request.get("obey_permissions", False))
+            child_class = patch_children(lambda: server)
         if request.get("kill_at"):
             _kill_at(*request["kill_at"])
         if request.get("api"):
             import toxbench
 
             toxbench.run(**request["api"])
+            code = 0
+            return
+        if request.get("torchrun"):
+            _torchrun(request["words"], child_class)
             code = 0
             return
         from toxbench.cli.main import main
@@ -298,6 +307,15 @@ def _command(request: dict[str, Any], out: int, err: int) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _torchrun(words: list[str], child_class: type[subprocess.Popen[bytes]]) -> None:
+    """Run torchrun, which starts the command in two processes."""
+    from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing.subprocess_handler import subprocess_handler
+
+    subprocess_handler.Popen = child_class  # type: ignore[misc]
+    run.main(["--standalone", "--nproc-per-node", "2", "-m", "toxbench", *words])
 
 
 def _limit(bytes_a_file: int | None, obey_permissions: bool) -> None:

@@ -74,12 +74,16 @@ def assert_same(results: Results, undisturbed: Results) -> None:
     assert results.protocol_files == undisturbed.protocol_files
 
 
-def processes_with(mark: str) -> list[str]:
-    """Return the command lines of processes, except zombies, with a mark in their environment."""
+def processes_of(command_folder: Path, mark: str) -> list[str]:
+    """Return the command lines of processes, except zombies, that a command has left behind.
+
+    They work in its folder, or have its mark in their environment.
+    """
     commands = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            if mark.encode("ascii") in (folder / "environ").read_bytes():
+            in_folder = (folder / "cwd").readlink() == command_folder
+            if in_folder or mark.encode("ascii") in (folder / "environ").read_bytes():
                 commands.append((folder / "cmdline").read_text(encoding="utf-8", errors="replace"))
         except OSError:
             continue  # the process has ended

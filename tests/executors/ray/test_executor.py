@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import sys
 import time
 import uuid
@@ -11,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from left_behind import Results, assert_same, processes_with
+from forks import Forks
+from left_behind import Results, assert_same, processes_of
 from plugin_site import install_plugin
 from ray_cluster import RayCluster
 from support import write_table
@@ -70,8 +70,7 @@ def make_command(checkpoint: Path, tmp_path: Path) -> Command:
 
     def make(backbone: str, results: str, *options: str) -> list[str]:
         return [
-            sys.executable, "-m", "toxbench", "run", "--verbose",
-            "--data", str(table), "--backbones", backbone,
+            "run", "--verbose", "--data", str(table), "--backbones", backbone,
             "--weights", f"{backbone}={checkpoint}", "--results", str(tmp_path / results),
             "--epochs", "2", "--baselines", "none", "--precision", "fp32", *options,
         ]  # fmt: skip
@@ -98,14 +97,6 @@ def ray_options(cluster: RayCluster) -> list[str]:
     return ["--executor", "ray", "--ray-address", cluster.address]
 
 
-def start(arguments: list[str]) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # pytest may ignore it
-    )  # fmt: skip
-
-
 def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
@@ -124,10 +115,11 @@ def test_cluster_gives_same_bytes(cluster: RayCluster, run: Run, tmp_path: Path)
 
 
 def test_killed_node_does_not_end_run(
-    cluster: RayCluster, builds: Path, make_command: Command, tmp_path: Path
+    cluster: RayCluster, builds: Path, forks: Forks, make_command: Command, tmp_path: Path
 ) -> None:
     cluster.add("three", cpus=1)
-    process = start(make_command("slow", "cluster", "--seeds", "5", *ray_options(cluster)))
+    words = make_command("slow", "cluster", "--seeds", "5", *ray_options(cluster))
+    process = forks.stream(*words, cwd=tmp_path)
     wait_until(lambda: len(list(builds.iterdir())) >= 4)
     latest = max(builds.iterdir(), key=lambda path: path.stat().st_mtime_ns)
     node = latest.name.partition("-")[0]
@@ -138,50 +130,50 @@ def test_killed_node_does_not_end_run(
     seeds = [path.name.split("-")[1] for path in builds.iterdir()]
     assert len(seeds) > len(set(seeds)) == 5  # the lost cell was started again
     local_command = make_command("slow", "local", "--seeds", "5", "--workers", "2")
-    local = subprocess.run(local_command, capture_output=True, text=True, check=False)
-    assert local.returncode == 0, local.stderr
+    local = forks.run(*local_command)
+    assert local.code == 0, local.err
     assert_same(Results(tmp_path / "cluster"), Results(tmp_path / "local"))
     cluster.add(node, cpus=1)
 
 
 def test_crash_or_hang_loses_only_its_cell(
-    cluster: RayCluster, builds: Path, make_command: Command, tmp_path: Path
+    cluster: RayCluster, builds: Path, forks: Forks, make_command: Command, tmp_path: Path
 ) -> None:
     options = ("--seeds", "4", "--cell-timeout", "40s", *ray_options(cluster))
-    process = subprocess.run(
-        make_command("deadly", "results", *options), capture_output=True, text=True, check=False
-    )
-    stderr = process.stderr
-    assert process.returncode == 5, stderr
-    assert "cell deadly seed 1 failed: WorkerDied: its process was ended by SIGSEGV" in stderr
-    assert "cell deadly seed 2 failed: CellTimeout: not done within 40 s" in stderr
+    result = forks.run(*make_command("deadly", "results", *options))
+    assert result.code == 5, result.err
+    assert "cell deadly seed 1 failed: WorkerDied: its process was ended by SIGSEGV" in result.err
+    assert "cell deadly seed 2 failed: CellTimeout: not done within 40 s" in result.err
     store = Results(tmp_path / "results").store
     assert {record.key.seed for record in store.records()} == {0, 3}
 
 
 def test_interrupted_run_leaves_no_process(
-    cluster: RayCluster, builds: Path, make_command: Command,
+    cluster: RayCluster, builds: Path, forks: Forks, make_command: Command, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     mark = uuid.uuid4().hex
     monkeypatch.setenv("TOXBENCH_MARK", mark)
-    process = start(make_command("slow", "results", "--seeds", "40", *ray_options(cluster)))
+    words = make_command("slow", "results", "--seeds", "40", *ray_options(cluster))
+    process = forks.stream(*words, cwd=tmp_path)
     wait_until(lambda: len(list(builds.iterdir())) >= 1)
     os.killpg(process.pid, signal.SIGINT)  # like a terminal
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
     assert "Traceback" not in stderr
-    wait_until(lambda: processes_with(f"TOXBENCH_MARK={mark}") == [], 60)
+    wait_until(lambda: processes_of(tmp_path, f"TOXBENCH_MARK={mark}") == [], 60)
 
 
 def test_lost_head_ends_run_that_resumes(
-    builds: Path, make_command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    builds: Path, forks: Forks, make_command: Command, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     # Seconds for which Ray waits for a lost head; 60 by default.
     monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "5")
     cluster = RayCluster()
     cluster.add("only", cpus=1)
-    process = start(make_command("slow", "results", "--seeds", "3", *ray_options(cluster)))
+    words = make_command("slow", "results", "--seeds", "3", *ray_options(cluster))
+    process = forks.stream(*words, cwd=tmp_path)
     wait_until(lambda: len(list(builds.iterdir())) >= 2)
     cluster.kill("head")
     _, stderr = process.communicate(timeout=120)
@@ -191,9 +183,9 @@ def test_lost_head_ends_run_that_resumes(
     assert len(Results(tmp_path / "results").cells) == 1
     cluster.close()
     local_command = make_command("slow", "results", "--seeds", "3", "--workers", "1")
-    resumed = subprocess.run(local_command, capture_output=True, text=True, check=False)
-    assert resumed.returncode == 0, resumed.stderr
-    assert "3 cells, 1 stored already" in resumed.stderr
+    resumed = forks.run(*local_command)
+    assert resumed.code == 0, resumed.err
+    assert "3 cells, 1 stored already" in resumed.err
 
 
 def test_too_large_cells_are_refused(cluster: RayCluster, run: Run) -> None:
