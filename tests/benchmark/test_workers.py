@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -42,8 +43,14 @@ def open_store(results: Path) -> CellStore:
 def test_parallel_workers_give_same_bytes(
     cli: Cli, command: Callable[..., list[str]], tmp_path: Path
 ) -> None:
-    for workers, plan in (("1", "5 to compute"), ("2", ", 2 at once")):
-        process = cli(*command(f"workers-{workers}", "--workers", workers))
+    def in_new_interpreters(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-m", "toxbench", *words], cwd=tmp_path,
+                              capture_output=True, text=True, check=False)  # fmt: skip
+
+    for workers, start, plan in (
+        ("1", cli, "5 to compute"), ("2", in_new_interpreters, ", 2 at once")
+    ):  # fmt: skip
+        process = start(*command(f"workers-{workers}", "--workers", workers))
         assert process.returncode == 0, process.stderr
         (line,) = [line for line in process.stderr.splitlines() if line.startswith("Cells ")]
         assert line.endswith(plan)
