@@ -4,7 +4,6 @@ from toxbench import (
     Backbone,
     StandIn,
     TrainSettings,
-    first_token_classifier,
     hookimpl,
     minilm_config,
     stand_in_space,
@@ -22,8 +21,8 @@ def toxbench_backbones() -> list[Backbone]:
             stand_in=StandIn(
                 note="all-MiniLM-L6-v2",
                 config={**minilm_config, "model_type": "bert"},
-                # MiniLM was trained on the mean of its tokens, so its pooler is untrained: omit it.
-                build=first_token_classifier,
+                # MiniLM was trained on the mean of its tokens, so its pooler is untrained.
+                head=("classifier", "bert.pooler"),
                 defaults={"learning_rate": 2e-4, "head_learning_rate": 2e-3, "epochs": 12},
                 search_space=stand_in_space,
             ),

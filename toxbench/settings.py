@@ -131,6 +131,9 @@ class TrainSettings(FrozenModel):
     padding: Literal["bucket", "max_length"] = Field(
         "bucket", description="batches of similar length, or everything padded to max_length"
     )
+    head_init: Literal["probe", "random"] = Field(
+        "probe", description="start of the head: logistic regression on the features, or random"
+    )
     loss: Literal["bce", "weighted-bce", "focal"] = Field("bce", description="training loss")
     pos_weight_cap: float = Field(10.0, ge=1, description="largest weight in weighted-bce")
     focal_gamma: float = Field(2.0, ge=0, description="focusing exponent of focal")

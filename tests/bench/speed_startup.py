@@ -57,6 +57,7 @@ def main() -> None:
     from toxbench.data.tokenization import tokenise
     from toxbench.plugin.registry import Registry
     from toxbench.training.device import choose_device
+    from toxbench.training.head import Head
     from toxbench.training.trainer import Trainer
     from toxbench.training.weights import WeightsChoice, WeightsFinder
 
@@ -73,9 +74,10 @@ def main() -> None:
         tokenizer = backbone.tokenizer(folder)
         tokens = tokenise(tokenizer, "", comments.texts, chosen.max_length, Path(empty))
     clock.append(time.perf_counter())
-    module = (weights.build or backbone.build)(folder, len(comments.labels))
+    module = backbone.build(folder, len(comments.labels))
     device = choose_device(settings.device, chosen.precision)
-    Trainer(module, backbone.head, tokens, comments.targets, chosen, device)
+    head = Head(weights.head or backbone.head)
+    Trainer(module, head, tokens, comments.targets, chosen, device)
     clock.append(time.perf_counter())
     durations = [end - start for start, end in pairwise(clock)]
     print(json.dumps(dict(zip(STAGES[1:], durations, strict=True))), file=answer, flush=True)

@@ -18,6 +18,7 @@ from toxbench.evaluation.early_stopping import EpochSelector, epoch_scores
 from toxbench.evaluation.metrics import evaluate
 from toxbench.plugin.registry import Registry
 from toxbench.training.device import seeded
+from toxbench.training.head import Head
 from toxbench.training.trainer import NO_OPTIMIZATIONS, Optimizations, Trainer
 
 pytestmark = pytest.mark.bench
@@ -42,11 +43,11 @@ def scores(plan: Plan, optimizations: Optimizations, seed: int) -> tuple[float, 
     tokens = TrainerFactory(candidate.backbone, candidate.weights, comments, device).tokens(
         settings.max_length
     )
-    build = candidate.weights.build or candidate.backbone.build
+    build = candidate.backbone.build
     with seeded(seed, device):
         module = build(candidate.weights.folder, len(comments.labels))
         module = without_hooks(module) if optimizations == NO_OPTIMIZATIONS else module
-        head = candidate.backbone.head
+        head = Head(candidate.weights.head or candidate.backbone.head)
         trainer = Trainer(module, head, tokens, comments.targets, settings, device, optimizations)
         trainer.train(split, seed, epoch_scores, EpochSelector().should_keep, lambda epoch: None)
         probabilities = trainer.predict(split.test)

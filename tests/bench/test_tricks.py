@@ -16,6 +16,7 @@ from toxbench.data.protocol import Split
 from toxbench.evaluation.early_stopping import epoch_scores
 from toxbench.plugin.registry import Registry
 from toxbench.training.device import choose_device, seeded
+from toxbench.training.head import Head
 from toxbench.training.trainer import NO_OPTIMIZATIONS, Optimizations, Trainer
 
 pytestmark = pytest.mark.bench
@@ -36,13 +37,13 @@ def make_epoch(
     (candidate,) = plan.candidates
     assert isinstance(candidate, BackboneCandidate)
     assert candidate.weights.folder is not None
-    build = candidate.weights.build or candidate.backbone.build
+    build = candidate.backbone.build
     comments, device = plan.protocol.comments, choose_device("auto")
     settings = candidate.settings.model_copy(update={"epochs": 1})
     bench = TrainerFactory(candidate.backbone, candidate.weights, comments, device)
     tokens = bench.tokens(settings.max_length)
     module = change(build(candidate.weights.folder, len(comments.labels)))
-    head = candidate.backbone.head
+    head = Head(candidate.weights.head or candidate.backbone.head)
     trainer = Trainer(module, head, tokens, comments.targets, settings, device, optimizations)
     rows = plan.protocol.folds[0].train
     split = Split(rows, rows[:0], rows[:0])

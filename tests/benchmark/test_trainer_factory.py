@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
-from support import make_comments
+from support import build_classifier, make_comments
 from torch import nn
 
-from toxbench import Backbone, TrainSettings, first_token_classifier
+from toxbench import Backbone, TrainSettings
 from toxbench.benchmark.trainer_factory import TrainerFactory
 from toxbench.data.splits import draw_folds
 from toxbench.data.table import TextDataset, read_comments
@@ -37,7 +37,7 @@ class RecordingBackbone(Backbone):
 
     def build(self, weights: Path, label_count: int) -> nn.Module:
         self.calls.append("build")
-        return first_token_classifier(weights, label_count)
+        return build_classifier(weights, label_count)
 
     def tokenizer(self, weights: Path) -> "PreTrainedTokenizerBase":
         self.calls.append("tokenizer")
@@ -181,20 +181,6 @@ def test_trainings_restore_random_state(make_factory: MakeFactory, keep_module: 
     with pytest.raises(RuntimeError, match="ended early"), factory.trainer(SETTINGS, 5):
         raise RuntimeError("ended early")
     assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_weights_can_replace_build(make_factory: MakeFactory, backbone: RecordingBackbone) -> None:
-    calls: list[tuple[Path, int]] = []
-
-    def build(weights: Path, label_count: int) -> nn.Module:
-        calls.append((weights, label_count))
-        return first_token_classifier(weights, label_count)
-
-    factory = make_factory(keep_module=True, build=build)
-    predict_untrained(factory, 0)
-    predict_untrained(factory, 0)
-    assert [count for _, count in calls] == [3]
-    assert backbone.calls == ["tokenizer"]
 
 
 def test_missing_weights_are_an_error(make_factory: MakeFactory) -> None:

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from toxbench.data.table import TextDataset
     from toxbench.records import Audit
 
@@ -37,6 +39,13 @@ def write_checkpoint(folder: Path, model_type: str = "bert", seed: int = 0) -> P
         torch.manual_seed(seed)
         AutoModel.from_config(config).save_pretrained(folder)
     return folder
+
+
+def build_classifier(folder: Path, label_count: int) -> "nn.Module":
+    """Build the module of a backbone without a plugin."""
+    from toxbench import Backbone
+
+    return Backbone(name="tiny", checkpoint="a/b").build(folder, label_count)
 
 
 def write_table(path: Path, rows: int = 60) -> Path:

@@ -4,17 +4,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import write_checkpoint
+from support import build_classifier, write_checkpoint
 from torch import nn
 from transformers import AutoModel, AutoModelForSequenceClassification
 
-from toxbench import Backbone, first_token_classifier
+from toxbench import Backbone
 
 
 @pytest.mark.parametrize("model_type", ["bert", "roberta"])
 def test_first_token_shortcut_keeps_logits(tmp_path: Path, model_type: str) -> None:
     folder = write_checkpoint(tmp_path / "tiny", model_type)
-    module = first_token_classifier(folder, 5).eval()
+    module = build_classifier(folder, 5).eval()
     plain = AutoModel.from_pretrained(folder, add_pooling_layer=False).eval()
     ids = torch.tensor([[2, 7, 8, 3], [2, 9, 3, 0]])
     mask = (ids != 0).long()
@@ -48,7 +48,7 @@ def test_shortcut_keeps_hugging_face_logits_and_gradients(tmp_path: Path, model_
 
 
 def test_gradients_reach_all_parameters(checkpoint: Path) -> None:
-    module = first_token_classifier(checkpoint, 5)
+    module = build_classifier(checkpoint, 5)
     ids = torch.tensor([[2, 7, 8, 3]])
     module(ids, torch.ones_like(ids)).sum().backward()
     names = [n for n, p in module.named_parameters() if p.grad is None or not p.grad.any()]

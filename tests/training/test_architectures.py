@@ -24,6 +24,7 @@ from toxbench.plugin.registry import Registry
 from toxbench.training.device import choose_device, seeded
 from toxbench.training.embedding import TrimmedEmbedding, trim_embedding
 from toxbench.training.fast_dropout import PooledDropout
+from toxbench.training.head import Head
 from toxbench.training.trainer import NO_OPTIMIZATIONS, Optimizations, Trainer
 
 pytestmark = pytest.mark.slow
@@ -62,7 +63,7 @@ def make_trainer(
     values = {"epochs": 2, "batch_size": 8, "precision": "fp32", "dropout": 0.0, **changes}
     settings = TrainSettings.model_validate(values)
     device = choose_device("cpu", settings.precision)
-    return Trainer(module, backbone.head, tokens, targets, settings, device, optimizations)
+    return Trainer(module, Head(backbone.head), tokens, targets, settings, device, optimizations)
 
 
 def train_module(

@@ -6,16 +6,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support import write_checkpoint
+from support import build_classifier, write_checkpoint
 from torch import nn
 from transformers import AutoModel
 
-from toxbench import TrainSettings, first_token_classifier
+from toxbench import TrainSettings
 from toxbench.data.protocol import Split
 from toxbench.data.tokenization import Tokens
 from toxbench.evaluation.early_stopping import epoch_scores
 from toxbench.training.device import choose_device, seeded
 from toxbench.training.embedding import TrimmedEmbedding, trim_embedding
+from toxbench.training.head import Head
 from toxbench.training.trainer import NO_OPTIMIZATIONS, Optimizations, Trainer
 
 ROWS, LABELS = 24, 3
@@ -34,7 +35,7 @@ def train_module(
     folder: Path, tokens: Tokens, optimizations: Optimizations, **changes: Any
 ) -> nn.Module:
     torch.manual_seed(0)
-    module = first_token_classifier(folder, LABELS)
+    module = build_classifier(folder, LABELS)
     targets = np.random.default_rng(0).integers(0, 2, size=(ROWS, LABELS)).astype(np.uint8)
     values = {
         "epochs": 2,
@@ -46,7 +47,8 @@ def train_module(
     settings = TrainSettings(**(values | changes))
     device = choose_device("cpu", "fp32")
     with seeded(0, device):
-        trainer = Trainer(module, ("classifier",), tokens, targets, settings, device, optimizations)
+        head = Head(("classifier",))
+        trainer = Trainer(module, head, tokens, targets, settings, device, optimizations)
         trainer.train(SPLIT, 0, epoch_scores, lambda scores: True, lambda epoch: None)
     return module
 
@@ -72,7 +74,7 @@ def test_used_weights_learn_the_same(
 
 
 def test_embedding_is_trimmed_inside_the_context(checkpoint: Path) -> None:
-    module = first_token_classifier(checkpoint, LABELS)
+    module = build_classifier(checkpoint, LABELS)
     full = module.encoder.get_input_embeddings()
     ids = torch.tensor(USED)
     with trim_embedding(module, ids, lambda: module(ids[None], torch.ones(1, 4))):
@@ -107,7 +109,7 @@ def test_token_added_by_the_module_is_trained(checkpoint: Path, tokens: Tokens) 
     device = choose_device("cpu", "fp32")
     settings = TrainSettings(epochs=1, batch_size=4, precision="fp32")
     targets = np.eye(ROWS, LABELS, dtype=np.uint8)
-    trainer = Trainer(module, ("classifier",), tokens, targets, settings, device)
+    trainer = Trainer(module, Head(("classifier",)), tokens, targets, settings, device)
     trainer.train(SPLIT, 0, epoch_scores, lambda scores: True, lambda epoch: None)
     changed = (embedding.weight != before).any(dim=1).nonzero()[:, 0].tolist()
     assert {5, 17} <= set(changed) <= {*USED, 17}
@@ -125,7 +127,7 @@ class Tied(nn.Module):
 
 def test_tied_frozen_and_custom_embeddings_are_unchanged(checkpoint: Path) -> None:
     tied = Tied(checkpoint)
-    frozen = first_token_classifier(checkpoint, LABELS)
+    frozen = build_classifier(checkpoint, LABELS)
     frozen.encoder.get_input_embeddings().requires_grad_(requires_grad=False)
     custom = nn.Sequential(nn.Embedding(50, 4), nn.Linear(4, LABELS))
     for module in (tied, frozen, custom):
@@ -134,14 +136,14 @@ def test_tied_frozen_and_custom_embeddings_are_unchanged(checkpoint: Path) -> No
 
 
 def test_mostly_used_embedding_is_unchanged(checkpoint: Path) -> None:
-    module = first_token_classifier(checkpoint, LABELS)
+    module = build_classifier(checkpoint, LABELS)
     count = module.encoder.config.vocab_size
     with trim_embedding(module, torch.arange(count // 2 + 1), lambda: None):
         assert not any(isinstance(child, TrimmedEmbedding) for child in module.modules())
 
 
 def test_embedding_is_restored_after_an_error(checkpoint: Path, tokens: Tokens) -> None:
-    module = first_token_classifier(checkpoint, LABELS)
+    module = build_classifier(checkpoint, LABELS)
     full = module.encoder.get_input_embeddings()
     with (
         pytest.raises(ZeroDivisionError),

@@ -18,6 +18,7 @@ from toxbench.evaluation.early_stopping import epoch_scores
 from toxbench.plugin.contracts import Backbone
 from toxbench.plugin.registry import Registry
 from toxbench.training.device import choose_device
+from toxbench.training.head import Head
 from toxbench.training.optimizer import set_dropout
 from toxbench.training.trainer import Optimizations, Trainer
 from toxbench.training.weights import WeightsChoice, WeightsFinder
@@ -52,7 +53,7 @@ def loop_gradients(module: nn.Module, backbone: Backbone, factory: TrainerFactor
     optimizations = Optimizations(trimmed_embedding=False)
     tokens = factory.tokens(SETTINGS.max_length)
     trainer = Trainer(
-        module, backbone.head, tokens, comments.targets, SETTINGS, device, optimizations
+        module, Head(backbone.head), tokens, comments.targets, SETTINGS, device, optimizations
     )
     rows = np.arange(ROWS)
     trainer.train(Split(rows, rows[:0], rows[:0]), 0, epoch_scores, lambda s: True, lambda e: None)

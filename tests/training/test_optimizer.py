@@ -6,20 +6,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support import write_checkpoint
+from support import build_classifier, write_checkpoint
 from torch import nn
 
-from toxbench import TrainSettings, first_token_classifier
+from toxbench import TrainSettings
 from toxbench.data.tokenization import Tokens
 from toxbench.errors import PluginError
 from toxbench.plugin.registry import Registry
 from toxbench.training.device import choose_device
+from toxbench.training.head import Head
 from toxbench.training.optimizer import parameter_groups, set_dropout
 from toxbench.training.trainer import Trainer
 
 LABELS = 3
 ARCHITECTURES = ("bert", "distilbert", "roberta")
-HEAD = ("classifier", "pre_classifier", "head", "score")
+HEAD = Head(("classifier", "pre_classifier", "head", "score"))
 BODY_RATE, HEAD_RATE = 1e-3, 7e-3
 # Prefixes of each body: the embeddings, the list of layers, and the rest, if there is any.
 PREFIXES = {
@@ -37,13 +38,13 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def build(name: str, checkpoints: dict[str, Path]) -> nn.Module:
     backbone = Registry.discover().backbone(name).item
-    assert backbone.head == HEAD
+    assert backbone.head == HEAD.names
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return backbone.build(checkpoints[name], LABELS)
 
 
-def rates(module: nn.Module, head: tuple[str, ...] = HEAD, **changes: Any) -> dict[str, float]:
+def rates(module: nn.Module, head: Head = HEAD, **changes: Any) -> dict[str, float]:
     """Return parameter name -> learning rate; assert that each parameter is in one group."""
     settings = TrainSettings(
         **({"learning_rate": BODY_RATE, "head_learning_rate": HEAD_RATE} | changes)
@@ -74,7 +75,7 @@ def test_layer_rates_decay_towards_the_embeddings(
         expected[pooler] = BODY_RATE
     for parameter, rate in actual.items():
         prefixes = [prefix for prefix in expected if parameter.startswith(prefix)]
-        if parameter.partition(".")[0] in HEAD:
+        if HEAD.contains(parameter):
             assert rate == HEAD_RATE
             assert prefixes == []
         else:
@@ -88,13 +89,13 @@ def test_layer_rates_decay_towards_the_embeddings(
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_body_has_one_rate_without_layer_decay(checkpoints: dict[str, Path], name: str) -> None:
     actual = rates(build(name, checkpoints))
-    body = {rate for parameter, rate in actual.items() if parameter.partition(".")[0] not in HEAD}
+    body = {rate for parameter, rate in actual.items() if not HEAD.contains(parameter)}
     assert body == {BODY_RATE}
     assert set(actual.values()) == {BODY_RATE, HEAD_RATE}
 
 
 def test_stand_in_head_keeps_its_rate(checkpoint: Path) -> None:
-    actual = rates(first_token_classifier(checkpoint, LABELS), layer_decay=0.5)
+    actual = rates(build_classifier(checkpoint, LABELS), layer_decay=0.5)
     assert actual["classifier.weight"] == actual["classifier.bias"] == HEAD_RATE
     assert actual["encoder.encoder.layer.1.output.dense.weight"] == BODY_RATE
     assert actual["encoder.encoder.layer.0.output.dense.weight"] == BODY_RATE / 2
@@ -105,7 +106,7 @@ def test_more_than_ten_layers_are_ordered_numerically() -> None:
     module = nn.ModuleDict(
         {"layers": nn.ModuleList(nn.Linear(1, 1) for _ in range(12)), "head": nn.Linear(1, 1)}
     )
-    actual = rates(module, ("head",), layer_decay=0.5)
+    actual = rates(module, Head(("head",)), layer_decay=0.5)
     assert [actual[f"layers.{i}.weight"] for i in range(12)] == [
         pytest.approx(BODY_RATE * 0.5 ** (11 - i)) for i in range(12)
     ]
@@ -120,7 +121,7 @@ def test_final_norm_has_the_top_rate() -> None:
             "head": nn.Linear(1, 1),
         }
     )
-    actual = rates(module, ("head",), layer_decay=0.5)
+    actual = rates(module, Head(("head",)), layer_decay=0.5)
     assert actual["final_norm.weight"] == BODY_RATE
     assert actual["word_embeddings.weight"] == BODY_RATE / 4
 
@@ -132,7 +133,7 @@ def test_module_list_in_the_head_is_ignored() -> None:
             "head": nn.ModuleList(nn.Linear(1, 1) for _ in range(5)),
         }
     )
-    actual = rates(module, ("head",), layer_decay=0.5)
+    actual = rates(module, Head(("head",)), layer_decay=0.5)
     assert {rate for name, rate in actual.items() if name.startswith("head")} == {HEAD_RATE}
     assert [actual[f"layers.{i}.weight"] for i in range(2)] == [BODY_RATE / 2, BODY_RATE]
 
@@ -141,7 +142,7 @@ def test_module_list_inside_a_layer_is_ignored() -> None:
     """Layers of experts or blocks can have more of them than there are layers."""
     layers = [nn.ModuleList(nn.Linear(1, 1) for _ in range(4)) for _ in range(2)]
     module = nn.ModuleDict({"layers": nn.ModuleList(layers), "head": nn.Linear(1, 1)})
-    actual = rates(module, ("head",), layer_decay=0.5)
+    actual = rates(module, Head(("head",)), layer_decay=0.5)
     for layer, rate in enumerate((BODY_RATE / 2, BODY_RATE)):
         assert {actual[f"layers.{layer}.{i}.weight"] for i in range(4)} == {rate}
 
@@ -149,14 +150,15 @@ def test_module_list_inside_a_layer_is_ignored() -> None:
 def test_embedding_in_head_has_head_rate() -> None:
     head = nn.ModuleDict({"label_embeddings": nn.Embedding(3, 1)})
     module = nn.ModuleDict({"layers": nn.ModuleList([nn.Linear(1, 1)]), "head": head})
-    assert rates(module, ("head",), layer_decay=0.5)["head.label_embeddings.weight"] == HEAD_RATE
+    actual = rates(module, Head(("head",)), layer_decay=0.5)
+    assert actual["head.label_embeddings.weight"] == HEAD_RATE
 
 
 def test_layer_decay_without_layers_is_refused() -> None:
     module = nn.ModuleDict({"encoder": nn.Linear(2, 2), "head": nn.Linear(2, 2)})
     with pytest.raises(PluginError, match=r"layer_decay below 1 needs .*ModuleList"):
-        rates(module, ("head",), layer_decay=0.9)
-    assert set(rates(module, ("head",)).values()) == {BODY_RATE, HEAD_RATE}
+        rates(module, Head(("head",)), layer_decay=0.9)
+    assert set(rates(module, Head(("head",))).values()) == {BODY_RATE, HEAD_RATE}
 
 
 @pytest.mark.parametrize("decay", [1.0, 0.5])
@@ -172,7 +174,7 @@ def test_module_without_head_is_refused(decay: float) -> None:
 def test_head_body_and_vectors_have_separate_groups() -> None:
     module = nn.ModuleDict({"encoder": nn.Linear(2, 2), "head": nn.Linear(2, 2)})
     settings = TrainSettings(learning_rate=1e-5, head_learning_rate=1e-3, weight_decay=0.1)
-    groups = parameter_groups(module, ("head",), settings)
+    groups = parameter_groups(module, Head(("head",)), settings)
     actual = {(g["lr"], g["weight_decay"], g["params"][0].ndim) for g in groups}
     assert actual == {(1e-5, 0.1, 2), (1e-5, 0.0, 1), (1e-3, 0.1, 2), (1e-3, 0.0, 1)}
 
@@ -197,7 +199,7 @@ def test_frozen_parameters_are_not_grouped(checkpoints: dict[str, Path], decay: 
 def test_shared_parameter_is_in_one_group() -> None:
     shared = nn.Linear(2, 2)
     module = nn.ModuleDict({"layers": nn.ModuleList([shared, shared]), "head": nn.Linear(2, 2)})
-    assert len(rates(module, ("head",), layer_decay=0.5)) == 4
+    assert len(rates(module, Head(("head",)), layer_decay=0.5)) == 4
 
 
 # --- dropout

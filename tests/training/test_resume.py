@@ -6,13 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support import build_classifier
 
-from toxbench import TrainSettings, first_token_classifier
+from toxbench import TrainSettings
 from toxbench.data.protocol import Split
 from toxbench.data.tokenization import Tokens
 from toxbench.evaluation.early_stopping import EpochSelector, Patience, epoch_scores
 from toxbench.records import EpochRecord
 from toxbench.training.device import choose_device, seeded
+from toxbench.training.head import Head
 from toxbench.training.optimizer import num_evaluations
 from toxbench.training.state import FileCheckpoints, TrainingResult
 from toxbench.training.trainer import Trainer
@@ -56,9 +58,9 @@ class Training:
         checkpoints = FileCheckpoints(self.path, interval_seconds, {"of": identity}, should_stop)
         reported: list[EpochRecord] = []
         with seeded(1, device):
-            module = first_token_classifier(self.checkpoint, LABELS)
+            module = build_classifier(self.checkpoint, LABELS)
             trainer = Trainer(
-                module, ("classifier",), self.tokens, self.targets, settings, device,
+                module, Head(("classifier",)), self.tokens, self.targets, settings, device,
                 checkpoints=checkpoints,
             )  # fmt: skip
             selector, patience = EpochSelector(), Patience(settings.patience)

@@ -6,15 +6,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support import build_classifier
 from torch import nn
 
-from toxbench import TrainSettings, first_token_classifier
+from toxbench import TrainSettings
 from toxbench.data.protocol import Split
 from toxbench.data.tokenization import Tokens
 from toxbench.errors import PluginError
 from toxbench.evaluation.early_stopping import epoch_scores
 from toxbench.records import EpochRecord, Scores
 from toxbench.training.device import choose_device, seeded
+from toxbench.training.head import Head
 from toxbench.training.optimizer import make_optimizer, make_scheduler, parameter_groups
 from toxbench.training.predictor import checked_logits
 from toxbench.training.trainer import DivergedError, Trainer
@@ -33,10 +35,10 @@ def make_trainer(
     **changes: Any,
 ) -> Trainer:  # fmt: skip
     torch.manual_seed(seed)
-    module = first_token_classifier(checkpoint, LABELS)
+    module = build_classifier(checkpoint, LABELS)
     settings = TrainSettings(**(FAST | changes))
     device = choose_device(kind, settings.precision)
-    return Trainer(module, ("classifier",), tokens, targets, settings, device)
+    return Trainer(module, Head(("classifier",)), tokens, targets, settings, device)
 
 
 def train(trainer: Trainer, seed: int = 0, kind: str = "cpu") -> list[EpochRecord]:
@@ -200,7 +202,8 @@ def test_invalid_logits_are_refused(output: Any, message: str) -> None:
 
 def test_nan_logits_are_refused_in_eval_mode(tokens: Tokens, targets: np.ndarray) -> None:
     module = ConstantModule(torch.full((ROWS, LABELS), torch.nan))
-    trainer = Trainer(module, ("head",), tokens, targets, TrainSettings(), choose_device("cpu"))
+    head, device = Head(("head",)), choose_device("cpu")
+    trainer = Trainer(module, head, tokens, targets, TrainSettings(), device)
     with pytest.raises(PluginError, match="NaN"):
         trainer.predict(np.arange(ROWS))
 
@@ -208,7 +211,7 @@ def test_nan_logits_are_refused_in_eval_mode(tokens: Tokens, targets: np.ndarray
 def test_learning_rate_warms_up_and_decays() -> None:
     settings = TrainSettings(learning_rate=1.0, epochs=2, batch_size=2, warmup=0.2)
     module = nn.ModuleDict({"encoder": nn.Linear(1, 1), "head": nn.Linear(1, 1)})
-    groups = parameter_groups(module, ("head",), settings)
+    groups = parameter_groups(module, Head(("head",)), settings)
     optimizer = make_optimizer(groups, settings, choose_device("cpu"))
     scheduler = make_scheduler(optimizer, settings, row_count=10)
     rates = []

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from toxbench import Backbone, EpochRecord, TrainSettings, first_token_classifier
+from toxbench import Backbone, EpochRecord, TrainSettings
 from toxbench.benchmark.trainer_factory import TrainerFactory
 from toxbench.data.protocol import Protocol
 from toxbench.data.splits import draw_folds
@@ -35,7 +35,6 @@ def data(table: Path) -> Protocol:
 def make_factory(data: Protocol, checkpoint: Path) -> TrainerFactory:
     weights = Weights(
         WeightsRecord(source="local", label="tiny", identity="tiny"), checkpoint, {},
-        build=first_token_classifier,
     )  # fmt: skip
     backbone = Backbone(name="tiny", checkpoint="a/b")
     device = choose_device("cpu", "fp32")

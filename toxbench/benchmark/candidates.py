@@ -106,15 +106,15 @@ class BackboneSpec:
             PluginError: the backbone is not among these plugins, or has no stand-in.
         """
         backbone = registry.backbone(self.name).item
-        build = None
+        head = None
         if self.weights.source == "stand-in":
             if backbone.stand_in is None:
                 raise PluginError(f"{self.name} has no stand-in in the worker's process")
-            build = backbone.stand_in.build
+            head = backbone.stand_in.head
         return BackboneCandidate(
             backbone=backbone,
             distribution=self.distribution,
-            weights=Weights(self.weights, folder, {}, build=build),
+            weights=Weights(self.weights, folder, {}, head=head),
             settings=self.settings,
             tuned=self.tuned,
         )

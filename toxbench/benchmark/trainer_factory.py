@@ -18,6 +18,7 @@ from toxbench.plugin.contracts import Backbone
 from toxbench.plugin.modules import quiet_transformers
 from toxbench.settings import TrainSettings
 from toxbench.training.device import Device, seeded
+from toxbench.training.head import Head
 from toxbench.training.process_group import SINGLE_PROCESS, ProcessGroup
 from toxbench.training.state import Checkpoints
 from toxbench.training.trainer import Trainer
@@ -122,7 +123,7 @@ class TrainerFactory:
             module = self.group.run_on_all(lambda: self._module(seed))
             yield Trainer(
                 module,
-                self.backbone.head,
+                Head(self.weights.head or self.backbone.head, self.backbone.last_layer),
                 tokens,
                 self.comments.targets,
                 settings,
@@ -154,9 +155,8 @@ class TrainerFactory:
             _, module, rng_state = self._cached_module
             torch.set_rng_state(rng_state)  # as after building it
             return copy.deepcopy(module)
-        build = self.weights.build or self.backbone.build
         with quiet_transformers():
-            module = build(self._folder, len(self.comments.labels))
+            module = self.backbone.build(self._folder, len(self.comments.labels))
         if self.keep_module:
             self._cached_module = (seed, copy.deepcopy(module), torch.get_rng_state())
         return module

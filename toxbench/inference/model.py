@@ -74,12 +74,10 @@ def load_model(folder: Path, record: ModelRecord, registry: Registry) -> Model:
     """
     check_model(folder, record)
     backbone = _find_backbone(record, registry)
-    stand_in = backbone.stand_in if record.weights.source == "stand-in" else None
-    build = (stand_in.build if stand_in else None) or backbone.build
     cpu = choose_device("cpu", "fp32")
     try:
         with quiet_transformers(), seeded(0, cpu):
-            module = build(folder, len(record.labels))
+            module = backbone.build(folder, len(record.labels))
             load_tensors(module, folder / WEIGHTS)
             tokenizer = backbone.tokenizer(folder)
     except Exception as error:

