@@ -44,7 +44,7 @@ PRESETS: Mapping[str, Preset] = {
 
 _OPTION_TABLES = ("columns", "train", "split")  # tables whose fields are options
 _PLAIN_OPTIONS = ("preset", "seeds", "device", "workers", "cpus_per_cell", "cell_timeout", "tuned")
-_LIST_OPTIONS = ("backbones", "baselines", "plugins")
+_LIST_OPTIONS = ("backbones", "baselines", "adaptation", "plugins")
 _OMITTED = {"storage", "space"}  # of one machine only; written by `command_line` itself
 
 

@@ -91,6 +91,7 @@ def _validate_optional_path(path: Path | None) -> Path | None:
     return None if path is None else validate_path(path)
 
 
+Adaptation = Literal["full", "probe", "lora"]
 OptionalPath = Annotated[Path | None, AfterValidator(_validate_optional_path)]
 OptionalDuration = Annotated[str | None, AfterValidator(_validate_duration)]
 
@@ -130,6 +131,9 @@ class TrainSettings(FrozenModel):
     max_length: int = Field(128, ge=3, description="tokens; longer comments are cut")
     padding: Literal["bucket", "max_length"] = Field(
         "bucket", description="batches of similar length, or everything padded to max_length"
+    )
+    adaptation: Adaptation = Field(
+        "full", description="full: all weights learn; probe: none but the head's start; lora"
     )
     head_init: Literal["probe", "random"] = Field(
         "probe", description="start of the head: logistic regression on the features, or random"
@@ -225,6 +229,10 @@ class ColumnSettings(FrozenModel):
         return words
 
 
+def _to_optional_words(value: object) -> object:
+    return None if value is None else _to_words(value)
+
+
 def _to_tuple(value: object) -> object:
     """Wrap a single word in a tuple."""
     return (value,) if isinstance(value, str) else value
@@ -238,6 +246,14 @@ class RunSettings(FrozenModel):
     backbones: tuple[str, ...] = ("bert", "distilbert")
     baselines: tuple[str, ...] | None = Field(
         None, description="baselines to compare; unset: all registered"
+    )
+    adaptation: Annotated[tuple[Adaptation, ...] | None, BeforeValidator(_to_optional_words)] = (
+        Field(
+            None,
+            min_length=1,
+            description="of each backbone: full, probe and lora; unset: full, and probe unless "
+            "baselines are named",
+        )
     )
     seeds: int = Field(1, ge=1, le=10_000, description="cells of each backbone: seeds 0, 1, ...")
     weights: Annotated[tuple[str, ...], BeforeValidator(_to_tuple)] = ("auto",)

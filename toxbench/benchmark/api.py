@@ -28,6 +28,7 @@ def run(
     *,
     backbones: Sequence[str] | None = None,
     baselines: Sequence[str] | None = None,
+    adaptation: Sequence[str] | None = None,
     seeds: int | None = None,
     weights: str | Sequence[str] | None = None,
     device: str | None = None,
@@ -59,6 +60,8 @@ def run(
         data: CSV, TSV, Parquet or JSON Lines file; default the synthetic sample.
         backbones: names of registered backbones; default bert and distilbert.
         baselines: names of registered baselines; default all of them.
+        adaptation: which weights learn, each a candidate: ``full``, ``probe`` (a linear probe of
+            the frozen encoder) and ``lora``; default ``full``, and ``probe`` without ``baselines``.
         seeds: number of cells of each backbone and fold, with seeds 0 to ``seeds - 1``; default 1.
         weights: ``auto`` (default), ``hub``, ``stand-in``, and ``NAME=PATH`` for one backbone.
         device: ``auto`` (default), ``cuda``, ``mps`` or ``cpu``.

@@ -38,8 +38,15 @@ class BackboneCandidate:
 
     @property
     def title(self) -> str:
-        """The name, with "(tuned)" if a search found the settings."""
-        return f"{self.name} (tuned)" if self.tuned else self.name
+        """The name, with "(tuned)" if a search found the settings, and the adaptation."""
+        tuned = " (tuned)" if self.tuned else ""
+        adaptation = self.settings.adaptation
+        return f"{self.name}{tuned}{f' [{adaptation}]' if adaptation != 'full' else ''}"
+
+    @property
+    def is_deterministic(self) -> bool:
+        """Whether every seed gives the same result."""
+        return self.settings.adaptation == "probe"
 
     def key(self, fold: int, seed: int) -> CellKey:
         """Return the key of a cell, which depends on weights and settings."""
@@ -69,6 +76,11 @@ class BaselineCandidate:
     def title(self) -> str:
         """The name."""
         return self.name
+
+    @property
+    def is_deterministic(self) -> bool:
+        """Whether every seed gives the same result."""
+        return True
 
     def key(self, fold: int, seed: int) -> CellKey:
         """Return the key of a cell, which depends on the version of the distribution."""

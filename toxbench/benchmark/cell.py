@@ -148,7 +148,7 @@ class CellRunner:
         cost = Cost(
             train_seconds=trained.train_seconds,
             evaluation_seconds=output.evaluation_seconds,
-            comments_per_second=comments_trained / trained.train_seconds,
+            comments_per_second=comments_trained / trained.train_seconds or None,
             peak_memory_bytes=memory.read(),
         )
         record = self._record(
@@ -158,7 +158,7 @@ class CellRunner:
             cost,
             parameters=output.trainer.parameter_count,
             epochs=trained.epochs,
-            best_epoch=trained.best_epoch,
+            best_epoch=trained.best_epoch or None,
             truncated_share=float(truncated.mean()),
             micro_batch=micro_batch if micro_batch < per_rank_batch else None,
         )
@@ -246,7 +246,7 @@ class CellRunner:
             thresholds = tuned.thresholds  # chosen on many more validation rows
         return CellRecord(
             key=task.key,
-            kind="backbone" if backbone else "baseline",
+            kind="baseline" if candidate.is_deterministic else "backbone",
             distribution=candidate.distribution,
             fingerprint=self.protocol.fingerprint,
             weights=backbone.weights.record if backbone else None,

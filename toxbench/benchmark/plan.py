@@ -15,7 +15,7 @@ from toxbench.errors import SettingsError
 from toxbench.plugin.contracts import Backbone, Baseline
 from toxbench.plugin.registry import Registered
 from toxbench.records import CellKey
-from toxbench.settings import RunSettings, TrainSettings, parse_duration
+from toxbench.settings import Adaptation, RunSettings, TrainSettings, parse_duration
 from toxbench.store.cells import CellStore
 from toxbench.store.models import SavePolicy
 from toxbench.store.trials import find_tuned
@@ -94,7 +94,7 @@ class Plan:
             (candidate, candidate.key(fold, seed))
             for candidate in candidates
             for fold in range(len(self.protocol.folds))
-            for seed in range(seeds if isinstance(candidate, BackboneCandidate) else 1)
+            for seed in range(1 if candidate.is_deterministic else seeds)
         )
         missing = tuple((c, key) for c, key in cells if not self.store.has(key))
         return replace(self, candidates=candidates, cells=cells, missing=missing, seeds=seeds)
@@ -128,8 +128,10 @@ def make_plan(run: ResolvedRun, download: bool = True) -> Plan:
     if settings.resume:
         check_resumable(settings.results, store, protocol)
     backbones = [
-        _with_total_batch(backbone_candidate(backbone, settings, finder), env.size)
+        _with_total_batch(_adapted(candidate, adaptation), env.size)
         for backbone in run.backbones
+        for candidate in [backbone_candidate(backbone, settings, finder)]
+        for adaptation in run.adaptations
     ]
     _check_evaluations(backbones, protocol)
     tuned = _tuned(backbones, store, protocol) if settings.tuned else ()
@@ -190,6 +192,11 @@ def _baseline(registered: Registered[Baseline]) -> BaselineCandidate:
     )
 
 
+def _adapted(candidate: BackboneCandidate, adaptation: Adaptation) -> BackboneCandidate:
+    settings = candidate.settings.model_copy(update={"adaptation": adaptation})
+    return replace(candidate, settings=settings)
+
+
 def _with_total_batch(candidate: BackboneCandidate, processes: int) -> BackboneCandidate:
     """Set the batch size to that of all processes: its distribution changes no result."""
     batch_size = candidate.settings.batch_size * processes
@@ -201,7 +208,7 @@ def _tuned(
     candidates: list[BackboneCandidate], store: CellStore, protocol: Protocol
 ) -> Iterator[BackboneCandidate]:
     """Yield each backbone with the settings that ``toxbench tune`` stored for its weights."""
-    for candidate in candidates:
+    for candidate in (c for c in candidates if c.settings.adaptation == "full"):
         identity = candidate.weights.record.identity
         tuned = find_tuned(store.folder, protocol.fingerprint, candidate.name, identity)
         if tuned is None:

@@ -9,7 +9,7 @@ from toxbench.config import build_settings, get_preset
 from toxbench.errors import PluginError, SettingsError, did_you_mean
 from toxbench.plugin.contracts import Backbone, Baseline, Tracker
 from toxbench.plugin.registry import Item, Registered, Registry
-from toxbench.settings import RunSettings, SplitSettings, TrainSettings
+from toxbench.settings import Adaptation, RunSettings, SplitSettings, TrainSettings
 from toxbench.training.weights import WeightsChoice
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ class ResolvedRun:
         registry: the plugins of this process.
         split: the settings of the split, the preset included.
         weights: which weights to use.
+        adaptations: of each backbone, each a candidate.
         backbones: to compare, in the order given.
         baselines: to compare with them.
         trackers: which log the run.
@@ -36,6 +37,7 @@ class ResolvedRun:
     registry: Registry
     split: SplitSettings
     weights: WeightsChoice
+    adaptations: tuple[Adaptation, ...]
     backbones: tuple[Registered[Backbone], ...]
     baselines: tuple[Registered[Baseline], ...]
     trackers: tuple[Registered[Tracker], ...]
@@ -73,12 +75,26 @@ def resolve(
         registry=registry,
         split=split,
         weights=weights,
+        adaptations=_adaptations(settings),
         backbones=backbones,
         baselines=baselines,
         trackers=_find_trackers(settings, registry),
         unavailable=tuple(unavailable),
         coordinator=coordinator,
     )
+
+
+def _adaptations(settings: RunSettings) -> tuple[Adaptation, ...]:
+    if settings.adaptation is not None:
+        adaptations = tuple(dict.fromkeys(settings.adaptation))
+    else:
+        adaptations = ("full", "probe") if settings.baselines is None else ("full",)
+    if "lora" in adaptations and find_spec("peft") is None:
+        raise SettingsError(
+            "--adaptation lora needs the package peft, which is not installed; "
+            'first: pip install "toxbench[lora]"'
+        )
+    return adaptations
 
 
 def resolve_split(settings: RunSettings) -> SplitSettings:

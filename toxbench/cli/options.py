@@ -72,7 +72,8 @@ def comma_list(context: click.Context, option: click.Parameter, value: str | Non
     return tuple(word for word in words if word and word != "none")
 
 
-def _names_option(group: cloup.OptionGroup, name: str, help_text: str) -> Decorator[Any]:
+def names_option(group: cloup.OptionGroup, name: str, help_text: str) -> Decorator[Any]:
+    """Add an option that takes names joined by commas."""
     return group.option(name, metavar="A,B,C", callback=comma_list, help=help_text)
 
 
@@ -141,7 +142,7 @@ text_options = combined(_TEXT_AND_ID, _ROWS_AND_ENCODING)
 column_options = combined(
     _TEXT_AND_ID,
     DATA.option("--group-column", metavar="NAME", help="Column of groups, such as videos."),
-    _names_option(DATA, "--labels", "Label columns, which hold 0 and 1. [auto]"),
+    names_option(DATA, "--labels", "Label columns, which hold 0 and 1. [auto]"),
     DATA.option("--true-values", metavar="A,B,C", help="Words for 1, in addition to true."),
     DATA.option("--false-values", metavar="A,B,C", help="Words for 0, in addition to false."),
     _ROWS_AND_ENCODING,
@@ -165,14 +166,14 @@ show_text_options = combined(
 backbone_option = MODELS.option(
     "--backbone", metavar="NAME", help="Backbone of the model. [the best on validation rows]"
 )
-backbones_option = _names_option(
+backbones_option = names_option(
     MODELS, "--backbones", "Backbones to compare; see toxbench backbones. [bert,distilbert]"
 )
 weights_option = MODELS.option(
     "--weights", multiple=True, metavar="SOURCE",
     help="auto, hub, stand-in, or NAME=PATH for one backbone; may be repeated. [auto]",
 )  # fmt: skip
-plugins_option = _names_option(
+plugins_option = names_option(
     MODELS,
     "--plugins",
     "Plugins of other distributions to load, by entry point, or none. [all installed]",
@@ -244,7 +245,7 @@ def experiment_options(*search: Decorator[Any]) -> Decorator[Any]:
         data_option(RUN_TABLE),
         column_options,
         backbones_option,
-        _names_option(MODELS, "--baselines", "Cheap baselines, or none. [all registered]"),
+        names_option(MODELS, "--baselines", "Cheap baselines, or none. [all registered]"),
         MODELS.option(
             "--seeds", type=int, metavar="N",
             help="Cells of each backbone: seeds 0 to N-1. [1; tune: 5]",
@@ -259,7 +260,7 @@ def experiment_options(*search: Decorator[Any]) -> Decorator[Any]:
         ),
         plugins_option,
         *search,
-        settings_options(TrainSettings, TRAINING),
+        settings_options(TrainSettings, TRAINING, without=("adaptation",)),
         settings_options(SplitSettings, SPLIT),
         results_option,
         OUTPUT.option(
@@ -267,7 +268,7 @@ def experiment_options(*search: Decorator[Any]) -> Decorator[Any]:
             help="Trained models to keep: of each backbone the best on validation rows, all, or "
             "none. [best]",
         ),
-        _names_option(OUTPUT, "--trackers", "Log to tensorboard, mlflow, or a plugin's. [none]"),
+        names_option(OUTPUT, "--trackers", "Log to tensorboard, mlflow, or a plugin's. [none]"),
         _flag(OUTPUT, "--dry-run", "Print the plan and stop."),
         _flag(OUTPUT, "--verbose", "Print a line for every epoch, and every warning."),
         _flag(OUTPUT, "--quiet", "Print only the leaderboard and errors."),
@@ -326,6 +327,7 @@ def settings_from(
         "split": SplitSettings,
     }
     given = {name: used(kind, values) for name, kind in kinds.items()} | tables
+    given["train"].pop("adaptation", None)  # a field of `RunSettings` of the same name
     options = used(RunSettings, values)
     if not options["weights"]:  # an option that may be repeated is empty, not None, when unused
         del options["weights"]

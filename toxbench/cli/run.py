@@ -6,7 +6,14 @@ import click
 import cloup
 
 from toxbench.cli.console import echo
-from toxbench.cli.options import MODELS, OUTPUT, combined, experiment_options, settings_from
+from toxbench.cli.options import (
+    MODELS,
+    OUTPUT,
+    combined,
+    experiment_options,
+    names_option,
+    settings_from,
+)
 from toxbench.cli.plan_text import run_plan_text
 from toxbench.errors import CellsFailedError
 from toxbench.plugin.registry import Registry
@@ -23,6 +30,11 @@ if TYPE_CHECKING:
 )
 @combined(
     experiment_options(),
+    names_option(
+        MODELS, "--adaptation",
+        "Which weights learn: full, probe (only a linear probe), lora, each in a row. [full, and "
+        "probe without --baselines]",
+    ),
     MODELS.option(
         "--tuned", is_flag=True, default=None,
         help="Add each backbone with the settings that toxbench tune found.",

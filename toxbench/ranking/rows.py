@@ -385,12 +385,18 @@ def _distinguishing_settings(candidates: Sequence[CellRecord]) -> list[str]:
     settings do not distinguish (but weights may, for example) get their digest.
     """
     settings = [cell.settings.model_dump() if cell.settings else {} for cell in candidates]
-    names = [(cell.key.candidate, cell.kind, cell.tuning is None) for cell in candidates]
+    adaptations = [cell.settings.adaptation if cell.settings else "full" for cell in candidates]
+    names = [
+        (cell.key.candidate, adaptation, cell.tuning is None)
+        for cell, adaptation in zip(candidates, adaptations, strict=True)
+    ]
     texts: list[str] = []
     for name, values in zip(names, settings, strict=True):
+        adaptation = [name[1]] if name[1] != "full" else []
         same_name = [s for n, s in zip(names, settings, strict=True) if n == name]
         different = [n for n in values if any(s.get(n) != values[n] for s in same_name)]
-        texts.append(" ".join(f"{name}={format_setting(values[name])}" for name in different))
+        changes = [f"{name}={format_setting(values[name])}" for name in different]
+        texts.append(" ".join([*adaptation, *changes]))
     rows = [
         (cell.key.candidate, cell.tuning is None, text)
         for cell, text in zip(candidates, texts, strict=True)

@@ -62,6 +62,7 @@ class TrainingState:
             because reading it at each step would make the host wait at each step.
         comments: number of comments trained on since the last evaluation.
         seconds: time of training since the last evaluation.
+        head_seconds: time that the start of the head took.
         step: number of completed optimizer steps.
         evaluations: one record for each evaluation.
         selected_epoch: number of the evaluation whose weights are selected, from 1; 0: none yet.
@@ -84,6 +85,7 @@ class TrainingState:
     loss_sum: torch.Tensor
     comments: int = 0
     seconds: float = 0.0
+    head_seconds: float = 0.0
     step: int = 0
     evaluations: list[EpochRecord] = field(default_factory=list)
     selected_epoch: int = 0
@@ -118,7 +120,7 @@ class TrainingState:
         """Load the selected weights into the module; return the training's result."""
         if self.selected_weights is not None:
             self.module.load_state_dict(self.selected_weights)
-        seconds = sum(record.seconds for record in self.evaluations)
+        seconds = self.head_seconds + sum(record.seconds for record in self.evaluations)
         return TrainingResult(tuple(self.evaluations), self.selected_epoch, seconds)
 
     def state_dict(self) -> StateDict:
@@ -138,6 +140,7 @@ class TrainingState:
             "loss_sum": self.loss_sum,
             "comments": self.comments,
             "seconds": self.seconds,
+            "head_seconds": self.head_seconds,
             "evaluations": [record.model_dump_json() for record in self.evaluations],
             "selected_epoch": self.selected_epoch,
             "selected_weights": self.selected_weights,
@@ -155,6 +158,7 @@ class TrainingState:
             self.dropout.load_state_dict(state["dropout"])
         self.loss_sum = state["loss_sum"].to(self.device.torch)
         self.comments, self.seconds = state["comments"], state["seconds"]
+        self.head_seconds = state["head_seconds"]
         self.evaluations = [EpochRecord.model_validate_json(r) for r in state["evaluations"]]
         self.selected_epoch = state["selected_epoch"]
         self.selected_weights = state["selected_weights"]

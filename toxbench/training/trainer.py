@@ -165,9 +165,10 @@ class Trainer:
             StopRequested: the checkpoints requested a stop, and the state is saved.
         """
         with self._embedding_context(split.train):
-            if self._settings.head_init == "probe" and self._checkpoints.load() is None:
-                self._start_head(split.train)
-            state = self._initial_state(split, seed)
+            head_seconds = self._start_head(split.train)
+            if self._settings.adaptation == "probe":
+                return TrainingResult((), 0, head_seconds)
+            state = self._initial_state(split, seed, head_seconds)
             is_over = self._resume(state, select, on_epoch, should_stop)
             steps, broadcast_flag = self._steps(state), self._group.broadcast_flag
             while not is_over and not state.is_done:
@@ -211,8 +212,16 @@ class Trainer:
                 self._checkpoints.save(self._final_state)
             raise
 
-    def _start_head(self, rows: Rows) -> None:
-        """Set the head to a linear probe of the frozen encoder, fitted on the given rows."""
+    def _start_head(self, rows: Rows) -> float:
+        """Set the head to a linear probe of the frozen encoder, fitted on the given rows.
+
+        Returns:
+            the seconds that this took; 0 if the head stays random or a checkpoint replaces it.
+        """
+        settings, started = self._settings, time.perf_counter()
+        is_random = settings.head_init == "random" and settings.adaptation != "probe"
+        if is_random or self._checkpoints.load() is not None:
+            return 0.0
         last = self._head.last_layer(self.module, self._targets.shape[1])
         for layer in self._head.dense_layers(self.module, last):
             set_identity(layer)
@@ -223,8 +232,9 @@ class Trainer:
 
         features = self._group.scatter_rows(rows, self._batcher.lengths, features_of_share)
         set_probe(last, features, self._targets[rows])
+        return time.perf_counter() - started
 
-    def _initial_state(self, split: Split, seed: int) -> TrainingState:
+    def _initial_state(self, split: Split, seed: int, head_seconds: float) -> TrainingState:
         settings, rows = self._settings, split.train
         is_pooled = self._optimizations.pooled_dropout and self._device.kind == "cpu"
         optimizer = make_optimizer(
@@ -249,6 +259,7 @@ class Trainer:
             scheduler=make_scheduler(optimizer, settings, len(rows)),
             dropout=PooledDropout() if is_pooled else nullcontext(),
             loss_sum=torch.zeros((), device=self._device.torch),
+            head_seconds=head_seconds,
         )
 
     def _resume(

@@ -130,7 +130,9 @@ def plan_tuning(run: ResolvedRun, download: bool = True) -> TunePlan:
     """
     settings = run.settings
     tuning = build_settings(TuneSettings, settings.tune)
-    untuned = replace(run, settings=settings.model_copy(update={"tuned": False}))
+    untuned = replace(
+        run, settings=settings.model_copy(update={"tuned": False}), adaptations=("full",)
+    )
     plan = make_plan(untuned, download)
     if len(plan.protocol.folds) > 1:
         raise SettingsError(
