@@ -20,6 +20,7 @@ from toxbench.store.cells import CellStore
 from toxbench.store.models import SavePolicy
 from toxbench.store.trials import find_tuned
 from toxbench.training.device import Device, choose_device
+from toxbench.training.lora import RATE_FACTOR
 from toxbench.training.state import CheckpointConfig
 from toxbench.training.weights import Weights, WeightsFinder, checkpoint_config
 from toxbench.util.torchrun import NOT_DISTRIBUTED, TorchrunEnv
@@ -193,8 +194,11 @@ def _baseline(registered: Registered[Baseline]) -> BaselineCandidate:
 
 
 def _adapted(candidate: BackboneCandidate, adaptation: Adaptation) -> BackboneCandidate:
-    settings = candidate.settings.model_copy(update={"adaptation": adaptation})
-    return replace(candidate, settings=settings)
+    settings = candidate.settings
+    changes: dict[str, object] = {"adaptation": adaptation}
+    if adaptation == "lora":
+        changes["learning_rate"] = settings.learning_rate * RATE_FACTOR
+    return replace(candidate, settings=settings.model_copy(update=changes))
 
 
 def _with_total_batch(candidate: BackboneCandidate, processes: int) -> BackboneCandidate:

@@ -20,6 +20,7 @@ from toxbench.training.device import Device, Precision
 from toxbench.training.embedding import trim_embedding
 from toxbench.training.fast_dropout import PooledDropout
 from toxbench.training.head import Features, Head, set_identity, set_probe
+from toxbench.training.lora import add_adapters, merge_adapters
 from toxbench.training.losses import LOSSES
 from toxbench.training.optimizer import (
     make_optimizer,
@@ -109,6 +110,8 @@ class Trainer:
                 settings require.
         """
         set_dropout(module, settings.dropout)
+        if settings.adaptation == "lora":
+            add_adapters(module, head)
         self.module = module.to(device.torch)
         self._settings = settings
         self._device = device
@@ -180,7 +183,9 @@ class Trainer:
                 is_over = broadcast_flag(should_stop(record.validation))
             result = state.finish()
             self._final_state = state.state_dict()
-            return result
+        if self._settings.adaptation == "lora":
+            merge_adapters(self.module)
+        return result
 
     def predict(self, rows: Rows, precision: Precision | None = None) -> Probabilities:
         """Return probabilities float32 ``[row, label]``, in the order of ``rows``.
