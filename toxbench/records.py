@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_core import from_json
 
 from toxbench.errors import NewerVersionError
-from toxbench.settings import FrozenModel, TrainSettings
+from toxbench.settings import Adaptation, FrozenModel, TrainSettings
 
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
@@ -315,6 +315,17 @@ class CellRecord(StoredRecord):
     has_constant_predictions: bool = Field(
         description="every test row has the same predicted labels at threshold 0.5"
     )
+
+    @property
+    def adaptation(self) -> Adaptation:
+        """Which weights learned; full for baselines."""
+        return self.settings.adaptation if self.settings else "full"
+
+    @property
+    def title(self) -> str:
+        """The candidate's name, and the adaptation if it is not full."""
+        suffix = f" [{self.adaptation}]" if self.adaptation != "full" else ""
+        return f"{self.key.candidate}{suffix}"
 
 
 class FailureRecord(StoredRecord):

@@ -44,9 +44,14 @@ class BackboneCandidate:
         return f"{self.name}{tuned}{f' [{adaptation}]' if adaptation != 'full' else ''}"
 
     @property
+    def has_epochs(self) -> bool:
+        """Whether weights learn by gradient descent."""
+        return self.settings.adaptation != "probe"
+
+    @property
     def is_deterministic(self) -> bool:
         """Whether every seed gives the same result."""
-        return self.settings.adaptation == "probe"
+        return not self.has_epochs
 
     def key(self, fold: int, seed: int) -> CellKey:
         """Return the key of a cell, which depends on weights and settings."""

@@ -118,8 +118,11 @@ def _operations_per_parameter(plan: Plan, candidate: BackboneCandidate, fold: in
     """Count the operations of one cell for each parameter."""
     settings = candidate.settings
     split, texts = plan.protocol.folds[fold], plan.protocol.comments.texts
-    trained_rows = len(split.train) * settings.epochs
-    scored_rows = len(split.validation) * num_evaluations(settings, len(split.train)) + len(texts)
+    epochs = settings.epochs if candidate.has_epochs else 0
+    evaluations = num_evaluations(settings, len(split.train)) if candidate.has_epochs else 0
+    trained_rows = len(split.train) * epochs
+    # The start of the head scores the train rows once more.
+    scored_rows = len(split.validation) * evaluations + len(split.train) + len(texts)
     return _tokens_per_row(texts, settings) * (6 * trained_rows + 2 * scored_rows)
 
 

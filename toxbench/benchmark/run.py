@@ -111,7 +111,7 @@ class _ResultRecorder:
     def started(self, task: CellTask) -> None:
         self.started_cells += 1
         epochs = None
-        if isinstance(task.candidate, BackboneCandidate):
+        if isinstance(task.candidate, BackboneCandidate) and task.candidate.has_epochs:
             rows = len(self.plan.protocol.folds[task.key.fold].train)
             epochs = num_evaluations(task.candidate.settings, rows)
         self.time_left.start(task.key, epochs)

@@ -90,8 +90,9 @@ def _candidate_line(plan: "Plan", candidate: "Candidate") -> str:
     if not isinstance(candidate, BackboneCandidate):
         return line
     device = plan.devices[candidate.title]
+    epochs = count_of(candidate.settings.epochs, "epoch")
     line += (
-        f"; {count_of(candidate.settings.epochs, 'epoch')} on {device.kind} in "
+        f"; {epochs if candidate.has_epochs else 'a linear probe'} on {device.kind} in "
         f"{device.precision} from {candidate.weights.record.label}"
     )
     if plan.processes > 1:

@@ -109,7 +109,7 @@ class LogProgress(QuietProgress):
     def cell_finished(self, record: CellRecord, seconds_left: float | None) -> None:
         """Print the scores of the cell, and the time left for the run."""
         count = f"[{self._count_finished()}/{self._total}]"
-        text = f"{count} {_name(record.key)}: {_result(record)}{_after('; ', seconds_left)}"
+        text = f"{count} {_name(record.key, record.title)}: {_result(record)}{_after('; ', seconds_left)}"
         self._write(text)
 
     def cell_failed(self, failure: Failure) -> None:
@@ -172,7 +172,7 @@ class LiveProgress(LogProgress):
         """Advance the upper bar and print one line above it."""
         self._progress.update(self._cells, time_left=_after("", seconds_left))
         self._finish_bar(record.key)
-        self._write(f"{_name(record.key)}: {_result(record)}")
+        self._write(f"{_name(record.key, record.title)}: {_result(record)}")
 
     def cell_failed(self, failure: Failure) -> None:
         """Advance the upper bar and print why."""
@@ -226,9 +226,9 @@ def progress_for(values: Mapping[str, Any]) -> Iterator[QuietProgress]:
         yield LogProgress(debug, verbose)
 
 
-def _name(key: CellKey) -> str:
+def _name(key: CellKey, title: str = "") -> str:
     fold = f" fold {key.fold}" if key.fold else ""
-    return f"{key.candidate}{fold} seed {key.seed}"
+    return f"{title or key.candidate}{fold} seed {key.seed}"
 
 
 def _trial(backbone: str, record: TrialRecord) -> str:

@@ -385,11 +385,7 @@ def _distinguishing_settings(candidates: Sequence[CellRecord]) -> list[str]:
     settings do not distinguish (but weights may, for example) get their digest.
     """
     settings = [cell.settings.model_dump() if cell.settings else {} for cell in candidates]
-    adaptations = [cell.settings.adaptation if cell.settings else "full" for cell in candidates]
-    names = [
-        (cell.key.candidate, adaptation, cell.tuning is None)
-        for cell, adaptation in zip(candidates, adaptations, strict=True)
-    ]
+    names = [(cell.key.candidate, cell.adaptation, cell.tuning is None) for cell in candidates]
     texts: list[str] = []
     for name, values in zip(names, settings, strict=True):
         adaptation = [name[1]] if name[1] != "full" else []

@@ -18,8 +18,7 @@ from toxbench.errors import PluginError
 from toxbench.util.arrays import Targets
 
 Features = npt.NDArray[np.float32]
-# Inverse strength of the L2 penalty, for features of unit variance.
-PENALTY = 0.1
+_C = 0.1  # inverse strength of the L2 penalty
 _MAX_ITERATIONS = 1000
 
 
@@ -122,7 +121,7 @@ def set_probe(layer: nn.Linear, features: Features, targets: Targets) -> None:
 
 
 def fit_probe(
-    features: Features, targets: Targets, penalty: float = PENALTY
+    features: Features, targets: Targets
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return weights ``[label, feature]`` and biases ``[label]`` of one regression a label.
 
@@ -133,21 +132,16 @@ def fit_probe(
     Args:
         features: float32 ``[row, feature]``.
         targets: 0/1, ``[row, label]``.
-        penalty: inverse strength of the L2 penalty on features of unit variance.
     """
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits
 
-    center, scale = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
-    scale[scale == 0] = 1.0
-    scaled = (features - center) / scale
     weight = np.zeros((targets.shape[1], features.shape[1]))
     positives = targets.sum(axis=0, dtype=np.int64)
     bias = np.log((positives + 0.5) / (len(targets) - positives + 0.5))
     with threadpool_limits(1):
         for label in np.flatnonzero((positives > 0) & (positives < len(targets))):
-            regression = LogisticRegression(C=penalty, max_iter=_MAX_ITERATIONS)
-            regression.fit(scaled, targets[:, label])
-            weight[label] = regression.coef_[0] / scale
-            bias[label] = regression.intercept_[0] - weight[label] @ center
+            regression = LogisticRegression(C=_C, max_iter=_MAX_ITERATIONS)
+            regression.fit(features, targets[:, label])
+            weight[label], bias[label] = regression.coef_[0], regression.intercept_[0]
     return weight, bias
