@@ -18,7 +18,7 @@ from toxbench.errors import PluginError
 from toxbench.util.arrays import Targets
 
 Features = npt.NDArray[np.float32]
-_C = 0.1  # inverse strength of the L2 penalty
+_C = 0.01  # inverse strength of the L2 penalty, for features of mean variance 1
 _MAX_ITERATIONS = 1000
 
 
@@ -136,12 +136,15 @@ def fit_probe(
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits
 
+    # One scale for all features: the penalty would else depend on the encoder's units.
+    center, scale = features.mean(axis=0), np.sqrt(features.var(axis=0).mean()) or 1.0
     weight = np.zeros((targets.shape[1], features.shape[1]))
     positives = targets.sum(axis=0, dtype=np.int64)
     bias = np.log((positives + 0.5) / (len(targets) - positives + 0.5))
     with threadpool_limits(1):
         for label in np.flatnonzero((positives > 0) & (positives < len(targets))):
             regression = LogisticRegression(C=_C, max_iter=_MAX_ITERATIONS)
-            regression.fit(features, targets[:, label])
-            weight[label], bias[label] = regression.coef_[0], regression.intercept_[0]
+            regression.fit((features - center) / scale, targets[:, label])
+            weight[label] = regression.coef_[0] / scale
+            bias[label] = regression.intercept_[0] - weight[label] @ center
     return weight, bias
