@@ -109,7 +109,8 @@ class LogProgress(QuietProgress):
     def cell_finished(self, record: CellRecord, seconds_left: float | None) -> None:
         """Print the scores of the cell, and the time left for the run."""
         count = f"[{self._count_finished()}/{self._total}]"
-        text = f"{count} {_name(record.key, record.title)}: {_result(record)}{_after('; ', seconds_left)}"
+        name = _name(record.key, record.title)
+        text = f"{count} {name}: {_result(record)}{_after('; ', seconds_left)}"
         self._write(text)
 
     def cell_failed(self, failure: Failure) -> None:
