@@ -15,6 +15,7 @@ from toxbench.plugin.contracts import Backbone
 from toxbench.settings import TrainSettings
 from toxbench.testing import modules
 from toxbench.testing.modules import TokenRows
+from toxbench.training.head import Head
 
 TEXTS = (
     "you fool",
@@ -239,19 +240,19 @@ class BackboneContract:
         """``Backbone.head`` names the random parameters of `build`, and no missing attributes."""
         module = modules.build_module(backbone, checkpoint, self.labels)
         trainable = {n.partition(".")[0] for n, p in module.named_parameters() if p.requires_grad}
-        head = set(backbone.head)
-        missing = head - trainable if backbone.head != _DEFAULT_HEAD else set()
-        if missing or not head & trainable:
+        tops = {name.partition(".")[0] for name in backbone.head}
+        missing = tops - trainable if backbone.head != _DEFAULT_HEAD else set()
+        if missing or not tops & trainable:
             fail(
                 "head",
-                f"the module has no trainable {' or '.join(sorted(missing or head))}",
+                f"the module has no trainable {' or '.join(sorted(missing or tops))}",
                 "name the top-level attributes of its new layers in Backbone(head=...); it has "
                 f"{', '.join(sorted(trainable))}",
             )
         new_body_names = sorted(
             name
             for name in modules.find_random_parameters(backbone, checkpoint, self.labels)
-            if name.partition(".")[0] not in head
+            if not Head(backbone.head).contains(name)
             and not any(fnmatch(name, pattern) for pattern in self.new_in_body)
         )
         if new_body_names:
@@ -262,6 +263,23 @@ class BackboneContract:
                 "add its top-level attribute to Backbone(head=...), or its name to `new_in_body` "
                 "with the reason",
             )
+
+    def test_last_layer_returns_the_logits(
+        self, backbone: Backbone, module: nn.Module, rows: TokenRows
+    ) -> None:
+        """The output of ``Backbone.last_layer`` is the logits, so that a probe can start it."""
+        if backbone.defaults.head_init == "random":
+            return
+        remedy = (
+            "name the nn.Linear that returns the logits in Backbone(last_layer=...), or set "
+            "head_init='random' in Backbone(defaults=...)"
+        )
+        try:
+            expected, logits = modules.compute_constant_logits(backbone, module, rows, self.labels)
+        except PluginError as error:
+            fail("last layer", str(error), remedy)
+        if modules.max_difference(expected.expand_as(logits), logits) > 1e-5:
+            fail("last layer", "forward changes the output of the head's last layer", remedy)
 
 
 def fail(requirement: str, problem: str, remedy: str) -> NoReturn:

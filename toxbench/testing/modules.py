@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from toxbench.plugin.contracts import Backbone
 from toxbench.settings import TrainSettings
+from toxbench.training.head import Head
 from toxbench.training.predictor import checked_logits
 
 STEPS = 3
@@ -113,6 +114,25 @@ def compute_logits(
     ids, mask = rows.batch(width)
     with torch.no_grad():
         return checked_logits(module(input_ids=ids, attention_mask=mask), len(rows), labels)
+
+
+def compute_constant_logits(
+    backbone: Backbone, module: nn.Module, rows: TokenRows, labels: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Set the last layer to a constant; return the constant ``[label]`` and the logits.
+
+    Raises:
+        PluginError: the head has no such layer.
+    """
+    last = Head(backbone.head, backbone.last_layer).last_layer(module, labels)
+    constant = torch.arange(1.0, labels + 1)
+    with torch.no_grad():
+        last.weight.zero_()
+        if last.bias is None:
+            constant.zero_()
+        else:
+            last.bias.copy_(constant)
+    return constant, compute_logits(module, rows, labels)
 
 
 def train_module(backbone: Backbone, checkpoint: Path, rows: TokenRows, labels: int) -> nn.Module:

@@ -18,8 +18,12 @@ from toxbench.errors import PluginError
 from toxbench.util.arrays import Targets
 
 Features = npt.NDArray[np.float32]
-_C = 0.01  # inverse strength of the L2 penalty, for features of mean variance 1
+# Inverse strength of the L2 penalty. A strong penalty is the best start for fine-tuning: large
+# weights would amplify every change of the features.
+START_PENALTY = 0.1
+PENALTIES = (0.1, 1.0, 10.0, 100.0)  # of a probe that is a candidate
 _MAX_ITERATIONS = 1000
+_MAX_ROWS = 8000  # to choose among them
 
 
 @dataclass(frozen=True)
@@ -105,15 +109,9 @@ def captured_inputs(layer: nn.Linear) -> Iterator[Callable[[], torch.Tensor]]:
         handle.remove()
 
 
-def set_probe(layer: nn.Linear, features: Features, targets: Targets) -> None:
-    """Set a layer to the logistic regression of each label on its features.
-
-    Args:
-        layer: from features to logits.
-        features: float32 ``[row, feature]``.
-        targets: 0/1, ``[row, label]``.
-    """
-    weight, bias = fit_probe(features, targets)
+def set_probe(layer: nn.Linear, features: Features, targets: Targets, penalty: float) -> None:
+    """Set a layer to the logistic regression of each label on its features; see `fit_probe`."""
+    weight, bias = fit_probe(features, targets, penalty)
     with torch.no_grad():
         layer.weight.copy_(torch.from_numpy(weight))
         if layer.bias is not None:
@@ -121,7 +119,7 @@ def set_probe(layer: nn.Linear, features: Features, targets: Targets) -> None:
 
 
 def fit_probe(
-    features: Features, targets: Targets
+    features: Features, targets: Targets, penalty: float
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return weights ``[label, feature]`` and biases ``[label]`` of one regression a label.
 
@@ -132,19 +130,35 @@ def fit_probe(
     Args:
         features: float32 ``[row, feature]``.
         targets: 0/1, ``[row, label]``.
+        penalty: inverse strength of the L2 penalty.
     """
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits
 
-    # One scale for all features: the penalty would else depend on the encoder's units.
-    center, scale = features.mean(axis=0), np.sqrt(features.var(axis=0).mean()) or 1.0
     weight = np.zeros((targets.shape[1], features.shape[1]))
     positives = targets.sum(axis=0, dtype=np.int64)
     bias = np.log((positives + 0.5) / (len(targets) - positives + 0.5))
     with threadpool_limits(1):
         for label in np.flatnonzero((positives > 0) & (positives < len(targets))):
-            regression = LogisticRegression(C=_C, max_iter=_MAX_ITERATIONS)
-            regression.fit((features - center) / scale, targets[:, label])
-            weight[label] = regression.coef_[0] / scale
-            bias[label] = regression.intercept_[0] - weight[label] @ center
+            regression = LogisticRegression(C=penalty, max_iter=_MAX_ITERATIONS)
+            regression.fit(features, targets[:, label])
+            weight[label], bias[label] = regression.coef_[0], regression.intercept_[0]
     return weight, bias
+
+
+def choose_penalty(features: Features, targets: Targets) -> float:
+    """Return the penalty with the smallest log loss on a quarter of the rows that is left out.
+
+    Args:
+        features: float32 ``[row, feature]``; at most 8,000 random rows are used.
+        targets: 0/1, ``[row, label]``.
+    """
+    rows = np.random.default_rng(0).permutation(len(features))[:_MAX_ROWS]
+    held_out, rest = np.split(rows, [len(rows) // 4])
+
+    def loss(penalty: float) -> float:
+        weight, bias = fit_probe(features[rest], targets[rest], penalty)
+        logits = features[held_out] @ weight.T + bias
+        return float((np.logaddexp(0, logits) - targets[held_out] * logits).sum())
+
+    return min(PENALTIES, key=loss)

@@ -19,7 +19,14 @@ from toxbench.training.dataloader import Batch, Batcher, epoch_batches
 from toxbench.training.device import Device, Precision
 from toxbench.training.embedding import trim_embedding
 from toxbench.training.fast_dropout import PooledDropout
-from toxbench.training.head import Features, Head, set_identity, set_probe
+from toxbench.training.head import (
+    START_PENALTY,
+    Features,
+    Head,
+    choose_penalty,
+    set_identity,
+    set_probe,
+)
 from toxbench.training.lora import add_adapters, merge_adapters
 from toxbench.training.losses import LOSSES
 from toxbench.training.optimizer import (
@@ -236,7 +243,10 @@ class Trainer:
             return self._predictor.features(self._batcher, share, last, should_stop)
 
         features = self._group.scatter_rows(rows, self._batcher.lengths, features_of_share)
-        set_probe(last, features, self._targets[rows])
+        targets = self._targets[rows]
+        is_final = settings.adaptation == "probe"
+        penalty = choose_penalty(features, targets) if is_final else START_PENALTY
+        set_probe(last, features, targets, penalty)
         return time.perf_counter() - started
 
     def _initial_state(self, split: Split, seed: int, head_seconds: float) -> TrainingState:
