@@ -43,7 +43,7 @@ def test_probe_is_a_regression_for_each_label() -> None:
 
 
 def test_penalty_suits_the_features() -> None:
-    features, targets = make_features()
+    features, _ = make_features()
     clear = (features[:, :1] > 0).astype(np.uint8)  # separable: hardly any penalty is needed
     noise = np.random.default_rng(1).integers(0, 2, (80, 1), dtype=np.uint8)
     assert choose_penalty(features, clear) > choose_penalty(features, noise) == PENALTIES[0]
