@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
     from tuning.conftest import Command, Search, Study
 
+pytestmark = pytest.mark.slow
+
 SLOW = ("--space", "epochs=16:20", "--pruner", "none")  # trials that last while they are observed
 SECRET = "hunter2x"  # noqa: S105
 _NUMBER = itertools.count()
