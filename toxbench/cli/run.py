@@ -6,7 +6,14 @@ import click
 import cloup
 
 from toxbench.cli.console import echo
-from toxbench.cli.options import MODELS, OUTPUT, combined, experiment_options, settings_from
+from toxbench.cli.options import (
+    MODELS,
+    OUTPUT,
+    combined,
+    experiment_options,
+    quoted_option,
+    settings_from,
+)
 from toxbench.cli.plan_text import run_plan_text
 from toxbench.errors import CellsFailedError
 from toxbench.plugin.registry import Registry
@@ -31,6 +38,7 @@ if TYPE_CHECKING:
         "--resume", is_flag=True, default=None,
         help="Refuse to run unless results of this table and split are stored.",
     ),
+    quoted_option,
 )  # fmt: skip
 @click.pass_obj
 def run(session: "TorchrunSession | None", /, **values: Any) -> None:
