@@ -42,16 +42,19 @@ class QuotedRow(FrozenModel):
 
     name: Text
     source: Text
-    scores: dict[MetricName, Score] = Field(min_length=1)
+    scores: dict[MetricName, Score]
 
     @model_validator(mode="before")
     @classmethod
     def _collect_scores(cls, table: Any) -> Any:
         """Move the metrics, which are keys next to name and source, into ``scores``."""
         if not isinstance(table, dict):
-            return table
+            raise ValueError("each row is a table [[quoted]]")
         texts = {key: table[key] for key in ("name", "source") if key in table}
-        return {**texts, "scores": {k: v for k, v in table.items() if k not in texts}}
+        scores = {key: value for key, value in table.items() if key not in texts}
+        if not scores:
+            raise ValueError("no metric; add one, such as micro_f1 = 0.7")
+        return {**texts, "scores": scores}
 
 
 class _QuotedFile(FrozenModel):
@@ -129,6 +132,9 @@ def _parse(content: bytes) -> tuple[QuotedRow, ...]:
 def _first_problem(error: ValidationError) -> str:
     """Describe pydantic's first error: the row, counted from 1, the key and the problem."""
     first = error.errors()[0]
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {first['loc'][0]!a}; each row is a table [[quoted]]"
     keys = [key for key in first["loc"] if key not in {"quoted", "scores", "[key]"}]
     place = ", ".join(f"row {key + 1}" if isinstance(key, int) else ascii(key) for key in keys)
-    return f"{place or 'quoted'}: {first['msg'].removeprefix('Value error, ').lower()}"
+    problem = first["msg"].removeprefix("Value error, ")
+    return f"{place or 'quoted'}: {problem[:1].lower()}{problem[1:]}"
