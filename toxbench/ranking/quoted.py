@@ -20,7 +20,7 @@ _REMEDY = "give --quoted FILE to toxbench run to store the quoted rows again"
 
 def _validate_metric(name: str) -> str:
     """Return the name; raise ValueError if it is not a metric of a candidate."""
-    names = [name for name, metric in METRICS.items() if metric.direction != "-"]
+    names = [key for key, metric in METRICS.items() if metric.direction != "-"]
     if name not in names:
         raise ValueError(f"no such metric{did_you_mean(name, names)}")
     return name
