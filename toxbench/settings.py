@@ -297,6 +297,9 @@ class RunSettings(FrozenModel):
     )
     tuned: bool = Field(False, description="add a row for each backbone with its tuned settings")
     resume: bool = Field(False, description="fail unless results of this table and split exist")
+    quoted: OptionalPath = Field(
+        None, description="TOML file of scores of publications, for rows without a rank"
+    )
     tune: dict[str, Any] = Field({}, description="fields of TuneSettings; only tune reads them")
 
     @field_validator("ray_address")

@@ -14,6 +14,7 @@ from sklearn.metrics import (
     average_precision_score,
     f1_score,
     hamming_loss,
+    jaccard_score,
     label_ranking_average_precision_score,
     matthews_corrcoef,
     mean_squared_error,
@@ -84,6 +85,12 @@ def average_score(score: Score, targets: Targets, predictions: Targets, average:
     return score(targets[:, 0], predictions[:, 0], zero_division=0)
 
 
+def row_jaccard(targets: Targets, predictions: Targets) -> float:
+    if targets.shape[1] == 1:  # 1 for a hit and for a row without targets and predictions
+        return float((targets == predictions).mean())
+    return float(jaccard_score(targets, predictions, average="samples", zero_division=1))
+
+
 def mcc(targets: Targets, predictions: Targets) -> float:
     if (targets == targets[0]).all() and (predictions == targets[0]).all():
         return 0.0  # scikit-learn warns only in this case
@@ -108,6 +115,7 @@ def row_scores(targets: Targets, predictions: Targets) -> Scores:
     for truth, row in zip(targets.tolist(), predictions.tolist(), strict=True):
         correct[any(truth)].append(float(truth == row))
     return {
+        "samples_jaccard": row_jaccard(targets, predictions),
         "subset_accuracy": float(accuracy_score(targets, predictions)),
         "subset_accuracy_empty": mean(correct[False]),
         "subset_accuracy_labelled": mean(correct[True]),

@@ -50,6 +50,7 @@ def run(
     plugins: Sequence[str] | None = None,
     resume: bool | None = None,
     trackers: Sequence[str] | None = None,
+    quoted: Path | str | None = None,
 ) -> pd.DataFrame:
     """Compare backbones on a table and return the leaderboard.
 
@@ -91,6 +92,7 @@ def run(
             that are installed.
         resume: require stored results of this table and split, and resume them.
         trackers: names of trackers that log epochs and cells; default none.
+        quoted: TOML file of scores of publications, which the stored leaderboard shows.
 
     Returns:
         one row for each candidate, the highest mean test micro-F1 first; see `leaderboard`.

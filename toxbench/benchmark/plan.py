@@ -14,6 +14,7 @@ from toxbench.data.table import dropped_row_notes, ignored_column_notes
 from toxbench.errors import SettingsError
 from toxbench.plugin.contracts import Backbone, Baseline
 from toxbench.plugin.registry import Registered
+from toxbench.ranking.quoted import store_quoted
 from toxbench.records import CellKey
 from toxbench.settings import Adaptation, RunSettings, TrainSettings, parse_duration
 from toxbench.store.cells import CellStore
@@ -101,16 +102,18 @@ class Plan:
         return replace(self, candidates=candidates, cells=cells, missing=missing, seeds=seeds)
 
     def write_protocol(self) -> list[str]:
-        """Store the split and the protocol before anything is trained.
+        """Store the split, the protocol and the quoted rows before anything is trained.
 
         Returns:
             warnings, one line each.
 
         Raises:
+            SettingsError: the file of quoted rows is invalid.
             StorageError: the split file or the results folder cannot be written.
         """
         self.source.write()
-        return self.store.prepare(self.protocol, self.is_synthetic)
+        warnings = self.store.prepare(self.protocol, self.is_synthetic)
+        return [*warnings, *store_quoted(self.store.folder, self.settings.quoted)]
 
 
 def make_plan(run: ResolvedRun, download: bool = True) -> Plan:

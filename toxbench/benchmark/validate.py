@@ -9,6 +9,7 @@ from toxbench.config import build_settings, get_preset
 from toxbench.errors import PluginError, SettingsError, did_you_mean
 from toxbench.plugin.contracts import Backbone, Baseline, Tracker
 from toxbench.plugin.registry import Item, Registered, Registry
+from toxbench.ranking.quoted import read_quoted
 from toxbench.settings import Adaptation, RunSettings, SplitSettings, TrainSettings
 from toxbench.training.weights import WeightsChoice
 
@@ -61,6 +62,8 @@ def resolve(
     build_settings(TrainSettings, get_preset(settings.preset).train, settings.train)
     for table in settings.backbone.values():
         build_settings(TrainSettings, table)
+    if settings.quoted is not None:
+        read_quoted(settings.quoted)
     _check_executor(settings, is_distributed=coordinator is not None)
     baseline_names = tuple(registry.baselines) if settings.baselines is None else settings.baselines
     weights = WeightsChoice.parse(settings.weights)

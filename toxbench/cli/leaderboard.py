@@ -5,7 +5,14 @@ from pathlib import Path
 import cloup
 
 from toxbench.cli.metrics import WithMetrics
-from toxbench.cli.options import OUTPUT, FilePath, full_option, results_option, table_options
+from toxbench.cli.options import (
+    OUTPUT,
+    FilePath,
+    full_option,
+    quoted_option,
+    results_option,
+    table_options,
+)
 from toxbench.plugin.registry import Registry
 
 
@@ -14,12 +21,14 @@ from toxbench.plugin.registry import Registry
 @results_option
 @OUTPUT.option("--per-label", is_flag=True, help="Print the scores of each label instead.")
 @full_option
+@quoted_option
 @table_options
 def leaderboard(
     folders: tuple[Path, ...],
     results: Path | None,
     per_label: bool,
     full: bool,
+    quoted: Path | None,
     format_name: str | None,
     plugins: tuple[str, ...] | None,
 ) -> None:
@@ -30,10 +39,13 @@ def leaderboard(
     """
     from toxbench.cli.tables import print_labels, print_leaderboard
     from toxbench.ranking.build import load_leaderboard
+    from toxbench.ranking.quoted import read_quoted
     from toxbench.store.cells import find_store
 
     registry = Registry.discover(plugins)
-    board = load_leaderboard(*map(find_store, folders or (results or Path("results"),)))
+    rows = None if quoted is None else read_quoted(quoted)
+    stores = map(find_store, folders or (results or Path("results"),))
+    board = load_leaderboard(*stores, quoted=rows)
     if per_label:
         print_labels(board, registry, format_name)
     else:

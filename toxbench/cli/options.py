@@ -212,6 +212,9 @@ debug_option = OUTPUT.option(
 full_option = _flag(
     OUTPUT, "--full", "Print all tables: tuned thresholds, further metrics, uncertainty and cost."
 )
+quoted_option = _file_option(
+    OUTPUT, "--quoted", help_text="TOML file of scores of publications, for rows without a rank."
+)
 table_options = combined(format_option, plugins_option, debug_option)
 
 

@@ -12,6 +12,7 @@ from toxbench.cli.options import (
     combined,
     experiment_options,
     names_option,
+    quoted_option,
     settings_from,
 )
 from toxbench.cli.plan_text import run_plan_text
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
         "--resume", is_flag=True, default=None,
         help="Refuse to run unless results of this table and split are stored.",
     ),
+    quoted_option,
 )  # fmt: skip
 @click.pass_obj
 def run(session: "TorchrunSession | None", /, **values: Any) -> None:

@@ -60,6 +60,10 @@ METRICS: Mapping[str, Metric] = {
     "samples_f1": _higher("mean of the rows' F1; a row without labels and predictions scores 0"),
     "samples_precision": _higher("mean of the rows' precision; a row without predictions scores 0"),
     "samples_recall": _higher("mean of the rows' recall; a row without labels scores 0"),
+    "samples_jaccard": _higher(
+        "mean of the rows' Jaccard index: labels that are true and predicted, divided by labels "
+        "that are true or predicted; a row without labels and predictions scores 1"
+    ),
     "subset_accuracy": _higher("share of rows with all labels predicted correctly"),
     "subset_accuracy_empty": _higher("subset accuracy of the rows without labels"),
     "subset_accuracy_labelled": _higher("subset accuracy of the rows with at least one label"),

@@ -144,6 +144,22 @@ def brier(targets: Targets, probabilities: Probabilities) -> float:
     return float(brier_score_loss(targets.ravel(), values, pos_label=1))
 
 
+def samples_jaccard(targets: Targets, predictions: Predictions) -> float:
+    """Return the mean over rows of |targets and predictions| / |targets or predictions|.
+
+    A row without targets and predictions counts 1, as in the evaluation of SemEval-2018 task 1 E-c
+    (Mohammad et al. 2018) and in ``jaccard_score(average="samples", zero_division=1)`` of
+    scikit-learn.
+
+    Args:
+        targets: 0/1, ``[row, label]``.
+        predictions: 0/1, ``[row, label]``.
+    """
+    shared = np.count_nonzero(targets & predictions, axis=1)
+    united = np.count_nonzero(targets | predictions, axis=1)
+    return float(np.where(united > 0, shared / np.maximum(united, 1), 1).mean())
+
+
 def expected_calibration_error(targets: Targets, probabilities: Probabilities) -> float:
     """Return the expected calibration error (Naeini et al. 2015, AAAI).
 
@@ -228,6 +244,7 @@ def _with_two_columns(columns: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 def _accuracy_scores(targets: Targets, predictions: Predictions) -> Scores:
     labelled = targets.any(axis=1)
     return {
+        "samples_jaccard": samples_jaccard(targets, predictions),
         "subset_accuracy": _subset_accuracy(targets, predictions),
         "subset_accuracy_empty": _subset_accuracy(targets[~labelled], predictions[~labelled]),
         "subset_accuracy_labelled": _subset_accuracy(targets[labelled], predictions[labelled]),

@@ -18,6 +18,7 @@ from toxbench.evaluation.row_counts import SCORES
 from toxbench.evaluation.significance import Difference, assign_tiers, compare_all
 from toxbench.ranking.cells import load_cells, load_failures
 from toxbench.ranking.pool import Cell, FoldPooler, PooledScores
+from toxbench.ranking.quoted import QuotedRow, load_quoted
 from toxbench.ranking.rows import (
     CandidateKey,
     Leaderboard,
@@ -40,16 +41,23 @@ PooledRules = Mapping[str, PooledScores]  # thresholds rule -> scores
 
 
 def load_leaderboard(
-    *stores: CellStore, rule: str = HALF, metric: str = RANKING_METRIC
+    *stores: CellStore,
+    rule: str = HALF,
+    metric: str = RANKING_METRIC,
+    quoted: tuple[QuotedRow, ...] | None = None,
 ) -> Leaderboard:
     """Build the leaderboard of a stored protocol, from the cells of one or several folders.
+
+    ``quoted`` replaces the quoted rows that are stored in the folders.
 
     Raises:
         StorageError: a folder holds no results, a file is damaged, or the folders hold results of
             different protocols.
     """
     failures = load_failures(*stores)
-    return build_leaderboard(*load_cells(*stores), rule, metric, failures)
+    if quoted is None:
+        quoted = load_quoted(*stores)
+    return build_leaderboard(*load_cells(*stores), rule, metric, failures, quoted)
 
 
 def build_leaderboard(
@@ -59,13 +67,15 @@ def build_leaderboard(
     rule: str = HALF,
     metric: str = RANKING_METRIC,
     failures: Sequence[FailureRecord] = (),
+    quoted: tuple[QuotedRow, ...] = (),
 ) -> Leaderboard:
     """Rank candidates by their cells, with intervals, comparisons and tiers.
 
     Raises:
         StorageError: a cell belongs to another protocol.
     """
-    board = summarize_cells(protocol, (record for record, _ in cells), rule, metric, failures)
+    records = (record for record, _ in cells)
+    board = summarize_cells(protocol, records, rule, metric, failures, quoted)
     if not board.rows:
         return board
     pooler = FoldPooler(protocol, rows)

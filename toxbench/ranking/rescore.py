@@ -6,6 +6,7 @@ from toxbench.errors import SettingsError, did_you_mean
 from toxbench.evaluation.definitions import HALF, METRICS, RANKING_METRIC, RULES
 from toxbench.ranking.build import build_leaderboard
 from toxbench.ranking.cells import load_cells, load_failures, score_again
+from toxbench.ranking.quoted import load_quoted
 from toxbench.ranking.rows import Leaderboard
 from toxbench.store.cells import CellStore, ProtocolRecord
 from toxbench.store.rows import StoredRows
@@ -39,7 +40,8 @@ def rescore(
             f"--thresholds {rule}: no thresholds for {', '.join(without_rule)}, which had no "
             f"positive validation rows; use --thresholds {HALF}"
         )
-    return build_leaderboard(protocol, rows, cells, rule, metric, failures)
+    quoted = () if without else load_quoted(store)  # publications score all labels
+    return build_leaderboard(protocol, rows, cells, rule, metric, failures, quoted)
 
 
 def _remaining_columns(protocol: ProtocolRecord, without: Sequence[str]) -> list[int]:

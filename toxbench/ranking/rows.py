@@ -18,6 +18,7 @@ from toxbench.evaluation.definitions import (
     RANKING_METRIC,
 )
 from toxbench.evaluation.significance import Difference
+from toxbench.ranking.quoted import QuotedRow, quoted_metrics
 from toxbench.records import CellKey, CellRecord, FailureRecord, Part, TuningRecord
 from toxbench.store.cells import ProtocolRecord
 from toxbench.util.text import format_setting
@@ -154,6 +155,7 @@ class Leaderboard:
         rule: thresholds rule of the columns that do not name one.
         metric: to rank by.
         failures: of each candidate with failed cells, with or without a row.
+        quoted: scores of publications, which are shown but not ranked.
     """
 
     protocol: ProtocolRecord
@@ -164,6 +166,7 @@ class Leaderboard:
     rule: str = HALF
     metric: str = RANKING_METRIC
     failures: tuple[FailedCells, ...] = ()
+    quoted: tuple[QuotedRow, ...] = ()
 
     @property
     def is_exploratory(self) -> bool:
@@ -180,6 +183,7 @@ def summarize_cells(
     rule: str = HALF,
     metric: str = RANKING_METRIC,
     failures: Iterable[FailureRecord] = (),
+    quoted: tuple[QuotedRow, ...] = (),
 ) -> Leaderboard:
     """Rank the candidates of one protocol; the order of cells and failures does not matter.
 
@@ -203,21 +207,23 @@ def summarize_cells(
     differences = _distinguishing_settings([cells[0] for cells in ranked.values()])
     failed = _count_failures(failures, {k: {c.key for c in v} for k, v in candidates.items()})
     failed_counts = {(cells.name, cells.digest): cells.failed for cells in failed}
-    getters = columns(rule, metric)
+    getters = columns(rule, metric, quoted_metrics(quoted))
     rows = [
         _make_row(cells, difference, rule, getters, failed_counts.get(key, 0))
         for (key, cells), difference in zip(ranked.items(), differences, strict=True)
     ]
     unfinished = tuple(sorted({name for (name, _), cells in complete.items() if not cells}))
     return Leaderboard(
-        protocol, rank_rows(rows, metric), unfinished, rule=rule, metric=metric, failures=failed
-    )
+        protocol, rank_rows(rows, metric), unfinished, rule=rule, metric=metric, failures=failed,
+        quoted=quoted,
+    )  # fmt: skip
 
 
-def columns(rule: str, metric: str = RANKING_METRIC) -> dict[str, Getter]:
+def columns(rule: str, metric: str = RANKING_METRIC, more: Iterable[str] = ()) -> dict[str, Getter]:
     """Return column name -> function from a cell to its value; scores are of the test rows.
 
-    The rule is for columns that do not name one. The metric to rank by always has a column.
+    The rule is for columns that do not name one. The metric to rank by always has a column, and
+    so do the metrics in ``more``.
     """
     return {
         metric: _metric(metric, rule),
@@ -244,6 +250,7 @@ def columns(rule: str, metric: str = RANKING_METRIC) -> dict[str, Getter]:
         "evaluation_seconds": lambda cell: cell.cost.evaluation_seconds,
         "comments_per_second": lambda cell: cell.cost.comments_per_second,
         "peak_memory_bytes": lambda cell: cell.cost.peak_memory_bytes,
+        **{name: _metric(name, rule) for name in more},
     }
 
 

@@ -1,12 +1,13 @@
 """Tables and records of a leaderboard, and comparisons of its candidates."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from toxbench.errors import SettingsError
 from toxbench.evaluation.definitions import HEADLINES
 from toxbench.evaluation.significance import Difference
 from toxbench.plugin.contracts import Table
+from toxbench.ranking.quoted import QuotedRow, quoted_metrics
 from toxbench.ranking.rows import Leaderboard, Row, Statistic
 from toxbench.report.notes import (
     conclusions,
@@ -15,6 +16,7 @@ from toxbench.report.notes import (
     headline_notes,
     leaderboard_title,
     limitations,
+    quoted_notes,
     warnings,
 )
 from toxbench.report.tables import Record
@@ -45,7 +47,7 @@ def leaderboard_tables(leaderboard: Leaderboard) -> list[Table]:
 
 def leaderboard_table(leaderboard: Leaderboard) -> Table:
     """Return all columns and all notes in one table, for formats that hold a single table."""
-    columns = (
+    columns: tuple[Column, ...] = (
         *_headline_columns(leaderboard),
         *_TUNED_COLUMNS,
         *_score_columns(leaderboard),
@@ -57,7 +59,7 @@ def leaderboard_table(leaderboard: Leaderboard) -> Table:
 
 
 def leaderboard_records(leaderboard: Leaderboard) -> tuple[Record, ...]:
-    """Return the rows as unrounded values, one column for each mean, deviation and error."""
+    """Return the measured rows as unrounded values: means, deviations and errors."""
     return tuple(_record(leaderboard, rank, row) for rank, row in enumerate(leaderboard.rows, 1))
 
 
@@ -109,24 +111,57 @@ def _record(leaderboard: Leaderboard, rank: int, row: Row) -> Record:
     return record
 
 
+def _records_with_quoted(leaderboard: Leaderboard) -> tuple[Record, ...]:
+    """Return the records of all rows; quoted rows have the kind "quoted", and no rank."""
+    measured = leaderboard_records(leaderboard)
+    quoted: list[Record] = [
+        {
+            "candidate": escape_line(row.name),
+            "kind": "quoted",
+            **row.scores,
+            "source": escape_line(row.source),
+        }
+        for row in leaderboard.quoted
+    ]
+    if not quoted:
+        return measured
+    blank: Record = dict.fromkeys(name for record in (*measured, *quoted) for name in record)
+    return tuple({**blank, **record} for record in (*measured, *quoted))
+
+
 def _table(
     leaderboard: Leaderboard, title: str, columns: Sequence[Column], notes: Sequence[str]
 ) -> Table:
     return Table(
         title=escape_line(title),
         headers=tuple(title for title, _ in columns),
-        rows=tuple(
-            tuple(escape_line(text(row)) for _, text in columns) for row in leaderboard.rows
+        rows=(
+            *(tuple(escape_line(text(row)) for _, text in columns) for row in leaderboard.rows),
+            *_quoted_rows(leaderboard, columns),
         ),
         notes=tuple(map(escape_line, notes)),
-        records=leaderboard_records(leaderboard),
+        records=_records_with_quoted(leaderboard),
         keys=1 + columns.index(_NAME),
         best=_best_rows(leaderboard),
     )
 
 
+def _quoted_rows(leaderboard: Leaderboard, columns: Sequence[Column]) -> Iterator[tuple[str, ...]]:
+    """Yield the cells of the quoted rows that have a score in these columns."""
+    for row in leaderboard.quoted:
+        scores = [text.quoted(row) if isinstance(text, _ScoreText) else "" for _, text in columns]
+        if any(scores):
+            scores[columns.index(_NAME)] = escape_line(f"{row.name} (quoted)")
+            yield tuple(scores)
+
+
 def _all_notes(leaderboard: Leaderboard) -> tuple[str, ...]:
-    texts = *conclusions(leaderboard), *warnings(leaderboard), *explanations(leaderboard)
+    texts = (
+        *conclusions(leaderboard),
+        *warnings(leaderboard),
+        *explanations(leaderboard),
+        *quoted_notes(leaderboard),
+    )
     return tuple(map(escape_line, texts))
 
 
@@ -137,12 +172,13 @@ def _best_rows(leaderboard: Leaderboard) -> tuple[int, ...]:
 
 
 def _headline_columns(leaderboard: Leaderboard) -> tuple[Column, ...]:
-    metric = leaderboard.metric
-    columns = (
+    metric, quoted = leaderboard.metric, quoted_metrics(leaderboard.quoted)
+    columns: tuple[Column, ...] = (
         _NAME,
         *([] if metric in HEADLINES else [(metric, _score_text(metric))]),
         ("micro-F1", _interval_text("micro_f1")),
         ("subset accuracy", _interval_text("subset_accuracy")),
+        *((name, _score_text(name)) for name in quoted if name not in {metric, *HEADLINES}),
         ("F1 gap", _interval_text("micro_f1_gap")),
         ("accuracy gap", _interval_text("subset_accuracy_gap")),
         ("seconds", _mean_text("train_seconds", "{:.1f}")),
@@ -183,14 +219,26 @@ def _cost_columns(leaderboard: Leaderboard) -> tuple[Column, ...]:
     return (*_COST_COLUMNS, *([failed] if any(row.failed for row in leaderboard.rows) else []))
 
 
-def _interval_text(name: str) -> Callable[[Row], str]:
-    def text(row: Row) -> str:
-        statistic, uncertainty = row.values[name], row.uncertainty.get(name)
-        if statistic is None or uncertainty is None:
+@dataclass(frozen=True)
+class _ScoreText:
+    """The text of a score: the mean with its confidence interval or its deviation."""
+
+    name: str
+    has_interval: bool = False
+
+    def __call__(self, row: Row) -> str:
+        statistic, uncertainty = row.values[self.name], row.uncertainty.get(self.name)
+        if statistic is None or uncertainty is None or not self.has_interval:
             return _mean_and_deviation(statistic)
         return f"{statistic.mean:.3f} [{uncertainty.low:.3f}, {uncertainty.high:.3f}]"
 
-    return text
+    def quoted(self, row: QuotedRow) -> str:
+        """Return the text of a quoted score; "" if the publication does not give it."""
+        return format_value(row.scores[self.name]) if self.name in row.scores else ""
+
+
+def _interval_text(name: str) -> _ScoreText:
+    return _ScoreText(name, has_interval=True)
 
 
 def _error_text(name: str, source: str) -> Callable[[Row], str]:
@@ -205,8 +253,8 @@ def _group_range_text(name: str) -> Callable[[Row], str]:
     return text
 
 
-def _score_text(name: str) -> Callable[[Row], str]:
-    return lambda row: _mean_and_deviation(row.values[name])
+def _score_text(name: str) -> _ScoreText:
+    return _ScoreText(name)
 
 
 def _mean_text(name: str, pattern: str, factor: float = 1) -> Callable[[Row], str]:

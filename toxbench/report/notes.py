@@ -55,7 +55,7 @@ def conclusions(leaderboard: Leaderboard) -> list[str]:
 
 
 def headline_notes(leaderboard: Leaderboard) -> list[str]:
-    """Return the most important notes, at most five, for below the headline table."""
+    """Return the most important notes for the headline table: at most five, and the sources."""
     important = [
         *(_failure_note(leaderboard, failed) for failed in leaderboard.failures),
         *conclusions(leaderboard)[:2],
@@ -64,7 +64,7 @@ def headline_notes(leaderboard: Leaderboard) -> list[str]:
     if len(important) > MAX_NOTES - 1:
         hidden = len(important) - (MAX_NOTES - 2)
         important[MAX_NOTES - 2 :] = [f"{hidden} more notes: toxbench leaderboard --full."]
-    return [*important, _headline_explanation(leaderboard)]
+    return [*important, _headline_explanation(leaderboard), *quoted_notes(leaderboard)]
 
 
 def limitations(leaderboard: Leaderboard) -> list[str]:
@@ -127,6 +127,13 @@ def explanations(leaderboard: Leaderboard) -> list[str]:
         f"{unit}."
     )
     return texts
+
+
+def quoted_notes(leaderboard: Leaderboard) -> list[str]:
+    """Return a note with the sources of the quoted rows; no note if there are none."""
+    sources = "; ".join(f"{row.name}: {row.source}" for row in leaderboard.quoted)
+    meaning = "(quoted): scores of a publication, not measured here and not ranked"
+    return [f"{meaning}. {sources}"] if sources else []
 
 
 def _thresholds(leaderboard: Leaderboard) -> str:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from toxbench.ranking.build import complete_cells, load_leaderboard
 from toxbench.ranking.cells import load_cells
 from toxbench.ranking.predictions import StoredPredictions, no_candidate_error, stack_predictions
+from toxbench.ranking.quoted import QuotedRow
 from toxbench.ranking.rows import Leaderboard, Row
 from toxbench.records import CellRecord, TrialRecord
 from toxbench.store.cells import CellStore
@@ -76,14 +77,23 @@ class ReportData:
         return np.broadcast_to(self.predicted.targets, probabilities.shape), probabilities
 
 
-def load_report_data(store: CellStore, texts: Sequence[str] | None = None) -> ReportData:
-    """Read the folder of a protocol; ``texts`` as in `ReportData`.
+def load_report_data(
+    store: CellStore,
+    texts: Sequence[str] | None = None,
+    quoted: tuple[QuotedRow, ...] | None = None,
+) -> ReportData:
+    """Read the folder of a protocol.
+
+    Args:
+        store: the folder.
+        texts: as in `ReportData`.
+        quoted: rows instead of the quoted rows in the folder.
 
     Raises:
         StorageError: it is not a folder of toxbench, a file in it is damaged, or no candidate has
             a seed with every fold.
     """
-    board = load_leaderboard(store)
+    board = load_leaderboard(store, quoted=quoted)
     if not board.rows:
         raise no_candidate_error(store)
     protocol, stored, cells = load_cells(store)

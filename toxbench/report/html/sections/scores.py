@@ -21,7 +21,7 @@ from toxbench.report.html.elements import (
 from toxbench.report.html.load import ReportData
 from toxbench.report.labels import label_tables
 from toxbench.report.leaderboard import leaderboard_tables
-from toxbench.report.notes import conclusions, explanations, warnings
+from toxbench.report.notes import conclusions, explanations, quoted_notes, warnings
 from toxbench.report.tables import create_table
 from toxbench.util.text import format_duration, format_value
 
@@ -42,7 +42,7 @@ def leaderboard_section(data: ReportData) -> Section:
     """Return the tables of the terminal, and a picture of the confidence intervals."""
     first, *others = leaderboard_tables(data.board)
     # The heading and the summary contain the title, the conclusions and the warnings.
-    first = replace(first, title="Scores on test rows", notes=())
+    first = replace(first, title="Scores on test rows", notes=tuple(quoted_notes(data.board)))
     others[-1] = replace(others[-1], notes=tuple(explanations(data.board)))
     return Section(
         "leaderboard",
