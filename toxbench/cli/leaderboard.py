@@ -5,7 +5,14 @@ from pathlib import Path
 import cloup
 
 from toxbench.cli.metrics import WithMetrics
-from toxbench.cli.options import OUTPUT, FilePath, full_option, results_option, table_options
+from toxbench.cli.options import (
+    OUTPUT,
+    FilePath,
+    ensembles_option,
+    full_option,
+    results_option,
+    table_options,
+)
 from toxbench.plugin.registry import Registry
 
 
@@ -13,12 +20,14 @@ from toxbench.plugin.registry import Registry
 @cloup.argument("folders", metavar="[FOLDER]...", type=FilePath(), nargs=-1)
 @results_option
 @OUTPUT.option("--per-label", is_flag=True, help="Print the scores of each label instead.")
+@ensembles_option
 @full_option
 @table_options
 def leaderboard(
     folders: tuple[Path, ...],
     results: Path | None,
     per_label: bool,
+    ensembles: bool,
     full: bool,
     format_name: str | None,
     plugins: tuple[str, ...] | None,
@@ -30,10 +39,12 @@ def leaderboard(
     """
     from toxbench.cli.tables import print_labels, print_leaderboard
     from toxbench.ranking.build import load_leaderboard
+    from toxbench.ranking.ensembles import load_ensemble_leaderboard
     from toxbench.store.cells import find_store
 
     registry = Registry.discover(plugins)
-    board = load_leaderboard(*map(find_store, folders or (results or Path("results"),)))
+    load = load_ensemble_leaderboard if ensembles else load_leaderboard
+    board = load(*map(find_store, folders or (results or Path("results"),)))
     if per_label:
         print_labels(board, registry, format_name)
     else:

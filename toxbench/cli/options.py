@@ -211,6 +211,9 @@ debug_option = OUTPUT.option(
 full_option = _flag(
     OUTPUT, "--full", "Print all tables: tuned thresholds, further metrics, uncertainty and cost."
 )
+ensembles_option = _flag(
+    OUTPUT, "--ensembles", "Add averages of seeds and of candidates, from stored probabilities."
+)
 table_options = combined(format_option, plugins_option, debug_option)
 
 

@@ -6,7 +6,14 @@ import click
 import cloup
 
 from toxbench.cli.console import echo
-from toxbench.cli.options import MODELS, OUTPUT, combined, experiment_options, settings_from
+from toxbench.cli.options import (
+    MODELS,
+    OUTPUT,
+    combined,
+    ensembles_option,
+    experiment_options,
+    settings_from,
+)
 from toxbench.cli.plan_text import run_plan_text
 from toxbench.errors import CellsFailedError
 from toxbench.plugin.registry import Registry
@@ -31,6 +38,7 @@ if TYPE_CHECKING:
         "--resume", is_flag=True, default=None,
         help="Refuse to run unless results of this table and split are stored.",
     ),
+    ensembles_option,
 )  # fmt: skip
 @click.pass_obj
 def run(session: "TorchrunSession | None", /, **values: Any) -> None:
@@ -67,9 +75,12 @@ def run(session: "TorchrunSession | None", /, **values: Any) -> None:
 def _print_result(plan: "Plan", result: "RunResult", values: dict[str, Any]) -> None:
     """Print the leaderboard; raise `CellsFailedError` if cells have no result."""
     from toxbench.cli.tables import print_leaderboard
+    from toxbench.ranking.ensembles import load_ensemble_leaderboard
     from toxbench.util.text import count_of
 
-    print_leaderboard(result.leaderboard, plan.run.registry, values["format_name"], values["full"])
+    has_ensembles = values["ensembles"]
+    board = load_ensemble_leaderboard(plan.store) if has_ensembles else result.leaderboard
+    print_leaderboard(board, plan.run.registry, values["format_name"], values["full"])
     if values["format_name"] is None and not values["quiet"]:
         echo(f"\nStored in {plan.store.folder}")
     problems = list(plan.run.unavailable)

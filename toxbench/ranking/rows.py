@@ -67,7 +67,7 @@ class Row:
     """
 
     candidate: str
-    kind: Literal["backbone", "baseline"]
+    kind: Literal["backbone", "baseline", "ensemble"]
     difference: str
     weights: str
     stand_in: bool
@@ -142,6 +142,24 @@ class FailedCells:
 
 
 @dataclass(frozen=True)
+class EnsembleChoice:
+    """The members of the average over candidates.
+
+    Attributes:
+        steps: name of each candidate in the order of choice, and micro average precision of the
+            validation rows of the average up to it; empty if none could be chosen.
+    """
+
+    steps: tuple[tuple[str, float], ...]
+
+    @property
+    def name(self) -> str | None:
+        """The name of the average; None if it has fewer than two members."""
+        members = " + ".join(name for name, _ in self.steps)
+        return f"average of {members}" if len(self.steps) > 1 else None
+
+
+@dataclass(frozen=True)
 class Leaderboard:
     """All candidates of one protocol, the best first.
 
@@ -154,6 +172,7 @@ class Leaderboard:
         rule: thresholds rule of the columns that do not name one.
         metric: to rank by.
         failures: of each candidate with failed cells, with or without a row.
+        ensemble_choice: of the average over candidates; None: there are no averages.
     """
 
     protocol: ProtocolRecord
@@ -164,6 +183,7 @@ class Leaderboard:
     rule: str = HALF
     metric: str = RANKING_METRIC
     failures: tuple[FailedCells, ...] = ()
+    ensemble_choice: EnsembleChoice | None = None
 
     @property
     def is_exploratory(self) -> bool:
@@ -245,6 +265,11 @@ def columns(rule: str, metric: str = RANKING_METRIC) -> dict[str, Getter]:
         "comments_per_second": lambda cell: cell.cost.comments_per_second,
         "peak_memory_bytes": lambda cell: cell.cost.peak_memory_bytes,
     }
+
+
+def seeds_average_name(name: str, seeds: int) -> str:
+    """Return the name of the average over a candidate's seeds."""
+    return f"{name} ({seeds} seeds averaged)"
 
 
 def candidate_key(key: CellKey) -> CandidateKey:
