@@ -85,18 +85,23 @@ def _average_cells(
     """Return the average of the cells of each fold, scored as a run scores a cell."""
     columns, averages = range(len(protocol.labels)), []
     for fold in range(len(protocol.folds)):
-        members = sorted((c for c in cells if c[0].key.fold == fold), key=lambda c: c[0].key.stem)
+        members = sorted((c for c in cells if c[0].key.fold == fold), key=_seed_order)
         average = {part: average_probabilities([t[part] for _, t in members]) for part in PARTS}
         record = _average_record(name, [record for record, _ in members])
         averages.append(score_again((record, average), protocol, rows, columns))
     return averages
 
 
+def _seed_order(cell: Cell) -> tuple[str, str, int]:
+    return cell[0].key.candidate, cell[0].key.digest, cell[0].key.seed
+
+
 def _average_record(name: str, members: Sequence[CellRecord]) -> CellRecord:
     """Return a record without scores; its costs and parameters are those of all members."""
     first, costs = members[0], [member.cost for member in members]
-    stems = "\n".join(member.key.stem for member in members)
-    digest = hashlib.sha256(stems.encode("utf-8")).hexdigest()[:12]
+    keys = (member.key for member in members)
+    identity = "\n".join(f"{key.candidate}-{key.digest}-{key.seed}" for key in keys)
+    digest = hashlib.sha256(identity.encode("utf-8")).hexdigest()[:12]  # the same for all folds
     return CellRecord(
         key=CellKey(candidate=name, digest=digest, fold=first.key.fold),
         kind="ensemble",
