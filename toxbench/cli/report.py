@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any
 import cloup
 
 from toxbench.cli.console import echo
-from toxbench.cli.options import OUTPUT, debug_option, results_argument, show_text_options
+from toxbench.cli.options import (
+    OUTPUT,
+    debug_option,
+    ensembles_option,
+    results_argument,
+    show_text_options,
+)
 from toxbench.cli.stored_table import texts_to_show
 
 if TYPE_CHECKING:
@@ -17,9 +23,10 @@ if TYPE_CHECKING:
 @cloup.command(short_help="Write one page with all pictures and numbers.")
 @results_argument
 @OUTPUT.option("--open", "should_open", is_flag=True, help="Open it in the browser.")
+@ensembles_option
 @show_text_options
 @debug_option
-def report(results: Path | None, should_open: bool, **values: Any) -> None:
+def report(results: Path | None, should_open: bool, ensembles: bool, **values: Any) -> None:
     """Write report.html into the results in FOLDER.
 
     A single file without scripts: pictures with their numbers, leaks between the parts of the
@@ -31,7 +38,7 @@ def report(results: Path | None, should_open: bool, **values: Any) -> None:
     from toxbench.util.atomic import write_atomically
 
     store = find_store(results or Path("results"))
-    data = load_report_data(store, texts_to_show(store.protocol(), values))
+    data = load_report_data(store, texts_to_show(store.protocol(), values), ensembles)
     path = store.folder / FILE
     write_atomically(path, render_report(data, _importances).encode("utf-8"))
     echo(f"Report in {path}")

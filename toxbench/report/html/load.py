@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from toxbench.ranking.build import complete_cells, load_leaderboard
 from toxbench.ranking.cells import load_cells
+from toxbench.ranking.ensembles import ensemble_cells, load_ensemble_leaderboard
 from toxbench.ranking.predictions import StoredPredictions, no_candidate_error, stack_predictions
 from toxbench.ranking.rows import Leaderboard, Row
 from toxbench.records import CellRecord, TrialRecord
@@ -76,17 +77,23 @@ class ReportData:
         return np.broadcast_to(self.predicted.targets, probabilities.shape), probabilities
 
 
-def load_report_data(store: CellStore, texts: Sequence[str] | None = None) -> ReportData:
+def load_report_data(
+    store: CellStore, texts: Sequence[str] | None = None, ensembles: bool = False
+) -> ReportData:
     """Read the folder of a protocol; ``texts`` as in `ReportData`.
+
+    With ``ensembles``, the averages of seeds and of candidates are candidates as well.
 
     Raises:
         StorageError: it is not a folder of toxbench, a file in it is damaged, or no candidate has
             a seed with every fold.
     """
-    board = load_leaderboard(store)
+    board = load_ensemble_leaderboard(store) if ensembles else load_leaderboard(store)
     if not board.rows:
         raise no_candidate_error(store)
     protocol, stored, cells = load_cells(store)
+    if ensembles:
+        cells = [*cells, *ensemble_cells(protocol, stored, cells)[0]]
     complete = complete_cells(cells, len(protocol.folds))
     return ReportData(
         board=board,
