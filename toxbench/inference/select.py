@@ -8,9 +8,8 @@ import numpy as np
 
 from toxbench.errors import SettingsError, StorageError, did_you_mean
 from toxbench.evaluation.definitions import HALF
-from toxbench.evaluation.ensembles import average_probabilities
+from toxbench.evaluation.ensembles import average_probabilities, seeds_average_name
 from toxbench.evaluation.thresholds import choose_thresholds
-from toxbench.ranking.rows import seeds_average_name
 from toxbench.records import CellRecord
 from toxbench.store.cells import CellStore
 from toxbench.store.models import ModelRecord, read_model_record, validation_score

@@ -11,11 +11,16 @@ from dataclasses import replace
 import numpy as np
 
 from toxbench.evaluation.definitions import HALF, RANKING_METRIC
-from toxbench.evaluation.ensembles import average_probabilities, choose_members
+from toxbench.evaluation.ensembles import (
+    EnsembleChoice,
+    average_probabilities,
+    choose_members,
+    seeds_average_name,
+)
 from toxbench.ranking.build import build_leaderboard, complete_cells
 from toxbench.ranking.cells import load_cells, load_failures, score_again
 from toxbench.ranking.pool import Cell
-from toxbench.ranking.rows import EnsembleChoice, Leaderboard, seeds_average_name, summarize_cells
+from toxbench.ranking.rows import Leaderboard, summarize_cells
 from toxbench.records import PARTS, CellKey, CellRecord, Cost, WeightsRecord
 from toxbench.store.cells import CellStore, ProtocolRecord
 from toxbench.store.rows import StoredRows
@@ -70,7 +75,7 @@ def _choose_members(
         for name, cells in members.items()
         if not all(map(_is_constant, cells))
     }
-    return EnsembleChoice(choose_members(rows.targets[validation], candidates))
+    return choose_members(rows.targets[validation], candidates)
 
 
 def _is_constant(cell: Cell) -> bool:

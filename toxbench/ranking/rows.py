@@ -17,6 +17,7 @@ from toxbench.evaluation.definitions import (
     PER_LABEL,
     RANKING_METRIC,
 )
+from toxbench.evaluation.ensembles import EnsembleChoice
 from toxbench.evaluation.significance import Difference
 from toxbench.records import CellKey, CellRecord, FailureRecord, Part, TuningRecord
 from toxbench.store.cells import ProtocolRecord
@@ -142,24 +143,6 @@ class FailedCells:
 
 
 @dataclass(frozen=True)
-class EnsembleChoice:
-    """The members of the average over candidates.
-
-    Attributes:
-        steps: name of each candidate in the order of choice, and micro average precision of the
-            validation rows of the average up to it; empty if none could be chosen.
-    """
-
-    steps: tuple[tuple[str, float], ...]
-
-    @property
-    def name(self) -> str | None:
-        """The name of the average; None if it has fewer than two members."""
-        members = " + ".join(name for name, _ in self.steps)
-        return f"average of {members}" if len(self.steps) > 1 else None
-
-
-@dataclass(frozen=True)
 class Leaderboard:
     """All candidates of one protocol, the best first.
 
@@ -265,11 +248,6 @@ def columns(rule: str, metric: str = RANKING_METRIC) -> dict[str, Getter]:
         "comments_per_second": lambda cell: cell.cost.comments_per_second,
         "peak_memory_bytes": lambda cell: cell.cost.peak_memory_bytes,
     }
-
-
-def seeds_average_name(name: str, seeds: int) -> str:
-    """Return the name of the average over a candidate's seeds."""
-    return f"{name} ({seeds} seeds averaged)"
 
 
 def candidate_key(key: CellKey) -> CandidateKey:

@@ -1,7 +1,8 @@
 """The title of a leaderboard, and the conclusions, warnings and explanations printed with it."""
 
 from toxbench.evaluation.definitions import HALF, HEADLINES
-from toxbench.ranking.rows import SEEDS_NEEDED, EnsembleChoice, FailedCells, Leaderboard, Row
+from toxbench.evaluation.ensembles import EnsembleChoice
+from toxbench.ranking.rows import SEEDS_NEEDED, FailedCells, Leaderboard, Row
 from toxbench.records import TuningRecord
 from toxbench.report.audit import leak_note
 from toxbench.report.verdicts import conclusion

@@ -155,7 +155,7 @@ def _interval_picture(data: ReportData) -> Picture:
          for row in rows],
     )  # fmt: skip
     alt = f"Forest plot of {len(rows)} candidates: scores with 95 % confidence intervals."
-    note = "Baselines are grey, other candidates blue. The grey line marks the score of the first candidate."
+    note = "Baselines are grey, others blue. The grey line marks the score of the first candidate."
     return create_picture("forest", alt, figure, numbers, note)
 
 
