@@ -285,7 +285,9 @@ class CellRecord(StoredRecord):
     """One candidate x fold x seed: trained once, stored once, never changed."""
 
     key: CellKey
-    kind: Literal["backbone", "baseline"]
+    kind: Literal["backbone", "baseline", "ensemble"] = Field(
+        description="an ensemble is an average of stored cells, and is never stored"
+    )
     distribution: str = Field(description="name and version of the plugin's distribution")
     fingerprint: str = Field(description="of the protocol that it was measured with")
     weights: WeightsRecord | None

@@ -17,12 +17,14 @@ from support import write_checkpoint, write_table
 
 import toxbench
 from toxbench.errors import DataError, PluginError, SettingsError, StorageError
+from toxbench.evaluation.thresholds import choose_thresholds
 from toxbench.inference.input import CommentsFile
 from toxbench.settings import ColumnSettings
 from toxbench.store.cells import find_store
 
 pytestmark = pytest.mark.slow
 
+SETTINGS = {"epochs": 1, "max_length": 16, "learning_rate": 1e-3, "precision": "fp32"}
 Command = Callable[..., tuple[int, str]]
 LABELS = ["IsRude", "IsLong", "IsNever"]
 PROBABILITIES = [f"{label}_probability" for label in LABELS]
@@ -248,6 +250,40 @@ def test_a_full_disk_leaves_no_output(results: Path, tmp_path: Path, forks: obje
     )  # fmt: skip
     assert (ended.code, "make room" in ended.error) == (6, True)
     assert {path.name for path in tmp_path.iterdir()} == {"in.csv"}
+
+
+def test_average_is_the_mean_of_all_seeds(
+    tmp_path: Path, checkpoint: Path, command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = write_table(tmp_path / "comments.csv", 80)
+    toxbench.run(
+        table, backbones=["bert"], baselines=[], weights=f"bert={checkpoint}", workers=1,
+        seeds=3, train=SETTINGS, results=tmp_path / "results", save_models="all",
+        split={"validation_size": 0.25},
+    )  # fmt: skip
+    store = find_store(tmp_path / "results")
+    rows, fold = store.rows(), store.protocol().folds[0]
+    test = pd.read_csv(table)["text"][list(fold.test)].tolist()
+    exact = [load_file(p / "probabilities.safetensors")["test"] for p in store.models.paths()]
+    validation = np.mean([parts["validation"] for _, parts in store.cells()], axis=0)
+    thresholds = choose_thresholds(rows.targets[list(fold.validation)], validation)
+    for rule, values in thresholds.items():
+        predictions = toxbench.predict(store.folder, test, average=True, thresholds=rule)
+        average = predictions[PROBABILITIES].to_numpy()
+        np.testing.assert_allclose(average, np.mean(exact, axis=0), atol=1e-6)
+        assert (predictions[LABELS].to_numpy() == (average > np.array(values))).all()
+    single = toxbench.predict(store.folder, test)[PROBABILITIES].to_numpy()
+    assert not np.allclose(single, np.mean(exact, axis=0), atol=1e-4)
+    words = ("predict", "--results", str(store.folder), "--average", "you fool", "--format", "json")
+    records = json.loads(run_and_read(command, capsys, *words)[1])["rows"]
+    expected = toxbench.predict(store.folder, ["you fool"], average=True)[PROBABILITIES]
+    assert [record["probability"] for record in records] == expected.to_numpy()[0].tolist()
+
+
+def test_an_average_needs_several_models(results: Path, command: Command) -> None:
+    words = ("predict", "--results", str(results), "--backbone", "bert", "--average", "hello")
+    code, error = command(*words)
+    assert (code, "only one model of bert" in error) == (6, True)
 
 
 def test_damaged_and_missing_models_are_refused(

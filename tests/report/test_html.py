@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -89,6 +90,14 @@ def html(folder: Path) -> str:
     assert exit_code("report", str(folder / "results")) == 0
     (path,) = folder.glob("results/*/report.html")
     return path.read_text(encoding="utf-8")
+
+
+def test_averages_are_added_on_request(folder: Path, html: str, tmp_path: Path) -> None:
+    shutil.copytree(folder / "results", tmp_path / "results")
+    assert exit_code("report", str(tmp_path / "results"), "--ensembles") == 0
+    (path,) = tmp_path.glob("results/*/report.html")
+    assert "bert (2 seeds averaged)" in path.read_text(encoding="utf-8")
+    assert "seeds averaged" not in html
 
 
 def test_file_has_no_scripts_or_external_links(html: str) -> None:

@@ -16,6 +16,7 @@ from toxbench.errors import CellsFailedError
 from toxbench.evaluation.definitions import HALF, RANKING_METRIC
 from toxbench.plugin.registry import Registry
 from toxbench.ranking.build import load_leaderboard
+from toxbench.ranking.ensembles import load_ensemble_leaderboard
 from toxbench.ranking.rescore import rescore as rescore_store
 from toxbench.ranking.rows import Leaderboard
 from toxbench.report.leaderboard import compare_candidates, leaderboard_records
@@ -112,11 +113,12 @@ def run(
     return _as_frame(result.leaderboard)
 
 
-def leaderboard(path: Path | str) -> pd.DataFrame:
+def leaderboard(path: Path | str, *, ensembles: bool = False) -> pd.DataFrame:
     """Return a stored leaderboard as unrounded numbers.
 
     Args:
         path: folder of a protocol, or a results folder that contains exactly one.
+        ensembles: add averages of seeds and of candidates, from stored probabilities.
 
     Returns:
         one row for each candidate with ``rank``, ``candidate``, ``weights``, ``parameters``,
@@ -126,15 +128,17 @@ def leaderboard(path: Path | str) -> pd.DataFrame:
     Raises:
         toxbench.errors.StorageError: the folder contains no results, or they are damaged.
     """
-    return _as_frame(load_leaderboard(find_store(Path(path))))
+    load = load_ensemble_leaderboard if ensembles else load_leaderboard
+    return _as_frame(load(find_store(Path(path))))
 
 
-def compare(path: Path | str, *candidates: str) -> pd.DataFrame:
+def compare(path: Path | str, *candidates: str, ensembles: bool = False) -> pd.DataFrame:
     """Return the paired differences of every pair of candidates.
 
     Args:
         path: as `leaderboard`.
         candidates: names on the leaderboard; default all.
+        ensembles: as `leaderboard`.
 
     Returns:
         one row for each pair and metric (``micro_f1``, ``subset_accuracy``): ``first``,
@@ -145,7 +149,8 @@ def compare(path: Path | str, *candidates: str) -> pd.DataFrame:
         toxbench.errors.SettingsError: an unknown candidate, or only one candidate.
         toxbench.errors.StorageError: as `leaderboard`.
     """
-    board = load_leaderboard(find_store(Path(path)))
+    load = load_ensemble_leaderboard if ensembles else load_leaderboard
+    board = load(find_store(Path(path)))
     return pd.DataFrame(list(compare_candidates(board, candidates).records))
 
 

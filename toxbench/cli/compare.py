@@ -4,17 +4,19 @@ from pathlib import Path
 
 import cloup
 
-from toxbench.cli.options import results_option, table_options
+from toxbench.cli.options import ensembles_option, results_option, table_options
 from toxbench.plugin.registry import Registry
 
 
 @cloup.command(short_help="Test the differences between candidates.")
 @cloup.argument("names", metavar="[CANDIDATE]...", nargs=-1)
 @results_option
+@ensembles_option
 @table_options
 def compare(
     names: tuple[str, ...],
     results: Path | None,
+    ensembles: bool,
     format_name: str | None,
     plugins: tuple[str, ...] | None,
 ) -> None:
@@ -25,9 +27,11 @@ def compare(
     """
     from toxbench.cli.tables import print_tables
     from toxbench.ranking.build import load_leaderboard
+    from toxbench.ranking.ensembles import load_ensemble_leaderboard
     from toxbench.report.leaderboard import compare_candidates
     from toxbench.store.cells import find_store
 
     registry = Registry.discover(plugins)
-    leaderboard = load_leaderboard(find_store(results or Path("results")))
+    load = load_ensemble_leaderboard if ensembles else load_leaderboard
+    leaderboard = load(find_store(results or Path("results")))
     print_tables([compare_candidates(leaderboard, names)], registry, format_name)

@@ -8,6 +8,7 @@ from toxbench.cli.metrics import WithMetrics
 from toxbench.cli.options import (
     OUTPUT,
     FilePath,
+    ensembles_option,
     full_option,
     quoted_option,
     results_option,
@@ -20,6 +21,7 @@ from toxbench.plugin.registry import Registry
 @cloup.argument("folders", metavar="[FOLDER]...", type=FilePath(), nargs=-1)
 @results_option
 @OUTPUT.option("--per-label", is_flag=True, help="Print the scores of each label instead.")
+@ensembles_option
 @full_option
 @quoted_option
 @table_options
@@ -27,6 +29,7 @@ def leaderboard(
     folders: tuple[Path, ...],
     results: Path | None,
     per_label: bool,
+    ensembles: bool,
     full: bool,
     quoted: Path | None,
     format_name: str | None,
@@ -39,13 +42,15 @@ def leaderboard(
     """
     from toxbench.cli.tables import print_labels, print_leaderboard
     from toxbench.ranking.build import load_leaderboard
+    from toxbench.ranking.ensembles import load_ensemble_leaderboard
     from toxbench.ranking.quoted import read_quoted
     from toxbench.store.cells import find_store
 
     registry = Registry.discover(plugins)
     rows = None if quoted is None else read_quoted(quoted)
     stores = map(find_store, folders or (results or Path("results"),))
-    board = load_leaderboard(*stores, quoted=rows)
+    load = load_ensemble_leaderboard if ensembles else load_leaderboard
+    board = load(*stores, quoted=rows)
     if per_label:
         print_labels(board, registry, format_name)
     else:

@@ -215,6 +215,9 @@ full_option = _flag(
 quoted_option = _file_option(
     OUTPUT, "--quoted", help_text="TOML file of scores of publications, for rows without a rank."
 )
+ensembles_option = _flag(
+    OUTPUT, "--ensembles", "Add averages of seeds and of candidates, from stored probabilities."
+)
 table_options = combined(format_option, plugins_option, debug_option)
 
 

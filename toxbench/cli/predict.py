@@ -12,6 +12,7 @@ import cloup
 from toxbench.cli.console import echo
 from toxbench.cli.options import (
     DATA,
+    MODELS,
     OUTPUT,
     SCALE,
     FilePath,
@@ -34,8 +35,8 @@ from toxbench.util.text import escape_line
 
 if TYPE_CHECKING:
     from toxbench.inference.input import Block
-    from toxbench.inference.model import Classifier
-    from toxbench.store.models import ModelRecord
+    from toxbench.inference.model import TextClassifier
+    from toxbench.inference.select import ModelChoice
 
 _STDIN = Path("-")
 
@@ -48,6 +49,10 @@ _STDIN = Path("-")
 )  # fmt: skip
 @text_options
 @backbone_option
+@MODELS.option(
+    "--average", is_flag=True,
+    help="Average the models of all seeds, kept by a run with --save-models all.",
+)  # fmt: skip
 @plugins_option
 @OUTPUT.option(
     "--output", "target", type=FilePath(), metavar="FILE",
@@ -96,23 +101,23 @@ def _predict_words(comments: tuple[str, ...], registry: Registry, values: dict[s
 
     check_comments(comments)
     render = registry.report_format(values["format_name"] or "plain").item.render
-    record, thresholds, load = _chosen(registry, values)
+    chosen, thresholds, load = _chosen(registry, values)
     probabilities = load().predict_probabilities(comments)
     found = [
         (number, label, float(str(probability)), bool(probability > threshold))
         for number, row in enumerate(probabilities, start=1)
-        for label, probability, threshold in zip(record.labels, row, thresholds, strict=True)
+        for label, probability, threshold in zip(chosen.record.labels, row, thresholds, strict=True)
     ]
     names = ("comment", "label", "probability", "predicted")
     first = 0 if len(comments) > 1 else 1  # one comment needs no number
     table = Table(
-        title=f"{escape_line(record.title)}, thresholds {values['rule']}",
+        title=f"{escape_line(chosen.title)}, thresholds {values['rule']}",
         headers=names[first:],
         rows=tuple(
             (str(number), escape_line(label), f"{probability:.3f}", "yes" if yes else "no")[first:]
             for number, label, probability, yes in found
         ),
-        notes=_notes(record),
+        notes=_notes(chosen),
         records=tuple(dict(zip(names, row, strict=True)) for row in found),
     )
     echo(render(table).strip())
@@ -126,8 +131,8 @@ def _predict_file(registry: Registry, values: dict[str, Any]) -> None:
     if target is not None:
         check_output(target, source if source != _STDIN else None)
     blocks, total = _blocks(source, build_settings(ColumnSettings, used(ColumnSettings, values)))
-    record, thresholds, load = _chosen(registry, values)
-    classifier = load()
+    chosen, thresholds, load = _chosen(registry, values)
+    classifier, record = load(), chosen.record
     if target is None:
         write = csv_writer(lambda text: echo(text.removesuffix("\n")))
         predict_blocks(classifier, record, thresholds, blocks, write, with_text=values["with_text"])
@@ -137,8 +142,8 @@ def _predict_file(registry: Registry, values: dict[str, Any]) -> None:
             classifier, record, thresholds, blocks, write,
             with_text=values["with_text"], on_block=advance,
         )  # fmt: skip
-    echo(f"{target}: what {escape_line(record.title)} says of {count} comments")
-    for note in _notes(record):
+    echo(f"{target}: what {escape_line(chosen.title)} says of {count} comments")
+    for note in _notes(chosen):
         echo(note)
 
 
@@ -154,33 +159,35 @@ def _blocks(source: Path, columns: ColumnSettings) -> "tuple[Iterator[Block], in
 
 def _chosen(
     registry: Registry, values: dict[str, Any]
-) -> "tuple[ModelRecord, tuple[float, ...], Callable[[], Classifier]]":
-    """Return what is known of the model that is meant, its thresholds, and how to load it."""
-    from toxbench.inference.select import choose_model, model_thresholds
+) -> "tuple[ModelChoice, tuple[float, ...], Callable[[], TextClassifier]]":
+    """Return the models that are used, their thresholds, and a function that loads them."""
+    from toxbench.inference.select import choose_models
     from toxbench.store.cells import find_store
 
     store = find_store(values["results"] or Path("results"))
-    folder, record = choose_model(store, values["backbone"])
-    thresholds = model_thresholds(record, values["rule"])
+    chosen = choose_models(store, values["backbone"], values["average"])
+    thresholds = chosen.rule_thresholds(values["rule"])
 
-    def load() -> "Classifier":
-        from toxbench.inference.model import Classifier, load_model
+    def load() -> "TextClassifier":
+        from toxbench.inference.model import load_classifier
         from toxbench.training.device import choose_device
 
         device = choose_device(values["device"] or "auto", values["precision"])
-        return Classifier(load_model(folder, record, registry), device)
+        return load_classifier(chosen.models, registry, device)
 
-    return record, thresholds, load
+    return chosen, thresholds, load
 
 
-def _notes(record: "ModelRecord") -> tuple[str, ...]:
-    """Say what a reader must know of a model before believing it."""
-    said = [f"Model {escape_line(record.key.stem)}; what it is good for is in its README.md."]
+def _notes(chosen: "ModelChoice") -> tuple[str, ...]:
+    """Return the limits of a model that a reader of its predictions must know."""
+    record = chosen.record
+    stems = ", ".join(record.key.stem for _, record in chosen.models)
+    texts = [f"Saved as {escape_line(stems)}; intended use and limits are in README.md."]
     if record.synthetic:
-        said.append("It learnt from the synthetic sample: it knows nothing of real comments.")
+        texts.append("It learnt from the synthetic sample: it knows nothing of real comments.")
     if record.weights.source == "stand-in":
-        said.append("It started from a stand-in, not from the checkpoint of that name.")
-    return tuple(said)
+        texts.append("It started from a stand-in, not from the checkpoint of that name.")
+    return tuple(texts)
 
 
 @contextmanager

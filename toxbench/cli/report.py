@@ -10,6 +10,7 @@ from toxbench.cli.console import echo
 from toxbench.cli.options import (
     OUTPUT,
     debug_option,
+    ensembles_option,
     quoted_option,
     results_argument,
     show_text_options,
@@ -24,9 +25,12 @@ if TYPE_CHECKING:
 @results_argument
 @OUTPUT.option("--open", "should_open", is_flag=True, help="Open it in the browser.")
 @quoted_option
+@ensembles_option
 @show_text_options
 @debug_option
-def report(results: Path | None, should_open: bool, quoted: Path | None, **values: Any) -> None:
+def report(
+    results: Path | None, should_open: bool, quoted: Path | None, ensembles: bool, **values: Any
+) -> None:
     """Write report.html into the results in FOLDER.
 
     A single file without scripts: pictures with their numbers, leaks between the parts of the
@@ -40,7 +44,7 @@ def report(results: Path | None, should_open: bool, quoted: Path | None, **value
 
     store = find_store(results or Path("results"))
     rows = None if quoted is None else read_quoted(quoted)
-    data = load_report_data(store, texts_to_show(store.protocol(), values), rows)
+    data = load_report_data(store, texts_to_show(store.protocol(), values), rows, ensembles)
     path = store.folder / FILE
     write_atomically(path, render_report(data, _importances).encode("utf-8"))
     echo(f"Report in {path}")

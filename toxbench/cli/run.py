@@ -10,6 +10,7 @@ from toxbench.cli.options import (
     MODELS,
     OUTPUT,
     combined,
+    ensembles_option,
     experiment_options,
     names_option,
     quoted_option,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
         help="Refuse to run unless results of this table and split are stored.",
     ),
     quoted_option,
+    ensembles_option,
 )  # fmt: skip
 @click.pass_obj
 def run(session: "TorchrunSession | None", /, **values: Any) -> None:
@@ -81,9 +83,12 @@ def run(session: "TorchrunSession | None", /, **values: Any) -> None:
 def _print_result(plan: "Plan", result: "RunResult", values: dict[str, Any]) -> None:
     """Print the leaderboard; raise `CellsFailedError` if cells have no result."""
     from toxbench.cli.tables import print_leaderboard
+    from toxbench.ranking.ensembles import load_ensemble_leaderboard
     from toxbench.util.text import count_of
 
-    print_leaderboard(result.leaderboard, plan.run.registry, values["format_name"], values["full"])
+    has_ensembles = values["ensembles"]
+    board = load_ensemble_leaderboard(plan.store) if has_ensembles else result.leaderboard
+    print_leaderboard(board, plan.run.registry, values["format_name"], values["full"])
     if values["format_name"] is None and not values["quiet"]:
         echo(f"\nStored in {plan.store.folder}")
     problems = list(plan.run.unavailable)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from safetensors.torch import load_model as load_tensors
@@ -11,6 +11,7 @@ from torch import nn
 
 from toxbench.data.tokenization import tokenise_uncached
 from toxbench.errors import PluginError, SettingsError
+from toxbench.evaluation.ensembles import average_probabilities
 from toxbench.plugin.contracts import Backbone
 from toxbench.plugin.modules import quiet_transformers
 from toxbench.plugin.registry import Registry
@@ -34,8 +35,16 @@ class Model:
     tokenizer: "PreTrainedTokenizerBase"
 
 
-class Classifier:
+class TextClassifier(Protocol):
     """Computes the probability of each label of a comment."""
+
+    def predict_probabilities(self, texts: Sequence[str]) -> Probabilities:
+        """Return probabilities, float32 ``[comment, label]``."""
+        ...
+
+
+class Classifier:
+    """A `TextClassifier` of one model."""
 
     def __init__(self, model: Model, device: Device) -> None:
         """Move the module to the device where it computes."""
@@ -63,6 +72,25 @@ class Classifier:
         multiple = WIDTH_MULTIPLE[self._device.kind]
         batcher = Batcher(tokens, unused_targets, self._device.torch, multiple=multiple)
         return self._predictor.predict(batcher, np.arange(len(texts), dtype=np.int64))
+
+
+class AveragedClassifier:
+    """A `TextClassifier` that averages the probabilities of classifiers with the same labels."""
+
+    def __init__(self, classifiers: Sequence[TextClassifier]) -> None:
+        self._classifiers = classifiers
+
+    def predict_probabilities(self, texts: Sequence[str]) -> Probabilities:
+        """Return probabilities, float32 ``[comment, label]``; raises as `Classifier`."""
+        return average_probabilities([c.predict_probabilities(texts) for c in self._classifiers])
+
+
+def load_classifier(
+    models: Sequence[tuple[Path, ModelRecord]], registry: Registry, device: Device
+) -> TextClassifier:
+    """Load a stored model, or the average of several; raises as `load_model`."""
+    classifiers = [Classifier(load_model(*model, registry), device) for model in models]
+    return classifiers[0] if len(classifiers) == 1 else AveragedClassifier(classifiers)
 
 
 def load_model(folder: Path, record: ModelRecord, registry: Registry) -> Model:

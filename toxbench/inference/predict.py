@@ -8,9 +8,9 @@ import pandas as pd
 from toxbench.errors import SettingsError
 from toxbench.evaluation.definitions import HALF
 from toxbench.inference.input import Block
-from toxbench.inference.model import Classifier, load_model
+from toxbench.inference.model import TextClassifier, load_classifier
 from toxbench.inference.output import WriteColumns, prediction_columns
-from toxbench.inference.select import choose_model, model_thresholds
+from toxbench.inference.select import choose_models
 from toxbench.plugin.registry import Registry
 from toxbench.store.cells import find_store
 from toxbench.store.models import ModelRecord
@@ -22,6 +22,7 @@ def predict(
     comments: Sequence[str],
     *,
     backbone: str | None = None,
+    average: bool = False,
     thresholds: str = HALF,
     device: str = "auto",
     precision: str = "fp32",
@@ -34,6 +35,7 @@ def predict(
         comments: the texts, none of them blank.
         backbone: name of a backbone; by default that of the model with the highest validation
             score.
+        average: use the mean probabilities of the models of all seeds (``save_models="all"``).
         thresholds: rule of the model's thresholds: ``0.5``, ``global`` or ``per-label``.
         device: ``auto``, ``cuda``, ``mps`` or ``cpu``.
         precision: ``fp32``, which returns the same numbers as the exported model, or ``bf16``,
@@ -50,16 +52,15 @@ def predict(
         toxbench.errors.PluginError: the backbone's plugin is not installed.
     """
     check_comments(comments)
-    store = find_store(Path(path))
-    folder, record = choose_model(store, backbone)
-    label_thresholds = model_thresholds(record, thresholds)
-    model = load_model(folder, record, Registry.discover(plugins))
-    classifier = Classifier(model, choose_device(device, precision))
+    chosen = choose_models(find_store(Path(path)), backbone, average)
+    label_thresholds = chosen.rule_thresholds(thresholds)
+    registry, on_device = Registry.discover(plugins), choose_device(device, precision)
+    classifier = load_classifier(chosen.models, registry, on_device)
     probabilities = classifier.predict_probabilities(comments)
     # The empty name of the id column: no label has it.
     block = Block("", "text", [""] * len(comments), list(comments))
     columns = prediction_columns(
-        block, probabilities, record.labels, label_thresholds, with_text=False
+        block, probabilities, chosen.record.labels, label_thresholds, with_text=False
     )
     return pd.DataFrame(columns).drop(columns="")
 
@@ -82,7 +83,7 @@ def check_comments(comments: Sequence[str]) -> None:
 
 
 def predict_blocks(
-    classifier: Classifier,
+    classifier: TextClassifier,
     record: ModelRecord,
     thresholds: Sequence[float],
     blocks: Iterable[Block],

@@ -1,14 +1,81 @@
 """Selection of a stored model by its validation score; imports neither torch nor pandas."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from toxbench.errors import SettingsError, StorageError, did_you_mean
 from toxbench.evaluation.definitions import HALF
+from toxbench.evaluation.ensembles import average_probabilities, seeds_average_name
+from toxbench.evaluation.thresholds import choose_thresholds
 from toxbench.records import CellRecord
 from toxbench.store.cells import CellStore
 from toxbench.store.models import ModelRecord, read_model_record, validation_score
 
 _TUNED = " (tuned)"
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """One stored model, or the models of several seeds, whose probabilities are averaged.
+
+    Attributes:
+        title: to print.
+        models: folder and record of each model, of one backbone with the same settings.
+        thresholds: rule -> one threshold for each label.
+    """
+
+    title: str
+    models: tuple[tuple[Path, ModelRecord], ...]
+    thresholds: Mapping[str, tuple[float, ...]]
+
+    @property
+    def record(self) -> ModelRecord:
+        """The record of the first model; except for its seed, it describes all of them."""
+        return self.models[0][1]
+
+    def rule_thresholds(self, rule: str = HALF) -> tuple[float, ...]:
+        """Return the thresholds of a rule, one for each label.
+
+        Raises:
+            SettingsError: there are no thresholds of this rule.
+        """
+        if rule not in self.thresholds:
+            rules = ", ".join(self.thresholds)
+            raise SettingsError(
+                f"--thresholds {rule}: the model {self.record.key.stem} has only {rules}; the "
+                "other rules need positive validation rows, and its run had none"
+            )
+        return self.thresholds[rule]
+
+
+def choose_models(
+    store: CellStore, backbone: str | None = None, average: bool = False
+) -> ModelChoice:
+    """Return the model of `choose_model`; to ``average``, those of all seeds of its fold.
+
+    Thresholds of an average are chosen on the validation rows, from the stored probabilities.
+
+    Raises:
+        StorageError: there is only one model to average.
+        SettingsError, StorageError, DamagedError: as `choose_model`.
+    """
+    folder, best = choose_model(store, backbone)
+    if not average:
+        return ModelChoice(best.title, ((folder, best),), best.thresholds)
+    records = [r for r in store.models.records() if _is_other_seed(r, best) and store.has(r.key)]
+    records.sort(key=lambda record: record.key.seed)
+    if len(records) < 2:
+        raise StorageError(
+            f"--average: {store.folder} holds only one model of {best.title}; train several with "
+            "--seeds 5 --save-models all. A stored cell without a model is trained again after "
+            f"its file in {store.folder / 'cells'} is removed"
+        )
+    models = tuple((store.models.path(record.key), record) for record in records)
+    title = seeds_average_name(best.title, len(records))
+    return ModelChoice(title, models, _average_thresholds(store, records))
 
 
 def choose_model(store: CellStore, backbone: str | None = None) -> tuple[Path, ModelRecord]:
@@ -32,19 +99,18 @@ def choose_model(store: CellStore, backbone: str | None = None) -> tuple[Path, M
     return store.models.path(best.key), best
 
 
-def model_thresholds(record: ModelRecord, rule: str = HALF) -> tuple[float, ...]:
-    """Return a model's thresholds, one for each label.
+def _is_other_seed(record: ModelRecord, best: ModelRecord) -> bool:
+    """Return whether two models differ at most in their seed."""
+    return record.key.model_copy(update={"seed": best.key.seed}) == best.key
 
-    Raises:
-        SettingsError: the model has no thresholds of this rule.
-    """
-    if rule not in record.thresholds:
-        rules = ", ".join(record.thresholds)
-        raise SettingsError(
-            f"--thresholds {rule}: the model {record.key.stem} has only {rules}; the other rules "
-            "need positive validation rows, and its run had none"
-        )
-    return record.thresholds[rule]
+
+def _average_thresholds(
+    store: CellStore, records: Sequence[ModelRecord]
+) -> dict[str, tuple[float, ...]]:
+    validation = np.array(store.protocol().folds[records[0].key.fold].validation, dtype=np.int64)
+    cells = (store.reader.read(store.path(record.key)) for record in records)
+    average = average_probabilities([probabilities["validation"] for _, probabilities in cells])
+    return choose_thresholds(store.rows().targets[validation], average)
 
 
 def _matches(record: ModelRecord, backbone: str | None) -> bool:

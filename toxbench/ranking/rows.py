@@ -17,6 +17,7 @@ from toxbench.evaluation.definitions import (
     PER_LABEL,
     RANKING_METRIC,
 )
+from toxbench.evaluation.ensembles import EnsembleChoice
 from toxbench.evaluation.significance import Difference
 from toxbench.ranking.quoted import QuotedRow, quoted_metrics
 from toxbench.records import CellKey, CellRecord, FailureRecord, Part, TuningRecord
@@ -68,7 +69,7 @@ class Row:
     """
 
     candidate: str
-    kind: Literal["backbone", "baseline"]
+    kind: Literal["backbone", "baseline", "ensemble"]
     difference: str
     weights: str
     stand_in: bool
@@ -156,6 +157,7 @@ class Leaderboard:
         metric: to rank by.
         failures: of each candidate with failed cells, with or without a row.
         quoted: scores of publications, which are shown but not ranked.
+        ensemble_choice: of the average over candidates; None: there are no averages.
     """
 
     protocol: ProtocolRecord
@@ -167,6 +169,7 @@ class Leaderboard:
     metric: str = RANKING_METRIC
     failures: tuple[FailedCells, ...] = ()
     quoted: tuple[QuotedRow, ...] = ()
+    ensemble_choice: EnsembleChoice | None = None
 
     @property
     def is_exploratory(self) -> bool:

@@ -1,6 +1,7 @@
 """The title of a leaderboard, and the conclusions, warnings and explanations printed with it."""
 
 from toxbench.evaluation.definitions import HALF, HEADLINES
+from toxbench.evaluation.ensembles import EnsembleChoice
 from toxbench.ranking.rows import SEEDS_NEEDED, FailedCells, Leaderboard, Row
 from toxbench.records import TuningRecord
 from toxbench.report.audit import leak_note
@@ -59,6 +60,7 @@ def headline_notes(leaderboard: Leaderboard) -> list[str]:
     important = [
         *(_failure_note(leaderboard, failed) for failed in leaderboard.failures),
         *conclusions(leaderboard)[:2],
+        *_ensemble_notes(leaderboard)[:1],
         *warnings(leaderboard),
     ]
     if len(important) > MAX_NOTES - 1:
@@ -68,12 +70,12 @@ def headline_notes(leaderboard: Leaderboard) -> list[str]:
 
 
 def limitations(leaderboard: Leaderboard) -> list[str]:
-    """Return the reasons why the p-values of a comparison are too optimistic."""
+    """Return the reasons why the p-values of a comparison are too optimistic, and of averages."""
     sampling = leaderboard.sampling
     reasons = [EXPLORATORY] if leaderboard.is_exploratory else []
     if sampling is not None and not sampling.by_group:
         reasons.append(_FEW_GROUPS.format(sampling.group_count))
-    return reasons
+    return reasons + _ensemble_notes(leaderboard)
 
 
 def warnings(leaderboard: Leaderboard) -> list[str]:
@@ -117,6 +119,7 @@ def explanations(leaderboard: Leaderboard) -> list[str]:
     texts.extend(_sampling_notes(leaderboard))
     texts.extend(_failure_note(leaderboard, failed) for failed in leaderboard.failures)
     texts.extend(_tuning_note(row) for row in rows if row.tuning)
+    texts.extend(_ensemble_notes(leaderboard))
     if len({row.seeds for row in rows if row.kind == "backbone"}) > 1:
         texts.append("Backbones have different numbers of seeds; compare them with care.")
     unit = "seed and fold" if len(protocol.folds) > 1 else "seed"
@@ -177,6 +180,41 @@ def _sampling_notes(leaderboard: Leaderboard) -> list[str]:
             "test rows is left out."
         )
     return texts
+
+
+def _ensemble_notes(leaderboard: Leaderboard) -> list[str]:
+    """Return how the members of the average over candidates were chosen, and what averages are."""
+    choice = leaderboard.ensemble_choice
+    if choice is None:
+        return []
+    texts = [_choice_note(choice, len(leaderboard.protocol.folds))]
+    if any(row.kind == "ensemble" for row in leaderboard.rows):
+        texts.append(
+            "An average is a single prediction: its interval is over test rows only, not over "
+            "other seeds. Its seconds and parameters are the sums of its members'."
+        )
+    return texts
+
+
+def _choice_note(choice: EnsembleChoice, folds: int) -> str:
+    if not choice.steps:
+        return (
+            "No average over candidates: its members cannot be chosen without positive validation "
+            "rows and a candidate that is not constant."
+        )
+    (best, score), *added = choice.steps
+    if choice.name is None:
+        return (
+            "No average over candidates: on the validation rows, none raises the micro average "
+            f"precision of {best} ({score:.3f})."
+        )
+    scores = ", ".join([f"{best} {score:.3f}", *(f"+ {name} {s:.3f}" for name, s in added)])
+    overlap = " Folds validate on rows that other folds test, so this choice is optimistic."
+    return (
+        f"{choice.name}: the best candidate on the validation rows, then each that raises their "
+        f"micro average precision most ({scores}). A backbone counts as the mean of its seeds."
+        f"{overlap if folds > 1 else ''}"
+    )
 
 
 def _failure_note(leaderboard: Leaderboard, failed: FailedCells) -> str:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from toxbench.ranking.build import complete_cells, load_leaderboard
 from toxbench.ranking.cells import load_cells
+from toxbench.ranking.ensembles import ensemble_cells, load_ensemble_leaderboard
 from toxbench.ranking.predictions import StoredPredictions, no_candidate_error, stack_predictions
 from toxbench.ranking.quoted import QuotedRow
 from toxbench.ranking.rows import Leaderboard, Row
@@ -81,6 +82,7 @@ def load_report_data(
     store: CellStore,
     texts: Sequence[str] | None = None,
     quoted: tuple[QuotedRow, ...] | None = None,
+    ensembles: bool = False,
 ) -> ReportData:
     """Read the folder of a protocol.
 
@@ -88,15 +90,19 @@ def load_report_data(
         store: the folder.
         texts: as in `ReportData`.
         quoted: rows instead of the quoted rows in the folder.
+        ensembles: whether the averages of seeds and of candidates are candidates as well.
 
     Raises:
         StorageError: it is not a folder of toxbench, a file in it is damaged, or no candidate has
             a seed with every fold.
     """
-    board = load_leaderboard(store, quoted=quoted)
+    load = load_ensemble_leaderboard if ensembles else load_leaderboard
+    board = load(store, quoted=quoted)
     if not board.rows:
         raise no_candidate_error(store)
     protocol, stored, cells = load_cells(store)
+    if ensembles:
+        cells = [*cells, *ensemble_cells(protocol, stored, cells)[0]]
     complete = complete_cells(cells, len(protocol.folds))
     return ReportData(
         board=board,

@@ -69,7 +69,7 @@ def cost_section(data: ReportData) -> Section | None:
     axes.set_xscale("log")
     axes.step(*zip(*front, strict=True), where="post", color=HEAT, linewidth=1.5, zorder=0)
     for number, (row, point) in enumerate(candidates, 1):
-        colour = BLUE if row.kind == "backbone" else GREY
+        colour = GREY if row.kind == "baseline" else BLUE
         axes.plot(*point, "o", color=colour, markersize=5)
         height = 3 + 9 * _count_overlaps(point, points[: number - 1])
         axes.annotate(str(number), point, xytext=(5, height), textcoords="offset points",
@@ -155,9 +155,7 @@ def _interval_picture(data: ReportData) -> Picture:
          for row in rows],
     )  # fmt: skip
     alt = f"Forest plot of {len(rows)} candidates: scores with 95 % confidence intervals."
-    note = (
-        "Backbones are blue, baselines grey. The grey line marks the score of the first candidate."
-    )
+    note = "Baselines are grey, others blue. The grey line marks the score of the first candidate."
     return create_picture("forest", alt, figure, numbers, note)
 
 
@@ -165,7 +163,7 @@ def _draw_interval(axes: "Axes", place: int, row: Row, metric: str) -> None:
     mean, low, high = _interval(row, metric)
     if mean is None:
         return
-    colour = BLUE if row.kind == "backbone" else GREY
+    colour = GREY if row.kind == "baseline" else BLUE
     if low is not None and high is not None:
         axes.plot([low, high], [place, place], color=colour, linewidth=1.6)
     axes.plot([mean], [place], "o", color=colour, markersize=5)
