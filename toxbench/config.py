@@ -32,6 +32,8 @@ PRESETS: Mapping[str, Preset] = {
             "clip_norm": 0.0,
             "max_length": 128,
             "padding": "max_length",
+            "adaptation": "full",
+            "head_init": "random",
             "loss": "bce",
             "selection": "last",
             "precision": "fp32",

@@ -10,15 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from support import write_checkpoint
 from torch import nn
-from transformers import AutoModelForSequenceClassification
 
 from toxbench.errors import PluginError, SettingsError, StorageError
 from toxbench.inference.export import export
 from toxbench.inference.model import Model, load_model
 from toxbench.inference.select import choose_model
-from toxbench.plugin.modules import FirstTokenClassifier, to_transformers_model
 from toxbench.plugin.registry import Registry
 from toxbench.store.cell_file import read_cell
 from toxbench.store.cells import find_store
@@ -88,44 +85,6 @@ def test_an_existing_target_is_not_overwritten(
         assert (code, reason in error) == (2, True), error
     assert command("export", "--results", str(results), str(tmp_path / "empty"))[0] == 0
     assert (tmp_path / "full" / "x").read_text() == (tmp_path / "file").read_text() == "mine"
-
-
-@pytest.mark.parametrize("kind", ["bert", "distilbert", "roberta", "electra", "xlm-roberta"])
-def test_first_token_classifier_is_converted(tmp_path: Path, kind: str) -> None:
-    torch.manual_seed(0)
-    checkpoint = write_checkpoint(tmp_path / kind, kind)
-    if kind in {"distilbert", "electra"}:
-        module: nn.Module = classifier_without_pooler(checkpoint)
-    else:
-        module = FirstTokenClassifier(checkpoint, 5)
-    module.eval()
-    with torch.no_grad():
-        for parameter in module.parameters():  # so that the logits are large
-            parameter.add_(torch.randn_like(parameter) * 0.2)
-        ids = torch.randint(5, 60, (8, 20))
-        mask = (torch.arange(20) < torch.arange(4, 20, 2)[:, None]).long()
-        state = torch.get_rng_state()
-        standard = to_transformers_model(module)
-        assert torch.equal(torch.get_rng_state(), state)
-        assert type(standard).__module__.startswith("transformers.models.")
-        standard.save_pretrained(tmp_path / "out")
-        loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").eval()
-        expected = module(input_ids=ids, attention_mask=mask)
-        logits = loaded(input_ids=ids, attention_mask=mask).logits
-    assert expected.abs().max() > 0.5
-    assert ((expected - logits).abs() / expected.abs().clamp(min=1)).max() < 1e-5
-
-
-def classifier_without_pooler(checkpoint: Path) -> FirstTokenClassifier:
-    """Build a classifier over an encoder that has no pooler."""
-    from transformers import AutoModel
-
-    module = FirstTokenClassifier.__new__(FirstTokenClassifier)
-    nn.Module.__init__(module)
-    module.encoder = AutoModel.from_pretrained(checkpoint)
-    module.dropout = nn.Dropout(0.1)
-    module.classifier = nn.Linear(module.encoder.config.hidden_size, 5)
-    return module
 
 
 @pytest.fixture

@@ -75,14 +75,14 @@ def test_used_weights_learn_the_same(
 
 def test_embedding_is_trimmed_inside_the_context(checkpoint: Path) -> None:
     module = build_classifier(checkpoint, LABELS)
-    full = module.encoder.get_input_embeddings()
+    full = module.base_model.get_input_embeddings()
     ids = torch.tensor(USED)
     with trim_embedding(module, ids, lambda: module(ids[None], torch.ones(1, 4))):
-        trimmed = module.encoder.get_input_embeddings()
+        trimmed = module.base_model.get_input_embeddings()
         assert isinstance(trimmed, TrimmedEmbedding)
         assert trimmed.weight.shape[0] == len(USED)
         assert torch.equal(trimmed(ids), full(ids))
-    assert module.encoder.get_input_embeddings() is full
+    assert module.base_model.get_input_embeddings() is full
 
 
 class Prompted(nn.Module):
@@ -128,7 +128,7 @@ class Tied(nn.Module):
 def test_tied_frozen_and_custom_embeddings_are_unchanged(checkpoint: Path) -> None:
     tied = Tied(checkpoint)
     frozen = build_classifier(checkpoint, LABELS)
-    frozen.encoder.get_input_embeddings().requires_grad_(requires_grad=False)
+    frozen.base_model.get_input_embeddings().requires_grad_(requires_grad=False)
     custom = nn.Sequential(nn.Embedding(50, 4), nn.Linear(4, LABELS))
     for module in (tied, frozen, custom):
         with trim_embedding(module, torch.tensor(USED), lambda: None):
@@ -137,17 +137,17 @@ def test_tied_frozen_and_custom_embeddings_are_unchanged(checkpoint: Path) -> No
 
 def test_mostly_used_embedding_is_unchanged(checkpoint: Path) -> None:
     module = build_classifier(checkpoint, LABELS)
-    count = module.encoder.config.vocab_size
+    count = module.base_model.config.vocab_size
     with trim_embedding(module, torch.arange(count // 2 + 1), lambda: None):
         assert not any(isinstance(child, TrimmedEmbedding) for child in module.modules())
 
 
 def test_embedding_is_restored_after_an_error(checkpoint: Path, tokens: Tokens) -> None:
     module = build_classifier(checkpoint, LABELS)
-    full = module.encoder.get_input_embeddings()
+    full = module.base_model.get_input_embeddings()
     with (
         pytest.raises(ZeroDivisionError),
         trim_embedding(module, torch.tensor(USED), lambda: None),
     ):
         raise ZeroDivisionError
-    assert module.encoder.get_input_embeddings() is full
+    assert module.base_model.get_input_embeddings() is full

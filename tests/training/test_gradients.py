@@ -24,7 +24,9 @@ from toxbench.training.trainer import Optimizations, Trainer
 from toxbench.training.weights import WeightsChoice, WeightsFinder
 
 ROWS = 16
-SETTINGS = TrainSettings(epochs=1, batch_size=ROWS, dropout=0.0, warmup=0.0, max_length=64)
+SETTINGS = TrainSettings(
+    epochs=1, batch_size=ROWS, dropout=0.0, warmup=0.0, max_length=64, head_init="random"
+)
 Gradients = dict[str, torch.Tensor]
 
 

@@ -94,12 +94,12 @@ def test_body_has_one_rate_without_layer_decay(checkpoints: dict[str, Path], nam
     assert set(actual.values()) == {BODY_RATE, HEAD_RATE}
 
 
-def test_stand_in_head_keeps_its_rate(checkpoint: Path) -> None:
-    actual = rates(build_classifier(checkpoint, LABELS), layer_decay=0.5)
-    assert actual["classifier.weight"] == actual["classifier.bias"] == HEAD_RATE
-    assert actual["encoder.encoder.layer.1.output.dense.weight"] == BODY_RATE
-    assert actual["encoder.encoder.layer.0.output.dense.weight"] == BODY_RATE / 2
-    assert actual["encoder.embeddings.word_embeddings.weight"] == BODY_RATE / 4
+def test_submodule_of_the_body_can_be_new(checkpoint: Path) -> None:
+    head = Head(("classifier", "bert.pooler"))
+    actual = rates(build_classifier(checkpoint, LABELS), head, layer_decay=0.5)
+    assert actual["classifier.weight"] == actual["bert.pooler.dense.bias"] == HEAD_RATE
+    assert actual["bert.encoder.layer.1.output.dense.weight"] == BODY_RATE
+    assert actual["bert.embeddings.word_embeddings.weight"] == BODY_RATE / 4
 
 
 def test_more_than_ten_layers_are_ordered_numerically() -> None:
@@ -165,7 +165,7 @@ def test_layer_decay_without_layers_is_refused() -> None:
 def test_module_without_head_is_refused(decay: float) -> None:
     module = nn.ModuleDict({"fc": nn.ModuleList([nn.Linear(2, 2)])})
     with pytest.raises(PluginError, match=r"none of the head attributes classifier.*head="):
-        parameter_groups(module, ("classifier",), TrainSettings(layer_decay=decay))
+        parameter_groups(module, Head(("classifier",)), TrainSettings(layer_decay=decay))
 
 
 # --- weight decay, frozen and shared parameters

@@ -172,14 +172,16 @@ class Trainer:
             DivergedError: the mean loss of an epoch is not finite.
             PluginError: the module's logits break the contract.
             StorageError: a checkpoint cannot be written.
-            StopRequested: the checkpoints requested a stop, and the state is saved.
+            StopRequested: the checkpoints requested a stop, and the state is saved if the training
+                has begun.
         """
         with self._embedding_context(split.train):
-            head_seconds = self._start_head(split.train)
+            checkpoint = self._checkpoints.load()
+            head_seconds = 0.0 if checkpoint else self._start_head(split.train)
             if self._settings.adaptation == "probe":
                 return TrainingResult((), 0, head_seconds)
             state = self._initial_state(split, seed, head_seconds)
-            is_over = self._resume(state, select, on_epoch, should_stop)
+            is_over = self._resume(state, checkpoint, select, on_epoch, should_stop)
             steps, broadcast_flag = self._steps(state), self._group.broadcast_flag
             while not is_over and not state.is_done:
                 record = self._train_until_eval(state, steps, split.validation, validate)
@@ -228,11 +230,10 @@ class Trainer:
         """Set the head to a linear probe of the frozen encoder, fitted on the given rows.
 
         Returns:
-            the seconds that this took; 0 if the head stays random or a checkpoint replaces it.
+            the seconds that this took; 0 if the head stays random.
         """
         settings, started = self._settings, time.perf_counter()
-        is_random = settings.head_init == "random" and settings.adaptation != "probe"
-        if is_random or self._checkpoints.load() is not None:
+        if settings.head_init == "random" and settings.adaptation != "probe":
             return 0.0
         last = self._head.last_layer(self.module, self._targets.shape[1])
         for layer in self._head.dense_layers(self.module, last):
@@ -280,6 +281,7 @@ class Trainer:
     def _resume(
         self,
         state: TrainingState,
+        checkpoint: StateDict | None,
         select: Select,
         on_epoch: Callable[[EpochRecord], None],
         should_stop: Callable[[Scores], bool],
@@ -288,7 +290,6 @@ class Trainer:
 
         The callbacks are called again for the earlier epochs, so that their own state is restored.
         """
-        checkpoint = self._checkpoints.load()
         if checkpoint is None:
             return False
         state.load_state_dict(checkpoint)
