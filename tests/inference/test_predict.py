@@ -258,8 +258,8 @@ def test_average_is_the_mean_of_all_seeds(
     table = write_table(tmp_path / "comments.csv", 80)
     toxbench.run(
         table, backbones=["bert"], baselines=[], weights=f"bert={checkpoint}", workers=1,
-        seeds=3, train=SETTINGS, results=tmp_path / "results", save_models="all",
-        split={"validation_size": 0.25},
+        seeds=3, train=SETTINGS | {"head_init": "random"}, results=tmp_path / "results",
+        save_models="all", split={"validation_size": 0.25},
     )  # fmt: skip
     store = find_store(tmp_path / "results")
     rows, fold = store.rows(), store.protocol().folds[0]

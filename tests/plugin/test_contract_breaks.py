@@ -137,6 +137,8 @@ MODULES = {
                "        self.fc = nn.Linear(16, 16)\n"
                "    def encode(self, **k):\n        return self.fc(super().encode(**k))",
                "head_names", "fc.bias, fc.weight"),
+    "Shifted": ("def forward(self, **k):\n        return super().forward(**k) + 1",
+                "last_layer", "forward changes the output"),
 }  # fmt: skip
 
 # Name -> (source of the test class, part of the failing test's name, part of its message).
@@ -159,6 +161,8 @@ CLASSES = {
               "tokenizer_truncates", "max_length"),
     "Idle": ("class TestIdle(Contract):\n    without_gradient = {'body.*.weight': 'no reason'}",
              "gradients_reach", "remove it from `without_gradient`"),
+    "NoLast": ("class TestNoLast(Contract):\n    labels = 3\n    head = ('body',)",
+               "last_layer", "needs an nn.Linear in the head"),
     "NoFixture": ("class TestNoFixture(BackboneContract):\n    pass",
                   "eval_mode", "the fixture `backbone` is missing"),
 }  # fmt: skip
