@@ -17,8 +17,10 @@ from support import write_checkpoint, write_table
 
 import toxbench
 from toxbench.errors import DataError, PluginError, SettingsError, StorageError
+from toxbench.evaluation.calibration import calibrate
 from toxbench.inference.input import CommentsFile
 from toxbench.settings import ColumnSettings
+from toxbench.store.cell_file import read_cell
 from toxbench.store.cells import find_store
 
 pytestmark = pytest.mark.slow
@@ -36,9 +38,10 @@ def test_a_stored_model_repeats_its_test_predictions(trained: Path, results: Pat
         predictions = toxbench.predict(results, test, backbone=record.key.candidate)
         assert list(predictions.columns) == [*LABELS, *PROBABILITIES]
         exact = load_file(store.models.path(record.key) / "probabilities.safetensors")["test"]
-        np.testing.assert_allclose(predictions[PROBABILITIES].to_numpy(), exact, atol=1e-6)
+        calibrated = calibrate(exact, record.calibration)
+        np.testing.assert_allclose(predictions[PROBABILITIES].to_numpy(), calibrated, atol=1e-6)
         assert (predictions[LABELS].to_numpy() == (exact > 0.5)).all()
-        thresholds = np.array(record.thresholds["per-label"])
+        thresholds = np.array(read_cell(store.path(record.key))[0].thresholds["per-label"])
         by_label = toxbench.predict(
             results, test, backbone=record.key.candidate, thresholds="per-label"
         )
@@ -63,7 +66,7 @@ def test_best_validation_model_is_the_default(results: Path) -> None:
         ("one text", {}, "a list of texts"),
         (["x"], {"backbone": "brt"}, "did you mean 'bert'"),
         (["x"], {"backbone": "always-negative"}, "a baseline has no model"),
-        (["x"], {"thresholds": "best"}, "has only 0.5, global, per-label"),
+        (["x"], {"thresholds": "best"}, "has only 0.5, global, accuracy, per-label"),
     ],
 )
 def test_invalid_arguments_of_predict_are_refused(
