@@ -150,7 +150,11 @@ def test_accuracy_threshold_equals_brute_force(rows: list[Entries]) -> None:
 
 
 @settings(max_examples=120, deadline=None, database=None)
-@given(st.lists(values, min_size=1, max_size=14), st.floats(0.3, 3), st.floats(-2, 2))
+@given(
+    st.lists(st.floats(2**-9, 1 - 2**-9, width=32), min_size=1, max_size=14),
+    st.floats(0.3, 3),
+    st.floats(-2, 2),
+)
 def test_f1_threshold_maximizes_expected_f1(
     raw: list[float], temperature: float, shift: float
 ) -> None:

@@ -5,6 +5,7 @@ import pytest
 from measured import Table
 from sklearn.metrics import accuracy_score, f1_score
 
+from toxbench.evaluation.definitions import RULES
 from toxbench.evaluation.thresholds import GLOBAL, HALF, PER_LABEL, choose_thresholds
 from toxbench.ranking.pool import GROUPS_NEEDED, Cell, FoldPooler, PooledScores
 

@@ -82,8 +82,8 @@ def best_accuracy_threshold(targets: Targets, probabilities: Probabilities) -> f
     """Return the shared threshold with the highest subset accuracy; if several, nearest to 0.5.
 
     A row is correct between its most probable negative and its least probable positive label. The
-    candidates are the midpoints between neighbouring values of these two kinds. The time is linear
-    after sorting.
+    candidates are 1 and the midpoints between neighbouring values of these two kinds. The time is
+    linear after sorting.
 
     Args:
         targets: 0/1, ``[row, label]``.
@@ -91,10 +91,11 @@ def best_accuracy_threshold(targets: Targets, probabilities: Probabilities) -> f
     """
     values = probabilities.astype(np.float64)
     low = np.where(targets == 0, values, 0).max(axis=1)
-    high = np.where(targets == 1, values, 1).min(axis=1)
+    high = np.where(targets == 1, values, 2).min(axis=1)  # no threshold is too high for some rows
     low, high = np.sort(low[low < high]), np.sort(high[low < high])
     limits = np.unique(np.concatenate([[0.0, 1.0], low, high]))
-    candidates = _midpoints(limits[:-1], limits[1:])
+    limits = limits[limits <= 1]
+    candidates = np.append(_midpoints(limits[:-1], limits[1:]), 1.0)
     correct = np.searchsorted(low, candidates, "right") - np.searchsorted(high, candidates, "right")
     return _nearest_to_half(candidates[correct == correct.max()])
 
