@@ -281,6 +281,13 @@ class LabelScores(FrozenModel):
     expected_calibration_error: float
 
 
+class Calibration(FrozenModel):
+    """Makes probabilities honest: ``sigmoid(logit / temperature + shift)``."""
+
+    temperature: float = Field(1.0, gt=0)
+    shift: float = 0.0
+
+
 class CellRecord(StoredRecord):
     """One candidate x fold x seed: trained once, stored once, never changed."""
 
@@ -308,7 +315,12 @@ class CellRecord(StoredRecord):
         None,
         description="rows in the random sample that a baseline was fitted on; None: all train rows",
     )
-    thresholds: dict[str, tuple[float, ...]] = Field(description="rule -> threshold per label")
+    thresholds: dict[str, tuple[float, ...]] = Field(
+        description="rule -> threshold per label, for probabilities that are not calibrated"
+    )
+    calibration: Calibration = Field(
+        Calibration(), description="fitted on the validation rows; scores do not use it"
+    )
     versions: dict[str, int] = Field(
         description="versions of the metrics and threshold rules that the cell was scored with"
     )

@@ -62,5 +62,5 @@ def test_test_labels_affect_no_choice(run: Run, tmp_path: Path) -> None:
             test_scores_differ.append(shuffled.metrics[rule]["test"] != parts["test"])
         if record.kind == "backbone":
             assert len(record.epochs) == EPOCHS
-            assert set(record.thresholds) == {"0.5", "global", "per-label"}
+            assert set(record.thresholds) == {"0.5", "global", "accuracy", "per-label"}
     assert any(test_scores_differ)  # the permuted labels are the ones that are scored

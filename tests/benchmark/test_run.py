@@ -94,7 +94,7 @@ def test_record_describes_training(run: Run, tmp_path: Path) -> None:
     assert record.environment.versions["torch"].startswith("2.")
     assert record.parameters
     assert record.cost.peak_memory_bytes
-    assert set(record.thresholds) == {"0.5", "global", "per-label"}
+    assert set(record.thresholds) == {"0.5", "global", "accuracy", "per-label"}
     assert str(tmp_path) not in record.model_dump_json()
 
 

@@ -11,6 +11,8 @@ from safetensors.numpy import load_file
 
 import toxbench
 from toxbench.errors import SettingsError
+from toxbench.evaluation.calibration import calibrate
+from toxbench.records import Calibration
 from toxbench.store.cell_file import read_cell
 from toxbench.store.cells import CellStore, find_store
 from toxbench.store.models import ModelRecord, check_model, read_model_record, validation_score
@@ -39,7 +41,10 @@ def test_best_model_is_saved_by_default(run: Run, tmp_path: Path) -> None:
     scores = {key.seed: validation_score(record) for key, record in cells.items()}
     best = max(scores, key=lambda seed: (scores[seed] or 0, -seed))
     assert (saved.key.seed, saved.score) == (best, scores[best])
-    assert saved.thresholds == cells[saved.key].thresholds
+    cell = cells[saved.key]
+    assert saved.calibration == cell.calibration != Calibration()
+    for rule, thresholds in cell.thresholds.items():
+        assert saved.thresholds[rule] == tuple(calibrate(np.array(thresholds), cell.calibration))
     assert saved.labels == ("IsRude", "IsLong", "IsNever")
     assert (saved.max_length, saved.distribution.split()[0]) == (32, "toxbench")
     assert {path.name for path in store.models.path(saved.key).iterdir()} >= {

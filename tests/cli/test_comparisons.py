@@ -179,7 +179,7 @@ def test_different_protocols_are_refused(
 def test_the_api_gives_the_same_numbers(cli: Cli, results: str) -> None:
     rows = rows_of(cli("compare", "--results", results, "--format", "json"))
     assert toxbench.compare(results).to_dict("records") == rows
-    with pytest.raises(SettingsError, match=r"0\.5, global, per-label"):
+    with pytest.raises(SettingsError, match=r"0\.5, global, accuracy, per-label"):
         toxbench.rescore(results, thresholds="best")
 
 

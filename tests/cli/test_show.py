@@ -64,7 +64,7 @@ def test_backbone_report_has_every_table(show: Run, results: Path) -> None:
     assert labels["IsNever"] | {"F1": None, "positive test rows": 0} == labels["IsNever"]
     assert labels["IsRude"]["positive test rows"] == store.protocol().tested_supports["IsRude"]
     rules = {row["threshold rule"] for row in report["thresholds"]["rows"]}
-    assert rules == {"0.5", "global", "per-label"}
+    assert rules == {"0.5", "global", "accuracy", "per-label"}
     assert report["failures"]["rows"] == []
 
 

@@ -9,15 +9,16 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from toxbench.evaluation.definitions import RULE_VERSIONS
+from toxbench.evaluation.calibration import calibrate, fit_calibration
+from toxbench.evaluation.definitions import ACCURACY, GLOBAL, HALF, PER_LABEL, RULES
 from toxbench.evaluation.thresholds import (
-    GLOBAL,
-    HALF,
-    PER_LABEL,
     POSITIVES_NEEDED,
+    best_accuracy_threshold,
     best_threshold,
     choose_thresholds,
+    f1_threshold,
 )
+from toxbench.records import Calibration
 
 Entries = list[tuple[int, float]]
 values = st.one_of(
@@ -105,12 +106,84 @@ def test_label_threshold_needs_ten_positives() -> None:
     assert POSITIVES_NEEDED == 10
     targets, probabilities = make_validation([40, 10, 9, 0])
     rules = choose_thresholds(targets, probabilities)
-    assert set(rules) == set(RULE_VERSIONS) == {HALF, GLOBAL, PER_LABEL}
-    shared = best_threshold(targets.ravel(), probabilities.ravel())
+    assert set(rules) == set(RULES)
+    shared = f1_threshold(probabilities, fit_calibration(targets, probabilities))
     assert rules[HALF] == (0.5,) * 4
     assert rules[GLOBAL] == (shared,) * 4
     assert rules[PER_LABEL] == pytest.approx((0.1, 0.2, shared, shared))
     assert shared not in (pytest.approx(0.1), pytest.approx(0.2))
+
+
+@pytest.mark.parametrize("rows", [10, 40, 400])
+def test_accuracy_threshold_is_shrunk_to_half(rows: int) -> None:
+    targets, probabilities = noisy_validation(rows)
+    best = best_accuracy_threshold(targets, probabilities)
+    expected = (rows * best + 40 * 0.5) / (rows + 40)
+    assert choose_thresholds(targets, probabilities)[ACCURACY] == pytest.approx((expected,) * 3)
+
+
+matrices = st.integers(1, 3).flatmap(
+    lambda labels: st.lists(
+        st.lists(st.tuples(st.integers(0, 1), values), min_size=labels, max_size=labels),
+        min_size=1, max_size=6,
+    )
+)  # fmt: skip
+
+
+@settings(max_examples=120, deadline=None, database=None)
+@given(matrices)
+@example([[(1, 0.0)]])
+@example([[(0, 1.0)]])
+@example([[(1, 0.3), (0, 0.3)]])
+def test_accuracy_threshold_equals_brute_force(rows: list[Entries]) -> None:
+    targets = np.array([[target for target, _ in row] for row in rows], dtype=np.uint8)
+    probabilities = np.array([[value for _, value in row] for row in rows], dtype=np.float32)
+
+    def accuracy(threshold: float) -> float:
+        return float(((probabilities > threshold) == targets).all(axis=1).mean())
+
+    points = sorted({0.0, 1.0, *probabilities.ravel().tolist()})
+    candidates = [*points, *((low + high) / 2 for low, high in pairwise(points))]
+    threshold = best_accuracy_threshold(targets, probabilities)
+    assert 0 <= threshold <= 1
+    assert accuracy(threshold) == max(map(accuracy, candidates))
+
+
+@settings(max_examples=120, deadline=None, database=None)
+@given(
+    st.lists(st.floats(2**-9, 1 - 2**-9, width=32), min_size=1, max_size=14),
+    st.floats(0.3, 3),
+    st.floats(-2, 2),
+)
+def test_f1_threshold_maximizes_expected_f1(
+    raw: list[float], temperature: float, shift: float
+) -> None:
+    calibration = Calibration(temperature=temperature, shift=shift)
+    probabilities = np.array(raw, dtype=np.float32)
+    calibrated = calibrate(probabilities, calibration)
+
+    def expected_f1(threshold: float) -> float:
+        predicted = probabilities > threshold
+        return float(2 * calibrated[predicted].sum() / (predicted.sum() + calibrated.sum()))
+
+    threshold = f1_threshold(probabilities, calibration)
+    highest = max(expected_f1(np.nextafter(value, -1)) for value in probabilities.astype(float))
+    assert expected_f1(threshold) == pytest.approx(highest, abs=1e-6)
+    assert calibrate(np.array(threshold), calibration) == pytest.approx(highest / 2, abs=1e-6)
+
+
+def test_rounding_barely_moves_thresholds() -> None:
+    targets, probabilities = noisy_validation(40)
+    rounded = (probabilities * (1 + 1e-6)).astype(np.float32)
+    expected = choose_thresholds(targets, probabilities)
+    for rule, thresholds in choose_thresholds(targets, rounded).items():
+        assert thresholds == pytest.approx(expected[rule], abs=1e-5)
+
+
+def noisy_validation(rows: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+    draw = np.random.default_rng(1)
+    targets = (draw.random((rows, 3)) < 0.3).astype(np.uint8)
+    return targets, (0.3 * targets + 0.7 * draw.random((rows, 3))).astype(np.float32)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from toxbench.errors import PluginError, SettingsError, StorageError
+from toxbench.evaluation.calibration import calibrate
 from toxbench.inference.export import export
 from toxbench.inference.model import Model, load_model
 from toxbench.inference.select import choose_model
@@ -56,7 +57,9 @@ def test_a_pipeline_predicts_the_stored_probabilities(
     )  # fmt: skip
     scores = [[row[label] for label in record.labels] for row in json.loads(process.stdout)]
     _, stored = read_cell(store.path(record.key))
-    assert np.abs(np.array(scores) - stored["test"]).max() < 1e-5
+    calibrated = calibrate(stored["test"], record.calibration)
+    assert np.abs(calibrated - stored["test"]).max() > 1e-3
+    assert np.abs(np.array(scores) - calibrated).max() < 1e-5
     config = json.loads((target / "config.json").read_text(encoding="utf-8"))
     assert config["problem_type"] == "multi_label_classification"
     assert list(config["id2label"].values()) == list(record.labels)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from toxbench.errors import NewerVersionError, StorageError
-from toxbench.records import CellKey, WeightsRecord
+from toxbench.records import Calibration, CellKey, WeightsRecord
 from toxbench.store.models import (
     ModelRecord,
     ModelStore,
@@ -31,6 +31,7 @@ def make_model(
         tuned=False,
         labels=("IsRude",),
         thresholds={"0.5": (0.5,)},
+        calibration=Calibration(),
         max_length=16,
         precision="fp32",
         score=score,

@@ -75,7 +75,7 @@ def test_thresholds_use_validation_rows_of_all_folds(
     assert result.thresholds == choose_thresholds(
         np.concatenate(targets), np.concatenate(probabilities)
     )
-    assert result.thresholds.keys() == {"0.5", "global", "per-label"}
+    assert result.thresholds.keys() == {"0.5", "global", "accuracy", "per-label"}
     assert {len(rule) for rule in result.thresholds.values()} == {3}
 
 

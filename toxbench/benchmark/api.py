@@ -168,7 +168,7 @@ def rescore(
 
     Args:
         path: as `leaderboard`.
-        thresholds: rule: ``0.5``, ``global`` or ``per-label``.
+        thresholds: rule: ``0.5``, ``global``, ``accuracy`` or ``per-label``.
         metric: by which candidates are ranked; see ``toxbench metrics``.
         without: labels to leave out.
         data: the table of the results, to check that it has not changed since.

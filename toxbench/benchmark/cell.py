@@ -18,6 +18,7 @@ from toxbench.data.protocol import Protocol, Split
 from toxbench.data.table import TextDataset
 from toxbench.data.text_array import take_rows
 from toxbench.errors import PluginError, StorageError
+from toxbench.evaluation.calibration import fit_calibration
 from toxbench.evaluation.early_stopping import EpochSelector, Patience, epoch_scores
 from toxbench.evaluation.metrics import score_cell
 from toxbench.evaluation.thresholds import choose_thresholds
@@ -255,6 +256,7 @@ class CellRunner:
             environment=environment(task.device),
             cost=cost,
             thresholds=thresholds,
+            calibration=fit_calibration(targets["validation"], probabilities["validation"]),
             **_NOT_TRAINED | fields,
             **score_cell(comments.labels, targets, probabilities, thresholds),
         )

@@ -18,6 +18,7 @@ from torch import nn
 
 from toxbench.benchmark.plan import Plan
 from toxbench.errors import PluginError
+from toxbench.evaluation.calibration import calibrate
 from toxbench.evaluation.definitions import HALF
 from toxbench.evaluation.thresholds import predict
 from toxbench.plugin.registry import Registry
@@ -89,7 +90,11 @@ def publish_model(
         weights=record.weights,
         tuned=record.tuning is not None,
         labels=plan.protocol.comments.labels,
-        thresholds=record.thresholds,
+        calibration=record.calibration,
+        thresholds={
+            rule: tuple(calibrate(np.array(values), record.calibration).tolist())
+            for rule, values in record.thresholds.items()
+        },
         max_length=record.settings.max_length,
         precision=record.environment.precision,
         score=validation_score(record),

@@ -6,10 +6,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 # Thresholds rules; `toxbench.evaluation.thresholds` chooses the thresholds.
-RULES = HALF, GLOBAL, PER_LABEL = "0.5", "global", "per-label"
+RULES = HALF, GLOBAL, ACCURACY, PER_LABEL = "0.5", "global", "accuracy", "per-label"
 # Rule -> version, increased whenever the chosen thresholds change.
-RULE_VERSIONS: Mapping[str, int] = {HALF: 1, GLOBAL: 1, PER_LABEL: 1}
+RULE_VERSIONS: Mapping[str, int] = {HALF: 1, GLOBAL: 2, ACCURACY: 1, PER_LABEL: 2}
 
+# Column of tuned thresholds -> its metric and its rule.
+TUNED_COLUMNS: Mapping[str, tuple[str, str]] = {
+    "micro_f1_global": ("micro_f1", GLOBAL),
+    "micro_f1_per_label": ("micro_f1", PER_LABEL),
+    "subset_accuracy_accuracy": ("subset_accuracy", ACCURACY),
+    "subset_accuracy_per_label": ("subset_accuracy", PER_LABEL),
+}
 # Metric -> title of the metrics that the leaderboard shows first, with intervals and tests.
 HEADLINES: Mapping[str, str] = {"micro_f1": "micro-F1", "subset_accuracy": "subset accuracy"}
 RANKING_METRIC = "micro_f1"  # by default

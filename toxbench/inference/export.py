@@ -1,5 +1,6 @@
 """Export of a stored model as a Hugging Face folder, compared with the stored model."""
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,10 @@ import torch
 from torch import nn
 
 from toxbench.errors import PluginError, SettingsError
-from toxbench.inference.model import Model
+from toxbench.inference.model import CalibratedForward, Model
 from toxbench.plugin.modules import quiet_transformers
+from toxbench.records import Calibration
 from toxbench.store.models import CARD
-from toxbench.training.predictor import checked_logits
 from toxbench.util.atomic import atomic_folder
 
 TOLERANCE = 1e-5  # largest difference of a logit; relative for logits above 1
@@ -32,7 +33,7 @@ classify = pipeline("text-classification", "FOLDER", top_k=None)
 classify("some comment", truncation=True)  # comments are cut at {max_length} tokens, as in training
 ```
 
-Thresholds of each rule are in `thresholds.json`; 0.5 is one of them.
+The scores are calibrated probabilities. `thresholds.json` has the thresholds of each rule for them.
 """
 
 
@@ -53,8 +54,9 @@ def check_target(target: Path) -> None:
 def export(model: Model, source: Path, target: Path) -> None:
     """Write a model in the format of transformers and compare it with the stored model.
 
-    The folder ``target`` is written atomically: it appears complete and checked, or not at all.
-    Its model card is that of ``source``, the stored model's folder.
+    The exported weights compute calibrated logits. The folder ``target`` is written atomically: it
+    appears complete and checked, or not at all. Its model card is that of ``source``, the stored
+    model's folder.
 
     Raises:
         SettingsError: as `check_target`.
@@ -68,6 +70,7 @@ def export(model: Model, source: Path, target: Path) -> None:
             raise PluginError(
                 f"exported() returned {type(exported).__name__} instead of a PreTrainedModel"
             )
+        exported = _with_calibration(exported, len(model.record.labels), model.record.calibration)
         _set_labels(exported.config, model.record.labels)
         exported.save_pretrained(folder)
         _write_tokenizer(model, folder)
@@ -76,6 +79,30 @@ def export(model: Model, source: Path, target: Path) -> None:
         (folder / CARD).write_text(card + usage, encoding="utf-8")
         (folder / "thresholds.json").write_text(_thresholds_json(model), encoding="utf-8")
         _check_exported(model, folder)
+
+
+def _with_calibration(exported: Any, label_count: int, calibration: Calibration) -> Any:
+    """Return a copy whose last layer of ``label_count`` outputs computes calibrated logits.
+
+    `_check_exported` detects a model that computes more after this layer.
+
+    Raises:
+        PluginError: the model has no such layer, or it has no bias.
+    """
+    if calibration == Calibration():
+        return exported
+    calibrated = copy.deepcopy(exported)  # it may share tensors with the stored model
+    layers = [
+        layer
+        for layer in calibrated.modules()
+        if isinstance(layer, nn.Linear) and layer.out_features == label_count
+    ]
+    if not layers or layers[-1].bias is None:
+        raise _export_error("it has no linear layer with biases that computes the logits")
+    with torch.no_grad():
+        layers[-1].weight.div_(calibration.temperature)
+        layers[-1].bias.div_(calibration.temperature).add_(calibration.shift)
+    return calibrated
 
 
 def _set_labels(config: Any, labels: tuple[str, ...]) -> None:
@@ -125,8 +152,8 @@ def _check_exported(model: Model, folder: Path) -> None:
     vocabulary_size = getattr(module.config, "vocab_size", len(tokenizer))
     batch = _test_batch(model, min(vocabulary_size, len(tokenizer)))
     with torch.inference_mode():
-        count = len(model.record.labels)
-        expected = checked_logits(model.module(**batch), len(batch["input_ids"]), count)
+        count, calibration = len(model.record.labels), model.record.calibration
+        expected = CalibratedForward(model.module, count, calibration)(**batch)
         logits = module(**batch).logits
     if logits.shape != expected.shape:
         raise _export_error(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+import torch
 from safetensors.torch import load_model as load_tensors
 from torch import nn
 
@@ -15,10 +16,11 @@ from toxbench.evaluation.ensembles import average_probabilities
 from toxbench.plugin.contracts import Backbone
 from toxbench.plugin.modules import quiet_transformers
 from toxbench.plugin.registry import Registry
+from toxbench.records import Calibration
 from toxbench.store.models import WEIGHTS, ModelRecord, check_model
 from toxbench.training.dataloader import Batcher
 from toxbench.training.device import Device, choose_device, seeded
-from toxbench.training.predictor import WIDTH_MULTIPLE, Predictor
+from toxbench.training.predictor import WIDTH_MULTIPLE, Forward, Predictor
 from toxbench.util.arrays import Probabilities
 
 if TYPE_CHECKING:
@@ -35,8 +37,21 @@ class Model:
     tokenizer: "PreTrainedTokenizerBase"
 
 
+class CalibratedForward(Forward):
+    """Wraps a backbone's module; the output is the calibrated logits."""
+
+    def __init__(self, module: nn.Module, label_count: int, calibration: Calibration) -> None:
+        super().__init__(module, label_count)
+        self._calibration = calibration
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Return ``logits / temperature + shift``, float32 ``[batch, label]``."""
+        logits = super().forward(input_ids, attention_mask)
+        return logits / self._calibration.temperature + self._calibration.shift
+
+
 class TextClassifier(Protocol):
-    """Computes the probability of each label of a comment."""
+    """Computes the calibrated probability of each label of a comment."""
 
     def predict_probabilities(self, texts: Sequence[str]) -> Probabilities:
         """Return probabilities, float32 ``[comment, label]``."""
@@ -51,11 +66,10 @@ class Classifier:
         self._tokenizer = model.tokenizer
         self._record = model.record
         self._device = device
+        label_count = len(model.record.labels)
+        module = CalibratedForward(model.module, label_count, model.record.calibration)
         self._predictor = Predictor(
-            model.module.to(device.torch),
-            len(model.record.labels),
-            model.record.max_length,
-            device,
+            module.to(device.torch), label_count, model.record.max_length, device
         )
 
     def predict_probabilities(self, texts: Sequence[str]) -> Probabilities:

@@ -36,7 +36,8 @@ def predict(
         backbone: name of a backbone; by default that of the model with the highest validation
             score.
         average: use the mean probabilities of the models of all seeds (``save_models="all"``).
-        thresholds: rule of the model's thresholds: ``0.5``, ``global`` or ``per-label``.
+        thresholds: rule of the model's thresholds: ``0.5``, ``global``, ``accuracy`` or
+            ``per-label``.
         device: ``auto``, ``cuda``, ``mps`` or ``cpu``.
         precision: ``fp32``, which returns the same numbers as the exported model, or ``bf16``,
             which is faster.
@@ -44,7 +45,7 @@ def predict(
 
     Returns:
         a table with one row for each comment and two columns for each label: ``<label>``, 0 or 1,
-        and ``<label>_probability``.
+        and ``<label>_probability``, which is calibrated.
 
     Raises:
         toxbench.errors.SettingsError: the backbone or rule does not exist, or a comment is blank.

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from toxbench.errors import SettingsError, StorageError, did_you_mean
+from toxbench.evaluation.calibration import calibrate
 from toxbench.evaluation.definitions import HALF
 from toxbench.evaluation.ensembles import average_probabilities, seeds_average_name
 from toxbench.evaluation.thresholds import choose_thresholds
@@ -56,7 +57,8 @@ def choose_models(
 ) -> ModelChoice:
     """Return the model of `choose_model`; to ``average``, those of all seeds of its fold.
 
-    Thresholds of an average are chosen on the validation rows, from the stored probabilities.
+    Thresholds of an average are chosen on the validation rows, from the stored probabilities, which
+    are calibrated before they are averaged.
 
     Raises:
         StorageError: there is only one model to average.
@@ -109,7 +111,9 @@ def _average_thresholds(
 ) -> dict[str, tuple[float, ...]]:
     validation = np.array(store.protocol().folds[records[0].key.fold].validation, dtype=np.int64)
     cells = (store.reader.read(store.path(record.key)) for record in records)
-    average = average_probabilities([probabilities["validation"] for _, probabilities in cells])
+    average = average_probabilities(
+        [calibrate(parts["validation"], record.calibration) for record, parts in cells]
+    )
     return choose_thresholds(store.rows().targets[validation], average)
 
 

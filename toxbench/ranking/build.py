@@ -13,7 +13,13 @@ from toxbench.evaluation.bootstrap import (
     bootstrap,
     measure_uncertainty,
 )
-from toxbench.evaluation.definitions import GLOBAL, HALF, HEADLINES, PER_LABEL, RANKING_METRIC
+from toxbench.evaluation.definitions import (
+    HALF,
+    HEADLINES,
+    PER_LABEL,
+    RANKING_METRIC,
+    TUNED_COLUMNS,
+)
 from toxbench.evaluation.row_counts import SCORES
 from toxbench.evaluation.significance import Difference, assign_tiers, compare_all
 from toxbench.ranking.cells import load_cells, load_failures
@@ -36,7 +42,8 @@ from toxbench.store.cells import CellStore, ProtocolRecord
 from toxbench.store.rows import StoredRows
 from toxbench.util.arrays import Floats
 
-RULE_SUFFIXES = {GLOBAL: "_global", PER_LABEL: "_per_label"}  # of column names
+# Of the rules that are made for one metric.
+_RULES_WITH_INTERVALS = {rule for _, rule in TUNED_COLUMNS.values() if rule != PER_LABEL}
 PooledRules = Mapping[str, PooledScores]  # thresholds rule -> scores
 
 
@@ -107,12 +114,13 @@ def complete_cells(cells: Iterable[Cell], folds: int) -> dict[CandidateKey, list
 def _samples(pooled: Mapping[str, PooledRules], rule: str) -> dict[tuple[str, str], SampleCounts]:
     """Return (row name, thresholds rule) -> counts to resample; gaps have one rule only."""
     samples = {(name, rule): rules[rule].samples for name, rules in pooled.items()}
-    global_samples = {
-        (name, GLOBAL): SampleCounts(rules[GLOBAL].samples.test)
+    tuned_samples = {
+        (name, tuned): SampleCounts(rules[tuned].samples.test)
         for name, rules in pooled.items()
-        if rule != GLOBAL and GLOBAL in rules
+        for tuned in _RULES_WITH_INTERVALS
+        if tuned != rule and tuned in rules
     }
-    return samples | global_samples
+    return samples | tuned_samples
 
 
 def _with_uncertainty(
@@ -121,34 +129,29 @@ def _with_uncertainty(
     """Replace the headline scores by those of all folds of a seed together, with uncertainty."""
     pooled, resampled = rules[rule], draws[row.name, rule]
     # A rule that cannot be pooled has no value: the mean of the cells is at other thresholds.
-    values: dict[str, Statistic | None] = {
-        f"{name}{suffix}": None for name in HEADLINES for suffix in RULE_SUFFIXES.values()
-    }
+    values: dict[str, Statistic | None] = dict.fromkeys(TUNED_COLUMNS)
     values |= {name: _mean(scores) for name, scores in pooled.test.items()}
     values |= {f"train_{name}": _mean(pooled.train[name]) for name in HEADLINES}
     values |= {f"{name}_gap": _mean(pooled.train[name] - pooled.test[name]) for name in HEADLINES}
-    uncertainty = _score_uncertainty(pooled, resampled) | _gap_uncertainty(pooled, resampled)
-    for tuned, suffix in RULE_SUFFIXES.items():
+    uncertainty = {name: _score_uncertainty(pooled, resampled, name) for name in HEADLINES}
+    uncertainty |= _gap_uncertainty(pooled, resampled)
+    for column, (name, tuned) in TUNED_COLUMNS.items():
         if tuned in rules:
-            values |= {f"{name}{suffix}": _mean(rules[tuned].test[name]) for name in HEADLINES}
+            values[column] = _mean(rules[tuned].test[name])
         if (row.name, tuned) in draws:
-            uncertainty |= _score_uncertainty(rules[tuned], draws[row.name, tuned], suffix)
+            scores = draws[row.name, tuned]
+            uncertainty[column] = _score_uncertainty(rules[tuned], scores, name)
     return replace(row, values={**row.values, **values}, uncertainty=uncertainty)
 
 
-def _score_uncertainty(
-    pooled: PooledScores, draws: BootstrapScores, suffix: str = ""
-) -> dict[str, Uncertainty]:
-    return {
-        f"{name}{suffix}": measure_uncertainty(
-            draws.scores(name).clip(0, 1),  # draws of few seeds may exceed the range of a score
-            draws.fixed_seed_scores(name),
-            pooled.test[name],
-            pooled.folds[name],
-            _scores_without_group(pooled, name),
-        )
-        for name in HEADLINES
-    }
+def _score_uncertainty(pooled: PooledScores, draws: BootstrapScores, name: str) -> Uncertainty:
+    return measure_uncertainty(
+        draws.scores(name).clip(0, 1),  # draws of few seeds may exceed the range of a score
+        draws.fixed_seed_scores(name),
+        pooled.test[name],
+        pooled.folds[name],
+        _scores_without_group(pooled, name),
+    )
 
 
 def _gap_uncertainty(pooled: PooledScores, draws: BootstrapScores) -> dict[str, Uncertainty]:

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from toxbench.errors import StorageError
+from toxbench.evaluation.calibration import fit_calibration
 from toxbench.evaluation.definitions import VERSIONS
 from toxbench.evaluation.thresholds import choose_thresholds
 from toxbench.ranking.pool import Cell
@@ -62,8 +63,10 @@ def score_again(
     else:  # tuned settings include their thresholds
         thresholds = {rule: tuple(t[i] for i in chosen) for rule, t in record.thresholds.items()}
     labels = [protocol.labels[i] for i in chosen]
+    calibration = fit_calibration(targets["validation"], probabilities["validation"])
     scores = score_cell(labels, targets, probabilities, thresholds)
-    return record.model_copy(update={"thresholds": thresholds, **scores}), probabilities
+    changes = {"thresholds": thresholds, "calibration": calibration, **scores}
+    return record.model_copy(update=changes), probabilities
 
 
 def _up_to_date(cell: Cell, protocol: ProtocolRecord, rows: StoredRows) -> Cell:

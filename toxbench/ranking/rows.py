@@ -10,12 +10,11 @@ from typing import Literal
 from toxbench.errors import StorageError
 from toxbench.evaluation.bootstrap import Uncertainty
 from toxbench.evaluation.definitions import (
-    GLOBAL,
     HALF,
     HEADLINES,
     METRICS,
-    PER_LABEL,
     RANKING_METRIC,
+    TUNED_COLUMNS,
 )
 from toxbench.evaluation.ensembles import EnsembleChoice
 from toxbench.evaluation.significance import Difference
@@ -231,12 +230,9 @@ def columns(rule: str, metric: str = RANKING_METRIC, more: Iterable[str] = ()) -
     return {
         metric: _metric(metric, rule),
         "micro_f1": _metric("micro_f1", rule),
-        "micro_f1_global": _metric("micro_f1", GLOBAL),
-        "micro_f1_per_label": _metric("micro_f1", PER_LABEL),
+        **{name: _metric(*column) for name, column in TUNED_COLUMNS.items()},
         "macro_f1": _metric("macro_f1", rule),
         "subset_accuracy": _metric("subset_accuracy", rule),
-        "subset_accuracy_global": _metric("subset_accuracy", GLOBAL),
-        "subset_accuracy_per_label": _metric("subset_accuracy", PER_LABEL),
         "micro_precision": _metric("micro_precision", rule),
         "micro_recall": _metric("micro_recall", rule),
         "micro_average_precision": _metric("micro_average_precision", rule),

@@ -292,7 +292,7 @@ def _select_pairs(leaderboard: Leaderboard, names: Sequence[str]) -> list[Differ
 _NAME = ("backbone", lambda row: row.title)
 _TUNED_COLUMNS = (
     ("micro-F1 (global threshold)", _interval_text("micro_f1_global")),
-    ("subset accuracy (global threshold)", _interval_text("subset_accuracy_global")),
+    ("subset accuracy (accuracy threshold)", _interval_text("subset_accuracy_accuracy")),
     ("micro-F1 (per-label thresholds)", _score_text("micro_f1_per_label")),
 )
 _TRAIN_COLUMNS = (

@@ -16,6 +16,11 @@ _SCORES = {
     "micro_precision": "micro-precision", "micro_recall": "micro-recall",
 }  # fmt: skip
 
+_CALIBRATED = (
+    "Thresholds are for calibrated probabilities, which toxbench predict and the exported model "
+    "return. That of the rule 0.5 makes the decisions that 0.5 makes without calibration."
+)
+
 FRONT_MATTER = """---
 library_name: transformers
 pipeline_tag: text-classification
@@ -78,7 +83,7 @@ def model_card(
             ("label", "positive test rows", "precision", "recall", "F1",
              *(f"threshold ({rule})" for rule in model.thresholds)),
             [_label(model, record, place) for place in range(len(model.labels))],
-            ("Precision, recall and F1 are for test rows at threshold 0.5.",),
+            ("Precision, recall and F1 are for test rows at the rule 0.5.", _CALIBRATED),
         ),
         create_table("Rounding", ("", ""), _rounding(model, rounding), ()),
     )  # fmt: skip
@@ -103,6 +108,8 @@ def _properties(
         ["train, validation, test rows",
          f"{len(fold.train)}, {len(fold.validation)}, {len(fold.test)}"],
         ["validation score (mean of micro-F1 and subset accuracy)", score],
+        ["calibration on validation rows",
+         f"temperature {model.calibration.temperature:.4g}, shift {model.calibration.shift:+.4g}"],
         ["maximum length", f"{model.max_length} tokens"],
         ["versions", versions],
     ]  # fmt: skip

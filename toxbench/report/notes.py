@@ -125,7 +125,7 @@ def explanations(leaderboard: Leaderboard) -> list[str]:
     unit = "seed and fold" if len(protocol.folds) > 1 else "seed"
     texts.append(
         f"Scores are for test rows at {_thresholds(leaderboard)}, unless the column title names "
-        "other rows or thresholds. Global and per-label thresholds are chosen on validation rows. "
+        "other rows or thresholds. Other thresholds are chosen on validation rows. "
         "A gap is the train score minus the test score. Seconds are for the training of one "
         f"{unit}."
     )

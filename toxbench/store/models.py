@@ -20,7 +20,7 @@ from typing import Literal
 from pydantic import Field
 
 from toxbench.errors import StorageError
-from toxbench.records import CellKey, CellRecord, StoredRecord, WeightsRecord
+from toxbench.records import Calibration, CellKey, CellRecord, StoredRecord, WeightsRecord
 from toxbench.store.repair import DamagedError, quarantine
 from toxbench.util.atomic import TEMPORARY_SUFFIX, publish_folder, write_error
 from toxbench.util.hashing import sha256_file
@@ -44,7 +44,10 @@ class ModelRecord(StoredRecord):
     weights: WeightsRecord
     tuned: bool
     labels: tuple[str, ...]
-    thresholds: dict[str, tuple[float, ...]] = Field(description="rule -> threshold per label")
+    calibration: Calibration = Field(description="of the probabilities that it predicts")
+    thresholds: dict[str, tuple[float, ...]] = Field(
+        description="rule -> threshold per label, for calibrated probabilities"
+    )
     max_length: int = Field(description="tokens; longer comments are cut")
     precision: Literal["bf16", "fp32"] = Field(description="in which the cell was evaluated")
     score: float | None = Field(
