@@ -6,6 +6,7 @@ from toxbench import (
     TrainSettings,
     hookimpl,
     minilm_config,
+    stand_in_settings,
     stand_in_space,
 )
 
@@ -23,7 +24,7 @@ def toxbench_backbones() -> list[Backbone]:
                 config={**minilm_config, "model_type": "bert"},
                 # MiniLM was trained on the mean of its tokens, so its pooler is untrained.
                 head=("classifier", "bert.pooler"),
-                defaults={"learning_rate": 2e-4, "head_learning_rate": 2e-3, "epochs": 12},
+                defaults={**stand_in_settings, "learning_rate": 1e-4},
                 search_space=stand_in_space,
             ),
         )

@@ -1,6 +1,14 @@
 """DistilBERT (Sanh et al. 2019, arXiv:1910.01108), base and uncased."""
 
-from toxbench import Backbone, StandIn, Tensors, TrainSettings, hookimpl, stand_in_space
+from toxbench import (
+    Backbone,
+    StandIn,
+    Tensors,
+    TrainSettings,
+    hookimpl,
+    stand_in_settings,
+    stand_in_space,
+)
 
 # BERT's name -> DistilBERT's name, within one layer.
 LAYER_NAMES = {
@@ -56,7 +64,7 @@ def toxbench_backbones() -> list[Backbone]:
                     "pad_token_id": 0,
                 },
                 convert=every_second_layer,
-                defaults={"learning_rate": 2e-4, "head_learning_rate": 2e-3, "epochs": 12},
+                defaults={**stand_in_settings, "learning_rate": 1.5e-4},
                 search_space=stand_in_space,
             ),
         )

@@ -9,6 +9,7 @@ from toxbench import (
     fine_tuning_space,
     hookimpl,
     minilm_config,
+    stand_in_settings,
     stand_in_space,
 )
 
@@ -48,14 +49,7 @@ def toxbench_backbones() -> list[Backbone]:
                 note="all-MiniLM-L6-v2 as ELECTRA; does not measure ELECTRA's pretraining",
                 config={**minilm_config, "model_type": "electra", "embedding_size": 384},
                 convert=encoder_only,
-                defaults={
-                    "learning_rate": 2e-4,
-                    "head_learning_rate": 2e-3,
-                    "layer_decay": 1.0,
-                    "weight_decay": 0.01,
-                    "batch_size": 16,
-                    "epochs": 12,
-                },
+                defaults={**stand_in_settings, "layer_decay": 1.0, "weight_decay": 0.01},
                 search_space=stand_in_space,
             ),
         )

@@ -6,6 +6,7 @@ from toxbench import (
     TrainSettings,
     hookimpl,
     minilm_config,
+    stand_in_settings,
     stand_in_space,
 )
 
@@ -17,8 +18,8 @@ def toxbench_backbones() -> list[Backbone]:
         Backbone(
             name="minilm",
             checkpoint="sentence-transformers/all-MiniLM-L6-v2",
-            # Chosen on the YouTube table (results/README.md), as for the stand-in of bert.
-            defaults=TrainSettings(learning_rate=2e-4, head_learning_rate=2e-3, epochs=12),
+            # As for the stand-in of bert, which has the same weights.
+            defaults=TrainSettings(**stand_in_settings),
             search_space=stand_in_space,
             # Training on the mean of its tokens left the pooler untrained.
             head=("classifier", "bert.pooler"),

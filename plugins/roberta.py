@@ -7,6 +7,7 @@ from toxbench import (
     hookimpl,
     minilm_as_roberta,
     minilm_as_roberta_config,
+    stand_in_settings,
     stand_in_space,
 )
 
@@ -23,7 +24,7 @@ def toxbench_backbones() -> list[Backbone]:
                 note="all-MiniLM-L6-v2 as RoBERTa; does not measure RoBERTa's pretraining",
                 config={**minilm_as_roberta_config, "model_type": "roberta"},
                 convert=minilm_as_roberta,
-                defaults={"learning_rate": 2e-4, "head_learning_rate": 2e-3, "epochs": 12},
+                defaults=stand_in_settings,
                 search_space=stand_in_space,
             ),
         )

@@ -26,6 +26,7 @@ from toxbench.plugin.contracts import (
     minilm_as_roberta_config,
     minilm_config,
     spreadsheet_safe,
+    stand_in_settings,
     stand_in_space,
 )
 from toxbench.plugin.hookspecs import hookimpl
@@ -70,6 +71,7 @@ __all__ = [
     "rescore",
     "run",
     "spreadsheet_safe",
+    "stand_in_settings",
     "stand_in_space",
     "tune",
 ]

@@ -270,8 +270,10 @@ def test_average_is_the_mean_of_all_seeds(
     rows, fold = store.rows(), store.protocol().folds[0]
     test = pd.read_csv(table)["text"][list(fold.test)].tolist()
     records = {record.key.stem: record for record in store.models.records()}
-    exact = [calibrate(load_file(path / "probabilities.safetensors")["test"],
-                       records[path.name].calibration) for path in store.models.paths()]  # fmt: skip
+    exact = [
+        calibrate(load_file(p / "probabilities.safetensors")["test"], records[p.name].calibration)
+        for p in store.models.paths()
+    ]
     validation = np.mean([calibrate(parts["validation"], record.calibration)
                           for record, parts in store.cells()], axis=0)  # fmt: skip
     thresholds = choose_thresholds(

@@ -391,7 +391,9 @@ def _distinguishing_settings(candidates: Sequence[CellRecord]) -> list[str]:
     settings do not distinguish (but weights may, for example) get their digest.
     """
     settings = [cell.settings.model_dump() if cell.settings else {} for cell in candidates]
-    names = [(cell.key.candidate, cell.adaptation, cell.tuning is None) for cell in candidates]
+    names = [
+        (cell.key.candidate, cell.adaptation, cell.kind, cell.tuning is None) for cell in candidates
+    ]
     texts: list[str] = []
     for name, values in zip(names, settings, strict=True):
         adaptation = [name[1]] if name[1] != "full" else []
