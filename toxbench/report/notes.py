@@ -5,7 +5,7 @@ from toxbench.evaluation.ensembles import EnsembleChoice
 from toxbench.ranking.rows import SEEDS_NEEDED, FailedCells, Leaderboard, Row
 from toxbench.records import TuningRecord
 from toxbench.report.audit import leak_note
-from toxbench.report.verdicts import conclusion
+from toxbench.report.verdicts import conclusion, reversed_difference
 from toxbench.util.text import count_of
 
 EXPLORATORY = (
@@ -13,6 +13,7 @@ EXPLORATORY = (
     f"candidate is better. Add --seeds {SEEDS_NEEDED} to the command."
 )
 MAX_NOTES = 5
+PROBE = " [probe]"
 _FEW_GROUPS = (
     "The test rows belong to only {} groups, too few to resample whole groups. Intervals and "
     "p-values resample single rows instead, and are too optimistic for comments of new groups."
@@ -52,7 +53,10 @@ def conclusions(leaderboard: Leaderboard) -> list[str]:
     best = rows[0].name if rows else ""
     pairs = [d for d in leaderboard.differences if best in (d.first, d.second)]
     pairs.sort(key=lambda d: d.metric != metric)  # the ranking metric comes first
-    return [_tier_note(rows, HEADLINES[metric]), *map(conclusion, pairs)] if pairs else []
+    if not pairs:
+        return []
+    tiers = _tier_note(rows, HEADLINES[metric])
+    return [tiers, *_fine_tuning_note(leaderboard), *map(conclusion, pairs)]
 
 
 def headline_notes(leaderboard: Leaderboard) -> list[str]:
@@ -137,6 +141,19 @@ def quoted_notes(leaderboard: Leaderboard) -> list[str]:
     sources = "; ".join(f"{row.name}: {row.source}" for row in leaderboard.quoted)
     meaning = "(quoted): scores of a publication, not measured here and not ranked"
     return [f"{meaning}. {sources}"] if sources else []
+
+
+def _fine_tuning_note(leaderboard: Leaderboard) -> list[str]:
+    """Return a sentence that compares backbones with their linear probes; empty without probes."""
+    texts: list[str] = []
+    for difference in (d for d in leaderboard.differences if d.metric == leaderboard.metric):
+        d = difference if difference.second.endswith(PROBE) else reversed_difference(difference)
+        if d.second == f"{d.first}{PROBE}":
+            verdict = "pays" if d.is_clear and d.difference > 0 else "is not shown to pay"
+            interval = f"{d.difference:+.3f} [{d.low:+.3f}, {d.high:+.3f}]"
+            texts.append(f"{verdict} for {d.first} ({interval})")
+    metric = HEADLINES[leaderboard.metric]
+    return [f"Fine-tuning {', '.join(texts)} in {metric} over a linear probe."] if texts else []
 
 
 def _thresholds(leaderboard: Leaderboard) -> str:
