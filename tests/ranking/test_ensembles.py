@@ -12,6 +12,8 @@ import pytest
 from measured import Table
 from sklearn.metrics import accuracy_score, average_precision_score, f1_score
 
+from toxbench.evaluation.definitions import GLOBAL
+from toxbench.evaluation.thresholds import choose_thresholds
 from toxbench.ranking.ensembles import load_ensemble_leaderboard
 from toxbench.ranking.pool import Cell
 from toxbench.ranking.rows import Leaderboard, Row
@@ -66,15 +68,6 @@ def part_targets(table: Table, part: str, fold: int = 0) -> npt.NDArray[np.uint8
     return table.comments.targets[list(getattr(table.protocol.folds[fold], part))]
 
 
-def best_threshold(targets: npt.NDArray[np.uint8], probabilities: Floats) -> float:
-    """Try every midpoint with scikit-learn."""
-    values = np.unique(np.append(probabilities, 0).astype(np.float64))
-    midpoints = (values[1:] + values[:-1]) / 2
-    scores = [f1_score(targets, probabilities > m, average="micro") for m in midpoints]
-    best = midpoints[np.array(scores) == max(scores)]
-    return float(best[np.argmin(np.abs(best - 0.5))])
-
-
 def greedy_members(targets: npt.NDArray[np.uint8], arrays: Mapping[str, Floats]) -> list[str]:
     """Choose members as Caruana et al. (2004), with scikit-learn."""
     chosen: list[str] = []
@@ -103,7 +96,7 @@ def test_seeds_average_has_scikit_learn_values(tmp_path: Path) -> None:
     )
     targets = {part: part_targets(table, part) for part in PARTS}
     averages = {part: mean_probabilities(cells, "bert", part) for part in PARTS}
-    threshold = best_threshold(targets["validation"], averages["validation"])
+    threshold = choose_thresholds(targets["validation"], averages["validation"])[GLOBAL][0]
     f1 = {part: f1_score(targets[part], averages[part] > 0.5, average="micro") for part in PARTS}
     expected = {
         "micro_f1": f1["test"],
