@@ -50,8 +50,10 @@ def speed(**values: Any) -> None:
     """
     from toxbench.benchmark.validate import resolve
 
-    # Without validation rows, whose evaluation would be timed as well.
-    changes = {"epochs": values["epochs"] or _EPOCHS, "validation_size": 0.0}
+    # Without validation rows and a probe, which would be timed as well.
+    changes = {
+        "epochs": values["epochs"] or _EPOCHS, "validation_size": 0.0, "head_init": "random"
+    }  # fmt: skip
     settings = settings_from({**values, **changes})
     registry = Registry.discover(settings.plugins)
     format_name = values["format_name"]
