@@ -52,7 +52,8 @@ def test_toxbench_is_faster_than_its_peers(real_table: Path, size: str) -> None:
 
 def settings_of(table: Path, weights: str, **train: object) -> RunSettings:
     flags = {"data": table, "weights": (weights,), "backbones": ("bert",),
-             "train": {"epochs": 3, "head_init": "random", **train}, "split": {"validation_size": 0.0}}  # fmt: skip
+             "train": {"epochs": 3, "head_init": "random", **train},
+             "split": {"validation_size": 0.0}}  # fmt: skip
     return build_run_settings({}, flags)
 
 

@@ -1,7 +1,7 @@
 """Seconds until the Trainer reaches the scores of toxbench's default settings.
 
-Run by hand on the real table: ``pytest tests/bench/test_time_to_quality.py -m bench -s``. Four folds
-within the train rows; the test rows are not used.
+Run by hand on the real table: ``pytest tests/bench/test_time_to_quality.py -m bench -s``. The folds
+are within the train rows; the test rows are not used.
 """
 
 from collections.abc import Iterator
