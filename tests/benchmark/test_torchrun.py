@@ -112,6 +112,7 @@ baselines = ["tfidf-logreg"]
 [train]
 epochs = 4
 dropout = 0.0
+head_init = "random"
 precision = "fp32"
 learning_rate = 3e-3
 head_learning_rate = 1e-2
@@ -213,7 +214,7 @@ class Kind(Backbone):
 
 @hookimpl
 def toxbench_backbones():
-    settings = TrainSettings(epochs=2, batch_size=4)
+    settings = TrainSettings(epochs=2, batch_size=4, head_init="random")
     return [Kind(name=name, checkpoint="no/checkpoint", head=("head",), defaults=settings)
             for name in ("drops-layers", "lacks-memory", "nan", "narrow", "fails-once")]
 """

@@ -29,7 +29,8 @@ def command(checkpoint: Path, tmp_path: Path) -> Callable[..., list[str]]:
         return [
             "run", "--verbose", "--data", str(table), "--backbones", "bert",
             "--weights", f"bert={checkpoint}", "--results", str(tmp_path / results),
-            "--epochs", "2", "--seeds", "3", "--precision", "fp32", *options,
+            "--epochs", "2", "--seeds", "3", "--precision", "fp32", "--adaptation", "full",
+            *options,
         ]  # fmt: skip
 
     return make_command

@@ -23,6 +23,7 @@ SECRET = "hunter2x"  # noqa: S105
 FIXED = (
     "--batch-size", "16", "--max-length", "16", "--layer-decay", "1", "--warmup", "0.1",
     "--weight-decay", "0.01", "--dropout", "0.1", "--loss", "bce", "--head-learning-rate", "1e-3",
+    "--head-init", "random",
 )  # fmt: skip
 SMALL = (*FIXED, "--space", "epochs=1:2", "--space", "learning_rate=1e-4:1e-2:log",
          "--seeds", "1", "--finalists", "1", "--trials", "3")  # fmt: skip
@@ -122,7 +123,8 @@ def test_search_prints_settings_and_run_uses_them(
     finalists = tmp_path.glob("results/*/tuning/*/finalists-*/trial-*.json")
     assert result.err.count("[bert trial ") == 3 + len(list(finalists))
     cells = {p.name: p.read_bytes() for p in tmp_path.glob("results/*/cells/*")}
-    both = toxbench("run", *source, *FIXED, "--tuned", "--json", "--epochs", "1")
+    words = ("--tuned", "--json", "--epochs", "1", "--adaptation", "full")
+    both = toxbench("run", *source, *FIXED, *words)
     assert both.code == 0
     rows = json.loads(both.out)["rows"]
     bert = [row["tuned"] for row in rows if row["candidate"] == "bert"]

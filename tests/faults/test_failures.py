@@ -57,7 +57,7 @@ def moody(forks: Forks, checkpoint: Path, table: Path, tmp_path: Path) -> Moody:
         return forks.run(
             "run", "--data", str(table), "--backbones", name, "--weights", f"{name}={checkpoint}",
             "--results", str(tmp_path / "results"), "--epochs", "1", "--max-length", "16",
-            "--baselines", "always-negative", "--seeds", str(seeds),
+            "--baselines", "always-negative", "--seeds", str(seeds), "--head-init", "random",
             environment={"PYTHONPATH": str(site), "DIVERGES": diverges, **environment},
         )  # fmt: skip
 

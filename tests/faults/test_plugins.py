@@ -123,7 +123,8 @@ def run(
     words = [
         "run", "--verbose", "--data", str(table), "--weights", folders,
         "--backbones", ",".join(backbones), "--results", str(folder / "results"),
-        "--epochs", "2", "--max-length", "32", "--precision", "fp32",
+        "--epochs", "2", "--max-length", "32", "--precision", "fp32", "--head-init", "random",
+        "--adaptation", "full",
     ]  # fmt: skip
     environment = {"OMP_NUM_THREADS": "1"}
     if site is not None:

@@ -34,6 +34,7 @@ backbones = ["bert"]
 baselines = []
 seeds = 1
 [train]
+head_init = "random"
 batch_size = 16
 max_length = 16
 head_learning_rate = 1e-3
