@@ -116,6 +116,8 @@ def test_notebook_preset_matches_the_study() -> None:
     assert settings.model_dump(exclude={"pos_weight_cap", "focal_gamma"}) == {
         "epochs": 3,
         "batch_size": 1,
+        "adaptation": "full",
+        "head_init": "random",
         "accumulation": 1,
         "optimizer": "adam",
         "learning_rate": 1e-5,

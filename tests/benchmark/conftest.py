@@ -19,6 +19,7 @@ def run(table: Path, checkpoint: Path, tmp_path: Path) -> Run:
         defaults: dict[str, object] = {
             "data": table,
             "backbones": ["bert"],
+            "adaptation": ["full"],
             "weights": f"stand-in,bert={checkpoint}",
             "results": tmp_path / "results",
             "train": {"epochs": 1, "max_length": 32},

@@ -49,7 +49,7 @@ def test_finished_run_reads_each_cell_once(
     monkeypatch.setattr(Path, "open", counted_open)
     assert command(*finished)[0] == 0
     cells = {name: count for name, count in reads.items() if count}
-    assert len(cells) == 4
+    assert len(cells) == 5
     assert set(cells.values()) == {1}
 
 

@@ -33,6 +33,7 @@ def make_small_plan(
     options = {
         "data": write_table(tmp_path / "table.csv"),
         "backbones": ("bert",),
+        "adaptation": ("full",),
         "weights": (f"bert={checkpoint}",),
         "results": tmp_path / "results",
         "device": "cpu",

@@ -80,7 +80,7 @@ def test_run_accepts_the_written_sample(cli: Cli, tmp_path: Path) -> None:
     result = cli("run", "--data", "sample.csv", "--backbones", "bert", "--weights", "stand-in",
                "--dry-run")  # fmt: skip
     assert result.returncode == 0, result.stderr
-    assert "Cells     3 to compute" in result.stderr
+    assert "Cells     4 to compute" in result.stderr
     assert "stand-in: all-MiniLM-L6-v2" in result.stderr
     assert not (tmp_path / "results").exists()
 

@@ -23,7 +23,7 @@ def results(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Path:
     train = {"epochs": 2, "max_length": 16}
     for rate in (3e-5, 1e-3):
         toxbench.run(
-            table, backbones=["bert"], weights=f"bert={checkpoint}", seeds=2,
+            table, backbones=["bert"], adaptation=["full"], weights=f"bert={checkpoint}", seeds=2,
             train=train | {"learning_rate": rate}, split={"validation_size": 0.2},
             results=folder / "results",
         )  # fmt: skip

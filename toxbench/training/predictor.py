@@ -79,7 +79,11 @@ class Predictor:
             StopRequested: ``should_stop`` returned True.
         """
         probabilities = self._compute(
-            batcher, rows, lambda batch: self.logits(batch).sigmoid(), should_stop
+            batcher,
+            rows,
+            lambda batch: self.logits(batch).sigmoid(),
+            self._label_count,
+            should_stop,
         )
         if not np.isfinite(probabilities).all():
             raise PluginError("the backbone's logits are NaN in eval mode")
@@ -95,7 +99,7 @@ class Predictor:
                 self.logits(batch)
                 return latest()
 
-            values = self._compute(batcher, rows, inputs, should_stop)
+            values = self._compute(batcher, rows, inputs, layer.in_features, should_stop)
         if not np.isfinite(values).all():
             raise PluginError("the backbone's features are NaN in eval mode")
         return values
@@ -110,12 +114,13 @@ class Predictor:
         batcher: Batcher,
         rows: Rows,
         function: Callable[[Batch], torch.Tensor],
+        columns: int,
         should_stop: ShouldStop,
     ) -> Values:
         """Return the function's values, float32 ``[row, column]``, in the order of ``rows``."""
         values, self._batch_tokens = retry_on_oom(
             lambda batch_tokens: self._compute_batches(
-                batcher, rows, batch_tokens, function, should_stop
+                batcher, rows, batch_tokens, function, columns, should_stop
             ),
             self._batch_tokens,
             self._max_length,
@@ -128,10 +133,11 @@ class Predictor:
         rows: Rows,
         batch_tokens: int,
         function: Callable[[Batch], torch.Tensor],
+        columns: int,
         should_stop: ShouldStop,
     ) -> Values:
         """Compute in batches of at most ``batch_tokens`` tokens."""
-        values = np.empty((len(rows), 0), dtype=np.float32)
+        values = np.empty((len(rows), columns), dtype=np.float32)
         self._module.eval()
         groups = list(sorted_batches(rows, batcher.lengths, batch_tokens))
         with torch.inference_mode(), self._device.autocast():
@@ -141,10 +147,7 @@ class Predictor:
             for start in range(0, len(groups), _BATCHES_PER_COPY):
                 chunk = groups[start : start + _BATCHES_PER_COPY]
                 outputs = [function(batch) for batch in islice(batches, len(chunk))]
-                block = torch.cat(outputs).cpu().numpy()
-                if not values.size:
-                    values = np.empty((len(rows), block.shape[1]), dtype=np.float32)
-                values[np.concatenate(chunk)] = block
+                values[np.concatenate(chunk)] = torch.cat(outputs).cpu().numpy()
         return values
 
 
