@@ -265,7 +265,7 @@ def test_killed_rank_ends_run_that_resumes(
             f"toxbench: error: process {rank + 1} of 2 (rank {rank}) is gone; finished work is "
             f"stored. To resume: {command}"
         ]
-    run = torchrun(*interrupted).read_until("[1/")
+    run = torchrun(*interrupted).read_until("epoch 1:")  # both ranks have started
     assert "5 cells, 0 stored" not in run.stderr
     os.killpg(run.process.pid, signal.SIGINT)  # like a terminal; torchrun sends it once more
     errors = [error.split(";")[0] for error in run.wait().errors]
