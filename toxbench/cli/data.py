@@ -102,7 +102,7 @@ def sample(file: Path) -> None:
 
     frame = sample_frame()
     write_atomically(file, frame.to_csv(index=False, lineterminator="\n").encode("utf-8"))
-    echo(f"{file}: {len(frame)} synthetic comments; scores on them say nothing of real ones")
+    echo(f"{file}: {len(frame)} synthetic comments; scores on them do not apply to real ones")
 
 
 @data.command()

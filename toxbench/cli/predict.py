@@ -1,4 +1,4 @@
-"""``toxbench predict``: what a stored model says of comments."""
+"""``toxbench predict``: the labels of comments by a stored model."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -142,7 +142,7 @@ def _predict_file(registry: Registry, values: dict[str, Any]) -> None:
             classifier, record, thresholds, blocks, write,
             with_text=values["with_text"], on_block=advance,
         )  # fmt: skip
-    echo(f"{target}: what {escape_line(chosen.title)} says of {count} comments")
+    echo(f"{target}: predictions of {escape_line(chosen.title)} for {count} comments")
     for note in _notes(chosen):
         echo(note)
 
