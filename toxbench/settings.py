@@ -229,10 +229,6 @@ class ColumnSettings(FrozenModel):
         return words
 
 
-def _to_optional_words(value: object) -> object:
-    return None if value is None else _to_words(value)
-
-
 def _to_tuple(value: object) -> object:
     """Wrap a single word in a tuple."""
     return (value,) if isinstance(value, str) else value
@@ -247,13 +243,11 @@ class RunSettings(FrozenModel):
     baselines: tuple[str, ...] | None = Field(
         None, description="baselines to compare; unset: all registered"
     )
-    adaptation: Annotated[tuple[Adaptation, ...] | None, BeforeValidator(_to_optional_words)] = (
-        Field(
-            None,
-            min_length=1,
-            description="of each backbone: full, probe and lora; unset: full, and probe unless "
-            "baselines are named",
-        )
+    adaptation: Annotated[tuple[Adaptation, ...] | None, BeforeValidator(_to_words)] = Field(
+        None,
+        min_length=1,
+        description="of each backbone: full, probe and lora; unset: full, and probe unless "
+        "baselines are named",
     )
     seeds: int = Field(1, ge=1, le=10_000, description="cells of each backbone: seeds 0, 1, ...")
     weights: Annotated[tuple[str, ...], BeforeValidator(_to_tuple)] = ("auto",)

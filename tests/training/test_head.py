@@ -69,6 +69,11 @@ def test_missing_last_layer_is_refused() -> None:
     assert Head(("classifier",), "classifier.0").last_layer(two, 3) is two["classifier"][0]
 
 
+def test_head_may_be_a_parameter() -> None:
+    assert Head(("classifier",)).contains("classifier")
+    assert not Head(("classifier",)).contains("classifier_norm.weight")
+
+
 def run_arguments(table: Path, checkpoint: Path, *words: str) -> list[str]:
     return ["run", "--data", str(table), "--backbones", "bert", "--weights", f"bert={checkpoint}",
             "--max-length", "16", "--epochs", "2", "--precision", "fp32", *words]  # fmt: skip
@@ -111,6 +116,19 @@ def test_unknown_adaptation_is_refused(cli: Cli, table: Path, checkpoint: Path) 
     assert result.returncode == 2
     (line,) = result.stderr.splitlines()
     assert "adaptation" in line
+
+
+def test_adaptation_is_no_training_setting(cli: Cli, table: Path, checkpoint: Path) -> None:
+    for name, text in (("train", "[train]"), ("backbone", "[backbone.bert]")):
+        config = table.with_name(f"{name}.toml")
+        config.write_text(f'{text}\nadaptation = "lora"\n')
+        result = cli(*run_arguments(table, checkpoint, "--config", str(config)))
+        assert (result.returncode, len(result.stderr.splitlines())) == (2, 1)
+        assert "--adaptation" in result.stderr
+    words = run_arguments(table, checkpoint, "--space", "adaptation=full,probe")
+    result = cli("tune", *words[1:])
+    assert result.returncode == 2
+    assert "adaptation cannot be searched" in result.stderr
 
 
 def test_probe_start_learns_faster(table: Path, checkpoint: Path, tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def test_patience_stops_a_training_early(training: Training) -> None:
     assert stopped.best_epoch <= number
 
 
-@pytest.mark.parametrize("calls", [1, 3, 4, 5, 8, 13, 16, 19, 22, 23])
+@pytest.mark.parametrize("calls", [1, 3, 4, 5, 8, 13, 16, 19, 22, 23, 24])
 def test_stopped_training_resumes_to_the_same_bytes(training: Training, calls: int) -> None:
     """Stops before and in an epoch, between epochs, in an evaluation, and in the prediction."""
     expected, probabilities, _ = training()
@@ -122,6 +122,14 @@ def test_stopped_training_resumes_to_the_same_bytes(training: Training, calls: i
     assert without_seconds(reported) == without_seconds(expected.epochs)
     assert resumed.best_epoch == expected.best_epoch
     assert resumed_probabilities == probabilities
+
+
+@pytest.mark.parametrize("calls", [8, 24])  # in an epoch, and in the prediction
+def test_stopped_adapters_resume_to_the_same_bytes(training: Training, calls: int) -> None:
+    _, probabilities, _ = training(adaptation="lora")
+    with pytest.raises(StopRequested):
+        training(Countdown(calls), adaptation="lora")
+    assert training(adaptation="lora")[1] == probabilities
 
 
 def test_training_resumes_after_many_stops(training: Training) -> None:

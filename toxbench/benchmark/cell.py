@@ -195,7 +195,7 @@ class CellRunner:
         if task.device.precision != "fp32":
             exact = output.trainer.predict(split.test, "fp32")
         if self.group.rank == 0:
-            write_model(target, output.trainer.module, folder, exact)
+            write_model(target, output.trainer.finished_module(), folder, exact)
 
     def _trainer_factory(self, task: CellTask, candidate: BackboneCandidate) -> TrainerFactory:
         if self._factory is None:

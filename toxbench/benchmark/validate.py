@@ -62,6 +62,11 @@ def resolve(
     build_settings(TrainSettings, get_preset(settings.preset).train, settings.train)
     for table in settings.backbone.values():
         build_settings(TrainSettings, table)
+    if any("adaptation" in table for table in (settings.train, *settings.backbone.values())):
+        raise SettingsError(
+            "adaptation is a setting of the run, not of its training: --adaptation full,probe, or "
+            "adaptation at the top of the config file"
+        )
     if settings.quoted is not None:
         read_quoted(settings.quoted)
     _check_executor(settings, is_distributed=coordinator is not None)

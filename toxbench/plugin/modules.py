@@ -1,4 +1,4 @@
-"""Torch modules for backbones: a classification head, and its conversion to transformers."""
+"""Safe, quiet loading of transformers modules, and a shortcut for those that read one token."""
 
 import json
 from collections.abc import Iterator
@@ -7,10 +7,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import (
-    CONFIG_MAPPING,
-    PreTrainedModel,
-)
+from transformers import CONFIG_MAPPING, PreTrainedModel
 
 from toxbench.errors import PluginError
 

@@ -239,15 +239,17 @@ class BackboneContract:
     def test_head_names_the_new_parameters(self, backbone: Backbone, checkpoint: Path) -> None:
         """``Backbone.head`` names the random parameters of `build`, and no missing attributes."""
         module = modules.build_module(backbone, checkpoint, self.labels)
-        trainable = {n.partition(".")[0] for n, p in module.named_parameters() if p.requires_grad}
-        tops = {name.partition(".")[0] for name in backbone.head}
-        missing = tops - trainable if backbone.head != _DEFAULT_HEAD else set()
-        if missing or not tops & trainable:
+        trainable = [name for name, p in module.named_parameters() if p.requires_grad]
+        tops = sorted({name.partition(".")[0] for name in trainable})
+        missing = [
+            part for part in backbone.head if not any(map(Head((part,)).contains, trainable))
+        ]
+        if missing == [*backbone.head] or (missing and backbone.head != _DEFAULT_HEAD):
             fail(
                 "head",
-                f"the module has no trainable {' or '.join(sorted(missing or tops))}",
-                "name the top-level attributes of its new layers in Backbone(head=...); it has "
-                f"{', '.join(sorted(trainable))}",
+                f"the module has no trainable {' or '.join(sorted(missing))}",
+                "name its new layers in Backbone(head=...), by their paths; at the top it has "
+                f"{', '.join(tops)}",
             )
         new_body_names = sorted(
             name

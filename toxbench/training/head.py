@@ -40,7 +40,7 @@ class Head:
 
     def contains(self, parameter: str) -> bool:
         """Whether the parameter of this name belongs to the head."""
-        return any(parameter.startswith(f"{name}.") for name in self.names)
+        return any(f"{parameter}.".startswith(f"{name}.") for name in self.names)
 
     def last_layer(self, module: nn.Module, label_count: int) -> nn.Linear:
         """Return the layer whose output is the logits.

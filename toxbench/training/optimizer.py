@@ -131,7 +131,7 @@ def _layer_list(module: nn.Module, head: Head) -> tuple[str, int]:
     lists = [
         (name, len(child))
         for name, child in module.named_modules()
-        if isinstance(child, nn.ModuleList) and not head.contains(f"{name}.")
+        if isinstance(child, nn.ModuleList) and not head.contains(name)
     ]
     if not lists:
         raise PluginError(

@@ -81,7 +81,8 @@ class Trainer:
     """Trains one module on one split and predicts with it.
 
     Attributes:
-        module: the trained module.
+        module: the trained module; with ``adaptation = lora``, with its adapters.
+        parameter_count: number of the module's parameters, the new head included.
     """
 
     def __init__(
@@ -117,6 +118,7 @@ class Trainer:
                 settings require.
         """
         set_dropout(module, settings.dropout)
+        self.parameter_count = sum(parameter.numel() for parameter in module.parameters())
         if settings.adaptation == "lora":
             add_adapters(module, head)
         self.module = module.to(device.torch)
@@ -138,11 +140,6 @@ class Trainer:
         )
         self._predictor = Predictor(self.module, targets.shape[1], settings.max_length, device)
         parameter_groups(self.module, head, settings)  # raises its errors before training starts
-
-    @property
-    def parameter_count(self) -> int:
-        """Number of the module's parameters, the new head included."""
-        return sum(parameter.numel() for parameter in self.module.parameters())
 
     def train(
         self,
@@ -192,9 +189,13 @@ class Trainer:
                 is_over = broadcast_flag(should_stop(record.validation))
             result = state.finish()
             self._final_state = state.state_dict()
+            return result
+
+    def finished_module(self) -> nn.Module:
+        """Return the module with the layers that the backbone built; no training may follow."""
         if self._settings.adaptation == "lora":
             merge_adapters(self.module)
-        return result
+        return self.module
 
     def predict(self, rows: Rows, precision: Precision | None = None) -> Probabilities:
         """Return probabilities float32 ``[row, label]``, in the order of ``rows``.

@@ -20,6 +20,7 @@ _MAX_GRID_POINTS = 10_000
 EXCLUDED_SETTINGS = {
     "selection": "the number of epochs is searched instead",
     "seed": "a seed is not a hyperparameter",
+    "adaptation": "only full training is searched",
     "precision": "it depends on the machine; set it with --precision",
 }
 
