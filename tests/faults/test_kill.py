@@ -1,5 +1,6 @@
 """A run that is killed at any moment is repaired by the next run."""
 
+import itertools
 import random
 import shutil
 import time
@@ -88,12 +89,13 @@ def test_killed_and_resumed_run_equals_undisturbed(
         assert was_killed, f"it never came to {point}"
         assert_same(state, undisturbed)
         same, killed = same + 1, killed + 1
-    for number in range(RANDOM):
+    numbers = itertools.count()
+    while killed < len(POINTS) + RANDOM:
+        number = next(numbers)
         workers = 2 if number < WITH_WORKERS else 1
-        span = 4 * length if workers > 1 else length  # workers import everything first
-        was_killed, state = disturb(f"random-{number}", workers, after=rng.uniform(0, span))
+        was_killed, state = disturb(f"random-{number}", workers, after=rng.uniform(0, length))
         assert_same(state, undisturbed)
         same, killed = same + 1, killed + was_killed
-    total = len(POINTS) + RANDOM
-    print(f"\n{same} of {total} identical; {killed} of {total} were killed before they finished")
-    assert killed > 0.7 * total
+        if not was_killed:
+            length *= 0.9  # the machine is faster than when the length was measured
+    print(f"\n{same} runs identical; {killed} of them were killed before they finished")
