@@ -5,10 +5,18 @@ They are plain, immutable models. They depend on no code of the stages that fill
 
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import chain
 from statistics import median
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+)
 from pydantic_core import from_json
 
 from toxbench.errors import NewerVersionError
@@ -16,7 +24,21 @@ from toxbench.settings import Adaptation, FrozenModel, TrainSettings
 
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
-Scores = dict[str, float | None]  # metric name -> value; None if it is undefined
+FIXED_RULE = "0.5"  # the thresholds rule that every scored cell has
+# Larger numbers in an edited file would overflow in sums, products and conversions to float.
+Count = Annotated[int, Field(ge=0, le=2**53)]
+Number = Annotated[float, Field(ge=-1e30, le=1e30)]
+Distribution = Annotated[str, StringConstraints(pattern=r"^\S+ \S")]  # name and version
+Scores = dict[str, Number | None]  # metric name -> value; None if it is undefined
+
+
+def _validate_lengths(thresholds: dict[str, tuple[float, ...]]) -> dict[str, tuple[float, ...]]:
+    if len(set(map(len, thresholds.values()))) > 1:
+        raise ValueError("the rules have thresholds for different numbers of labels")
+    return thresholds
+
+
+Thresholds = Annotated[dict[str, tuple[Number, ...]], AfterValidator(_validate_lengths)]
 
 
 class StoredRecord(FrozenModel):
@@ -80,8 +102,8 @@ class CellKey(FrozenModel):
 
     candidate: str = Field(description="backbone or baseline name")
     digest: str = Field(description="hash of the weights and settings, 12 hex digits")
-    fold: int = 0
-    seed: int = 0
+    fold: Count = 0
+    seed: Count = 0
 
     @property
     def stem(self) -> str:
@@ -96,8 +118,8 @@ class RunRecord(FrozenModel):
     fingerprint: str = Field(description="of the protocol")
     synthetic: bool = Field(description="the table is the built-in sample")
     labels: tuple[str, ...]
-    folds: int
-    seeds: int = Field(description="of each backbone")
+    folds: Count
+    seeds: Count = Field(description="of each backbone")
     exploratory: bool = Field(description="too few seeds to rank backbones by")
 
 
@@ -115,14 +137,16 @@ class EpochRecord(FrozenModel):
     With ``eval_steps`` it covers that many steps instead, regardless of where epochs end.
     """
 
-    epoch: int = Field(description="counted from 1; with eval_steps, the number of the evaluation")
-    train_loss: float = Field(description="mean over the epoch's comments, in training mode")
+    epoch: Count = Field(
+        description="counted from 1; with eval_steps, the number of the evaluation"
+    )
+    train_loss: Number = Field(description="mean over the epoch's comments, in training mode")
     validation: Scores = Field(description="empty if there are no validation rows")
-    seconds: float = Field(description="training only")
-    step: int | None = Field(
+    seconds: Number = Field(description="training only")
+    step: Count | None = Field(
         None, description="with eval_steps: training steps so far; None: a complete epoch"
     )
-    comments: int | None = Field(
+    comments: Count | None = Field(
         None, description="with eval_steps: comments trained on; None: all train rows"
     )
 
@@ -131,12 +155,12 @@ class TuningRecord(FrozenModel):
     """The search that a tuned cell's settings came from. Scores are of inner validation rows."""
 
     study: str
-    trials: int = Field(description="all trials, including pruned and failed ones")
-    pruned_trials: int
-    failed_trials: int
-    finalists: int = Field(description="configurations that were trained again with fresh seeds")
-    average_precision: float = Field(description="micro, of the winner, with fresh seeds")
-    default_average_precision: float | None = Field(  # TOML has no null, so it has a default
+    trials: Count = Field(description="all trials, including pruned and failed ones")
+    pruned_trials: Count
+    failed_trials: Count
+    finalists: Count = Field(description="configurations that were trained again with fresh seeds")
+    average_precision: Number = Field(description="micro, of the winner, with fresh seeds")
+    default_average_precision: Number | None = Field(  # TOML has no null, so it has a default
         None,
         description="micro, of the default settings with the same fresh seeds on the same folds; "
         "None if they failed",
@@ -155,9 +179,24 @@ class TunedSettings(StoredRecord):
     weights: WeightsRecord
     tuning: TuningRecord
     train: TrainSettings
-    thresholds: dict[str, tuple[float, ...]] = Field(
+    thresholds: Thresholds = Field(
         description="rule -> threshold per label, from inner validation rows"
     )
+
+
+class _Distribution(BaseModel):
+    """The parts of Optuna's JSON that reports read; Optuna checks the others."""
+
+    name: str
+    attributes: dict[str, Number | bool | str | tuple[Number | str, ...] | None]
+
+
+def _validate_distribution(text: str) -> str:
+    _Distribution.model_validate_json(text)
+    return text
+
+
+DistributionText = Annotated[str, AfterValidator(_validate_distribution)]
 
 
 class TrialRecord(StoredRecord):
@@ -168,30 +207,32 @@ class TrialRecord(StoredRecord):
 
     study: str
     uid: str = ""
-    number: int = Field(description="counted from 0, in the order in which trials began")
-    plan_index: int = Field(
+    number: Count = Field(description="counted from 0, in the order in which trials began")
+    plan_index: Count = Field(
         0, description="index of the planned trial, from 0; a replacement of a lost trial keeps it"
     )
     state: Literal["complete", "pruned", "failed"]
     reason: str = Field(description="why it was pruned or failed, else empty")
     is_default: bool = Field(description="a trial of the default settings, which are not sampled")
-    params: dict[str, str | int | float]
-    distributions: dict[str, str] = Field(description="of the params, in Optuna's JSON")
+    params: dict[str, str | Count | Number]
+    distributions: dict[str, DistributionText] = Field(
+        description="of the params, in Optuna's JSON"
+    )
     system_attributes: dict[str, Any] = Field(
         {}, description="Optuna's system attributes, written by its sampler and pruner"
     )
     settings: TrainSettings
-    seed: int
-    folds: tuple[int, ...] = Field(description="inner folds, in the order of training")
-    value: float | None = Field(description="mean of the scores; None unless complete")
-    scores: tuple[float, ...] = Field(description="micro average precision on each inner fold")
-    epoch_scores: dict[int, float] = Field(description="epoch -> score on the first fold")
-    step_scores: dict[int, float] = Field(
+    seed: Count
+    folds: tuple[Count, ...] = Field(description="inner folds, in the order of training")
+    value: Number | None = Field(description="mean of the scores; None unless complete")
+    scores: tuple[Number, ...] = Field(description="micro average precision on each inner fold")
+    epoch_scores: dict[Count, Number] = Field(description="epoch -> score on the first fold")
+    step_scores: dict[Count, Number] = Field(
         {}, description="quarter of the training -> score that the pruner compared"
     )
-    epochs: int = Field(description="epochs trained, over all folds")
-    seconds: float = Field(description="training and validation")
-    thresholds: dict[str, tuple[float, ...]] = Field(
+    epochs: Count = Field(description="epochs trained, over all folds")
+    seconds: Number = Field(description="training and validation")
+    thresholds: Thresholds = Field(
         description="rule -> threshold per label, from the inner validation rows"
     )
     worker: str = Field("", description="random id of the process that trained it")
@@ -202,8 +243,8 @@ class SharedGroups(FrozenModel):
     """Test rows whose group also has train or validation rows."""
 
     column: str = Field(description="the table's column of groups")
-    groups: int = Field(description="number of groups on both sides of a fold")
-    rows: tuple[int, ...] = Field(description="test rows in such a group")
+    groups: Count = Field(description="number of groups on both sides of a fold")
+    rows: tuple[Count, ...] = Field(description="test rows in such a group")
 
 
 class Implication(FrozenModel):
@@ -211,8 +252,8 @@ class Implication(FrozenModel):
 
     label: str
     implied_label: str
-    positives: int = Field(description="rows with the first label")
-    share: float = Field(description="share of those rows with the implied label, 0 to 1")
+    positives: Count = Field(description="rows with the first label")
+    share: Number = Field(description="share of those rows with the implied label, 0 to 1")
 
 
 class Audit(FrozenModel):
@@ -222,24 +263,31 @@ class Audit(FrozenModel):
     the same fold's train or validation part that it copies.
     """
 
-    test_rows: int
-    leaked_rows: int = Field(description="test rows with a leak of any kind")
-    exact_copies: tuple[tuple[int, int], ...] = Field(
+    test_rows: Count
+    leaked_rows: Count = Field(description="test rows with a leak of any kind")
+    exact_copies: tuple[tuple[Count, Count], ...] = Field(
         description="pairs whose texts are equal apart from case, white space and Unicode form"
     )
-    near_copies: tuple[tuple[int, int], ...] = Field(
+    near_copies: tuple[tuple[Count, Count], ...] = Field(
         description="pairs whose texts are nearly equal, without the exact copies"
     )
     near_copy_definition: str = Field(description="what nearly equal means, in words and numbers")
     shared_groups: SharedGroups | None = Field(
         description="None: the table has no column of groups"
     )
-    label_conflicts: tuple[tuple[int, ...], ...] = Field(
+    label_conflicts: tuple[tuple[Count, ...], ...] = Field(
         description="for each text whose rows have different labels: all its rows"
     )
     implications: tuple[Implication, ...]
     never_positive_labels: tuple[str, ...] = Field(description="labels that no row has")
     always_positive_labels: tuple[str, ...] = Field(description="labels that every row has")
+
+    @property
+    def rows(self) -> set[int]:
+        """All rows that a finding names."""
+        shared = self.shared_groups.rows if self.shared_groups else ()
+        lists = (*self.exact_copies, *self.near_copies, *self.label_conflicts, shared)
+        return set(chain.from_iterable(lists))
 
 
 class Environment(FrozenModel):
@@ -248,7 +296,7 @@ class Environment(FrozenModel):
     device: str
     device_name: str
     precision: Literal["bf16", "fp32"]
-    threads: int
+    threads: Count
     versions: dict[str, str]
     commit: str | None = Field(description="git HEAD of the working folder, if it is a checkout")
 
@@ -256,10 +304,12 @@ class Environment(FrozenModel):
 class Cost(FrozenModel):
     """Time and memory that a cell took."""
 
-    train_seconds: float
-    evaluation_seconds: float
-    comments_per_second: float | None = Field(description="train comments x epochs / train_seconds")
-    peak_memory_bytes: int | None = Field(
+    train_seconds: Number
+    evaluation_seconds: Number
+    comments_per_second: Number | None = Field(
+        description="train comments x epochs / train_seconds"
+    )
+    peak_memory_bytes: Count | None = Field(
         description="peak while the cell ran: of the GPU's tensors, else of the process"
     )
 
@@ -268,24 +318,24 @@ class LabelScores(FrozenModel):
     """Scores of one label on the test rows, for one thresholds rule."""
 
     label: str
-    support: int = Field(description="positive test rows")
-    threshold: float
-    precision: float
-    recall: float
-    f1: float
-    average_precision: float | None
-    roc_auc: float | None
-    prevalence: float = Field(description="share of positive test rows")
-    mcc: float = Field(description="Matthews correlation coefficient")
-    brier: float
-    expected_calibration_error: float
+    support: Count = Field(description="positive test rows")
+    threshold: Number
+    precision: Number
+    recall: Number
+    f1: Number
+    average_precision: Number | None
+    roc_auc: Number | None
+    prevalence: Number = Field(description="share of positive test rows")
+    mcc: Number = Field(description="Matthews correlation coefficient")
+    brier: Number
+    expected_calibration_error: Number
 
 
 class Calibration(FrozenModel):
     """Makes probabilities honest: ``sigmoid(logit / temperature + shift)``."""
 
-    temperature: float = Field(1.0, gt=0)
-    shift: float = 0.0
+    temperature: Number = Field(1.0, gt=0)
+    shift: Number = 0.0
 
 
 class CellRecord(StoredRecord):
@@ -295,33 +345,33 @@ class CellRecord(StoredRecord):
     kind: Literal["backbone", "baseline", "ensemble"] = Field(
         description="an ensemble is an average of stored cells, and is never stored"
     )
-    distribution: str = Field(description="name and version of the plugin's distribution")
+    distribution: Distribution = Field(description="name and version of the plugin's distribution")
     fingerprint: str = Field(description="of the protocol that it was measured with")
     weights: WeightsRecord | None
-    parameters: int | None
+    parameters: Count | None
     settings: TrainSettings | None
     tuning: TuningRecord | None = Field(None, description="None: the settings were not searched")
     environment: Environment
     cost: Cost
     epochs: tuple[EpochRecord, ...]
-    best_epoch: int | None = Field(description="the epoch whose weights were scored")
-    truncated_share: float | None = Field(description="share of all comments cut at max_length")
-    micro_batch: int | None = Field(
+    best_epoch: Count | None = Field(description="the epoch whose weights were scored")
+    truncated_share: Number | None = Field(description="share of all comments cut at max_length")
+    micro_batch: Count | None = Field(
         None,
         description="comments in a forward pass, if memory did not allow batch_size; gradients of "
         "several passes are then accumulated for a step",
     )
-    fitted_rows: int | None = Field(
+    fitted_rows: Count | None = Field(
         None,
         description="rows in the random sample that a baseline was fitted on; None: all train rows",
     )
-    thresholds: dict[str, tuple[float, ...]] = Field(
+    thresholds: Thresholds = Field(
         description="rule -> threshold per label, for probabilities that are not calibrated"
     )
     calibration: Calibration = Field(
         Calibration(), description="fitted on the validation rows; scores do not use it"
     )
-    versions: dict[str, int] = Field(
+    versions: dict[str, Count] = Field(
         description="versions of the metrics and threshold rules that the cell was scored with"
     )
     metrics: dict[str, dict[Part, Scores]] = Field(description="rule -> part -> metric -> value")
@@ -354,9 +404,9 @@ class FailureRecord(StoredRecord):
 class Spread(FrozenModel):
     """Median and range of repeated measurements."""
 
-    median: float
-    low: float
-    high: float
+    median: Number
+    low: Number
+    high: Number
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Spread":
@@ -370,28 +420,28 @@ class SpeedRecord(FrozenModel):
     backbone: str
     weights: str = Field(description="text to print, as `WeightsRecord.label`")
     source: Literal["hub", "local", "stand-in"]
-    body_parameters: int = Field(description="without embeddings and new head")
+    body_parameters: Count = Field(description="without embeddings and new head")
     device: str
     device_name: str
     precision: Literal["bf16", "fp32"]
-    threads: int
+    threads: Count
     versions: dict[str, str]
     measured_at: str = Field(description="UTC, ISO 8601")
     table: str = Field(description="the table's name")
-    batch_size: int
-    max_length: int
-    epochs: int = Field(description="in each timed run")
-    repeats: int
-    rows: int = Field(description="train rows, which are an epoch")
-    tokens: int = Field(description="of the train rows, without padding")
+    batch_size: Count
+    max_length: Count
+    epochs: Count = Field(description="in each timed run")
+    repeats: Count
+    rows: Count = Field(description="train rows, which are an epoch")
+    tokens: Count = Field(description="of the train rows, without padding")
     seconds_per_epoch: Spread = Field(description="a timed run's seconds / its epochs")
     comments_per_second: Spread
     tokens_per_second: Spread = Field(description="tokens / seconds_per_epoch")
     evaluation_comments_per_second: Spread = Field(description="probabilities of all rows")
-    peak_operations_per_second: float = Field(
+    peak_operations_per_second: Number = Field(
         description="of a matrix product in the same precision"
     )
     share_of_peak: Spread = Field(description="6 x body_parameters x tokens_per_second / the peak")
-    peak_memory_bytes: int | None = Field(
+    peak_memory_bytes: Count | None = Field(
         description="highest while training: of the GPU's tensors, else of the process"
     )

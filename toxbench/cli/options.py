@@ -57,6 +57,8 @@ class FilePath(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Check the path before the file system does."""
+        if not str(value):
+            self.fail("the path is empty; give the name of a file or folder", param, ctx)
         try:
             validate_path(Path(value))
         except ValueError as error:

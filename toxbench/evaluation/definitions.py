@@ -5,8 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from toxbench.records import FIXED_RULE
+
 # Thresholds rules; `toxbench.evaluation.thresholds` chooses the thresholds.
-RULES = HALF, GLOBAL, ACCURACY, PER_LABEL = "0.5", "global", "accuracy", "per-label"
+RULES = HALF, GLOBAL, ACCURACY, PER_LABEL = FIXED_RULE, "global", "accuracy", "per-label"
 # Rule -> version, increased whenever the chosen thresholds change.
 RULE_VERSIONS: Mapping[str, int] = {HALF: 1, GLOBAL: 2, ACCURACY: 1, PER_LABEL: 2}
 

@@ -8,10 +8,10 @@ import numpy.typing as npt
 
 from toxbench.errors import StorageError
 from toxbench.evaluation.calibration import fit_calibration
-from toxbench.evaluation.definitions import VERSIONS
+from toxbench.evaluation.definitions import METRICS, VERSIONS
 from toxbench.evaluation.thresholds import choose_thresholds
 from toxbench.ranking.pool import Cell
-from toxbench.records import PARTS, CellRecord, FailureRecord, Part
+from toxbench.records import FIXED_RULE, PARTS, CellRecord, FailureRecord, Part
 from toxbench.store.cells import CellStore, ProtocolRecord
 from toxbench.store.rows import StoredRows
 
@@ -70,11 +70,24 @@ def score_again(
 
 
 def _up_to_date(cell: Cell, protocol: ProtocolRecord, rows: StoredRows) -> Cell:
-    """Score a cell again if a metric or a thresholds rule has another version, or is new."""
-    is_ours = cell[0].fingerprint == protocol.fingerprint
-    if cell[0].versions == VERSIONS or not is_ours:
+    """Score a cell again if a metric or a thresholds rule has another version, or is missing."""
+    record = cell[0]
+    is_ours = record.fingerprint == protocol.fingerprint
+    if not is_ours or (record.versions == VERSIONS and _is_complete(record, protocol)):
         return cell
     return score_again(cell, protocol, rows, range(len(protocol.labels)))
+
+
+def _is_complete(record: CellRecord, protocol: ProtocolRecord) -> bool:
+    """Whether each thresholds rule has all metrics of all parts, and the scores of all labels."""
+    fold = protocol.folds[record.key.fold]
+    parts = {part for part in PARTS if getattr(fold, part)}
+    return record.metrics.keys() == record.per_label.keys() == record.thresholds.keys() and all(
+        scores.keys() == parts
+        and all(metrics.keys() == METRICS.keys() for metrics in scores.values())
+        and tuple(s.label for s in record.per_label[rule]) == protocol.labels
+        for rule, scores in record.metrics.items()
+    )
 
 
 def diff_protocols(first: ProtocolRecord, second: ProtocolRecord) -> list[str]:
@@ -110,12 +123,7 @@ def check_rows_match(protocol: ProtocolRecord, rows: StoredRows, folder: Path) -
     """
     shape = (protocol.rows, len(protocol.labels))
     fits = rows.targets.shape == shape and len(rows.ids) == len(rows.groups) == protocol.rows
-    parts = (getattr(fold, part) for fold in protocol.folds for part in PARTS)
-    is_in_table = all(min(part) >= 0 and max(part) < protocol.rows for part in parts if part)
-    supports = [set(protocol.supports), *map(set, protocol.test_supports)]
-    has_labels = all(names == set(protocol.labels) for names in supports)
-    has_folds = len(protocol.test_supports) == len(protocol.folds)
-    if not (fits and is_in_table and has_labels and has_folds):
+    if not fits:
         raise StorageError(
             f"{folder}: protocol.json and rows.safetensors are of different tables; repeat the "
             "same toxbench run to repair them, without training"
@@ -134,9 +142,11 @@ def check_cell_shape(
         return  # `summarize_cells` refuses it
     folds = protocol.folds
     fold = folds[record.key.fold] if 0 <= record.key.fold < len(folds) else None
+    labels = len(protocol.labels)
     fits = fold is not None and all(
-        tensors[part].shape == (len(getattr(fold, part)), len(protocol.labels)) for part in PARTS
+        tensors[part].shape == (len(getattr(fold, part)), labels) for part in PARTS
     )
+    fits = fits and len(record.thresholds.get(FIXED_RULE, ())) == labels
     if not fits:
         raise StorageError(
             f"cell {record.key.stem} has other rows or labels than its protocol; remove its file "

@@ -107,4 +107,6 @@ def read_cell(path: Path) -> tuple[CellRecord, dict[Part, npt.NDArray[np.float32
         probabilities = {part: tensors[part] for part in PARTS}
         if any(values.dtype != np.float32 or values.ndim != 2 for values in probabilities.values()):
             raise ValueError("probabilities are float32 [row, label]")
+        if record.key.stem != path.name.removesuffix(SUFFIX):
+            raise ValueError("the file has the name of another cell")
         return record, probabilities

@@ -9,11 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+from pydantic import model_validator
 
 from toxbench.data.protocol import Protocol, fingerprint
 from toxbench.errors import SettingsError, StorageError
-from toxbench.records import Audit, CellKey, CellRecord, StoredRecord
+from toxbench.records import PARTS, Audit, CellKey, CellRecord, Count, StoredRecord
 from toxbench.settings import FrozenModel, validate_path
 from toxbench.store.cell_file import SUFFIX, CellReader, PartProbabilities, write_cell
 from toxbench.store.failures import FailureStore, read_failure
@@ -34,9 +36,9 @@ from toxbench.util.atomic import make_folder, write_atomically
 class FoldRows(FrozenModel):
     """Row numbers of one fold, counted from 0 in the order of the table."""
 
-    train: tuple[int, ...]
-    validation: tuple[int, ...]
-    test: tuple[int, ...]
+    train: tuple[Count, ...]
+    validation: tuple[Count, ...]
+    test: tuple[Count, ...]
 
 
 class ProtocolRecord(StoredRecord):
@@ -46,12 +48,24 @@ class ProtocolRecord(StoredRecord):
     synthetic: bool
     fingerprint: str
     data_fingerprint: str
-    rows: int
+    rows: Count
     labels: tuple[str, ...]
-    supports: dict[str, int]
-    test_supports: tuple[dict[str, int], ...]
+    supports: dict[str, Count]
+    test_supports: tuple[dict[str, Count], ...]
     folds: tuple[FoldRows, ...]
     audit: Audit
+
+    @model_validator(mode="after")
+    def _is_of_one_table(self) -> Self:
+        supports = [set(self.supports), *map(set, self.test_supports)]
+        if any(names != set(self.labels) for names in supports):
+            raise ValueError("supports are of other labels")
+        if len(self.test_supports) != len(self.folds):
+            raise ValueError("supports are of other folds")
+        parts = (getattr(fold, part) for fold in self.folds for part in PARTS)
+        if any(max(part) >= self.rows for part in (*parts, self.audit.rows) if part):
+            raise ValueError("row numbers are beyond the table")
+        return self
 
     @property
     def tested_supports(self) -> dict[str, int]:

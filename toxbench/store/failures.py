@@ -66,5 +66,8 @@ def read_failure(path: Path) -> FailureRecord | None:
     """
     remedy = "start the same toxbench run again, which moves it aside and trains its cell"
     with read_errors(path, remedy), suppress(FileNotFoundError):
-        return FailureRecord.from_json(path.read_bytes(), path)
+        record = FailureRecord.from_json(path.read_bytes(), path)
+        if record.key.stem != path.stem:
+            raise ValueError("the file has the name of another cell")
+        return record
     return None

@@ -1,13 +1,14 @@
 """The code that contributed to the results of a protocol, without paths or user names."""
 
+from contextlib import suppress
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from toxbench.errors import StorageError
 from toxbench.records import StoredRecord
 from toxbench.settings import FrozenModel
 from toxbench.store.lock import hold_lock
+from toxbench.store.repair import read_errors
 from toxbench.util.atomic import make_folder, write_atomically
 from toxbench.util.redact import redact
 
@@ -58,11 +59,7 @@ def read_manifest(folder: Path) -> Manifest:
         StorageError: it cannot be read, or a newer toxbench wrote it.
     """
     path = folder / FILE
-    try:
+    remedy = "move it away and run the same command again"
+    with read_errors(path, remedy), suppress(FileNotFoundError):
         return Manifest.from_json(path.read_bytes(), path)
-    except FileNotFoundError:
-        return Manifest()
-    except (OSError, ValidationError) as error:
-        raise StorageError(
-            f"{path} is damaged; move it away and run the same command again"
-        ) from error
+    return Manifest()

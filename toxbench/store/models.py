@@ -20,7 +20,18 @@ from typing import Literal
 from pydantic import Field
 
 from toxbench.errors import StorageError
-from toxbench.records import Calibration, CellKey, CellRecord, StoredRecord, WeightsRecord
+from toxbench.records import (
+    FIXED_RULE,
+    Calibration,
+    CellKey,
+    CellRecord,
+    Count,
+    Distribution,
+    Number,
+    StoredRecord,
+    Thresholds,
+    WeightsRecord,
+)
 from toxbench.store.repair import DamagedError, quarantine
 from toxbench.util.atomic import TEMPORARY_SUFFIX, publish_folder, write_error
 from toxbench.util.hashing import sha256_file
@@ -40,17 +51,19 @@ class ModelRecord(StoredRecord):
     )
     fingerprint: str = Field(description="of the protocol that it was evaluated with")
     synthetic: bool = Field(description="trained on the built-in sample")
-    distribution: str = Field(description="name and version of the backbone plugin's distribution")
+    distribution: Distribution = Field(
+        description="name and version of the backbone plugin's distribution"
+    )
     weights: WeightsRecord
     tuned: bool
     labels: tuple[str, ...]
     calibration: Calibration = Field(description="of the probabilities that it predicts")
-    thresholds: dict[str, tuple[float, ...]] = Field(
+    thresholds: Thresholds = Field(
         description="rule -> threshold per label, for calibrated probabilities"
     )
-    max_length: int = Field(description="tokens; longer comments are cut")
+    max_length: Count = Field(ge=3, description="tokens; longer comments are cut")
     precision: Literal["bf16", "fp32"] = Field(description="in which the cell was evaluated")
-    score: float | None = Field(
+    score: Number | None = Field(
         description="mean of micro-F1 and subset accuracy on validation rows; None without any"
     )
     sha256: dict[str, str] = Field({}, description="file -> hash, of every other file")
@@ -194,6 +207,8 @@ def read_model_record(folder: Path) -> ModelRecord:
         record = ModelRecord.from_json(path.read_bytes(), path)
         if record.with_checksum() != record or record.key.stem != folder.name:
             raise ValueError("the checksum or the folder's name does not match")
+        if len(record.thresholds[FIXED_RULE]) != len(record.labels) or WEIGHTS not in record.sha256:
+            raise ValueError("thresholds or the checksum of the weights are missing")
         return record
 
 
@@ -219,7 +234,7 @@ def _read_errors(folder: Path, name: str) -> Iterator[None]:
         raise DamagedError(_damage_message(folder, f"{name} is missing")) from error
     except OSError as error:
         raise StorageError(f"cannot read {folder / name}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, LookupError) as error:
         raise DamagedError(_damage_message(folder, f"{name} has a wrong checksum")) from error
 
 

@@ -28,7 +28,9 @@ def read_errors(path: Path, remedy: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise StorageError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (
+        ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError,
+    ) as error:  # fmt: skip
         raise DamagedError(f"{path} is damaged; {remedy}") from error
 
 

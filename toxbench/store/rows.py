@@ -1,6 +1,5 @@
 """The table's rows as stored next to the cells: ids, targets and groups, but no comment."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +11,19 @@ from toxbench.data.groups import row_groups
 from toxbench.data.table import TextDataset
 from toxbench.data.text_array import TextArray
 from toxbench.errors import StorageError
-from toxbench.records import refuse_newer
+from toxbench.records import StoredRecord
 from toxbench.store.repair import read_errors
 from toxbench.store.tensor_file import Tensors, decode, encode
 from toxbench.util.arrays import Targets
 from toxbench.util.atomic import write_atomically
 
 FILE = "rows.safetensors"
-_VERSION = 1
+
+
+class RowsRecord(StoredRecord):
+    """The text of the file."""
+
+    has_groups: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,8 +59,8 @@ def write_rows(folder: Path, comments: TextDataset) -> None:
         "ids": data,
         "id_ends": ends,
     }
-    text = json.dumps({"schema_version": _VERSION, "has_groups": comments.groups is not None})
-    content, path = encode("rows", text, tensors), folder / FILE
+    record = RowsRecord(has_groups=comments.groups is not None)
+    content, path = encode("rows", record.model_dump_json(), tensors), folder / FILE
     try:
         is_stored = path.read_bytes() == content
     except OSError:  # missing or unreadable: write it
@@ -80,11 +84,10 @@ def read_rows(folder: Path) -> StoredRows:
                 f"{path} is missing; the same toxbench run again writes it, without training"
             )
         text, tensors = decode("rows", path.read_bytes())
-        header = json.loads(text)
-        refuse_newer(header, path, _VERSION)
+        record = RowsRecord.from_json(text, path)
         return StoredRows(
             ids=TextArray.from_flat(tensors["ids"], tensors["id_ends"]),
             targets=tensors["targets"],
             groups=tensors["groups"],
-            has_groups=header["has_groups"],
+            has_groups=record.has_groups,
         )

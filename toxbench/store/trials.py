@@ -36,8 +36,7 @@ class TrialStore:
         """
         text = record.model_dump_json()
         content = {"sha256": _checksum(text), "record": text}
-        name = f"trial-{record.number:04d}-{record.uid[:12]}.json"
-        write_atomically(self.folder / name, json.dumps(content).encode("ascii"))
+        write_atomically(self.folder / _file_name(record), json.dumps(content).encode("ascii"))
 
     def repair(self) -> list[str]:
         """Move damaged trials aside.
@@ -79,7 +78,10 @@ def read_trial(path: Path) -> TrialRecord:
         content = json.loads(path.read_bytes())
         if content["sha256"] != _checksum(content["record"]):
             raise ValueError("the checksum differs")
-        return TrialRecord.from_json(content["record"], path)
+        record = TrialRecord.from_json(content["record"], path)
+        if path.name != _file_name(record):
+            raise ValueError("the file has the name of another trial")
+        return record
 
 
 def write_tuned(
@@ -129,6 +131,10 @@ def find_tuned(folder: Path, protocol: str, backbone: str, weights: str) -> Tune
     key = (protocol, backbone, weights)
     matching = [t for t in candidates if (t.protocol, t.backbone, t.weights.identity) == key]
     return max(matching, key=lambda tuned: tuned.finished_at, default=None)
+
+
+def _file_name(record: TrialRecord) -> str:
+    return f"trial-{record.number:04d}-{record.uid[:12]}.json"
 
 
 def _checksum(text: str) -> str:

@@ -298,7 +298,21 @@ class SharedStudy:
 
 
 def make_frozen_trial(record: TrialRecord) -> FrozenTrial:
-    """Build Optuna's trial from a record."""
+    """Build Optuna's trial from a record.
+
+    Raises:
+        StorageError: the values, their distributions and the state contradict each other.
+    """
+    try:
+        return _create_trial(record)
+    except (ValueError, LookupError, TypeError) as error:
+        raise StorageError(
+            f"trial {record.number} of the study {record.study} is damaged; move its file away and "
+            "start the same toxbench tune again"
+        ) from error
+
+
+def _create_trial(record: TrialRecord) -> FrozenTrial:
     return create_trial(
         state=_STATES[record.state],
         value=record.value,
