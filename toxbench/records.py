@@ -278,7 +278,8 @@ class Audit(FrozenModel):
     label_conflicts: tuple[tuple[Count, ...], ...] = Field(
         description="for each text whose rows have different labels: all its rows"
     )
-    implications: tuple[Implication, ...]
+    implications: tuple[Implication, ...] = Field(description="the strongest, at most 1,000")
+    implication_count: Count
     never_positive_labels: tuple[str, ...] = Field(description="labels that no row has")
     always_positive_labels: tuple[str, ...] = Field(description="labels that every row has")
 

@@ -96,6 +96,7 @@ def make_audit(**changes: Any) -> "Audit":
     fields: dict[str, Any] = {
         "test_rows": 200, "leaked_rows": 0, "exact_copies": (), "near_copies": (),
         "near_copy_definition": "much alike", "shared_groups": None, "label_conflicts": (),
-        "implications": (), "never_positive_labels": (), "always_positive_labels": (),
+        "implications": (), "implication_count": 0, "never_positive_labels": (),
+        "always_positive_labels": (),
     }  # fmt: skip
     return Audit(**(fields | changes))

@@ -45,6 +45,13 @@ def test_changed_definition_rescores(
     assert stored_f1(store) == 1.0
 
 
+def test_missing_metrics_are_computed(store: CellStore) -> None:
+    record, probabilities = Table().cell(skill=1.0)
+    del record.metrics[HALF]["test"]["micro_f1"]
+    store.write(record, probabilities)
+    assert stored_f1(store) == 1.0
+
+
 def test_new_metric_appears_for_old_cells(
     store: CellStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -295,3 +295,37 @@ def test_a_file_as_results_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StorageError), CellStore(results).lock():
         pass
     assert results.read_text(encoding="utf-8") == "mine"
+
+
+def test_a_renamed_folder_is_found(tmp_path: Path) -> None:
+    protocol = make_protocol()
+    prepared_store(tmp_path, protocol).folder.rename(tmp_path / "mine")
+    store = prepared_store(tmp_path, protocol)
+    assert store.folder == tmp_path / "mine"
+
+
+def test_a_folder_named_after_another_protocol_is_refused(tmp_path: Path) -> None:
+    other, protocol = make_protocol(rows=30), make_protocol()
+    wrong = tmp_path / f"x-{protocol.fingerprint[:12]}"
+    prepared_store(tmp_path, other).folder.rename(wrong)
+    before = (wrong / "protocol.json").read_bytes()
+    with pytest.raises(StorageError, match=f"but holds results of {other.fingerprint[:12]}"):
+        prepared_store(tmp_path, protocol)
+    assert (wrong / "protocol.json").read_bytes() == before
+
+
+def test_a_cell_under_another_name_is_damage(store: CellStore) -> None:
+    store.write(make_cell(), make_probabilities())
+    store.path(make_cell().key).rename(store.path(make_cell(1).key))
+    with pytest.raises(DamagedError, match="seed1"):
+        store.records()
+
+
+@pytest.mark.parametrize("changes", [{"rows": 3}, {"supports": {}}, {"test_supports": []}])
+def test_a_protocol_that_contradicts_itself_is_damage(
+    store: CellStore, changes: dict[str, object]
+) -> None:
+    content = json.loads(store.protocol_path.read_text(encoding="utf-8")) | changes
+    store.protocol_path.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(DamagedError):
+        store.protocol()

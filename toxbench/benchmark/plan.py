@@ -24,6 +24,7 @@ from toxbench.training.device import Device, choose_device
 from toxbench.training.lora import RATE_FACTOR
 from toxbench.training.state import CheckpointConfig
 from toxbench.training.weights import Weights, WeightsFinder, checkpoint_config
+from toxbench.util.text import list_items
 from toxbench.util.torchrun import NOT_DISTRIBUTED, TorchrunEnv
 
 
@@ -255,7 +256,7 @@ def _device(candidate: Candidate, settings: RunSettings) -> Device:
 def _data_warnings(protocol: Protocol) -> list[str]:
     comments = protocol.comments
     empty = [label for label, support in comments.supports.items() if support == 0]
-    warnings = [f"no positive row, nothing to learn or score: {', '.join(empty)}"] if empty else []
+    warnings = [f"no positive row, nothing to learn or score: {list_items(empty)}"] if empty else []
     warnings += [*dropped_row_notes(comments), *ignored_column_notes(comments)]
     warnings += fold_warnings(comments, protocol.folds)
     return warnings

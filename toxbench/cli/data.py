@@ -21,7 +21,7 @@ from toxbench.cli.options import (
 )
 from toxbench.errors import SettingsError
 from toxbench.settings import RunSettings, SplitSettings
-from toxbench.util.text import escape_line
+from toxbench.util.text import escape_line, list_items
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -169,7 +169,7 @@ def _text(comments: "TextDataset", facts: "Description") -> str:
     """Format a description for a terminal."""
     roles = ", ".join(f"{role}: {column or 'none'}" for role, column in comments.columns.items())
     shortest, median, mean, high, longest = facts.text_lengths
-    per_row = ", ".join(f"{count}: {rows}" for count, rows in facts.rows_by_label_count.items())
+    per_row = list_items([f"{count}: {rows}" for count, rows in facts.rows_by_label_count.items()])
     lines = [
         f"{escape_line(comments.name)}: {len(comments)} rows, {len(comments.labels)} labels",
         f"Columns      {escape_line(roles)}",
@@ -189,17 +189,23 @@ def _text(comments: "TextDataset", facts: "Description") -> str:
 
 
 def _label_table(comments: "TextDataset", facts: "Description") -> str:
-    """One row for each label: support, share, and rows together with each other label."""
+    """One row for each shown label: support, share, and rows together with each other label."""
     import numpy as np
     from tabulate import tabulate
 
-    counts = facts.co_occurrences.astype(object)
-    np.fill_diagonal(counts, ".")
+    from toxbench.util.many_labels import select_labels
+
+    supports = list(facts.supports.values())
+    shown = select_labels(supports, len(comments))
+    counts = np.empty((len(supports), 0), dtype=object)
+    if facts.co_occurrences is not None:
+        counts = facts.co_occurrences.astype(object)
+        np.fill_diagonal(counts, ".")
     rows = [
-        (str(number), escape_line(label), support, f"{support / len(comments):.1%}", *row)
-        for number, ((label, support), row) in enumerate(
-            zip(facts.supports.items(), counts, strict=True), start=1
-        )
-    ]
-    headers = ("#", "label", "positives", "share", *(f"with {row[0]}" for row in rows))
-    return tabulate(rows, headers=headers, disable_numparse=[1])
+        (str(i + 1), escape_line(comments.labels[i]), supports[i],
+         f"{supports[i] / len(comments):.1%}", *counts[i])
+        for i in shown.places
+    ]  # fmt: skip
+    pairs = [f"with {i}" for i in range(1, counts.shape[1] + 1)]
+    table = tabulate(rows, ("#", "label", "positives", "share", *pairs), disable_numparse=[1])
+    return "\n".join([table, *shown.notes])

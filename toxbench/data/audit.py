@@ -13,10 +13,14 @@ from toxbench.data.groups import Numbers, group_ids, normalize_text, run_starts
 from toxbench.data.protocol import Split
 from toxbench.data.table import TextDataset, dropped_row_notes, ignored_column_notes
 from toxbench.records import Audit, Implication, SharedGroups
-from toxbench.util.arrays import Rows
+from toxbench.util.arrays import Rows, Targets
+from toxbench.util.many_labels import MAX_LABELS
+from toxbench.util.text import list_items
 
 MIN_POSITIVES = 5  # an implication over fewer rows proves nothing
 MIN_SHARE = 0.8
+_MAX_IMPLICATIONS = 1000
+_CHUNK_ROWS = 1 << 14
 _FEW_POSITIVES = 10  # with fewer positive rows the scores of a label are unreliable
 
 Pair = tuple[int, int]  # a test row and the train or validation row that it copies
@@ -28,7 +32,8 @@ class Description:
 
     Attributes:
         supports: label -> number of positive rows.
-        co_occurrences: number of rows with both labels, int64 ``[label, label]``.
+        co_occurrences: number of rows with both labels, int64 ``[label, label]``; None if there
+            are too many labels to show it.
         rows_by_label_count: number of labels -> number of rows with that many labels.
         text_lengths: minimum, median, mean, 95th percentile and maximum, in characters.
         repeated_rows: number of rows whose exact text is also in an earlier row.
@@ -37,7 +42,7 @@ class Description:
     """
 
     supports: dict[str, int]
-    co_occurrences: npt.NDArray[np.int64]
+    co_occurrences: npt.NDArray[np.int64] | None
     rows_by_label_count: dict[int, int]
     text_lengths: tuple[float, float, float, float, float]
     repeated_rows: int
@@ -55,6 +60,7 @@ def audit(comments: TextDataset, folds: Sequence[Split]) -> Audit:
     near = NearCopies(map(normalize_text, comments.texts))
     groups = group_ids(comments.groups or repeat(None, len(comments)))
     leaks = [_find_leaks(fold, texts, near, groups) for fold in folds]
+    implications, implication_count = _implications(comments)
     return Audit(
         test_rows=sum(len(fold.test) for fold in folds),
         leaked_rows=sum(len(leak.rows) for leak in leaks),
@@ -63,7 +69,8 @@ def audit(comments: TextDataset, folds: Sequence[Split]) -> Audit:
         near_copy_definition=NEAR_COPY_DEFINITION,
         shared_groups=_shared_groups(comments, groups, [r for leak in leaks for r in leak.shared]),
         label_conflicts=tuple(_conflicts(comments, texts)),
-        implications=tuple(_implications(comments)),
+        implications=implications,
+        implication_count=implication_count,
         never_positive_labels=_labels_with(comments, 0),
         always_positive_labels=_labels_with(comments, len(comments)),
     )
@@ -71,14 +78,14 @@ def audit(comments: TextDataset, folds: Sequence[Split]) -> Audit:
 
 def describe(comments: TextDataset) -> Description:
     """Return counts, text lengths and notes of a table."""
-    targets = comments.targets.astype(np.int64)
+    targets = comments.targets
     lengths = np.fromiter(map(len, comments.texts), dtype=np.int64, count=len(comments))
     low, median, high, longest = np.percentile(lengths, [0, 50, 95, 100]).tolist()
     repeated_rows = len(comments) - len(np.unique(group_ids(comments.texts)))
-    labels_per_row = Counter(targets.sum(axis=1).tolist())
+    labels_per_row = Counter(targets.sum(axis=1, dtype=np.int64).tolist())
     return Description(
         supports=comments.supports,
-        co_occurrences=targets.T @ targets,
+        co_occurrences=_co_occurrences(targets) if targets.shape[1] <= MAX_LABELS else None,
         rows_by_label_count=dict(sorted(labels_per_row.items())),
         text_lengths=(low, median, float(lengths.mean()), high, longest),
         repeated_rows=repeated_rows,
@@ -139,28 +146,38 @@ def _labels_with(comments: TextDataset, support: int) -> tuple[str, ...]:
     return tuple(label for label, count in comments.supports.items() if count == support)
 
 
-def _implications(comments: TextDataset) -> list[Implication]:
-    """Return pairs of labels of which the first rarely occurs without the second.
+def _co_occurrences(targets: Targets) -> npt.NDArray[np.int64]:
+    """Return the number of rows with both labels, ``[label, label]``.
+
+    The product of floats is fast, and exact because a chunk has fewer than 2^24 rows.
+    """
+    counts = np.zeros((targets.shape[1], targets.shape[1]), dtype=np.int64)
+    for start in range(0, len(targets), _CHUNK_ROWS):
+        chunk = targets[start : start + _CHUNK_ROWS].astype(np.float32)
+        counts += (chunk.T @ chunk).astype(np.int64)
+    return counts
+
+
+def _implications(comments: TextDataset) -> tuple[tuple[Implication, ...], int]:
+    """Return pairs of labels of which the first rarely occurs without the second, and their number.
 
     Sorted by the share of the first label's positive rows that have the second, highest first.
     """
-    targets = comments.targets.astype(np.int64)
-    co_occurrences, supports = targets.T @ targets, targets.sum(axis=0)
-    implications = [
+    labels, supports = comments.labels, comments.targets.sum(axis=0, dtype=np.int64)
+    shares = _co_occurrences(comments.targets) / np.maximum(supports, 1)[:, None]
+    np.fill_diagonal(shares, 0)
+    shares[supports < MIN_POSITIVES] = 0
+    shares[:, supports == len(comments)] = 0  # every label implies one that every row has
+    pairs = np.argwhere(shares >= MIN_SHARE)
+    strongest = pairs[np.argsort(-shares[tuple(pairs.T)], kind="stable")[:_MAX_IMPLICATIONS]]
+    implications = tuple(
         Implication(
-            label=label,
-            implied_label=implied,
-            positives=int(supports[i]),
-            share=float(co_occurrences[i, j] / supports[i]),
+            label=labels[i], implied_label=labels[j], positives=int(supports[i]),
+            share=float(shares[i, j]),
         )
-        for i, label in enumerate(comments.labels)
-        for j, implied in enumerate(comments.labels)
-        if i != j
-        and supports[i] >= MIN_POSITIVES
-        and supports[j] < len(comments)  # every label implies one that every row has
-        and co_occurrences[i, j] / supports[i] >= MIN_SHARE
-    ]
-    return sorted(implications, key=lambda implication: -implication.share)
+        for i, j in strongest.tolist()
+    )  # fmt: skip
+    return implications, len(pairs)
 
 
 def _group_counts(comments: TextDataset) -> tuple[int, int, int] | None:
@@ -174,15 +191,18 @@ def _group_counts(comments: TextDataset) -> tuple[int, int, int] | None:
 def _notes(comments: TextDataset, repeated_rows: int) -> list[str]:
     row_count = len(comments)
     notes = dropped_row_notes(comments)
-    for label, support in comments.supports.items():
-        if support == 0:
-            notes.append(f"{label} has no positive row: nothing to learn or score")
-        elif support == row_count:
-            notes.append(f"{label} is positive in every row: nothing to learn")
-        elif support < _FEW_POSITIVES:
-            notes.append(
-                f"{label} is positive in {support} of {row_count} rows: its scores are unreliable"
-            )
+    supports = comments.supports
+    few = min(_FEW_POSITIVES, row_count)
+    problems = {
+        "no positive row, nothing to learn or score": [n for n in supports if not supports[n]],
+        "positive in every row, nothing to learn": [
+            name for name, count in supports.items() if count == row_count
+        ],
+        f"positive in fewer than {_FEW_POSITIVES} rows, so scores are unreliable": [
+            f"{name} ({count})" for name, count in supports.items() if 0 < count < few
+        ],
+    }
+    notes += [f"{problem}: {list_items(names)}" for problem, names in problems.items() if names]
     if repeated_rows:
         notes.append(
             f"{repeated_rows} rows repeat the text of an earlier row: it may leak into test"

@@ -14,6 +14,7 @@ from toxbench.errors import DataError
 from toxbench.records import Part
 from toxbench.settings import SplitSettings
 from toxbench.util.arrays import Rows
+from toxbench.util.text import list_items
 
 # Assignments of groups to parts that are compared: many for few groups, which are hard to balance,
 # and fewer for many groups, so that drawing takes seconds at most.
@@ -83,7 +84,7 @@ def fold_warnings(comments: TextDataset, folds: Sequence[Split]) -> list[str]:
     supports = {label: count for label, count in comments.supports.items() if count}
     rare = [f"{label} ({count})" for label, count in supports.items() if count < len(folds)]
     warnings = (
-        [f"fewer positive rows than the {len(folds)} folds: {', '.join(rare)}"] if rare else []
+        [f"fewer positive rows than the {len(folds)} folds: {list_items(rare)}"] if rare else []
     )
     for part, consequence in _WITHOUT_POSITIVES.items():
         labels = [
@@ -92,7 +93,7 @@ def fold_warnings(comments: TextDataset, folds: Sequence[Split]) -> list[str]:
             if label in supports and numbers
         ]
         if labels:
-            warnings.append(f"no positive {part} row, {consequence}: {', '.join(labels)}")
+            warnings.append(f"no positive {part} row, {consequence}: {list_items(labels)}")
     sizes = [len(fold.test) for fold in folds]
     if max(sizes) > _UNEVEN_RATIO * min(sizes):
         warnings.append(

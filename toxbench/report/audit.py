@@ -1,13 +1,11 @@
 """Text for an audit: a one-line warning for a leaderboard, or every finding with its remedy."""
 
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
 from textwrap import wrap
 
 from toxbench.records import Audit
-from toxbench.util.text import escape_line
+from toxbench.util.text import escape_line, first_items
 
-_MAX_ITEMS = 10  # rows, texts or labels listed for one finding; the stored protocol has all of them
 _WIDTH = 98
 
 RowFormatter = Callable[[int], str]  # row number, counted from 0 -> its name
@@ -114,7 +112,7 @@ def _conflicts(audit: Audit, format_row: RowFormatter) -> Finding:
 
 
 def _implications(audit: Audit) -> Finding:
-    count = len(audit.implications)
+    count = audit.implication_count
     headline = f"Label implications: {count}"
     if not count:
         return (headline,)
@@ -127,7 +125,7 @@ def _implications(audit: Audit) -> Finding:
         headline,
         "The first label (nearly) always occurs with the second. This is not an error, but their "
         "scores are not independent evidence.",
-        *_truncate(lines, count),
+        *first_items(lines, count),
     )
 
 
@@ -158,14 +156,7 @@ def _list_pairs(pairs: Iterable[tuple[int, int]], format_row: RowFormatter) -> s
 
 
 def _join(items: Iterable[str], count: int) -> str:
-    return ", ".join(_truncate(items, count))
-
-
-def _truncate(items: Iterable[str], count: int) -> Iterator[str]:
-    """Yield at most `_MAX_ITEMS` of ``count`` items, then the number of omitted ones."""
-    yield from islice(items, _MAX_ITEMS)
-    if count > _MAX_ITEMS:
-        yield f"and {count - _MAX_ITEMS} more"
+    return ", ".join(first_items(items, count))
 
 
 def _wrap(finding: Finding) -> Iterator[str]:

@@ -10,8 +10,10 @@ from toxbench.evaluation.definitions import HALF, HEADLINES, PER_LABEL
 from toxbench.plugin.contracts import Table
 from toxbench.ranking.rows import CandidateKey, Leaderboard, Row, candidate_key, mean_known
 from toxbench.records import CellRecord, EpochRecord, FailureRecord, LabelScores, Part
+from toxbench.report.labels import tested_labels
 from toxbench.report.tables import Record, Value, records_table
 from toxbench.settings import TrainSettings
+from toxbench.util.many_labels import ShownLabels
 from toxbench.util.text import count_of, escape_line, format_millions, format_value
 
 _SCORED_PARTS: tuple[Part, ...] = ("test", "train")
@@ -29,6 +31,7 @@ class Candidate:
         cells: with a result, sorted by fold and seed.
         failures: cells without a result.
         labels: of the table.
+        shown_labels: those with a row in a table.
         references: name -> settings to compare with, such as the default settings.
     """
 
@@ -37,6 +40,7 @@ class Candidate:
     cells: tuple[CellRecord, ...]
     failures: tuple[FailureRecord, ...]
     labels: tuple[str, ...]
+    shown_labels: ShownLabels
     references: Mapping[str, TrainSettings]
 
 
@@ -65,6 +69,7 @@ def find_candidate(
         cells=tuple(cell for cell in stored if candidate_key(cell.key) == key),
         failures=tuple(record for record in failed if candidate_key(record.key) == key),
         labels=board.protocol.labels,
+        shown_labels=tested_labels(board.protocol),
         references={},
     )
 
@@ -181,7 +186,10 @@ def labels_table(candidate: Candidate) -> Table:
         "The per-label threshold is chosen on validation rows."
     ]
     title = "Scores of each label on test rows, mean over cells"
-    return records_table(title, records, notes, ("label",), text=_cell_text)
+    return records_table(
+        title, records, notes, ("label",), text=_cell_text,
+        shown=candidate.shown_labels if records else None,
+    )  # fmt: skip
 
 
 def thresholds_table(candidate: Candidate) -> Table:

@@ -6,6 +6,7 @@ from toxbench.plugin.contracts import Table
 from toxbench.ranking.rows import Leaderboard, Row, mean_known
 from toxbench.report.tables import records_table
 from toxbench.store.cells import ProtocolRecord
+from toxbench.util.many_labels import ShownLabels, select_labels
 from toxbench.util.text import escape_line
 
 LabelColumns = dict[str, Sequence[int | float | None]]  # title -> value of each label
@@ -56,7 +57,14 @@ def _table(
     labels = map(escape_line, protocol.labels)
     rows = zip(labels, *columns.values(), strict=True)
     headers = ("label", *columns)
-    return records_table(title, [dict(zip(headers, row, strict=True)) for row in rows], notes)
+    records = [dict(zip(headers, row, strict=True)) for row in rows]
+    return records_table(title, records, notes, shown=tested_labels(protocol))
+
+
+def tested_labels(protocol: ProtocolRecord) -> ShownLabels:
+    """Return the labels that tables of test scores and pictures show."""
+    tested = sum(len(fold.test) for fold in protocol.folds)
+    return select_labels(list(protocol.tested_supports.values()), tested)
 
 
 def _label_f1(row: Row, protocol: ProtocolRecord) -> list[float | None]:

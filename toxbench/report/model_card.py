@@ -6,6 +6,7 @@ from toxbench.evaluation.definitions import HALF
 from toxbench.plugin.contracts import Table
 from toxbench.records import CellRecord
 from toxbench.report.audit import leak_note
+from toxbench.report.labels import tested_labels
 from toxbench.report.tables import Value, create_table
 from toxbench.store.cells import ProtocolRecord
 from toxbench.store.models import ModelRecord
@@ -69,6 +70,7 @@ def model_card(
 ) -> tuple[Table, ...]:
     """Return the tables of the card of a cell's model; they contain no comment."""
     test_rows = len(protocol.folds[record.key.fold].test)
+    shown = tested_labels(protocol)
     properties, warnings = _properties(model, record, protocol), _warnings(model, protocol)
     return (
         create_table("Model", ("", ""), properties, warnings),
@@ -82,8 +84,12 @@ def model_card(
             "Labels",
             ("label", "positive test rows", "precision", "recall", "F1",
              *(f"threshold ({rule})" for rule in model.thresholds)),
-            [_label(model, record, place) for place in range(len(model.labels))],
-            ("Precision, recall and F1 are for test rows at the rule 0.5.", _CALIBRATED),
+            [_label(model, record, place) for place in shown.places],
+            (
+                "Precision, recall and F1 are for test rows at the rule 0.5.",
+                _CALIBRATED,
+                *shown.notes,
+            ),
         ),
         create_table("Rounding", ("", ""), _rounding(model, rounding), ()),
     )  # fmt: skip

@@ -6,7 +6,7 @@ from toxbench.ranking.rows import SEEDS_NEEDED, FailedCells, Leaderboard, Row
 from toxbench.records import TuningRecord
 from toxbench.report.audit import leak_note
 from toxbench.report.verdicts import conclusion, reversed_difference
-from toxbench.util.text import count_of
+from toxbench.util.text import count_of, list_items
 
 EXPLORATORY = (
     f"Exploratory: a backbone has fewer than {SEEDS_NEEDED} seeds, too few to conclude which "
@@ -116,7 +116,7 @@ def explanations(leaderboard: Leaderboard) -> list[str]:
     unscored = [name for name, count in protocol.tested_supports.items() if count == 0]
     if unscored:
         texts.append(
-            f"macro-F1 leaves out the labels without a positive test row: {', '.join(unscored)}."
+            f"macro-F1 leaves out the labels without a positive test row: {list_items(unscored)}."
         )
     if any(row.seeds > 1 for row in rows):
         texts.append("± is the standard deviation over seeds.")

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from toxbench.plugin.contracts import Table
+from toxbench.util.many_labels import ShownLabels
 from toxbench.util.text import escape_line, format_value
 
 Value = str | int | float | bool | None
@@ -29,13 +30,25 @@ def records_table(
     headers: tuple[str, ...] = (),
     keys: int = 1,
     text: Callable[[Value], str] = format_value,
+    shown: ShownLabels | None = None,
 ) -> Table:
-    """Return a table of records; ``headers`` are for a table without any, ``text`` for a cell."""
+    """Return a table of records.
+
+    Args:
+        title: escaped.
+        records: of all rows.
+        notes: escaped.
+        headers: of a table without records.
+        keys: number of columns that identify a row.
+        text: formats a cell.
+        shown: the records with a row to read, if they are of labels; None: all records.
+    """
+    rows = records if shown is None else [records[i] for i in shown.places]
     return Table(
         title=escape_line(title),
         headers=tuple(records[0]) if records else headers,
-        rows=tuple(tuple(map(text, record.values())) for record in records),
-        notes=tuple(notes),
+        rows=tuple(tuple(map(text, record.values())) for record in rows),
+        notes=(*notes, *(shown.notes if shown else ())),
         records=tuple(records),
         keys=keys,
     )

@@ -6,7 +6,7 @@ not a pickle, so that reading it runs no code.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -94,14 +94,17 @@ class CellStore:
     def for_protocol(cls, results: Path, protocol: Protocol) -> "CellStore":
         """Return the protocol's folder below ``results``, which need not exist yet.
 
-        An existing folder is found by the fingerprint in its name; the table name in front of it
-        may differ.
+        An existing folder is found by the fingerprint in its protocol, whatever its name; if the
+        protocol is damaged or missing, by the fingerprint in its name.
         """
         short = protocol.fingerprint[:12]
-        existing = sorted(results.glob(f"*-{short}"))
-        if existing:
-            return cls(existing[0])
-        return cls(results / f"{_safe_folder_name(protocol.comments.name)}-{short}")
+        named = [cls(folder) for folder in sorted(results.glob(f"*-{short}"))]
+        for store in (*named, *stores_below(results)):
+            with suppress(StorageError):  # `prepare` reports it, if this is the folder
+                if store.protocol().fingerprint == protocol.fingerprint:
+                    return store
+        new = cls(results / f"{_safe_folder_name(protocol.comments.name)}-{short}")
+        return named[0] if named else new
 
     def prepare(self, protocol: Protocol, synthetic: bool) -> list[str]:
         """Create the folder and store the protocol and its rows, unless they are stored already.
@@ -121,7 +124,14 @@ class CellStore:
                 check_writable(folder)
 
         def check(path: Path) -> None:
-            if not read_protocol(path).describes(protocol):
+            record = read_protocol(path)
+            if record.fingerprint != protocol.fingerprint:
+                raise StorageError(
+                    f"{self.folder} has the name of protocol {protocol.fingerprint[:12]}, but "
+                    f"holds results of {record.fingerprint[:12]}; rename it, or use another "
+                    "--results"
+                )
+            if not record.describes(protocol):
                 raise DamagedError(f"{path} is of another table")
 
         remedy = "it is written again from the table"

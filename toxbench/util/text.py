@@ -1,5 +1,10 @@
 """Formatting of numbers and escaping of text, for tables and messages."""
 
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+
+_MAX_ITEMS = 10  # of one list in a message
+
 
 def format_millions(count: int | None) -> str:
     """Format a number of parameters: ``22.7 M``; ``-`` if it is None."""
@@ -18,6 +23,18 @@ def format_duration(seconds: float) -> str:
 def count_of(count: int, noun: str) -> str:
     """Return ``1 cell`` or ``2 cells``."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def first_items(items: Iterable[str], count: int) -> Iterator[str]:
+    """Yield at most ten of ``count`` items, then the number of omitted ones."""
+    yield from islice(items, _MAX_ITEMS)
+    if count > _MAX_ITEMS:
+        yield f"and {count - _MAX_ITEMS} more"
+
+
+def list_items(items: Sequence[str]) -> str:
+    """Join at most ten items by commas, followed by the number of omitted ones."""
+    return ", ".join(first_items(items, len(items)))
 
 
 def format_value(value: object) -> str:

@@ -20,6 +20,7 @@ from toxbench.report.label_errors import TABLES, DisplayOptions
 from toxbench.report.tables import create_table
 from toxbench.report.tuning import importance_table, study_figures
 from toxbench.settings import TrainSettings
+from toxbench.util.many_labels import select_labels
 from toxbench.util.text import format_millions, format_setting
 
 # Trials -> importance of each hyperparameter; an empty mapping if they are too few.
@@ -75,15 +76,17 @@ def search_section(data: ReportData, importances: ComputeImportances) -> Section
 def data_section(data: ReportData) -> Section:
     """Return the size of the data and of the split, and the findings of the audit."""
     protocol, audit = data.board.protocol, data.board.protocol.audit
-    labels = protocol.labels
+    labels, tested = protocol.labels, protocol.tested_supports
+    shown = select_labels(list(protocol.supports.values()), protocol.rows)
     positives = create_table(
         "Positive rows of each label",
         ("label", "positive rows", "share of rows", "positive test rows"),
         [
             [label, protocol.supports[label], f"{protocol.supports[label] / protocol.rows:.1%}",
-             protocol.tested_supports[label]]
-            for label in labels
+             tested[label]]
+            for label in (labels[i] for i in shown.places)
         ],
+        shown.notes,
     )  # fmt: skip
     folds = create_table(
         "Number of rows",

@@ -1,6 +1,6 @@
 """Sections on labels: scores, confusion counts and calibration."""
 
-from toxbench.evaluation.curves import calibration, confusion_counts
+from toxbench.evaluation.curves import ConfusionCounts, calibration, confusion_counts
 from toxbench.plugin.contracts import Table
 from toxbench.ranking.rows import Row
 from toxbench.report.figures import BLUE, GREY, RED, plot_text
@@ -17,7 +17,7 @@ from toxbench.report.html.elements import (
     short_name,
 )
 from toxbench.report.html.load import ReportData
-from toxbench.report.labels import label_tables
+from toxbench.report.labels import label_tables, tested_labels
 from toxbench.report.tables import Value, create_table
 
 
@@ -25,12 +25,10 @@ def label_section(data: ReportData) -> Section:
     """Return pictures of F1 and of the confusion counts of each label."""
     protocol, rows = data.board.protocol, data.plotted_rows
     supports = protocol.tested_supports
-    values = [
-        [row.label_f1[i] if supports[label] else None for row in rows]
-        for i, label in enumerate(protocol.labels)
-    ]
+    shown = [(i, protocol.labels[i]) for i in tested_labels(protocol).places]
+    values = [[row.label_f1[i] if supports[label] else None for row in rows] for i, label in shown]
     figure, (axes,) = create_panels(1, 0.9 + 0.26 * len(values))
-    labels = [f"{plot_text(label, 20)} ({supports[label]})" for label in protocol.labels]
+    labels = [f"{plot_text(label, 20)} ({supports[label]})" for _, label in shown]
     draw_heat_map(axes, values, labels, [row.name for row in rows])
     alt = f"Heat map: F1 of {len(values)} labels for {len(rows)} candidates."
     note = (
@@ -77,8 +75,8 @@ def calibration_section(data: ReportData) -> Section:
 
 def _confusion_picture(data: ReportData) -> Picture:
     """Draw the confusion counts of the first plotted candidate."""
-    row, labels = data.plotted_rows[0], data.board.protocol.labels
-    counts = confusion_counts(data.predicted.targets, data.predicted.candidates[row.name])
+    row = data.plotted_rows[0]
+    labels, counts = _confusion_counts(data, row)
     figure, (axes,) = create_panels(1, 0.9 + 0.26 * len(labels))
     places = range(len(labels))
     true_positives = [c.true_positives for c in counts]
@@ -100,8 +98,7 @@ def _confusion_picture(data: ReportData) -> Picture:
 
 
 def _confusion_table(data: ReportData, row: Row) -> Table:
-    counts = confusion_counts(data.predicted.targets, data.predicted.candidates[row.name])
-    labels = data.board.protocol.labels
+    labels, counts = _confusion_counts(data, row)
     return create_table(
         f"Confusion counts of {row.name} on test rows at threshold 0.5, mean over seeds",
         ("label", "true positives", "false negatives", "false positives", "true negatives"),
@@ -110,4 +107,13 @@ def _confusion_table(data: ReportData, row: Row) -> Table:
                       (c.true_positives, c.false_negatives, c.false_positives, c.true_negatives))]
             for label, c in zip(labels, counts, strict=True)
         ],
+        tested_labels(data.board.protocol).notes,
     )  # fmt: skip
+
+
+def _confusion_counts(data: ReportData, row: Row) -> tuple[list[str], list[ConfusionCounts]]:
+    """Return the labels to show, and a row's confusion counts of them."""
+    places = list(tested_labels(data.board.protocol).places)
+    targets, probabilities = data.predicted.targets, data.predicted.candidates[row.name]
+    labels = [data.board.protocol.labels[i] for i in places]
+    return labels, confusion_counts(targets[:, places], probabilities[:, :, places])
