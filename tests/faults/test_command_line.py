@@ -136,3 +136,13 @@ def test_missing_command_prints_help(capsys: pytest.CaptureFixture[str]) -> None
             main(words)
         assert stop.value.code == 2
         assert "\n  -h, --help" in capsys.readouterr().err
+
+
+@pytest.mark.faults(48)
+@pytest.mark.parametrize(
+    "words", [["run", "--results", ""], ["leaderboard", ""], ["report", "--results="]]
+)
+def test_empty_paths_are_refused(cli: Cli, words: list[str]) -> None:
+    result = cli(*words)
+    assert result.returncode == 2
+    assert "the path is empty; give the name of a file or folder" in result.stderr

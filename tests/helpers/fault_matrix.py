@@ -96,6 +96,14 @@ MATRIX = {
     42: Row("security", "stand-in weights with another hash", "6"),
     43: Row("security", "plugins run code", "--plugins limits them, manifest.json lists them"),
     44: Row("security", "token, home path, user name", "in no stored file"),
+    45: Row("store", "a field of a record deleted, of another type or extreme", "0 or 6, never 1"),
+    46: Row(
+        "store",
+        "a folder or file renamed to that of another protocol or cell",
+        "found by content; 6",
+    ),
+    47: Row("data", "thousands of labels", "the most and least frequent; all in CSV and JSON"),
+    48: Row("command line", "an empty path", "2"),
 }
 
 
