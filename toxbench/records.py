@@ -106,7 +106,7 @@ class WeightsRecord(FrozenModel):
 
     source: Literal["hub", "local", "stand-in"]
     label: str = Field(description="text to print, e.g. 'stand-in: all-MiniLM-L6-v2'")
-    identity: str = Field(description="commit on the Hub, or sha256 of the weights file")
+    identity: str = Field(description="hash of the files' content, for the Hub after the commit")
 
 
 class EpochRecord(FrozenModel):
