@@ -295,7 +295,9 @@ class CellRecord(StoredRecord):
     kind: Literal["backbone", "baseline", "ensemble"] = Field(
         description="an ensemble is an average of stored cells, and is never stored"
     )
-    distribution: str = Field(description="name and version of the plugin's distribution")
+    distribution: str = Field(
+        description="name and version of the plugin's distribution, and a hash of its files"
+    )
     fingerprint: str = Field(description="of the protocol that it was measured with")
     weights: WeightsRecord | None
     parameters: int | None

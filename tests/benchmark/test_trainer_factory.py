@@ -63,7 +63,9 @@ def make_factory(
     def call(keep_module: bool, **weights: Any) -> TrainerFactory:
         record = WeightsRecord(source="local", label="tiny", identity="tiny")
         fields = {"record": record, "folder": checkpoint, "defaults": {}} | weights
-        return TrainerFactory(backbone, Weights(**fields), comments, CPU, keep_module=keep_module)
+        return TrainerFactory(
+            backbone, Weights(**fields), comments, CPU, "", keep_module=keep_module
+        )
 
     return call
 
