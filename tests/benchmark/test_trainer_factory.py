@@ -173,6 +173,52 @@ def test_table_is_tokenised_once_per_length(
     assert len(short.lengths) == len(long.lengths) == len(comments)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ChangedTokenizer(Backbone):
+    """Changes its tokenizer after loading it."""
+
+    change: Callable[["PreTrainedTokenizerBase"], object]
+
+    def tokenizer(self, weights: Path) -> "PreTrainedTokenizerBase":
+        tokenizer = super().tokenizer(weights)
+        self.change(tokenizer)
+        return tokenizer
+
+
+def cut_left(tokenizer: "PreTrainedTokenizerBase") -> None:
+    tokenizer.truncation_side = "left"
+
+
+def add_token(tokenizer: "PreTrainedTokenizerBase") -> None:
+    tokenizer.add_tokens(["ou"])
+
+
+def replace_class(tokenizer: "PreTrainedTokenizerBase") -> None:
+    class Reversed(type(tokenizer)):  # type: ignore[misc]
+        def __call__(self, text: list[str], **options: object) -> object:
+            return super().__call__([word[::-1] for word in text], **options)
+
+    tokenizer.__class__ = Reversed
+
+
+@pytest.mark.faults(59)
+@pytest.mark.parametrize("change", [cut_left, add_token, replace_class])
+def test_changed_tokenizer_has_its_own_tokens(
+    checkpoint: Path, comments: TextDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    change: Callable[["PreTrainedTokenizerBase"], object],
+) -> None:  # fmt: skip
+    weights = Weights(WeightsRecord(source="local", label="", identity=""), checkpoint, {})
+
+    def tokens(change: Callable[["PreTrainedTokenizerBase"], object], cache: str) -> list[int]:
+        monkeypatch.setenv("TOXBENCH_CACHE", str(tmp_path / cache))
+        backbone = ChangedTokenizer(name="mine", checkpoint="a/b", change=change)
+        ids: list[int] = TrainerFactory(backbone, weights, comments, CPU, "").tokens(4).ids.tolist()
+        return ids
+
+    plain = tokens(lambda tokenizer: None, "cache")
+    assert tokens(change, "cache") == tokens(change, "empty") != plain
+
+
 @pytest.mark.parametrize("keep_module", [True, False])
 def test_trainings_restore_random_state(make_factory: MakeFactory, keep_module: bool) -> None:
     factory = make_factory(keep_module=keep_module)

@@ -94,7 +94,7 @@ def drawn(records: list[TrialRecord]) -> list[Any]:
     return [(r.number, r.plan_index, r.state, r.step_scores, r.params) for r in records]
 
 
-@pytest.mark.faults(46)
+@pytest.mark.faults(54)
 @pytest.mark.parametrize("pruner", ["median", "hyperband"])
 def test_kills_do_not_change_the_trials(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pruner: str

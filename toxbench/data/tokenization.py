@@ -16,7 +16,7 @@ import numpy.typing as npt
 from filelock import FileLock
 
 from toxbench.errors import StorageError
-from toxbench.util.atomic import atomic_file, make_folder
+from toxbench.util.atomic import atomic_file, make_folder, remove_leftovers
 from toxbench.util.hashing import update_with_texts
 
 _TEXTS_PER_BLOCK = 10_000
@@ -79,6 +79,7 @@ def tokenise(
     path = cache / f"{_cache_key(identity, texts, max_length)}.tokens"
     tokens = _read(path)
     if tokens is None:
+        remove_leftovers(cache)
         with _lock(path, len(texts)):
             tokens = _read(path)  # another process may have written it in the meantime
             if tokens is None:

@@ -4,8 +4,10 @@ import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from filelock import FileLock
+
 from toxbench.errors import StorageError
-from toxbench.util.atomic import remove_leftovers, write_atomically, write_error
+from toxbench.util.atomic import make_folder, remove_leftovers, write_atomically, write_error
 from toxbench.util.hashing import sha256_file
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")  # never loaded, so neither hashed nor sent
@@ -46,16 +48,24 @@ def complete_folder(parent: Path, hashes: Mapping[str, str], read: Callable[[str
         StorageError: the folder cannot be written, or ``read`` returns other content.
     """
     folder = parent / content_name(hashes)
-    remove_leftovers(parent)
+    if hash_files(folder) == hashes:
+        return folder
+    make_folder(parent)
+    try:
+        with FileLock(parent / ".lock"):
+            _write_missing(folder, hashes, read)
+    except OSError as error:
+        raise write_error(folder, error) from error
+    return folder
+
+
+def _write_missing(folder: Path, hashes: Mapping[str, str], read: Callable[[str], bytes]) -> None:
+    remove_leftovers(folder.parent)
     present = hash_files(folder)
     for name in (name for name, sha256 in hashes.items() if present.get(name) != sha256):
         data = read(name)
         if hashlib.sha256(data).hexdigest() != hashes[name]:
             raise StorageError(f"{folder / name}: arrived damaged; start the command again")
         write_atomically(folder / name, data)
-    try:
-        for name in present.keys() - hashes.keys():
-            (folder / name).unlink(missing_ok=True)
-    except OSError as error:
-        raise write_error(folder, error) from error
-    return folder
+    for name in present.keys() - hashes.keys():
+        (folder / name).unlink(missing_ok=True)
