@@ -128,7 +128,7 @@ class WeightsRecord(FrozenModel):
 
     source: Literal["hub", "local", "stand-in"]
     label: str = Field(description="text to print, e.g. 'stand-in: all-MiniLM-L6-v2'")
-    identity: str = Field(description="commit on the Hub, or sha256 of the weights file")
+    identity: str = Field(description="hash of the files' content, for the Hub after the commit")
 
 
 class EpochRecord(FrozenModel):
@@ -346,7 +346,9 @@ class CellRecord(StoredRecord):
     kind: Literal["backbone", "baseline", "ensemble"] = Field(
         description="an ensemble is an average of stored cells, and is never stored"
     )
-    distribution: Distribution = Field(description="name and version of the plugin's distribution")
+    distribution: Distribution = Field(
+        description="name and version of the plugin's distribution, and a hash of its files"
+    )
     fingerprint: str = Field(description="of the protocol that it was measured with")
     weights: WeightsRecord | None
     parameters: Count | None

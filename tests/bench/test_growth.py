@@ -109,7 +109,7 @@ def run_model(stages: Stages, folder: Path, protocol: "Protocol") -> None:
     settings = TrainSettings(max_length=64)
 
     def bench() -> TrainerFactory:
-        return TrainerFactory(backbone, weights, protocol.comments, stages.device)
+        return TrainerFactory(backbone, weights, protocol.comments, stages.device, "")
 
     stages.run("tokenise", lambda: bench().tokens(64).pad_id, repeatable=False)
     stages.run("tokens from the cache", lambda: bench().tokens(64).pad_id)

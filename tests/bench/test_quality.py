@@ -40,7 +40,7 @@ def scores(plan: Plan, optimizations: Optimizations, seed: int) -> tuple[float, 
     assert candidate.weights.folder is not None
     comments, settings = plan.protocol.comments, candidate.settings
     device, split = plan.devices[candidate.title], plan.protocol.folds[0]
-    tokens = TrainerFactory(candidate.backbone, candidate.weights, comments, device).tokens(
+    tokens = TrainerFactory(candidate.backbone, candidate.weights, comments, device, "").tokens(
         settings.max_length
     )
     build = candidate.backbone.build

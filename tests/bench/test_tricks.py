@@ -40,7 +40,7 @@ def make_epoch(
     build = candidate.backbone.build
     comments, device = plan.protocol.comments, choose_device("auto")
     settings = candidate.settings.model_copy(update={"epochs": 1})
-    bench = TrainerFactory(candidate.backbone, candidate.weights, comments, device)
+    bench = TrainerFactory(candidate.backbone, candidate.weights, comments, device, "")
     tokens = bench.tokens(settings.max_length)
     module = change(build(candidate.weights.folder, len(comments.labels)))
     head = Head(candidate.weights.head or candidate.backbone.head)

@@ -63,7 +63,9 @@ def make_factory(
     def call(keep_module: bool, **weights: Any) -> TrainerFactory:
         record = WeightsRecord(source="local", label="tiny", identity="tiny")
         fields = {"record": record, "folder": checkpoint, "defaults": {}} | weights
-        return TrainerFactory(backbone, Weights(**fields), comments, CPU, keep_module=keep_module)
+        return TrainerFactory(
+            backbone, Weights(**fields), comments, CPU, "", keep_module=keep_module
+        )
 
     return call
 
@@ -169,6 +171,52 @@ def test_table_is_tokenised_once_per_length(
     assert factory.tokens(8) is short
     assert short.lengths.max() == 8 < long.lengths.max()
     assert len(short.lengths) == len(long.lengths) == len(comments)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChangedTokenizer(Backbone):
+    """Changes its tokenizer after loading it."""
+
+    change: Callable[["PreTrainedTokenizerBase"], object]
+
+    def tokenizer(self, weights: Path) -> "PreTrainedTokenizerBase":
+        tokenizer = super().tokenizer(weights)
+        self.change(tokenizer)
+        return tokenizer
+
+
+def cut_left(tokenizer: "PreTrainedTokenizerBase") -> None:
+    tokenizer.truncation_side = "left"
+
+
+def add_token(tokenizer: "PreTrainedTokenizerBase") -> None:
+    tokenizer.add_tokens(["ou"])
+
+
+def replace_class(tokenizer: "PreTrainedTokenizerBase") -> None:
+    class Reversed(type(tokenizer)):  # type: ignore[misc]
+        def __call__(self, text: list[str], **options: object) -> object:
+            return super().__call__([word[::-1] for word in text], **options)
+
+    tokenizer.__class__ = Reversed
+
+
+@pytest.mark.faults(59)
+@pytest.mark.parametrize("change", [cut_left, add_token, replace_class])
+def test_changed_tokenizer_has_its_own_tokens(
+    checkpoint: Path, comments: TextDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    change: Callable[["PreTrainedTokenizerBase"], object],
+) -> None:  # fmt: skip
+    weights = Weights(WeightsRecord(source="local", label="", identity=""), checkpoint, {})
+
+    def tokens(change: Callable[["PreTrainedTokenizerBase"], object], cache: str) -> list[int]:
+        monkeypatch.setenv("TOXBENCH_CACHE", str(tmp_path / cache))
+        backbone = ChangedTokenizer(name="mine", checkpoint="a/b", change=change)
+        ids: list[int] = TrainerFactory(backbone, weights, comments, CPU, "").tokens(4).ids.tolist()
+        return ids
+
+    plain = tokens(lambda tokenizer: None, "cache")
+    assert tokens(change, "cache") == tokens(change, "empty") != plain
 
 
 @pytest.mark.parametrize("keep_module", [True, False])

@@ -11,7 +11,7 @@ from toxbench.data.audit import audit
 from toxbench.data.splits import draw_folds
 from toxbench.data.table import read_comments
 
-pytestmark = pytest.mark.faults(47)
+pytestmark = pytest.mark.faults(69)
 
 Cli = Callable[..., CompletedProcess[str]]
 BASELINE = ("--backbones", "none", "--baselines", "always-negative")

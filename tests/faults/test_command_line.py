@@ -138,7 +138,7 @@ def test_missing_command_prints_help(capsys: pytest.CaptureFixture[str]) -> None
         assert "\n  -h, --help" in capsys.readouterr().err
 
 
-@pytest.mark.faults(48)
+@pytest.mark.faults(70)
 @pytest.mark.parametrize(
     "words", [["run", "--results", ""], ["leaderboard", ""], ["report", "--results="]]
 )

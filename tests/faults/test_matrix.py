@@ -4,4 +4,5 @@ from fault_matrix import MATRIX
 
 
 def test_no_row_is_missing() -> None:
-    assert list(MATRIX) == list(range(1, 49))
+    assert list(MATRIX) == list(range(1, len(MATRIX) + 1))
+    assert len(MATRIX) == 70

@@ -96,14 +96,32 @@ MATRIX = {
     42: Row("security", "stand-in weights with another hash", "6"),
     43: Row("security", "plugins run code", "--plugins limits them, manifest.json lists them"),
     44: Row("security", "token, home path, user name", "in no stored file"),
-    45: Row("store", "a field of a record deleted, of another type or extreme", "0 or 6, never 1"),
-    46: Row(
+    53: Row(
+        "training",
+        "another config or tokenizer beside the same weights",
+        "another candidate, which is trained",
+    ),
+    54: Row("training", "a search is killed", "with one worker, the trials of an undisturbed one"),
+    55: Row(
+        "plugins",
+        "another version, or changed files",
+        "another candidate; 5 in a worker that differs",
+    ),
+    56: Row("security", "forged stand-in and checksum in the cache", "made from the package again"),
+    57: Row("store", "several first runs at once", "no file that another run reads is replaced"),
+    58: Row(
+        "store", "temporary files of killed processes", "removed by the next run, if not in use"
+    ),
+    59: Row("training", "a tokenizer with other options", "its own tokens, or none in the cache"),
+    60: Row("training", "seeds with other threads or versions", "one row, with a note"),
+    67: Row("store", "a field of a record deleted, of another type or extreme", "0 or 6, never 1"),
+    68: Row(
         "store",
         "a folder or file renamed to that of another protocol or cell",
         "found by content; 6",
     ),
-    47: Row("data", "thousands of labels", "the most and least frequent; all in CSV and JSON"),
-    48: Row("command line", "an empty path", "2"),
+    69: Row("data", "thousands of labels", "the most and least frequent; all in CSV and JSON"),
+    70: Row("command line", "an empty path", "2"),
 }
 
 

@@ -289,3 +289,29 @@ def test_third_party_plugins_load_only_if_named(install: Install) -> None:
     assert "mine" not in Registry.discover([]).backbones
     with pytest.raises(SettingsError, match=r"'mines'.*did you mean 'mine'"):
         Registry.discover(["mines"])
+
+
+@pytest.mark.faults(55)
+@pytest.mark.parametrize("layout", ["module", "package", "editable"])
+def test_changed_files_are_another_build(
+    install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str
+) -> None:
+    install("outside", mine=backbones_source("mine"))
+    (module,) = (tmp_path / "outside").glob("*.py")
+    changed = module
+    if layout == "package":
+        changed = module.with_suffix("") / "deep" / "settings.json"
+        changed.parent.mkdir(parents=True)
+        module.rename(module.with_suffix("") / "__init__.py")
+    if layout == "editable":
+        (info,) = (tmp_path / "outside").glob("*.dist-info")
+        (info / "direct_url.json").write_text('{"dir_info": {"editable": true}, "url": "file:///"}')
+        changed = module.with_name("beside.py")
+    builds = []
+    for text in ("", "", "# changed"):
+        with changed.open("a") as file:
+            file.write(text)
+        builds.append(Registry.discover().backbone("mine").build)
+    assert builds[0] == builds[1] != builds[2]
+    assert builds[0].startswith("outside 1.0 (")
+    assert Registry.discover().backbone("bert").build.startswith("toxbench ")

@@ -21,6 +21,7 @@ from toxbench.records import (
     Scores,
     WeightsRecord,
 )
+from toxbench.report.notes import warnings
 from toxbench.settings import TrainSettings
 from toxbench.store.cells import FoldRows, ProtocolRecord
 
@@ -273,3 +274,14 @@ def test_label_means_skip_cells_without_positives() -> None:
     )
     assert row.label_f1 == (0.375, 0.0)
     assert row.label_average_precision == (0.5, None)
+
+
+@pytest.mark.faults(60)
+def test_row_names_mixed_environments() -> None:
+    environment = make_cell().environment
+    other = environment.model_copy(update={"threads": 2, "versions": {"torch": "2.9"}})
+    same = environment.model_copy(update={"versions": {"torch": "2.8"}})
+    assert only_row(make_cell(environment=same), make_cell(seed=1, environment=same)).mixed == ""
+    board = summarize(make_cell(environment=same), make_cell(seed=1, environment=other))
+    assert board.rows[0].mixed == "threads (1, 2), torch (2.8, 2.9)"
+    assert any("bert: its cells differ in threads (1, 2)" in text for text in warnings(board))

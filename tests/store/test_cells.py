@@ -297,7 +297,7 @@ def test_a_file_as_results_folder_is_refused(tmp_path: Path) -> None:
     assert results.read_text(encoding="utf-8") == "mine"
 
 
-@pytest.mark.faults(46)
+@pytest.mark.faults(68)
 def test_a_renamed_folder_is_found(tmp_path: Path) -> None:
     protocol = make_protocol()
     prepared_store(tmp_path, protocol).folder.rename(tmp_path / "mine")
@@ -305,7 +305,7 @@ def test_a_renamed_folder_is_found(tmp_path: Path) -> None:
     assert store.folder == tmp_path / "mine"
 
 
-@pytest.mark.faults(46)
+@pytest.mark.faults(68)
 def test_a_folder_named_after_another_protocol_is_refused(tmp_path: Path) -> None:
     other, protocol = make_protocol(rows=30), make_protocol()
     wrong = tmp_path / f"x-{protocol.fingerprint[:12]}"
@@ -316,7 +316,7 @@ def test_a_folder_named_after_another_protocol_is_refused(tmp_path: Path) -> Non
     assert (wrong / "protocol.json").read_bytes() == before
 
 
-@pytest.mark.faults(46)
+@pytest.mark.faults(68)
 def test_a_cell_under_another_name_is_damage(store: CellStore) -> None:
     store.write(make_cell(), make_probabilities())
     store.path(make_cell().key).rename(store.path(make_cell(1).key))

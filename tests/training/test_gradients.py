@@ -86,7 +86,7 @@ def test_gradients_have_the_direction_of_float32(backbone_name: str) -> None:
     reference = AutoModelForSequenceClassification.from_pretrained(weights.folder, num_labels=12)
     set_dropout(reference, 0.0)
     reference.load_state_dict(module.state_dict())
-    factory = TrainerFactory(backbone, weights, sample_comments(), choose_device("cpu"))
+    factory = TrainerFactory(backbone, weights, sample_comments(), choose_device("cpu"), "")
     actual = loop_gradients(module, backbone, factory)
     expected = plain_gradients(reference, weights.folder, backbone)
     assert actual.keys() == expected.keys()

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from hub_server import COMMIT, FakeHub, fake_hub
 from safetensors.numpy import load_file
 from support import write_checkpoint
 
-from toxbench import Backbone, StandIn
+from toxbench import Backbone
 from toxbench.errors import SettingsError, StorageError
 from toxbench.plugin.registry import Registry
 from toxbench.training.head import Head
@@ -93,7 +94,7 @@ def closed_port() -> str:
 
 def test_files_are_downloaded_after_one_request(hub: FakeHub, find: Find) -> None:
     answer = find("auto", hub.url)
-    assert (answer["source"], answer["identity"]) == ("hub", COMMIT)
+    assert (answer["source"], str(answer["identity"])[:40]) == ("hub", COMMIT)
     assert answer["label"] == f"{REPOSITORY}@{COMMIT[:7]}"
     weights = Path(str(answer["folder"])) / "model.safetensors"
     assert weights.read_bytes() == hub.files["model.safetensors"]
@@ -102,10 +103,10 @@ def test_files_are_downloaded_after_one_request(hub: FakeHub, find: Find) -> Non
 
 def test_revision_can_be_a_pull_request(hub: FakeHub, find: Find) -> None:
     first = find("hub", hub.url, REVISION="refs/pr/4")
-    assert first["identity"] == COMMIT
+    assert str(first["identity"]).startswith(COMMIT)
     assert f"GET /api/models/{REPOSITORY}/revision/refs%2Fpr%2F4?blobs=true" in hub.requests
     cached = find("hub", closed_port(), REVISION="refs/pr/4")
-    assert (cached["identity"], cached["folder"]) == (COMMIT, first["folder"])
+    assert (cached["identity"], cached["folder"]) == (first["identity"], first["folder"])
     assert find("hub", closed_port())["code"] == 75  # main is not in the cache
 
 
@@ -275,10 +276,12 @@ def test_missing_stand_in_error_names_a_remedy() -> None:
         WeightsFinder(WeightsChoice("stand-in")).find(backbone)
 
 
-def test_stand_in_version_changes_the_identity() -> None:
+def test_stand_in_content_is_its_identity() -> None:
     bert = Registry.discover().backbone("bert").item
     assert bert.stand_in is not None
+    stand_in = replace(
+        bert.stand_in, convert=lambda t: {n: v for n, v in t.items() if "5" not in n}
+    )
+    other = replace(bert, stand_in=stand_in)
     finder = WeightsFinder(WeightsChoice("stand-in"))
-    stand_in = StandIn(note="x", config=bert.stand_in.config, version=2)
-    newer = Backbone(name="bert", checkpoint=bert.checkpoint, stand_in=stand_in)
-    assert finder.find(bert).record.identity != finder.find(newer).record.identity
+    assert finder.find(bert).record.identity != finder.find(other).record.identity

@@ -28,7 +28,8 @@ def trial_params(search: "Search") -> dict[int, str]:
     return {r.number: json.dumps(r.params, sort_keys=True) for r in search.trials}
 
 
-def test_repeatedly_killed_search_finishes(
+@pytest.mark.faults(54)
+def test_repeatedly_killed_search_has_the_same_trials(
     search: "Search", inputs: "Search", tmp_path: Path
 ) -> None:
     """The kills are at random times within the duration of an uninterrupted run."""
@@ -48,6 +49,7 @@ def test_repeatedly_killed_search_finishes(
     assert command.wait() == 0, command.output
     assert before.items() <= search.files.items()
     search.check(trials=len(uninterrupted.trials))
+    assert trial_params(search) == trial_params(uninterrupted)
 
 
 def test_lost_trials_and_finalists_are_repeated(search: "Search", study: "type[Study]") -> None:

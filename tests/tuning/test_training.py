@@ -38,7 +38,7 @@ def make_factory(data: Protocol, checkpoint: Path) -> TrainerFactory:
     )  # fmt: skip
     backbone = Backbone(name="tiny", checkpoint="a/b")
     device = choose_device("cpu", "fp32")
-    return TrainerFactory(backbone, weights, data.comments, device, keep_module=True)
+    return TrainerFactory(backbone, weights, data.comments, device, "", keep_module=True)
 
 
 @pytest.fixture

@@ -3,13 +3,20 @@
 import errno
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from safetensors import SafetensorError
 
 from toxbench.errors import StorageError
-from toxbench.util.atomic import atomic_folder, cache_folder, write_atomically
+from toxbench.util.atomic import (
+    atomic_folder,
+    cache_folder,
+    remove_leftovers,
+    write_atomically,
+)
 
 
 @pytest.mark.parametrize("data", [b"", b"\x00\xff\r\n", b"x" * 2**20], ids=len)
@@ -154,3 +161,40 @@ def test_cache_folder_follows_the_environment(
     monkeypatch.setenv("XDG_CACHE_HOME", "")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache_folder() == tmp_path / ".cache" / "toxbench"
+
+
+_WRITER = """
+import sys
+from pathlib import Path
+from toxbench.util.atomic import atomic_file, atomic_folder
+with atomic_file(Path("out.csv")), atomic_folder(Path("stand-in")):
+    print("writing", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.faults(58)
+@pytest.mark.skipif(os.name != "posix", reason="locks of folders are POSIX")
+def test_leftovers_of_killed_writers_are_removed(tmp_path: Path) -> None:
+    pipe = subprocess.PIPE
+    writers = []
+    for _ in range(2):
+        writer = subprocess.Popen(
+            [sys.executable, "-c", _WRITER], cwd=tmp_path, stdin=pipe, stdout=pipe, text=True
+        )
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "writing\n"
+        writers.append(writer)
+    (tmp_path / ".other.csv-abcdefgh.tmp").touch()
+    killed, alive = writers
+    killed.kill()
+    killed.communicate()
+    assert len(list(tmp_path.glob(".*.tmp"))) == 5
+    write_atomically(tmp_path / "out.csv", b"data")
+    with atomic_folder(tmp_path / "stand-in") as temporary:
+        (temporary / "config").touch()
+        assert len(list(tmp_path.glob(".*.tmp"))) == 4  # of other.csv, this and the living writer
+    alive.kill()
+    alive.communicate()
+    remove_leftovers(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv", "stand-in"]

@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from toxbench.errors import PluginError
 from toxbench.executors.base import TaskSpec
 from toxbench.plugin.contracts import Backbone, Baseline
-from toxbench.plugin.registry import Registry
+from toxbench.plugin.registry import Registered, Registry
 from toxbench.records import CellKey, TunedSettings, WeightsRecord
 from toxbench.settings import TrainSettings, digest
 from toxbench.training.device import Device
@@ -18,7 +19,8 @@ class BackboneCandidate:
     """A backbone with its initial weights and training settings.
 
     Attributes:
-        distribution: name and version of the plugin's distribution.
+        distribution: name and version of the plugin's distribution; for one other than toxbench
+            also a hash of the plugin's files.
         plugin: name of a plugin of another distribution that must be loaded; None for toxbench's
             plugins.
         tuned: the origin of settings that a search found; None for others.
@@ -53,12 +55,18 @@ class BackboneCandidate:
         """Whether every seed gives the same result."""
         return not self.has_epochs
 
+    @property
+    def identity(self) -> list[object]:
+        """Weights, settings and code, as far as others than toxbench wrote it.
+
+        A new version of toxbench trains nothing again; the leaderboard notes it.
+        """
+        code = [] if self.plugin is None else [self.distribution]
+        return [self.weights.record.identity, self.settings.model_dump(mode="json"), *code]
+
     def key(self, fold: int, seed: int) -> CellKey:
-        """Return the key of a cell, which depends on weights and settings."""
-        identity: list[object] = [
-            self.weights.record.identity,
-            self.settings.model_dump(mode="json"),
-        ]
+        """Return the key of a cell, which depends on the identity and on tuned thresholds."""
+        identity = self.identity
         if self.tuned is not None:
             identity.append(self.tuned.model_dump(mode="json")["thresholds"])
         return CellKey(candidate=self.name, digest=digest(identity), fold=fold, seed=seed)
@@ -120,10 +128,12 @@ class BackboneSpec:
         """Build the candidate again from the plugins of this process and its weights' folder.
 
         Raises:
-            PluginError: the backbone is not among these plugins, or has no stand-in.
+            PluginError: the backbone is not among these plugins, is another version of it, or has
+                no stand-in.
         """
-        backbone = registry.backbone(self.name).item
-        head = None
+        registered = registry.backbone(self.name)
+        _check_build(registered, self.distribution)
+        backbone, head = registered.item, None
         if self.weights.source == "stand-in":
             if backbone.stand_in is None:
                 raise PluginError(f"{self.name} has no stand-in in the worker's process")
@@ -181,8 +191,18 @@ class CellSpec(TaskSpec):
         """Build the cell again from the plugins of this process; see `TaskSpec`."""
         candidate: Candidate
         if self.backbone is None:
-            baseline = registry.baseline(self.key.candidate).item
-            candidate = BaselineCandidate(baseline=baseline, distribution=self.distribution)
+            registered = registry.baseline(self.key.candidate)
+            _check_build(registered, self.distribution)
+            candidate = BaselineCandidate(baseline=registered.item, distribution=self.distribution)
         else:
             candidate = self.backbone.load(registry, self.reads)
         return CellTask(candidate, self.key, self.device)
+
+
+def _check_build(registered: Registered[Any], expected: str) -> None:
+    """Raise `PluginError` if this process has another version of a plugin than the plan."""
+    if registered.build != expected:
+        raise PluginError(
+            f"the worker's process has {registered.build}, and the run was planned with "
+            f"{expected}; start the same command again, and install one version on every machine"
+        )

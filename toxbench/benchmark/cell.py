@@ -204,6 +204,7 @@ class CellRunner:
                 candidate.weights,
                 self.protocol.comments,
                 task.device,
+                candidate.distribution,
                 group=self.group,
             )
         return self._factory

@@ -182,7 +182,7 @@ def backbone_candidate(
     check_length(name, weights, train)
     return BackboneCandidate(
         backbone=registered.item,
-        distribution=registered.distribution,
+        distribution=registered.build,
         plugin=registered.third_party_plugin,
         weights=weights,
         settings=train,
@@ -192,7 +192,7 @@ def backbone_candidate(
 def _baseline(registered: Registered[Baseline]) -> BaselineCandidate:
     return BaselineCandidate(
         baseline=registered.item,
-        distribution=registered.distribution,
+        distribution=registered.build,
         plugin=registered.third_party_plugin,
     )
 

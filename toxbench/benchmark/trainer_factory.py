@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from toxbench.data.table import TextDataset
-from toxbench.data.tokenization import Tokens, tokenise
+from toxbench.data.tokenization import Tokens, tokenise, tokenise_uncached, tokenizer_state
 from toxbench.errors import PluginError
 from toxbench.plugin.contracts import Backbone
 from toxbench.plugin.modules import quiet_transformers
@@ -41,6 +41,8 @@ class TrainerFactory:
         weights: on the disk.
         comments: all rows that a trainer may read.
         device: on which to train.
+        distribution: of the backbone's plugin, as `BackboneCandidate.distribution`: the class of a
+            tokenizer may be in it.
         keep_module: keep an untrained copy of the module of the last seed, to build it once for
             many trainings with one seed. The results do not depend on it.
         group: the processes that create the same trainers.
@@ -50,18 +52,16 @@ class TrainerFactory:
     weights: Weights
     comments: TextDataset
     device: Device
+    distribution: str
     keep_module: bool = False
     group: ProcessGroup = SINGLE_PROCESS
     _cached_module: tuple[int, nn.Module, torch.Tensor] | None = field(default=None, init=False)
     _tokens: dict[int, Tokens] = field(default_factory=dict, init=False)
 
     def tokens(self, max_length: int) -> Tokens:
-        """Return the tokens of the table for a ``max_length``, which are cached on the disk."""
+        """Return the tokens of the table for a ``max_length``, cached on the disk if possible."""
         if max_length not in self._tokens:
-            tokenizer, identity = self._tokenizer
-            texts = self.comments.texts
-            cache = cache_folder() / "tokens"
-            self._tokens[max_length] = tokenise(tokenizer, identity, texts, max_length, cache)
+            self._tokens[max_length] = self._tokenise(max_length)
         return self._tokens[max_length]
 
     def with_trainer(
@@ -142,12 +142,23 @@ class TrainerFactory:
         return folder
 
     @cached_property
-    def _tokenizer(self) -> "tuple[PreTrainedTokenizerBase, str]":
-        """The tokenizer, and its identity: its class and the hashes of its files."""
+    def _tokenizer(self) -> "PreTrainedTokenizerBase":
         with quiet_transformers():
-            tokenizer = self.backbone.tokenizer(self._folder)
-        hashes = map(sha256_file, tokenizer_files(self._folder))
-        return tokenizer, ":".join([type(tokenizer).__name__, *hashes])
+            return self.backbone.tokenizer(self._folder)
+
+    @cached_property
+    def _tokenizer_identity(self) -> str | None:
+        """A text for all that the tokens depend on; None if that is unknown."""
+        state = tokenizer_state(self._tokenizer, self._folder)
+        files = map(sha256_file, tokenizer_files(self._folder))
+        return state and ":".join([self.distribution, state, *files])
+
+    def _tokenise(self, max_length: int) -> Tokens:
+        tokenizer, identity = self._tokenizer, self._tokenizer_identity
+        if identity is None:
+            return tokenise_uncached(tokenizer, self.comments.texts, max_length)
+        cache = cache_folder() / "tokens"
+        return tokenise(tokenizer, identity, self.comments.texts, max_length, cache)
 
     def _module(self, seed: int) -> nn.Module:
         """Return the module that is built after seeding torch with ``seed``."""

@@ -59,7 +59,9 @@ def truncations(
             )
             continue
         device = choose_device("cpu", "fp32")  # required, but not used by tokenizers
-        factory = TrainerFactory(candidate.backbone, candidate.weights, comments, device)
+        factory = TrainerFactory(
+            candidate.backbone, candidate.weights, comments, device, candidate.distribution
+        )
         length = candidate.settings.max_length
         share = float(factory.tokens(length).truncated.mean())
         yield Truncation(name, share, length, candidate.weights.record.label)

@@ -1,6 +1,8 @@
 """Tokenisation of comments into flat arrays, with a cache on disk."""
 
 import hashlib
+import io
+import pickle
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -14,7 +16,7 @@ import numpy.typing as npt
 from filelock import FileLock
 
 from toxbench.errors import StorageError
-from toxbench.util.atomic import atomic_file, make_folder
+from toxbench.util.atomic import atomic_file, make_folder, remove_leftovers
 from toxbench.util.hashing import update_with_texts
 
 _TEXTS_PER_BLOCK = 10_000
@@ -66,7 +68,7 @@ def tokenise(
 
     Args:
         tokenizer: a Hugging Face tokenizer with a pad token.
-        identity: identifies the tokenizer in the cache key, such as a hash of its files.
+        identity: identifies the tokenizer in the cache key, as `tokenizer_state` does.
         texts: in row order.
         max_length: longer texts are truncated to this many tokens, special tokens included.
         cache: folder that may be deleted at any time.
@@ -77,6 +79,7 @@ def tokenise(
     path = cache / f"{_cache_key(identity, texts, max_length)}.tokens"
     tokens = _read(path)
     if tokens is None:
+        remove_leftovers(cache)
         with _lock(path, len(texts)):
             tokens = _read(path)  # another process may have written it in the meantime
             if tokens is None:
@@ -89,6 +92,35 @@ def tokenise(
             "another folder with TOXBENCH_CACHE, and start the same command again"
         )
     return tokens
+
+
+def tokenizer_state(tokenizer: object, folder: Path) -> str | None:
+    """Return a hash of a tokenizer's class and whole state; None if it cannot be serialised.
+
+    Args:
+        tokenizer: any object; it is not changed.
+        folder: that it was read from. Its path is not part of the state.
+    """
+    data = io.BytesIO()
+    try:
+        _StatePickler(data, folder).dump(tokenizer)
+    except Exception:  # noqa: BLE001 - the class of a plugin may raise anything
+        return None
+    return hashlib.sha256(data.getvalue()).hexdigest()
+
+
+class _StatePickler(pickle.Pickler):
+    """Writes a pickle, which is only hashed, without the path of a folder."""
+
+    def __init__(self, file: BinaryIO, folder: Path) -> None:
+        super().__init__(file, protocol=5)
+        self._path = str(folder)
+
+    def persistent_id(self, value: object) -> str | None:
+        """Return what replaces a value: a text without the path, or None for no replacement."""
+        if isinstance(value, str) and self._path in value:
+            return value.replace(self._path, "")
+        return None
 
 
 def tokenise_uncached(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> Tokens:

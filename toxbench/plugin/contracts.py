@@ -113,11 +113,9 @@ class StandIn:
         note: text for the leaderboard's weights column: the source of the weights, and the limits
             of the result.
         config: ``config.json`` of the backbone's architecture, ``model_type`` included.
-        convert: renames or selects all-MiniLM-L6-v2's tensors for that architecture. Increment
-            the version when it changes, so that folders of the previous conversion are not used.
+        convert: renames or selects all-MiniLM-L6-v2's tensors for that architecture.
         defaults: settings that differ from the backbone's own, because small weights need other
             rates than large ones.
-        version: of ``convert``.
         head: replaces `Backbone.head`, if more layers are new than with the real weights; None:
             the backbone's own.
         search_space: dimensions that replace the backbone's dimensions of the same name.
@@ -127,7 +125,6 @@ class StandIn:
     config: Mapping[str, Any]
     convert: Callable[[Tensors], Tensors] = keep_tensors
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    version: int = 1
     head: tuple[str, ...] | None = None
     search_space: Space = field(default_factory=dict)
 

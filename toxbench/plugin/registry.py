@@ -24,6 +24,7 @@ import pluggy
 from toxbench.errors import PluginError, SettingsError, did_you_mean
 from toxbench.plugin import hookspecs
 from toxbench.plugin.contracts import Backbone, Baseline, ReportFormat, Tracker
+from toxbench.plugin.sources import describe_content, describe_distribution
 
 GROUP = "toxbench"
 _BUILT_IN = "toxbench"  # the distribution whose plugins always load
@@ -57,6 +58,14 @@ class Registered(Generic[Item]):
     item: Item
     plugin: str
     distribution: str
+    entry: EntryPoint
+
+    @property
+    def build(self) -> str:
+        """The distribution, for one other than toxbench with a hash of the plugin's files."""
+        return (
+            self.distribution if _is_built_in(self.distribution) else describe_content(self.entry)
+        )
 
     @property
     def third_party_plugin(self) -> str | None:
@@ -79,6 +88,7 @@ class Registry:
         self._manager = pluggy.PluginManager(GROUP)
         self._manager.add_hookspecs(hookspecs)
         self._distributions: dict[str, str] = {}
+        self._entries: dict[str, EntryPoint] = {}
         self._conflicts: dict[tuple[str, str], str] = {}  # (kind, name) -> message
         for name, same_name_entries in _entries_by_name(entries).items():
             self._load(name, same_name_entries)
@@ -109,7 +119,7 @@ class Registry:
         allowed = [
             entry
             for entry in entries
-            if _is_built_in(_distribution_of(entry)) or entry.name in only
+            if _is_built_in(describe_distribution(entry)) or entry.name in only
         ]
         return cls(allowed, problems)
 
@@ -160,12 +170,13 @@ class Registry:
 
     def _load(self, name: str, entries: list[EntryPoint]) -> None:
         if len(entries) > 1:
-            claimants = " and ".join(map(_distribution_of, entries))
+            claimants = " and ".join(map(describe_distribution, entries))
             message = f"the name is claimed by {claimants}; uninstall one"
             self._conflicts["plugin", name] = f"plugin {name!r}: {message}"
             self.problems.append(Problem(name, claimants, message))
             return
-        self._distributions[name] = _distribution_of(entries[0])
+        self._entries[name] = entries[0]
+        self._distributions[name] = describe_distribution(entries[0])
         try:
             module = entries[0].load()
             self._manager.register(module, name=name)
@@ -209,7 +220,9 @@ class Registry:
                 self._add_problem(plugin, error)
                 continue
             for item in items:
-                registered = Registered(item, plugin, self._distributions[plugin])
+                registered = Registered(
+                    item, plugin, self._distributions[plugin], self._entries[plugin]
+                )
                 claims.setdefault(item.name, []).append(registered)
         for name, claimants in claims.items():
             if len(claimants) > 1:
@@ -293,18 +306,11 @@ def _is_first(installed: Distribution) -> bool:
 
 def _entries_by_name(entries: Iterable[EntryPoint]) -> dict[str, list[EntryPoint]]:
     """Group entry points by name, sorted; an entry that is on the path twice counts once."""
-    described = [(_distribution_of(entry), entry) for entry in entries]
+    described = [(describe_distribution(entry), entry) for entry in entries]
     names: dict[str, dict[tuple[str, str], EntryPoint]] = {}
     for distribution_name, entry in sorted(described, key=lambda pair: (pair[1].name, pair[0])):
         names.setdefault(entry.name, {}).setdefault((distribution_name, entry.value), entry)
     return {name: list(unique.values()) for name, unique in names.items()}
-
-
-def _distribution_of(entry: EntryPoint) -> str:
-    if entry.dist is None:
-        return "an unknown distribution"
-    metadata = entry.dist.metadata
-    return f"{metadata['Name']} {metadata['Version']}"
 
 
 def _is_built_in(distribution: str) -> bool:

@@ -18,6 +18,7 @@ from toxbench.evaluation.definitions import (
 )
 from toxbench.evaluation.ensembles import EnsembleChoice
 from toxbench.evaluation.significance import Difference
+from toxbench.ranking.environments import mixed_environments
 from toxbench.ranking.quoted import QuotedRow, quoted_metrics
 from toxbench.records import CellKey, CellRecord, FailureRecord, Part, TuningRecord
 from toxbench.store.cells import ProtocolRecord
@@ -65,6 +66,7 @@ class Row:
         tier: from 1; candidates of a tier do not differ significantly from its first. None: too
             few seeds.
         failed: number of cells without a result.
+        mixed: how the environments of its cells differ; empty if they are equal.
     """
 
     candidate: str
@@ -84,6 +86,7 @@ class Row:
     uncertainty: Mapping[str, Uncertainty] = field(default_factory=dict)
     tier: int | None = None
     failed: int = 0
+    mixed: str = ""
 
     @property
     def key(self) -> CandidateKey:
@@ -335,6 +338,7 @@ def _make_row(
         label_average_precision=_label_average_precision(cells),
         constant=all(cell.has_constant_predictions for cell in cells),
         failed=failed,
+        mixed=mixed_environments(cells),
     )
 
 

@@ -103,6 +103,11 @@ def warnings(leaderboard: Leaderboard) -> list[str]:
     if any(row.constant for row in rows):
         texts.append("(constant!): the candidate predicts the same labels for every test row.")
     texts.extend(
+        f"{row.name}: its cells differ in {row.mixed}, which changes scores a little."
+        for row in rows
+        if row.mixed
+    )
+    texts.extend(
         f"{name} is not ranked: none of its seeds has a result for every fold yet."
         for name in leaderboard.unfinished
     )

@@ -54,8 +54,11 @@ class Task:
     @cached_property
     def trainer_factory(self) -> TrainerFactory:
         """Makes the trainers; holds the tokenizer, tokens and weights that they share."""
-        weights = self.candidate.weights
-        return TrainerFactory(self.candidate.backbone, weights, self.comments, self.device)
+        candidate = self.candidate
+        return TrainerFactory(
+            candidate.backbone, candidate.weights, self.comments, self.device,
+            candidate.distribution,
+        )  # fmt: skip
 
     @property
     def settings(self) -> TrainSettings:

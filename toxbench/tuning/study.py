@@ -7,7 +7,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from optuna.samplers import BaseSampler
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from pydantic import ValidationError
+from sqlalchemy import text
 
 from toxbench.errors import StorageError
 from toxbench.records import TrialRecord
@@ -30,6 +31,14 @@ from toxbench.util.atomic import make_folder, write_error
 
 # User attributes of a trial in the database.
 UID, WORKER, SLOT, RECORD = "uid", "worker", "slot", "record"
+# What an attempt at a trial leaves in the database, except its number, uid and slot.
+_RESET = tuple(
+    text(f"DELETE FROM {table} WHERE trial_id = :trial_id")  # noqa: S608 - constants
+    for table in (
+        "trial_params", "trial_intermediate_values", "trial_system_attributes", "trial_heartbeats",
+    )
+)  # fmt: skip
+_UNFINISHED = (TrialState.RUNNING, TrialState.WAITING)
 _POLL_SECONDS = 0.05
 _UNSIGNED_SECONDS = 5.0
 _STATES = {
@@ -115,6 +124,8 @@ class SharedStudy:
                 direction="maximize",
                 load_if_exists=True,
             )
+        # Hyperband makes its brackets at its first decision, which the sampler must not wait for.
+        self.pruner.prune(self._study, create_trial(state=TrialState.RUNNING))
         self._first_seen: dict[str, float] = {}
         self._heartbeats: dict[int, ExitStack] = {}
 
@@ -123,11 +134,11 @@ class SharedStudy:
     ) -> Iterator[SampledTrial | None]:
         """Sample trials until ``limit`` are finished, or ``should_stop`` of the finished ones.
 
-        The limit is that of all workers together. Each trial has one of ``limit`` slots. The slot
-        of a lost trial is free for a new one, and a worker that starts one trial too many gives it
-        back. The caller commits or releases every trial. None means that all remaining trials are
-        running, in this worker or in others. ``on_change`` is called at the start and after every
-        change.
+        The limit is that of all workers together. Each trial has one of ``limit`` slots. A lost
+        trial is sampled again, with its number and its slot, and a worker that starts one trial too
+        many gives it back. The caller commits or releases every trial. None means that all
+        remaining trials are running, in this worker or in others. ``on_change`` is called at the
+        start and after every change.
 
         Raises:
             StorageError: a record cannot be read or written.
@@ -137,8 +148,10 @@ class SharedStudy:
             on_change(records)
             if len(records) >= limit or should_stop(records):
                 return
-            if len(records) + len(self._running_trials()) >= limit:
-                yield None  # other workers finish the last trials, or die
+            running = self._running_trials()
+            is_unsigned = any(WORKER not in trial.user_attrs for trial in running)
+            if is_unsigned or len(records) + len(running) >= limit:
+                yield None  # other workers sign their trials or finish the last ones, or die
                 continue
             sampled_trial = self._sample_trial(limit)
             if sampled_trial is not None:
@@ -153,7 +166,8 @@ class SharedStudy:
         trial, slot = sampled_trial
         try:
             frozen = self._study.get_trials(deepcopy=False)[trial.number]
-            if frozen.state != TrialState.RUNNING:
+            is_running = frozen.state == TrialState.RUNNING
+            if not is_running or frozen.user_attrs[WORKER] != self.worker.uid:
                 return None
             signed = record.model_copy(
                 update={
@@ -203,7 +217,7 @@ class SharedStudy:
             self._finish_committed_trials(records, by_uid)
             missing = [record for uid, record in records.items() if uid not in by_uid]
             self._add_trials(sorted(missing, key=lambda record: record.number), len(trials))
-            self._fail_lost_trials()
+            self._requeue_lost_trials()
         return sorted(records.values(), key=lambda record: (record.number, record.uid))
 
     def _sample_trial(self, limit: int) -> SampledTrial | None:
@@ -212,7 +226,8 @@ class SharedStudy:
         try:
             trial = self._ask_trial()
             heartbeat.enter_context(send_heartbeats(self.storage, trial._trial_id))
-            slot = self._choose_slot(trial.number)
+            slot = trial.user_attrs.get(SLOT)
+            slot = self._choose_slot(trial.number) if slot is None else slot
             if slot < limit:
                 trial.set_user_attr(SLOT, slot)
                 self._heartbeats[trial.number] = heartbeat.pop_all()
@@ -225,13 +240,14 @@ class SharedStudy:
         return None
 
     def _ask_trial(self) -> Trial:
-        """Ask Optuna for a trial, and sign it with this worker's uid."""
+        """Ask Optuna for a trial, a lost one if any, and sign it with this worker's uid."""
         with silence_logger("optuna", logging.ERROR), warnings.catch_warnings():
             # Optuna's own loop sends heartbeats, but handles a trial's errors like its own.
             warnings.filterwarnings("ignore", message="Heartbeat of storage")
             trial = self._study.ask()
         trial.set_user_attr(WORKER, self.worker.uid)
-        trial.set_user_attr(UID, f"{self.worker.uid}{trial.number:08x}")
+        if UID not in trial.user_attrs:
+            trial.set_user_attr(UID, f"{self.worker.uid}{trial.number:08x}")
         return trial
 
     def _finish_trial(self, trial: FrozenTrial, record: TrialRecord) -> None:
@@ -244,13 +260,20 @@ class SharedStudy:
     def _choose_slot(self, number: int) -> int:
         """Wait until all earlier trials have their slot; return the lowest one that is free."""
         while True:
-            earlier = self._study.get_trials(deepcopy=False)[:number]
-            alive = [t for t in earlier if t.state == TrialState.RUNNING or RECORD in t.user_attrs]
-            if all(SLOT in trial.user_attrs for trial in alive):
+            trials = self._study.get_trials(deepcopy=False)
+            waiting_for = [
+                t for t in trials[:number] if t.state in _UNFINISHED and SLOT not in t.user_attrs
+            ]
+            if not waiting_for:
                 break
-            self._fail_lost_trials()
+            for trial in (t for t in waiting_for if t.state == TrialState.WAITING):
+                # It was lost before it had a slot, which this trial can have as well.
+                with suppress(UpdateFinishedTrialError):
+                    self.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+            self._requeue_lost_trials()
             time.sleep(_POLL_SECONDS)
-        used_slots = {trial.user_attrs[SLOT] for trial in alive}
+        alive = (t for t in trials if t.state in _UNFINISHED or RECORD in t.user_attrs)
+        used_slots = {trial.user_attrs.get(SLOT) for trial in alive}
         return next(slot for slot in itertools.count() if slot not in used_slots)
 
     def _running_trials(self) -> list[FrozenTrial]:
@@ -275,11 +298,19 @@ class SharedStudy:
             self._study.add_trial(make_frozen_trial(record))
             count += 1
 
-    def _fail_lost_trials(self) -> None:
-        """Fail the running trials whose worker is dead, so that their slots are free."""
+    def _requeue_lost_trials(self) -> None:
+        """Queue the running trials whose worker is dead, so that a worker starts them again.
+
+        They keep their numbers, which seed the sampler, and their slots. So with one worker, the
+        trials of an interrupted search are those of an uninterrupted one.
+        """
         for trial in self._running_trials():
             if self._is_lost(trial):
-                self._study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+                with self.storage.engine.begin() as connection:
+                    for statement in _RESET:
+                        connection.execute(statement, {"trial_id": trial._trial_id})
+                with suppress(UpdateFinishedTrialError):
+                    self.storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             optuna.storages.fail_stale_trials(self._study)  # by heartbeats
@@ -288,7 +319,7 @@ class SharedStudy:
         """Whether the worker of a running trial is known to be dead.
 
         A worker signs a trial at once, so a trial that stays unsigned has lost its worker. If the
-        worker was only slow, it finds its trial failed and samples another one.
+        worker was only slow, it cannot commit the trial.
         """
         worker = trial.user_attrs.get(WORKER)
         if worker is not None:

@@ -157,12 +157,12 @@ class TrialRunner:
             return TaskError.of(error)
 
     def _factory_of(self, task: Training) -> TrainerFactory:
-        name, weights = task.candidate.name, task.candidate.weights
+        candidate, name = task.candidate, task.candidate.name
         if self._factory is None or self._factory[0] != name:
-            comments = self.data.comments
             factory = TrainerFactory(
-                task.candidate.backbone, weights, comments, task.device, keep_module=True
-            )
+                candidate.backbone, candidate.weights, self.data.comments, task.device,
+                candidate.distribution, keep_module=True,
+            )  # fmt: skip
             self._factory = name, factory
         return self._factory[1]
 

@@ -1,11 +1,12 @@
 """Atomic writes: a file is complete or does not exist."""
 
 import errno
+import glob
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,6 +15,7 @@ from safetensors import SafetensorError
 from toxbench.errors import StorageError
 
 TEMPORARY_SUFFIX = ".tmp"  # of files that are being written
+_NAME_LENGTH = 40  # characters of a file's name in the name of its temporary file
 DISK_FULL_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -39,7 +41,8 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(TEMPORARY_SUFFIX, f".{path.name[:40]}-", path.parent)
+        remove_leftovers(path.parent, path.name)
+        handle, temporary = _make_locked(tempfile.mkstemp, path)
     except OSError as error:
         raise write_error(path, error) from error
     try:
@@ -47,12 +50,14 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+            if os.name != "posix":
+                file.close()  # only POSIX can rename an open file, whose lock lasts until then
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
         sync_folder(path.parent)
     except BaseException as error:
         with suppress(OSError):
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise write_error(path, error) from error
         raise
@@ -68,18 +73,37 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     Raises:
         StorageError: the disk is full, the folder cannot be written, or ``path`` is not empty.
     """
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(TEMPORARY_SUFFIX, f".{path.name[:40]}-", path.parent))
-        yield temporary
-        temporary.chmod(0o755)
-        publish_folder(temporary, path)
-    except (OSError, SafetensorError) as error:
-        raise write_error(path, error) from error
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
+    with ExitStack() as stack:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(path.parent, path.name)
+            handle, temporary = _make_locked(_make_folder, path)
+            stack.callback(os.close, handle)
+            stack.callback(shutil.rmtree, temporary, ignore_errors=True)
+            yield temporary
+            temporary.chmod(0o755)
+            publish_folder(temporary, path)
+        except (OSError, SafetensorError) as error:
+            raise write_error(path, error) from error
+
+
+def remove_leftovers(folder: Path, name: str | None = None) -> None:
+    """Remove temporary files and folders of killed processes.
+
+    A process locks what it is writing, and the operating system releases the lock when the process
+    dies.
+
+    Args:
+        folder: where to look.
+        name: only those for this file; None: all, in subfolders as well.
+    """
+    if os.name != "posix":
+        return
+    prefix = "*" if name is None else glob.escape(name[:_NAME_LENGTH])
+    pattern = f".{prefix}-????????{TEMPORARY_SUFFIX}"
+    for path in list(folder.rglob(pattern) if name is None else folder.glob(pattern)):
+        with suppress(OSError):  # locked, already removed, or not a file
+            _remove_unlocked(path)
 
 
 def publish_folder(temporary: Path, path: Path) -> None:
@@ -136,6 +160,38 @@ def sync_folder(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _make_locked(make: Callable[[str, str, Path], tuple[int, str]], path: Path) -> tuple[int, Path]:
+    """Make a temporary file or folder next to ``path``, locked until its handle is closed."""
+    while True:
+        handle, temporary = make(TEMPORARY_SUFFIX, f".{path.name[:_NAME_LENGTH]}-", path.parent)
+        if os.name == "posix":
+            import fcntl
+
+            with suppress(OSError):  # no locks here, and so `remove_leftovers` removes nothing
+                fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.path.lexists(temporary):  # else another process removed it before it was locked
+            return handle, Path(temporary)
+        os.close(handle)
+
+
+def _make_folder(suffix: str, prefix: str, parent: Path) -> tuple[int, str]:
+    """Make a folder, as `tempfile.mkstemp` makes a file; only POSIX can open a folder."""
+    folder = tempfile.mkdtemp(suffix, prefix, parent)
+    return os.open(folder if os.name == "posix" else os.devnull, os.O_RDONLY), folder
+
+
+def _remove_unlocked(path: Path) -> None:
+    """Remove a file or folder; raise `OSError` if a process has locked it."""
+    import fcntl
+
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
     finally:
         os.close(handle)
 

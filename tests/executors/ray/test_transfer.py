@@ -7,14 +7,8 @@ import pytest
 from toxbench.errors import StorageError
 from toxbench.executors.ray.executor import without_secrets
 from toxbench.executors.ray.task import task_environ
-from toxbench.executors.ray.transfer import (
-    cache_files,
-    find_folder,
-    hash_files,
-    list_files,
-    read_files,
-    write_files,
-)
+from toxbench.executors.ray.transfer import find_folder, read_files, write_files
+from toxbench.util.content import complete_folder, hash_files, list_files
 
 
 def send(folder: Path, cache: Path, damaged: str | None = None) -> Path:
@@ -22,7 +16,7 @@ def send(folder: Path, cache: Path, damaged: str | None = None) -> Path:
     contents = {path.name: path.read_bytes() for path in list_files(folder)}
     if damaged is not None:
         contents[damaged] += b"!"
-    return cache_files(hash_files(folder), contents.__getitem__, cache)
+    return complete_folder(cache, hash_files(folder), contents.__getitem__)
 
 
 def test_missing_weights_are_cached(checkpoint: Path, tmp_path: Path) -> None:
@@ -47,7 +41,7 @@ def test_changed_weights_are_not_used(checkpoint: Path, tmp_path: Path) -> None:
 def test_damaged_files_are_not_cached(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="arrived damaged"):
         send(checkpoint, tmp_path / "cache", damaged="config.json")
-    assert list((tmp_path / "cache" / "sent").iterdir()) == []
+    assert list(tmp_path.rglob("config.json")) == []
 
 
 def test_pickles_are_not_sent(tmp_path: Path) -> None:

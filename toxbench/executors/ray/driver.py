@@ -28,8 +28,8 @@ from toxbench.executors.ray.messages import (
     TaskEnded,
     TaskStarted,
 )
-from toxbench.executors.ray.transfer import hash_files, list_files
 from toxbench.executors.spawn import exit_with_parent
+from toxbench.util.content import hash_files, list_files
 
 ray: Any = importlib.import_module("ray")  # it is only partly typed
 _GRACE_SECONDS = 10.0  # to leave the cluster after the main process is gone

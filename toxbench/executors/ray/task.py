@@ -23,10 +23,11 @@ from toxbench.executors.ray.messages import (
     TaskProgress,
     TaskStarted,
 )
-from toxbench.executors.ray.transfer import cache_files, find_folder, read_files
+from toxbench.executors.ray.transfer import find_folder, read_files
 from toxbench.executors.resources import worker_environ
 from toxbench.executors.worker import Progress, WorkerProcess
 from toxbench.util.atomic import cache_folder
+from toxbench.util.content import complete_folder
 
 # Variables that name folders or devices of one machine, or that Ray sets on each node.
 _MACHINE_PREFIXES = (
@@ -64,11 +65,12 @@ def compute(
     spec: TaskSpec = start.spec
     try:
         if spec.reads is not None:
-            folder = find_folder(spec.reads, hashes, cache_folder())
+            cache = cache_folder() / "sent"
+            folder = find_folder(spec.reads, hashes, cache)
             if folder is None:
                 if contents is None:
                     return MissingFiles(spec.reads)
-                folder = cache_files(hashes, lambda name: ray.get(contents[name]), cache_folder())
+                folder = complete_folder(cache, hashes, lambda name: ray.get(contents[name]))
             spec = replace(spec, reads=folder)
         inbox.put.remote(TaskStarted(start.number))
         return _compute(start.number, spec, config, environment, inbox)
