@@ -49,7 +49,7 @@ def truncations(
     for backbone in run.backbones:
         name = backbone.item.name
         try:
-            candidate = backbone_candidate(backbone, run.settings, finder)
+            candidate = backbone_candidate(backbone, run.settings, finder, len(comments.labels))
         except (SettingsError, TryAgainError) as error:
             yield UnknownTruncation(name, str(error))
             continue

@@ -270,7 +270,7 @@ class BackboneContract:
         self, backbone: Backbone, module: nn.Module, rows: TokenRows
     ) -> None:
         """The output of ``Backbone.last_layer`` is the logits, so that a probe can start it."""
-        if backbone.defaults.head_init == "random":
+        if backbone.defaults.head_init != "probe":
             return
         remedy = (
             "name the nn.Linear that returns the logits in Backbone(last_layer=...), or set "
