@@ -306,6 +306,7 @@ class CellRecord(StoredRecord):
     epochs: tuple[EpochRecord, ...]
     best_epoch: int | None = Field(description="the epoch whose weights were scored")
     truncated_share: float | None = Field(description="share of all comments cut at max_length")
+    cut_token_share: float | None = Field(None, description="share of all tokens cut at max_length")
     micro_batch: int | None = Field(
         None,
         description="comments in a forward pass, if memory did not allow batch_size; gradients of "

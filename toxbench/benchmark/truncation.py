@@ -61,5 +61,5 @@ def truncations(
         device = choose_device("cpu", "fp32")  # required, but not used by tokenizers
         factory = TrainerFactory(candidate.backbone, candidate.weights, comments, device)
         length = candidate.settings.max_length
-        share = float(factory.tokens(length).truncated.mean())
+        share = factory.tokens(length).truncated_share
         yield Truncation(name, share, length, candidate.weights.record.label)

@@ -65,6 +65,7 @@ class Row:
         tier: from 1; candidates of a tier do not differ significantly from its first. None: too
             few seeds.
         failed: number of cells without a result.
+        cut_token_share: share of the table's tokens that the candidate does not read, in [0, 1).
     """
 
     candidate: str
@@ -84,6 +85,7 @@ class Row:
     uncertainty: Mapping[str, Uncertainty] = field(default_factory=dict)
     tier: int | None = None
     failed: int = 0
+    cut_token_share: float = 0.0
 
     @property
     def key(self) -> CandidateKey:
@@ -335,6 +337,7 @@ def _make_row(
         label_average_precision=_label_average_precision(cells),
         constant=all(cell.has_constant_predictions for cell in cells),
         failed=failed,
+        cut_token_share=first.cut_token_share or 0.0,
     )
 
 

@@ -13,6 +13,7 @@ EXPLORATORY = (
     f"candidate is better. Add --seeds {SEEDS_NEEDED} to the command."
 )
 MAX_NOTES = 5
+MAX_CUT_SHARE = 0.05  # of the tokens that max_length leaves out, without a note
 PROBE = " [probe]"
 _FEW_GROUPS = (
     "The test rows belong to only {} groups, too few to resample whole groups. Intervals and "
@@ -102,11 +103,24 @@ def warnings(leaderboard: Leaderboard) -> list[str]:
         texts.append(leak_note(protocol.audit))
     if any(row.constant for row in rows):
         texts.append("(constant!): the candidate predicts the same labels for every test row.")
+    texts.extend(_cut_notes(rows))
     texts.extend(
         f"{name} is not ranked: none of its seeds has a result for every fold yet."
         for name in leaderboard.unfinished
     )
     return texts
+
+
+def _cut_notes(rows: tuple[Row, ...]) -> list[str]:
+    """Return the candidates that do not read much of the comments; empty if there are none."""
+    shares = [
+        f"{row.cut_token_share:.0%} for {row.name}"
+        for row in rows
+        if row.cut_token_share > MAX_CUT_SHARE
+    ]
+    if not shares:
+        return []
+    return [f"Tokens cut at max_length: {', '.join(shares)}. A higher --max-length reads them."]
 
 
 def explanations(leaderboard: Leaderboard) -> list[str]:
