@@ -96,6 +96,20 @@ MATRIX = {
     42: Row("security", "stand-in weights with another hash", "6"),
     43: Row("security", "plugins run code", "--plugins limits them, manifest.json lists them"),
     44: Row("security", "token, home path, user name", "in no stored file"),
+    61: Row(
+        "training",
+        "weights with other names, shapes or architecture",
+        "2, names tensors; known prefixes are left out",
+    ),
+    62: Row("training", "weights with a trained head", "a new head, shown; or --keep-head"),
+    63: Row("training", "NaN or infinity in the weights", "5, names the tensor"),
+    64: Row("training", "fewer positions or embeddings than tokens", "2, before training"),
+    65: Row(
+        "training",
+        "a tokenizer without a padding token",
+        "pads with the end token; logits do not depend on padding",
+    ),
+    66: Row("training", "comments longer than max_length", "shown above 5 % of the tokens"),
 }
 
 

@@ -64,6 +64,7 @@ def headline_notes(leaderboard: Leaderboard) -> list[str]:
     """Return the most important notes for the headline table: at most five, and the sources."""
     important = [
         *(_failure_note(leaderboard, failed) for failed in leaderboard.failures),
+        *_cut_notes(leaderboard.rows),
         *conclusions(leaderboard)[:2],
         *_ensemble_notes(leaderboard)[:1],
         *warnings(leaderboard),
@@ -103,7 +104,6 @@ def warnings(leaderboard: Leaderboard) -> list[str]:
         texts.append(leak_note(protocol.audit))
     if any(row.constant for row in rows):
         texts.append("(constant!): the candidate predicts the same labels for every test row.")
-    texts.extend(_cut_notes(rows))
     texts.extend(
         f"{name} is not ranked: none of its seeds has a result for every fold yet."
         for name in leaderboard.unfinished
@@ -136,6 +136,7 @@ def explanations(leaderboard: Leaderboard) -> list[str]:
         texts.append("± is the standard deviation over seeds.")
     texts.extend(_sampling_notes(leaderboard))
     texts.extend(_failure_note(leaderboard, failed) for failed in leaderboard.failures)
+    texts.extend(_cut_notes(rows))
     texts.extend(_tuning_note(row) for row in rows if row.tuning)
     texts.extend(_ensemble_notes(leaderboard))
     if len({row.seeds for row in rows if row.kind == "backbone"}) > 1:

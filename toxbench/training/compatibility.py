@@ -98,8 +98,8 @@ def inspect(
     if folder is None:
         return weights
     source, config = describe(backbone, weights), checkpoint_config(folder)
-    _check_architecture(backbone, config.get("model_type"), source)
     refuse_remote_code(folder)
+    _check_architecture(backbone, config.get("model_type"), source)
     prefix = wrapper_prefix(tensor_shapes(weight_files(folder)))
     report = _compare(backbone, folder, label_count, prefix, source)
     if report is None:
