@@ -18,6 +18,7 @@ def toxbench_backbones() -> list[Backbone]:
         Backbone(
             name="bert",
             checkpoint="google-bert/bert-base-uncased",
+            model_type="bert",
             defaults=TrainSettings(learning_rate=3e-5, head_learning_rate=3e-4, epochs=4),
             stand_in=StandIn(
                 note="all-MiniLM-L6-v2",

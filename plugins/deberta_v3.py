@@ -10,6 +10,7 @@ def toxbench_backbones() -> list[Backbone]:
         Backbone(
             name="deberta-v3",
             checkpoint="microsoft/deberta-v3-base",
+            model_type="deberta-v2",
             revision="refs/pr/4",  # the Hub's conversion to safetensors; main holds only pickles
             # The rate of the authors' example on the model's page.
             defaults=TrainSettings(learning_rate=2e-5, head_learning_rate=2e-4, epochs=5),

@@ -50,6 +50,7 @@ def toxbench_backbones() -> list[Backbone]:
         Backbone(
             name="distilbert",
             checkpoint="distilbert/distilbert-base-uncased",
+            model_type="distilbert",
             defaults=TrainSettings(learning_rate=5e-5, head_learning_rate=5e-4, epochs=4),
             stand_in=StandIn(
                 note="every second layer of all-MiniLM-L6-v2",

@@ -30,6 +30,7 @@ def toxbench_backbones() -> list[Backbone]:
         Backbone(
             name="electra",
             checkpoint="google/electra-base-discriminator",
+            model_type="electra",
             revision="refs/pr/4",  # the Hub's conversion to safetensors; main holds only pickles
             # Appendix B of the paper: table 7, and 10 epochs for its small tasks.
             defaults=TrainSettings(

@@ -18,6 +18,7 @@ def toxbench_backbones() -> list[Backbone]:
         Backbone(
             name="minilm",
             checkpoint="sentence-transformers/all-MiniLM-L6-v2",
+            model_type="bert",
             # As for the stand-in of bert, which has the same weights.
             defaults=TrainSettings(**stand_in_settings),
             search_space=stand_in_space,

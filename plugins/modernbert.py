@@ -10,6 +10,7 @@ def toxbench_backbones() -> list[Backbone]:
         Backbone(
             name="modernbert",
             checkpoint="answerdotai/ModernBERT-base",
+            model_type="modernbert",
             # As tuned for GLUE in the paper: 5e-5 or 8e-5, almost no weight decay.
             defaults=TrainSettings(
                 learning_rate=5e-5, head_learning_rate=5e-4, weight_decay=5e-6, epochs=5

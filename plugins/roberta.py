@@ -19,6 +19,7 @@ def toxbench_backbones() -> list[Backbone]:
         Backbone(
             name="roberta",
             checkpoint="FacebookAI/roberta-base",
+            model_type="roberta",
             defaults=TrainSettings(learning_rate=2e-5, head_learning_rate=2e-4, epochs=5),
             stand_in=StandIn(
                 note="all-MiniLM-L6-v2 as RoBERTa; does not measure RoBERTa's pretraining",

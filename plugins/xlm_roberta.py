@@ -19,6 +19,7 @@ def toxbench_backbones() -> list[Backbone]:
         Backbone(
             name="xlm-roberta",
             checkpoint="FacebookAI/xlm-roberta-base",
+            model_type="xlm-roberta",
             # The rate that XTREME fine-tunes XLM-R with (Hu et al. 2020, arXiv:2003.11080).
             defaults=TrainSettings(learning_rate=2e-5, head_learning_rate=2e-4, epochs=5),
             stand_in=StandIn(

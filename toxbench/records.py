@@ -359,6 +359,9 @@ class CellRecord(StoredRecord):
     epochs: tuple[EpochRecord, ...]
     best_epoch: Count | None = Field(description="the epoch whose weights were scored")
     truncated_share: Number | None = Field(description="share of all comments cut at max_length")
+    cut_token_share: Number | None = Field(
+        None, description="share of all tokens cut at max_length"
+    )
     micro_batch: Count | None = Field(
         None,
         description="comments in a forward pass, if memory did not allow batch_size; gradients of "

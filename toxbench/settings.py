@@ -135,8 +135,8 @@ class TrainSettings(FrozenModel):
     adaptation: Adaptation = Field(
         "full", description="full: all weights learn; probe: none but the head's start; lora"
     )
-    head_init: Literal["probe", "random"] = Field(
-        "probe", description="start of the head: logistic regression on the features, or random"
+    head_init: Literal["probe", "random", "checkpoint"] = Field(
+        "probe", description="start of the head: linear probe, random, or the checkpoint's head"
     )
     loss: Literal["bce", "weighted-bce", "focal"] = Field("bce", description="training loss")
     pos_weight_cap: float = Field(10.0, ge=1, description="largest weight in weighted-bce")

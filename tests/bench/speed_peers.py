@@ -15,7 +15,7 @@ from transformers import Trainer as TransformersTrainer
 
 from toxbench.config import PRESETS
 from toxbench.plugin.contracts import Backbone
-from toxbench.plugin.modules import quiet_transformers
+from toxbench.plugin.loading import quiet_transformers
 from toxbench.speed.measure import (
     WARM_UP_BATCHES,
     Task,

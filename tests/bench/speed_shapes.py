@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 import torch
 from transformers import AutoConfig, AutoModel
 
-from toxbench.plugin.modules import quiet_transformers
+from toxbench.plugin.loading import quiet_transformers
 
 _WIDER = 4  # BERT's intermediate size is four times the hidden one
 

@@ -40,8 +40,8 @@ def rows(tokens: Tokens) -> list[list[int]]:
     return [row.tolist() for row in np.split(tokens.ids, tokens.offsets[1:-1])]
 
 
-def content(tokens: Tokens) -> tuple[list[list[int]], int, list[bool]]:
-    return rows(tokens), tokens.pad_id, tokens.truncated.tolist()
+def content(tokens: Tokens) -> tuple[list[list[int]], int, list[int]]:
+    return rows(tokens), tokens.pad_id, tokens.cut_tokens.tolist()
 
 
 @pytest.mark.parametrize("max_length", [3, 7, 8, 9, 128])
@@ -59,7 +59,7 @@ def test_only_long_rows_are_truncated(tokenizer: Any, tmp_path: Path, max_length
     tokens = tokenise(tokenizer, "tiny", TEXTS, max_length, tmp_path)
     lengths = [len(tokenizer(text)["input_ids"]) for text in TEXTS]
     assert max_length != 8 or lengths[3] == 8  # this row just fits
-    assert tokens.truncated.tolist() == [length > max_length for length in lengths]
+    assert tokens.cut_tokens.tolist() == [max(0, length - max_length) for length in lengths]
 
 
 def test_a_second_call_uses_the_cache(tokenizer: Any, tmp_path: Path) -> None:

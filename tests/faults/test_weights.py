@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,10 +11,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import torch
 from hub_server import FakeHub, fake_hub
+from safetensors.torch import load_file, save_file
 
 import toxbench
-from toxbench.errors import CellsFailedError, SettingsError, StorageError
+from toxbench.errors import PluginError, SettingsError, StorageError
 from toxbench.plugin.registry import Registry
 from toxbench.training.weights import WeightsChoice, WeightsFinder
 
@@ -150,7 +153,7 @@ def test_pickled_weights_are_refused(trap: Path, tmp_path: Path) -> None:
 @pytest.mark.faults(41)
 def test_architecture_in_code_is_refused(trap: Path, tmp_path: Path) -> None:
     change(trap / "config.json", model_type="remote")
-    with pytest.raises(CellsFailedError, match="such code is never run") as caught:
+    with pytest.raises(PluginError, match="such code is never run") as caught:
         run_with(trap)
     assert "trust_remote_code" not in str(caught.value)
     assert not (tmp_path / "ran").exists()
@@ -234,3 +237,51 @@ def test_changed_stand_in_is_rebuilt(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (folder / "modeling_remote.py").touch()
     finder.find(backbone)
     assert not (folder / "modeling_remote.py").exists()
+
+
+@pytest.fixture
+def folder(checkpoint: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(checkpoint, tmp_path / "changed"))
+
+
+def save_tensors(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.mark.faults(61)
+def test_dry_run_shows_how_weights_fit(cli: Cli, folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    words = (*RUN, "--weights", f"bert={folder}", "--dry-run")
+    save_tensors(folder, {f"module.{name}": tensor for name, tensor in tensors.items()})
+    shown = cli(*words)
+    assert shown.returncode == 0, shown.stderr
+    assert "(bert), the prefix module. of all tensors is left out" in shown.stderr
+    save_tensors(folder, {name.replace("query", "q"): t for name, t in tensors.items()})
+    refused = cli(*words)
+    assert refused.returncode == 2
+    (line,) = refused.stderr.splitlines()
+    assert "33 of 37 tensors of the encoder fit" in line
+    twice = cli(*words, "--weights", f"bert={folder}")
+    assert twice.returncode == 2
+    assert "--weights names two folders for bert" in twice.stderr
+
+
+@pytest.mark.faults(62, 63, 66)
+def test_run_shows_heads_cuts_and_damage(cli: Cli, folder: Path, table: Path) -> None:
+    from transformers import AutoModelForSequenceClassification
+
+    AutoModelForSequenceClassification.from_pretrained(folder, num_labels=5).save_pretrained(folder)
+    words = (*RUN, "--data", table.name, "--weights", f"bert={folder}", "--adaptation", "full")
+    trained = cli(*words)
+    assert trained.returncode == 0, trained.stderr
+    assert "a new head replaces that for 5 labels" in trained.stderr
+    cut = re.search(r"; (\d+%) of the tokens cut at max_length", trained.stderr)
+    assert cut is not None
+    assert f"Tokens cut at max_length: {cut[1]} for bert." in trained.stdout
+    tensors = load_file(folder / "model.safetensors")
+    tensors["bert.encoder.layer.0.output.dense.bias"][0] = float("nan")
+    save_tensors(folder, tensors)
+    failed = cli(*words)
+    assert failed.returncode == 5
+    assert "output.dense.bias holds NaN or infinity" in failed.stderr
+    assert "learning rate" not in failed.stderr

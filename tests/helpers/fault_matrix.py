@@ -114,6 +114,20 @@ MATRIX = {
     ),
     59: Row("training", "a tokenizer with other options", "its own tokens, or none in the cache"),
     60: Row("training", "seeds with other threads or versions", "one row, with a note"),
+    61: Row(
+        "training",
+        "weights with other names, shapes or architecture",
+        "2, names tensors; known prefixes are left out",
+    ),
+    62: Row("training", "weights with a trained head", "a new head, shown; or --keep-head"),
+    63: Row("training", "NaN or infinity in the weights", "5, names the tensor"),
+    64: Row("training", "fewer positions or embeddings than tokens", "2, before training"),
+    65: Row(
+        "training",
+        "a tokenizer without a padding token",
+        "pads with the end token; logits do not depend on padding",
+    ),
+    66: Row("training", "comments longer than max_length", "shown above 5 % of the tokens"),
     67: Row("store", "a field of a record deleted, of another type or extreme", "0 or 6, never 1"),
     68: Row(
         "store",

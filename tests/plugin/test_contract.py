@@ -7,7 +7,7 @@ from architectures import ARCHITECTURES, write_all
 
 from toxbench import Backbone
 from toxbench.plugin.registry import Registry
-from toxbench.testing import BackboneContract
+from toxbench.testing import BackboneContract, write_checkpoint
 
 TOKENIZERS = {
     "bert": "BertTokenizer",
@@ -54,3 +54,21 @@ class TestBuiltIn(BackboneContract):
         unknown = tokenizer.unk_token_id
         assert len(ids) > 4
         assert unknown not in ids
+
+
+@pytest.fixture(scope="module")
+def decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("tiny") / "gpt2", "gpt2")
+
+
+@pytest.mark.faults(65)
+class TestDecoder(BackboneContract):
+    """The contract of a decoder whose tokenizer and configuration have no padding token."""
+
+    @pytest.fixture
+    def backbone(self) -> Backbone:
+        return Backbone(name="gpt2", checkpoint="openai-community/gpt2")
+
+    @pytest.fixture
+    def checkpoint(self, decoder: Path) -> Path:
+        return decoder

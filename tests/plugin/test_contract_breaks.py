@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from transformers import AutoModel
+from transformers import AutoModel, GPT2Config, GPT2ForSequenceClassification
 from toxbench import Backbone
 from toxbench.testing import BackboneContract
 
@@ -67,6 +67,18 @@ class Contract(BackboneContract):
 
 class TestPlain(Contract):
     pass
+
+
+class Decoder(Toy):
+    """Finds the last token of a row by a padding token that is not the tokenizer's."""
+
+    pad_token_id = None
+
+    def build(self, weights, label_count):
+        return GPT2ForSequenceClassification(GPT2Config(
+            vocab_size=400, n_embd=16, n_layer=1, n_head=2, num_labels=label_count,
+            pad_token_id=self.pad_token_id,
+        ))
 '''
 
 # Name -> (body of the subclass of Plain, part of the failing test's name, part of its message).
@@ -159,6 +171,10 @@ CLASSES = {
               "                return tokenizer(texts)\n"
               "        return Untruncated()\n\n\nclass TestNoCut(Contract):\n    kind = NoCut",
               "tokenizer_truncates", "max_length"),
+    "NoPadId": ("class TestNoPadId(Contract):\n    kind = Decoder", "padding_does", "pad_token_id"),
+    "OtherPadId": ("class OtherPadId(Decoder):\n    pad_token_id = 7\n\n\n"
+                   "class TestOtherPadId(Contract):\n    kind = OtherPadId",
+                   "padding_does", "pad_token_id"),
     "Idle": ("class TestIdle(Contract):\n    without_gradient = {'body.*.weight': 'no reason'}",
              "gradients_reach", "remove it from `without_gradient`"),
     "NoLast": ("class TestNoLast(Contract):\n    labels = 3\n    head = ('body',)",

@@ -143,7 +143,7 @@ class CellRunner:
             output, micro_batch = factory.with_trainer(
                 candidate.settings, seed, train_and_predict, make_checkpoints
             )
-        trained, truncated = output.trained, factory.tokens(candidate.settings.max_length).truncated
+        trained, tokens = output.trained, factory.tokens(candidate.settings.max_length)
         comments_trained = sum(e.comments or len(split.train) for e in trained.epochs)
         per_rank_batch = self.group.per_rank_batch(candidate.settings.batch_size)
         cost = Cost(
@@ -160,7 +160,8 @@ class CellRunner:
             parameters=output.trainer.parameter_count,
             epochs=trained.epochs,
             best_epoch=trained.best_epoch or None,
-            truncated_share=float(truncated.mean()),
+            truncated_share=tokens.truncated_share,
+            cut_token_share=tokens.cut_share,
             micro_batch=micro_batch if micro_batch < per_rank_batch else None,
         )
         if self.models is not None:

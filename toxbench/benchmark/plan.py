@@ -20,10 +20,11 @@ from toxbench.settings import Adaptation, RunSettings, TrainSettings, parse_dura
 from toxbench.store.cells import CellStore
 from toxbench.store.models import SavePolicy
 from toxbench.store.trials import find_tuned
+from toxbench.training.compatibility import inspect
 from toxbench.training.device import Device, choose_device
 from toxbench.training.lora import RATE_FACTOR
 from toxbench.training.state import CheckpointConfig
-from toxbench.training.weights import Weights, WeightsFinder, checkpoint_config
+from toxbench.training.weights import Weights, WeightsFinder
 from toxbench.util.text import list_items
 from toxbench.util.torchrun import NOT_DISTRIBUTED, TorchrunEnv
 
@@ -128,14 +129,14 @@ def make_plan(run: ResolvedRun, download: bool = True) -> Plan:
     settings, env = run.settings, _torchrun_env(run)
     source = load_dataset(settings.data, settings.columns, run.split, frozenset(settings.split))
     protocol = Protocol(source.comments, source.folds)
-    finder = WeightsFinder(run.weights, download)
+    finder, label_count = WeightsFinder(run.weights, download), len(protocol.comments.labels)
     store = CellStore.for_protocol(settings.results, protocol)
     if settings.resume:
         check_resumable(settings.results, store, protocol)
     backbones = [
         _with_total_batch(_adapted(candidate, adaptation), env.size)
         for backbone in run.backbones
-        for candidate in [backbone_candidate(backbone, settings, finder)]
+        for candidate in [backbone_candidate(backbone, settings, finder, label_count)]
         for adaptation in run.adaptations
     ]
     _check_evaluations(backbones, protocol)
@@ -162,12 +163,16 @@ def _torchrun_env(run: ResolvedRun) -> TorchrunEnv:
 
 
 def backbone_candidate(
-    registered: Registered[Backbone], settings: RunSettings, finder: WeightsFinder
+    registered: Registered[Backbone],
+    settings: RunSettings,
+    finder: WeightsFinder,
+    label_count: int,
 ) -> BackboneCandidate:
-    """Find a backbone's weights and combine its settings.
+    """Find a backbone's weights, combine its settings, and check that they fit together.
 
     Raises:
-        SettingsError, StorageError, TryAgainError: no weights, or settings that cannot be used.
+        SettingsError, PluginError, StorageError, TryAgainError: no weights, or weights or settings
+            that cannot be used.
     """
     name = registered.item.name
     weights = finder.find(registered.item)
@@ -179,6 +184,7 @@ def backbone_candidate(
         settings.train,
         settings.backbone.get(name, {}),
     )
+    weights = inspect(registered.item, weights, label_count, train)
     check_length(name, weights, train)
     return BackboneCandidate(
         backbone=registered.item,
@@ -228,11 +234,12 @@ def _tuned(
 
 
 def check_length(name: str, weights: Weights, settings: TrainSettings) -> None:
-    """Raise `SettingsError` if ``max_length`` exceeds the positions in the checkpoint's config."""
-    positions = checkpoint_config(weights.folder).get("max_position_embeddings")
-    if isinstance(positions, int) and settings.max_length > positions:
+    """Raise `SettingsError` if ``max_length`` exceeds the positions of the weights."""
+    if weights.positions is not None and settings.max_length > weights.positions:
         raise SettingsError(
-            f"max_length = {settings.max_length} is more than the {positions} positions of {name}"
+            f"max_length = {settings.max_length} is more than the {weights.positions} tokens that "
+            f"{name} from {weights.record.label} has positions for; set --max-length "
+            f"{weights.positions} or less"
         )
 
 

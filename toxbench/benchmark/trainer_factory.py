@@ -9,16 +9,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
-from torch import nn
 
 from toxbench.data.table import TextDataset
 from toxbench.data.tokenization import Tokens, tokenise, tokenise_uncached, tokenizer_state
 from toxbench.errors import PluginError
 from toxbench.plugin.contracts import Backbone
-from toxbench.plugin.modules import quiet_transformers
+from toxbench.plugin.loading import quiet_transformers
 from toxbench.settings import TrainSettings
+from toxbench.training.compatibility import (
+    LoadedModule,
+    check_vocabulary,
+    describe,
+    examine,
+    head_of,
+)
 from toxbench.training.device import Device, seeded
-from toxbench.training.head import Head
 from toxbench.training.process_group import SINGLE_PROCESS, ProcessGroup
 from toxbench.training.state import Checkpoints
 from toxbench.training.trainer import Trainer
@@ -55,7 +60,7 @@ class TrainerFactory:
     distribution: str
     keep_module: bool = False
     group: ProcessGroup = SINGLE_PROCESS
-    _cached_module: tuple[int, nn.Module, torch.Tensor] | None = field(default=None, init=False)
+    _cached_module: tuple[int, LoadedModule, torch.Tensor] | None = field(default=None, init=False)
     _tokens: dict[int, Tokens] = field(default_factory=dict, init=False)
 
     def tokens(self, max_length: int) -> Tokens:
@@ -120,10 +125,11 @@ class TrainerFactory:
         """
         tokens = self.group.run_rank0_first(lambda: self.tokens(settings.max_length))
         with seeded(seed, self.device):
-            module = self.group.run_on_all(lambda: self._module(seed))
+            loaded = self.group.run_on_all(lambda: self._module(seed))
+            self.group.run_on_all(lambda: loaded.prepare_head(settings, self._source))
             yield Trainer(
-                module,
-                Head(self.weights.head or self.backbone.head, self.backbone.last_layer),
+                loaded.module,
+                loaded.head,
                 tokens,
                 self.comments.targets,
                 settings,
@@ -132,6 +138,10 @@ class TrainerFactory:
                 checkpoints=checkpoints,
                 group=self.group,
             )
+
+    @property
+    def _source(self) -> str:
+        return describe(self.backbone, self.weights)
 
     @property
     def _folder(self) -> Path:
@@ -144,7 +154,12 @@ class TrainerFactory:
     @cached_property
     def _tokenizer(self) -> "PreTrainedTokenizerBase":
         with quiet_transformers():
-            return self.backbone.tokenizer(self._folder)
+            tokenizer = self.backbone.tokenizer(self._folder)
+        if tokenizer.pad_token_id is None:
+            raise PluginError(
+                "the tokenizer has no padding token; set tokenizer.pad_token in Backbone.tokenizer"
+            )
+        return tokenizer
 
     @cached_property
     def _tokenizer_identity(self) -> str | None:
@@ -160,14 +175,18 @@ class TrainerFactory:
         cache = cache_folder() / "tokens"
         return tokenise(tokenizer, identity, self.comments.texts, max_length, cache)
 
-    def _module(self, seed: int) -> nn.Module:
+    def _module(self, seed: int) -> LoadedModule:
         """Return the module that is built after seeding torch with ``seed``."""
         if self._cached_module is not None and self._cached_module[0] == seed:
-            _, module, rng_state = self._cached_module
+            _, loaded, rng_state = self._cached_module
             torch.set_rng_state(rng_state)  # as after building it
-            return copy.deepcopy(module)
-        with quiet_transformers():
+            return copy.deepcopy(loaded)
+        with quiet_transformers() as reports:
             module = self.backbone.build(self._folder, len(self.comments.labels))
+        for report in reports:
+            report.check_body(self._source)
+        check_vocabulary(self._tokenizer, module, self._source)
+        loaded = examine(module, reports, head_of(self.backbone, self.weights))
         if self.keep_module:
-            self._cached_module = (seed, copy.deepcopy(module), torch.get_rng_state())
-        return module
+            self._cached_module = (seed, copy.deepcopy(loaded), torch.get_rng_state())
+        return loaded

@@ -49,7 +49,7 @@ def truncations(
     for backbone in run.backbones:
         name = backbone.item.name
         try:
-            candidate = backbone_candidate(backbone, run.settings, finder)
+            candidate = backbone_candidate(backbone, run.settings, finder, len(comments.labels))
         except (SettingsError, TryAgainError) as error:
             yield UnknownTruncation(name, str(error))
             continue
@@ -63,5 +63,5 @@ def truncations(
             candidate.backbone, candidate.weights, comments, device, candidate.distribution
         )
         length = candidate.settings.max_length
-        share = float(factory.tokens(length).truncated.mean())
+        share = factory.tokens(length).truncated_share
         yield Truncation(name, share, length, candidate.weights.record.label)

@@ -269,6 +269,11 @@ def experiment_options(*search: Decorator[Any]) -> Decorator[Any]:
         plugins_option,
         *search,
         settings_options(TrainSettings, TRAINING, without=("adaptation",)),
+        TRAINING.option(
+            "--keep-head", "head_init_value", flag_value="checkpoint", default=None,
+            help="Keep the head of weights that were trained for these labels.",
+        ),
+        _merge("head_init", "head_init_value", "head_init", ("--head-init", "--keep-head")),
         settings_options(SplitSettings, SPLIT),
         results_option,
         OUTPUT.option(

@@ -7,7 +7,7 @@ from toxbench.records import PARTS
 from toxbench.util.text import count_of
 
 if TYPE_CHECKING:
-    from toxbench.benchmark.candidates import Candidate
+    from toxbench.benchmark.candidates import BackboneCandidate, Candidate
     from toxbench.benchmark.plan import Plan
     from toxbench.tuning.tune import TunePlan
 
@@ -62,7 +62,7 @@ def tune_plan_text(planned: "TunePlan") -> str:
     ]
     for spec in planned.specs:
         space = ", ".join(f"{name}={format_dimension(d)}" for name, d in spec.space.items())
-        weights = spec.candidate.weights.record.label
+        weights = _weights(spec.candidate)
         lines.append(f"Backbone  {spec.candidate.name} from {weights}: {space}")
     lines.append(f"Studies   {redact_url(planned.url)} (optuna-dashboard opens it)")
     return "\n".join([*lines, *tracker_lines(plan)])
@@ -93,12 +93,17 @@ def _candidate_line(plan: "Plan", candidate: "Candidate") -> str:
     epochs = count_of(candidate.settings.epochs, "epoch")
     line += (
         f"; {epochs if candidate.has_epochs else 'a linear probe'} on {device.kind} in "
-        f"{device.precision} from {candidate.weights.record.label}"
+        f"{device.precision} from {_weights(candidate)}"
     )
     if plan.processes > 1:
         per_process = -(-candidate.settings.batch_size // plan.processes)
         line += f"; {plan.processes} processes, {count_of(per_process, 'comment')} each"
     return line
+
+
+def _weights(candidate: "BackboneCandidate") -> str:
+    """Return the label of a candidate's weights, and what is changed when they are loaded."""
+    return ", ".join([candidate.weights.record.label, *candidate.weights.notes])
 
 
 def _power_lines(plan: "Plan") -> list[str]:

@@ -20,6 +20,7 @@ from rich.progress import (
 from toxbench.benchmark.feedback import Failure, SearchProgress, TuneFeedback
 from toxbench.cli.console import Style, echo, has_colour
 from toxbench.records import CellKey, CellRecord, EpochRecord, TrialRecord
+from toxbench.report.notes import MAX_CUT_SHARE
 from toxbench.util.text import escape_line, format_duration
 
 _STYLES: dict[Style, str] = {"": "", "error": "red", "warning": "yellow", "strong": "bold"}
@@ -274,7 +275,9 @@ def _result(record: CellRecord) -> str:
         if record.micro_batch
         else ""
     )
+    share = record.cut_token_share or 0.0
+    cut = f"; {share:.0%} of the tokens cut at max_length" if share > MAX_CUT_SHARE else ""
     return (
         f"micro-F1 {scores['micro_f1']:.3f}, subset accuracy {scores['subset_accuracy']:.3f} "
-        f"in {record.cost.train_seconds:.1f} s{constant}{small}"
+        f"in {record.cost.train_seconds:.1f} s{constant}{small}{cut}"
     )

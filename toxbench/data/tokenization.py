@@ -21,11 +21,12 @@ from toxbench.util.hashing import update_with_texts
 
 _TEXTS_PER_BLOCK = 10_000
 _BYTES_PER_BLOCK = 1 << 22
-# A cache file holds the arrays ids, offsets and truncated one after the other, and then this
+# A cache file holds the arrays ids, offsets and cut_tokens one after the other, and then this
 # footer: file format, number of tokens, number of rows, pad id, checksum. It is at the end because
 # the numbers are known only after the arrays are written.
 _FOOTER = struct.Struct("<8sQQq32s")
-_MAGIC = b"toxtok02"
+_MAGIC = b"toxtok03"
+_UNLIMITED = 1 << 30  # max_length of a complete row
 
 
 class Tokenizer(Protocol):
@@ -45,13 +46,24 @@ class Tokens:
             loaded when they are used.
         offsets: int64 ``[row + 1]``; row i is ``ids[offsets[i]:offsets[i + 1]]``.
         pad_id: token id for padding batches.
-        truncated: bool ``[row]``: the row was longer than max_length.
+        cut_tokens: int32 ``[row]``, number of tokens of the row that max_length leaves out.
     """
 
     ids: npt.NDArray[np.int32]
     offsets: npt.NDArray[np.int64]
     pad_id: int
-    truncated: npt.NDArray[np.bool_]
+    cut_tokens: npt.NDArray[np.int32]
+
+    @property
+    def truncated_share(self) -> float:
+        """Share of the rows that are longer than max_length, in [0, 1]."""
+        return float((self.cut_tokens > 0).mean())
+
+    @property
+    def cut_share(self) -> float:
+        """Share of all tokens that max_length leaves out, in [0, 1)."""
+        cut = int(self.cut_tokens.sum(dtype=np.int64))
+        return cut / max(1, cut + int(self.offsets[-1]))
 
     @property
     def lengths(self) -> npt.NDArray[np.int64]:
@@ -125,21 +137,21 @@ class _StatePickler(pickle.Pickler):
 
 def tokenise_uncached(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> Tokens:
     """Return the tokens of some texts without a cache; otherwise as `tokenise`."""
-    ids, lengths, truncated = zip(*_blocks(tokenizer, texts, max_length), strict=True)
+    ids, lengths, cut_tokens = zip(*_blocks(tokenizer, texts, max_length), strict=True)
     return Tokens(
         ids=np.concatenate(ids),
         offsets=_offsets(np.concatenate(lengths)),
         pad_id=tokenizer.pad_token_id or 0,
-        truncated=np.concatenate(truncated),
+        cut_tokens=np.concatenate(cut_tokens),
     )
 
 
 class _Block(NamedTuple):
-    """Tokens of some rows: ids ``[all tokens]``, lengths ``[row]``, truncated ``[row]``."""
+    """Tokens of some rows: ids ``[all tokens]``, lengths ``[row]``, cut_tokens ``[row]``."""
 
     ids: npt.NDArray[np.int32]
     lengths: npt.NDArray[np.int64]
-    truncated: npt.NDArray[np.bool_]
+    cut_tokens: npt.NDArray[np.int32]
 
 
 def _blocks(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> Iterator[_Block]:
@@ -152,13 +164,13 @@ def _tokenise_block(tokenizer: Tokenizer, texts: list[str], max_length: int) -> 
     rows = _token_ids(tokenizer, texts, max_length)
     lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
     ids = np.fromiter(chain.from_iterable(rows), dtype=np.int32, count=int(lengths.sum()))
-    truncated = lengths == max_length
-    # A row of exactly max_length tokens may be complete: tokenise it again with a higher limit.
-    full = np.flatnonzero(truncated)
+    cut_tokens = np.zeros(len(rows), dtype=np.int32)
+    # A row of exactly max_length tokens may be complete: tokenise it again without a limit.
+    full = np.flatnonzero(lengths == max_length)
     if len(full):
-        longer = _token_ids(tokenizer, [texts[row] for row in full.tolist()], max_length + 1)
-        truncated[full] = [len(row) > max_length for row in longer]
-    return _Block(ids, lengths, truncated)
+        complete = _token_ids(tokenizer, [texts[row] for row in full.tolist()], _UNLIMITED)
+        cut_tokens[full] = [len(row) - max_length for row in complete]
+    return _Block(ids, lengths, cut_tokens)
 
 
 def _token_ids(tokenizer: Tokenizer, texts: list[str], max_length: int) -> list[list[int]]:
@@ -199,14 +211,14 @@ def _write(file: BinaryIO, tokenizer: Tokenizer, texts: Sequence[str], max_lengt
         digest.update(data)
         file.write(data)
 
-    lengths, truncated, count = [], [], 0
+    lengths, cut_tokens, count = [], [], 0
     for block in _blocks(tokenizer, texts, max_length):
         write_array(block.ids, "<i4")
         lengths.append(block.lengths)
-        truncated.append(block.truncated)
+        cut_tokens.append(block.cut_tokens)
         count += len(block.ids)
     write_array(_offsets(np.concatenate(lengths)), "<i8")
-    write_array(np.concatenate(truncated), "?")
+    write_array(np.concatenate(cut_tokens), "<i4")
     pad_id = tokenizer.pad_token_id or 0
     digest.update(_FOOTER.pack(_MAGIC, count, len(texts), pad_id, b""))
     file.write(_FOOTER.pack(_MAGIC, count, len(texts), pad_id, digest.digest()))
@@ -224,7 +236,7 @@ def _read(path: Path) -> Tokens | None:
             ids = np.memmap(file, "<i4", "c", shape=(count,)) if count else np.empty(0, "<i4")
             file.seek(4 * count)
             offsets = np.fromfile(file, "<i8", row_count + 1)
-            return Tokens(ids, offsets, pad_id, np.fromfile(file, "?", row_count))
+            return Tokens(ids, offsets, pad_id, np.fromfile(file, "<i4", row_count))
     except OSError:
         return None
 
@@ -236,7 +248,7 @@ def _read_footer(file: BinaryIO) -> tuple[int, int, int] | None:
         return None
     file.seek(-_FOOTER.size, 2)
     magic, count, row_count, pad_id, checksum = _FOOTER.unpack(file.read())
-    if magic != _MAGIC or 4 * count + 8 * (row_count + 1) + row_count + _FOOTER.size != size:
+    if magic != _MAGIC or 4 * count + 8 * (row_count + 1) + 4 * row_count + _FOOTER.size != size:
         return None
     file.seek(0)
     digest, remaining = hashlib.sha256(), size - _FOOTER.size

@@ -10,7 +10,7 @@ from torch import nn
 
 from toxbench.errors import PluginError, SettingsError
 from toxbench.inference.model import CalibratedForward, Model
-from toxbench.plugin.modules import quiet_transformers
+from toxbench.plugin.loading import quiet_transformers
 from toxbench.records import Calibration
 from toxbench.store.models import CARD
 from toxbench.util.atomic import atomic_folder

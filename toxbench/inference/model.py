@@ -14,7 +14,7 @@ from toxbench.data.tokenization import tokenise_uncached
 from toxbench.errors import PluginError, SettingsError
 from toxbench.evaluation.ensembles import average_probabilities
 from toxbench.plugin.contracts import Backbone
-from toxbench.plugin.modules import quiet_transformers
+from toxbench.plugin.loading import quiet_transformers
 from toxbench.plugin.registry import Registry
 from toxbench.records import Calibration
 from toxbench.store.models import WEIGHTS, ModelRecord, check_model

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
+from toxbench.errors import PluginError
 from toxbench.evaluation.definitions import HALF, HEADLINES
 from toxbench.records import CellRecord, EpochRecord, RunRecord
 from toxbench.settings import TrainSettings
@@ -136,6 +137,8 @@ class Backbone:
     Attributes:
         name: as written after ``--backbones``; letters, digits, ``-``, ``_`` and ``.``.
         checkpoint: repository of the Hugging Face Hub that holds the pretrained weights.
+        model_type: architecture of the weights, as in their ``config.json``; a folder of another
+            architecture is refused. None: any.
         revision: its branch or tag, or ``refs/pr/4`` for a pull request, if only that one holds
             the weights as safetensors.
         defaults: settings for those weights; users override any of them.
@@ -151,6 +154,7 @@ class Backbone:
 
     name: str
     checkpoint: str
+    model_type: str | None = None
     revision: str = "main"
     defaults: TrainSettings = field(default_factory=TrainSettings)
     search_space: Space = field(default_factory=lambda: fine_tuning_space)
@@ -170,23 +174,15 @@ class Backbone:
                 module that this method returned before, and is loaded into the new one.
             label_count: columns of the logits.
         """
-        import torch
-        from transformers import AutoModelForSequenceClassification
-
-        from toxbench.plugin.modules import refuse_remote_code, restrict_to_first_token
+        from toxbench.plugin.loading import load_classifier, refuse_remote_code
+        from toxbench.plugin.modules import restrict_to_first_token
 
         refuse_remote_code(weights)
-        model = AutoModelForSequenceClassification.from_pretrained(
-            weights,
-            num_labels=label_count,
-            dtype=torch.float32,  # AdamW cannot train the half precision of some checkpoints
-            problem_type="multi_label_classification",
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-        )
+        model = load_classifier(weights, label_count)
         if model.config.model_type in _FIRST_TOKEN_TYPES:
             restrict_to_first_token(model.base_model)
+        if hasattr(model, "score"):  # a decoder finds the last token of a row by this id
+            model.config.get_text_config().pad_token_id = self.tokenizer(weights).pad_token_id
         return cast("nn.Module", model)
 
     def exported(self, module: "nn.Module") -> "PreTrainedModel":
@@ -206,12 +202,24 @@ class Backbone:
         return to_transformers_model(module)
 
     def tokenizer(self, weights: Path) -> "PreTrainedTokenizerBase":
-        """Return the tokenizer that is stored with the weights in a local folder."""
+        """Return the tokenizer that is stored with the weights in a local folder.
+
+        Without a padding token, as of most decoders, it pads with the end token.
+
+        Raises:
+            PluginError: it has no token to pad with.
+        """
         from transformers import AutoTokenizer
 
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             weights, local_files_only=True, trust_remote_code=False
         )
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+        if tokenizer.pad_token_id is None:
+            raise PluginError(
+                "the tokenizer has no token to pad with: add pad_token to tokenizer_config.json"
+            )
         return tokenizer
 
 

@@ -1,36 +1,14 @@
-"""Safe, quiet loading of transformers modules, and a shortcut for those that read one token."""
-
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+"""Modules of transformers: a shortcut for those that read one token, and their class for export."""
 
 import torch
 from torch import nn
-from transformers import CONFIG_MAPPING, PreTrainedModel
+from transformers import PreTrainedModel
 
 from toxbench.errors import PluginError
 
 # (path of the list of layers, path in a layer of the module after attention). The inputs of that
 # module are the only inputs of the rest of the layer.
 _LAYERS = (("encoder.layer", "attention.output"), ("transformer.layer", "sa_layer_norm"))
-
-
-def refuse_remote_code(weights: Path) -> None:
-    """Refuse a checkpoint whose architecture is Python code stored with its weights.
-
-    Such code is never run. (The message of transformers would advise the user to allow it.)
-
-    Raises:
-        PluginError: the checkpoint needs such code.
-    """
-    config = json.loads((weights / "config.json").read_text(encoding="utf-8"))
-    if "auto_map" in config and config.get("model_type") not in CONFIG_MAPPING:
-        raise PluginError(
-            "the checkpoint needs the Python code that comes with it (auto_map in config.json), "
-            "and such code is never run; choose an architecture of transformers, or write a "
-            "plugin that builds it"
-        )
 
 
 def restrict_to_first_token(encoder: nn.Module) -> None:
@@ -46,23 +24,6 @@ def restrict_to_first_token(encoder: nn.Module) -> None:
             after_attention = _submodule(layers[-1], after_attention_path)
             if after_attention is not None:
                 after_attention.register_forward_pre_hook(_keep_first_token)
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Silence the load reports and progress bars of transformers: a new head is expected."""
-    from transformers.utils import logging
-
-    level = logging.get_verbosity()
-    had_bars = logging.is_progress_bar_enabled()
-    logging.set_verbosity(40)  # logging.ERROR
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if had_bars:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def to_transformers_model(module: nn.Module) -> PreTrainedModel:

@@ -67,6 +67,7 @@ class Row:
             few seeds.
         failed: number of cells without a result.
         mixed: how the environments of its cells differ; empty if they are equal.
+        cut_token_share: share of the table's tokens that the candidate does not read, in [0, 1).
     """
 
     candidate: str
@@ -87,6 +88,7 @@ class Row:
     tier: int | None = None
     failed: int = 0
     mixed: str = ""
+    cut_token_share: float = 0.0
 
     @property
     def key(self) -> CandidateKey:
@@ -339,6 +341,7 @@ def _make_row(
         constant=all(cell.has_constant_predictions for cell in cells),
         failed=failed,
         mixed=mixed_environments(cells),
+        cut_token_share=first.cut_token_share or 0.0,
     )
 
 

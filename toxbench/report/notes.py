@@ -13,6 +13,7 @@ EXPLORATORY = (
     f"candidate is better. Add --seeds {SEEDS_NEEDED} to the command."
 )
 MAX_NOTES = 5
+MAX_CUT_SHARE = 0.05  # of the tokens that max_length leaves out, without a note
 PROBE = " [probe]"
 _FEW_GROUPS = (
     "The test rows belong to only {} groups, too few to resample whole groups. Intervals and "
@@ -63,6 +64,7 @@ def headline_notes(leaderboard: Leaderboard) -> list[str]:
     """Return the most important notes for the headline table: at most five, and the sources."""
     important = [
         *(_failure_note(leaderboard, failed) for failed in leaderboard.failures),
+        *_cut_notes(leaderboard.rows),
         *conclusions(leaderboard)[:2],
         *_ensemble_notes(leaderboard)[:1],
         *warnings(leaderboard),
@@ -114,6 +116,18 @@ def warnings(leaderboard: Leaderboard) -> list[str]:
     return texts
 
 
+def _cut_notes(rows: tuple[Row, ...]) -> list[str]:
+    """Return the candidates that do not read much of the comments; empty if there are none."""
+    shares = [
+        f"{row.cut_token_share:.0%} for {row.name}"
+        for row in rows
+        if row.cut_token_share > MAX_CUT_SHARE
+    ]
+    if not shares:
+        return []
+    return [f"Tokens cut at max_length: {', '.join(shares)}. A higher --max-length reads them."]
+
+
 def explanations(leaderboard: Leaderboard) -> list[str]:
     """Return the definitions and circumstances that are needed to read the scores."""
     protocol, rows = leaderboard.protocol, leaderboard.rows
@@ -127,6 +141,7 @@ def explanations(leaderboard: Leaderboard) -> list[str]:
         texts.append("± is the standard deviation over seeds.")
     texts.extend(_sampling_notes(leaderboard))
     texts.extend(_failure_note(leaderboard, failed) for failed in leaderboard.failures)
+    texts.extend(_cut_notes(rows))
     texts.extend(_tuning_note(row) for row in rows if row.tuning)
     texts.extend(_ensemble_notes(leaderboard))
     if len({row.seeds for row in rows if row.kind == "backbone"}) > 1:

@@ -143,7 +143,7 @@ def speed_tasks(run: ResolvedRun) -> Iterator[Task]:
     split = replace(fold, validation=fold.validation[:0])
     finder = WeightsFinder(run.weights)
     for backbone in run.backbones:
-        candidate = backbone_candidate(backbone, settings, finder)
+        candidate = backbone_candidate(backbone, settings, finder, len(source.comments.labels))
         device = choose_device(settings.device, candidate.settings.precision)
         yield Task(candidate, source.comments, split, device)
 

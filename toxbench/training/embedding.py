@@ -96,7 +96,7 @@ def _used_ids(
 def _token_embedding(module: nn.Module) -> nn.Embedding | None:
     """Return the input embedding of the module's Hugging Face model, if it can be trimmed."""
     models = [model for model in module.modules() if isinstance(model, PreTrainedModel)]
-    embeddings = {id(embedding): embedding for embedding in map(_input_embedding, models)}
+    embeddings = {id(embedding): embedding for embedding in map(input_embedding, models)}
     embedding = next(iter(embeddings.values()), None)
     if len(embeddings) != 1 or type(embedding) is not nn.Embedding:
         return None
@@ -110,7 +110,8 @@ def _token_embedding(module: nn.Module) -> nn.Embedding | None:
     return embedding if is_plain and not has_hooks and not _is_tied(module, embedding) else None
 
 
-def _input_embedding(model: PreTrainedModel) -> nn.Module | None:
+def input_embedding(model: PreTrainedModel) -> nn.Module | None:
+    """Return a model's token embedding; None if it has none."""
     try:
         embedding: nn.Module | None = model.get_input_embeddings()
     except NotImplementedError:  # raised by models without such an embedding

@@ -42,6 +42,12 @@ class Head:
         """Whether the parameter of this name belongs to the head."""
         return any(f"{parameter}.".startswith(f"{name}.") for name in self.names)
 
+    def reset(self, module: nn.Module) -> None:
+        """Initialize the head's layers at random."""
+        for name, layer in module.named_modules():
+            if self.contains(name) and hasattr(layer, "reset_parameters"):
+                layer.reset_parameters()
+
     def last_layer(self, module: nn.Module, label_count: int) -> nn.Linear:
         """Return the layer whose output is the logits.
 

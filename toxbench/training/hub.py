@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from huggingface_hub import constants
 
 from toxbench.errors import TryAgainError
+from toxbench.plugin.checkpoint import INDEX, weight_files
 from toxbench.util.hashing import sha256_file
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ REQUEST_TIMEOUT = 2.5  # seconds; name look-up, connection and answer together
 # a run forever. The bytes received so far are stored, and the next download continues after them.
 DOWNLOAD_TIMEOUT = 30.0
 _MIN_BYTES_PER_SECOND = 100_000
-_INDEX = "model.safetensors.index.json"
 _TOKENIZER_FILES = frozenset(
     {
         "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt",
@@ -30,7 +29,6 @@ _TOKENIZER_FILES = frozenset(
         "sentencepiece.bpe.model",
     }
 )  # fmt: skip
-_SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors")
 Result = TypeVar("Result")
 
 
@@ -139,24 +137,6 @@ def is_checkpoint(folder: Path) -> bool:
     return os.path.isfile(folder / "config.json") and has_weights and has_tokenizer
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """Return the safetensors files that a checkpoint folder has, or should have, by name."""
-    single = folder / "model.safetensors"
-    return [single] if os.path.isfile(single) else [folder / name for name in _shards(folder)]
-
-
-def _shards(folder: Path) -> list[str]:
-    """Return the file names of the index; empty if one is not a safetensors file in the folder."""
-    import json
-
-    try:
-        index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
-        names = sorted({str(name) for name in index["weight_map"].values()})
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
-        return []
-    return names if all(map(_SHARD.fullmatch, names)) else []
-
-
 def _call_with_timeout(seconds: float, function: Callable[[], Result]) -> Result | Exception:
     """Return a function's result or exception, or a TimeoutError.
 
@@ -221,7 +201,7 @@ def _snapshot(repository: str, revision: str, info: "ModelInfo") -> Snapshot:
 def _is_weights_file(name: str, is_single_file: bool) -> bool:
     if is_single_file:
         return name == "model.safetensors"
-    return name == _INDEX or (name.startswith("model-") and name.endswith(".safetensors"))
+    return name == INDEX or (name.startswith("model-") and name.endswith(".safetensors"))
 
 
 def _download(repository: str, name: str, revision: str, timeout: float) -> Path:

@@ -231,10 +231,10 @@ class Trainer:
         """Set the head to a linear probe of the frozen encoder, fitted on the given rows.
 
         Returns:
-            the seconds that this took; 0 if the head stays random.
+            the seconds that this took; 0 if the head starts without a probe.
         """
         settings, started = self._settings, time.perf_counter()
-        if settings.head_init == "random" and settings.adaptation != "probe":
+        if settings.head_init != "probe" and settings.adaptation != "probe":
             return 0.0
         last = self._head.last_layer(self.module, self._targets.shape[1])
         for layer in self._head.dense_layers(self.module, last):

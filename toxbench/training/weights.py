@@ -7,7 +7,6 @@ import hashlib
 import json
 import math
 import os
-import struct
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -16,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from toxbench.errors import SettingsError, StorageError, TryAgainError, did_you_mean
+from toxbench.plugin.checkpoint import WEIGHTS, tensor_shapes, weight_files
 from toxbench.plugin.contracts import Backbone, Space, StandIn, Tensors
 from toxbench.records import WeightsRecord
 from toxbench.settings import validate_path
-from toxbench.training.hub import Hub, HubError, cached_snapshot, is_checkpoint, weight_files
+from toxbench.training.hub import Hub, HubError, cached_snapshot, is_checkpoint
 from toxbench.util.atomic import cache_folder
 from toxbench.util.content import PICKLES, complete_folder, content_name, hash_files
 from toxbench.util.hashing import sha256_file
@@ -58,6 +58,8 @@ class WeightsChoice:
         folders: dict[str, Path] = {}
         for word in (w.strip() for value in values for w in value.split(",")):
             name, equals, path = word.partition("=")
+            if equals and name in folders:
+                raise SettingsError(f"--weights names two folders for {name}; choose one")
             if equals and name and path:
                 folders[name] = _parse_folder(name, path)
             elif word in MODES:
@@ -81,6 +83,8 @@ class Weights:
         folder: checkpoint folder; None if it is not downloaded yet (``--dry-run``).
         defaults: settings that replace the backbone's defaults.
         warning: one line to show if these are not the weights that a reader would expect.
+        positions: most tokens of a comment; None: unlimited or unknown.
+        notes: what is changed when the weights are loaded, to show with the label.
         head: replaces `toxbench.Backbone.head`; None: it does not.
         search_space: dimensions that replace those of the backbone.
     """
@@ -89,6 +93,8 @@ class Weights:
     folder: Path | None
     defaults: Mapping[str, Any]
     warning: str | None = None
+    positions: int | None = None
+    notes: tuple[str, ...] = ()
     head: tuple[str, ...] | None = None
     search_space: Space = field(default_factory=dict)
 
@@ -158,11 +164,7 @@ def parameter_counts(folder: Path) -> dict[str, int]:
     Raises:
         StorageError: a header cannot be read.
     """
-    return {
-        name: math.prod(shape)
-        for path in weight_files(folder)
-        for name, shape in _shapes(path).items()
-    }
+    return {name: math.prod(shape) for name, shape in tensor_shapes(weight_files(folder)).items()}
 
 
 def tokenizer_files(folder: Path) -> list[Path]:
@@ -227,23 +229,11 @@ def _hub_record(backbone: Backbone, commit: str, folder: Path | None) -> Weights
     return WeightsRecord(source="hub", label=label, identity=identity)
 
 
-def _shapes(path: Path) -> dict[str, list[int]]:
-    """Return tensor name -> shape from a safetensors file's header, without importing numpy."""
-    try:
-        with path.open("rb") as file:
-            (size,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(size))
-        header.pop("__metadata__", None)
-        return {name: entry["shape"] for name, entry in header.items()}
-    except (OSError, struct.error, ValueError, KeyError, OverflowError, MemoryError) as error:
-        raise StorageError(f"{path} is not a readable safetensors file") from error
-
-
 def _placeholder_tensors(folder: Path) -> Tensors:
     """Return zeros of a checkpoint's shapes that take no memory, to convert for their sizes."""
     import numpy as np
 
-    shapes = _shapes(folder / "model.safetensors")
+    shapes = tensor_shapes([folder / WEIGHTS])
     return {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
 
 
@@ -257,9 +247,9 @@ def _local(name: str, folder: Path) -> Weights:
     if not hashes:
         raise SettingsError(f"--weights {name}={folder}: a file in this folder cannot be read")
     identity = content_name(hashes)
-    record = WeightsRecord(
-        source="local", label=f"folder {folder.resolve().name}@{identity[:7]}", identity=identity
-    )
+    model_type = checkpoint_config(folder).get("model_type", "unknown architecture")
+    label = f"folder {folder.resolve().name}@{identity[:7]} ({model_type})"
+    record = WeightsRecord(source="local", label=label, identity=identity)
     return Weights(record, folder.resolve(), {})
 
 
