@@ -96,6 +96,14 @@ MATRIX = {
     42: Row("security", "stand-in weights with another hash", "6"),
     43: Row("security", "plugins run code", "--plugins limits them, manifest.json lists them"),
     44: Row("security", "token, home path, user name", "in no stored file"),
+    45: Row("security", "json.py, torch.py or toxbench/ in the folder", "no process imports them"),
+    46: Row("security", "wrong input of any kind", "no message holds a text of the table"),
+    47: Row("security", "umask, existing modes, a private table", "no file is more open than they"),
+    48: Row("plugins", "an import prints, exits, crashes or hangs", "a warning; stdout unchanged"),
+    49: Row("plugins", "misleading name, unreadable metadata", "foreign; a warning"),
+    50: Row("command line", "SIGHUP", "129, as for SIGTERM"),
+    51: Row("command line", "closed stdin or stdout; python -OO", "no work is lost; 2"),
+    52: Row("store", "FIFO, device, sparse file or link", "6, before it is read"),
 }
 
 

