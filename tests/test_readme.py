@@ -36,7 +36,7 @@ def anchors(page: Path) -> set[str]:
 
 def shown_commands(text: str) -> Iterator[str]:
     """Yield the words after ``toxbench`` of each command in a code block or between backticks."""
-    lines = re.findall(r"^(?:torchrun .* -m )?toxbench (.*)$", text, re.MULTILINE)
+    lines = re.findall(r"^(?:torchrun .* --no-python )?toxbench (.*)$", text, re.MULTILINE)
     for shown in [*lines, *re.findall(r"`toxbench ([^`]*)`", text)]:
         yield shown.partition("#")[0].partition("&&")[0].strip()
 

@@ -6,6 +6,7 @@ This module holds the public names. The command line calls `run`, `tune`, `leade
 
 from typing import TYPE_CHECKING, Any
 
+from toxbench.errors import check_docstrings
 from toxbench.plugin.contracts import (
     Backbone,
     Baseline,
@@ -78,7 +79,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import the functions that need torch or pandas on first access."""
+    """Import the functions that need torch or pandas on first access; refuse ``python -OO``."""
+    check_docstrings()
     if name in {"compare", "leaderboard", "rescore", "run"}:
         from toxbench.benchmark import api
 

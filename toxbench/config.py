@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from toxbench.errors import SettingsError, did_you_mean
 from toxbench.settings import SPLIT_FILE_FIELDS, Preset, RunSettings, validate_path
+from toxbench.util.text import safe_keys, safe_quote, safe_value
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
@@ -59,7 +60,7 @@ def get_preset(name: str | None) -> Preset:
     if name is None:
         return Preset(train={}, split={})
     if name not in PRESETS:
-        raise SettingsError(f"no preset is called {name!r}{did_you_mean(name, PRESETS)}")
+        raise SettingsError(f"no preset is called {safe_quote(name)}{did_you_mean(name, PRESETS)}")
     return PRESETS[name]
 
 
@@ -109,7 +110,7 @@ def build_settings(kind: type[Settings], *layers: Mapping[str, Any]) -> Settings
     try:
         return kind(**merged)
     except ValidationError as error:
-        raise SettingsError(_first_problem(error, kind)) from error
+        raise SettingsError(_first_problem(error, kind)) from None  # it holds all keys
 
 
 def command_line(verb: str, settings: RunSettings, program: str = "toxbench") -> str:
@@ -151,11 +152,11 @@ def _merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, An
 def _first_problem(error: ValidationError, kind: type[BaseModel]) -> str:
     """Describe pydantic's first error in one line that names the setting."""
     first = error.errors()[0]
-    name = ".".join(str(part) for part in first["loc"])
+    name = safe_keys(first["loc"])
     if first["type"] == "extra_forbidden":
         *tables, key = map(str, first["loc"])
         return f"unknown setting {name!r}{did_you_mean(key, _field_names(kind, tables))}"
-    return f"setting {name} = {first['input']!r}: {first['msg'].lower()}"
+    return f"setting {name} = {safe_value(first['input'])}: {first['msg'].lower()}"
 
 
 def _field_names(kind: type[BaseModel], tables: Sequence[str]) -> Iterable[str]:

@@ -1,6 +1,7 @@
 """The errors that toxbench raises on purpose, each with the exit code of the command line."""
 
 import difflib
+import sys
 from collections.abc import Iterable, Sequence
 
 
@@ -70,6 +71,12 @@ class ProcessLostError(TryAgainError):
         super().__init__(problem)
         self.rank = rank
         self.is_secondary = is_secondary
+
+
+def check_docstrings() -> None:
+    """Raise `SettingsError` in ``python -OO``, where transformers cannot be imported."""
+    if sys.flags.optimize > 1:
+        raise SettingsError("transformers needs docstrings; start Python without -OO")
 
 
 def did_you_mean(word: str, candidates: Iterable[str]) -> str:

@@ -21,6 +21,8 @@ from pydantic import (
     field_validator,
 )  # fmt: skip
 
+from toxbench.util.text import safe_quote
+
 INNER_FOLDS = 5
 DEFAULT_TRIALS = 20
 # Fields of `SplitSettings` that control the random split, and those that name a file.
@@ -97,9 +99,14 @@ OptionalDuration = Annotated[str | None, AfterValidator(_validate_duration)]
 
 
 class FrozenModel(BaseModel):
-    """Base of settings and records: immutable, no unknown keys, no NaN."""
+    """Base of settings and records: immutable, no unknown keys, no NaN.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    Errors hold no input, which may be the comments of a table.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True
+    )
 
 
 class Preset(FrozenModel):
@@ -217,15 +224,16 @@ class ColumnSettings(FrozenModel):
         true_values = () if is_true else info.data.get("true_values", ())
         true_words = set(map(normalize_word, true_values))
         for word in map(normalize_word, words):
+            quoted = safe_quote(word)
             if not word:
                 raise ValueError("a blank is never a label; fill in the table's empty cells")
             if any("\ud800" <= character <= "\udfff" for character in word):
-                raise ValueError(f"{word!a} is not valid text: it holds half of a surrogate pair")
+                raise ValueError(f"{quoted} is not valid text: it holds half of a surrogate pair")
             if word in opposites:
                 meaning = "no" if is_true else "yes"
-                raise ValueError(f"{word!a} always means {meaning}; leave it out")
+                raise ValueError(f"{quoted} always means {meaning}; leave it out")
             if word in true_words:
-                raise ValueError(f"{word!a} is among true_values, too; leave it out of one")
+                raise ValueError(f"{quoted} is among true_values, too; leave it out of one")
         return words
 
 

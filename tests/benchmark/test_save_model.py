@@ -108,6 +108,24 @@ def test_card_reports_rounding_of_bf16(run: Run, tmp_path: Path) -> None:
     assert "fp32, the same as the stored probabilities" in cards["fp32"]
 
 
+@pytest.mark.faults(40)
+def test_cards_escape_label_names(
+    run: Run, table: Path, tmp_path: Path, command: Callable[..., tuple[int, str]]
+) -> None:
+    text = table.read_text(encoding="utf-8")
+    table.write_text(text.replace("IsRude", "Is\x1b[31m\u202eRude"), encoding="utf-8")
+    run(**SMALL)
+    (stored,) = tmp_path.glob("results/*/models/*/README.md")
+    results, exported = str(tmp_path / "results"), tmp_path / "exported"
+    assert command("export", str(exported), "--results", results) == (0, "")
+    for card in (stored, exported / "README.md"):
+        content = card.read_text(encoding="utf-8")
+        assert "u202eRude" in content
+        assert {c for c in content if not c.isprintable()} == {"\n"}
+    for path in exported.glob("*.json"):
+        assert "\u202e" not in path.read_text(encoding="utf-8"), path.name
+
+
 def test_card_has_scores_but_no_comments(run: Run, table: Path, tmp_path: Path) -> None:
     run(**SMALL)
     store = results_store(tmp_path)

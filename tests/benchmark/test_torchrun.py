@@ -248,7 +248,8 @@ def test_failure_of_one_rank_ends_run(
     (error,) = run.errors
     reason, _, remedy = error.removeprefix("toxbench: error: ").partition("; ")
     assert reason == "process 2 of 2 (rank 1) failed, and not all others did: ValueError: a bad day"
-    assert remedy.startswith("finished work is stored. To resume: torchrun --nproc-per-node 2 -m")
+    resume = "torchrun --nproc-per-node 2 --no-python toxbench run "
+    assert remedy.startswith(f"finished work is stored. To resume: {resume}")
 
 
 def test_killed_rank_ends_run_that_resumes(
@@ -260,7 +261,7 @@ def test_killed_rank_ends_run_that_resumes(
         run = torchrun(*interrupted).read_until(cell)
         os.kill(run.pid(rank), signal.SIGKILL)
         assert sorted(run.wait().exit_codes) == [-9, 75], run.stderr
-        command = f"torchrun --nproc-per-node 2 -m toxbench {shlex.join(interrupted)}"
+        command = f"torchrun --nproc-per-node 2 --no-python toxbench {shlex.join(interrupted)}"
         assert run.errors == [
             f"toxbench: error: process {rank + 1} of 2 (rank {rank}) is gone; finished work is "
             f"stored. To resume: {command}"
@@ -322,7 +323,7 @@ def test_torchrun_env_is_read() -> None:
     environ = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
     env = TorchrunEnv.from_environ(environ | {"GROUP_WORLD_SIZE": "2"})
     assert (env.rank, env.size, env.local_rank, env.machines) == (3, 4, 1, 2)
-    assert env.command == "torchrun --nnodes 2 ... --nproc-per-node 2 -m toxbench"
+    assert env.command == "torchrun --nnodes 2 ... --nproc-per-node 2 --no-python toxbench"
     for invalid in ({"RANK": "4", "WORLD_SIZE": "4"}, {"RANK": "one", "WORLD_SIZE": "2"}):
         with pytest.raises(SettingsError, match="torchrun never sets RANK="):
             TorchrunEnv.from_environ(invalid)

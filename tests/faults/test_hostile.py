@@ -266,6 +266,7 @@ def test_log_is_escaped(
         )  # fmt: skip
         output = result.err
         assert result.code == 5, output
+        assert MARK not in output + result.out
         check_inert(output)
         check_inert(result.out)
         assert "plugin 'rude' of dist-rude 1.0: RuntimeError: \\x1b]0;pwned\\x07" in output

@@ -132,6 +132,20 @@ def test_list_of_commands_is_complete() -> None:
     assert bare == []
 
 
+@pytest.mark.faults(48)
+def test_reading_commands_import_no_plugin(
+    installed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(installed)
+    toxbench.run(backbones=[], plugins=[])
+    for words in (
+        ("metrics",), ("leaderboard", "--format", "json"), ("rescore",), ("errors",),
+        ("compare",), ("show", "always-negative"), ("tune", "--importance"), ("predict", "x"),
+    ):  # fmt: skip
+        call(*words)
+        assert imported(installed) == set(), words
+
+
 @pytest.mark.parametrize("command", ["leaderboard", "rescore"])
 def test_help_runs_no_foreign_code(installed: Path, command: str) -> None:
     assert call(command, "--help") == 0

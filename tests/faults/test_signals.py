@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, sent to real commands: to one process and to a group with workers."""
+"""Stop signals, sent to real commands: to one process and to a group with workers."""
 
 import os
 import shlex
@@ -15,15 +15,20 @@ from plugin_site import install_plugin
 from support import read_json
 
 from toxbench.cli import main as cli_main
+from toxbench.util.signals import SignalStop, TerminationSignal, raise_on_termination
 
 pytestmark = pytest.mark.slow
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
-CODES = {signal.SIGINT: (130, "interrupted"), signal.SIGTERM: (143, "terminated")}
+CODES = {
+    signal.SIGINT: (130, "interrupted"), signal.SIGTERM: (143, "terminated"),
+    signal.SIGHUP: (129, "terminated by a hangup"),
+}  # fmt: skip
 ROWS = [
     pytest.param(signal.SIGINT, marks=pytest.mark.faults(20)),
     pytest.param(signal.SIGTERM, marks=pytest.mark.faults(21)),
 ]
+HANGUP = pytest.param(signal.SIGHUP, marks=pytest.mark.faults(50))
 
 
 def read_until(lines: Iterable[str], beginning: str) -> None:
@@ -31,7 +36,7 @@ def read_until(lines: Iterable[str], beginning: str) -> None:
     assert any(line.startswith(beginning) for line in lines)
 
 
-@pytest.mark.parametrize("number", ROWS)
+@pytest.mark.parametrize("number", [*ROWS, HANGUP])
 @pytest.mark.parametrize("workers", [[], ["--workers", "2"]], ids=["in process", "workers"])
 def test_printed_resume_command_works(
     cli: Cli, forks: Forks, table: Path, checkpoint: Path, tmp_path: Path, number: int,
@@ -82,11 +87,30 @@ def test_second_signal_ends_at_once(forks: Forks, table: Path, tmp_path: Path, n
     words = ["run", "--data", str(table), "--backbones", "none", "--baselines", "always-negative"]
     process = forks.stream(*words, cwd=tmp_path, environment={"PYTHONPATH": path})
     for expected in ("working\n", "cleaning up\n"):
-        assert process.stdout.readline() == expected
+        read_until(process.stderr, expected)
         process.send_signal(number)
     _, stderr = process.communicate(timeout=20)
     assert process.returncode == CODES[signal.Signals(number)][0]
     assert "Traceback" not in stderr
+
+
+@pytest.mark.faults(50)
+def test_second_hangup_is_no_second_signal() -> None:
+    """A shell and the kernel each send one for the same terminal."""
+
+    def close_terminal_twice() -> None:
+        with raise_on_termination():
+            try:
+                with SignalStop().watching() as should_stop:
+                    signal.raise_signal(signal.SIGHUP)
+                    signal.raise_signal(signal.SIGHUP)
+                    assert should_stop()
+            finally:
+                signal.raise_signal(signal.SIGHUP)
+
+    with pytest.raises(TerminationSignal) as stop:
+        close_terminal_twice()
+    assert stop.value.exit_code == 129
 
 
 @pytest.mark.faults(20)

@@ -13,6 +13,7 @@ from forks import CommandResult, Forks
 from support import read_json, write_table
 
 import toxbench
+from toxbench.errors import StorageError
 from toxbench.records import CellKey
 from toxbench.store.cell_file import SUFFIX
 from toxbench.store.cells import CellStore
@@ -295,6 +296,30 @@ def test_links_are_not_followed(run: Run, store: CellStore, tmp_path: Path, name
     assert result.code == 6
     assert f"{link} is a symbolic link" in result.error
     assert before == (contents(elsewhere) if elsewhere.is_dir() else elsewhere.read_bytes())
+
+
+SPECIAL_FILES: dict[str, Callable[[Path], None]] = {
+    "a FIFO": os.mkfifo,
+    "a symbolic link": lambda path: path.symlink_to("/dev/zero"),
+    "a sparse file": lambda path: (path.touch(), os.truncate(path, 2**34))[0],
+}
+
+
+@pytest.mark.faults(52)
+@pytest.mark.parametrize("kind", SPECIAL_FILES)
+@pytest.mark.parametrize("name", ["cells/x.safetensors", "tuning/x/tuned.toml"])
+def test_special_files_are_not_read(
+    run: Run, store: CellStore, tmp_path: Path, kind: str, name: str
+) -> None:
+    path = store.folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    SPECIAL_FILES[kind](path)
+    for read in (toxbench.leaderboard, toxbench.compare):
+        with pytest.raises(StorageError, match=f"{path} is {kind}"):
+            read(tmp_path / "results")
+    result = run("--dry-run")
+    assert result.code == 6
+    assert f"{path} is {kind}" in result.error
 
 
 @pytest.mark.faults(39)

@@ -23,11 +23,11 @@ _REQUEST_BYTES = 1_000_000  # environment and import folders of a child
 
 
 def patch_children(connect: Callable[[], socket.socket]) -> type[subprocess.Popen[bytes]]:
-    """Make `toxbench.executors.spawn` start forks in this process; return their class.
+    """Make `toxbench.util.spawn` start forks in this process; return their class.
 
     ``connect`` returns the socket of a server that runs `serve`; it is called once if needed.
     """
-    from toxbench.executors import spawn
+    from toxbench.util import spawn
 
     class Child(_ForkedChild):
         server = _Lazy(connect)

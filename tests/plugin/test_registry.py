@@ -11,6 +11,7 @@ from plugin_site import IMPORTS, install_distribution
 
 from toxbench import Backbone, Baseline
 from toxbench.errors import PluginError, SettingsError
+from toxbench.plugin import probe
 from toxbench.plugin.registry import Problem, Registry
 
 Install = Callable[..., None]
@@ -273,6 +274,63 @@ def test_unreadable_entry_points_are_reported(install: Install, tmp_path: Path) 
     registry = Registry.discover()
     assert registry.backbone("bert")
     assert [p.distribution for p in registry.problems] == ["scrambled"]
+
+
+ENDINGS = {
+    "exits": ("import os; os._exit(0)\n", "did not return: its process ended with exit code 0"),
+    "crashes": ("import ctypes; ctypes.string_at(0)\n", "was ended by SIGSEGV"),
+    "hangs": ("import time; time.sleep(1e6)\n", "its import took more than 2 s"),
+    "exits_in_hook": (
+        "@hookimpl\ndef toxbench_backbones():\n    import os; os._exit(0)\n", "exit code 0",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.faults(48)
+@pytest.mark.parametrize(("source", "words"), ENDINGS.values(), ids=ENDINGS)
+def test_import_cannot_end_the_process(
+    install: Install, monkeypatch: pytest.MonkeyPatch, source: str, words: str
+) -> None:
+    monkeypatch.setattr(probe, "SECONDS", 2.0)
+    install("deadly-things", deadly=source)
+    registry = Registry.discover()
+    (problem,) = problems_of(registry, "deadly-things")
+    assert words in problem.message
+    assert registry.backbone("bert").item.name == "bert"
+    with pytest.raises(PluginError, match=r"'deadly' of deadly-things 1\.0: its import"):
+        registry.backbone("deadly")
+
+
+@pytest.mark.faults(48)
+def test_output_of_plugins_goes_to_stderr(
+    install: Install, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hooks = (
+        "@hookimpl\ndef toxbench_backbones():\n    print('hook')\n    return []\n"
+        "@hookimpl\ndef toxbench_cell_finished():\n    print('event')\n"
+    )
+    install("loud-things", loud="print('import')\n" + hooks)
+    assert Registry.discover().notify("toxbench_cell_finished", result=None) == []
+    output = capsys.readouterr()
+    assert (output.out, output.err.split()) == ("", ["import", "hook", "event"])
+
+
+@pytest.mark.faults(49)
+def test_name_that_begins_with_toxbench_is_foreign(install: Install) -> None:
+    install("toxbench extra", mine=backbones_source("mine"))
+    assert "mine" not in Registry.discover([]).backbones
+    assert Registry.discover().backbones["mine"].third_party_plugin == "mine"
+
+
+@pytest.mark.faults(49)
+def test_metadata_that_is_not_utf8_is_one_problem(install: Install, tmp_path: Path) -> None:
+    install("garbled", mine=backbones_source("mine"))
+    file = next((tmp_path / "garbled").glob("*.dist-info")) / "METADATA"
+    file.write_bytes(b"Metadata-Version: 2.1\nName: garbled\nVersion: 1.0\nAuthor: \xff\n")
+    registry = Registry.discover()
+    (problem,) = registry.problems
+    assert "unreadable metadata" in problem.message
+    assert registry.backbone("bert")
 
 
 @pytest.mark.faults(43)

@@ -98,7 +98,7 @@ class CellRunner:
         except StorageError:
             raise
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin may raise anything
-            return TaskError.of(error)
+            return TaskError.of(error, self.protocol.comments.texts)
 
     def run(self, task: CellTask, on_epoch: OnEpoch) -> Computed:
         """Train and score one cell.

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from toxbench.benchmark.feedback import Feedback
-from toxbench.executors.spawn import end_child, exit_with_parent, start_child
 from toxbench.plugin.contracts import Tracker
 from toxbench.plugin.registry import EventListener, Registered, Registry
 from toxbench.records import CellRecord
 from toxbench.settings import digest
 from toxbench.util.atomic import make_folder
+from toxbench.util.spawn import end_child, exit_with_parent, start_child
 from toxbench.util.text import format_duration
 
 FOLDER = "trackers"  # next to the cells
@@ -256,7 +256,7 @@ class _TrackerServer:
         return None
 
     def _start(self, start: Start) -> None:
-        registry = Registry.discover([] if start.plugin is None else [start.plugin])
+        registry = Registry.load([] if start.plugin is None else [start.plugin])
         make_folder(start.folder)
         self._folder = start.folder
         self._callbacks = registry.tracker(start.name).item.start(start.folder)

@@ -12,6 +12,7 @@ from toxbench.plugin.registry import Item, Registered, Registry
 from toxbench.ranking.quoted import read_quoted
 from toxbench.settings import Adaptation, RunSettings, SplitSettings, TrainSettings
 from toxbench.training.weights import WeightsChoice
+from toxbench.util.text import safe_quote
 
 if TYPE_CHECKING:
     from toxbench.executors.torchrun.coordinator import Coordinator
@@ -140,8 +141,8 @@ def _check_names(
     for name in (*settings.backbone, *weights.folders):
         if name not in settings.backbones:
             raise SettingsError(
-                f"settings or weights are given for {name!r}, which is not among --backbones"
-                f"{did_you_mean(name, settings.backbones)}"
+                f"settings or weights are given for {safe_quote(name)}, which is not among "
+                f"--backbones{did_you_mean(name, settings.backbones)}"
             )
 
 

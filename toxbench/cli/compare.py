@@ -31,7 +31,7 @@ def compare(
     from toxbench.report.leaderboard import compare_candidates
     from toxbench.store.cells import find_store
 
-    registry = Registry.discover(plugins)
+    registry = Registry.with_item("formats", format_name or "plain", plugins)
     load = load_ensemble_leaderboard if ensembles else load_leaderboard
     leaderboard = load(find_store(results or Path("results")))
     print_tables([compare_candidates(leaderboard, names)], registry, format_name)

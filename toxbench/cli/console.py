@@ -20,6 +20,19 @@ _STYLES: dict[Style, dict[str, str | bool]] = {
 }
 
 
+def open_standard_streams() -> None:
+    """Connect closed standard streams (``>&-``) to nothing.
+
+    Otherwise the next file that is opened would get their number, and their output.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            # The lowest free number, which is that of the stream.
+            stream = open(os.devnull, mode, encoding="utf-8")  # noqa: SIM115 - until the end
+            os.set_inheritable(stream.fileno(), True)
+            setattr(sys, name, stream)
+
+
 def echo(text: str, err: bool = False, style: Style = "") -> None:
     """Print lines on stdout or stderr, with control characters escaped."""
     safe = escape_text(text)

@@ -57,7 +57,7 @@ def errors(
         raise SettingsError(
             f"{format_name} holds one table; choose with --table missed|disagree|labels"
         )
-    registry = Registry.discover(plugins)
+    registry = Registry.with_item("formats", format_name or "plain", plugins)
     registry.report_format(format_name or "plain")  # raises before seconds of work
     predicted = load_predictions(find_store(results or Path("results")))
     shown = DisplayOptions(limit, texts_to_show(predicted.protocol, values))

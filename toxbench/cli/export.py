@@ -33,10 +33,10 @@ def export(
     without remote code. The exported model is compared with the stored one first.
     """
     from toxbench.inference.select import choose_model
-    from toxbench.plugin.registry import Registry
+    from toxbench.plugin.registry import Registry, check_plugins
     from toxbench.store.cells import find_store
 
-    registry = Registry.discover(plugins)
+    check_plugins(plugins)
     source, record = choose_model(find_store(results or Path("results")), backbone)
     # Only now: torch and transformers take seconds to import.
     from toxbench.inference.export import check_target
@@ -44,6 +44,7 @@ def export(
     from toxbench.inference.model import load_model
 
     check_target(folder)
+    registry = Registry.with_item("backbones", record.key.candidate, plugins)
     write(load_model(source, record, registry), source, folder)
     echo(f"Exported {escape_line(record.title)}, cell {record.key.stem}, to {folder}")
     echo(f'transformers.pipeline("text-classification", {str(folder)!r}, top_k=None)')

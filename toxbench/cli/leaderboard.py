@@ -46,7 +46,7 @@ def leaderboard(
     from toxbench.ranking.quoted import read_quoted
     from toxbench.store.cells import find_store
 
-    registry = Registry.discover(plugins)
+    registry = Registry.with_item("formats", format_name or "plain", plugins)
     rows = None if quoted is None else read_quoted(quoted)
     stores = map(find_store, folders or (results or Path("results"),))
     load = load_ensemble_leaderboard if ensembles else load_leaderboard

@@ -11,7 +11,7 @@ import cloup
 
 from toxbench.cli.backbones import backbones
 from toxbench.cli.compare import compare
-from toxbench.cli.console import echo
+from toxbench.cli.console import echo, open_standard_streams
 from toxbench.cli.data import data
 from toxbench.cli.errors import errors
 from toxbench.cli.export import export
@@ -26,7 +26,7 @@ from toxbench.cli.show import show
 from toxbench.cli.speed import speed
 from toxbench.cli.torchrun import TorchrunSession, resume_hint
 from toxbench.cli.tune import tune
-from toxbench.errors import SettingsError, StorageError, ToxbenchError
+from toxbench.errors import SettingsError, StorageError, ToxbenchError, check_docstrings
 from toxbench.util.atomic import DISK_FULL_ERRORS
 from toxbench.util.signals import TerminationSignal, raise_on_termination
 from toxbench.util.text import escape_line
@@ -34,7 +34,7 @@ from toxbench.util.torchrun import NOT_DISTRIBUTED, TorchrunEnv
 
 EXIT_CODES = (
     "Exit codes: 0 ok, 1 bug, 2 usage or settings, 3 data, 4 plugin, 5 some cells failed, "
-    "6 storage, 75 try again later, 130 interrupted, 143 terminated."
+    "6 storage, 75 try again later, 129 hangup, 130 interrupted, 143 terminated."
 )
 
 # A terminal sends Ctrl-C to torchrun's processes, and torchrun then sends it once more.
@@ -66,7 +66,9 @@ def cli(debug: bool) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with a documented code; errors are one line on stderr."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    open_standard_streams()
     try:
+        check_docstrings()
         env = TorchrunEnv.from_environ(os.environ)
     except SettingsError as error:
         _print_error(str(error))

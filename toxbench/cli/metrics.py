@@ -14,7 +14,8 @@ def metrics(format_name: str | None, plugins: tuple[str, ...] | None) -> None:
     from toxbench.cli.tables import print_tables
     from toxbench.report.metrics import metrics_table
 
-    print_tables([metrics_table()], Registry.discover(plugins), format_name)
+    registry = Registry.with_item("formats", format_name or "plain", plugins)
+    print_tables([metrics_table()], registry, format_name)
 
 
 class WithMetrics(cloup.Command):

@@ -29,8 +29,9 @@ from toxbench.cli.options import (
 from toxbench.config import build_settings, option_name
 from toxbench.errors import SettingsError
 from toxbench.plugin.contracts import Table
-from toxbench.plugin.registry import Registry
+from toxbench.plugin.registry import Registry, check_plugins
 from toxbench.settings import ColumnSettings
+from toxbench.util.atomic import table_mode
 from toxbench.util.text import escape_line
 
 if TYPE_CHECKING:
@@ -75,11 +76,11 @@ def predict(comments: tuple[str, ...], **values: Any) -> None:
     with --with-text.
     """
     _check(comments, values)
-    registry = Registry.discover(values["plugins"])
+    check_plugins(values["plugins"])
     if values["source"] is None:
-        _predict_words(comments, registry, values)
+        _predict_words(comments, values)
     else:
-        _predict_file(registry, values)
+        _predict_file(values)
 
 
 def _check(comments: tuple[str, ...], values: dict[str, Any]) -> None:
@@ -96,12 +97,14 @@ def _check(comments: tuple[str, ...], values: dict[str, Any]) -> None:
         raise SettingsError("--format is for comments; the ending of --output names a file's kind")
 
 
-def _predict_words(comments: tuple[str, ...], registry: Registry, values: dict[str, Any]) -> None:
+def _predict_words(comments: tuple[str, ...], values: dict[str, Any]) -> None:
     from toxbench.inference.predict import check_comments
 
     check_comments(comments)
-    render = registry.report_format(values["format_name"] or "plain").item.render
-    chosen, thresholds, load = _chosen(registry, values)
+    format_name = values["format_name"] or "plain"
+    registry = Registry.with_item("formats", format_name, values["plugins"])
+    render = registry.report_format(format_name).item.render
+    chosen, thresholds, load = _chosen(values)
     probabilities = load().predict_probabilities(comments)
     found = [
         (number, label, float(str(probability)), bool(probability > threshold))
@@ -123,7 +126,7 @@ def _predict_words(comments: tuple[str, ...], registry: Registry, values: dict[s
     echo(render(table).strip())
 
 
-def _predict_file(registry: Registry, values: dict[str, Any]) -> None:
+def _predict_file(values: dict[str, Any]) -> None:
     from toxbench.inference.output import check_output, csv_writer, open_output
     from toxbench.inference.predict import predict_blocks
 
@@ -131,13 +134,14 @@ def _predict_file(registry: Registry, values: dict[str, Any]) -> None:
     if target is not None:
         check_output(target, source if source != _STDIN else None)
     blocks, total = _blocks(source, build_settings(ColumnSettings, used(ColumnSettings, values)))
-    chosen, thresholds, load = _chosen(registry, values)
+    chosen, thresholds, load = _chosen(values)
     classifier, record = load(), chosen.record
     if target is None:
         write = csv_writer(lambda text: echo(text.removesuffix("\n")))
         predict_blocks(classifier, record, thresholds, blocks, write, with_text=values["with_text"])
         return
-    with open_output(target) as write, _progress(total) as advance:
+    table = source if values["with_text"] and source != _STDIN else None
+    with open_output(target, table_mode(table)) as write, _progress(total) as advance:
         count = predict_blocks(
             classifier, record, thresholds, blocks, write,
             with_text=values["with_text"], on_block=advance,
@@ -158,7 +162,7 @@ def _blocks(source: Path, columns: ColumnSettings) -> "tuple[Iterator[Block], in
 
 
 def _chosen(
-    registry: Registry, values: dict[str, Any]
+    values: dict[str, Any],
 ) -> "tuple[ModelChoice, tuple[float, ...], Callable[[], TextClassifier]]":
     """Return the models that are used, their thresholds, and a function that loads them."""
     from toxbench.inference.select import choose_models
@@ -172,6 +176,7 @@ def _chosen(
         from toxbench.inference.model import load_classifier
         from toxbench.training.device import choose_device
 
+        registry = Registry.with_item("backbones", chosen.record.key.candidate, values["plugins"])
         device = choose_device(values["device"] or "auto", values["precision"])
         return load_classifier(chosen.models, registry, device)
 

@@ -40,13 +40,15 @@ def report(
     from toxbench.report.html.load import load_report_data
     from toxbench.report.html.page import FILE, render_report
     from toxbench.store.cells import find_store
-    from toxbench.util.atomic import write_atomically
+    from toxbench.util.atomic import table_mode, write_atomically
 
     store = find_store(results or Path("results"))
     rows = None if quoted is None else read_quoted(quoted)
     data = load_report_data(store, texts_to_show(store.protocol(), values), rows, ensembles)
     path = store.folder / FILE
-    write_atomically(path, render_report(data, _importances).encode("utf-8"))
+    tables = [values[name] for name in ("data", "valid", "test")]  # none without --show-text
+    page = render_report(data, _importances).encode("utf-8")
+    write_atomically(path, page, table_mode(*tables))
     echo(f"Report in {path}")
     if should_open:
         _open(path)

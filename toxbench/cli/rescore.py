@@ -53,7 +53,7 @@ def rescore(
     from toxbench.store.cells import find_store
     from toxbench.util.text import escape_line
 
-    registry = Registry.discover(plugins)
+    registry = Registry.with_item("formats", format_name or "plain", plugins)
     store = find_store(results or Path("results"))
     if values["data"] is not None:
         read_table(store.protocol(), values)

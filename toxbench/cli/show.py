@@ -49,13 +49,13 @@ def show(
 
     if format_name == "csv" and which is None:
         raise SettingsError(f"csv holds one table; choose with --table {'|'.join(_TABLES)}")
-    registry = Registry.discover(plugins)
+    registry = Registry.with_item("formats", format_name or "plain", plugins)
     render = registry.report_format(format_name or "plain").item.render
     store = find_store(results or Path("results"))
     failures = load_failures(store)
     records = [record for record, _ in load_cells(store)[2]]
     found = find_candidate(load_leaderboard(store), records, failures, name)
-    found = replace(found, references=_references(found, store, registry))
+    found = replace(found, references=_references(found, store, plugins))
     tables = {key: make(found) for key, make in TABLES.items() if which in {None, key}}
     if format_name == "json" and which is None:
         content = {key: json.loads(render(table)) for key, table in tables.items()}
@@ -66,7 +66,7 @@ def show(
 
 
 def _references(
-    found: "Candidate", store: "CellStore", registry: Registry
+    found: "Candidate", store: "CellStore", plugins: tuple[str, ...] | None
 ) -> dict[str, TrainSettings]:
     """Return the default settings, if its plugin is installed, and the tuned ones, if any."""
     from toxbench.store.trials import find_tuned
@@ -76,7 +76,8 @@ def _references(
         return {}
     references = {}
     try:
-        backbone = registry.backbone(first.key.candidate).item
+        name = first.key.candidate
+        backbone = Registry.with_item("backbones", name, plugins).backbone(name).item
     except (PluginError, SettingsError):  # results outlive the plugin that made them
         backbone = None
     if backbone is not None:

@@ -13,7 +13,7 @@ import click
 from toxbench.cli.console import echo
 from toxbench.errors import ProcessLostError, SettingsError
 from toxbench.plugin.registry import Registry
-from toxbench.util.signals import TerminationSignal
+from toxbench.util.signals import STOP_SIGNALS, TerminationSignal
 from toxbench.util.text import escape_line
 from toxbench.util.torchrun import TorchrunEnv
 
@@ -57,7 +57,7 @@ class TorchrunSession:
         if self.env.rank > 0:
             self._mute()
         code = run_command()
-        for number in (signal.SIGTERM, signal.SIGINT):  # torchrun ends the rest when one has left
+        for number in STOP_SIGNALS:  # torchrun ends the rest when one has left
             signal.signal(number, signal.SIG_IGN)
         if self._coordinator is None:
             return code

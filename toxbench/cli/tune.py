@@ -36,7 +36,7 @@ def tune(**values: Any) -> None:
     fixed, not searched. --seeds is 5 by default.
     """
     if values["importance"]:
-        registry = Registry.discover(values["plugins"])
+        registry = Registry.with_item("formats", "plain", values["plugins"])
         _print_importance(values["results"] or Path("results"), registry)
         return
     # Imported here, because torch and optuna take seconds.

@@ -14,15 +14,22 @@ import numpy.typing as npt
 import pandas as pd
 
 from toxbench.data.protocol import Split
-from toxbench.data.readers import MAX_PROBLEMS, printable_names, read_strings, safe_name, safe_value
+from toxbench.data.readers import MAX_PROBLEMS, printable_names, read_strings
 from toxbench.data.split_file import folds_from_file, read_split_file, write_split_file
 from toxbench.data.splits import draw_folds, hold_out_validation
 from toxbench.data.synthetic import sample_comments
-from toxbench.data.table import TextDataset, comments_from_frame, looks_like_label, read_comments
+from toxbench.data.table import (
+    TextDataset,
+    comments_from_frame,
+    looks_like_label,
+    read_comments,
+    safe_label,
+)
 from toxbench.data.text_array import TextArray
 from toxbench.errors import DataError, SettingsError, did_you_mean
 from toxbench.records import PARTS
 from toxbench.settings import SPLIT_FIELDS, ColumnSettings, SplitSettings, normalize_word
+from toxbench.util.text import safe_quote
 
 _PART_NAMES = {
     "train": "train", "validation": "validation", "valid": "validation", "val": "validation",
@@ -117,7 +124,7 @@ def _read_split_column(
     frame = read_strings(data, columns.encoding)
     if name not in frame.columns:
         near = did_you_mean(name, printable_names(frame.columns))
-        raise DataError(f"{data}: no column is called {name!r}{near}")
+        raise DataError(f"{data}: no column is called {safe_quote(name)}{near}")
     roles = (columns.text_column, columns.id_column, columns.group_column, *columns.labels)
     if name in roles:
         raise DataError(f"{data}: column {name!r} was named for two roles; name another")
@@ -176,8 +183,10 @@ def _official_dataset(
 
 def _unknown_parts(values: "pd.Series[Any]", source: str, name: str) -> Iterator[str]:
     """Yield a problem for each value that is not a part; the index counts rows from 0."""
-    for row, value in values[~values.isin(list(_PART_NAMES))].items():
-        problem = f"{safe_value(value)} is not a part" if value else "the part is blank"
+    is_part = values.isin(list(_PART_NAMES))
+    for row, value in values[~is_part].items():
+        shown = safe_label(value, float(is_part.mean()))
+        problem = f"{shown} is not a part" if value else "the part is blank"
         yield (
             f"{source}: row {int(str(row)) + 1}, column {name!r}: {problem}; "
             "write train, validation or test"
@@ -207,10 +216,10 @@ def _check_columns(
     extra_labels = [name for name in additional if looks_like_label(frame[name], columns)]
     problems: list[str] = []
     if missing:
-        names = ", ".join(map(safe_name, missing))
+        names = ", ".join(map(safe_quote, missing))
         problems.append(f"{path}: columns of {first.name!r} are missing: {names}; add them")
     if extra_labels:
-        names = ", ".join(map(safe_name, extra_labels))
+        names = ", ".join(map(safe_quote, extra_labels))
         problems.append(
             f"{path}: label columns that are not in {first.name!r}: {names}; remove them, or name "
             "the labels with --labels"

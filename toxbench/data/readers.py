@@ -1,4 +1,4 @@
-"""Reading of table files as strings, and safe quoting of their content in messages.
+"""Reading of table files as strings.
 
 Nothing is inferred: no missing values, numbers or booleans. A null becomes NA; every other cell
 keeps the text in the file.
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from toxbench.errors import DataError
 from toxbench.settings import FALSE_WORDS, TRUE_WORDS, normalize_word
+from toxbench.util.text import safe_quote
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,8 +27,6 @@ Row = list[str]
 
 MAX_PROBLEMS = 10
 _MAX_COLUMNS_SHOWN = 8
-_MAX_NAME, _MAX_NAME_WORDS = 32, 3  # a longer name may be a comment
-_MAX_VALUE = 12  # characters; a longer value may be a comment
 # Unlikely as the name of a column: a table without a header has its first row there.
 _VALUES = TRUE_WORDS | FALSE_WORDS | {"yes", "no", "1.0", "0.0"}
 _DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
@@ -89,26 +88,12 @@ def read_blocks(
         ) from error
 
 
-def safe_name(name: str, kind: str = "a name") -> str:
-    """Quote a column name or an id for a message, or its length if it may be a comment."""
-    if len(name) > _MAX_NAME or len(name.split()) > _MAX_NAME_WORDS:
-        return f"{kind} of {len(name)} characters"
-    return ascii(name)
-
-
-def safe_value(value: str) -> str:
-    """Quote an invalid value for a message, or its length if it may be a comment."""
-    if len(value) > _MAX_VALUE or len(value.split()) > 1:
-        return f"a text of {len(value)} characters"
-    return ascii(value)
-
-
 def printable_names(names: Iterable[str]) -> list[str]:
     """Return the names that a message may print; none if the header looks like a row."""
     names = list(names)
     if _is_row_of_values(names) or _is_text(names):
         return []
-    return [name for name in names if safe_name(name) == ascii(name)]
+    return [name for name in names if safe_quote(name) == ascii(name)]
 
 
 def format_columns(names: Iterable[str]) -> str:
@@ -121,7 +106,7 @@ def format_columns(names: Iterable[str]) -> str:
         )
     if _is_text(names):
         return f"a name of {len(names[0])} characters"
-    quoted = [safe_name(name) for name in names[:_MAX_COLUMNS_SHOWN]]
+    quoted = [safe_quote(name) for name in names[:_MAX_COLUMNS_SHOWN]]
     return ", ".join([*quoted, "..."] if len(names) > _MAX_COLUMNS_SHOWN else quoted)
 
 
@@ -142,7 +127,9 @@ def _check_unique(path: Path, names: Sequence[str]) -> None:
     if _is_row_of_values(names):
         columns = format_columns(names)
         raise DataError(f"{path}: two columns have the same name, among {columns}")
-    raise DataError(f"{path}: column {safe_name(repeated)} appears twice in the header; rename one")
+    raise DataError(
+        f"{path}: column {safe_quote(repeated)} appears twice in the header; rename one"
+    )
 
 
 def _concatenate(blocks: Iterable["pd.DataFrame"]) -> "pd.DataFrame":
@@ -295,7 +282,7 @@ def _check_encoding(path: Path, encoding: str) -> str:
         io.TextIOWrapper(io.BytesIO(), encoding=encoding)  # refuses codecs that are not for text
         name = codecs.lookup(encoding).name
     except (LookupError, ValueError) as error:
-        raise DataError(f"{path}: unknown text encoding {encoding!r}") from error
+        raise DataError(f"{path}: unknown text encoding {safe_quote(encoding)}") from error
     is_utf8 = name in {"utf-8", "utf-8-sig"}
     decoder = codecs.getincrementaldecoder("utf-8" if is_utf8 else name)()
     offset = 0

@@ -8,13 +8,13 @@ import numpy as np
 from pydantic import Field, ValidationError
 
 from toxbench.data.protocol import Protocol, Split
-from toxbench.data.readers import safe_name
 from toxbench.data.table import TextDataset
 from toxbench.errors import DataError, StorageError
 from toxbench.records import PARTS, StoredRecord
 from toxbench.settings import FrozenModel, SplitSettings
 from toxbench.util.atomic import write_atomically
 from toxbench.util.hashing import update_with_texts
+from toxbench.util.text import safe_keys, safe_quote
 
 
 class TableDigests(FrozenModel):
@@ -64,11 +64,11 @@ def read_split_file(path: Path) -> SplitFile | None:
         raise DataError(f"{path}: {error.strerror}") from error
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(map(str, first["loc"])) or "the whole file"
+        field = safe_keys(first["loc"]) or "the whole file"
         raise DataError(
             f"{path}: not a split file of toxbench: {field}: {first['msg'].lower()}; remove it to "
             "draw and write the folds again"
-        ) from error
+        ) from None  # it holds all keys of the file
 
 
 def write_split_file(
@@ -149,8 +149,8 @@ def _problems(file: SplitFile, table_ids: set[str]) -> Iterator[str]:
         yield from _fold_problems(number, fold, table_ids)
         for row_id in fold.test:
             if test_fold.setdefault(row_id, number) != number:
-                quoted = safe_name(row_id, "a text")
-                yield f"id {quoted} is tested in fold {test_fold[row_id]} and in fold {number}"
+                first = test_fold[row_id]
+                yield f"id {_quote(row_id)} is tested in fold {first} and in fold {number}"
 
 
 def _fold_problems(number: int, fold: FoldIds, table_ids: set[str]) -> Iterator[str]:
@@ -158,7 +158,7 @@ def _fold_problems(number: int, fold: FoldIds, table_ids: set[str]) -> Iterator[
     part_of: dict[str, str] = {}
     for part, ids in zip(PARTS, _parts(fold), strict=True):
         for row_id in ids:
-            location = f"fold {number}, {part}: id {safe_name(row_id, 'a text')}"
+            location = f"fold {number}, {part}: id {_quote(row_id)}"
             if row_id not in table_ids:
                 yield f"{location} is not in the table"
             if row_id in part_of:
@@ -166,7 +166,11 @@ def _fold_problems(number: int, fold: FoldIds, table_ids: set[str]) -> Iterator[
             part_of[row_id] = part
     if len(part_of) < len(table_ids):
         missing = min(table_ids - part_of.keys())
-        yield f"fold {number}: id {safe_name(missing, 'a text')} is in no part"
+        yield f"fold {number}: id {_quote(missing)} is in no part"
+
+
+def _quote(row_id: str) -> str:
+    return safe_quote(row_id, "a text", words=1)
 
 
 def _table_digests(comments: TextDataset) -> TableDigests:

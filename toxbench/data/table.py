@@ -14,13 +14,12 @@ from toxbench.data.readers import (
     format_columns,
     printable_names,
     read_strings,
-    safe_name,
-    safe_value,
 )
 from toxbench.data.text_array import TextArray, take_rows
 from toxbench.errors import DataError, did_you_mean
 from toxbench.settings import FALSE_WORDS, TRUE_WORDS, ColumnSettings, normalize_word
 from toxbench.util.arrays import Targets
+from toxbench.util.text import safe_quote
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,7 +40,7 @@ _ID_NAMES = ("commentid", "id", "textid", "rowid", "postid", "tweetid", "message
 _GROUP_NAMES = ("videoid", "group", "groupid", "threadid", "video", "thread")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TextDataset:
     """A table that passed every check.
 
@@ -228,7 +227,7 @@ def dropped_row_notes(comments: TextDataset) -> list[str]:
 
 def ignored_column_notes(comments: TextDataset) -> list[str]:
     """Return a line with the names of the unused columns; an empty list if there are none."""
-    names = ", ".join(map(safe_name, comments.ignored_columns))
+    names = ", ".join(map(safe_quote, comments.ignored_columns))
     return [f"columns that are not used: {names}"] if names else []
 
 
@@ -237,7 +236,8 @@ def _check_column(frame: "pd.DataFrame", source: str, name: str | None) -> str |
     if name is not None and name not in frame.columns:
         near = did_you_mean(name, printable_names(frame.columns))
         raise DataError(
-            f"{source}: no column is called {name!r}{near}; found {format_columns(frame.columns)}"
+            f"{source}: no column is called {safe_quote(name)}{near}; found "
+            f"{format_columns(frame.columns)}"
         )
     return name
 
@@ -302,12 +302,26 @@ def _parse_label(
     codes, values = _factorize(column)
     parsed_values = [valid.get(normalize_word(value), _INVALID) for value in values]
     parsed = np.array(parsed_values, dtype=np.uint8)[codes]
+    valid_share = float(np.mean(parsed != _INVALID))
     for row in np.flatnonzero(parsed == _INVALID).tolist():
         value = values[codes[row]]
-        problem = f"{safe_value(value)} is not a label" if value.strip() else "the label is blank"
+        shown = safe_label(value, valid_share)
+        problem = f"{shown} is not a label" if value.strip() else "the label is blank"
         location = f"{source}: row {column.index[row] + 1}, column {name!r}"
         yield f"{location}: {problem}; {_label_advice(value)}"
     target[:] = parsed
+
+
+def safe_label(value: str, valid_share: float) -> str:
+    """Quote an invalid value of a column of labels or parts for a message.
+
+    In a column of which less than half is valid, it may be a comment of one word, and is quoted
+    only if it is a number or a likely label.
+    """
+    word = normalize_word(value)
+    is_number = word.lstrip("+-").replace(".", "", 1).isdigit()
+    is_safe = valid_share >= 0.5 or is_number or word in _LIKELY_LABELS
+    return safe_quote(value, "a text", characters=12 if is_safe else 0, words=1)
 
 
 def _label_advice(value: str) -> str:

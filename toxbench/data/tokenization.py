@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import pickle
 import struct
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,7 @@ import numpy.typing as npt
 from filelock import FileLock
 
 from toxbench.errors import StorageError
-from toxbench.util.atomic import atomic_file, make_folder, remove_leftovers
+from toxbench.util.atomic import PRIVATE_MODE, atomic_file, make_folder, remove_leftovers
 from toxbench.util.hashing import update_with_texts
 
 _TEXTS_PER_BLOCK = 10_000
@@ -95,7 +96,7 @@ def tokenise(
         with _lock(path, len(texts)):
             tokens = _read(path)  # another process may have written it in the meantime
             if tokens is None:
-                with atomic_file(path) as file:
+                with atomic_file(path, PRIVATE_MODE) as file:
                     _write(file, tokenizer, texts, max_length)
                 tokens = _read(path)
     if tokens is None:
@@ -189,7 +190,8 @@ def _offsets(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 
 def _cache_key(identity: str, texts: Sequence[str], max_length: int) -> str:
-    digest = hashlib.sha256(f"2:{identity}:{max_length}:".encode())
+    user = os.getuid() if os.name == "posix" else ""  # no other user may read the file
+    digest = hashlib.sha256(f"2:{identity}:{max_length}:{user}:".encode())
     update_with_texts(digest, texts)
     return digest.hexdigest()
 

@@ -2,12 +2,13 @@
 
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from toxbench.util.signals import StopSource
+from toxbench.util.text import hide_texts
 
 if TYPE_CHECKING:
     from toxbench.plugin.registry import Registry
@@ -33,10 +34,14 @@ class TaskError:
     trace: str = ""
 
     @classmethod
-    def of(cls, error: BaseException) -> "TaskError":
-        """Describe an error so that it can be sent to another process."""
-        reason = " ".join(str(error).split()) or "no message"
-        return cls(type(error).__name__, reason, "".join(traceback.format_exception(error)))
+    def of(cls, error: BaseException, texts: Iterable[str] = ()) -> "TaskError":
+        """Describe an error so that it can be sent to another process.
+
+        ``texts`` are those of the table, which foreign code may have put into its message.
+        """
+        trace = hide_texts("".join(traceback.format_exception(error)), texts)
+        reason = " ".join(hide_texts(str(error), texts).split()) or "no message"
+        return cls(type(error).__name__, reason, trace)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,6 @@
 The worker computes the task specs that it receives, one at a time, and sends messages back.
 """
 
-import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -12,9 +11,9 @@ from multiprocessing.connection import Connection
 
 from toxbench.errors import StorageError, ToxbenchError
 from toxbench.executors.base import RunnerConfig, TaskError, TaskSpec
-from toxbench.executors.spawn import end_child, exit_with_parent, start_child
 from toxbench.plugin.registry import Registry
 from toxbench.util.signals import ShouldStop, StopRequested
+from toxbench.util.spawn import describe_exit, end_child, exit_with_parent, start_child
 from toxbench.util.text import format_duration
 
 WORKER_DIED, CELL_TIMEOUT = PROCESS_ENDED = ("WorkerDied", "CellTimeout")  # kinds of `TaskError`
@@ -158,15 +157,13 @@ class WorkerProcess:
             self.connection.send(value)
 
     def _exit_reason(self) -> str:
-        code = self._process.wait()
-        if code == -9:  # SIGKILL, a name that Windows does not have
+        reason = describe_exit(self._process)
+        if self._process.returncode == -9:  # SIGKILL, a name that Windows does not have
             return (
-                "its process was ended by SIGKILL, as a system without free memory does: "
-                "use fewer --workers or a smaller --batch-size"
+                f"{reason}, as a system without free memory does: use fewer --workers or a "
+                "smaller --batch-size"
             )
-        if code < 0:
-            return f"its process was ended by {signal.Signals(-code).name}"
-        return f"its process ended with exit code {code}"
+        return reason
 
 
 def main(descriptor: int) -> None:
@@ -215,5 +212,5 @@ class _Worker:
     def _registry_for(self, spec: TaskSpec) -> Registry:
         """Load toxbench's plugins and the one of the task, once."""
         if self._registry is None:
-            self._registry = Registry.discover([] if spec.plugin is None else [spec.plugin])
+            self._registry = Registry.load([] if spec.plugin is None else [spec.plugin])
         return self._registry

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _BLOCK_ROWS = 2048  # large enough for batches of comments of similar length
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Block:
     """Consecutive comments with their ids.
 

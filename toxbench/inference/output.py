@@ -13,7 +13,7 @@ from toxbench.errors import SettingsError
 from toxbench.evaluation.thresholds import predict
 from toxbench.inference.input import Block
 from toxbench.plugin.contracts import spreadsheet_safe
-from toxbench.util.atomic import atomic_file
+from toxbench.util.atomic import ANY_MODE, atomic_file
 
 if TYPE_CHECKING:
     from toxbench.util.arrays import Probabilities
@@ -73,13 +73,15 @@ def check_output(path: Path, source: Path | None) -> None:
 
 
 @contextmanager
-def open_output(path: Path) -> Iterator[WriteColumns]:
+def open_output(path: Path, max_mode: int = ANY_MODE) -> Iterator[WriteColumns]:
     """Yield a function that appends rows to a file; the file appears when the context ends.
+
+    ``max_mode`` limits its permission bits, as in `atomic_file`.
 
     Raises:
         StorageError: the disk is full or the folder cannot be written; no file is left behind.
     """
-    with atomic_file(path) as file, _WRITERS[path.suffix.lower()](file) as write:
+    with atomic_file(path, max_mode) as file, _WRITERS[path.suffix.lower()](file) as write:
         yield write
 
 

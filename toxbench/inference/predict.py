@@ -55,8 +55,8 @@ def predict(
     check_comments(comments)
     chosen = choose_models(find_store(Path(path)), backbone, average)
     label_thresholds = chosen.rule_thresholds(thresholds)
-    registry, on_device = Registry.discover(plugins), choose_device(device, precision)
-    classifier = load_classifier(chosen.models, registry, on_device)
+    registry = Registry.with_item("backbones", chosen.record.key.candidate, plugins)
+    classifier = load_classifier(chosen.models, registry, choose_device(device, precision))
     probabilities = classifier.predict_probabilities(comments)
     # The empty name of the id column: no label has it.
     block = Block("", "text", [""] * len(comments), list(comments))

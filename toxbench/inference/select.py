@@ -14,6 +14,7 @@ from toxbench.evaluation.thresholds import choose_thresholds
 from toxbench.records import CellRecord
 from toxbench.store.cells import CellStore
 from toxbench.store.models import ModelRecord, read_model_record, validation_score
+from toxbench.util.text import safe_quote
 
 _TUNED = " (tuned)"
 
@@ -44,10 +45,10 @@ class ModelChoice:
             SettingsError: there are no thresholds of this rule.
         """
         if rule not in self.thresholds:
-            rules = ", ".join(self.thresholds)
+            rules, stem = ", ".join(self.thresholds), self.record.key.stem
             raise SettingsError(
-                f"--thresholds {rule}: the model {self.record.key.stem} has only {rules}; the "
-                "other rules need positive validation rows, and its run had none"
+                f"--thresholds {safe_quote(rule)}: the model {stem} has only {rules}; the other "
+                "rules need positive validation rows, and its run had none"
             )
         return self.thresholds[rule]
 
@@ -140,7 +141,7 @@ def _no_model_error(store: CellStore, backbone: str | None) -> SettingsError | S
         return SettingsError(f"--backbone {backbone}: a baseline has no model; name a backbone")
     names = sorted(set(map(_title, trained)))
     return SettingsError(
-        f"--backbone {backbone}: not trained in {store.folder}"
+        f"--backbone {safe_quote(str(backbone))}: not trained in {store.folder}"
         f"{did_you_mean(str(backbone), names)}; choose one of {', '.join(names)}"
     )
 

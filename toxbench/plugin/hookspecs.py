@@ -22,8 +22,8 @@ hookimpl = pluggy.HookimplMarker("toxbench")
 def toxbench_backbones() -> "Iterable[Backbone]":  # type: ignore[empty-body]
     """Return the backbones of this plugin.
 
-    Called once in each process that loads plugins, by every command that lists or uses backbones.
-    Therefore import torch in `Backbone.build`, not before.
+    Called once in each process that loads plugins, and before that in a process that only tries
+    it. Therefore import torch in `Backbone.build`, not before.
 
     Returns:
         `toxbench.Backbone` objects. They are built only when a run uses them.

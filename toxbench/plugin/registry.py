@@ -7,7 +7,9 @@ of a name silently replaces the first.
 import copy
 import os
 import re
+import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from importlib.metadata import (
     Distribution,
@@ -17,7 +19,7 @@ from importlib.metadata import (
     distributions,
 )
 from itertools import chain
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import pluggy
 
@@ -25,6 +27,7 @@ from toxbench.errors import PluginError, SettingsError, did_you_mean
 from toxbench.plugin import hookspecs
 from toxbench.plugin.contracts import Backbone, Baseline, ReportFormat, Tracker
 from toxbench.plugin.sources import describe_content, describe_distribution
+from toxbench.util.text import safe_quote
 
 GROUP = "toxbench"
 _BUILT_IN = "toxbench"  # the distribution whose plugins always load
@@ -90,16 +93,19 @@ class Registry:
         self._distributions: dict[str, str] = {}
         self._entries: dict[str, EntryPoint] = {}
         self._conflicts: dict[tuple[str, str], str] = {}  # (kind, name) -> message
-        for name, same_name_entries in _entries_by_name(entries).items():
-            self._load(name, same_name_entries)
-        self.backbones = self._collect("toxbench_backbones", Backbone)
-        self.baselines = self._collect("toxbench_baselines", Baseline)
-        self.formats = self._collect("toxbench_report_formats", ReportFormat)
-        self.trackers = self._collect("toxbench_trackers", Tracker)
+        with redirect_stdout(sys.stderr):  # stdout is for results only
+            for name, same_name_entries in _entries_by_name(entries).items():
+                self._load(name, same_name_entries)
+            self.backbones = self._collect("toxbench_backbones", Backbone)
+            self.baselines = self._collect("toxbench_baselines", Baseline)
+            self.formats = self._collect("toxbench_report_formats", ReportFormat)
+            self.trackers = self._collect("toxbench_trackers", Tracker)
 
     @classmethod
     def discover(cls, only: Collection[str] | None = None) -> "Registry":
         """Load the installed plugins. A plugin that fails becomes a problem; the others load.
+
+        Those of other distributions are imported by another process first.
 
         Args:
             only: names (of entry points) of the third-party plugins that may load; None: all of
@@ -108,20 +114,30 @@ class Registry:
         Raises:
             SettingsError: no installed plugin has such a name.
         """
-        entries, problems = _installed_entries()
-        if only is None:
+        entries, problems = _allowed_entries(only)
+        foreign = [entry for entry in entries if not _is_built_in(describe_distribution(entry))]
+        if not foreign:
             return cls(entries, problems)
-        names = {entry.name for entry in entries}
-        for name in only:
-            if name not in names:
-                hint = did_you_mean(name, names)
-                raise SettingsError(f"no plugin is called {name!r}{hint}; see: toxbench backbones")
-        allowed = [
-            entry
-            for entry in entries
-            if _is_built_in(describe_distribution(entry)) or entry.name in only
-        ]
-        return cls(allowed, problems)
+        from toxbench.plugin.probe import unusable_plugins  # its imports take time
+
+        reasons = unusable_plugins(foreign)
+        problems += [Problem(e.name, describe_distribution(e), r) for e, r in reasons]
+        unusable = [entry for entry, _ in reasons]
+        return cls([entry for entry in entries if entry not in unusable], problems)
+
+    @classmethod
+    def load(cls, only: Collection[str]) -> "Registry":
+        """Load plugins in a process that they may end; otherwise as `discover`."""
+        return cls(*_allowed_entries(only))
+
+    @classmethod
+    def with_item(
+        cls, kind: Literal["formats", "backbones"], name: str, only: Collection[str] | None = None
+    ) -> "Registry":
+        """As `discover`, but load only toxbench's plugins if one of them has such an item."""
+        check_plugins(only)
+        built_in = cls.built_in()
+        return built_in if name in getattr(built_in, kind) else cls.discover(only)
 
     @classmethod
     def built_in(cls) -> "Registry":
@@ -130,7 +146,7 @@ class Registry:
 
     @property
     def imported_plugins(self) -> dict[str, str]:
-        """Plugins whose code has run, including those that failed: name -> distribution."""
+        """Plugins whose code has run in this process, even if it failed: name -> distribution."""
         return dict(self._distributions)
 
     @property
@@ -165,7 +181,8 @@ class Registry:
         Returns:
             the exceptions that plugins raised, which are not raised again.
         """
-        _, problems = self._call(hook, arguments)
+        with redirect_stdout(sys.stderr):
+            _, problems = self._call(hook, arguments)
         return problems
 
     def _load(self, name: str, entries: list[EntryPoint]) -> None:
@@ -248,7 +265,7 @@ class Registry:
         if problem is not None:
             raise PluginError(str(problem))
         hint = did_you_mean(name, items)
-        message = f"no {_KINDS[kind]} is called {name!r}"
+        message = f"no {_KINDS[kind]} is called {safe_quote(name)}"
         if self.problems and not hint:
             raise PluginError(
                 f"{message}; it may belong to a plugin that failed to load: {self.problems[0]}"
@@ -278,9 +295,33 @@ class EventListener:
         getattr(self._manager.hook, hook)(**arguments)
 
 
+def check_plugins(names: Collection[str] | None) -> None:
+    """Raise `SettingsError` for a name that no installed plugin has; nothing is imported."""
+    if names:  # without names, the search is not worth its time
+        _allowed_entries(names)
+
+
 def is_valid_name(text: str) -> bool:
     """Whether a backbone, baseline, format or tracker can have that name."""
     return _NAME.fullmatch(text) is not None
+
+
+def _allowed_entries(only: Collection[str] | None) -> tuple[list[EntryPoint], list[Problem]]:
+    """Return toxbench's entry points and those of the plugins in ``only``; None: all of them.
+
+    Raises:
+        SettingsError: no installed plugin has such a name.
+    """
+    entries, problems = _installed_entries()
+    if only is None:
+        return entries, problems
+    names = {entry.name for entry in entries}
+    for name in only:
+        if name not in names:
+            known = f"{safe_quote(name)}{did_you_mean(name, names)}"
+            raise SettingsError(f"no plugin is called {known}; see: toxbench backbones")
+    allowed = [e for e in entries if e.name in only or _is_built_in(describe_distribution(e))]
+    return allowed, problems
 
 
 def _installed_entries() -> tuple[list[EntryPoint], list[Problem]]:
@@ -294,8 +335,10 @@ def _installed_entries() -> tuple[list[EntryPoint], list[Problem]]:
             if found and _is_first(installed):
                 entries.setdefault(installed.name.lower(), found)
         except Exception as error:  # noqa: BLE001 - only this distribution fails
-            name = str(installed.name)
-            problems.append(Problem("?", name, f"unreadable entry_points.txt: {error}"))
+            title = f"a distribution in {installed.locate_file('')}"
+            with suppress(ValueError):  # its name may be unreadable, too
+                title = str(installed.name)
+            problems.append(Problem("?", title, f"unreadable metadata: {error}"))
     return list(chain.from_iterable(entries.values())), problems
 
 
@@ -314,7 +357,8 @@ def _entries_by_name(entries: Iterable[EntryPoint]) -> dict[str, list[EntryPoint
 
 
 def _is_built_in(distribution: str) -> bool:
-    return distribution.split()[0] == _BUILT_IN
+    """Return whether ``name version``, where a foreign name may hold spaces, is toxbench's."""
+    return distribution.rpartition(" ")[0] == _BUILT_IN
 
 
 def _validate_item(item: object, kind: type[Item]) -> Item:

@@ -13,6 +13,7 @@ from toxbench.settings import FrozenModel
 from toxbench.store.cells import CellStore
 from toxbench.store.repair import quarantine_damaged, read_errors
 from toxbench.util.atomic import write_atomically
+from toxbench.util.text import safe_quote
 
 FILE = "quoted.toml"  # in the folder of a protocol
 _REMEDY = "give --quoted FILE to toxbench run to store the quoted rows again"
@@ -112,7 +113,7 @@ def _read(path: Path) -> tuple[bytes, tuple[QuotedRow, ...]]:
     except OSError as error:
         raise SettingsError(f"--quoted {path}: {error.strerror}") from error
     except ValidationError as error:
-        raise SettingsError(f"--quoted {path}: {_first_problem(error)}") from error
+        raise SettingsError(f"--quoted {path}: {_first_problem(error)}") from None
     except ValueError as error:  # of tomllib, or not UTF-8
         raise SettingsError(f"--quoted {path}: not TOML: {error}") from error
 
@@ -133,8 +134,8 @@ def _first_problem(error: ValidationError) -> str:
     """Describe pydantic's first error: the row, counted from 1, the key and the problem."""
     first = error.errors()[0]
     if first["type"] == "extra_forbidden":
-        return f"unknown key {first['loc'][0]!a}; each row is a table [[quoted]]"
+        return f"unknown key {safe_quote(str(first['loc'][0]))}; each row is a table [[quoted]]"
     keys = [key for key in first["loc"] if key not in {"quoted", "scores", "[key]"}]
-    place = ", ".join(f"row {key + 1}" if isinstance(key, int) else ascii(key) for key in keys)
+    place = ", ".join(f"row {key + 1}" if isinstance(key, int) else safe_quote(key) for key in keys)
     problem = first["msg"].removeprefix("Value error, ")
     return f"{place or 'quoted'}: {problem[:1].lower()}{problem[1:]}"

@@ -10,6 +10,7 @@ from toxbench.ranking.quoted import load_quoted
 from toxbench.ranking.rows import Leaderboard
 from toxbench.store.cells import CellStore, ProtocolRecord
 from toxbench.store.rows import StoredRows
+from toxbench.util.text import safe_quote
 
 
 def rescore(
@@ -25,9 +26,10 @@ def rescore(
         StorageError: as `load_cells`.
     """
     if rule not in RULES:
-        raise SettingsError(f"thresholds {rule!r}: choose {', '.join(RULES)}")
+        raise SettingsError(f"thresholds {safe_quote(rule)}: choose {', '.join(RULES)}")
     if metric not in METRICS:
-        raise SettingsError(f"--metric {metric}: no such metric{did_you_mean(metric, METRICS)}")
+        hint = did_you_mean(metric, METRICS)
+        raise SettingsError(f"--metric {safe_quote(metric)}: no such metric{hint}")
     failures = load_failures(store)
     protocol, rows, cells = load_cells(store)
     if without:
@@ -48,9 +50,8 @@ def _remaining_columns(protocol: ProtocolRecord, without: Sequence[str]) -> list
     """Return the columns of the labels that are not excluded."""
     for label in without:
         if label not in protocol.labels:
-            raise SettingsError(
-                f"--without {label}: no such label{did_you_mean(label, protocol.labels)}"
-            )
+            hint = did_you_mean(label, protocol.labels)
+            raise SettingsError(f"--without {safe_quote(label)}: no such label{hint}")
     columns = [i for i, label in enumerate(protocol.labels) if label not in without]
     if not columns:
         raise SettingsError("--without: no label is left; name fewer labels")

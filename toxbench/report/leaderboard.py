@@ -21,7 +21,7 @@ from toxbench.report.notes import (
 )
 from toxbench.report.tables import Record
 from toxbench.report.verdicts import comparison_table, conclusion, reversed_difference
-from toxbench.util.text import escape_line, format_millions, format_value
+from toxbench.util.text import escape_line, format_millions, format_value, safe_quote
 
 Column = tuple[str, Callable[[Row], str]]  # title and text of a row's cell
 
@@ -279,9 +279,8 @@ def _select_pairs(leaderboard: Leaderboard, names: Sequence[str]) -> list[Differ
     selected = list(dict.fromkeys(names)) or available
     for name in selected:
         if name not in available:
-            raise SettingsError(
-                f"no candidate is called {name!r}; candidates: {', '.join(available) or 'none'}"
-            )
+            known = ", ".join(available) or "none"
+            raise SettingsError(f"no candidate is called {safe_quote(name)}; candidates: {known}")
     if len(selected) < 2:
         raise SettingsError("a comparison needs at least two candidates of the leaderboard")
     place = {name: i for i, name in enumerate(selected)}

@@ -25,7 +25,7 @@ from toxbench.store.repair import (
     DamagedError,
     check_writable,
     quarantine_damaged,
-    reject_symlinks,
+    refuse_special_files,
     remove_partial_files,
 )
 from toxbench.store.rows import FILE as ROWS
@@ -96,11 +96,15 @@ class CellStore:
 
         An existing folder is found by the fingerprint in its protocol, whatever its name; if the
         protocol is damaged or missing, by the fingerprint in its name.
+        Raises as `refuse_special_files`.
         """
         short = protocol.fingerprint[:12]
         named = [cls(folder) for folder in sorted(results.glob(f"*-{short}"))]
+        for store in named:
+            refuse_special_files(store.folder)
         for store in (*named, *stores_below(results)):
             with suppress(StorageError):  # `prepare` reports it, if this is the folder
+                refuse_special_files(store.protocol_path)
                 if store.protocol().fingerprint == protocol.fingerprint:
                     return store
         new = cls(results / f"{_safe_folder_name(protocol.comments.name)}-{short}")
@@ -113,10 +117,10 @@ class CellStore:
             one message for each damaged file that was moved aside.
 
         Raises:
-            StorageError: the folder cannot be created or written, is or contains a symbolic link,
-                or was written by a newer toxbench.
+            StorageError: the folder cannot be created or written, or was written by a newer
+                toxbench; as `refuse_special_files`.
         """
-        reject_symlinks(self.folder)
+        refuse_special_files(self.folder)
         check_writable(self.folder)
         check_writable(self.folder / "cells")
         for folder in (self.failures.folder, self.models.folder):
@@ -243,9 +247,9 @@ class CellStore:
 
         Raises:
             TryAgainError: another run holds the lock; the message has its process id.
-            StorageError: the folder cannot be written, or is or contains a symbolic link.
+            StorageError: the folder cannot be written; as `refuse_special_files`.
         """
-        reject_symlinks(self.folder)
+        refuse_special_files(self.folder)
         make_folder(self.folder)
         path = self.folder / ".lock"
         with hold_lock(path, timeout), write_owner(path):
@@ -318,7 +322,7 @@ def find_store(path: Path) -> CellStore:
 
     Raises:
         SettingsError: the path cannot be the name of a folder.
-        StorageError: the folder contains no store.
+        StorageError: the folder contains no store; as `refuse_special_files`.
     """
     try:
         validate_path(path)
@@ -326,6 +330,8 @@ def find_store(path: Path) -> CellStore:
         raise SettingsError(f"invalid results folder: {error}") from error
     for store in (CellStore(path), *stores_below(path)):
         if store.protocol_path.is_file():
+            is_named = store.folder == path  # by the user, and may be a link
+            refuse_special_files(path.resolve() if is_named else store.folder)
             return store
     raise StorageError(f"{path} holds no results yet; start with: toxbench run")
 

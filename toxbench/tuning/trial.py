@@ -154,7 +154,7 @@ class TrialRunner:
         except StorageError:
             raise
         except (Exception, SystemExit) as error:  # noqa: BLE001 - recorded as a failed trial
-            return TaskError.of(error)
+            return TaskError.of(error, self.data.comments.texts)
 
     def _factory_of(self, task: Training) -> TrainerFactory:
         candidate, name = task.candidate, task.candidate.name

@@ -4,9 +4,12 @@ import errno
 import glob
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import reduce
+from operator import and_
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,25 +19,28 @@ from toxbench.errors import StorageError
 
 TEMPORARY_SUFFIX = ".tmp"  # of files that are being written
 _NAME_LENGTH = 40  # characters of a file's name in the name of its temporary file
+# Permission bits of files that all users, or only their owner, may read and write.
+ANY_MODE, PRIVATE_MODE = 0o666, 0o600
 DISK_FULL_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes, max_mode: int = ANY_MODE) -> None:
     """Write a file so that a reader, a crash or a full disk never leaves a part of it.
 
-    Raises:
-        StorageError: like `atomic_file`.
+    Arguments and errors are those of `atomic_file`.
     """
-    with atomic_file(path) as file:
+    with atomic_file(path, max_mode) as file:
         file.write(data)
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
+def atomic_file(path: Path, max_mode: int = ANY_MODE) -> Iterator[BinaryIO]:
     """Yield a file to write; it appears as ``path`` when the context ends without an error.
 
     A temporary file in the same folder is written, synced to the disk and renamed. Then the
-    folder is synced, so that the rename itself survives a power cut.
+    folder is synced, so that the rename itself survives a power cut. An existing file keeps its
+    permission bits, and the umask limits those of a new one; ``max_mode`` limits both, so that no
+    file is open to more users than the table whose comments it holds.
 
     Raises:
         StorageError: the folder cannot be written. No temporary file remains.
@@ -52,7 +58,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
             if os.name != "posix":
                 file.close()  # only POSIX can rename an open file, whose lock lasts until then
-            os.chmod(temporary, 0o644)
+            os.chmod(temporary, _mode(path, ANY_MODE) & max_mode)
             os.replace(temporary, path)
         sync_folder(path.parent)
     except BaseException as error:
@@ -81,7 +87,6 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             stack.callback(os.close, handle)
             stack.callback(shutil.rmtree, temporary, ignore_errors=True)
             yield temporary
-            temporary.chmod(0o755)
             publish_folder(temporary, path)
         except (OSError, SafetensorError) as error:
             raise write_error(path, error) from error
@@ -109,6 +114,8 @@ def remove_leftovers(folder: Path, name: str | None = None) -> None:
 def publish_folder(temporary: Path, path: Path) -> None:
     """Sync a folder and its files to the disk, then rename it to ``path``.
 
+    Permission bits follow from the umask; an existing ``path`` keeps its own.
+
     Args:
         temporary: the folder, complete, on the file system of ``path``.
         path: must not exist, or be an empty folder.
@@ -116,12 +123,15 @@ def publish_folder(temporary: Path, path: Path) -> None:
     Raises:
         OSError: a file cannot be synced, or the folder cannot be renamed.
     """
+    mask = _umask()
     for entry in temporary.rglob("*"):
         if entry.is_dir():
             sync_folder(entry)
         else:
             with entry.open("rb+") as file:
                 os.fsync(file.fileno())
+        entry.chmod((0o777 if entry.is_dir() else ANY_MODE) & ~mask)
+    temporary.chmod(_mode(path, 0o777))
     sync_folder(temporary)
     os.replace(temporary, path)
     sync_folder(path.parent)
@@ -151,6 +161,27 @@ def write_error(path: Path, error: OSError | SafetensorError) -> StorageError:
         reason, is_full = str(error), True
     remedy = "make room" if is_full else "make it writable or write elsewhere"
     return StorageError(f"cannot write {path}: {reason}; {remedy} and start the same command again")
+
+
+def table_mode(*paths: Path | None) -> int:
+    """Return the permission bits that files with comments of all these tables may have."""
+    modes = (stat.S_IMODE(path.stat().st_mode) | PRIVATE_MODE for path in paths if path)
+    return reduce(and_, modes, ANY_MODE)
+
+
+def _mode(path: Path, new_mode: int) -> int:
+    """Return the permission bits of a path; if it is missing, what the umask leaves of others."""
+    try:
+        return stat.S_IMODE(path.stat().st_mode)
+    except FileNotFoundError:
+        return new_mode & ~_umask()
+
+
+def _umask() -> int:
+    """Return the umask, which can only be read by setting it: for a moment to the strictest."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def sync_folder(folder: Path) -> None:

@@ -15,7 +15,11 @@ from toxbench.errors import ProcessLostError
 ShouldStop = Callable[[], bool]
 Item = TypeVar("Item")
 
-_EXIT_REASONS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+_HANGUP = getattr(signal, "SIGHUP", None)  # Windows has none
+_EXIT_REASONS = {
+    signal.SIGINT: "interrupted", _HANGUP: "terminated by a hangup", signal.SIGTERM: "terminated"
+}  # fmt: skip
+STOP_SIGNALS = tuple(number for number in _EXIT_REASONS if number is not None)
 _SHOW_CURSOR = b"\x1b[?25h"  # a live display hides it
 
 
@@ -59,13 +63,14 @@ class StopSource(Protocol):
 
 
 class SignalStop:
-    """SIGINT (Ctrl-C) and SIGTERM as requests to stop, deferred until the context ends."""
+    """Ctrl-C, SIGTERM and SIGHUP as requests to stop, deferred until the context ends."""
 
     @contextmanager
     def watching(self) -> Iterator[ShouldStop]:
         """Defer signals inside the context; at its end, pass one on to the previous handler.
 
-        A second signal is not deferred.
+        A second signal is not deferred, except SIGHUP: for one closed terminal, the shell and the
+        kernel each send it.
         """
         if threading.current_thread() is not threading.main_thread():
             yield never_stop  # Python runs signal handlers in the main thread only
@@ -73,6 +78,8 @@ class SignalStop:
         received: list[int] = []
 
         def defer(number: int, frame: FrameType | None) -> None:
+            if received and number == _HANGUP:
+                return
             if received:
                 restore_handlers()
                 try:
@@ -87,7 +94,7 @@ class SignalStop:
 
         handled = [
             number
-            for number in (signal.SIGINT, signal.SIGTERM)
+            for number in STOP_SIGNALS
             if signal.getsignal(number) not in (signal.SIG_IGN, None)
         ]
         previous_handlers = {number: signal.signal(number, defer) for number in handled}
@@ -101,7 +108,9 @@ class SignalStop:
 
 @contextmanager
 def raise_on_termination(echo_seconds: float = 0.0) -> Iterator[None]:
-    """Raise `TerminationSignal` at the first SIGINT or SIGTERM; exit at once at the second.
+    """Raise `TerminationSignal` at the first stop signal; exit at once at the second.
+
+    The stop signals are Ctrl-C, SIGTERM and SIGHUP. A second SIGHUP is ignored, as in `SignalStop`.
 
     An `Exception` that leaves the context after a signal is replaced by `TerminationSignal`,
     because libraries wrap the exception that interrupts them.
@@ -118,7 +127,8 @@ def raise_on_termination(echo_seconds: float = 0.0) -> Iterator[None]:
 
     def end(number: int, frame: FrameType | None) -> None:
         nonlocal received_at
-        if received and time.monotonic() - received_at < echo_seconds:
+        is_echo = number == _HANGUP or time.monotonic() - received_at < echo_seconds
+        if received and is_echo:
             return
         if received:
             if sys.stderr.isatty():
@@ -129,7 +139,7 @@ def raise_on_termination(echo_seconds: float = 0.0) -> Iterator[None]:
         raise TerminationSignal(number)
 
     # Signals that were ignored when this process began (nohup) stay ignored.
-    handled = [number for number in _EXIT_REASONS if signal.getsignal(number) is not signal.SIG_IGN]
+    handled = [number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     previous_handlers = {number: signal.signal(number, end) for number in handled}
     try:
         yield

@@ -1,5 +1,6 @@
-"""Formatting of numbers and escaping of text, for tables and messages."""
+"""Formatting of numbers, and escaping and hiding of text, for tables and messages."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
@@ -47,6 +48,39 @@ def format_value(value: object) -> str:
 def format_setting(value: object) -> str:
     """Format the value of a setting; a float has three significant digits."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def safe_quote(text: str, kind: str = "a name", characters: int = 32, words: int = 3) -> str:
+    """Quote a text for a message, or describe it by its length if it may be a comment."""
+    if len(text) > characters or len(text.split()) > words:
+        return f"{kind} of {len(text)} characters"
+    return ascii(text)
+
+
+def safe_keys(keys: Iterable[object]) -> str:
+    """Join the keys of a setting or a field of a file with dots, as `safe_quote` without quotes."""
+    return ".".join(safe_quote(str(key), words=1).strip("'") for key in keys)
+
+
+def safe_value(value: object) -> str:
+    """Return a value for a message if it is short and holds no text of a table, or its type."""
+    if isinstance(value, str):
+        return safe_quote(value, "a text")
+    is_plain = value is None or isinstance(value, bool | int | float)
+    return repr(value) if is_plain else f"a {type(value).__name__}"
+
+
+def hide_texts(message: str, texts: Iterable[str]) -> str:
+    """Replace texts of a table, as they are or quoted, in a message of foreign code.
+
+    Those of less than four characters remain: they would be found in other words.
+    """
+    for text in (text for text in texts if len(text) > 3):
+        for form in {text, " ".join(text.split()), ascii(text)[1:-1], repr(text)[1:-1]}:
+            if form in message:
+                whole_words = rf"(?<!\w){re.escape(form)}(?!\w)"
+                message = re.sub(whole_words, f"(a text of {len(text)} characters)", message)
+    return message
 
 
 def escape_line(text: str) -> str:

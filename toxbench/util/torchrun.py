@@ -56,7 +56,8 @@ class TorchrunEnv:
         if self.size == 1:
             return "toxbench"
         machines = f"--nnodes {self.machines} ... " if self.machines > 1 else ""
-        return f"torchrun {machines}--nproc-per-node {self.local_size} -m toxbench"
+        # Not "-m toxbench": that imports from the current folder before anything else.
+        return f"torchrun {machines}--nproc-per-node {self.local_size} --no-python toxbench"
 
     def describe_rank(self, rank: int) -> str:
         """Describe one of the processes for a message, such as ``process 2 of 4 (rank 1)``."""

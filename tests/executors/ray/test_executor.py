@@ -15,6 +15,7 @@ from left_behind import Results, assert_same, processes_of
 from plugin_site import install_plugin
 from ray_cluster import RayCluster
 from support import write_table
+from traps import set_traps, sprung
 
 import toxbench
 from toxbench.errors import SettingsError, TryAgainError
@@ -104,9 +105,16 @@ def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
         time.sleep(0.1)
 
 
-def test_cluster_gives_same_bytes(cluster: RayCluster, run: Run, tmp_path: Path) -> None:
+@pytest.mark.faults(45)
+def test_cluster_gives_same_bytes(
+    cluster: RayCluster, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "beside").mkdir()
+    set_traps(tmp_path / "beside")
+    monkeypatch.chdir(tmp_path / "beside")
     run("local", workers=1, save_models="all")
     run("cluster", executor="ray", ray_address=cluster.address, save_models="all")
+    assert sprung(tmp_path / "beside") == []
     local, remote = Results(tmp_path / "local"), Results(tmp_path / "cluster")
     assert len(local.cells) == 3
     assert_same(remote, local)

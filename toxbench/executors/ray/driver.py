@@ -7,9 +7,12 @@ reports again.
 
 import asyncio
 import importlib
+import os
 import signal
 import time
 from collections.abc import Mapping
+from contextlib import chdir
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -28,8 +31,8 @@ from toxbench.executors.ray.messages import (
     TaskEnded,
     TaskStarted,
 )
-from toxbench.executors.spawn import exit_with_parent
 from toxbench.util.content import hash_files, list_files
+from toxbench.util.spawn import exit_with_parent
 
 ray: Any = importlib.import_module("ray")  # it is only partly typed
 _GRACE_SECONDS = 10.0  # to leave the cluster after the main process is gone
@@ -61,15 +64,19 @@ def main(descriptor: int) -> None:
 
 
 def _join(request: Connect) -> FatalError | None:
-    """Start Ray, or join the cluster; return the error if that fails."""
+    """Start Ray, or join the cluster; return the error if that fails.
+
+    Ray makes its processes import from the current folder, which therefore is the root here.
+    """
     local: dict[str, Any] = {"num_cpus": request.local_cpus, "include_dashboard": False}
     handler = signal.signal(signal.SIGTERM, signal.SIG_DFL)  # processes that Ray starts inherit it
     try:
-        ray.init(
-            address=request.address or "local",
-            log_to_driver=False,
-            **({} if request.address else local),
-        )
+        with chdir(os.sep):
+            ray.init(
+                address=request.address or "local",
+                log_to_driver=False,
+                **({} if request.address else local),
+            )
     except ConnectionError as error:
         return FatalError("TryAgainError", _unreachable(request.address, error))
     except (RuntimeError, ValueError) as error:  # another version of Ray or of Python
@@ -146,8 +153,8 @@ class _Driver:
                 self._finish(self._running.pop(ref), ref)
 
     def _start(self, start: StartTask) -> None:
-        spec = start.spec
-        folder = spec.reads
+        folder = None if start.spec.reads is None else start.spec.reads.absolute()
+        spec = replace(start.spec, reads=folder)
         if folder is not None and folder not in self._hashes:
             self._hashes[folder] = hash_files(folder)
         hashes = {} if folder is None else self._hashes[folder]
@@ -158,7 +165,7 @@ class _Driver:
             max_retries=_RETRIES,
             max_calls=0,
         )(ray_task.compute)
-        ref = task.remote(start, self._shared, self._inbox, hashes, contents)
+        ref = task.remote(replace(start, spec=spec), self._shared, self._inbox, hashes, contents)
         self._running[ref] = start
 
     def _cancel(self, number: int) -> None:

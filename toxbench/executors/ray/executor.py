@@ -7,7 +7,6 @@ without waiting for it.
 
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -39,8 +38,8 @@ from toxbench.executors.ray.messages import (
     TaskStarted,
 )
 from toxbench.executors.ray.transfer import write_files
-from toxbench.executors.spawn import end_child, start_child
 from toxbench.util.redact import is_secret
+from toxbench.util.spawn import end_child, import_folders, start_child
 
 _PROBE_SECONDS = 5.0  # in which an address accepts a connection
 _JOIN_SECONDS, _START_SECONDS = 60.0, 180.0  # for a running cluster; to start Ray
@@ -110,7 +109,7 @@ class RayExecutor:
     def _connect(self, config: RunnerConfig, cluster: "_Cluster") -> None:
         environment = TaskEnvironment(
             environ=without_secrets(self.environ),
-            path=tuple(sys.path),
+            path=tuple(import_folders()),
             threads=self.cpus,
             seconds=self.seconds,
             version=version("toxbench"),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -9,21 +10,25 @@ import threading
 from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
 
-# The child imports from the same folders as this process. It ignores Ctrl-C and SIGTERM, which may
-# reach the whole process group: its parent decides when it exits.
-_CHILD_CODE = (
-    "import importlib, json, signal, sys; "
-    "signal.signal(signal.SIGINT, signal.SIG_IGN); signal.signal(signal.SIGTERM, signal.SIG_IGN); "
-    "sys.stdout.reconfigure(line_buffering=True); "  # a killed child loses no printed line
-    "sys.path[:] = json.loads(sys.argv[1]); "
-    "importlib.import_module(sys.argv[2]).main(int(sys.argv[3]))"
-)
+# The child ignores the signals that may reach the whole process group: its parent decides when it
+# exits.
+_CHILD_CODE = """
+import importlib, json, signal, sys
+for name in {"SIGINT", "SIGTERM", "SIGHUP"} & set(dir(signal)):
+    signal.signal(getattr(signal, name), signal.SIG_IGN)
+sys.stdout.reconfigure(line_buffering=True)  # a killed child loses no printed line
+sys.path[:] = json.loads(sys.argv[1])
+importlib.import_module(sys.argv[2]).main(int(sys.argv[3]))
+"""
 
 
 def start_child(
     module: str, environ: Mapping[str, str], output: int = 2, path: Sequence[str] = ()
 ) -> tuple["subprocess.Popen[bytes]", Connection]:
     """Start ``main(descriptor)`` of a module; return the process and a connection to it.
+
+    The child imports from the folders of this process, but never from the current folder only
+    because it is the current one: the modules that lie beside a table are not part of toxbench.
 
     Args:
         module: to import in the child.
@@ -32,7 +37,7 @@ def start_child(
             process, because stdout is for results only.
         path: additional folders to import from.
     """
-    folders = [*sys.path, *(folder for folder in path if folder not in sys.path)]
+    folders = list(dict.fromkeys([*import_folders(), *path]))
     parent_socket, child_socket = socket.socketpair()
     command = [sys.executable, "-c", _CHILD_CODE, json.dumps(folders), module]
     with child_socket:
@@ -42,9 +47,16 @@ def start_child(
             stdout=output,
             stderr=output,
             pass_fds=[child_socket.fileno()],
-            env=dict(environ),
+            env={**environ, "PYTHONSAFEPATH": "1"},  # as -P, and for its own children
         )
     return process, Connection(parent_socket.detach())
+
+
+def import_folders() -> list[str]:
+    """Return ``sys.path`` without the current folder, where ``python -m`` has put it first."""
+    is_current = sys.path[:1] and sys.path[0] in {"", os.getcwd()}
+    is_configured = os.getcwd() in os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    return sys.path[1:] if is_current and not is_configured else sys.path
 
 
 def end_child(process: "subprocess.Popen[bytes]", connection: Connection) -> None:
@@ -54,6 +66,14 @@ def end_child(process: "subprocess.Popen[bytes]", connection: Connection) -> Non
     process.wait()
     if process.stdin is not None:
         process.stdin.close()
+
+
+def describe_exit(process: "subprocess.Popen[bytes]") -> str:
+    """Wait for the exit of a process; return its exit code or its signal in words."""
+    code = process.wait()
+    if code < 0:
+        return f"its process was ended by {signal.Signals(-code).name}"
+    return f"its process ended with exit code {code}"
 
 
 def exit_with_parent(grace: float = 0) -> None:
