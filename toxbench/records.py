@@ -135,15 +135,21 @@ class TuningRecord(FrozenModel):
     pruned_trials: int
     failed_trials: int
     finalists: int = Field(description="configurations that were trained again with fresh seeds")
-    average_precision: float = Field(description="micro, of the winner, with fresh seeds")
-    default_average_precision: float | None = Field(  # TOML has no null, so it has a default
+    metric: str = Field(description="that the search maximized")
+    score: float = Field(description="of the winner, with fresh seeds")
+    default_score: float | None = Field(  # TOML has no null, so it has a default
         None,
-        description="micro, of the default settings with the same fresh seeds on the same folds; "
+        description="of the default settings with the same fresh seeds on the same folds; "
         "None if they failed",
     )
     default_won: bool = Field(
         description="no other finalist scored higher: the settings are the default ones"
     )
+
+    @property
+    def promised_gain(self) -> float | None:
+        """Score of the winner minus score of the default settings, on inner validation rows."""
+        return None if self.default_score is None else self.score - self.default_score
 
 
 class TunedSettings(StoredRecord):
@@ -183,8 +189,9 @@ class TrialRecord(StoredRecord):
     settings: TrainSettings
     seed: int
     folds: tuple[int, ...] = Field(description="inner folds, in the order of training")
+    metric: str = Field(description="of the scores")
     value: float | None = Field(description="mean of the scores; None unless complete")
-    scores: tuple[float, ...] = Field(description="micro average precision on each inner fold")
+    scores: tuple[float, ...] = Field(description="on the validation rows of each inner fold")
     epoch_scores: dict[int, float] = Field(description="epoch -> score on the first fold")
     step_scores: dict[int, float] = Field(
         {}, description="quarter of the training -> score that the pruner compared"

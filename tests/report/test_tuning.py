@@ -58,7 +58,7 @@ def make_trial(
         study="bert-1", uid=f"{number:040x}", number=number, is_default=default,
         state="pruned" if value is None else "complete", reason="", params=params,
         distributions={k: distribution_to_json(v) for k, v in (distributions or {}).items()},
-        settings=TrainSettings(), seed=1, folds=(0,), value=value,
+        settings=TrainSettings(), seed=1, folds=(0,), metric="headline", value=value,
         scores=() if value is None else (value,), epoch_scores=epochs, epochs=2, seconds=1.5,
         thresholds={}, finished_at="2026-01-02T03:04:05+00:00",
     )  # fmt: skip
@@ -278,7 +278,7 @@ def make_tuned(reference: float | None = 1 / 3, **train: Any) -> TunedSettings:
 def make_tuning(validation: float, reference: float | None = 1 / 3, **more: Any) -> TuningRecord:
     fields: dict[str, Any] = {
         "study": "bert-1", "trials": 20, "pruned_trials": 7, "failed_trials": 1, "finalists": 3,
-        "average_precision": validation, "default_average_precision": reference,
+        "metric": "headline", "score": validation, "default_score": reference,
         "default_won": False,
     }  # fmt: skip
     return TuningRecord(**(fields | more))

@@ -46,6 +46,8 @@ loss = "bce"
 [tune]
 trials = 5
 finalists = 2
+finalist_seeds = 1
+finalist_folds = 1
 [tune.space]
 epochs = "1:2"
 learning_rate = "1e-4:1e-2:log"

@@ -92,9 +92,9 @@ def test_finalist_with_the_best_score_wins(finished: "Search") -> None:
     winner = max(finished.finalists, key=lambda record: record.value or 0)
     tuned = finished.tuned_toml
     assert tuned["train"]["learning_rate"] == winner.settings.learning_rate
-    assert tuned["tuning"]["average_precision"] == winner.value
+    assert tuned["tuning"]["score"] == winner.value
     (default,) = [record for record in finished.finalists if record.is_default]
-    assert tuned["tuning"]["default_average_precision"] == default.value
+    assert tuned["tuning"]["default_score"] == default.value
     assert tuned["tuning"]["default_won"] == (winner == default)
     assert tuned["tuning"]["trials"] == 5
     assert tuned["tuning"]["finalists"] == len(finished.finalists)
@@ -112,7 +112,7 @@ def test_finalist_seeds_are_averaged(search: "Search") -> None:
     assert {len({r.seed for r in group}) for group in by_settings.values()} == {2}
     assert len(by_settings) == len(search.expected_finalists)
     means = [fmean(r.value or 0 for r in group) for group in by_settings.values()]
-    assert search.tuned_toml["tuning"]["average_precision"] == max(means)
+    assert search.tuned_toml["tuning"]["score"] == max(means)
 
 
 def test_scores_are_means_over_inner_folds(search: "Search") -> None:
@@ -121,7 +121,13 @@ def test_scores_are_means_over_inner_folds(search: "Search") -> None:
         assert record.folds == (0, 1)
         assert len(record.scores) == 2
         assert record.value == fmean(record.scores)
-    assert {record.folds for record in search.finalists} == {(2, 3)}
+    assert {record.folds for record in search.finalists} == {(4,)}
+
+
+def test_finalists_train_on_all_inner_folds(search: "Search") -> None:
+    search.tune(tune={"trials": 1, "finalists": 1, "finalist_folds": 5, "finalist_seeds": 2})
+    assert [record.folds for record in search.finalists] == [(0, 1, 2, 3, 4)] * 2
+    assert len({record.seed for record in search.finalists}) == 2
 
 
 def test_same_search_gives_the_same_trials(search: "Search", finished: "Search") -> None:
@@ -437,7 +443,7 @@ def test_tuned_run_trains_only_the_defaults(
     pd.testing.assert_frame_equal(tuned_rows, tuned_row.drop(columns="rank"), check_dtype=False)
     row = tuned_rows.iloc[0]
     tuning = finished.tuned_toml["tuning"]
-    assert row["validation_average_precision"] == tuning["average_precision"]
+    assert row["validation_average_precision"] == tuning["score"]
     optimism = row["validation_average_precision"] - row["micro_average_precision"]
     assert row["optimism"] == pytest.approx(optimism)
     assert np.isnan(board[~board["tuned"]]["optimism"].astype(float)).all()

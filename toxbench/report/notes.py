@@ -1,6 +1,8 @@
 """The title of a leaderboard, and the conclusions, warnings and explanations printed with it."""
 
-from toxbench.evaluation.definitions import HALF, HEADLINES
+from statistics import fmean
+
+from toxbench.evaluation.definitions import HALF, HEADLINE, HEADLINES, OBJECTIVES
 from toxbench.evaluation.ensembles import EnsembleChoice
 from toxbench.ranking.rows import SEEDS_NEEDED, FailedCells, Leaderboard, Row
 from toxbench.records import TuningRecord
@@ -122,7 +124,7 @@ def explanations(leaderboard: Leaderboard) -> list[str]:
         texts.append("± is the standard deviation over seeds.")
     texts.extend(_sampling_notes(leaderboard))
     texts.extend(_failure_note(leaderboard, failed) for failed in leaderboard.failures)
-    texts.extend(_tuning_note(row) for row in rows if row.tuning)
+    texts.extend(_tuning_note(leaderboard, row, row.tuning) for row in rows if row.tuning)
     texts.extend(_ensemble_notes(leaderboard))
     if len({row.seeds for row in rows if row.kind == "backbone"}) > 1:
         texts.append("Backbones have different numbers of seeds; compare them with care.")
@@ -256,17 +258,30 @@ def _candidate_name(leaderboard: Leaderboard, failed: FailedCells) -> str:
     return ranked.get((failed.name, failed.digest), f"{failed.name}{digest}")
 
 
-def _tuning_note(row: Row) -> str:
-    """Return the origin of tuned settings, with their validation and test scores."""
-    tuning, test, optimism = row.tuning, row.mean("micro_average_precision"), row.mean("optimism")
-    if tuning is None or test is None or optimism is None:
-        return f"{row.title}: micro average precision is undefined on these test rows."
+def _tuning_note(leaderboard: Leaderboard, row: Row, tuning: TuningRecord) -> str:
+    """Return the origin of tuned settings, with their promised and realised gain."""
     return (
-        f"{row.title}: {_origin(tuning)}. Micro average precision is "
-        f"{tuning.average_precision:.3f} on inner validation rows with new seeds"
-        f"{_default_score(tuning)} and {test:.3f} on test rows; optimism (validation minus "
-        f"test score) {optimism:+.3f}. Thresholds are chosen on inner validation rows."
+        f"{row.title}: {_origin(tuning)}. Gain over the default settings in the "
+        f"{OBJECTIVES[tuning.metric]}: promised {_signed(tuning.promised_gain)} (inner validation "
+        f"rows, new seeds), realised {_signed(_realised_gain(leaderboard, row, tuning.metric))} "
+        f"(test rows). Thresholds are chosen on inner validation rows."
     )
+
+
+def _realised_gain(leaderboard: Leaderboard, tuned: Row, metric: str) -> float | None:
+    """Return the score of a tuned row minus that of the row with default settings.
+
+    None if there is no such row, or a score is undefined.
+    """
+    defaults = [row for row in leaderboard.rows if row.name == tuned.candidate]
+    names = HEADLINES if metric == HEADLINE else (metric,)
+    scores = [(tuned.mean(name), row.mean(name)) for row in defaults for name in names]
+    gains = [high - low for high, low in scores if high is not None and low is not None]
+    return fmean(gains) if gains else None
+
+
+def _signed(gain: float | None) -> str:
+    return "unknown" if gain is None else f"{gain:+.3f}"
 
 
 def _origin(tuning: TuningRecord) -> str:
@@ -275,10 +290,3 @@ def _origin(tuning: TuningRecord) -> str:
     if tuning.default_won:
         return f"the default settings, without an improvement in {trials}"
     return f"the best settings of {trials}"
-
-
-def _default_score(tuning: TuningRecord) -> str:
-    """Return the score of the default settings, if another finalist won."""
-    if tuning.default_won or tuning.default_average_precision is None:
-        return ""
-    return f" ({tuning.default_average_precision:.3f} with default settings)"

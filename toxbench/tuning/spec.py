@@ -49,6 +49,7 @@ class SearchSpec:
                 self.candidate.weights.record.identity,
                 self.candidate.settings.model_dump(mode="json"),
                 sorted((name, repr(dimension)) for name, dimension in self.space.items()),
+                self.settings.metric,
                 self.settings.inner_folds,
                 self.settings.tune_seed,
             ]

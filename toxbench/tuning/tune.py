@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from optuna.storages import RDBStorage
 
-from toxbench.benchmark.candidates import BackboneCandidate, BaselineCandidate
+from toxbench.benchmark.candidates import BackboneCandidate
 from toxbench.benchmark.environment import describe_code
 from toxbench.benchmark.feedback import TuneFeedback
 from toxbench.benchmark.plan import Plan, check_length, make_plan
@@ -169,7 +169,8 @@ def plan_tuning(run: ResolvedRun, download: bool = True) -> TunePlan:
 def run_tuning(planned: TunePlan, feedback: TuneFeedback) -> Outcome:
     """Search for each backbone, write its tuned settings, and evaluate them on the test rows.
 
-    A search without a result loses only its own backbone.
+    The default settings are evaluated beside them. A search without a result loses only its own
+    backbone.
 
     Raises:
         StorageError: the results folder cannot be written.
@@ -193,9 +194,8 @@ def run_tuning(planned: TunePlan, feedback: TuneFeedback) -> Outcome:
             else:
                 candidates.append(replace(spec.candidate, settings=tuned.train, tuned=tuned))
     devices = {c.title: plan.devices[c.name] for c in candidates}
-    baselines = (c for c in plan.candidates if isinstance(c, BaselineCandidate))
     final = replace(plan, devices=plan.devices | devices)
-    final = final.with_candidates((*candidates, *baselines), planned.seeds)
+    final = final.with_candidates((*candidates, *plan.candidates), planned.seeds)
     result = run_plan(final, feedback, patience=math.inf)
     lines = (*plan.run.unavailable, *failures, *map(str, result.failures))
     return Outcome(tuple(candidates), lines, result.leaderboard)
