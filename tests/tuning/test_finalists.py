@@ -90,11 +90,6 @@ def test_winning_default_settings_are_reported(
     score = tuned["tuning"]["score"]
     assert score == tuned["tuning"]["default_score"] == pytest.approx(0.8 + 3e-5)
     assert "# The default settings won" in (search.study / "tuned.toml").read_text("utf-8")
-    before = search.cells
-    board = search.run_tuned(train={"selection": "last"})  # exactly the settings that won
-    assert sorted(board["tuned"]) == [False, True]
-    assert before.items() < search.cells.items()
-    assert len(search.cells) == len(before) + 1
     assert sorted(toxbench.leaderboard(search.results)["tuned"]) == [False, True]
 
 

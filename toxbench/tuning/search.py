@@ -110,7 +110,7 @@ class Search:
         """Train finalists with fresh seeds, on unused inner folds if any; return the best first."""
         spec = self.spec
         folds = ALL_FOLDS[-spec.settings.finalist_folds :]
-        key = digest([settings.model_dump(mode="json") for settings in candidates])
+        key = digest([folds, [settings.model_dump(mode="json") for settings in candidates]])
         name = f"finalists-{key}"
         study = self._open_study(f"{spec.name}-{name}", name, RandomSampler(), NopPruner())
         limit = len(candidates) * self.spec.settings.finalist_seeds

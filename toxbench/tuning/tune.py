@@ -86,8 +86,7 @@ def tune(
 ) -> pd.DataFrame:
     """Search hyperparameters, evaluate the best settings, and return the leaderboard.
 
-    Finished trials and cells are not trained again. Afterwards ``run(..., tuned=True)`` adds the
-    rows of the default settings to the leaderboard.
+    The default settings are evaluated beside them. Finished trials and cells are not trained again.
 
     Args:
         data: CSV, TSV, Parquet or JSON lines; default the synthetic sample.
