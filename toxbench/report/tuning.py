@@ -255,7 +255,8 @@ def _plot_slices(dimensions: Sequence[_Dimension], records: Sequence[TrialRecord
 
 
 def _score_title(records: Sequence[TrialRecord]) -> str:
-    return f"{OBJECTIVES[records[0].metric]} (inner validation)"
+    titles = [OBJECTIVES[record.metric] for record in records[:1]]
+    return f"{''.join(titles) or 'score'} (inner validation)"
 
 
 def _new_figure(width: float, height: float) -> "tuple[Figure, Axes]":
