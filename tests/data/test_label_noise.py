@@ -21,10 +21,8 @@ def test_bounds_equal_best_of_all_predictions(seed: int) -> None:
     rng = np.random.default_rng(seed)
     texts = np.unique(rng.integers(0, 3, 8), return_inverse=True)[1]
     targets = (rng.random((8, 2)) < rng.choice([0.2, 0.5, 0.8])).astype(np.uint8)
-    predictions = [
-        np.array(labels).reshape(-1, 2)[texts]
-        for labels in product([0, 1], repeat=2 * len(set(texts)))
-    ]
+    every_label = product([0, 1], repeat=2 * len(set(texts)))
+    predictions = [np.array(labels).reshape(-1, 2)[texts] for labels in every_label]
     bounds = score_bounds(targets, texts)
     assert bounds.micro_f1 == pytest.approx(
         max(f1_score(targets, p, average="micro", zero_division=0) for p in predictions)
