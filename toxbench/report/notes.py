@@ -5,7 +5,7 @@ from statistics import fmean
 from toxbench.evaluation.definitions import HALF, HEADLINE, HEADLINES, OBJECTIVES
 from toxbench.evaluation.ensembles import EnsembleChoice
 from toxbench.ranking.rows import SEEDS_NEEDED, FailedCells, Leaderboard, Row
-from toxbench.records import TuningRecord
+from toxbench.records import Audit, TuningRecord
 from toxbench.report.audit import leak_note
 from toxbench.report.verdicts import conclusion, reversed_difference
 from toxbench.util.text import count_of
@@ -23,19 +23,31 @@ _FEW_GROUPS = (
 
 
 def leaderboard_title(leaderboard: Leaderboard) -> str:
-    """Return the name of the table, the number of rows of each part and the protocol."""
+    """Return the name of the table, the number of rows of each part and the protocol.
+
+    Test rows in groups that are known from training are named, because their scores do not hold
+    for new groups.
+    """
     protocol, first = leaderboard.protocol, leaderboard.protocol.folds[0]
     fingerprint = protocol.fingerprint[:12]
+    groups = known_groups(protocol.audit)
+    known = f" ({groups})" if groups else ""
     if len(protocol.folds) > 1:
         tested = sum(len(fold.test) for fold in protocol.folds)
         return (
-            f"Leaderboard of {protocol.name}: {tested} test rows in {len(protocol.folds)} folds; "
-            f"protocol {fingerprint}"
+            f"Leaderboard of {protocol.name}: {tested} test rows{known} in {len(protocol.folds)} "
+            f"folds; protocol {fingerprint}"
         )
     return (
-        f"Leaderboard of {protocol.name}: {len(first.test)} test rows, {len(first.train)} train, "
-        f"{len(first.validation)} validation; protocol {fingerprint}"
+        f"Leaderboard of {protocol.name}: {len(first.test)} test rows{known}, {len(first.train)} "
+        f"train, {len(first.validation)} validation; protocol {fingerprint}"
     )
+
+
+def known_groups(audit: Audit) -> str:
+    """Return how many test rows have the group of a train or validation row; "" if none has."""
+    shared = audit.shared_groups
+    return f"{len(shared.rows)} with a known {shared.column}" if shared and shared.rows else ""
 
 
 def count_scored_labels(leaderboard: Leaderboard) -> int:
