@@ -113,7 +113,7 @@ def _group_lines(plan: "Plan") -> list[str]:
         return []
     tested = sum(len(fold.test) for fold in folds)
     column = comments.columns.get("group") or "group"
-    split = {**plan.settings.split, "split": "grouped"}
+    split = plan.settings.split | {"split": "grouped"}
     command = command_line("run", plan.settings.model_copy(update={"split": split}))
     return [
         f"Groups    {known} of {tested} test rows have a {column} that train or validation rows "
