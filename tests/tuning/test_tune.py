@@ -260,7 +260,7 @@ def test_diverged_trials_fail_and_never_win(search: "Search") -> None:
     assert all("lower the learning rate" in record.reason for record in rest)
     assert [record.value for record in rest] == [None, None]
     assert search.tuned_toml["train"]["learning_rate"] == 3e-5
-    assert list(board["candidate"]) == ["bert"]
+    assert list(board["candidate"]) == ["bert", "bert"]
 
 
 def test_search_continues_after_failed_trials(search: "Search") -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from optuna.storages import RDBStorage
 
-from toxbench.benchmark.candidates import BackboneCandidate
+from toxbench.benchmark.candidates import BackboneCandidate, BaselineCandidate
 from toxbench.benchmark.environment import describe_code
 from toxbench.benchmark.feedback import TuneFeedback
 from toxbench.benchmark.plan import Plan, check_length, make_plan
@@ -168,8 +168,8 @@ def plan_tuning(run: ResolvedRun, download: bool = True) -> TunePlan:
 def run_tuning(planned: TunePlan, feedback: TuneFeedback) -> Outcome:
     """Search for each backbone, write its tuned settings, and evaluate them on the test rows.
 
-    The default settings are evaluated beside them. A search without a result loses only its own
-    backbone.
+    The default settings are evaluated beside them, unless their training failed. A search without
+    a result loses only its own backbone.
 
     Raises:
         StorageError: the results folder cannot be written.
@@ -180,6 +180,7 @@ def run_tuning(planned: TunePlan, feedback: TuneFeedback) -> Outcome:
         feedback.warn(line)
     record_code(plan.store.folder, describe_code(plan.run.registry), plan.command)
     candidates: list[BackboneCandidate] = []
+    compared: set[str] = set()  # backbones whose default settings can be trained
     failures: list[str] = []
     with _open_worker(planned, feedback) as (storage, worker):
         for spec in planned.specs:
@@ -192,9 +193,12 @@ def run_tuning(planned: TunePlan, feedback: TuneFeedback) -> Outcome:
                 failures.append(str(error))
             else:
                 candidates.append(replace(spec.candidate, settings=tuned.train, tuned=tuned))
+                if tuned.tuning.default_score is not None:
+                    compared.add(spec.candidate.name)
     devices = {c.title: plan.devices[c.name] for c in candidates}
     final = replace(plan, devices=plan.devices | devices)
-    final = final.with_candidates((*candidates, *plan.candidates), planned.seeds)
+    others = [c for c in plan.candidates if c.name in compared or isinstance(c, BaselineCandidate)]
+    final = final.with_candidates((*candidates, *others), planned.seeds)
     result = run_plan(final, feedback, patience=math.inf)
     lines = (*plan.run.unavailable, *failures, *map(str, result.failures))
     return Outcome(tuple(candidates), lines, result.leaderboard)
