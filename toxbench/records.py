@@ -20,7 +20,7 @@ from pydantic import (
 from pydantic_core import from_json
 
 from toxbench.errors import NewerVersionError
-from toxbench.settings import Adaptation, FrozenModel, TrainSettings
+from toxbench.settings import Adaptation, FrozenModel, Objective, TrainSettings
 
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
@@ -159,15 +159,21 @@ class TuningRecord(FrozenModel):
     pruned_trials: Count
     failed_trials: Count
     finalists: Count = Field(description="configurations that were trained again with fresh seeds")
-    average_precision: Number = Field(description="micro, of the winner, with fresh seeds")
-    default_average_precision: Number | None = Field(  # TOML has no null, so it has a default
+    metric: Objective = Field(description="that the search maximized")
+    score: Number = Field(description="of the winner, with fresh seeds")
+    default_score: Number | None = Field(  # TOML has no null, so it has a default
         None,
-        description="micro, of the default settings with the same fresh seeds on the same folds; "
+        description="of the default settings with the same fresh seeds on the same folds; "
         "None if they failed",
     )
     default_won: bool = Field(
         description="no other finalist scored higher: the settings are the default ones"
     )
+
+    @property
+    def promised_gain(self) -> float | None:
+        """Score of the winner minus score of the default settings, on inner validation rows."""
+        return None if self.default_score is None else self.score - self.default_score
 
 
 class TunedSettings(StoredRecord):
@@ -224,8 +230,9 @@ class TrialRecord(StoredRecord):
     settings: TrainSettings
     seed: Count
     folds: tuple[Count, ...] = Field(description="inner folds, in the order of training")
+    metric: Objective = Field(description="of the scores")
     value: Number | None = Field(description="mean of the scores; None unless complete")
-    scores: tuple[Number, ...] = Field(description="micro average precision on each inner fold")
+    scores: tuple[Number, ...] = Field(description="on the validation rows of each inner fold")
     epoch_scores: dict[Count, Number] = Field(description="epoch -> score on the first fold")
     step_scores: dict[Count, Number] = Field(
         {}, description="quarter of the training -> score that the pruner compared"

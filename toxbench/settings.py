@@ -94,6 +94,7 @@ def _validate_optional_path(path: Path | None) -> Path | None:
 
 
 Adaptation = Literal["full", "probe", "lora"]
+Objective = Literal["headline", "micro_f1", "subset_accuracy", "micro_average_precision"]
 OptionalPath = Annotated[Path | None, AfterValidator(_validate_optional_path)]
 OptionalDuration = Annotated[str | None, AfterValidator(_validate_duration)]
 
@@ -325,6 +326,11 @@ class TuneSettings(FrozenModel):
     budget: OptionalDuration = Field(
         None, description="training time of each backbone's trials, such as 90s, 30m or 2h"
     )
+    metric: Objective = Field(
+        "headline",
+        description="metric to maximize on inner validation rows; headline is the mean of "
+        "micro-F1 and subset accuracy",
+    )
     sampler: Literal["tpe", "random", "grid"] = Field("tpe", description="how trials are sampled")
     pruner: Literal["median", "hyperband", "none"] = Field(
         "median", description="how bad trials are ended early"
@@ -335,7 +341,10 @@ class TuneSettings(FrozenModel):
     finalists: int = Field(
         3, ge=1, description="best trials to train again, in addition to the default settings"
     )
-    finalist_seeds: int = Field(1, ge=1, description="fresh seeds for each of them")
+    finalist_seeds: int = Field(3, ge=1, description="fresh seeds for each of them")
+    finalist_folds: int = Field(
+        INNER_FOLDS, ge=1, le=INNER_FOLDS, description="inner folds for each of them, the last ones"
+    )
     tune_seed: int = Field(0, ge=0, lt=2**31, description="seed of the sampler and of all trials")
     storage: str | None = Field(
         None, description="SQLAlchemy URL of a shared study; unset: SQLite in the results folder"

@@ -59,7 +59,7 @@ def search(results: Path, pruner: str, seed: int) -> Result:
     searched = Result(
         trained=sum(record.epochs for record in records),
         planned=sum(record.settings.epochs for record in records),
-        score=read_tuned(tuned).tuning.average_precision,
+        score=read_tuned(tuned).tuning.score,
     )
     epochs = f"{searched.trained} of {searched.planned} epochs, {searched.saved:.0%} saved"
     print(f"\nstudy {seed}, pruner {pruner}: {epochs}; score {searched.score:.3f}", flush=True)

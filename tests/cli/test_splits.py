@@ -128,3 +128,25 @@ def test_the_notebook_preset_takes_an_official_split(command: Command) -> None:
     code, err = command("run", *FILES, *CHEAP, "--preset", "notebook", "--dry-run")
     assert code == 0, err
     assert "40 train, 6 validation, 14 test" in err
+
+
+def test_known_groups_are_named_and_compared(command: Command, table: Path, tmp_path: Path) -> None:
+    frame = pd.read_csv(table)
+    frame["VideoId"] = [f"video {row % 6}" for row in range(len(frame))]
+    frame.to_csv(tmp_path / "videos.csv", index=False)
+    words = ("--data", "videos.csv", *CHEAP, "--folds", "3", "--results", "r")
+    code, plan = command("run", *words)
+    assert code == 0
+    assert "60 of 60 test rows have a VideoId that train or validation rows have" in plan
+    hint = "toxbench run --data videos.csv --backbones none --baselines always-negative"
+    assert f"for unknown ones: {hint} --folds 3 --split grouped" in plan
+    assert command("leaderboard", "--results", "r")[0] == 0
+    folder = find_store(Path("r")).folder
+    assert "60 test rows (60 with a known VideoId) in 3 folds" in (
+        folder / "leaderboard.md"
+    ).read_text(encoding="utf-8")
+    code, plan = command("run", *words, "--split", "grouped")
+    assert "have a VideoId that" not in plan
+    assert command("report", "--results", "r")[0] == 0
+    page = (find_store(Path("r")).folder / "report.html").read_text(encoding="utf-8")
+    assert "60 test rows, 60 with a known VideoId" in page

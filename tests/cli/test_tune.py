@@ -130,8 +130,7 @@ def test_search_prints_settings_and_run_uses_them(
     bert = [row["tuned"] for row in rows if row["candidate"] == "bert"]
     assert sorted(bert) == [False, True]
     after = {p.name: p.read_bytes() for p in tmp_path.glob("results/*/cells/*")}
-    assert cells.items() < after.items()
-    assert len(after) == len(cells) + 1
+    assert after == cells
     repeated = tune()
     assert repeated.code == 0
     assert "[bert trial " not in repeated.err
@@ -176,7 +175,8 @@ def test_backbones_and_baselines_can_be_none(
     assert "Candidate bert" not in result.err
     assert toxbench("tune", "--data", str(table), "--backbones", "none").code == 2
     assert tune("--baselines", "none", "--quiet", "--trials", "1").code == 0
-    assert [path.name.split("-")[0] for path in tmp_path.glob("results/*/cells/*")] == ["bert"]
+    names = [path.name.split("-")[0] for path in tmp_path.glob("results/*/cells/*")]
+    assert names == ["bert", "bert"]
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 TUNING = TuningRecord(
     study="s", trials=1, pruned_trials=0, failed_trials=0, finalists=1,
-    average_precision=0.5, default_average_precision=None, default_won=False,
+    metric="headline", score=0.5, default_score=None, default_won=False,
 )  # fmt: skip
 
 

@@ -58,7 +58,7 @@ def make_trial(
         study="bert-1", uid=f"{number:040x}", number=number, is_default=default,
         state="pruned" if value is None else "complete", reason="", params=params,
         distributions={k: distribution_to_json(v) for k, v in (distributions or {}).items()},
-        settings=TrainSettings(), seed=1, folds=(0,), value=value,
+        settings=TrainSettings(), seed=1, folds=(0,), metric="headline", value=value,
         scores=() if value is None else (value,), epoch_scores=epochs, epochs=2, seconds=1.5,
         thresholds={}, finished_at="2026-01-02T03:04:05+00:00",
     )  # fmt: skip
@@ -278,7 +278,7 @@ def make_tuned(reference: float | None = 1 / 3, **train: Any) -> TunedSettings:
 def make_tuning(validation: float, reference: float | None = 1 / 3, **more: Any) -> TuningRecord:
     fields: dict[str, Any] = {
         "study": "bert-1", "trials": 20, "pruned_trials": 7, "failed_trials": 1, "finalists": 3,
-        "average_precision": validation, "default_average_precision": reference,
+        "metric": "headline", "score": validation, "default_score": reference,
         "default_won": False,
     }  # fmt: skip
     return TuningRecord(**(fields | more))
@@ -422,70 +422,57 @@ def test_tuned_row_is_named_without_settings() -> None:
     assert label_tables(TWO)[0].headers == ("label", "positive test rows", "bert (tuned)", "bert")
 
 
-def test_only_tuned_rows_have_optimism() -> None:
-    tuned, plain = (row_of(TWO, tuned).values for tuned in (True, False))
-    assert tuned["validation_average_precision"] is not None
-    assert tuned["optimism"] is not None
-    assert tuned["validation_average_precision"].mean == 0.75
-    assert tuned["optimism"].mean == 0.75 - 0.625
-    assert plain["validation_average_precision"] is plain["optimism"] is None
-
-
-def test_optimism_is_mean_over_seeds() -> None:
-    cells = [make_cell("1", make_tuning(0.75), seed, test) for seed, test in ((0, 0.5), (1, 0.75))]
-    row = row_of(make_board(*cells), tuned=True)
-    assert row.values["optimism"] is not None
-    assert (row.values["optimism"].mean, row.seeds) == (0.125, 2)
-    assert row.values["optimism"].deviation == pytest.approx(0.03125**0.5)
-    assert row.values["validation_average_precision"] is not None
-    assert row.values["validation_average_precision"].deviation == 0.0
+def test_only_tuned_rows_have_a_promised_gain() -> None:
+    tuned, plain = (row_of(TWO, tuned) for tuned in (True, False))
+    assert tuned.mean("promised_gain") == 0.75 - 1 / 3
+    assert plain.values["promised_gain"] is None
 
 
 def test_records_mark_tuned_rows() -> None:
     tuned, plain = leaderboard_table(TWO).records
-    assert (tuned["candidate"], tuned["tuned"], tuned["optimism"]) == ("bert", True, 0.125)
-    assert (plain["candidate"], plain["tuned"], plain["optimism"]) == ("bert", False, None)
+    promised = 0.75 - 1 / 3
+    assert (tuned["candidate"], tuned["tuned"], tuned["promised_gain"]) == ("bert", True, promised)
+    assert (plain["candidate"], plain["tuned"], plain["promised_gain"]) == ("bert", False, None)
     assert tuned.keys() == plain.keys()
 
 
-def test_note_has_trials_and_optimism() -> None:
-    (note,) = [n for n in leaderboard_table(TWO).notes if "optimism" in n]
+def tuning_note(*cells: CellRecord) -> str:
+    (text,) = [n for n in leaderboard_table(make_board(*cells)).notes if "promised" in n]
+    return text
+
+
+def test_note_has_promised_and_realised_gain() -> None:
+    ap = "micro_average_precision"
+    note = tuning_note(
+        make_cell("0", test=0.5), make_cell("1", make_tuning(0.75, metric=ap), test=0.625)
+    )
     assert note.startswith("bert (tuned): the best settings of 20 trials (7 pruned, 1 failed).")
-    assert "with new seeds (0.333 with default settings) and 0.625 on test rows" in note
-    assert "optimism (validation minus test score) +0.125" in note
+    assert "in the micro average precision: promised +0.417 (inner validation rows" in note
+    assert "realised +0.125 (test rows)" in note
 
 
-def test_note_has_comparable_default_score() -> None:
-    def note(**more: Any) -> str:
-        cell = make_cell("1", make_tuning(0.75, 0.5, **more), test=0.625)
-        (text,) = [n for n in leaderboard_table(make_board(cell)).notes if "optimism" in n]
-        return text
-
-    assert (
-        "0.750 on inner validation rows with new seeds (0.500 with default settings) and 0.625"
-        in note(default_won=False)
-    )
-    assert "bert (tuned): the default settings, without an improvement in 20 trials" in note(
-        default_won=True
-    )
+def test_gain_of_headlines_is_mean_of_their_gains() -> None:
+    default, tuned = make_cell("0"), make_cell("1", make_tuning(0.25))
+    default.metrics["0.5"]["test"] |= {"micro_f1": 0.5, "subset_accuracy": 0.25}
+    tuned.metrics["0.5"]["test"] |= {"micro_f1": 0.625, "subset_accuracy": 0.125}
+    note = tuning_note(default, tuned)
+    assert "in the mean of micro-F1 and subset accuracy: promised -0.083" in note
+    assert "realised +0.000" in note
 
 
-def test_negative_optimism_has_a_sign() -> None:
-    low = make_board(make_cell("1", make_tuning(0.25), test=0.5))
-    assert any("test score) -0.250" in note for note in leaderboard_table(low).notes)
+def test_gain_is_unknown_without_default_row() -> None:
+    assert "realised unknown" in tuning_note(make_cell("1", make_tuning(0.75)))
+    assert "promised unknown" in tuning_note(make_cell("1", make_tuning(0.75, None)))
+
+
+def test_note_reports_winning_default_settings() -> None:
+    note = tuning_note(make_cell("1", make_tuning(0.75, 0.75, default_won=True)))
+    assert "bert (tuned): the default settings, without an improvement in 20 trials" in note
 
 
 def test_untuned_leaderboard_has_no_tuning_note() -> None:
-    assert not any(
-        "optimism" in note for note in leaderboard_table(make_board(make_cell("0"))).notes
-    )
-
-
-def test_undefined_average_precision_has_a_note() -> None:
-    undefined = make_board(make_cell("1", make_tuning(0.75), test=None))
-    assert row_of(undefined, tuned=True).values["optimism"] is None
-    notes = leaderboard_table(undefined).notes
-    assert "bert (tuned): micro average precision is undefined on these test rows." in notes
+    notes = leaderboard_table(make_board(make_cell("0"))).notes
+    assert not any("promised" in note for note in notes)
 
 
 def test_two_searches_have_distinct_names() -> None:

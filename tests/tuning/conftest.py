@@ -26,6 +26,7 @@ from support import write_table
 import toxbench
 from toxbench.records import TrialRecord
 from toxbench.settings import TrainSettings
+from toxbench.store.cell_file import read_cell
 from toxbench.store.trials import TrialStore
 
 # All settings are fixed except the learning rate and the epochs: few dimensions make small plots.
@@ -46,6 +47,8 @@ loss = "bce"
 [tune]
 trials = 5
 finalists = 2
+finalist_seeds = 1
+finalist_folds = 1
 [tune.space]
 epochs = "1:2"
 learning_rate = "1e-4:1e-2:log"
@@ -188,6 +191,13 @@ class Search:
     def cells(self) -> dict[str, bytes]:
         """Name -> content of every stored cell."""
         return {path.name: path.read_bytes() for path in self.results.glob("*/cells/*")}
+
+    @property
+    def tuned_cell(self) -> Path:
+        """Path of the only cell with tuned settings."""
+        paths = self.results.glob("*/cells/*")
+        (path,) = [path for path in paths if read_cell(path)[0].tuning is not None]
+        return path
 
     @property
     def database(self) -> Path:

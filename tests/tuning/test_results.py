@@ -86,6 +86,7 @@ def make_trial(number: int, value: float | None = None, **changes: Any) -> Trial
         "settings": settings,
         "seed": 10_001,
         "folds": (0, 1),
+        "metric": "headline",
         "value": value,
         "scores": () if value is None else (value, value),
         "epoch_scores": {1: 0.1},
@@ -169,8 +170,8 @@ def test_tuned_settings_are_those_of_the_winner(spec: SearchSpec) -> None:
         1,
         3,
     )
-    assert record.average_precision == 0.5
-    assert record.default_average_precision == pytest.approx(0.3)
+    assert record.score == 0.5
+    assert record.default_score == pytest.approx(0.3)
     assert record.default_won is False
 
 
@@ -179,7 +180,7 @@ def test_default_score_is_of_fresh_seeds(
 ) -> None:
     def default_result(*finalists: Sequence[TrialRecord]) -> tuple[float | None, bool | None]:
         record = make_tuned_settings(spec, SearchResult(TRIALS, finalists)).tuning
-        return record.default_average_precision, record.default_won
+        return record.default_score, record.default_won
 
     assert default_result(WINNER, DEFAULT, RUNNER_UP) == (pytest.approx(0.3), False)
     assert default_result(DEFAULT, RUNNER_UP) == (pytest.approx(0.3), True)

@@ -1,11 +1,12 @@
 """Training of a configuration on inner folds: scores, callbacks and errors."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score
+from sklearn.metrics import accuracy_score, average_precision_score, f1_score
 
 from toxbench import Backbone, EpochRecord, TrainSettings
 from toxbench.benchmark.trainer_factory import TrainerFactory
@@ -19,8 +20,9 @@ from toxbench.settings import SplitSettings
 from toxbench.training.device import choose_device
 from toxbench.training.weights import Weights
 from toxbench.tuning.spec import make_inner_data
-from toxbench.tuning.trial import TrialResult, objective, train_on_folds
+from toxbench.tuning.trial import Configuration, OnEpoch, TrialResult, objective, train_on_folds
 
+Score = Callable[[np.ndarray, np.ndarray], float]
 SETTINGS = TrainSettings(
     epochs=2, max_length=16, batch_size=8, learning_rate=3e-3, head_learning_rate=3e-2
 )
@@ -50,6 +52,14 @@ def ignore(position: int, epoch: EpochRecord) -> None:
     """Ignore an epoch."""
 
 
+def train(
+    factory: TrainerFactory, data: Protocol, folds: tuple[int, ...], settings: TrainSettings,
+    seed: int, on_epoch: OnEpoch, metric: str = "headline",
+) -> TrialResult:  # fmt: skip
+    configuration = Configuration(settings, seed, folds)
+    return train_on_folds(factory, data, configuration, metric, on_epoch)
+
+
 def predict(factory: TrainerFactory, data: Protocol, fold: int, seed: int = 0) -> np.ndarray:
     """Train on a fold with a trainer; return the probabilities of its validation rows."""
     with factory.trainer(SETTINGS, seed) as trainer:
@@ -57,19 +67,34 @@ def predict(factory: TrainerFactory, data: Protocol, fold: int, seed: int = 0) -
         return trainer.predict(data.folds[fold].validation)
 
 
-def test_score_equals_scikit_learns(factory: TrainerFactory, data: Protocol) -> None:
-    result = train_on_folds(factory, data, (1, 3), SETTINGS, 0, ignore)
+def mean_of_headlines(targets: np.ndarray, probabilities: np.ndarray) -> float:
+    labels = probabilities >= 0.5
+    f1 = f1_score(targets, labels, average="micro", zero_division=0)
+    return float(f1 + accuracy_score(targets, labels)) / 2
+
+
+def micro_average_precision(targets: np.ndarray, probabilities: np.ndarray) -> float:
+    return float(average_precision_score(targets.ravel(), probabilities.ravel()))
+
+
+@pytest.mark.parametrize(
+    ("metric", "score_of"),
+    [("headline", mean_of_headlines), ("micro_average_precision", micro_average_precision)],
+)
+def test_score_equals_scikit_learns(
+    factory: TrainerFactory, data: Protocol, metric: str, score_of: Score
+) -> None:
+    result = train(factory, data, (1, 3), SETTINGS, 0, ignore, metric)
     for fold, score in zip((1, 3), result.scores, strict=True):
         targets = data.comments.targets[data.folds[fold].validation]
-        probabilities = predict(factory, data, fold)
-        expected = average_precision_score(targets.ravel(), probabilities.ravel())
+        expected = score_of(targets, predict(factory, data, fold))
         assert score == pytest.approx(expected, abs=1e-9)
 
 
 def test_thresholds_use_validation_rows_of_all_folds(
     factory: TrainerFactory, data: Protocol
 ) -> None:
-    result = train_on_folds(factory, data, (0, 2), SETTINGS, 0, ignore)
+    result = train(factory, data, (0, 2), SETTINGS, 0, ignore)
     targets = [data.comments.targets[data.folds[fold].validation] for fold in (0, 2)]
     probabilities = [predict(factory, data, fold) for fold in (0, 2)]
     assert result.thresholds == choose_thresholds(
@@ -81,16 +106,16 @@ def test_thresholds_use_validation_rows_of_all_folds(
 
 def test_on_epoch_gets_position_and_scores(factory: TrainerFactory, data: Protocol) -> None:
     epochs: list[tuple[int, EpochRecord]] = []
-    result = train_on_folds(
+    result = train(
         factory, data, (4, 1), SETTINGS, 0, lambda position, epoch: epochs.append((position, epoch))
     )
     assert [(position, e.epoch) for position, e in epochs] == [(0, 1), (0, 2), (1, 1), (1, 2)]
-    assert result.scores == tuple(objective(epochs[i][1].validation) for i in (1, 3))
+    assert result.scores == tuple(epochs[i][1].validation["headline"] for i in (1, 3))
 
 
 def test_last_epoch_counts_for_any_selection(factory: TrainerFactory, data: Protocol) -> None:
     best, last = (
-        train_on_folds(factory, data, (0,), SETTINGS.model_copy(update={"selection": s}), 0, ignore)
+        train(factory, data, (0,), SETTINGS.model_copy(update={"selection": s}), 0, ignore)
         for s in ("best", "last")
     )
     assert best == last
@@ -99,16 +124,16 @@ def test_last_epoch_counts_for_any_selection(factory: TrainerFactory, data: Prot
 def test_result_depends_only_on_the_seed(
     factory: TrainerFactory, data: Protocol, checkpoint: Path
 ) -> None:
-    first = train_on_folds(factory, data, (0, 1), SETTINGS, 0, ignore)
-    assert train_on_folds(factory, data, (0, 1), SETTINGS, 0, ignore) == first
+    first = train(factory, data, (0, 1), SETTINGS, 0, ignore)
+    assert train(factory, data, (0, 1), SETTINGS, 0, ignore) == first
     fresh_factory = make_factory(data, checkpoint)
-    assert train_on_folds(fresh_factory, data, (0, 1), SETTINGS, 0, ignore) == first
-    assert train_on_folds(factory, data, (0, 1), SETTINGS, 1, ignore) != first
+    assert train(fresh_factory, data, (0, 1), SETTINGS, 0, ignore) == first
+    assert train(factory, data, (0, 1), SETTINGS, 1, ignore) != first
 
 
 def test_order_of_folds_does_not_change_scores(factory: TrainerFactory, data: Protocol) -> None:
-    two_folds = train_on_folds(factory, data, (0, 1), SETTINGS, 0, ignore)
-    one_fold = train_on_folds(factory, data, (1,), SETTINGS, 0, ignore)
+    two_folds = train(factory, data, (0, 1), SETTINGS, 0, ignore)
+    one_fold = train(factory, data, (1,), SETTINGS, 0, ignore)
     assert two_folds.scores[1] == one_fold.scores[0]
 
 
@@ -135,30 +160,32 @@ def test_error_of_callback_ends_training(factory: TrainerFactory, data: Protocol
         if epochs[-1] == (1, 1):
             raise CallbackError
 
-    expected = train_on_folds(factory, data, (0, 1), SETTINGS, 0, ignore)
+    expected = train(factory, data, (0, 1), SETTINGS, 0, ignore)
     with pytest.raises(CallbackError):
-        train_on_folds(factory, data, (0, 1), SETTINGS, 0, stop)
+        train(factory, data, (0, 1), SETTINGS, 0, stop)
     assert epochs == [(0, 1), (0, 2), (1, 1)]
-    assert train_on_folds(factory, data, (0, 1), SETTINGS, 0, ignore) == expected
+    assert train(factory, data, (0, 1), SETTINGS, 0, ignore) == expected
 
 
 def test_diverged_training_raises_and_leaves_no_state(
     factory: TrainerFactory, data: Protocol
 ) -> None:
-    expected = train_on_folds(factory, data, (0,), SETTINGS, 0, ignore)
+    expected = train(factory, data, (0,), SETTINGS, 0, ignore)
     divergent = SETTINGS.model_copy(update={"learning_rate": 1e30, "clip_norm": 0.0})
     with pytest.raises(CellsFailedError, match="lower the learning rate"):
-        train_on_folds(factory, data, (0,), divergent, 0, ignore)
-    assert train_on_folds(factory, data, (0,), SETTINGS, 0, ignore) == expected
+        train(factory, data, (0,), divergent, 0, ignore)
+    assert train(factory, data, (0,), SETTINGS, 0, ignore) == expected
 
 
 @pytest.mark.parametrize(("score", "value"), [(0.25, 0.25), (0.0, 0.0), (1.0, 1.0), (None, 0.0)])
 def test_undefined_score_is_zero(score: float | None, value: float) -> None:
-    assert objective({"micro_average_precision": score, "headline": 0.9}) == value
+    scores = {"micro_average_precision": score, "headline": 0.9}
+    epoch = EpochRecord(epoch=1, train_loss=0.5, validation=scores, seconds=1.0)
+    assert objective(epoch, "micro_average_precision") == value
 
 
 def test_one_fold_has_one_score(factory: TrainerFactory, data: Protocol) -> None:
-    result = train_on_folds(factory, data, (2,), SETTINGS, 0, ignore)
+    result = train(factory, data, (2,), SETTINGS, 0, ignore)
     assert isinstance(result, TrialResult)
     assert len(result.scores) == 1
     assert 0.0 < result.scores[0] <= 1.0

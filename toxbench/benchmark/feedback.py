@@ -70,8 +70,8 @@ class SearchFeedback:
     def trial_started(self, backbone: str, number: int, default: bool, epochs: int) -> None:
         """A trial of this process starts, with at most ``epochs`` epochs over all its folds."""
 
-    def trial_epoch(self, number: int, epoch: EpochRecord) -> None:
-        """An epoch of a trial ended."""
+    def trial_epoch(self, number: int, score: float) -> None:
+        """An epoch of a trial ended with this value of the objective."""
 
     def trial_finished(self, backbone: str, record: TrialRecord) -> None:
         """A trial of this process was stored."""

@@ -8,9 +8,7 @@ from toxbench.data.synthetic import sample_comments
 from toxbench.data.table import TextDataset, read_comments
 from toxbench.errors import DataError, SettingsError, StorageError
 from toxbench.settings import ColumnSettings, SplitSettings
-from toxbench.store.cells import CellStore, ProtocolRecord, stores_below
-
-_StoredProtocol = tuple[CellStore, ProtocolRecord]
+from toxbench.store.cells import CellStore, ProtocolRecord, other_protocols
 
 
 def check_resumable(results: Path, store: CellStore, protocol: Protocol) -> None:
@@ -22,7 +20,7 @@ def check_resumable(results: Path, store: CellStore, protocol: Protocol) -> None
     """
     if store.protocol_path.is_file():
         return
-    others = _other_protocols(results, store)
+    others = other_protocols(results, store)
     if not others:
         raise StorageError(
             f"{results} contains no results to resume; leave out --resume to start a new run"
@@ -45,7 +43,7 @@ def check_resumable(results: Path, store: CellStore, protocol: Protocol) -> None
 def other_table_warning(results: Path, store: CellStore, protocol: Protocol) -> list[str]:
     """Return a warning if the results of a table of the same name are of other data, else []."""
     name, data = protocol.comments.name, protocol.data_fingerprint
-    for other, record in _other_protocols(results, store):
+    for other, record in other_protocols(results, store):
         if record.name == name and record.data_fingerprint != data:
             return [
                 f"{name} differs from the table of that name in {other.folder} (ids, texts or "
@@ -87,18 +85,6 @@ def read_matching_table(
             "the same column options, --valid and --test"
         )
     return comments
-
-
-def _other_protocols(results: Path, store: CellStore) -> list[_StoredProtocol]:
-    """Read the other protocols with results, newest first; skip those that cannot be read."""
-    protocols: list[_StoredProtocol] = []
-    for other in stores_below(results):
-        if other.folder != store.folder:
-            try:
-                protocols.append((other, other.protocol()))
-            except StorageError:
-                continue
-    return protocols
 
 
 def _distance(record: ProtocolRecord, protocol: Protocol) -> tuple[bool, bool]:

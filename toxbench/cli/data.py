@@ -67,9 +67,9 @@ def show(data: Path | None, **values: Any) -> None:
 def check(data: Path | None, **values: Any) -> None:
     """Check FILE for reasons why scores on it would be too high, without printing comments.
 
-    Texts and groups on both sides of the split, equal texts with different labels, labels that
-    imply others or never change, and, with --backbones, comments that are cut. Problems that are
-    found do not change the exit code.
+    Texts and groups on both sides of the split, equal texts with different labels and the scores
+    that they make impossible, labels that imply others or never change, and, with --backbones,
+    comments that are cut. Problems that are found do not change the exit code.
     """
     for name in ("weights", "plugins"):
         if values[name] not in {None, ()} and not values["backbones"]:
@@ -78,14 +78,17 @@ def check(data: Path | None, **values: Any) -> None:
     settings = settings_from({**values, "data": file})
     from toxbench.benchmark.validate import resolve_split
     from toxbench.data.audit import audit
+    from toxbench.data.label_noise import label_noise
     from toxbench.data.load import load_dataset
-    from toxbench.report.audit import audit_lines
+    from toxbench.report.audit import audit_lines, label_noise_lines
 
     split = resolve_split(settings)
     source = load_dataset(file, settings.columns, split, frozenset(settings.split))
     comments = source.comments
     echo(_headline(source))
     for line in audit_lines(audit(comments, source.folds), lambda row: _row_name(comments, row)):
+        echo(line)
+    for line in label_noise_lines(label_noise(comments)):
         echo(line)
     truncated = _truncation(settings, comments) if values["backbones"] else _TRUNCATION_HINT
     for line in truncated:

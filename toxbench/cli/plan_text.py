@@ -28,6 +28,7 @@ def run_plan_text(plan: "Plan") -> str:
         f"{in_folds}; protocol {plan.protocol.fingerprint[:12]}",
         f"Test      {test_targets.sum()} positive entries; "
         f"{(~test_targets.any(axis=1)).mean():.1%} of the rows have no label",
+        *_group_lines(plan),
         *(_candidate_line(plan, candidate) for candidate in plan.candidates),
         *tracker_lines(plan),
         *_power_lines(plan),
@@ -104,6 +105,25 @@ def _candidate_line(plan: "Plan", candidate: "Candidate") -> str:
 def _weights(candidate: "BackboneCandidate") -> str:
     """Return the label of a candidate's weights, and what is changed when they are loaded."""
     return ", ".join([candidate.weights.record.label, *candidate.weights.notes])
+
+
+def _group_lines(plan: "Plan") -> list[str]:
+    """Return how many test rows have a known group, and how to test on unknown ones."""
+    from toxbench.config import command_line
+    from toxbench.data.audit import count_known_groups
+
+    comments, folds = plan.protocol.comments, plan.protocol.folds
+    known = count_known_groups(comments, folds)
+    if not known:
+        return []
+    tested = sum(len(fold.test) for fold in folds)
+    column = comments.columns.get("group") or "group"
+    split = plan.settings.split | {"split": "grouped"}
+    command = command_line("run", plan.settings.model_copy(update={"split": split}))
+    return [
+        f"Groups    {known} of {tested} test rows have a {column} that train or validation rows "
+        f"have; for unknown ones: {command}"
+    ]
 
 
 def _power_lines(plan: "Plan") -> list[str]:

@@ -192,10 +192,9 @@ class LiveProgress(LogProgress):
         self._progress.reset(self._epochs, total=epochs, visible=True)
         self._progress.update(self._epochs, description=f"trial {number}{settings}")
 
-    def trial_epoch(self, number: int, epoch: EpochRecord) -> None:
+    def trial_epoch(self, number: int, score: float) -> None:
         """Advance the lower bar; show the score."""
-        score = epoch.validation["micro_average_precision"]
-        text = f"trial {number}  average precision {score:.3f}"
+        text = f"trial {number}  score {score:.3f}"
         self._progress.update(self._epochs, advance=1, description=text)
 
     def search_progress(self, progress: SearchProgress) -> None:

@@ -70,7 +70,6 @@ def _print_outcome(planned: "TunePlan", outcome: "Outcome", values: dict[str, An
     print_leaderboard(outcome.leaderboard, registry, values["format_name"], values["full"])
     if not is_brief:
         echo(f"\nStored in {planned.plan.store.folder}")
-        echo("To add rows with the default settings: the same options with toxbench run --tuned")
     if outcome.failures:
         more = f" (and {len(outcome.failures) - 1} more)" if len(outcome.failures) > 1 else ""
         raise CellsFailedError(f"no result: {outcome.failures[0]}{more}")

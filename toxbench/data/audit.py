@@ -76,6 +76,12 @@ def audit(comments: TextDataset, folds: Sequence[Split]) -> Audit:
     )
 
 
+def count_known_groups(comments: TextDataset, folds: Sequence[Split]) -> int:
+    """Count the test rows whose group also has train or validation rows, over all folds."""
+    groups = group_ids(comments.groups or repeat(None, len(comments)))
+    return sum(len(_known_groups(fold, groups)) for fold in folds)
+
+
 def describe(comments: TextDataset) -> Description:
     """Return counts, text lengths and notes of a table."""
     targets = comments.targets
@@ -112,8 +118,13 @@ def _find_leaks(fold: Split, texts: Numbers, near: NearCopies, groups: Numbers) 
     training_rows = np.concatenate([fold.train, fold.validation])
     exact = _pairs_with_same_number(texts, fold.test, training_rows)
     unpaired = np.setdiff1d(fold.test, [row for row, _ in exact])
-    shared = [row for row, _ in _pairs_with_same_number(groups, fold.test, training_rows)]
-    return _Leaks(exact, near.find(unpaired, training_rows), shared)
+    return _Leaks(exact, near.find(unpaired, training_rows), _known_groups(fold, groups))
+
+
+def _known_groups(fold: Split, groups: Numbers) -> list[int]:
+    """Return the test rows whose group also has train or validation rows."""
+    training_rows = np.concatenate([fold.train, fold.validation])
+    return [row for row, _ in _pairs_with_same_number(groups, fold.test, training_rows)]
 
 
 def _pairs_with_same_number(numbers: Numbers, test: Rows, training_rows: Rows) -> list[Pair]:

@@ -22,6 +22,13 @@ TUNED_COLUMNS: Mapping[str, tuple[str, str]] = {
 # Metric -> title of the metrics that the leaderboard shows first, with intervals and tests.
 HEADLINES: Mapping[str, str] = {"micro_f1": "micro-F1", "subset_accuracy": "subset accuracy"}
 RANKING_METRIC = "micro_f1"  # by default
+HEADLINE = "headline"
+# Metric that a search of hyperparameters can maximize -> its title.
+OBJECTIVES: Mapping[str, str] = {
+    HEADLINE: "mean of micro-F1 and subset accuracy",
+    **HEADLINES,
+    "micro_average_precision": "micro average precision",
+}
 
 
 @dataclass(frozen=True)

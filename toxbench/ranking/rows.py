@@ -241,9 +241,7 @@ def columns(rule: str, metric: str = RANKING_METRIC, more: Iterable[str] = ()) -
         "micro_precision": _metric("micro_precision", rule),
         "micro_recall": _metric("micro_recall", rule),
         "micro_average_precision": _metric("micro_average_precision", rule),
-        "validation_average_precision": _validation,
-        # The selection bias of settings that were chosen by validation rows.
-        "optimism": _difference(_validation, _metric("micro_average_precision", HALF)),
+        "promised_gain": _promised_gain,
         **{f"train_{name}": _metric(name, rule, "train") for name in HEADLINES},
         **{
             f"{name}_gap": _difference(_metric(name, rule, "train"), _metric(name, rule))
@@ -386,9 +384,9 @@ def _difference(first: Getter, second: Getter) -> Getter:
     return difference
 
 
-def _validation(cell: CellRecord) -> float | None:
-    """Return the average precision of tuned settings on inner validation rows, with new seeds."""
-    return cell.tuning.average_precision if cell.tuning else None
+def _promised_gain(cell: CellRecord) -> float | None:
+    """Return the gain of tuned settings over the default ones on inner validation rows."""
+    return cell.tuning.promised_gain if cell.tuning else None
 
 
 def _distinguishing_settings(candidates: Sequence[CellRecord]) -> list[str]:

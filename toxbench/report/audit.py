@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from textwrap import wrap
 
+from toxbench.data.label_noise import ScoreBounds
 from toxbench.records import Audit
 from toxbench.util.text import escape_line, first_items
 
@@ -142,6 +143,25 @@ def _constant_labels(audit: Audit) -> Finding:
         "These labels cannot be learned or scored. To leave them out, list the other labels: "
         "--labels A,B,C.",
         _join(constant, len(constant)),
+    )
+
+
+def label_noise_lines(bounds: tuple[ScoreBounds, ScoreBounds] | None) -> list[str]:
+    """Return the highest reachable scores as lines for a terminal; see `label_noise`."""
+    if bounds is None:
+        return ["Label noise: unknown, because no text has a copy"]
+    everywhere, copied = bounds
+    return list(
+        _wrap(
+            (
+                f"Label noise: {copied.rows} rows have a copy with equal or nearly equal text",
+                "A model that gives copies the same labels reaches at most a micro-F1 of "
+                f"{copied.micro_f1:.3f} and a subset accuracy of {copied.subset_accuracy:.3f} on "
+                f"these rows ({everywhere.micro_f1:.3f} and {everywhere.subset_accuracy:.3f} on "
+                "all rows). If other rows are labelled as these are, no model can do better on "
+                "them either.",
+            )
+        )
     )
 
 

@@ -6,7 +6,7 @@ from itertools import zip_longest
 from statistics import fmean
 
 from toxbench.errors import SettingsError, did_you_mean
-from toxbench.evaluation.definitions import HALF, HEADLINES, PER_LABEL
+from toxbench.evaluation.definitions import HALF, HEADLINES, OBJECTIVES, PER_LABEL
 from toxbench.plugin.contracts import Table
 from toxbench.ranking.rows import CandidateKey, Leaderboard, Row, candidate_key, mean_known
 from toxbench.records import CellRecord, EpochRecord, FailureRecord, LabelScores, Part
@@ -282,8 +282,8 @@ def _origin(candidate: Candidate) -> dict[str, str]:
         tuning = first.tuning
         properties["tuning"] = (
             f"{tuning.trials} trials, {tuning.pruned_trials} pruned, "
-            f"{tuning.failed_trials} failed; micro average precision on inner validation rows "
-            f"{tuning.average_precision:.3f}"
+            f"{tuning.failed_trials} failed; {OBJECTIVES[tuning.metric]} on inner validation rows "
+            f"{tuning.score:.3f}"
         )
     environment = first.environment
     threads = count_of(environment.threads, "thread")

@@ -1,9 +1,11 @@
 """The title of a leaderboard, and the conclusions, warnings and explanations printed with it."""
 
-from toxbench.evaluation.definitions import HALF, HEADLINES
+from statistics import fmean
+
+from toxbench.evaluation.definitions import HALF, HEADLINE, HEADLINES, OBJECTIVES
 from toxbench.evaluation.ensembles import EnsembleChoice
 from toxbench.ranking.rows import SEEDS_NEEDED, FailedCells, Leaderboard, Row
-from toxbench.records import TuningRecord
+from toxbench.records import Audit, TuningRecord
 from toxbench.report.audit import leak_note
 from toxbench.report.verdicts import conclusion, reversed_difference
 from toxbench.util.text import count_of, list_items
@@ -22,19 +24,31 @@ _FEW_GROUPS = (
 
 
 def leaderboard_title(leaderboard: Leaderboard) -> str:
-    """Return the name of the table, the number of rows of each part and the protocol."""
+    """Return the name of the table, the number of rows of each part and the protocol.
+
+    Test rows in groups that are known from training are named, because their scores do not hold
+    for new groups.
+    """
     protocol, first = leaderboard.protocol, leaderboard.protocol.folds[0]
     fingerprint = protocol.fingerprint[:12]
+    groups = known_groups(protocol.audit)
+    known = f" ({groups})" if groups else ""
     if len(protocol.folds) > 1:
         tested = sum(len(fold.test) for fold in protocol.folds)
         return (
-            f"Leaderboard of {protocol.name}: {tested} test rows in {len(protocol.folds)} folds; "
-            f"protocol {fingerprint}"
+            f"Leaderboard of {protocol.name}: {tested} test rows{known} in {len(protocol.folds)} "
+            f"folds; protocol {fingerprint}"
         )
     return (
-        f"Leaderboard of {protocol.name}: {len(first.test)} test rows, {len(first.train)} train, "
-        f"{len(first.validation)} validation; protocol {fingerprint}"
+        f"Leaderboard of {protocol.name}: {len(first.test)} test rows{known}, {len(first.train)} "
+        f"train, {len(first.validation)} validation; protocol {fingerprint}"
     )
+
+
+def known_groups(audit: Audit) -> str:
+    """Return how many test rows have the group of a train or validation row; "" if none has."""
+    shared = audit.shared_groups
+    return f"{len(shared.rows)} with a known {shared.column}" if shared and shared.rows else ""
 
 
 def count_scored_labels(leaderboard: Leaderboard) -> int:
@@ -142,7 +156,7 @@ def explanations(leaderboard: Leaderboard) -> list[str]:
     texts.extend(_sampling_notes(leaderboard))
     texts.extend(_failure_note(leaderboard, failed) for failed in leaderboard.failures)
     texts.extend(_cut_notes(rows))
-    texts.extend(_tuning_note(row) for row in rows if row.tuning)
+    texts.extend(_tuning_note(leaderboard, row, row.tuning) for row in rows if row.tuning)
     texts.extend(_ensemble_notes(leaderboard))
     if len({row.seeds for row in rows if row.kind == "backbone"}) > 1:
         texts.append("Backbones have different numbers of seeds; compare them with care.")
@@ -276,17 +290,30 @@ def _candidate_name(leaderboard: Leaderboard, failed: FailedCells) -> str:
     return ranked.get((failed.name, failed.digest), f"{failed.name}{digest}")
 
 
-def _tuning_note(row: Row) -> str:
-    """Return the origin of tuned settings, with their validation and test scores."""
-    tuning, test, optimism = row.tuning, row.mean("micro_average_precision"), row.mean("optimism")
-    if tuning is None or test is None or optimism is None:
-        return f"{row.title}: micro average precision is undefined on these test rows."
+def _tuning_note(leaderboard: Leaderboard, row: Row, tuning: TuningRecord) -> str:
+    """Return the origin of tuned settings, with their promised and realised gain."""
     return (
-        f"{row.title}: {_origin(tuning)}. Micro average precision is "
-        f"{tuning.average_precision:.3f} on inner validation rows with new seeds"
-        f"{_default_score(tuning)} and {test:.3f} on test rows; optimism (validation minus "
-        f"test score) {optimism:+.3f}. Thresholds are chosen on inner validation rows."
+        f"{row.title}: {_origin(tuning)}. Gain over the default settings in the "
+        f"{OBJECTIVES[tuning.metric]}: promised {_signed(tuning.promised_gain)} (inner validation "
+        f"rows, new seeds), realised {_signed(_realised_gain(leaderboard, row, tuning.metric))} "
+        f"(test rows). Thresholds are chosen on inner validation rows."
     )
+
+
+def _realised_gain(leaderboard: Leaderboard, tuned: Row, metric: str) -> float | None:
+    """Return the score of a tuned row minus that of the row with default settings.
+
+    None if there is no such row, or a score is undefined.
+    """
+    defaults = [row for row in leaderboard.rows if row.name == tuned.candidate]
+    names = HEADLINES if metric == HEADLINE else (metric,)
+    scores = [(tuned.mean(name), row.mean(name)) for row in defaults for name in names]
+    gains = [high - low for high, low in scores if high is not None and low is not None]
+    return fmean(gains) if gains else None
+
+
+def _signed(gain: float | None) -> str:
+    return "unknown" if gain is None else f"{gain:+.3f}"
 
 
 def _origin(tuning: TuningRecord) -> str:
@@ -295,10 +322,3 @@ def _origin(tuning: TuningRecord) -> str:
     if tuning.default_won:
         return f"the default settings, without an improvement in {trials}"
     return f"the best settings of {trials}"
-
-
-def _default_score(tuning: TuningRecord) -> str:
-    """Return the score of the default settings, if another finalist won."""
-    if tuning.default_won or tuning.default_average_precision is None:
-        return ""
-    return f" ({tuning.default_average_precision:.3f} with default settings)"

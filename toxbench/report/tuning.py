@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from toxbench.evaluation.definitions import OBJECTIVES
 from toxbench.plugin.contracts import Table
 from toxbench.records import TrialRecord, TunedSettings, TuningRecord
 from toxbench.report.figures import BLUE, GREY, RED, plot_text, svg_bytes
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-_SCORE = "micro average precision (inner validation)"
 _SLICES_PER_ROW = 4
 
 
@@ -106,10 +106,10 @@ def importance_table(study: str, trials: int, importances: Mapping[str, float]) 
 
 def _score_notes(tuning: TuningRecord) -> tuple[str, ...]:
     """Return notes on the score of the tuned settings, and on that of the default settings."""
-    reference = tuning.default_average_precision
+    reference = tuning.default_score
     note = (
-        "Micro average precision on inner validation rows, trained with new seeds: "
-        f"{tuning.average_precision:.3f}; default settings with the same seeds and rows: "
+        f"Score on inner validation rows ({OBJECTIVES[tuning.metric]}), trained with new seeds: "
+        f"{tuning.score:.3f}; default settings with the same seeds and rows: "
         f"{'failed' if reference is None else f'{reference:.3f}'}."
     )
     default_won = "The default settings won: no other finalist scored higher."
@@ -189,7 +189,7 @@ def _plot_history(records: Sequence[TrialRecord]) -> "Figure":
         axes.step([r.number for r in complete], best, where="post", color=RED, label="best so far")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("trial")
-    axes.set_ylabel(_SCORE)
+    axes.set_ylabel(_score_title(records))
     figure.suptitle("Optimization history")
     figure.legend(loc="outside upper left", ncols=4, fontsize=7, frameon=False)
     return figure
@@ -250,8 +250,13 @@ def _plot_slices(dimensions: Sequence[_Dimension], records: Sequence[TrialRecord
         axes.tick_params(labelsize=7, which="both")
     for axes in grid[len(dimensions) :]:
         axes.set_visible(False)
-    figure.supylabel(_SCORE, fontsize=9)
+    figure.supylabel(_score_title(records), fontsize=9)
     return figure
+
+
+def _score_title(records: Sequence[TrialRecord]) -> str:
+    titles = [OBJECTIVES[record.metric] for record in records[:1]]
+    return f"{''.join(titles) or 'score'} (inner validation)"
 
 
 def _new_figure(width: float, height: float) -> "tuple[Figure, Axes]":

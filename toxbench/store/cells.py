@@ -342,6 +342,18 @@ def stores_below(results: Path) -> list[CellStore]:
     return [CellStore(protocol.parent) for protocol in protocols]
 
 
+def other_protocols(results: Path, store: CellStore) -> list[tuple[CellStore, ProtocolRecord]]:
+    """Read the other protocols with results, newest first; skip those that cannot be read."""
+    protocols: list[tuple[CellStore, ProtocolRecord]] = []
+    for other in stores_below(results):
+        if other.folder != store.folder:
+            try:
+                protocols.append((other, other.protocol()))
+            except StorageError:
+                continue
+    return protocols
+
+
 def _modification_time(protocol: Path) -> float:
     """Return the modification time of the leaderboard, or of the protocol if there is none."""
     leaderboard = protocol.with_name("leaderboard.json")

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
+from toxbench.evaluation.definitions import OBJECTIVES
 from toxbench.records import TrialRecord, TunedSettings, TuningRecord
 from toxbench.report.tuning import fanova_importances, study_plots
 from toxbench.settings import INNER_FOLDS, TrainSettings
@@ -15,7 +16,7 @@ from toxbench.tuning.space import format_dimension
 from toxbench.tuning.spec import SearchSpec
 from toxbench.tuning.study import in_memory_study
 from toxbench.util.atomic import write_atomically
-from toxbench.util.text import escape_line
+from toxbench.util.text import count_of, escape_line
 
 CSV_FILE = "trials.csv"
 
@@ -47,10 +48,9 @@ def make_tuned_settings(spec: SearchSpec, result: SearchResult) -> TunedSettings
             pruned_trials=sum(record.state == "pruned" for record in result.trials),
             failed_trials=sum(record.state == "failed" for record in result.trials),
             finalists=len(result.finalists),
-            average_precision=result.scores[0],
-            default_average_precision=(
-                None if default_index is None else result.scores[default_index]
-            ),
+            metric=spec.settings.metric,
+            score=result.scores[0],
+            default_score=None if default_index is None else result.scores[default_index],
             default_won=default_index == 0,
         ),
         train=winner[0].settings,
@@ -120,7 +120,6 @@ def _header_comments(spec: SearchSpec, result: SearchResult, tuned: TunedSetting
     best = max(record.value for record in result.trials if record.value is not None)
     default = next((record.value for record in result.trials if record.is_default), None)
     rows = len(spec.data.comments)
-    unused_folds = " on other inner folds" if 2 * settings.inner_folds <= INNER_FOLDS else ""
     won = ["The default settings won: no other finalist scored higher."]
     return [
         f"Settings of {tuned.backbone} from {tuned.weights.label}, found by toxbench tune.",
@@ -128,12 +127,13 @@ def _header_comments(spec: SearchSpec, result: SearchResult, tuned: TunedSetting
         f"({escape_line(spec.data.comments.name)}); use them with: toxbench run --tuned",
         f"{tuning.trials} trials ({tuning.pruned_trials} pruned, {tuning.failed_trials} failed), "
         f"sampler {settings.sampler}, pruner {settings.pruner}.",
-        "Score: micro average precision on inner validation rows, mean of "
+        f"Score: {OBJECTIVES[settings.metric]} on inner validation rows, mean of "
         f"{settings.inner_folds} of {INNER_FOLDS} inner folds of the {rows} rows that are not "
         "test rows.",
         f"Best score of the search {best:.4f}; of the default settings "
         f"{'none' if default is None else f'{default:.4f}'}.",
-        f"Finalists, trained again with fresh seeds{unused_folds}: {_format_scores(result)}.",
+        f"Finalists, trained again with {count_of(settings.finalist_seeds, 'fresh seed')} on "
+        f"{settings.finalist_folds} of {INNER_FOLDS} inner folds: {_format_scores(result)}.",
         *(won if tuning.default_won else []),
     ]
 

@@ -22,6 +22,7 @@ from toxbench.tuning.study import OnChange, SharedStudy, StopCriterion, Worker
 from toxbench.tuning.trial import Configuration, TrialRunnerConfig, TrialScheduler
 
 _FIRST_SEED = 10_001  # beyond the seeds of any run
+ALL_FOLDS = tuple(range(INNER_FOLDS))
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Search:
         sampler = Sampler(settings, spec.space, spec.candidate.settings)
         study = self._open_study(spec.name, "trials", sampler, make_pruner(settings))
         budget = parse_duration(settings.budget) if settings.budget else math.inf
-        folds = tuple(range(settings.inner_folds))
+        folds = ALL_FOLDS[: settings.inner_folds]
         records: list[TrialRecord] = []
 
         def configure(trial: Trial, slot: int) -> Configuration:
@@ -107,11 +108,11 @@ class Search:
 
     def _run_finalists(self, candidates: Sequence[TrainSettings]) -> list[list[TrialRecord]]:
         """Train finalists with fresh seeds, on unused inner folds if any; return the best first."""
-        spec, count = self.spec, self.spec.settings.inner_folds
-        key = digest([settings.model_dump(mode="json") for settings in candidates])
+        spec = self.spec
+        folds = ALL_FOLDS[-spec.settings.finalist_folds :]
+        key = digest([folds, [settings.model_dump(mode="json") for settings in candidates]])
         name = f"finalists-{key}"
         study = self._open_study(f"{spec.name}-{name}", name, RandomSampler(), NopPruner())
-        folds = tuple((fold + count) % INNER_FOLDS for fold in range(count))
         limit = len(candidates) * self.spec.settings.finalist_seeds
         stores = map(TrialStore, sorted(spec.folder.glob("finalists-*")))
         earlier_records = [record for store in stores for record in store.records()]
@@ -149,7 +150,8 @@ class Search:
         sampled_trials = study.sample_trials(limit, should_stop, on_change)
         tasks = scheduler.tasks(sampled_trials, configure, records)
         try:
-            self.executor.compute(TrialRunnerConfig(data=self.spec.data), tasks, scheduler)
+            config = TrialRunnerConfig(data=self.spec.data, metric=self.spec.settings.metric)
+            self.executor.compute(config, tasks, scheduler)
         finally:
             study.close()
         on_change(study.sync())

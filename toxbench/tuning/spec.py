@@ -48,6 +48,7 @@ class SearchSpec:
                 self.data.fingerprint,
                 self.candidate.identity,
                 sorted((name, repr(dimension)) for name, dimension in self.space.items()),
+                self.settings.metric,
                 self.settings.inner_folds,
                 self.settings.tune_seed,
             ]

@@ -18,7 +18,7 @@ from toxbench.benchmark.feedback import SearchFeedback
 from toxbench.benchmark.trainer_factory import TrainerFactory
 from toxbench.data.protocol import Protocol
 from toxbench.errors import StorageError
-from toxbench.evaluation.metrics import average_precision
+from toxbench.evaluation.early_stopping import epoch_scores
 from toxbench.evaluation.thresholds import choose_thresholds
 from toxbench.executors.base import RunnerConfig, TaskError, TaskSpec
 from toxbench.plugin.registry import Registry
@@ -35,8 +35,6 @@ from toxbench.util.redact import redact
 from toxbench.util.signals import StopSource
 from toxbench.util.text import escape_line
 
-SCORE = "micro_average_precision"
-
 EpochReport = tuple[int, EpochRecord]  # the fold's position in the trial, from 0, and an epoch
 OnEpoch = Callable[[int, EpochRecord], None]  # arguments as `EpochReport`
 State = Literal["complete", "pruned", "failed"]
@@ -47,7 +45,7 @@ class TrialResult:
     """The scores of a configuration.
 
     Attributes:
-        scores: micro average precision on each fold, after its last epoch.
+        scores: on the validation rows of each fold, after its last epoch.
         thresholds: rule -> threshold per label, chosen on the validation rows of all its folds.
     """
 
@@ -121,13 +119,14 @@ class TrialSpec(TaskSpec):
 
 @dataclass(frozen=True, kw_only=True)
 class TrialRunnerConfig(RunnerConfig):
-    """Data that a process needs once to train the trials of one search."""
+    """What a process needs once to train the trials of one search."""
 
     data: Protocol
+    metric: str
 
     def runner(self, stop: StopSource, group: ProcessGroup | None = None) -> "TrialRunner":
         """Build the runner; see `RunnerConfig`."""
-        return TrialRunner(self.data)
+        return TrialRunner(self.data, self.metric)
 
 
 @dataclass
@@ -135,6 +134,7 @@ class TrialRunner:
     """Trains one trial at a time; the tokens and weights of a backbone are loaded once."""
 
     data: Protocol
+    metric: str
     _factory: tuple[str, TrainerFactory] | None = None  # with the backbone's name
 
     def compute(
@@ -148,8 +148,8 @@ class TrialRunner:
         configuration = task.configuration
         try:
             return train_on_folds(
-                self._factory_of(task), self.data, configuration.folds, configuration.settings,
-                configuration.seed, lambda position, epoch: report((position, epoch)),
+                self._factory_of(task), self.data, configuration, self.metric,
+                lambda position, epoch: report((position, epoch)),
             )  # fmt: skip
         except StorageError:
             raise
@@ -170,9 +170,8 @@ class TrialRunner:
 def train_on_folds(
     factory: TrainerFactory,
     data: Protocol,
-    folds: Sequence[int],
-    settings: TrainSettings,
-    seed: int,
+    configuration: Configuration,
+    metric: str,
     on_epoch: OnEpoch,
 ) -> TrialResult:
     """Train on one inner fold after another; score each last epoch on the fold's validation rows.
@@ -186,19 +185,20 @@ def train_on_folds(
     scores: list[float] = []
     targets: list[Targets] = []
     probabilities: list[Probabilities] = []
-    for position, fold in enumerate(folds):
+    seed = configuration.seed
+    for position, fold in enumerate(configuration.folds):
         work = partial(_train_on_fold, data, fold, seed, position, on_epoch)
-        (score, predictions), _ = factory.with_trainer(settings, seed, work)
-        scores.append(score)
+        (epoch, predictions), _ = factory.with_trainer(configuration.settings, seed, work)
+        scores.append(objective(epoch, metric))
         targets.append(data.comments.targets[data.folds[fold].validation])
         probabilities.append(predictions)
     thresholds = choose_thresholds(np.concatenate(targets), np.concatenate(probabilities))
     return TrialResult(tuple(scores), thresholds)
 
 
-def objective(scores: Scores) -> float:
-    """Return the value to maximize: micro average precision, or 0 if it is undefined."""
-    value = scores[SCORE]
+def objective(epoch: EpochRecord, metric: str) -> float:
+    """Return the value to maximize: the validation score, or 0 if it is undefined."""
+    value = epoch.validation[metric]
     return 0.0 if value is None else value
 
 
@@ -210,7 +210,7 @@ class TrialLog:
     """Scores, epochs and seconds of a running trial."""
 
     def __init__(
-        self, trial: Trial, configuration: Configuration, feedback: SearchFeedback
+        self, trial: Trial, configuration: Configuration, metric: str, feedback: SearchFeedback
     ) -> None:
         self.epoch_scores: dict[int, float] = {}
         self.step_scores: dict[int, float] = {}
@@ -218,6 +218,7 @@ class TrialLog:
         self.epochs_planned = configuration.settings.epochs * len(configuration.folds)
         self._trial = trial
         self._configuration = configuration
+        self._metric = metric
         self._feedback = feedback
         self._started = time.monotonic()
 
@@ -239,12 +240,13 @@ class TrialLog:
         self.epochs += 1
         step = pruning_step(epoch.epoch, self._configuration.settings.epochs)
         is_new_step = step > pruning_step(epoch.epoch - 1, self._configuration.settings.epochs)
+        score = objective(epoch, self._metric)
         if position == 0:
-            self.epoch_scores[epoch.epoch] = objective(epoch.validation)
+            self.epoch_scores[epoch.epoch] = score
             if is_new_step:
-                self.step_scores[step] = self.epoch_scores[epoch.epoch]
-                self._trial.report(self.step_scores[step], step)
-        self._feedback.trial_epoch(self._trial.number, epoch)
+                self.step_scores[step] = score
+                self._trial.report(score, step)
+        self._feedback.trial_epoch(self._trial.number, score)
         if self._configuration.is_default or self.epochs == self.epochs_planned:
             return
         if self.seconds >= self._configuration.seconds_left:
@@ -290,9 +292,9 @@ class TrialScheduler:
                 configuration=configuration,
                 trial=trial,
                 slot=slot,
-                log=TrialLog(trial, configuration, self.feedback),
+                log=TrialLog(trial, configuration, self.spec.settings.metric, self.feedback),
             )
-            record = _reuse_record(self.spec.name, task, records)
+            record = _reuse_record(self.spec, task, records)
             if record is None:
                 yield task
             else:
@@ -314,7 +316,7 @@ class TrialScheduler:
         try:
             task.log.add_epoch(*report)
         except TrialStoppedError as error:
-            self._commit(task, _make_record(self.spec.name, task, None, "pruned", str(error)))
+            self._commit(task, _make_record(self.spec, task, None, "pruned", str(error)))
             return False
         except UpdateFinishedTrialError:  # declared lost by another worker
             self.study.release((task.trial, task.slot))
@@ -323,13 +325,13 @@ class TrialScheduler:
 
     def done(self, task: TrialTask, result: TrialResult) -> None:
         """A trial has its scores."""
-        self._commit(task, _make_record(self.spec.name, task, result, "complete"))
+        self._commit(task, _make_record(self.spec, task, result, "complete"))
 
     def failed(self, task: TrialTask, error: TaskError) -> None:
         """A trial failed."""
         message = escape_line(redact(error.reason)) or "no message"
         reason = f"{error.kind}: {message}"
-        self._commit(task, _make_record(self.spec.name, task, None, "failed", reason))
+        self._commit(task, _make_record(self.spec, task, None, "failed", reason))
 
     def _commit(self, task: TrialTask, record: TrialRecord) -> None:
         signed = self.study.commit((task.trial, task.slot), record)
@@ -339,27 +341,27 @@ class TrialScheduler:
 
 def _train_on_fold(
     data: Protocol, fold: int, seed: int, position: int, on_epoch: OnEpoch, trainer: Trainer
-) -> tuple[float, Probabilities]:
-    """Train on one fold; return score and validation probabilities of the last epoch."""
+) -> tuple[EpochRecord, Probabilities]:
+    """Train on one fold; return the last epoch and its validation probabilities."""
     last: list[Probabilities] = []
 
     def validate(targets: Targets, probabilities: Probabilities) -> Scores:
         last[:] = [probabilities]
-        return {SCORE: average_precision(targets, probabilities)}
+        return epoch_scores(targets, probabilities)
 
     result = trainer.train(
         data.folds[fold], seed, validate, lambda scores: True, lambda e: on_epoch(position, e)
     )
-    return objective(result.epochs[-1].validation), last[0]
+    return result.epochs[-1], last[0]
 
 
 def _make_record(
-    study: str, task: TrialTask, result: TrialResult | None, state: State, reason: str = ""
+    spec: SearchSpec, task: TrialTask, result: TrialResult | None, state: State, reason: str = ""
 ) -> TrialRecord:
     """Make the record of a trial; `SharedStudy.commit` signs it."""
     trial, log, configuration = task.trial, task.log, task.configuration
     return TrialRecord(
-        study=study,
+        study=spec.name,
         number=trial.number,
         state=state,
         reason=reason,
@@ -369,6 +371,7 @@ def _make_record(
         settings=configuration.settings,
         seed=configuration.seed,
         folds=configuration.folds,
+        metric=spec.settings.metric,
         value=fmean(result.scores) if result else None,
         scores=result.scores if result else (),
         epoch_scores=log.epoch_scores,
@@ -381,7 +384,7 @@ def _make_record(
 
 
 def _reuse_record(
-    study: str, task: TrialTask, records: Sequence[TrialRecord]
+    spec: SearchSpec, task: TrialTask, records: Sequence[TrialRecord]
 ) -> TrialRecord | None:
     """Make the record of a trial from a complete one with the same settings, seed and folds.
 
@@ -395,5 +398,5 @@ def _reuse_record(
             task.log.step_scores = dict(record.step_scores)
             result = TrialResult(record.scores, record.thresholds)
             reason = f"the same training as trial {record.number}"
-            return _make_record(study, task, result, "complete", reason)
+            return _make_record(spec, task, result, "complete", reason)
     return None

@@ -86,8 +86,7 @@ def tune(
 ) -> pd.DataFrame:
     """Search hyperparameters, evaluate the best settings, and return the leaderboard.
 
-    Finished trials and cells are not trained again. Afterwards ``run(..., tuned=True)`` adds the
-    rows of the default settings to the leaderboard.
+    The default settings are evaluated beside them. Finished trials and cells are not trained again.
 
     Args:
         data: CSV, TSV, Parquet or JSON lines; default the synthetic sample.
@@ -169,7 +168,8 @@ def plan_tuning(run: ResolvedRun, download: bool = True) -> TunePlan:
 def run_tuning(planned: TunePlan, feedback: TuneFeedback) -> Outcome:
     """Search for each backbone, write its tuned settings, and evaluate them on the test rows.
 
-    A search without a result loses only its own backbone.
+    The default settings are evaluated beside them, unless their training failed. A search without
+    a result loses only its own backbone.
 
     Raises:
         StorageError: the results folder cannot be written.
@@ -180,6 +180,7 @@ def run_tuning(planned: TunePlan, feedback: TuneFeedback) -> Outcome:
         feedback.warn(line)
     record_code(plan.store.folder, describe_code(plan.run.registry), plan.command)
     candidates: list[BackboneCandidate] = []
+    compared: set[str] = set()  # backbones whose default settings can be trained
     failures: list[str] = []
     with _open_worker(planned, feedback) as (storage, worker):
         for spec in planned.specs:
@@ -192,10 +193,12 @@ def run_tuning(planned: TunePlan, feedback: TuneFeedback) -> Outcome:
                 failures.append(str(error))
             else:
                 candidates.append(replace(spec.candidate, settings=tuned.train, tuned=tuned))
+                if tuned.tuning.default_score is not None:
+                    compared.add(spec.candidate.name)
     devices = {c.title: plan.devices[c.name] for c in candidates}
-    baselines = (c for c in plan.candidates if isinstance(c, BaselineCandidate))
     final = replace(plan, devices=plan.devices | devices)
-    final = final.with_candidates((*candidates, *baselines), planned.seeds)
+    others = [c for c in plan.candidates if c.name in compared or isinstance(c, BaselineCandidate)]
+    final = final.with_candidates((*candidates, *others), planned.seeds)
     result = run_plan(final, feedback, patience=math.inf)
     lines = (*plan.run.unavailable, *failures, *map(str, result.failures))
     return Outcome(tuple(candidates), lines, result.leaderboard)

@@ -1,6 +1,6 @@
 """Reads the stored results of one protocol for a report."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -13,9 +13,9 @@ from toxbench.ranking.cells import load_cells
 from toxbench.ranking.ensembles import ensemble_cells, load_ensemble_leaderboard
 from toxbench.ranking.predictions import StoredPredictions, no_candidate_error, stack_predictions
 from toxbench.ranking.quoted import QuotedRow
-from toxbench.ranking.rows import Leaderboard, Row
+from toxbench.ranking.rows import Leaderboard, Row, summarize_cells
 from toxbench.records import CellRecord, TrialRecord
-from toxbench.store.cells import CellStore
+from toxbench.store.cells import CellStore, ProtocolRecord, other_protocols
 from toxbench.store.manifest import Manifest, read_manifest
 from toxbench.store.trials import TUNING, TrialStore
 
@@ -49,6 +49,8 @@ class ReportData:
         ids: of every row of the data table.
         searches: complete or unfinished.
         manifest: commands and plugins that computed the results.
+        other_splits: leaderboards of other splits of the table in the same results folder, without
+            intervals.
         texts: comment of every row of the data table; None: no comment is shown.
     """
 
@@ -58,6 +60,7 @@ class ReportData:
     ids: Sequence[str]
     searches: tuple[Search, ...]
     manifest: Manifest
+    other_splits: tuple[Leaderboard, ...] = ()
     texts: Sequence[str] | None = None
 
     @cached_property
@@ -111,8 +114,15 @@ def load_report_data(
         ids=stored.ids,
         searches=tuple(_read_searches(store)),
         manifest=read_manifest(store.folder),
+        other_splits=tuple(_other_splits(store, protocol)),
         texts=texts,
     )
+
+
+def _other_splits(store: CellStore, protocol: ProtocolRecord) -> Iterator[Leaderboard]:
+    for other, record in other_protocols(store.folder.parent, store):
+        if record.data_fingerprint == protocol.data_fingerprint:
+            yield summarize_cells(record, (cell for cell, _ in load_cells(other)[2]))
 
 
 def _read_searches(store: CellStore) -> list[Search]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from toxbench.report.html.elements import Section
 from toxbench.report.html.load import ReportData
-from toxbench.report.html.sections import curves, facts, labels, scores
+from toxbench.report.html.sections import curves, facts, labels, scores, splits
 from toxbench.report.html.sections.facts import ComputeImportances
 from toxbench.report.notes import leaderboard_title
 from toxbench.util.text import escape_line
@@ -29,6 +29,7 @@ def create_sections(data: ReportData, importances: ComputeImportances) -> list[S
         scores.leaderboard_section,
         scores.cost_section,
         scores.overfitting_section,
+        splits.other_splits_section,
         labels.label_section,
         curves.learning_section,
         curves.threshold_section,

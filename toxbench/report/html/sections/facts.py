@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from toxbench.evaluation.curves import agreement
+from toxbench.evaluation.definitions import OBJECTIVES
 from toxbench.plugin.contracts import Table
 from toxbench.records import CellRecord, TrialRecord
 from toxbench.report.audit import audit_findings, leak_note
@@ -69,7 +70,8 @@ def search_section(data: ReportData, importances: ComputeImportances) -> Section
             for name, figure in figures.items()
             if name in _SEARCH_PICTURES
         ]  # fmt: skip
-    text = "Scores are micro average precision on inner validation rows; no test row is used."
+    metrics = dict.fromkeys(OBJECTIVES[search.trials[0].metric] for search in data.searches)
+    text = f"Scores on inner validation rows: {', '.join(metrics)}. No test row is used."
     return Section("search", "Hyperparameter search", [text], pictures=pictures)
 
 
