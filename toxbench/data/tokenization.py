@@ -3,12 +3,12 @@
 import hashlib
 import io
 import os
-import pickle
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import chain
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
@@ -122,11 +122,11 @@ def tokenizer_state(tokenizer: object, folder: Path) -> str | None:
     return hashlib.sha256(data.getvalue()).hexdigest()
 
 
-class _StatePickler(pickle.Pickler):
-    """Writes a pickle, which is only hashed, without the path of a folder."""
+class _StatePickler(ForkingPickler):
+    """Writes a pickle, which is hashed and never read, without the path of a folder."""
 
     def __init__(self, file: BinaryIO, folder: Path) -> None:
-        super().__init__(file, protocol=5)
+        super().__init__(file, 5)
         self._path = str(folder)
 
     def persistent_id(self, value: object) -> str | None:
