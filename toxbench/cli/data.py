@@ -78,8 +78,9 @@ def check(data: Path | None, **values: Any) -> None:
     settings = settings_from({**values, "data": file})
     from toxbench.benchmark.validate import resolve_split
     from toxbench.data.audit import audit
-    from toxbench.data.label_noise import label_noise
+    from toxbench.data.duplicates import number_copies
     from toxbench.data.load import load_dataset
+    from toxbench.evaluation.label_noise import label_noise
     from toxbench.report.audit import audit_lines, label_noise_lines
 
     split = resolve_split(settings)
@@ -88,7 +89,7 @@ def check(data: Path | None, **values: Any) -> None:
     echo(_headline(source))
     for line in audit_lines(audit(comments, source.folds), lambda row: _row_name(comments, row)):
         echo(line)
-    for line in label_noise_lines(label_noise(comments)):
+    for line in label_noise_lines(label_noise(comments.targets, number_copies(comments))):
         echo(line)
     truncated = _truncation(settings, comments) if values["backbones"] else _TRUNCATION_HINT
     for line in truncated:

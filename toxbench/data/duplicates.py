@@ -13,7 +13,15 @@ import numpy as np
 import numpy.typing as npt
 from datasketch import MinHash
 
-from toxbench.data.groups import DIGEST_BYTES, Numbers, run_starts
+from toxbench.data.groups import (
+    DIGEST_BYTES,
+    Numbers,
+    group_ids,
+    normalize_text,
+    relabel_by_first_seen,
+    run_starts,
+)
+from toxbench.data.table import TextDataset
 from toxbench.util.arrays import Rows
 
 Positions = npt.NDArray[np.int32]
@@ -53,6 +61,25 @@ def first_rows(numbers: Numbers, rows: Rows) -> Numbers:
     present, positions = np.unique(numbers[rows], return_index=True)
     first[present] = rows[positions]
     return first
+
+
+def number_copies(comments: TextDataset) -> Numbers:
+    """Number the texts of a table from 0, int64 ``[row]``.
+
+    Equal and nearly equal texts, and those that a chain of such texts connects, get one number.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    texts = group_ids(map(normalize_text, comments.texts))
+    rows = np.arange(len(texts))
+    near = NearCopies(map(normalize_text, comments.texts)).find(rows, rows)
+    pairs = np.array(near, dtype=np.int64).reshape(-1, 2)
+    edges = (np.ones(len(pairs), np.int8), (texts[pairs[:, 0]], texts[pairs[:, 1]]))
+    count = texts.max(initial=-1) + 1
+    _, components = connected_components(coo_array(edges, shape=(count, count)), directed=False)
+    numbers = components[texts].astype(np.int64)
+    return relabel_by_first_seen(np.argsort(numbers, kind="stable"), numbers)
 
 
 class NearCopies:

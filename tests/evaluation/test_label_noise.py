@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
-from toxbench.data.label_noise import label_noise, score_bounds
+from toxbench.data.duplicates import number_copies
 from toxbench.data.table import read_comments
+from toxbench.evaluation.label_noise import ScoreBounds, label_noise, score_bounds
 
 SENTENCE = "the same seven words stand in both"
 
@@ -35,9 +36,14 @@ def write(path: Path, texts: list[str], rude: list[int]) -> Path:
     return path
 
 
+def bounds_of(table: Path) -> tuple[ScoreBounds, ScoreBounds] | None:
+    comments = read_comments(table)
+    return label_noise(comments.targets, number_copies(comments))
+
+
 def test_near_copies_count_as_copies(tmp_path: Path) -> None:
     texts = [SENTENCE, f"{SENTENCE}!!", "another one", "a third one"]
-    bounds = label_noise(read_comments(write(tmp_path / "a.csv", texts, [0, 1, 1, 0])))
+    bounds = bounds_of(write(tmp_path / "a.csv", texts, [0, 1, 1, 0]))
     assert bounds is not None
     everywhere, copied = bounds
     assert (copied.rows, copied.subset_accuracy, copied.micro_f1) == (2, 0.5, pytest.approx(2 / 3))
@@ -46,7 +52,7 @@ def test_near_copies_count_as_copies(tmp_path: Path) -> None:
 
 def test_table_without_copies_has_no_bound(tmp_path: Path) -> None:
     table = write(tmp_path / "a.csv", ["one", "two", "three"], [0, 1, 1])
-    assert label_noise(read_comments(table)) is None
+    assert bounds_of(table) is None
 
 
 def test_data_check_prints_the_bounds(

@@ -3,10 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from toxbench.data.duplicates import NearCopies
-from toxbench.data.groups import Numbers, group_ids, normalize_text, relabel_by_first_seen
-from toxbench.data.table import TextDataset
 from toxbench.util.arrays import Targets
 
 
@@ -25,23 +23,25 @@ class ScoreBounds:
     subset_accuracy: float
 
 
-def label_noise(comments: TextDataset) -> tuple[ScoreBounds, ScoreBounds] | None:
+def label_noise(
+    targets: Targets, texts: npt.NDArray[np.int64]
+) -> tuple[ScoreBounds, ScoreBounds] | None:
     """Return the bounds over all rows, and over the rows that have a copy.
 
-    Copies have equal or nearly equal texts; see `toxbench.data.duplicates`.
+    Args:
+        targets: 0/1, ``[row, label]``.
+        texts: number of each row's text, ``[row]``; equal for copies.
 
     Returns:
         None if no row has a copy.
     """
-    texts = _number_copies(comments)
     is_copied = np.bincount(texts)[texts] > 1
     if not is_copied.any():
         return None
-    targets = comments.targets
     return score_bounds(targets, texts), score_bounds(targets[is_copied], texts[is_copied])
 
 
-def score_bounds(targets: Targets, texts: Numbers) -> ScoreBounds:
+def score_bounds(targets: Targets, texts: npt.NDArray[np.int64]) -> ScoreBounds:
     """Return the highest scores of predictions that depend on the text alone.
 
     Subset accuracy is highest if each text gets the most frequent label set of its rows. The
@@ -49,9 +49,7 @@ def score_bounds(targets: Targets, texts: Numbers) -> ScoreBounds:
     (Lipton et al. 2014, arXiv:1402.1892); F is the fixed point of this rule, which is reached from
     below.
 
-    Args:
-        targets: 0/1, ``[row, label]``.
-        texts: number of each row's text, ``[row]``; equal for copies.
+    Arguments as in `label_noise`.
     """
     order = np.argsort(texts, kind="stable")
     starts = np.flatnonzero(np.diff(texts[order], prepend=-1))
@@ -66,19 +64,3 @@ def score_bounds(targets: Targets, texts: Numbers) -> ScoreBounds:
         correct = positives[is_predicted].sum()
         previous, f1 = f1, 2 * correct / max(1, predicted + positives.sum())
     return ScoreBounds(len(targets), float(f1), float(most_frequent.sum() / len(targets)))
-
-
-def _number_copies(comments: TextDataset) -> Numbers:
-    """Number the texts; copies, and rows that a chain of copies connects, get one number."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    texts = group_ids(map(normalize_text, comments.texts))
-    rows = np.arange(len(texts))
-    near = NearCopies(map(normalize_text, comments.texts)).find(rows, rows)
-    pairs = np.array(near, dtype=np.int64).reshape(-1, 2)
-    edges = (np.ones(len(pairs), np.int8), (texts[pairs[:, 0]], texts[pairs[:, 1]]))
-    count = texts.max(initial=-1) + 1
-    _, components = connected_components(coo_array(edges, shape=(count, count)), directed=False)
-    numbers = components[texts].astype(np.int64)
-    return relabel_by_first_seen(np.argsort(numbers, kind="stable"), numbers)
