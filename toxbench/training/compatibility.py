@@ -103,7 +103,7 @@ def inspect(
     prefix = wrapper_prefix(tensor_shapes(weight_files(folder)))
     report = _compare(backbone, folder, label_count, prefix, source)
     if report is None:
-        return replace(weights, positions=config.get("max_position_embeddings"))
+        return weights
     if type(backbone).tokenizer is Backbone.tokenizer:
         with _readable(source, "its tokenizer"), quiet_transformers():
             tokenizer = backbone.tokenizer(folder)
@@ -111,11 +111,9 @@ def inspect(
     weights = replace(weights, positions=count_positions(report.model))
     if _builds_itself(backbone):
         return weights
-    head = head_of(backbone, weights)
-    loaded = examine(report.model, [report], head)
-    loaded.check_head(settings, source)
-    notes = (*_prefix_notes(prefix), *_part_notes(loaded, head), *_head_notes(loaded, settings))
-    return replace(weights, notes=notes)
+    prefix_notes = [f"the prefix {prefix} of all tensors is left out"] if prefix else []
+    head_notes = _head_notes(report, head_of(backbone, weights), settings, source)
+    return replace(weights, notes=(*prefix_notes, *head_notes))
 
 
 def examine(module: nn.Module, reports: Sequence[LoadReport], head: Head) -> LoadedModule:
@@ -224,20 +222,17 @@ def _readable(source: str, file: str) -> Iterator[None]:
         raise SettingsError(f"{source}: {file} cannot be used: {reason}") from error
 
 
-def _prefix_notes(prefix: str) -> list[str]:
-    return [f"the prefix {prefix} of all tensors is left out"] if prefix else []
-
-
-def _part_notes(loaded: LoadedModule, head: Head) -> list[str]:
-    parts = loaded.head.names[len(head.names) :]
-    return [f"new like the head: {', '.join(parts)}"] if parts else []
-
-
-def _head_notes(loaded: LoadedModule, settings: TrainSettings) -> list[str]:
+def _head_notes(
+    report: LoadReport, head: Head, settings: TrainSettings, source: str
+) -> Iterator[str]:
+    """Yield which layers are new although the checkpoint has a head, or has none of the kind."""
+    loaded = examine(report.model, [report], head)
+    loaded.check_head(settings, source)
+    if parts := loaded.head.names[len(head.names) :]:
+        yield f"new like the head: {', '.join(parts)}"
     if loaded.other_labels is not None:
-        return [f"a new head replaces that for {loaded.other_labels} labels"]
-    if not loaded.has_stored_head:
-        return []
-    if settings.head_init == "checkpoint":
-        return ["the head of the checkpoint is kept"]
-    return ["a new head replaces that of the checkpoint (--keep-head keeps it)"]
+        yield f"a new head replaces that for {loaded.other_labels} labels"
+    elif loaded.has_stored_head and settings.head_init == "checkpoint":
+        yield "the head of the checkpoint is kept"
+    elif loaded.has_stored_head:
+        yield "a new head replaces that of the checkpoint (--keep-head keeps it)"
