@@ -5,40 +5,28 @@ They are plain, immutable models. They depend on no code of the stages that fill
 
 from collections.abc import Sequence
 from contextlib import suppress
-from itertools import chain
 from statistics import median
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    Field,
-    StringConstraints,
-    ValidationError,
-    field_validator,
-)
+from pydantic import Field, ValidationError, field_validator
 from pydantic_core import from_json
 
 from toxbench.errors import NewerVersionError
-from toxbench.settings import Adaptation, FrozenModel, Objective, TrainSettings
+from toxbench.settings import (
+    Adaptation,
+    Count,
+    Distribution,
+    FrozenModel,
+    Number,
+    Objective,
+    Thresholds,
+    TrainSettings,
+)
 
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
 FIXED_RULE = "0.5"  # the thresholds rule that every scored cell has
-# Larger numbers in an edited file would overflow in sums, products and conversions to float.
-Count = Annotated[int, Field(ge=0, le=2**53)]
-Number = Annotated[float, Field(ge=-1e30, le=1e30)]
-Distribution = Annotated[str, StringConstraints(pattern=r"^\S+ \S")]  # name and version
 Scores = dict[str, Number | None]  # metric name -> value; None if it is undefined
-
-
-def _validate_lengths(thresholds: dict[str, tuple[float, ...]]) -> dict[str, tuple[float, ...]]:
-    if len(set(map(len, thresholds.values()))) > 1:
-        raise ValueError("the rules have thresholds for different numbers of labels")
-    return thresholds
-
-
-Thresholds = Annotated[dict[str, tuple[Number, ...]], AfterValidator(_validate_lengths)]
 
 
 class StoredRecord(FrozenModel):
@@ -137,9 +125,7 @@ class EpochRecord(FrozenModel):
     With ``eval_steps`` it covers that many steps instead, regardless of where epochs end.
     """
 
-    epoch: Count = Field(
-        description="counted from 1; with eval_steps, the number of the evaluation"
-    )
+    epoch: Count = Field(description="from 1; with eval_steps, the number of the evaluation")
     train_loss: Number = Field(description="mean over the epoch's comments, in training mode")
     validation: Scores = Field(description="empty if there are no validation rows")
     seconds: Number = Field(description="training only")
@@ -190,21 +176,6 @@ class TunedSettings(StoredRecord):
     )
 
 
-class _Distribution(BaseModel):
-    """The parts of Optuna's JSON that reports read; Optuna checks the others."""
-
-    name: str
-    attributes: dict[str, Number | bool | str | tuple[Number | str, ...] | None]
-
-
-def _validate_distribution(text: str) -> str:
-    _Distribution.model_validate_json(text)
-    return text
-
-
-DistributionText = Annotated[str, AfterValidator(_validate_distribution)]
-
-
 class TrialRecord(StoredRecord):
     """One trial of a study: trained once, committed once, never changed.
 
@@ -221,9 +192,7 @@ class TrialRecord(StoredRecord):
     reason: str = Field(description="why it was pruned or failed, else empty")
     is_default: bool = Field(description="a trial of the default settings, which are not sampled")
     params: dict[str, str | Count | Number]
-    distributions: dict[str, DistributionText] = Field(
-        description="of the params, in Optuna's JSON"
-    )
+    distributions: dict[str, str] = Field(description="of the params, in Optuna's JSON")
     system_attributes: dict[str, Any] = Field(
         {}, description="Optuna's system attributes, written by its sampler and pruner"
     )
@@ -290,13 +259,6 @@ class Audit(FrozenModel):
     never_positive_labels: tuple[str, ...] = Field(description="labels that no row has")
     always_positive_labels: tuple[str, ...] = Field(description="labels that every row has")
 
-    @property
-    def rows(self) -> set[int]:
-        """All rows that a finding names."""
-        shared = self.shared_groups.rows if self.shared_groups else ()
-        lists = (*self.exact_copies, *self.near_copies, *self.label_conflicts, shared)
-        return set(chain.from_iterable(lists))
-
 
 class Environment(FrozenModel):
     """The machine and the code that computed a cell."""
@@ -314,9 +276,7 @@ class Cost(FrozenModel):
 
     train_seconds: Number
     evaluation_seconds: Number
-    comments_per_second: Number | None = Field(
-        description="train comments x epochs / train_seconds"
-    )
+    comments_per_second: Number | None = Field(description="in training, over all epochs")
     peak_memory_bytes: Count | None = Field(
         description="peak while the cell ran: of the GPU's tensors, else of the process"
     )

@@ -93,6 +93,17 @@ def _validate_optional_path(path: Path | None) -> Path | None:
     return None if path is None else validate_path(path)
 
 
+def _validate_lengths(thresholds: dict[str, tuple[float, ...]]) -> dict[str, tuple[float, ...]]:
+    if len(set(map(len, thresholds.values()))) > 1:
+        raise ValueError("the rules have thresholds for different numbers of labels")
+    return thresholds
+
+
+# Of records. Larger numbers in an edited file would overflow in sums and conversions to float.
+Count = Annotated[int, Field(ge=0, le=2**53)]
+Number = Annotated[float, Field(ge=-1e30, le=1e30)]
+Thresholds = Annotated[dict[str, tuple[Number, ...]], AfterValidator(_validate_lengths)]
+Distribution = Annotated[str, Field(pattern=r"^\S+ \S")]  # name and version
 Adaptation = Literal["full", "probe", "lora"]
 Objective = Literal["headline", "micro_f1", "subset_accuracy", "micro_average_precision"]
 OptionalPath = Annotated[Path | None, AfterValidator(_validate_optional_path)]

@@ -17,6 +17,7 @@ from measured import Table
 import toxbench
 from toxbench import errors, records
 from toxbench.cli.main import cli
+from toxbench.evaluation.definitions import RULES
 from toxbench.plugin import hookspecs
 from toxbench.records import LabelScores, StoredRecord
 from toxbench.settings import FrozenModel
@@ -41,7 +42,7 @@ def write_reference_cells(folder: Path) -> CellStore:
     store = CellStore(folder)
     store.protocol_path.write_text(table.protocol.model_dump_json(), encoding="utf-8")
     write_rows(folder, table.comments)
-    rules = {"0.5": labels, "global": labels, "per-label": labels}
+    rules = dict.fromkeys(RULES, labels)
     cells = [
         *table.cells("bert", range(5), skill=0.45, per_label=rules),
         *table.cells("distilbert", range(5), skill=0.3, tuned=True, per_label=rules),

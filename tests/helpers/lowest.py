@@ -1,9 +1,9 @@
-"""The lowest versions that pyproject.toml allows, one requirement a line, for ``tox -e lowest``.
+"""Writes the lowest versions that pyproject.toml allows into a requirements file.
 
-``python tests/helpers/lowest.py > lowest.txt``. torch is left out: its wheels are large, and the
-newest is tested by the other environments.
+``tox -e lowest`` installs them. torch is left out: its wheels are large.
 """
 
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,4 +30,4 @@ def lowest_versions() -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    print("\n".join(lowest_versions()))
+    Path(sys.argv[1]).write_text("\n".join(lowest_versions()), encoding="utf-8")

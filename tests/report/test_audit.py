@@ -53,7 +53,8 @@ FINDINGS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         {
             "implications": (
                 Implication(label="A", implied_label="B", positives=138, share=125 / 138),
-            )
+            ),
+            "implication_count": 1,
         },
         ("A implies B in 90.6% of its 138 rows", "not independent evidence"),
     ),

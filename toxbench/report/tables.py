@@ -32,16 +32,9 @@ def records_table(
     text: Callable[[Value], str] = format_value,
     shown: ShownLabels | None = None,
 ) -> Table:
-    """Return a table of records.
+    """Return a table of records; ``headers`` are for a table without any, ``text`` for a cell.
 
-    Args:
-        title: escaped.
-        records: of all rows.
-        notes: escaped.
-        headers: of a table without records.
-        keys: number of columns that identify a row.
-        text: formats a cell.
-        shown: the records with a row to read, if they are of labels; None: all records.
+    If there is a record for each label, only those that are ``shown`` have a row to read.
     """
     rows = records if shown is None else [records[i] for i in shown.places]
     return Table(

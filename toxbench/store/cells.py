@@ -15,8 +15,8 @@ from pydantic import model_validator
 
 from toxbench.data.protocol import Protocol, fingerprint
 from toxbench.errors import SettingsError, StorageError
-from toxbench.records import PARTS, Audit, CellKey, CellRecord, Count, StoredRecord
-from toxbench.settings import FrozenModel, validate_path
+from toxbench.records import PARTS, Audit, CellKey, CellRecord, StoredRecord
+from toxbench.settings import Count, FrozenModel, validate_path
 from toxbench.store.cell_file import SUFFIX, CellReader, PartProbabilities, write_cell
 from toxbench.store.failures import FailureStore, read_failure
 from toxbench.store.lock import hold_lock, write_owner
@@ -62,8 +62,11 @@ class ProtocolRecord(StoredRecord):
             raise ValueError("supports are of other labels")
         if len(self.test_supports) != len(self.folds):
             raise ValueError("supports are of other folds")
+        audit = self.audit
+        shared = audit.shared_groups.rows if audit.shared_groups else ()
+        findings = (*audit.exact_copies, *audit.near_copies, *audit.label_conflicts, shared)
         parts = (getattr(fold, part) for fold in self.folds for part in PARTS)
-        if any(max(part) >= self.rows for part in (*parts, self.audit.rows) if part):
+        if any(max(rows) >= self.rows for rows in (*parts, *findings) if rows):
             raise ValueError("row numbers are beyond the table")
         return self
 

@@ -25,13 +25,10 @@ from toxbench.records import (
     Calibration,
     CellKey,
     CellRecord,
-    Count,
-    Distribution,
-    Number,
     StoredRecord,
-    Thresholds,
     WeightsRecord,
 )
+from toxbench.settings import Count, Distribution, Number, Thresholds
 from toxbench.store.repair import DamagedError, quarantine
 from toxbench.util.atomic import TEMPORARY_SUFFIX, publish_folder, write_error
 from toxbench.util.hashing import sha256_file
@@ -51,9 +48,7 @@ class ModelRecord(StoredRecord):
     )
     fingerprint: str = Field(description="of the protocol that it was evaluated with")
     synthetic: bool = Field(description="trained on the built-in sample")
-    distribution: Distribution = Field(
-        description="name and version of the backbone plugin's distribution"
-    )
+    distribution: Distribution = Field(description="of the backbone's plugin")
     weights: WeightsRecord
     tuned: bool
     labels: tuple[str, ...]

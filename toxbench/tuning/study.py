@@ -336,7 +336,7 @@ def make_frozen_trial(record: TrialRecord) -> FrozenTrial:
     """
     try:
         return _create_trial(record)
-    except (ValueError, LookupError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, OverflowError) as error:
         raise StorageError(
             f"trial {record.number} of the study {record.study} is damaged; move its file away and "
             "start the same toxbench tune again"
