@@ -1,4 +1,4 @@
-"""``compare``, ``rescore`` and ``leaderboard`` of several folders, as the real commands."""
+"""``compare``, ``rescore``, ``slices`` and ``leaderboard`` of several folders, as commands."""
 
 import json
 import shutil
@@ -8,18 +8,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from forks import Forks
+from sklearn.metrics import precision_score, recall_score
 from support import write_table
 
 import toxbench
 from toxbench.errors import SettingsError
+from toxbench.evaluation.thresholds import recall_threshold
+from toxbench.store.cells import CellStore
 
 pytestmark = pytest.mark.slow
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 WRONG_EVERY = 4  # rows from one wrong label to the next
+NORTHERN = 50  # rows with this value of the column Site
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +33,7 @@ def table(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Path:
     path = write_table(tmp_path_factory.mktemp("compared") / "comments.csv", rows=120)
     frame = pd.read_csv(path)
     frame.loc[frame.index % WRONG_EVERY == 0, "IsRude"] ^= 1
+    frame["Site"] = ["north" if row < NORTHERN else "south" for row in frame.index]
     frame.to_csv(path, index=False)
     start(forks, path, "results", "--folds", "3")
     return path
@@ -233,3 +239,99 @@ def test_leaderboard_imports_no_heavy_packages(copied: Path, tmp_path: Path) -> 
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False,
                           capture_output=True, text=True, timeout=60)  # fmt: skip
     assert result.returncode == 0, result.stderr
+
+
+# Recall
+
+
+def test_recall_is_scored_on_test_rows(cli: Cli, table: Path, results: str) -> None:
+    words = ("--recall", "0.5", "--confidence", "0.6")
+    (row, constant) = rows_of(
+        cli("rescore", results, *words, "--label", "IsRude", "--format", "json")
+    )
+    (folder,) = (table.parent / "results").iterdir()
+    store = CellStore(folder)
+    targets, folds = store.rows().targets[:, 0], store.protocol().folds
+    scores = []
+    for record, tensors in store.cells():
+        if record.key.candidate == "tfidf-logreg":
+            fold = folds[record.key.fold]
+            given = targets[list(fold.validation)], tensors["validation"][:, 0]
+            predictions = tensors["test"][:, 0] > recall_threshold(*given, 0.5, 0.6)
+            pair = targets[list(fold.test)], predictions
+            scores.append((recall_score(*pair), precision_score(*pair)))
+    assert (row["candidate"], constant["candidate"]) == ("tfidf-logreg", "always-negative")
+    assert (row["recall"], row["precision"]) == pytest.approx(tuple(np.mean(scores, axis=0)))
+    assert (constant["recall"], constant["recall at 0.5"]) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--recall", "0.9"], "needs 29 positive validation rows in each fold, and there are"),
+        (["--recall", "1"], "0<x<1"),
+        (["--recall", "0.5", "--label", "IsRud"], "did you mean 'IsRude'"),
+        (["--recall", "0.5", "--metric", "macro_f1"], "--recall needs none of"),
+        (["--label", "IsRude"], "add --recall SHARE"),
+    ],
+)
+def test_impossible_recall_is_refused(
+    cli: Cli, results: str, words: list[str], message: str
+) -> None:
+    result = cli("rescore", results, *words)
+    assert result.returncode == 2
+    assert message in error_of(result)
+
+
+# Slices
+
+
+def slices_of(cli: Cli, table: Path, *words: str) -> list[dict[str, Any]]:
+    results = str(table.parent / "results")
+    return rows_of(cli("slices", results, "--data", str(table), *words, "--format", "json"))
+
+
+def test_column_slices_are_compared_with_the_rest(cli: Cli, table: Path) -> None:
+    south, north = slices_of(cli, table, "--by", "Site")
+    assert (south["slice"], south["candidate"]) == ("'Site' = 'south'", "tfidf-logreg")
+    assert (south["rows"], north["rows"]) == (120 - NORTHERN, NORTHERN)
+    assert south["difference"] == pytest.approx(south["micro-F1"] - north["micro-F1"], abs=1e-9)
+    assert south["difference"] == pytest.approx(-north["difference"], abs=1e-9)
+    assert south["difference low"] < south["difference"] < south["difference high"]
+
+
+def test_slices_of_terms_have_an_auc(cli: Cli, table: Path, tmp_path: Path) -> None:
+    terms = tmp_path / "terms.txt"
+    terms.write_text("early: w1, w2, w3, w4, w5, w6\npolite: thank\n", encoding="utf-8")
+    rows = slices_of(cli, table, "--terms", str(terms), "--table", "auc")
+    (row,) = (r for r in rows if (r["label"], r["slice"]) == ("IsRude", "polite"))
+    assert row["positive rows"] >= 10
+    assert 0 < row["subgroup"] <= 1
+    scores = slices_of(cli, table, "--terms", str(terms))
+    assert [row["micro-F1"] is None for row in scores] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["--by", "Site"], 2, "add --data FILE"),
+        (["--data", "comments.csv", "--by", "text"], 2, "these are the comments"),
+        (["--data", "comments.csv", "--by", "Sites"], 3, "did you mean 'Site'"),
+        (["--data", "comments.csv", "--by", "IsRude"], 3, "named for two roles"),
+        (["--data", "comments.csv", "--by", "Site", "--terms", "t.txt"], 2, "give one of them"),
+        (["--labels", "IsRude"], 2, "describes a table"),
+    ],
+)
+def test_invalid_slices_are_refused(
+    cli: Cli, table: Path, tmp_path: Path, words: list[str], code: int, message: str
+) -> None:
+    shutil.copy(table, tmp_path / "comments.csv")
+    result = cli("slices", str(table.parent / "results"), *words)
+    assert result.returncode == code
+    assert message in error_of(result)
+
+
+def test_slices_print_no_comment(cli: Cli, table: Path) -> None:
+    result = cli("slices", str(table.parent / "results"), "--data", str(table))
+    assert "Slices without a test row: " in result.stdout
+    assert "again and" not in result.stdout

@@ -17,6 +17,8 @@ from toxbench.evaluation.thresholds import (
     best_threshold,
     choose_thresholds,
     f1_threshold,
+    positives_for_recall,
+    recall_threshold,
 )
 from toxbench.records import Calibration
 
@@ -199,3 +201,49 @@ def test_adjacent_doubles_are_separated() -> None:
     probabilities = np.array([np.nextafter(low, 1), low])
     threshold = best_threshold(np.array([1, 0], np.uint8), probabilities)
     assert (probabilities > threshold).tolist() == [True, False]
+
+
+# Recall
+
+
+def simulated_recall(rng: np.random.Generator, positives: int, **promise: float) -> float:
+    """Return the recall on new rows; a positive's probability is uniform, so it is 1 - threshold.
+
+    Probabilities of negatives are uniform below 0.5.
+    """
+    targets = np.repeat(np.array([1, 0], dtype=np.uint8), positives)
+    probabilities = rng.random(2 * positives) * np.where(targets == 1, 1, 0.5)
+    return 1 - recall_threshold(targets, probabilities, **promise)
+
+
+@pytest.mark.parametrize(("recall", "confidence"), [(0.9, 0.95), (0.8, 0.9), (0.5, 0.8)])
+def test_recall_is_reached_as_often_as_promised(recall: float, confidence: float) -> None:
+    rng = np.random.default_rng(4)
+    draws = [simulated_recall(rng, 80, recall=recall, confidence=confidence) for _ in range(1000)]
+    share = np.mean(np.array(draws) >= recall)
+    assert confidence <= share < 1
+    assert np.mean(draws) < recall + 0.15
+
+
+@pytest.mark.parametrize(
+    ("recall", "confidence", "needed"), [(0.9, 0.95, 29), (0.9, 0.9, 22), (0.5, 0.75, 2)]
+)
+def test_recall_needs_enough_positives(recall: float, confidence: float, needed: int) -> None:
+    assert positives_for_recall(recall, confidence) == needed
+    values = np.linspace(0.4, 0.9, needed)
+    threshold = recall_threshold(np.ones(needed, dtype=np.uint8), values, recall, confidence)
+    assert threshold == pytest.approx(0.2)
+    assert recall ** (needed - 1) > 1 - confidence
+
+
+def test_recall_threshold_is_between_neighbouring_probabilities() -> None:
+    targets = np.array([1] * 29 + [0] * 3, dtype=np.uint8)
+    probabilities = np.array([0.8] * 28 + [0.6] + [0.7, 0.5, 0.1])
+    assert recall_threshold(targets, probabilities, 0.9, 0.95) == pytest.approx(0.55)
+    targets[:] = 1
+    assert recall_threshold(targets, probabilities, 0.9, 0.95) == pytest.approx(0.05)
+
+
+def test_recall_of_zero_probabilities_is_possible() -> None:
+    targets = np.ones(29, dtype=np.uint8)
+    assert recall_threshold(targets, np.zeros(29), 0.9, 0.95) < 0

@@ -105,6 +105,7 @@ def test_error_messages_escape_the_options(
 
 COMMANDS = [
     ("leaderboard",), ("leaderboard", "--per-label"), ("rescore", "--without", "a|b"),
+    ("slices", "--by", f"{PAINT}=group"),
     *(("errors", "--table", table) for table in ("missed", "labels")),
     *(("errors", "--show-text", "--table", table) for table in ("missed", "labels")),
 ]  # fmt: skip
@@ -120,7 +121,7 @@ def test_stored_results_are_escaped_in_every_format(
     words: tuple[str, ...],
     name: str,
 ) -> None:
-    texts = ("--data", data, *columns) if "--show-text" in words else ()
+    texts = ("--data", data, *columns) if {"--show-text", "slices"} & {*words} else ()
     page = call(capsys, *words, str(folder / "results"), *texts, "--format", name)
     check_page(name, page)
 

@@ -39,6 +39,8 @@ DISCOVERING: dict[tuple[str, ...], tuple[str, ...]] = {
     ("compare",): (),
     ("rescore",): (),
     ("errors",): (),
+    ("slices",): (),
+    ("behaviour",): (),
     ("show",): ("always-negative",),
     ("predict",): ("a comment",),
     ("export",): ("exported",),

@@ -8,11 +8,9 @@ import cloup
 
 from toxbench.cli.options import (
     OUTPUT,
-    debug_option,
-    format_option,
-    plugins_option,
     results_argument,
     show_text_options,
+    table_options,
 )
 from toxbench.cli.stored_table import texts_to_show
 from toxbench.errors import SettingsError
@@ -31,10 +29,8 @@ _ONE_TABLE = ("csv", "json")  # formats that hold one table a file
     "--limit", type=click.IntRange(min=1), default=20, show_default=True, metavar="N",
     help="Rows of each table, in every format.",
 )  # fmt: skip
-@format_option
-@plugins_option
 @show_text_options
-@debug_option
+@table_options
 def errors(
     results: Path | None,
     which: str | None,

@@ -10,6 +10,7 @@ import click
 import cloup
 
 from toxbench.cli.backbones import backbones
+from toxbench.cli.behaviour import behaviour
 from toxbench.cli.compare import compare
 from toxbench.cli.console import echo, open_standard_streams
 from toxbench.cli.data import data
@@ -23,6 +24,7 @@ from toxbench.cli.report import report
 from toxbench.cli.rescore import rescore
 from toxbench.cli.run import run
 from toxbench.cli.show import show
+from toxbench.cli.slices import slices
 from toxbench.cli.speed import speed
 from toxbench.cli.torchrun import TorchrunSession, resume_hint
 from toxbench.cli.tune import tune
@@ -43,8 +45,8 @@ _ECHO_SECONDS = 1.0
 
 SECTIONS = (
     cloup.Section("Train", [run, tune, speed]),
-    cloup.Section("Read results", [leaderboard, show, compare, report, rescore, errors]),
-    cloup.Section("Use models", [predict, export]),
+    cloup.Section("Read results", [leaderboard, show, compare, report, rescore, slices, errors]),
+    cloup.Section("Use models", [predict, behaviour, export]),
     cloup.Section("Data and plugins", [data, metrics, backbones, new_backbone]),
 )
 

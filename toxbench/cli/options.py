@@ -163,6 +163,11 @@ show_text_options = combined(
     stored_table_options,
 )  # fmt: skip
 
+terms_option = _file_option(
+    DATA, "--terms",
+    help_text="Words for groups of people, one group a line: women: women, female. [a short list]",
+)  # fmt: skip
+
 # Models
 
 backbone_option = MODELS.option(

@@ -1,5 +1,6 @@
 """The rules that choose thresholds. All use only validation rows, never test rows."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,6 +12,7 @@ from toxbench.records import Calibration
 from toxbench.util.arrays import Floats, Predictions, Probabilities, Targets
 
 POSITIVES_NEEDED = 10  # for a label's own threshold
+_ROUNDING = 1e-12
 _ROWS_FOR_HALF = 40  # weight of 0.5 in the accuracy threshold, as a number of validation rows
 
 
@@ -76,6 +78,38 @@ def f1_threshold(probabilities: Probabilities, calibration: Calibration) -> floa
     sums = np.cumsum(values)
     expected_f1 = 2 * sums / (np.arange(1, len(values) + 1) + sums[-1])
     return float(uncalibrate(expected_f1.max() / 2, calibration))
+
+
+def recall_threshold(
+    targets: Targets, probabilities: Probabilities, recall: float, confidence: float
+) -> float:
+    """Return the highest threshold of one label that has a recall with a confidence.
+
+    Learn then test (Angelopoulos et al. 2021, arXiv:2110.01052): thresholds are tested in
+    ascending order until one is not significant, each by an exact binomial test of the hypothesis
+    that its recall on new rows is lower. The threshold is too high in at most the share
+    ``1 - confidence`` of samples of independent rows.
+
+    Args:
+        targets: 0/1, ``[row]``, of which at least `positives_for_recall` are 1.
+        probabilities: ``[row]``.
+        recall: to reach, in (0, 1).
+        confidence: in (0, 1).
+    """
+    from scipy.stats import binom  # lazy: the import takes a second
+
+    positives = -np.sort(-probabilities[targets == 1].astype(np.float64))
+    hits = np.arange(1, len(positives) + 1)
+    is_significant = binom.sf(hits - 1, len(positives), recall) <= 1 - confidence + _ROUNDING
+    lowest = positives[is_significant.argmax()]
+    below = probabilities[probabilities < lowest].astype(np.float64)
+    # A threshold of 0 would exclude a probability of 0.
+    return float(_midpoints(below.max(initial=0.0 if lowest > 0 else -1.0), lowest))
+
+
+def positives_for_recall(recall: float, confidence: float) -> int:
+    """Return the smallest number of positive rows with a threshold: all of them must be hits."""
+    return math.ceil(math.log(1 - confidence + _ROUNDING) / math.log(recall))
 
 
 def best_accuracy_threshold(targets: Targets, probabilities: Probabilities) -> float:

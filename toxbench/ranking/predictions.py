@@ -1,6 +1,6 @@
 """Predictions of all tested rows by candidate, without the comments."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -39,10 +39,21 @@ class StoredPredictions:
     left_out: tuple[str, ...]
 
 
-def load_predictions(store: CellStore) -> StoredPredictions:
-    """Read the predictions of the backbones, or of the baselines if there are no backbones.
+SelectRows = Callable[[Sequence[Row]], list[Row]]
 
-    Constant candidates are left out, unless all are constant.
+
+def varied_candidates(rows: Sequence[Row]) -> list[Row]:
+    """Return the candidates that are not constant, or all if all are constant."""
+    return [row for row in rows if not row.constant] or list(rows)
+
+
+def varied_backbones(rows: Sequence[Row]) -> list[Row]:
+    """Return the backbones, or the baselines without any, as `varied_candidates`."""
+    return varied_candidates([row for row in rows if row.kind == "backbone"] or rows)
+
+
+def load_predictions(store: CellStore, select: SelectRows = varied_backbones) -> StoredPredictions:
+    """Read the predictions of the selected rows of the leaderboard.
 
     Raises:
         StorageError: the folder is not one of toxbench, a file in it is damaged, or no candidate
@@ -52,7 +63,7 @@ def load_predictions(store: CellStore) -> StoredPredictions:
     board = summarize_cells(protocol, (record for record, _ in cells))
     if not board.rows:
         raise no_candidate_error(store)
-    selected = _select_candidates(board.rows)
+    selected = select(board.rows)
     left_out = tuple(row.name for row in board.rows if row not in selected)
     return stack_predictions(selected, protocol, stored, cells, left_out)
 
@@ -82,11 +93,6 @@ def stack_predictions(
         candidates={row.name: _stack_seeds(complete[row.key]) for row in candidates},
         left_out=left_out,
     )
-
-
-def _select_candidates(rows: Sequence[Row]) -> list[Row]:
-    backbones = [row for row in rows if row.kind == "backbone"] or list(rows)
-    return [row for row in backbones if not row.constant] or backbones
 
 
 def _stack_seeds(cells: Sequence[Cell]) -> npt.NDArray[np.float32]:

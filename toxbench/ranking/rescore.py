@@ -48,14 +48,19 @@ def rescore(
 
 def _remaining_columns(protocol: ProtocolRecord, without: Sequence[str]) -> list[int]:
     """Return the columns of the labels that are not excluded."""
-    for label in without:
-        if label not in protocol.labels:
-            hint = did_you_mean(label, protocol.labels)
-            raise SettingsError(f"--without {safe_quote(label)}: no such label{hint}")
+    check_labels(protocol.labels, "--without", without)
     columns = [i for i, label in enumerate(protocol.labels) if label not in without]
     if not columns:
         raise SettingsError("--without: no label is left; name fewer labels")
     return columns
+
+
+def check_labels(labels: Sequence[str], option: str, names: Sequence[str]) -> None:
+    """Raise `SettingsError` for a name that is not a label."""
+    for name in names:
+        if name not in labels:
+            hint = did_you_mean(name, labels)
+            raise SettingsError(f"{option} {safe_quote(name)}: no such label{hint}")
 
 
 def _select_columns(
