@@ -84,7 +84,8 @@ def train(sampled: SampledTrial, sampler: Sampler) -> TrialRecord:
         study="search", number=trial.number, state="pruned" if is_pruned else "complete",
         reason="", is_default=slot == 0, params=trial.params,
         distributions={n: distribution_to_json(d) for n, d in trial.distributions.items()},
-        settings=settings, seed=0, folds=(0,), value=None if is_pruned else value, scores=(),
+        metric="micro_f1", settings=settings, seed=0, folds=(0,), scores=(),
+        value=None if is_pruned else value,
         epoch_scores={}, step_scores=steps, epochs=len(steps), seconds=0, thresholds={},
         finished_at="",
     )  # fmt: skip

@@ -38,13 +38,13 @@ def test_open_readers_keep_the_replaced_file(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="modes are POSIX")
 @pytest.mark.parametrize("mask", [0o000, 0o022, 0o077])
-def test_file_mode_ignores_the_umask(tmp_path: Path, mask: int) -> None:
+def test_file_mode_follows_the_umask(tmp_path: Path, mask: int) -> None:
     previous = os.umask(mask)
     try:
         write_atomically(tmp_path / "file", b"data")
     finally:
         os.umask(previous)
-    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o644
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o666 & ~mask
 
 
 def test_failed_rename_leaves_no_file(tmp_path: Path) -> None:
