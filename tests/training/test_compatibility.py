@@ -96,7 +96,7 @@ def untrained(
     texts = [" ".join(["you fool", *["again"] * (row % 7)]) for row in range(40)]
     comments = make_comments(40, texts=texts)
     cpu = choose_device("cpu", "fp32")
-    factory = TrainerFactory(backbone, find(folder, backbone), comments, cpu)
+    factory = TrainerFactory(backbone, find(folder, backbone), comments, cpu, "toxbench")
     with factory.trainer(settings, seed=0) as trainer:
         return trainer
 
