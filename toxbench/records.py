@@ -8,7 +8,7 @@ from contextlib import suppress
 from statistics import median
 from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, FiniteFloat, ValidationError, field_validator
 from pydantic_core import from_json
 
 from toxbench.errors import NewerVersionError
@@ -167,6 +167,7 @@ class TunedSettings(StoredRecord):
 
     backbone: str
     protocol: str = Field(description="fingerprint")
+    fold: Count = Field(0, description="of the protocol; its test rows were not used")
     finished_at: str = Field(description="UTC, ISO 8601")
     weights: WeightsRecord
     tuning: TuningRecord
@@ -191,7 +192,7 @@ class TrialRecord(StoredRecord):
     state: Literal["complete", "pruned", "failed"]
     reason: str = Field(description="why it was pruned or failed, else empty")
     is_default: bool = Field(description="a trial of the default settings, which are not sampled")
-    params: dict[str, str | Count | Number]
+    params: dict[str, str | Count | FiniteFloat]
     distributions: dict[str, str] = Field(description="of the params, in Optuna's JSON")
     system_attributes: dict[str, Any] = Field(
         {}, description="Optuna's system attributes, written by its sampler and pruner"

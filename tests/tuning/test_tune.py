@@ -25,6 +25,7 @@ from toxbench.errors import CellsFailedError, DataError, SettingsError, StorageE
 from toxbench.plugin.registry import Registry
 from toxbench.records import CellKey, TrialRecord
 from toxbench.store.cell_file import read_cell
+from toxbench.store.trials import read_tuned
 from toxbench.tuning.tune import plan_tuning, run_tuning
 
 if TYPE_CHECKING:
@@ -128,6 +129,25 @@ def test_finalists_train_on_all_inner_folds(search: "Search") -> None:
     search.tune(tune={"trials": 1, "finalists": 1, "finalist_folds": 5, "finalist_seeds": 2})
     assert [record.folds for record in search.finalists] == [(0, 1, 2, 3, 4)] * 2
     assert len({record.seed for record in search.finalists}) == 2
+
+
+def test_each_fold_has_its_own_search(search: "Search") -> None:
+    options = {"split": {"folds": 2}, "tune": {"trials": 3, "finalists": 1}}
+    board = search.tune(**options)
+    assert len(search.studies) == 2
+    paths = [folder / "tuned.toml" for folder in search.studies]
+    tuned = {settings.fold: settings for settings in map(read_tuned, paths)}
+    cells = [read_cell(path)[0] for path in search.results.glob("*/cells/*")]
+    tuned_cells = {cell.key.fold: cell for cell in cells if cell.tuning is not None}
+    assert set(tuned) == set(tuned_cells) == {0, 1}
+    assert {cell.key.digest for cell in tuned_cells.values()} == {tuned_cells[0].key.digest}
+    for fold, cell in tuned_cells.items():
+        assert cell.settings == tuned[fold].train
+        assert cell.thresholds == tuned[fold].thresholds
+    assert sorted(board["tuned"]) == [False, True]
+    stored = search.cells
+    search.run_tuned(split={"folds": 2})
+    assert search.cells == stored
 
 
 def test_same_search_gives_the_same_trials(search: "Search", finished: "Search") -> None:

@@ -23,7 +23,8 @@ class BackboneCandidate:
             also a hash of the plugin's files.
         plugin: name of a plugin of another distribution that must be loaded; None for toxbench's
             plugins.
-        tuned: the origin of settings that a search found; None for others.
+        tuned: the settings that a search found for each fold, ``[fold]``; empty for others. The
+            settings are those of the first fold.
     """
 
     backbone: Backbone
@@ -31,7 +32,7 @@ class BackboneCandidate:
     plugin: str | None = None
     weights: Weights
     settings: TrainSettings
-    tuned: TunedSettings | None = None
+    tuned: tuple[TunedSettings, ...] = ()
 
     @property
     def name(self) -> str:
@@ -57,19 +58,29 @@ class BackboneCandidate:
 
     @property
     def identity(self) -> list[object]:
-        """Weights, settings and code, as far as others than toxbench wrote it.
+        """Weights, settings, tuned thresholds and code, as far as others than toxbench wrote it.
 
         A new version of toxbench trains nothing again; the leaderboard notes it.
         """
         code = [] if self.plugin is None else [self.distribution]
-        return [self.weights.record.identity, self.settings.model_dump(mode="json"), *code]
+        settings = [
+            part
+            for tuned in self.tuned
+            for part in (tuned.train.model_dump(mode="json"), tuned.thresholds)
+        ] or [self.settings.model_dump(mode="json")]
+        return [self.weights.record.identity, *settings, *code]
+
+    def with_tuned(self, tuned: tuple[TunedSettings, ...]) -> "BackboneCandidate":
+        """Return the candidate with the settings that searches found, ``[fold]``."""
+        return replace(self, settings=tuned[0].train, tuned=tuned)
+
+    def on_fold(self, fold: int) -> "BackboneCandidate":
+        """Return the candidate with its settings for one fold."""
+        return replace(self, settings=self.tuned[fold].train) if self.tuned else self
 
     def key(self, fold: int, seed: int) -> CellKey:
-        """Return the key of a cell, which depends on the identity and on tuned thresholds."""
-        identity = self.identity
-        if self.tuned is not None:
-            identity.append(self.tuned.model_dump(mode="json")["thresholds"])
-        return CellKey(candidate=self.name, digest=digest(identity), fold=fold, seed=seed)
+        """Return the key of a cell, which depends on the identity."""
+        return CellKey(candidate=self.name, digest=digest(self.identity), fold=fold, seed=seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +106,10 @@ class BaselineCandidate:
         """Whether every seed gives the same result."""
         return True
 
+    def on_fold(self, fold: int) -> "BaselineCandidate":
+        """Return the candidate, which is the same on every fold."""
+        return self
+
     def key(self, fold: int, seed: int) -> CellKey:
         """Return the key of a cell, which depends on the version of the distribution."""
         return CellKey(candidate=self.name, digest=digest(self.distribution), fold=fold, seed=seed)
@@ -111,7 +126,7 @@ class BackboneSpec:
     distribution: str
     weights: WeightsRecord
     settings: TrainSettings
-    tuned: TunedSettings | None
+    tuned: tuple[TunedSettings, ...]
 
     @classmethod
     def of(cls, candidate: BackboneCandidate) -> "BackboneSpec":

@@ -242,7 +242,7 @@ class CellRunner:
         comments, candidate = self.protocol.comments, task.candidate
         targets = {part: comments.targets[split.part(part)] for part in PARTS}
         backbone = candidate if isinstance(candidate, BackboneCandidate) else None
-        tuned = backbone.tuned if backbone else None
+        tuned = backbone.tuned[task.key.fold] if backbone and backbone.tuned else None
         if tuned is None:
             thresholds = choose_thresholds(targets["validation"], probabilities["validation"])
         else:

@@ -95,7 +95,7 @@ class Plan:
     def with_candidates(self, candidates: tuple[Candidate, ...], seeds: int) -> "Plan":
         """Return the plan of these candidates, with ``seeds`` cells of each backbone and fold."""
         cells = tuple(
-            (candidate, candidate.key(fold, seed))
+            (candidate.on_fold(fold), candidate.key(fold, seed))
             for candidate in candidates
             for fold in range(len(self.protocol.folds))
             for seed in range(1 if candidate.is_deterministic else seeds)
@@ -224,13 +224,17 @@ def _tuned(
     """Yield each backbone with the settings that ``toxbench tune`` stored for its weights."""
     for candidate in (c for c in candidates if c.settings.adaptation == "full"):
         identity = candidate.weights.record.identity
-        tuned = find_tuned(store.folder, protocol.fingerprint, candidate.name, identity)
-        if tuned is None:
+        found = [
+            find_tuned(store.folder, protocol.fingerprint, candidate.name, identity, fold)
+            for fold in range(len(protocol.folds))
+        ]
+        tuned = tuple(settings for settings in found if settings is not None)
+        if len(tuned) < len(found):
             raise SettingsError(
                 f"no tuned settings of {candidate.name} for this table, split and weights; "
                 f"first: toxbench tune --backbones {candidate.name}"
             )
-        yield replace(candidate, settings=tuned.train, tuned=tuned)
+        yield candidate.with_tuned(tuned)
 
 
 def check_length(name: str, weights: Weights, settings: TrainSettings) -> None:

@@ -51,6 +51,8 @@ def tune_plan_text(planned: "TunePlan") -> str:
     plan, settings = planned.plan, planned.settings
     comments = plan.protocol.comments
     rows = len(planned.specs[0].data.comments)
+    folds = len(plan.protocol.folds)
+    in_folds = f"; again for each of {folds} folds" if folds > 1 else ""
     limits = [f"{settings.trial_limit} trials"] if settings.trial_limit else []
     limits += [settings.budget] if settings.budget else []
     lines = [
@@ -59,9 +61,9 @@ def tune_plan_text(planned: "TunePlan") -> str:
         f"Split     {plan.source.origin}",
         f"Search    {' or '.join(limits)} for each backbone, {settings.sampler}, pruner "
         f"{settings.pruner}, on {settings.inner_folds} of {INNER_FOLDS} inner folds of {rows} "
-        "rows; test rows are not among them",
+        f"rows; test rows are not among them{in_folds}",
     ]
-    for spec in planned.specs:
+    for spec in (spec for spec in planned.specs if spec.fold == 0):
         space = ", ".join(f"{name}={format_dimension(d)}" for name, d in spec.space.items())
         weights = _weights(spec.candidate)
         lines.append(f"Backbone  {spec.candidate.name} from {weights}: {space}")
@@ -85,8 +87,8 @@ def tracker_lines(plan: "Plan") -> list[str]:
 def _candidate_line(plan: "Plan", candidate: "Candidate") -> str:
     from toxbench.benchmark.candidates import BackboneCandidate
 
-    cells = sum(c is candidate for c, _ in plan.cells)
-    stored = cells - sum(c is candidate for c, _ in plan.missing)
+    cells = sum(c.title == candidate.title for c, _ in plan.cells)
+    stored = cells - sum(c.title == candidate.title for c, _ in plan.missing)
     line = f"Candidate {candidate.title}: {count_of(cells, 'cell')}, {stored} stored already"
     if not isinstance(candidate, BackboneCandidate):
         return line

@@ -75,8 +75,8 @@ def _references(
     if first is None or first.weights is None:
         return {}
     references = {}
+    name = first.key.candidate
     try:
-        name = first.key.candidate
         backbone = Registry.with_item("backbones", name, plugins).backbone(name).item
     except (PluginError, SettingsError):  # results outlive the plugin that made them
         backbone = None
@@ -86,7 +86,7 @@ def _references(
             layers.append(backbone.stand_in.defaults)
         references["default"] = build_settings(TrainSettings, *layers)
     identity = first.weights.identity
-    tuned = find_tuned(store.folder, first.fingerprint, first.key.candidate, identity)
+    tuned = find_tuned(store.folder, first.fingerprint, name, identity, first.key.fold)
     if tuned is not None:
         references["tuned"] = tuned.train
     return references

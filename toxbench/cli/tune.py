@@ -66,7 +66,7 @@ def _print_outcome(planned: "TunePlan", outcome: "Outcome", values: dict[str, An
     registry = planned.plan.run.registry
     is_brief = values["format_name"] is not None or values["quiet"]
     if not is_brief:
-        _print_tuned(planned, outcome, registry)
+        _print_tuned(outcome, registry)
     print_leaderboard(outcome.leaderboard, registry, values["format_name"], values["full"])
     if not is_brief:
         echo(f"\nStored in {planned.plan.store.folder}")
@@ -75,18 +75,14 @@ def _print_outcome(planned: "TunePlan", outcome: "Outcome", values: dict[str, An
         raise CellsFailedError(f"no result: {outcome.failures[0]}{more}")
 
 
-def _print_tuned(planned: "TunePlan", outcome: "Outcome", registry: Registry) -> None:
+def _print_tuned(outcome: "Outcome", registry: Registry) -> None:
     from toxbench.cli.tables import print_tables
     from toxbench.report.tuning import tuned_table
     from toxbench.store.trials import TUNED_FILE
 
-    specs = {spec.candidate.name: spec for spec in planned.specs}
-    for candidate in outcome.tuned:
-        spec = specs[candidate.name]
-        if candidate.tuned is not None:
-            table = tuned_table(candidate.tuned, spec.candidate.settings)
-            print_tables([table], registry, None)
-            echo(f"Stored in {spec.folder / TUNED_FILE}, with trials.csv and plots\n")
+    for spec, tuned in outcome.tuned:
+        print_tables([tuned_table(tuned, spec.candidate.settings)], registry, None)
+        echo(f"Stored in {spec.folder / TUNED_FILE}, with trials.csv and plots\n")
 
 
 def _print_importance(results: Path, registry: Registry) -> None:

@@ -293,10 +293,11 @@ def _candidate_name(leaderboard: Leaderboard, failed: FailedCells) -> str:
 def _tuning_note(leaderboard: Leaderboard, row: Row, tuning: TuningRecord) -> str:
     """Return the origin of tuned settings, with their promised and realised gain."""
     return (
-        f"{row.title}: {_origin(tuning)}. Gain over the default settings in the "
-        f"{OBJECTIVES[tuning.metric]}: promised {_signed(tuning.promised_gain)} (inner validation "
-        f"rows, new seeds), realised {_signed(_realised_gain(leaderboard, row, tuning.metric))} "
-        f"(test rows). Thresholds are chosen on inner validation rows."
+        f"{row.title}: {_origin(leaderboard, tuning)}. Gain over the default settings in the "
+        f"{OBJECTIVES[tuning.metric]}: promised {_signed(row.mean('promised_gain'))} (inner "
+        "validation rows, new seeds), realised "
+        f"{_signed(_realised_gain(leaderboard, row, tuning.metric))} (test rows). Thresholds are "
+        "chosen on inner validation rows."
     )
 
 
@@ -316,7 +317,10 @@ def _signed(gain: float | None) -> str:
     return "unknown" if gain is None else f"{gain:+.3f}"
 
 
-def _origin(tuning: TuningRecord) -> str:
+def _origin(leaderboard: Leaderboard, tuning: TuningRecord) -> str:
+    folds = len(leaderboard.protocol.folds)
+    if folds > 1:
+        return f"the best settings of {folds} searches, each without the test rows of its fold"
     count = count_of(tuning.trials, "trial")
     trials = f"{count} ({tuning.pruned_trials} pruned, {tuning.failed_trials} failed)"
     if tuning.default_won:

@@ -80,8 +80,9 @@ def tuned_table(tuned: TunedSettings, default: TrainSettings) -> Table:
         for name in values
         if values[name] != defaults[name]
     ]
+    fold = f" fold {tuned.fold}" if tuned.fold else ""
     title = (
-        f"Tuned settings of {tuned.backbone}: {tuning.trials} trials, {tuning.pruned_trials} "
+        f"Tuned settings of {tuned.backbone}{fold}: {tuning.trials} trials, {tuning.pruned_trials} "
         f"pruned, {tuning.failed_trials} failed"
     )
     headers = ("setting", "default", "tuned")

@@ -115,7 +115,9 @@ def read_tuned(path: Path) -> TunedSettings:
         return TunedSettings.from_content(tomllib.loads(path.read_text(encoding="utf-8")), path)
 
 
-def find_tuned(folder: Path, protocol: str, backbone: str, weights: str) -> TunedSettings | None:
+def find_tuned(
+    folder: Path, protocol: str, backbone: str, weights: str, fold: int = 0
+) -> TunedSettings | None:
     """Return the latest settings that were tuned for a backbone with these weights, or None.
 
     Args:
@@ -123,13 +125,16 @@ def find_tuned(folder: Path, protocol: str, backbone: str, weights: str) -> Tune
         protocol: its fingerprint; settings tuned on other rows are skipped.
         backbone: its name.
         weights: identity of its initial weights; settings tuned for other weights are skipped.
+        fold: of the protocol, without whose test rows they were tuned.
 
     Raises:
         StorageError: a file is damaged.
     """
     candidates = map(read_tuned, sorted((folder / TUNING).glob(f"*/{TUNED_FILE}")))
-    key = (protocol, backbone, weights)
-    matching = [t for t in candidates if (t.protocol, t.backbone, t.weights.identity) == key]
+    key = (protocol, backbone, weights, fold)
+    matching = [
+        t for t in candidates if (t.protocol, t.backbone, t.weights.identity, t.fold) == key
+    ]
     return max(matching, key=lambda tuned: tuned.finished_at, default=None)
 
 

@@ -40,6 +40,7 @@ def make_tuned_settings(spec: SearchSpec, result: SearchResult) -> TunedSettings
     return TunedSettings(
         backbone=spec.candidate.name,
         protocol=spec.fingerprint,
+        fold=spec.fold,
         finished_at=max(record.finished_at for group in result.finalists for record in group),
         weights=spec.candidate.weights.record,
         tuning=TuningRecord(
@@ -123,7 +124,7 @@ def _header_comments(spec: SearchSpec, result: SearchResult, tuned: TunedSetting
     won = ["The default settings won: no other finalist scored higher."]
     return [
         f"Settings of {tuned.backbone} from {tuned.weights.label}, found by toxbench tune.",
-        f"They hold for the protocol {spec.fingerprint[:12]} "
+        f"They hold for fold {spec.fold} of the protocol {spec.fingerprint[:12]} "
         f"({escape_line(spec.data.comments.name)}); use them with: toxbench run --tuned",
         f"{tuning.trials} trials ({tuning.pruned_trials} pruned, {tuning.failed_trials} failed), "
         f"sampler {settings.sampler}, pruner {settings.pruner}.",

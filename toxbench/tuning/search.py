@@ -67,7 +67,7 @@ class Search:
             CellsFailedError: no trial, or no finalist, has a score.
             StorageError: records cannot be read or written.
         """
-        name = self.spec.candidate.name
+        name = self.spec.title
         trials = self._run_search()
         candidates = _choose_finalists(trials, self.spec.settings.finalists)
         if not candidates:
@@ -173,7 +173,7 @@ class Search:
             seconds_left = min(seconds_left, (limit - len(records)) * mean)
         self.feedback.search_progress(
             SearchProgress(
-                backbone=self.spec.candidate.name,
+                backbone=self.spec.title,
                 phase=phase,
                 finished=len(records),
                 limit=limit if limit < UNLIMITED else None,

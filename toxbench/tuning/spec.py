@@ -30,6 +30,7 @@ class SearchSpec:
         settings: sampler, pruner, budget and other settings of the search.
         studies_folder: folder of all studies of the protocol.
         fingerprint: of the protocol.
+        fold: of the protocol, whose test rows are not used.
     """
 
     candidate: BackboneCandidate
@@ -39,6 +40,12 @@ class SearchSpec:
     settings: TuneSettings
     studies_folder: Path
     fingerprint: str
+    fold: int = 0
+
+    @property
+    def title(self) -> str:
+        """Name of the backbone, and the fold if it is not the first one."""
+        return f"{self.candidate.name}{f' fold {self.fold}' if self.fold else ''}"
 
     @property
     def name(self) -> str:
@@ -68,10 +75,10 @@ class SearchSpec:
         return min(trials, len(points) + 1) if points else trials
 
 
-def make_inner_data(protocol: Protocol, split: SplitSettings, seed: int) -> Protocol:
+def make_inner_data(protocol: Protocol, split: SplitSettings, seed: int, fold: int = 0) -> Protocol:
     """Copy the rows that are not test rows and split them into `INNER_FOLDS` folds.
 
-    The first fold of the protocol is used. Each part of its rows is the ``validation`` of one inner
+    One fold of the protocol is used. Each part of its rows is the ``validation`` of one inner
     fold; the other parts are its ``train``, and its ``test`` is empty. Rows are counted in the new
     table. The split strategy is the protocol's, so groups that stay together there stay together
     here.
@@ -79,7 +86,7 @@ def make_inner_data(protocol: Protocol, split: SplitSettings, seed: int) -> Prot
     Raises:
         DataError: too few rows, or a fold without a positive validation entry.
     """
-    outer_fold = protocol.folds[0]
+    outer_fold = protocol.folds[fold]
     rows = np.sort(np.concatenate([outer_fold.train, outer_fold.validation]))
     comments = protocol.comments.take(rows)
     if len(rows) < 2 * INNER_FOLDS:

@@ -305,7 +305,7 @@ class TrialScheduler:
         """A trial starts."""
         task.log.start()
         self.feedback.trial_started(
-            self.spec.candidate.name,
+            self.spec.title,
             task.trial.number,
             task.configuration.is_default,
             task.log.epochs_planned,
@@ -336,7 +336,7 @@ class TrialScheduler:
     def _commit(self, task: TrialTask, record: TrialRecord) -> None:
         signed = self.study.commit((task.trial, task.slot), record)
         if signed is not None:
-            self.feedback.trial_finished(self.spec.candidate.name, signed)
+            self.feedback.trial_finished(self.spec.title, signed)
 
 
 def _train_on_fold(

@@ -1,7 +1,7 @@
 """``toxbench tune``: the searches, the tuned settings, and their evaluation on the test rows."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from optuna.storages import RDBStorage
 
-from toxbench.benchmark.candidates import BackboneCandidate, BaselineCandidate
+from toxbench.benchmark.candidates import BackboneCandidate, BaselineCandidate, Candidate
 from toxbench.benchmark.environment import describe_code
 from toxbench.benchmark.feedback import TuneFeedback
 from toxbench.benchmark.plan import Plan, check_length, make_plan
@@ -28,6 +28,7 @@ from toxbench.errors import CellsFailedError, SettingsError
 from toxbench.plugin.contracts import Choice, Dimension
 from toxbench.plugin.registry import Registry
 from toxbench.ranking.rows import Leaderboard
+from toxbench.records import TunedSettings
 from toxbench.report.leaderboard import leaderboard_records
 from toxbench.settings import RunSettings, TrainSettings, TuneSettings
 from toxbench.store.manifest import record_code
@@ -41,6 +42,8 @@ from toxbench.tuning.storage import check_url, database_errors, open_storage, sq
 from toxbench.tuning.study import Worker
 
 SEEDS = 5
+
+SearchOutcome = tuple[SearchSpec, TunedSettings]
 
 
 @dataclass(frozen=True)
@@ -67,12 +70,12 @@ class Outcome:
     """Tuned settings, failures and leaderboard.
 
     Attributes:
-        tuned: each backbone with its tuned settings.
+        tuned: the searches with a result, and the settings that they found.
         failures: one line for each search and each cell without a result.
         leaderboard: of all stored cells of the protocol.
     """
 
-    tuned: tuple[BackboneCandidate, ...]
+    tuned: tuple[SearchOutcome, ...]
     failures: tuple[str, ...]
     leaderboard: Leaderboard
 
@@ -133,12 +136,10 @@ def plan_tuning(run: ResolvedRun, download: bool = True) -> TunePlan:
         run, settings=settings.model_copy(update={"tuned": False}), adaptations=("full",)
     )
     plan = make_plan(untuned, download)
-    if len(plan.protocol.folds) > 1:
-        raise SettingsError(
-            "tune needs a single fold: with several, the settings would be chosen on test rows of "
-            "another fold; omit --folds, or name a split file with one fold"
-        )
-    data = make_inner_data(plan.protocol, plan.source.settings, tuning.tune_seed)
+    inner_data = [
+        make_inner_data(plan.protocol, plan.source.settings, tuning.tune_seed, fold)
+        for fold in range(len(plan.protocol.folds))
+    ]
     folder = plan.store.folder / TUNING
     candidates = [c for c in plan.candidates if isinstance(c, BackboneCandidate)]
     if not candidates:
@@ -148,17 +149,20 @@ def plan_tuning(run: ResolvedRun, download: bool = True) -> TunePlan:
         _check_early_stopping(candidate)
         # A trial is scored after its last epoch, so a run must keep the last epoch, too.
         base = candidate.settings.model_copy(update={"selection": "last"})
-        specs.append(
+        space = _build_space(candidate, base, settings, tuning)
+        specs += [
             SearchSpec(
                 candidate=replace(candidate, settings=base),
                 device=plan.devices[candidate.title],
-                space=_build_space(candidate, base, settings, tuning),
+                space=space,
                 data=data,
                 settings=tuning,
                 studies_folder=folder,
                 fingerprint=plan.protocol.fingerprint,
+                fold=fold,
             )
-        )
+            for fold, data in enumerate(inner_data)
+        ]
     url = tuning.storage or sqlite_url(folder)
     check_url(url)
     plan = replace(plan, command=command_line("tune", settings))
@@ -166,10 +170,11 @@ def plan_tuning(run: ResolvedRun, download: bool = True) -> TunePlan:
 
 
 def run_tuning(planned: TunePlan, feedback: TuneFeedback) -> Outcome:
-    """Search for each backbone, write its tuned settings, and evaluate them on the test rows.
+    """Search for each backbone and fold, write tuned settings, and evaluate them on the test rows.
 
-    The default settings are evaluated beside them, unless their training failed. A search without
-    a result loses only its own backbone.
+    The settings of a fold are searched without its test rows, and evaluated on these (nested cross
+    validation). The default settings are evaluated beside them, unless their training failed. A
+    search without a result loses only its own backbone.
 
     Raises:
         StorageError: the results folder cannot be written.
@@ -179,29 +184,39 @@ def run_tuning(planned: TunePlan, feedback: TuneFeedback) -> Outcome:
     for line in (*plan.write_protocol(), *_quarantine_damaged_files(plan.store.folder / TUNING)):
         feedback.warn(line)
     record_code(plan.store.folder, describe_code(plan.run.registry), plan.command)
-    candidates: list[BackboneCandidate] = []
-    compared: set[str] = set()  # backbones whose default settings can be trained
+    results: list[SearchOutcome] = []
     failures: list[str] = []
     with _open_worker(planned, feedback) as (storage, worker):
         for spec in planned.specs:
             try:
                 executor = executor_for_trials(plan, spec.settings.inner_folds)
                 search = Search(spec, storage, worker, executor, feedback)
-                tuned = write_results(spec, search.run())
+                results.append((spec, write_results(spec, search.run())))
             except CellsFailedError as error:
                 feedback.warn(str(error))
                 failures.append(str(error))
-            else:
-                candidates.append(replace(spec.candidate, settings=tuned.train, tuned=tuned))
-                if tuned.tuning.default_score is not None:
-                    compared.add(spec.candidate.name)
+    result = run_plan(_evaluation_plan(planned, results), feedback, patience=math.inf)
+    lines = (*plan.run.unavailable, *failures, *map(str, result.failures))
+    return Outcome(tuple(results), lines, result.leaderboard)
+
+
+def _evaluation_plan(planned: TunePlan, results: Sequence[SearchOutcome]) -> Plan:
+    """Plan the cells of tuned settings, of default settings that can be trained, and baselines."""
+    plan = planned.plan
+    candidates: list[Candidate] = []
+    for candidate in plan.candidates:
+        if isinstance(candidate, BaselineCandidate):
+            candidates.append(candidate)
+            continue
+        found = [(spec, t) for spec, t in results if spec.candidate.name == candidate.name]
+        if len(found) == len(plan.protocol.folds):
+            tuned = tuple(settings for _, settings in found)
+            candidates.append(found[0][0].candidate.with_tuned(tuned))
+            if all(settings.tuning.default_score is not None for settings in tuned):
+                candidates.append(candidate)
     devices = {c.title: plan.devices[c.name] for c in candidates}
     final = replace(plan, devices=plan.devices | devices)
-    others = [c for c in plan.candidates if c.name in compared or isinstance(c, BaselineCandidate)]
-    final = final.with_candidates((*candidates, *others), planned.seeds)
-    result = run_plan(final, feedback, patience=math.inf)
-    lines = (*plan.run.unavailable, *failures, *map(str, result.failures))
-    return Outcome(tuple(candidates), lines, result.leaderboard)
+    return final.with_candidates(tuple(candidates), planned.seeds)
 
 
 def _check_early_stopping(candidate: BackboneCandidate) -> None:
