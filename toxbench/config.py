@@ -10,7 +10,8 @@ from pydantic import BaseModel, ValidationError
 
 from toxbench.errors import SettingsError, did_you_mean
 from toxbench.settings import SPLIT_FILE_FIELDS, Preset, RunSettings, validate_path
-from toxbench.util.text import safe_keys, safe_quote, safe_value
+from toxbench.util.table_source import source_name
+from toxbench.util.text import join_names, safe_keys, safe_quote, safe_value
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
@@ -121,10 +122,10 @@ def command_line(verb: str, settings: RunSettings, program: str = "toxbench") ->
     values = {"backbones": settings.backbones, **settings.model_dump(exclude_defaults=True)}
     words = [*program.split(), verb]
     if settings.data is not None:
-        words += ["--data", settings.data.name]
+        words += ["--data", source_name(settings.data)]
     for name in _LIST_OPTIONS:
         if name in values:
-            words += [option_name(name), ",".join(values[name]) or "none"]
+            words += [option_name(name), join_names(values[name]) or "none"]
     for source in values.get("weights", ()):
         words += ["--weights", _without_folder(source)]
     for table in (*([] if verb == "run" else ["tune"]), *_OPTION_TABLES):
@@ -184,7 +185,7 @@ def option_name(name: str) -> str:
 
 
 def _value_text(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return join_names(value) if isinstance(value, list | tuple) else str(value)
 
 
 def _without_folder(source: str) -> str:

@@ -21,6 +21,7 @@ from pydantic import (
     field_validator,
 )  # fmt: skip
 
+from toxbench.util.table_source import TableSource, source_paths, to_source
 from toxbench.util.text import safe_quote
 
 INNER_FOLDS = 5
@@ -31,10 +32,13 @@ SPLIT_FILE_FIELDS = ("split_file", "test", "valid")
 # Label values that need no mapping, in any case.
 TRUE_WORDS = frozenset({"1", "true"})
 FALSE_WORDS = frozenset({"0", "false"})
+BLANK = "blank"  # stands for an empty cell among ``unlabelled``
+NO_COLUMN = "none"  # stands for no id column
 
 _MAX_NAME_BYTES = 255
 _MAX_PATH_BYTES = 4000  # Linux allows 4095, including the names that toxbench appends
 _ADDRESS = re.compile(r"auto|[^\s/:@]+:[0-9]{1,5}")
+_WHOLE_NUMBER = re.compile(r"\A([+-]?[0-9]+)\.0*\Z")
 _UNIT_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -78,8 +82,8 @@ def validate_path(path: Path) -> Path:
 
 
 def normalize_word(value: str) -> str:
-    """Return a label value in lower case and without surrounding white space."""
-    return value.strip().lower()
+    """Return a label value in lower case, without white space around it and decimals of zero."""
+    return _WHOLE_NUMBER.sub(r"\1", value.strip().lower())
 
 
 def _validate_duration(value: str | None) -> str | None:
@@ -215,6 +219,14 @@ class ColumnSettings(FrozenModel):
     Attributes:
         true_values: words that mean 1 in a label column, in addition to `TRUE_WORDS`.
         false_values: words that mean 0, in addition to `FALSE_WORDS`.
+        id_column: "none": ids are row numbers.
+        labels: label columns, or, with ``labels_column``, those of its labels that are used.
+        labels_column: column of label sets.
+        labels_separator: text between the labels of a set; unset: found in the cells.
+        label_names: names of labels that are integers, from 0.
+        positive_from: smallest number that means 1; smaller numbers mean 0.
+        unlabelled: values that mean "not labelled"; "blank" stands for an empty cell.
+        drop_unlabelled: leave out rows with such a value.
         drop_empty: leave out rows without a text.
     """
 
@@ -222,8 +234,14 @@ class ColumnSettings(FrozenModel):
     id_column: str | None = None
     group_column: str | None = None
     labels: tuple[str, ...] = ()
+    labels_column: str | None = None
+    labels_separator: str | None = Field(None, min_length=1)
+    label_names: tuple[str, ...] = ()
+    positive_from: float | None = Field(None, gt=0)
     true_values: Annotated[tuple[str, ...], BeforeValidator(_to_words)] = ()
     false_values: Annotated[tuple[str, ...], BeforeValidator(_to_words)] = ()
+    unlabelled: Annotated[tuple[str, ...], BeforeValidator(_to_words)] = ()
+    drop_unlabelled: bool = False
     drop_empty: bool = False
     encoding: str = "utf-8"
 
@@ -248,6 +266,25 @@ class ColumnSettings(FrozenModel):
                 raise ValueError(f"{quoted} is among true_values, too; leave it out of one")
         return words
 
+    @field_validator("unlabelled")
+    @classmethod
+    def _validate_unlabelled(cls, words: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        """Refuse words that also mean 0 or 1."""
+        mapped = (*info.data.get("true_values", ()), *info.data.get("false_values", ()))
+        labels = TRUE_WORDS | FALSE_WORDS | set(map(normalize_word, mapped))
+        for word in map(normalize_word, words):
+            if word in labels:
+                raise ValueError(f"{safe_quote(word)} is a label, too; leave it out")
+        return words
+
+
+def _to_source(value: object) -> TableSource:
+    """Convert to a source of a table, with valid paths."""
+    source = to_source(value)
+    for path in source_paths(source):
+        validate_path(path)
+    return source
+
 
 def _to_tuple(value: object) -> object:
     """Wrap a single word in a tuple."""
@@ -257,7 +294,9 @@ def _to_tuple(value: object) -> object:
 class RunSettings(FrozenModel):
     """All settings of a run. ``train`` and ``split`` hold only the fields that the user set."""
 
-    data: OptionalPath = Field(None, description="table of comments; unset: the synthetic sample")
+    data: Annotated[TableSource, AfterValidator(_to_source)] = Field(
+        None, exclude=True, repr=False, description="table of comments; unset: the synthetic sample"
+    )
     columns: ColumnSettings = ColumnSettings()
     backbones: tuple[str, ...] = ("bert", "distilbert")
     baselines: tuple[str, ...] | None = Field(

@@ -1,7 +1,10 @@
 """Reading files as strings: nothing is inferred, and invalid files are refused with advice."""
 
 import csv
+import gzip
 import json
+import zipfile
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -11,8 +14,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from toxbench.data.readers import read_strings
-from toxbench.errors import DataError
+from toxbench.data.readers.files import read_blocks, read_strings
+from toxbench.errors import DataError, SettingsError
 
 SPECIAL_WORDS = [
     "NA", "N/A", "null", "NULL", "None", "nan", "NaN", "<NA>", "-", "True", "007", "1e3",
@@ -215,18 +218,24 @@ def test_an_unknown_encoding_is_refused(tmp_path: Path) -> None:
         ("t.csv", 'text,a\nx,1\n"y,0\nz,1\n', "check the quotes"),
         ("t.csv", "id,text,a\n1,hi,1\n2,ho\n", "row 2 (line 3) has 2 fields, the header has 3"),
         ("t.tsv", "text\ta\tn\nx\t1\n", "row 1 (line 2) has 2 fields, the header has 3"),
-        ("t.jsonl", '{"a": 1}\n[1]\n', "line 2: not a JSON object; write one object per line"),
+        ("t.jsonl", '{"a": 1}\n[1]\n', "line 2: not a JSON object; each row is one object"),
         ("t.jsonl", '{"a": 1}\n\n{"a": \n', "line 3: not valid JSON"),
         ("t.jsonl", '{"a": 1, "a": 2}\n', "line 1: not valid JSON: a key appears twice"),
         ("t.jsonl", '{"\\ud800": 1}\n', "line 1: half of a surrogate pair stands alone"),
         ("t.jsonl", '{"a": "\\ud800"}\n', "line 1: half of a surrogate pair stands alone"),
         ("t.jsonl", "[" * 100_000, "line 1: not valid JSON"),
         ("t.parquet", "text,a\nx,1\n", "not a readable Parquet file"),
-        ("t.xlsx", "text,a\nx,1\n", "unknown kind of file '.xlsx'; use one of .csv, .tsv,"),
+        ("t.xls", "text,a\nx,1\n", "unknown kind of file '.xls'; use one of .csv, .tsv,"),
         ("t", "text,a\nx,1\n", "unknown kind of file ''"),
+        ("t.csv.gz", b"\x1f\x8b\x08\x00broken", "cannot be read"),
+        ("t.csv", b"PK\x03\x04broken", "cannot be read"),
+        ("t.feather", "text,a\nx,1\n", "not a readable Arrow file"),
+        ("t.json", '[{"text": "x"}, 1]', "object 2: not a JSON object"),
     ],
 )
-def test_invalid_files_are_refused(tmp_path: Path, name: str, content: str, expected: str) -> None:
+def test_invalid_files_are_refused(
+    tmp_path: Path, name: str, content: str | bytes, expected: str
+) -> None:
     assert expected in error_message(write_file(tmp_path, content, name))
 
 
@@ -245,3 +254,109 @@ def test_blank_lines_are_skipped(tmp_path: Path) -> None:
     read = read_strings(write_file(tmp_path, "\ntext,a\n\nx,1\n\n\ny,0\n\n"))
     assert read.to_dict("list") == {"text": ["x", "y"], "a": ["1", "0"]}
     assert read.index.tolist() == [0, 1]
+
+
+FRAME = pd.DataFrame({"text": ["NA", "caf\u00e9", ""], "n": ["1", "0", "x"]}, dtype="str")
+
+
+def write_kind(path: Path) -> None:
+    """Write the frame in the format of the path's suffix."""
+    match path.suffix:
+        case ".csv" | ".txt":
+            FRAME.to_csv(path, index=False, sep="," if path.suffix == ".csv" else "\t")
+        case ".json":
+            FRAME.to_json(path, orient="records")
+        case ".jsonl":
+            FRAME.to_json(path, orient="records", lines=True)
+        case ".parquet":
+            FRAME.to_parquet(path)
+        case ".feather":
+            FRAME.to_feather(path)
+        case ".arrow":
+            table = pa.Table.from_pandas(FRAME)
+            with pa.ipc.new_stream(path, table.schema) as writer:
+                writer.write_table(table)
+        case ".xlsx":
+            pytest.importorskip("openpyxl")
+            FRAME.to_excel(path, index=False)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "compression"),
+    [
+        (".xlsx", ""),
+        *product(
+            (".csv", ".txt", ".json", ".jsonl", ".parquet", ".feather", ".arrow"),
+            ("", ".gz", ".zip", ".zst"),
+        ),
+    ],
+)
+def test_every_kind_can_be_compressed(tmp_path: Path, suffix: str, compression: str) -> None:
+    plain, path = tmp_path / f"t{suffix}", tmp_path / f"t{suffix}{compression}"
+    write_kind(plain)
+    match compression:
+        case ".gz":
+            path.write_bytes(gzip.compress(plain.read_bytes()))
+        case ".zip":
+            with zipfile.ZipFile(path, "w") as archive:
+                archive.write(plain, f"folder/{plain.name}")
+        case ".zst":
+            with pa.CompressedOutputStream(str(path), "zstd") as stream:
+                stream.write(plain.read_bytes())
+    read = read_strings(path)
+    assert read["text"].fillna("").tolist() == ["NA", "caf\u00e9", ""]
+    assert read["n"].tolist() == ["1", "0", "x"]
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".feather", ".xlsx"])
+def test_content_decides_before_the_name(tmp_path: Path, suffix: str) -> None:
+    write_kind(tmp_path / f"t{suffix}")
+    (tmp_path / f"t{suffix}").rename(tmp_path / "other.csv")
+    assert read_strings(tmp_path / "other.csv")["n"].tolist() == ["1", "0", "x"]
+
+
+def test_typed_cells_of_excel_become_text(tmp_path: Path) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    for row in ([None], [None, "text", "IsA", "n"], [None, "x", True, 1], [], [None, "y", 0, 2.5]):
+        book.active.append(row)
+    book.save(tmp_path / "t.xlsx")
+    read = read_strings(tmp_path / "t.xlsx")
+    assert read.to_dict("list") == {"text": ["x", "y"], "IsA": ["True", "0"], "n": ["1", "2.5"]}
+
+
+def test_excel_needs_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_kind(tmp_path / "t.xlsx")
+    monkeypatch.setattr("toxbench.data.readers.typed.find_spec", lambda name: None)
+    with pytest.raises(SettingsError, match=r'first: pip install "toxbench\[xlsx\]"'):
+        read_strings(tmp_path / "t.xlsx")
+
+
+def test_archives_of_several_files_are_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "t.zip", "w") as archive:
+        archive.writestr("a.csv", "text,a\nx,1\n")
+        archive.writestr("__MACOSX/._a.csv", "")
+    assert read_strings(tmp_path / "t.zip")["a"].tolist() == ["1"]
+    with zipfile.ZipFile(tmp_path / "t.zip", "a") as archive:
+        archive.writestr("b.csv", "text,a\nx,1\n")
+    assert "the archive holds 2 files" in error_message(tmp_path / "t.zip")
+
+
+def test_a_truncated_archive_is_refused(tmp_path: Path) -> None:
+    content = gzip.compress(b"text,a\n" + b"x,1\n" * 5000)
+    assert "cannot be read" in error_message(write_file(tmp_path, content[:60], "t.csv.gz"))
+
+
+def test_very_many_columns_are_refused_early(tmp_path: Path) -> None:
+    """Without a limit, a frame has all rows times all keys."""
+    rows = [json.dumps({f"k{row}-{key}": 1 for key in range(200)}) for row in range(60)]
+    path = write_file(tmp_path, "\n".join([*rows, "not JSON"]), "t.jsonl")
+    assert "more than 10000 columns" in error_message(path)
+    header = ",".join(f"k{number}" for number in range(10_001))
+    assert "more than 10000 columns" in error_message(write_file(tmp_path, f"{header}\n1"))
+
+
+def test_blocks_of_sparse_rows_are_small(tmp_path: Path) -> None:
+    rows = (json.dumps({f"k{row % 1000}": row}) for row in range(8000))
+    path = write_file(tmp_path, "\n".join(rows), "t.jsonl")
+    assert [frame.shape for frame in read_blocks(path)] == [(5000, 1000), (3000, 1000)]

@@ -1,6 +1,7 @@
 """The validated table: finding of columns, parsing of labels, and error messages."""
 
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,9 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from toxbench.data.table import TextDataset, read_comments
+from toxbench.data.table import TextDataset, doubtful_label_notes, read_comments
 from toxbench.errors import DataError
 from toxbench.settings import ColumnSettings
+from toxbench.util.text import join_names, split_names
 
 TEXTS = ["NA", "null", "None", 'he said "no", twice', "two\nlines\r\nand a\ttab", "café 🎬", " x "]
 CONTENT = pd.DataFrame(
@@ -94,7 +96,17 @@ def test_typed_labels_are_accepted(tmp_path: Path, kind: str, column: list[objec
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [("0", 0), ("1", 1), ("true", 1), ("TRUE", 1), ("False", 0), ("fAlSe", 0), (" 1 ", 1)],
+    [
+        ("0", 0),
+        ("1", 1),
+        ("true", 1),
+        ("TRUE", 1),
+        ("False", 0),
+        ("fAlSe", 0),
+        (" 1 ", 1),
+        ("1.0", 1),
+        ("0.00", 0),
+    ],
 )
 def test_labels_are_case_insensitive(tmp_path: Path, value: str, expected: int) -> None:
     comments = read(tmp_path, rows("c1,x,1,1", f"c2,y,{value},0"))
@@ -106,8 +118,9 @@ def test_labels_are_case_insensitive(tmp_path: Path, value: str, expected: int) 
     [
         ("yes", "'yes' is not a label", "write 1, or map it with --true-values"),
         ("No", "'No' is not a label", "write 0, or map it with --false-values"),
-        ("1.0", "'1.0' is not a label", "write 1"),
-        ("None", "'None' is not a label", "write 0"),
+        ("0.3", "'0.3' is not a label", "write 0 or 1, or name the smallest number that means 1"),
+        ("None", "'None' is not a label", "write 0 or 1, or, where it means not labelled, leave"),
+        ("-1", "'-1' is not a label", "write 0 or 1, or, where it means not labelled, leave"),
         ("2", "'2' is not a label", "write 0 or 1, map it with --true-values or --false-values"),
         (
             "1.5",
@@ -162,9 +175,9 @@ def test_all_kinds_of_problems_are_reported(tmp_path: Path) -> None:
         "--drop-empty",
         "row 3, column 'id': the id is blank; give the row one",
         "row 2, column 'id': the same id as in row 1; remove one, or name another column with "
-        "--id-column",
+        "--id-column, or none",
         "row 4, column 'IsA': '2' is not a label; write 0 or 1, map it with --true-values or "
-        "--false-values, or name the label columns with --labels",
+        "--false-values, or name the label columns with --labels (for counts also --positive-from)",
         "row 3, column 'IsB': 'no' is not a label; write 0, or map it with --false-values",
     ]
 
@@ -174,7 +187,7 @@ def test_a_row_without_labels_is_reported(tmp_path: Path) -> None:
 
 
 def test_repeated_ids_name_the_first_row(tmp_path: Path) -> None:
-    problems = problems_of(tmp_path, rows("a,x,1,0", "b,x,1,0", "a,x,0,1", "b,x,1,0", "a,x,1,0"))
+    problems = problems_of(tmp_path, rows("a,x,1,0", "b,x,1,0", "a,y,0,1", "b,y,1,0", "a,y,1,0"))
     messages = [problem.partition("column 'id': ")[2].partition(";")[0] for problem in problems]
     assert messages == [f"the same id as in row {first}" for first in (1, 2, 1)]
 
@@ -266,6 +279,103 @@ def test_numeric_columns_can_be_labels(tmp_path: Path) -> None:
     content = "text,IsA,score\nx,1,5\ny,0,7\n"
     assert read(tmp_path, content).labels == ("IsA",)
     assert "'5' is not a label" in problems_of(tmp_path, content, labels=("score",))[0]
+
+
+@pytest.mark.parametrize(("start", "expected"), [(0.5, [1, 0, 1, 0]), (1.0, [0, 0, 1, 0])])
+def test_shares_are_labels_from_a_number(tmp_path: Path, start: float, expected: list[int]) -> None:
+    content = "text,share,IsA\nw,0.5,1\nx,1e-3,0\ny,1.0,0\nz,0,1\n"
+    comments = read(tmp_path, content, positive_from=start)
+    assert comments.labels == ("share", "IsA")
+    assert comments.targets[:, 0].tolist() == expected
+    (problem,) = problems_of(tmp_path, "text,share\nx,0.5\ny,0.25\nz,0\n")
+    assert problem.endswith("shares as in 'share' need --positive-from 0.5")
+
+
+def test_counts_are_labels_in_named_columns(tmp_path: Path) -> None:
+    content = "text,votes\nx,3\ny,1\nz,0\nu,0\nv,-1\n"
+    assert "'3' is not a label" in problems_of(tmp_path, content, positive_from=2)[0]
+    problems = problems_of(tmp_path, content, positive_from=2, labels=("votes",))
+    assert [problem.partition(": row ")[2][:28] for problem in problems] == [
+        "5, column 'votes': '-1' is n"
+    ]
+    columns = {"labels": ("votes",), "unlabelled": ["-1"], "drop_unlabelled": True}
+    comments = read(tmp_path, content, positive_from=2, **columns)
+    assert comments.targets.tolist() == [[1], [0], [0], [0]]
+
+
+@pytest.mark.parametrize("value", ["-1", "-1.0", "NONE", "NaN", "", "n/a"])
+def test_unlabelled_rows_can_be_dropped(tmp_path: Path, value: str) -> None:
+    content = rows("c1,x,1,1", f"c2,y,{value},{value}", f"c3,z,0,{value}", "c4,u,0,1")
+    problems = problems_of(tmp_path, content)
+    assert not any("-values" in problem for problem in problems)
+    assert f"--unlabelled {value.lower().removesuffix('.0') or 'blank'} --drop-un" in problems[0]
+    words = [value or "blank"]
+    (problem, *_) = problems_of(tmp_path, content, unlabelled=words)
+    assert "means not labelled; leave such rows out: --drop-unlabelled" in problem
+    comments = read(tmp_path, content, unlabelled=words, drop_unlabelled=True)
+    assert comments.ids == ("c1", "c4")
+    assert comments.dropped_rows == (2, 3)
+
+
+def test_columns_of_mostly_unlabelled_rows_are_labels(tmp_path: Path) -> None:
+    lines = [f"c{row},x,-1,-1" for row in range(20)]
+    (problem, *_) = problems_of(tmp_path, rows("c90,x,1,0", *lines))
+    assert "row 2, column 'IsA': '-1' is not a label" in problem
+
+
+@pytest.mark.parametrize(
+    ("header", "doubtful"),
+    [
+        ("text,rude,threat,is_retweet", ["is_retweet"]),
+        ("text,hasUrl,rude,threat", ["hasUrl"]),
+        ("text,rude,threat,verified", ["verified"]),
+        ("read,text,author,rude,threat", ["read"]),
+        ("text,IsRude,IsThreat,IsKind", []),
+        ("text,rude,threat,island", []),
+        ("rude,text,kind", []),
+    ],
+)
+def test_doubtful_labels_are_pointed_out(tmp_path: Path, header: str, doubtful: list[str]) -> None:
+    names = header.split(",")
+    lines = [
+        ",".join(f"word{row}" if name in {"text", "author"} else str(row % 2) for name in names)
+        for row in range(4)
+    ]
+    content = "\n".join([header, *lines]) + "\n"
+    comments = read(tmp_path, content)
+    assert list(comments.doubtful_labels) == doubtful
+    assert len(doubtful_label_notes(comments)) == len(doubtful)
+    assert read(tmp_path, content, labels=comments.labels).doubtful_labels == ()
+
+
+RATED = rows("c1,x,1,0", "c1,x,1,1", "c2,y,0,0", "c2,y,1,0")
+
+
+def test_several_raters_are_hinted_at(tmp_path: Path) -> None:
+    hint, *others = problems_of(tmp_path, RATED)
+    assert "column 'id': 2 rows repeat an id, some with its text; if several raters" in hint
+    assert "--id-column none --group-column 'id' --split grouped" in hint
+    assert len(others) == 2
+
+
+def test_ids_can_be_ignored_or_groups(tmp_path: Path) -> None:
+    comments = read(tmp_path, RATED, id_column="none")
+    assert (comments.ids, comments.groups) == (("1", "2", "3", "4"), None)
+    assert comments.ignored_columns == ("id",)
+    comments = read(tmp_path, RATED, group_column="id")
+    assert (comments.ids, comments.groups) == (("1", "2", "3", "4"), ("c1", "c1", "c2", "c2"))
+
+
+def test_names_with_commas_can_be_named(
+    cli: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    write_file(tmp_path, 'text,"rude, mild",kind,odd\nx,1,0,1\ny,0,1,0\n')
+    result = cli("data", "show", "t.csv", "--labels", '"rude, mild",kind')
+    assert "2 rows, 2 labels" in result.stdout
+    assert "columns that are not used: 'odd'" in result.stdout
+    names = ["a, b", 'say "x"', "c"]
+    assert split_names(join_names(names)) == names
+    assert split_names("a\nb, ,c") == ["a\nb", "c"]
 
 
 def table_facts(path: Path) -> dict[str, object]:

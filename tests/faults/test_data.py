@@ -139,34 +139,36 @@ def test_invalid_tables_exit_with_3(
 @pytest.mark.faults(3)
 @pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
 @pytest.mark.parametrize(
-    ("name", "delimiter", "diagnosis", "repair"),
+    ("name", "delimiter", "note"),
     [
-        ("t.csv", ";", "commas between fields, but 4 with semicolons", "save it with commas"),
-        ("t.csv", "|", "commas between fields, but 4 with bars", "save it with commas"),
-        ("t.csv", "\t", "commas between fields, but 4 with tabs", "rename it to end in .tsv"),
-        ("t.tsv", ",", "tabs between fields, but 4 with commas", "rename it to end in .csv"),
+        ("t.csv", ";", "semicolons"),
+        ("t.csv", "|", "bars"),
+        ("t.csv", "\t", "tabs"),
+        ("t.tsv", ",", "commas"),
+        ("t.txt", "\t", "tabs"),
+        ("t.txt", ",", "commas"),
     ],
 )
-def test_other_delimiters_are_suggested_with_their_columns(
-    tmp_path: Path, name: str, delimiter: str, diagnosis: str, repair: str, quoting: int
+def test_other_delimiters_are_used_and_noted(
+    tmp_path: Path, name: str, delimiter: str, note: str, quoting: int
 ) -> None:
     header, text = ["id", "text", "IsA", "IsB"], "a, b; c\td | e"
     lines = [header, ["c1", text, "1", "0"], ["c2", "f", "0", "1"]]
     with (tmp_path / name).open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, delimiter=delimiter, quoting=quoting).writerows(lines)
-    with pytest.raises(DataError) as caught:
-        read_comments(tmp_path / name)
-    (problem,) = caught.value.problems
-    assert f"1 column found with {diagnosis}: 'id', 'text', 'IsA', 'IsB'; {repair}" in problem
+    comments = read_comments(tmp_path / name)
+    assert comments.texts == (text, "f")
+    assert comments.labels == ("IsA", "IsB")
+    assert comments.notes == (f"fields are separated by {note}",)
 
 
 @pytest.mark.faults(3)
-def test_ambiguous_header_is_reported_with_its_rows(tmp_path: Path) -> None:
+def test_rows_decide_between_two_delimiters(tmp_path: Path) -> None:
     path = put(tmp_path, "id;a text, in short;IsA\nc1;x;1\nc2;y;0\n")
-    with pytest.raises(DataError) as caught:
-        read_comments(path)
-    assert "2 columns found with commas between fields, but 3 with semi" in caught.value.problems[0]
-    assert "row 1 (line 2) has 1 fields, the header has 2" in caught.value.problems[1]
+    comments = read_comments(path, ColumnSettings(text_column="a text, in short"))
+    assert comments.texts == ("x", "y")
+    with pytest.raises(DataError, match=r"row 1 \(line 2\) has 1 fields, the header has 3"):
+        read_comments(put(tmp_path, "id;text;IsA\nc1\nc2;y;0\nc3;z;1\n"))
 
 
 def test_delimiters_inside_fields_are_accepted(tmp_path: Path) -> None:
@@ -181,7 +183,7 @@ def test_delimiters_inside_fields_are_accepted(tmp_path: Path) -> None:
         "c1,fool,1,0\nc2,fools,0,1\n",
         "c1,fool,1,1\nc2,fools,0,1\n",
         "c1;fool;1;0\nc2;you fool;0;1\n",
-        "c1\tyou fool\tTRUE\tFALSE\n",
+        "c1\tyou fool\tTRUE\tFALSE\nc2\tfools\tFALSE\tTRUE\n",
         "c1,you fool,yes,no\nc2,fools,no,yes\n",
         "you fool\nyou fools\n",
         "you fool you fool\nyou fools\n",
@@ -350,7 +352,7 @@ def test_run_warns_once_of_dropped_rows(command: Command, tmp_path: Path) -> Non
     words = ("run", "--data", "t.csv", "--backbones", "none", "--split-file", "s.json")
     code, err = command(*words, "--drop-empty")
     assert (code, err.count("without a text")) == (0, 1)
-    assert "warning: rows without a text that are left out (--drop-empty): 10\n" in err
+    assert "rows that are left out, without a text or labels (--drop-empty, --drop-un" in err
     code, err = command(*words, "--config", "c.toml", "--dry-run")
     assert (code, err.count("1 cell, 1 stored already")) == (0, 2)
     assert command(*words)[0] == 3

@@ -20,12 +20,12 @@ from toxbench.ranking.ensembles import load_ensemble_leaderboard
 from toxbench.ranking.rescore import rescore as rescore_store
 from toxbench.ranking.rows import Leaderboard
 from toxbench.report.leaderboard import compare_candidates, leaderboard_records
-from toxbench.settings import ColumnSettings, SplitSettings
+from toxbench.settings import ColumnSettings, RunSettings, SplitSettings
 from toxbench.store.cells import find_store
 
 
 def run(
-    data: Path | str | None = None,
+    data: Any = None,
     *,
     backbones: Sequence[str] | None = None,
     baselines: Sequence[str] | None = None,
@@ -59,7 +59,10 @@ def run(
     default of `toxbench.settings.RunSettings`.
 
     Args:
-        data: CSV, TSV, Parquet or JSON Lines file; default the synthetic sample.
+        data: table of comments: a path or pattern of files, several paths, ``hf:NAME/CONFIG``, a
+            pandas or polars DataFrame, a pyarrow Table, a Dataset of the library datasets, or a
+            DatasetDict or other mapping of train, validation and test to tables, which is an
+            official split; default the synthetic sample.
         backbones: names of registered backbones; default bert and distilbert.
         baselines: names of registered baselines; default all of them.
         adaptation: which weights learn, each a candidate: ``full``, ``probe`` (a linear probe of
@@ -70,8 +73,8 @@ def run(
         results: folder that contains a folder for each protocol; default ``results``.
         preset: ``notebook`` for the original study's recipe.
         config: TOML file with the same keys; arguments of this function take precedence.
-        columns: ``text_column``, ``id_column``, ``group_column``, ``labels``, ``encoding``,
-            ``true_values``, ``false_values`` (words for 1 and 0 in label columns), ``drop_empty``.
+        columns: fields of `toxbench.settings.ColumnSettings`: ``text_column``, ``labels``,
+            ``labels_column``, ``positive_from``, ``unlabelled`` and more.
         train: fields of `toxbench.TrainSettings` for all backbones.
         split: fields of `toxbench.settings.SplitSettings`: ``split``, ``folds``, ``split_file``,
             ``test``, ``valid``, ``split_column``, ``test_size`` and more.
@@ -160,7 +163,7 @@ def rescore(
     thresholds: str = HALF,
     metric: str = RANKING_METRIC,
     without: Sequence[str] = (),
-    data: Path | str | None = None,
+    data: Any = None,
     columns: Mapping[str, Any] | None = None,
     split: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
@@ -185,9 +188,10 @@ def rescore(
     """
     store = find_store(Path(path))
     if data is not None:
+        source = build_settings(RunSettings, {"data": data}).data
         column_settings = build_settings(ColumnSettings, columns or {})
         split_settings = build_settings(SplitSettings, split or {})
-        read_matching_table(store.protocol(), Path(data), column_settings, split_settings)
+        read_matching_table(store.protocol(), source, column_settings, split_settings)
     return _as_frame(rescore_store(store, thresholds, without, metric))
 
 

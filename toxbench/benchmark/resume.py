@@ -9,6 +9,7 @@ from toxbench.data.table import TextDataset, read_comments
 from toxbench.errors import DataError, SettingsError, StorageError
 from toxbench.settings import ColumnSettings, SplitSettings
 from toxbench.store.cells import CellStore, ProtocolRecord, other_protocols
+from toxbench.util.table_source import TableSource
 
 
 def check_resumable(results: Path, store: CellStore, protocol: Protocol) -> None:
@@ -54,13 +55,13 @@ def other_table_warning(results: Path, store: CellStore, protocol: Protocol) -> 
 
 
 def read_matching_table(
-    record: ProtocolRecord, data: Path | None, columns: ColumnSettings, split: SplitSettings
+    record: ProtocolRecord, data: TableSource | None, columns: ColumnSettings, split: SplitSettings
 ) -> TextDataset:
     """Read the table of stored results, and check that it has not changed.
 
     Args:
         record: of the results.
-        data: its file; None for the synthetic sample.
+        data: its source; None for the synthetic sample.
         columns: as in the run.
         split: whose ``valid`` and ``test`` are files of further rows.
 

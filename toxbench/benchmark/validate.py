@@ -12,6 +12,7 @@ from toxbench.plugin.registry import Item, Registered, Registry
 from toxbench.ranking.quoted import read_quoted
 from toxbench.settings import Adaptation, RunSettings, SplitSettings, TrainSettings
 from toxbench.training.weights import WeightsChoice
+from toxbench.util.table_source import source_paths
 from toxbench.util.text import safe_quote
 
 if TYPE_CHECKING:
@@ -186,7 +187,8 @@ def _check_split(split: SplitSettings, settings: RunSettings) -> None:
     if not (split.test or split.valid or split.split_column is not None):
         return
     option = "--test" if split.test else "--valid" if split.valid else "--split-column"
-    files = [path for path in (settings.data, split.valid, split.test) if path is not None]
+    others = [path for path in (split.valid, split.test) if path is not None]
+    files = [*source_paths(settings.data), *others]
     if settings.data is None:
         raise SettingsError(f"{option} needs --data FILE: the sample has no official split")
     if split.test is None and split.valid is not None:

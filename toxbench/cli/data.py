@@ -8,6 +8,7 @@ import cloup
 from toxbench.cli.console import echo
 from toxbench.cli.options import (
     SPLIT,
+    TABLE,
     FilePath,
     backbones_option,
     column_options,
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from toxbench.data.table import TextDataset
 
 
-_TABLE = "The same as FILE: CSV, TSV, Parquet or JSON lines."
 _TRUNCATION_HINT = ("Cut comments: not counted; --backbones bert,distilbert counts them",)
 
 
@@ -41,10 +41,10 @@ def data() -> None:
 
 
 @data.command()
-@data_option(_TABLE)
+@data_option(TABLE)
 @column_options
 @debug_option
-def show(data: Path | None, **values: Any) -> None:
+def show(data: Any, **values: Any) -> None:
     """Describe the table in FILE in numbers, without printing comments."""
     from toxbench.config import build_settings
     from toxbench.data.audit import describe
@@ -57,14 +57,14 @@ def show(data: Path | None, **values: Any) -> None:
 
 
 @data.command()
-@data_option(_TABLE)
+@data_option(TABLE)
 @column_options
 @backbones_option
 @weights_option
 @plugins_option
 @settings_options(SplitSettings, SPLIT)
 @debug_option
-def check(data: Path | None, **values: Any) -> None:
+def check(data: Any, **values: Any) -> None:
     """Check FILE for reasons why scores on it would be too high, without printing comments.
 
     Texts and groups on both sides of the split, equal texts with different labels and the scores
@@ -123,7 +123,7 @@ def fetch() -> None:
     echo(f"{len(comments)} comments, {len(comments.labels)} labels; {version}")
 
 
-def _required(table: Path | None) -> Path:
+def _required(table: Any) -> Any:
     if table is None:
         raise SettingsError("no table is given; add FILE")
     return table
@@ -134,7 +134,7 @@ def _headline(source: "SplitDataset") -> str:
     tested = sum(len(fold.test) for fold in folds)
     many = f" in {len(folds)} folds" if len(folds) > 1 else ""
     count = len(comments.dropped_rows)
-    dropped = f" ({count} without a text left out)" if count else ""
+    dropped = f" ({count} left out)" if count else ""
     return (
         f"{escape_line(comments.name)}: {len(comments)} rows{dropped}, {tested} of them test rows"
         f"{many}; split: {escape_line(source.origin)}"

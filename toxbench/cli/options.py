@@ -21,6 +21,7 @@ from toxbench.settings import (
     TrainSettings,
     validate_path,
 )
+from toxbench.util.text import split_names
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Decorator = Callable[[Command], Command]
@@ -67,15 +68,14 @@ class FilePath(click.Path):
 
 
 def comma_list(context: click.Context, option: click.Parameter, value: str | None) -> Any:
-    """Turn ``a,b,c`` into a tuple; None stays None and ``none`` is the empty tuple."""
+    """Turn ``a,"b, c"`` into a tuple; None stays None and ``none`` is the empty tuple."""
     if value is None:
         return None
-    words = [word.strip() for word in value.split(",")]
-    return tuple(word for word in words if word and word != "none")
+    return tuple(word for word in split_names(value) if word != "none")
 
 
 def names_option(group: cloup.OptionGroup, name: str, help_text: str) -> Decorator[Any]:
-    """Add an option that takes names joined by commas."""
+    """Add an option that takes names joined by commas; a name with a comma is in double quotes."""
     return group.option(name, metavar="A,B,C", callback=comma_list, help=help_text)
 
 
@@ -121,20 +121,38 @@ def _merge(first: str, second: str, target: str, names: tuple[str, str]) -> Deco
     return decorate
 
 
+def _one_or_more(context: click.Context, option: click.Parameter, paths: tuple[Path, ...]) -> Any:
+    """Return a single path, several, or None."""
+    return paths[0] if len(paths) == 1 else paths or None
+
+
+def _table_option(*names: str, help_text: str) -> Decorator[Any]:
+    return DATA.option(
+        *names, type=FilePath(), metavar="FILE", multiple=True, callback=_one_or_more,
+        help=help_text,
+    )  # fmt: skip
+
+
 def data_option(help_text: str) -> Decorator[Any]:
     """Add FILE and ``--data FILE``, which mean the same; passed as ``data``."""
     return combined(
-        cloup.argument("file", metavar="[FILE]", type=FilePath(), required=False),
-        _file_option(DATA, "--data", "data_file", help_text=help_text),
+        cloup.argument(
+            "file", metavar="[FILE]...", type=FilePath(), nargs=-1, callback=_one_or_more
+        ),
+        _table_option("--data", "data_file", help_text=help_text),
         _merge("file", "data_file", "data", ("FILE", "--data FILE")),
     )
 
 
-RUN_TABLE = "The same as FILE: CSV, TSV, Parquet or JSON lines. [a synthetic sample]"
+TABLE = (
+    "The same as FILE: CSV, text with other delimiters, Parquet, Arrow, JSON or Excel, also in "
+    ".gz, .zip or .zst, or hf:NAME/CONFIG; several files are one table."
+)
+RUN_TABLE = f"{TABLE} [a synthetic sample]"
 
 _TEXT_AND_ID = combined(
     DATA.option("--text-column", metavar="NAME", help="Column of the comments. [auto]"),
-    DATA.option("--id-column", metavar="NAME", help="Column of unique ids. [auto]"),
+    DATA.option("--id-column", metavar="NAME", help="Column of unique ids, or none. [auto]"),
 )
 _ROWS_AND_ENCODING = combined(
     DATA.option("--drop-empty", is_flag=True, default=None, help="Leave out rows without a text."),
@@ -145,12 +163,32 @@ column_options = combined(
     _TEXT_AND_ID,
     DATA.option("--group-column", metavar="NAME", help="Column of groups, such as videos."),
     names_option(DATA, "--labels", "Label columns, which hold 0 and 1. [auto]"),
+    DATA.option(
+        "--labels-column", metavar="NAME",
+        help="Column of label sets: lists, objects, or names between separators. [auto]",
+    ),
+    DATA.option(
+        "--labels-separator", metavar="TEXT", help="Text between the labels of a set. [auto]"
+    ),
+    names_option(DATA, "--label-names", "Names of labels that are integers, from 0."),
+    DATA.option(
+        "--positive-from", type=float, metavar="NUMBER",
+        help="Smallest number that means 1, for shares and counts of annotators.",
+    ),
     DATA.option("--true-values", metavar="A,B,C", help="Words for 1, in addition to true."),
     DATA.option("--false-values", metavar="A,B,C", help="Words for 0, in addition to false."),
+    DATA.option(
+        "--unlabelled", metavar="A,B,C",
+        help="Values that mean not labelled, such as -1; blank stands for an empty cell.",
+    ),
+    DATA.option(
+        "--drop-unlabelled", is_flag=True, default=None,
+        help="Leave out rows with a label that is not labelled.",
+    ),
     _ROWS_AND_ENCODING,
-)
+)  # fmt: skip
 stored_table_options = combined(
-    _file_option(DATA, "--data", help_text="The table that was run, to check or show it."),
+    _table_option("--data", help_text="The table that was run, to check or show it."),
     _file_option(DATA, "--valid", help_text="Its validation rows, if the run had --valid."),
     _file_option(DATA, "--test", help_text="Its test rows, if the run had --test."),
     column_options,

@@ -24,6 +24,7 @@ def run_plan_text(plan: "Plan") -> str:
     in_folds = f" in each of {len(folds)} folds" if len(folds) > 1 else ""
     lines = [
         f"Table     {comments.name}: {len(comments)} comments, {len(comments.labels)} labels",
+        *(f"          {note}" for note in comments.notes),
         f"Split     {plan.source.origin}: {train} train, {validation} validation, {test} test rows"
         f"{in_folds}; protocol {plan.protocol.fingerprint[:12]}",
         f"Test      {test_targets.sum()} positive entries; "

@@ -46,7 +46,7 @@ _STDIN = Path("-")
 @cloup.argument("comments", metavar="[COMMENT]...", nargs=-1)
 @DATA.option(
     "--input", "source", type=FilePath(), metavar="FILE",
-    help="CSV, TSV, Parquet or JSON lines of any size; - for lines of standard input.",
+    help="A table file of any kind and size; - for lines of standard input.",
 )  # fmt: skip
 @text_options
 @backbone_option

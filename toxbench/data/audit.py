@@ -11,7 +11,12 @@ import numpy.typing as npt
 from toxbench.data.duplicates import NEAR_COPY_DEFINITION, NearCopies, first_rows
 from toxbench.data.groups import Numbers, group_ids, normalize_text, run_starts
 from toxbench.data.protocol import Split
-from toxbench.data.table import TextDataset, dropped_row_notes, ignored_column_notes
+from toxbench.data.table import (
+    TextDataset,
+    doubtful_label_notes,
+    dropped_row_notes,
+    ignored_column_notes,
+)
 from toxbench.records import Audit, Implication, SharedGroups
 from toxbench.util.arrays import Rows, Targets
 from toxbench.util.many_labels import MAX_LABELS
@@ -201,7 +206,7 @@ def _group_counts(comments: TextDataset) -> tuple[int, int, int] | None:
 
 def _notes(comments: TextDataset, repeated_rows: int) -> list[str]:
     row_count = len(comments)
-    notes = dropped_row_notes(comments)
+    notes = [*comments.notes, *dropped_row_notes(comments), *doubtful_label_notes(comments)]
     supports = comments.supports
     few = min(_FEW_POSITIVES, row_count)
     problems = {

@@ -13,28 +13,21 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from toxbench.data.columns import check_column
+from toxbench.data.label_values import LabelValues, looks_like_label, safe_label
 from toxbench.data.protocol import Split
-from toxbench.data.readers import MAX_PROBLEMS, printable_names, read_strings
+from toxbench.data.readers.quoting import MAX_PROBLEMS
+from toxbench.data.sources import PART_NAMES, SourceTable, read_source
 from toxbench.data.split_file import folds_from_file, read_split_file, write_split_file
 from toxbench.data.splits import draw_folds, hold_out_validation
 from toxbench.data.synthetic import sample_comments
-from toxbench.data.table import (
-    TextDataset,
-    comments_from_frame,
-    looks_like_label,
-    read_comments,
-    safe_label,
-)
+from toxbench.data.table import TextDataset, comments_from_frame
 from toxbench.data.text_array import TextArray
-from toxbench.errors import DataError, SettingsError, did_you_mean
+from toxbench.errors import DataError, SettingsError
 from toxbench.records import PARTS
 from toxbench.settings import SPLIT_FIELDS, ColumnSettings, SplitSettings, normalize_word
+from toxbench.util.table_source import TableSource
 from toxbench.util.text import safe_quote
-
-_PART_NAMES = {
-    "train": "train", "validation": "validation", "valid": "validation", "val": "validation",
-    "dev": "validation", "test": "test",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +55,7 @@ class SplitDataset:
 
 
 def load_dataset(
-    data: Path | None,
+    data: TableSource | None,
     columns: ColumnSettings,
     settings: SplitSettings,
     explicit: frozenset[str] = frozenset(),
@@ -76,17 +69,26 @@ def load_dataset(
         DataError: the table or the split file cannot be used, or there are too few rows.
         SettingsError: the split file was drawn with other settings than the explicit ones.
     """
-    if data is not None and settings.test is not None:
+    if data is None:
+        return _split_by_settings(sample_comments(), settings, explicit)
+    if settings.test is not None:
         return read_part_files(data, columns, settings)
-    if data is not None and settings.split_column is not None:
-        return _read_split_column(data, columns, settings.split_column, settings)
-    comments = sample_comments() if data is None else read_comments(data, columns)
-    if settings.split_file is not None:
-        return _split_file_dataset(comments, settings.split_file, settings, explicit)
-    return SplitDataset(comments, draw_folds(comments, settings), settings, settings.split)
+    table = read_source(data, columns.encoding)
+    clash = sorted(explicit & {"folds", "test_size", "split_file"}) if table.part_column else []
+    if clash:
+        raise SettingsError(
+            f"{table.name} has an official split; leave out {', '.join(clash)}, or give one table"
+        )
+    part_column = settings.split_column or table.part_column
+    if part_column is not None:
+        return _split_by_column(table, columns, part_column, settings)
+    comments = comments_from_frame(table.frame, table.name, table.location, columns)
+    return _split_by_settings(comments, settings, explicit)
 
 
-def read_part_files(data: Path, columns: ColumnSettings, settings: SplitSettings) -> SplitDataset:
+def read_part_files(
+    data: TableSource, columns: ColumnSettings, settings: SplitSettings
+) -> SplitDataset:
     """Read an official split with one file for each part.
 
     Rows are in the order train, validation, test. Without a file of validation rows they are
@@ -96,10 +98,12 @@ def read_part_files(data: Path, columns: ColumnSettings, settings: SplitSettings
         DataError: as `read_comments`; or a file lacks a column of ``data``, a file has additional
             labels, or two rows have the same id.
     """
-    first = read_comments(data, columns)
+    table = read_source(data, columns.encoding)
+    first = comments_from_frame(table.frame, table.name, table.location, columns)
     part_files = [path for path in (settings.valid, settings.test) if path is not None]
     tables = [first, *(_read_part_file(first, path, columns) for path in part_files)]
-    problems = list(islice(_repeated_ids([data, *part_files], tables), MAX_PROBLEMS))
+    locations = [table.location, *map(str, part_files)]
+    problems = list(islice(_repeated_ids(locations, tables), MAX_PROBLEMS))
     if problems:
         raise DataError(problems)
     ends = np.cumsum([len(table) for table in tables])
@@ -110,10 +114,10 @@ def read_part_files(data: Path, columns: ColumnSettings, settings: SplitSettings
     return _official_dataset(_concatenate(tables), fold, settings, source)
 
 
-def _read_split_column(
-    data: Path, columns: ColumnSettings, name: str, settings: SplitSettings
+def _split_by_column(
+    table: SourceTable, columns: ColumnSettings, name: str, settings: SplitSettings
 ) -> SplitDataset:
-    """Read an official split from a column with train, validation (valid, val, dev) or test.
+    """Take an official split from a column with train, validation (valid, val, dev) or test.
 
     Without validation rows in the column they are drawn out of the train rows.
 
@@ -121,31 +125,32 @@ def _read_split_column(
         DataError: as `read_comments`; or the column is missing, has a blank or unknown value, or
             has no train row or no test row.
     """
-    frame = read_strings(data, columns.encoding)
-    if name not in frame.columns:
-        near = did_you_mean(name, printable_names(frame.columns))
-        raise DataError(f"{data}: no column is called {safe_quote(name)}{near}")
+    frame, source = table.frame, table.location
+    check_column(frame, source, name)
     roles = (columns.text_column, columns.id_column, columns.group_column, *columns.labels)
-    if name in roles:
-        raise DataError(f"{data}: column {name!r} was named for two roles; name another")
-    comments = comments_from_frame(frame.drop(columns=[name]), data.name, str(data), columns)
+    if name in (*roles, columns.labels_column):
+        raise DataError(f"{source}: column {name!r} was named for two roles; name another")
+    comments = comments_from_frame(frame.drop(columns=[name]), table.name, source, columns)
     cells = frame[name].astype("str").iloc[comments.row_numbers - 1]
     values = cells.fillna("").map(normalize_word)
-    problems = list(islice(_unknown_parts(values, str(data), name), MAX_PROBLEMS))
+    problems = list(islice(_unknown_parts(values, source, name), MAX_PROBLEMS))
     if problems:
         raise DataError(problems)
-    part_of_row = values.map(_PART_NAMES).to_numpy()
+    part_of_row = values.map(PART_NAMES).to_numpy()
     fold = Split(*(np.flatnonzero(part_of_row == part).astype(np.int64) for part in PARTS))
     for part, rows in (("train", fold.train), ("test", fold.test)):
         if not len(rows):
-            raise DataError(f"{data}: column {name!r} has no {part} row; mark at least one")
+            raise DataError(f"{source}: column {name!r} has no {part} row; mark at least one")
     return _official_dataset(comments, fold, settings, f"column {name!r}")
 
 
-def _split_file_dataset(
-    comments: TextDataset, path: Path, settings: SplitSettings, explicit: frozenset[str]
+def _split_by_settings(
+    comments: TextDataset, settings: SplitSettings, explicit: frozenset[str]
 ) -> SplitDataset:
-    """Take the folds from a split file, or draw folds to be written to it if it is missing."""
+    """Draw folds, or take them from a split file; drawn folds are written to a missing file."""
+    path = settings.split_file
+    if path is None:
+        return SplitDataset(comments, draw_folds(comments, settings), settings, settings.split)
     file = read_split_file(path)
     if file is None:
         origin = f"{settings.split}, for the new split file {path}"
@@ -183,7 +188,7 @@ def _official_dataset(
 
 def _unknown_parts(values: "pd.Series[Any]", source: str, name: str) -> Iterator[str]:
     """Yield a problem for each value that is not a part; the index counts rows from 0."""
-    is_part = values.isin(list(_PART_NAMES))
+    is_part = values.isin(list(PART_NAMES))
     for row, value in values[~is_part].items():
         shown = safe_label(value, float(is_part.mean()))
         problem = f"{shown} is not a part" if value else "the part is blank"
@@ -195,13 +200,17 @@ def _unknown_parts(values: "pd.Series[Any]", source: str, name: str) -> Iterator
 
 def _read_part_file(first: TextDataset, path: Path, columns: ColumnSettings) -> TextDataset:
     """Read another part with the columns of the first table, in any order."""
-    frame = read_strings(path, columns.encoding)
-    names = dict.fromkeys((*first.columns.values(), *first.labels))
+    table = read_source(path, columns.encoding)
+    frame = table.frame
+    set_column = first.columns.get("labels")
+    names = dict.fromkeys(
+        (*first.columns.values(), *(() if set_column is not None else first.labels))
+    )
     used = [name for name in names if name is not None]
     _check_columns(frame, path, first, used, columns)
     roles = {f"{role}_column": name for role, name in first.columns.items()}
     resolved = columns.model_copy(update={**roles, "labels": first.labels})
-    comments = comments_from_frame(frame[used], path.name, str(path), resolved)
+    comments = comments_from_frame(frame[used], table.name, table.location, resolved)
     ignored_columns = tuple(name for name in frame.columns if name not in used)
     return replace(comments, ignored_columns=ignored_columns)
 
@@ -212,8 +221,10 @@ def _check_columns(
     """Refuse missing columns, and additional labels unless the user named the labels."""
     expected = {*used, *first.ignored_columns}
     missing = [name for name in used if name not in frame.columns]
-    additional = [] if columns.labels else [n for n in frame.columns if n not in expected]
-    extra_labels = [name for name in additional if looks_like_label(frame[name], columns)]
+    is_complete = columns.labels or "labels" in first.columns
+    additional = [] if is_complete else [n for n in frame.columns if n not in expected]
+    meaning = LabelValues.of(columns)
+    extra_labels = [name for name in additional if looks_like_label(frame[name], meaning)]
     problems: list[str] = []
     if missing:
         names = ", ".join(map(safe_quote, missing))
@@ -228,16 +239,16 @@ def _check_columns(
         raise DataError(problems)
 
 
-def _repeated_ids(paths: Sequence[Path], tables: Sequence[TextDataset]) -> Iterator[str]:
+def _repeated_ids(locations: Sequence[str], tables: Sequence[TextDataset]) -> Iterator[str]:
     """Yield a problem for each id in two files; ids within a file are unique already."""
     column = tables[0].columns["id"]
     if column is None:
         return
-    first_uses: dict[str, tuple[Path, int]] = {}
-    for path, table in zip(paths, tables, strict=True):
+    first_uses: dict[str, tuple[str, int]] = {}
+    for path, table in zip(locations, tables, strict=True):
         for row, row_id in zip(table.row_numbers.tolist(), table.ids, strict=True):
             first_path, first_row = first_uses.setdefault(row_id, (path, row))
-            if first_path is not path:
+            if first_path != path:
                 yield (
                     f"{path}: row {row}, column {column!r}: the same id as in row {first_row} of "
                     f"{first_path}; remove one of the two rows, or give it another id"
@@ -262,5 +273,6 @@ def _concatenate(tables: Sequence[TextDataset]) -> TextDataset:
         if first.groups is None
         else TextArray.from_texts(chain.from_iterable(table.groups or () for table in tables)),
         ignored_columns=tuple(dict.fromkeys(ignored_columns)),
+        notes=tuple(dict.fromkeys(chain.from_iterable(table.notes for table in tables))),
         dropped_rows=tuple(start + row for start, table in pairs for row in table.dropped_rows),
     )

@@ -6,8 +6,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from toxbench.data.readers import MAX_PROBLEMS, read_blocks
-from toxbench.data.table import empty_text_problems, find_columns, is_blank
+from toxbench.data.columns import find_columns
+from toxbench.data.readers.files import read_blocks
+from toxbench.data.readers.quoting import MAX_PROBLEMS
+from toxbench.data.table import empty_text_problems, is_blank
 from toxbench.errors import DataError
 from toxbench.settings import ColumnSettings
 
@@ -39,7 +41,7 @@ class CommentsFile:
     """A table of comments of any size; it needs no label columns.
 
     Attributes:
-        path: CSV, TSV, Parquet or JSON lines.
+        path: of any kind that `read_blocks` reads.
         columns: names of the text and id columns, if they cannot be detected.
     """
 

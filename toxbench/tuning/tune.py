@@ -81,7 +81,7 @@ class Outcome:
 
 
 def tune(
-    data: Path | str | None = None,
+    data: Any = None,
     *,
     tune: Mapping[str, Any] | None = None,
     config: Path | str | None = None,
@@ -92,7 +92,7 @@ def tune(
     The default settings are evaluated beside them. Finished trials and cells are not trained again.
 
     Args:
-        data: CSV, TSV, Parquet or JSON lines; default the synthetic sample.
+        data: as `toxbench.run`.
         tune: fields of `toxbench.settings.TuneSettings`: ``trials``, ``budget``, ``sampler``,
             ``pruner``, ``space`` and more.
         config: TOML file with the same keys; arguments have precedence over it.

@@ -1,10 +1,28 @@
 """Formatting of numbers, and escaping and hiding of text, for tables and messages."""
 
+import csv
+import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 
 _MAX_ITEMS = 10  # of one list in a message
+
+
+def join_names(names: Iterable[object]) -> str:
+    """Join names by commas, in quotes where a name has a comma; `split_names` is the inverse."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(names)
+    return line.getvalue()
+
+
+def split_names(text: str) -> list[str]:
+    """Split names at commas outside of double quotes; blank names are left out."""
+    fields = text.split(",")
+    if '"' in text:
+        rows = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True)
+        fields = list(chain.from_iterable(rows))
+    return [name.strip() for name in fields if name.strip()]
 
 
 def format_millions(count: int | None) -> str:
