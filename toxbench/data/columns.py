@@ -154,9 +154,9 @@ def _label_sets(frame: "pd.DataFrame", source: str, name: str, columns: ColumnSe
     )
     notes = [f"labels are those in column {safe_quote(name)}: {notation}"]
     if columns.labels:
-        unused = [label for label in values.columns if label not in columns.labels]
+        unused = [safe_quote(label) for label in values.columns if label not in columns.labels]
         if unused:
-            notes.append(f"labels that are not used: {list_items(map(safe_quote, unused))}")
+            notes.append(f"labels that are not used: {list_items(unused)}")
         values = values.reindex(columns=list(dict.fromkeys(columns.labels)), fill_value="0")
     return Labels(values, name, tuple(notes))
 
