@@ -110,12 +110,17 @@ def test_named_labels_are_selected() -> None:
         ),
         ([["rude"], None, ["kind"]], "row 2, column 'labels', label 'rude': the label is blank"),
         ([["rude"], [["kind"]]], "row 2, column 'labels': ...kind... is not the name of a label"),
-        ([["rude"], ["x" * 101]], "row 2, column 'labels': a text of 101 characters is not the"),
+        ([["rude"], ["x" * 41]], "row 2, column 'labels': a text of 41 characters is not the"),
     ],
 )
 def test_invalid_sets_are_reported_with_their_row(cells: list[Any], problem: str) -> None:
     with pytest.raises(DataError, match=problem):
         read([json.dumps(cell) if cell is not None else None for cell in cells])
+
+
+def test_texts_are_not_taken_as_labels() -> None:
+    with pytest.raises(DataError, match="20 different labels in 20 rows, as in a column of texts"):
+        read([f"fool{row}" for row in range(20)], labels_column="labels")
 
 
 def test_columns_that_may_be_either_are_refused() -> None:

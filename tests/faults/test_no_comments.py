@@ -67,7 +67,7 @@ FILES: dict[str, str | bytes] = {
     "no-header.csv": LINES,
     "no-labels.csv": "text\n" + "\n".join(TEXTS),
     "one-text-a-line.csv": "\n".join(TEXTS[1:]),
-    "semicolons.csv": (HEADER + LINES).replace(",", ";"),
+    "semicolons.csv": f"{HEADER}{LINES}7,{MARK}\n".replace(",", ";"),
     "short.csv": f"{HEADER}{LINES}7,{MARK}\n",
     "quote.csv": f'{HEADER}{LINES}7,"{MARK} x,1\n',
     "utf16.csv": (HEADER + LINES).encode("utf-16"),
@@ -88,6 +88,7 @@ WRONG = [
     ["data", "check", "comments.csv", "--labels", "text"],
     ["data", "check", "comments.csv", "--labels", "IsA,text"],
     ["data", "check", "ids.csv", "--id-column", "text"],
+    ["data", "show", "comments.csv", "--text-column", "id", "--labels-column", "text"],
     ["data", "check", "comments.csv", "--split-column", "text"],
     *(["run", "comments.csv", "--dry-run", "--backbones", "none", option, name]
       for option in ("--split-file", "--config", "--quoted")

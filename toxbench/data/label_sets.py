@@ -20,7 +20,7 @@ _SEPARATORS = ("|", ";", ",")
 _TAGS = re.compile(r"\s*(<[^<>]+>\s*)+")
 _TAG = re.compile(r"<([^<>]+)>")
 _MISSING_COMMA = re.compile(r"(?<=['\"])\s+(?=['\"])")  # numpy prints lists without commas
-_MAX_NAME, _MAX_WORDS = 60, 6  # a longer name may be a comment
+_MAX_NAME, _MAX_WORDS = 40, 4  # a longer name may be a comment
 
 Items = list[Any] | dict[str, Any]  # names of labels, or values by name
 Values = dict[str, str]  # label -> value as text
@@ -65,6 +65,11 @@ def read_label_sets(
             raise DataError(f"{source}: row {row}, column {str(column.name)!r}: {error}") from None
     labels = list(dict.fromkeys([*names, *chain.from_iterable(values)]))
     check_width(location, len(labels))
+    if separator is None and not names and len(labels) > max(10, len(codes) // 2):
+        raise DataError(
+            f"{location}: {len(labels)} different labels in {len(codes)} rows, as in a column of "
+            "texts; name another column with --labels-column, or --labels-separator"
+        )
     absent = "" if any(meaning.code(v) == 0 for value in values for v in value.values()) else "0"
     blank = "" if parse is _parse_literal else absent  # a list can be empty without being blank
     defaults = [
