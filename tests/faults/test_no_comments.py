@@ -79,7 +79,7 @@ FILES: dict[str, str | bytes] = {
     "twice.jsonl": f'{{"{MARK} a b c": 1, "{MARK} a b c": 2}}\n',
     "surrogate.jsonl": f'{{"text": "{MARK} \\ud83d", "IsA": 1}}\n',
     "csv.parquet": HEADER + LINES,
-    "keys.json": json.dumps({text: text for text in TEXTS}),
+    "keys.json": json.dumps({text: text for text in TEXTS[1:]}),
     "split.json": "",
 }  # fmt: skip
 WRONG = [
