@@ -102,6 +102,7 @@ def _add_search(store: CellStore) -> None:
         trials.write(
             TrialRecord(
                 study=study, uid=f"{number:032x}", number=number, state="complete", reason="",
+                metric="micro_average_precision",
                 is_default=False, params={"learning_rate": (number + 1) * 1e-4},
                 distributions={"learning_rate": bounds + '"high": 0.01, "log": true}}'},
                 settings=record.settings, seed=1, folds=(0,), value=number / 5,
@@ -114,7 +115,7 @@ def _add_search(store: CellStore) -> None:
         weights=record.weights, train=record.settings, thresholds={"0.5": (0.5,) * 3},
         tuning={
             "study": study, "trials": 4, "pruned_trials": 0, "failed_trials": 0, "finalists": 1,
-            "average_precision": 0.5, "default_won": False,
+            "metric": "micro_average_precision", "score": 0.5, "default_won": False,
         },
     )  # fmt: skip
     write_tuned(trials.folder.with_name("tuned.toml"), tuned, (), {})
