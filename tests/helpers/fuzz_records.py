@@ -15,6 +15,7 @@ from support import write_table
 
 import toxbench
 from toxbench.errors import StorageError
+from toxbench.evaluation.definitions import VERSIONS
 from toxbench.ranking.cells import check_cell_shape
 from toxbench.ranking.quoted import FILE as QUOTED
 from toxbench.ranking.quoted import load_quoted
@@ -131,7 +132,10 @@ def stored_kinds(store: CellStore) -> dict[str, StoredKind]:
     folder = store.folder
 
     def load_cell() -> None:
-        check_cell_shape(store.protocol(), *read_cell(cell))
+        protocol, (record, tensors) = store.protocol(), read_cell(cell)
+        check_cell_shape(protocol, record, tensors)
+        if record.fingerprint != protocol.fingerprint or record.versions != VERSIONS:
+            raise StorageError("commands refuse it, or compute its scores again")
 
     def trials() -> object:
         return in_memory_study([read_trial(trial)])
