@@ -1,4 +1,5 @@
-"""Readers of stored files raise only StorageError on the bytes of a fuzzer.
+"""Readers of stored files raise only StorageError on the bytes of a fuzzer, and commands end with
+exit code 0 or 6 on every edit of every field.
 
 ``pytest tests/bench/test_fuzz_records.py -m bench -s``, for ``TOXBENCH_FUZZ_SECONDS`` (180).
 """
@@ -6,6 +7,7 @@
 import hashlib
 import json
 import os
+import random
 import subprocess
 import sys
 import tempfile
@@ -15,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from fuzz_records import edits, make_results, stored_kinds
 
 pytestmark = pytest.mark.bench
 
@@ -36,6 +39,27 @@ def test_readers_raise_only_storage_errors(tmp_path: Path) -> None:
     print("\n" + "\n".join(report[-2:]))
     assert result.returncode == 0, result.stderr[-5000:]
     assert list(tmp_path.glob("failing-*")) == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_commands_survive_edits_of_every_field(
+    tmp_path: Path, checkpoint: Path, command: Callable[..., tuple[int, str]], seed: int
+) -> None:
+    store = make_results(tmp_path / "run", checkpoint)
+    folder, failures = str(store.folder), []
+    commands = (
+        ("leaderboard", folder, "--full"),
+        ("show", "bert", folder),
+        ("predict", "you fool", "--results", folder),
+        ("report", folder),
+    )
+    for name, kind in stored_kinds(store).items():
+        for text, content in edits(kind.decode(kind.path.read_bytes()), random.Random(seed)):
+            if kind.accepts(content):
+                with kind.edited(content):
+                    results = [(words[0], *command(*words)) for words in commands]
+                failures += [(name, text, *r) for r in results if r[1] not in {0, 6}]
+    assert failures == []
 
 
 def write_corpus(folder: Path) -> None:

@@ -15,6 +15,7 @@ from support import write_table
 
 import toxbench
 from toxbench.errors import StorageError
+from toxbench.evaluation.definitions import VERSIONS
 from toxbench.ranking.cells import check_cell_shape
 from toxbench.ranking.quoted import FILE as QUOTED
 from toxbench.ranking.quoted import load_quoted
@@ -102,6 +103,7 @@ def _add_search(store: CellStore) -> None:
         trials.write(
             TrialRecord(
                 study=study, uid=f"{number:032x}", number=number, state="complete", reason="",
+                metric="micro_average_precision",
                 is_default=False, params={"learning_rate": (number + 1) * 1e-4},
                 distributions={"learning_rate": bounds + '"high": 0.01, "log": true}}'},
                 settings=record.settings, seed=1, folds=(0,), value=number / 5,
@@ -114,7 +116,7 @@ def _add_search(store: CellStore) -> None:
         weights=record.weights, train=record.settings, thresholds={"0.5": (0.5,) * 3},
         tuning={
             "study": study, "trials": 4, "pruned_trials": 0, "failed_trials": 0, "finalists": 1,
-            "average_precision": 0.5, "default_won": False,
+            "metric": "micro_average_precision", "score": 0.5, "default_won": False,
         },
     )  # fmt: skip
     write_tuned(trials.folder.with_name("tuned.toml"), tuned, (), {})
@@ -130,7 +132,10 @@ def stored_kinds(store: CellStore) -> dict[str, StoredKind]:
     folder = store.folder
 
     def load_cell() -> None:
-        check_cell_shape(store.protocol(), *read_cell(cell))
+        protocol, (record, tensors) = store.protocol(), read_cell(cell)
+        check_cell_shape(protocol, record, tensors)
+        if record.fingerprint != protocol.fingerprint or record.versions != VERSIONS:
+            raise StorageError("commands refuse it, or compute its scores again")
 
     def trials() -> object:
         return in_memory_study([read_trial(trial)])
