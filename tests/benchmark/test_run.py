@@ -32,7 +32,7 @@ def test_run_writes_cells_and_leaderboard(run: Run, tmp_path: Path) -> None:
         "models",
     }  # fmt: skip
     assert len(cells(tmp_path / "results")) == 3
-    pd.testing.assert_frame_equal(toxbench.leaderboard(folder), board)
+    pd.testing.assert_frame_equal(toxbench.load(folder).leaderboard, board)
 
 
 def test_repeated_run_trains_no_cell(run: Run, tmp_path: Path) -> None:
