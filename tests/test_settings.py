@@ -238,3 +238,11 @@ def test_training_flag_overrides_a_backbone_table() -> None:
     merged = build_run_settings(file, {"train": {"epochs": 1}})
     assert merged.train == {"epochs": 1}
     assert merged.backbone == {"bert": {"batch_size": 5}}
+
+
+def test_training_setting_overrides_backbone_tables_of_earlier_layers() -> None:
+    first, second = {"backbone": {"bert": {"epochs": 3, "batch_size": 5}}}, {"train": {"epochs": 2}}
+    third = {"backbone": {"bert": {"loss": "focal"}}, "train": {"dropout": 0.2}}
+    merged = build_run_settings(first, second, third, {})
+    assert merged.backbone == {"bert": {"batch_size": 5, "loss": "focal"}}
+    assert merged.train == {"epochs": 2, "dropout": 0.2}

@@ -5,6 +5,7 @@ commands do; most other names are for plugins. Every error that a user can fix i
 """
 
 import logging
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -113,5 +114,8 @@ def __getattr__(name: str) -> Any:
     check_docstrings()
     for module, names in _MODULES.items():
         if name in names:
-            return getattr(import_module(module), name)
+            with warnings.catch_warnings():
+                # by tqdm, in a notebook without ipywidgets; toxbench shows progress itself
+                warnings.filterwarnings("ignore", "IProgress not found")
+                return getattr(import_module(module), name)
     raise AttributeError(f"module 'toxbench' has no attribute {name!r}")

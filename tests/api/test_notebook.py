@@ -36,10 +36,10 @@ def test_notebook_shows_progress_and_results(
     run = RUN.format(checkpoint=checkpoint, workers=workers)
     shown = execute(tmp_path, run, "bench", "bench.plot()", "bench.report()", "print(bench)")
     (progress,), (board,), (plots,), (report,), (text,) = shown
-    lines = progress.data["text/plain"].splitlines()
-    assert "bert seed 1: micro-F1" in progress.data["text/html"]
-    assert lines[0].startswith("toxbench: warning: no positive row")
-    assert "━" not in progress.data["text/plain"]  # the bars are gone
+    lines = progress.data["text/html"]
+    assert "toxbench: warning: no positive row" in lines
+    assert "[2/4] bert seed 1: micro-F1" in lines
+    assert "━" not in lines  # the bars are gone
     assert board.data["text/html"].startswith('<div class="toxbench">')
     assert plots.data["text/html"].count("<img") == 4
     assert report.data["text/html"].startswith("<iframe")

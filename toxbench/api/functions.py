@@ -12,7 +12,7 @@ from toxbench.benchmark.plan import make_plan
 from toxbench.benchmark.resume import read_matching_table
 from toxbench.benchmark.run import run_plan
 from toxbench.benchmark.validate import resolve
-from toxbench.config import build_run_settings, build_settings, read_config
+from toxbench.config import build_run_settings, build_settings, results_folder, setting_layers
 from toxbench.errors import CellsFailedError
 from toxbench.evaluation.definitions import HALF, RANKING_METRIC
 from toxbench.plugin.registry import Registry
@@ -21,8 +21,9 @@ from toxbench.ranking.ensembles import load_ensemble_leaderboard
 from toxbench.ranking.rescore import rescore as rescore_store
 from toxbench.report.leaderboard import leaderboard_records
 from toxbench.settings import ColumnSettings, SplitSettings
+from toxbench.store.cache import use_cache
 from toxbench.store.cells import find_store
-from toxbench.tuning.tune import plan_tuning, run_tuning, with_tuning_seeds
+from toxbench.tuning.tune import TUNE_DEFAULTS, plan_tuning, run_tuning
 
 
 def run(
@@ -57,8 +58,8 @@ def run(
 ) -> Bench:
     """Compare backbones on a table.
 
-    Stored cells are not trained again. An argument that is None is read from ``config``, or has the
-    default of `toxbench.settings.RunSettings`.
+    Stored cells are not trained again. An argument that is None is read from the environment,
+    ``config`` or pyproject.toml, or has the default of `toxbench.settings.RunSettings`.
 
     Args:
         data: CSV, TSV, Parquet or JSON Lines file; default the synthetic sample.
@@ -108,10 +109,10 @@ def run(
     """
     arguments = {name: value for name, value in locals().items() if value is not None}
     del arguments["progress"]
-    path = arguments.pop("config", None)
-    settings = build_run_settings({} if path is None else read_config(Path(path)), arguments)
+    layers = setting_layers(None if config is None else Path(arguments.pop("config"))).values()
+    settings = build_run_settings(*layers, arguments)
     resolved = resolve(settings, Registry.discover(settings.plugins))
-    with show_progress(progress) as feedback:
+    with use_cache(), show_progress(progress) as feedback:
         plan = make_plan(resolved)
         feedback.warn_all([*map(str, resolved.registry.problems), *plan.warnings])
         result = run_plan(plan, feedback)
@@ -151,10 +152,10 @@ def tune(
     flags = {name: value for name, value in settings.items() if value is not None}
     flags |= {"data": data} if data is not None else {}
     flags |= {"tune": dict(tune)} if tune else {}
-    config_values = read_config(Path(config)) if config is not None else {}
-    merged = build_run_settings(with_tuning_seeds(config_values), flags)
+    layers = setting_layers(None if config is None else Path(config)).values()
+    merged = build_run_settings(TUNE_DEFAULTS, *layers, flags)
     resolved = resolve(merged, Registry.discover(merged.plugins))
-    with show_progress(progress) as feedback:
+    with use_cache(), show_progress(progress) as feedback:
         planned = plan_tuning(resolved)
         feedback.warn_all([*map(str, resolved.registry.problems), *planned.plan.warnings])
         outcome = run_tuning(planned, feedback)
@@ -163,17 +164,18 @@ def tune(
     return Bench(planned.plan.store, outcome.leaderboard)
 
 
-def load(path: Path | str = "results", *, ensembles: bool = False) -> Bench:
+def load(path: Path | str | None = None, *, ensembles: bool = False) -> Bench:
     """Return stored results.
 
     Args:
-        path: folder of a protocol, or a results folder, of which the newest protocol is used.
+        path: folder of a protocol, or a results folder, of which the newest protocol is used;
+            default the folder that `run` uses.
         ensembles: add averages of seeds and of candidates, from stored probabilities.
 
     Raises:
         StorageError: the folder contains no results, or they are damaged.
     """
-    store = find_store(Path(path))
+    store = find_store(results_folder() if path is None else Path(path))
     return Bench(store, (load_ensemble_leaderboard if ensembles else load_leaderboard)(store))
 
 

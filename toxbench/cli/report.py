@@ -15,6 +15,7 @@ from toxbench.cli.options import (
     show_text_options,
 )
 from toxbench.cli.stored_table import texts_to_show
+from toxbench.config import results_folder
 
 
 @cloup.command(short_help="Write one page with all pictures and numbers.")
@@ -40,7 +41,7 @@ def report(
     from toxbench.store.cells import find_store
     from toxbench.util.atomic import table_mode
 
-    store = find_store(results or Path("results"))
+    store = find_store(results or results_folder())
     rows = None if quoted is None else read_quoted(quoted)
     load = load_ensemble_leaderboard if ensembles else load_leaderboard
     texts = texts_to_show(store.protocol(), values)

@@ -66,10 +66,12 @@ def speed(**values: Any) -> None:
     from toxbench.cli.tables import print_tables
     from toxbench.report.speed import speed_table
     from toxbench.speed.measure import measure
+    from toxbench.store.cache import use_cache
 
     is_quiet = values["quiet"] or format_name is not None
     feedback = TextProgress(print_from(logging.ERROR if is_quiet else logging.INFO))
     for problem in registry.problems:
         feedback.warn(str(problem))
-    records = list(measure(run, values["repeats"], feedback.echo))
+    with use_cache():
+        records = list(measure(run, values["repeats"], feedback.echo))
     print_tables([speed_table(records)], registry, format_name)

@@ -1,11 +1,10 @@
 """``toxbench tune``: the searches, the tuned settings, and their evaluation on the test rows."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from optuna.storages import RDBStorage
 
@@ -32,7 +31,7 @@ from toxbench.tuning.spec import SearchSpec, make_inner_data
 from toxbench.tuning.storage import check_url, database_errors, open_storage, sqlite_url
 from toxbench.tuning.study import Worker
 
-SEEDS = 5
+TUNE_DEFAULTS = {"seeds": 5}  # one seed is too few for tuned settings
 
 SearchOutcome = tuple[SearchSpec, TunedSettings]
 
@@ -69,11 +68,6 @@ class Outcome:
     tuned: tuple[SearchOutcome, ...]
     failures: tuple[str, ...]
     leaderboard: Leaderboard
-
-
-def with_tuning_seeds(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``config`` with 5 seeds unless it sets them: one is too few for tuned settings."""
-    return {"seeds": SEEDS} | dict(config)
 
 
 def plan_tuning(run: ResolvedRun, download: bool = True) -> TunePlan:
