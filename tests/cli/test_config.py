@@ -1,4 +1,4 @@
-"""Where settings come from: pyproject.toml, --config, the environment and options, in this order."""
+"""Sources of settings, in this order: pyproject.toml, --config, the environment, options."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ PROJECT = """
 [tool.toxbench]
 seeds = 2
 results = "project"
-backbones = []
+backbones = ["bert"]
 [tool.toxbench.train]
 epochs = 3
 [tool.toxbench.backbone.bert]
@@ -54,6 +54,8 @@ def test_commands_and_functions_use_the_project(
     cli: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_table(tmp_path / "comments.csv")
+    project = '[tool.toxbench]\nbackbones = []\nresults = "project"'
+    (tmp_path / "pyproject.toml").write_text(project, encoding="utf-8")
     assert "tfidf-logreg" in cli("run", "comments.csv").stdout
     assert "tfidf-logreg" in cli("leaderboard").stdout
     assert cli("leaderboard", TOXBENCH_RESULTS="other").returncode == 6

@@ -26,9 +26,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(
-        path.name for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"
-    )
+    paths = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    return sorted(path.name for path in paths)
 
 
 def test_oldest_tokens_are_removed_beyond_the_bound(folder: Path) -> None:
