@@ -164,7 +164,8 @@ def _flat(table: Layer, prefix: str = "") -> Iterator[tuple[str, object]]:
 def _project_settings() -> Layer:
     path = Path(PROJECT_FILE)
     content = read_config(path, "settings in") if path.is_file() else {}
-    settings: Layer = content.get("tool", {}).get("toxbench", {})
+    tool = content.get("tool")
+    settings: Layer = tool.get("toxbench", {}) if isinstance(tool, Mapping) else {}
     try:
         if not isinstance(settings, Mapping):
             raise SettingsError("it is not a table")

@@ -27,7 +27,7 @@ def test_run_writes_cells_and_leaderboard(run: Run, tmp_path: Path) -> None:
     assert board["micro_f1"].is_monotonic_decreasing
     folder = find_store(tmp_path / "results").folder
     assert {p.name for p in folder.iterdir() if not p.name.startswith(".")} == {
-        "protocol.json", "rows.safetensors", "cells",
+        "protocol.json", "rows.safetensors", "cells", "cells.parquet",
         "leaderboard.md", "leaderboard.csv", "leaderboard.json", "manifest.json",
         "models",
     }  # fmt: skip
