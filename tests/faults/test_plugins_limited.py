@@ -45,6 +45,8 @@ DISCOVERING: dict[tuple[str, ...], tuple[str, ...]] = {
     ("predict",): ("a comment",),
     ("export",): ("exported",),
     ("metrics",): (),
+    ("config",): (),
+    ("cache",): (),
     ("backbones",): (),
     ("new-backbone",): ("example",),
     ("data", "check"): ("comments.csv", "--backbones", "bert"),

@@ -32,4 +32,5 @@ def cache(clear: bool, format_name: str | None, plugins: tuple[str, ...] | None)
     ]
     note = f"A run removes the oldest tokens beyond {MAX_TOKEN_BYTES / 1e9:.0f} GB at its start."
     table = records_table(f"Cache in {cache_folder()}", records, [note])
-    print_tables([table], Registry.discover(plugins), format_name)
+    registry = Registry.with_item("formats", format_name or "plain", plugins)
+    print_tables([table], registry, format_name)

@@ -36,7 +36,8 @@ def config(config: Path | None, format_name: str | None, plugins: tuple[str, ...
     ]
     note = "The default of a training setting is that of the backbone; this is toxbench's."
     table = records_table("Settings", records, [note])
-    print_tables([table], Registry.discover(plugins), format_name)
+    registry = Registry.with_item("formats", format_name or "plain", plugins)
+    print_tables([table], registry, format_name)
 
 
 def _text(value: object) -> str:

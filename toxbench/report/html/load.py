@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from toxbench.ranking.build import complete_cells
+from toxbench.ranking.cells import load_cells
 from toxbench.ranking.ensembles import load_board_cells
 from toxbench.ranking.predictions import StoredPredictions, no_candidate_error, stack_predictions
 from toxbench.ranking.rows import Leaderboard, Row, summarize_cells
