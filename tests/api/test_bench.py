@@ -27,6 +27,7 @@ def test_loaded_results_equal_those_of_the_run(bench: toxbench.Bench) -> None:
     loaded = toxbench.load(bench.folder.parent)
     pd.testing.assert_frame_equal(loaded.leaderboard, bench.leaderboard)
     assert repr(loaded) == repr(bench)
+    assert set(bench.leaderboard["name"]) == set(bench.cells["candidate"])
 
 
 def test_predictions_give_the_scores_of_the_cells(bench: toxbench.Bench) -> None:

@@ -65,12 +65,14 @@ class Bench:
     def leaderboard(self) -> pd.DataFrame:
         """The candidates, the best first, as unrounded numbers.
 
-        One row for each candidate with ``rank``, ``candidate``, ``weights``, ``parameters``,
+        One row for each candidate with its ``name``, ``rank``, ``weights``, ``parameters``,
         ``seeds``, and a mean and a sample standard deviation (``_sd``) for each score in [0, 1],
         for gaps (train minus test), seconds, comments per second and bytes. The ends of 95 %
         confidence intervals have the suffixes ``_low`` and ``_high``.
         """
-        return pd.DataFrame(list(leaderboard_records(self._board)))
+        frame = pd.DataFrame(list(leaderboard_records(self._board)))
+        frame.insert(0, "name", [row.name for row in self._board.rows])
+        return frame
 
     @property
     def cells(self) -> pd.DataFrame:
