@@ -39,9 +39,10 @@ ALLOWED: dict[str, set[str]] = {
     "speed": LIBRARY,
     "inference": LIBRARY,
     "testing": {*LIBRARY, "tuning", "toxbench"},
-    "cli": {*LIBRARY, "tuning", "speed", "inference", "toxbench"},
+    "api": {*LIBRARY, "tuning", "inference"},
+    "cli": {*LIBRARY, "tuning", "speed", "inference", "api", "toxbench"},
     "__main__": {"cli"},
-    "toxbench": {"base", "plugin", "benchmark", "tuning", "inference"},
+    "toxbench": {"base", "plugin", "inference", "api"},
 }
 HEAVY = {
     "torch", "transformers", "pandas", "sklearn", "optuna", "matplotlib", "mlflow", "tensorboard",

@@ -224,10 +224,6 @@ def test_different_values_have_different_digests() -> None:
     assert len({digest(value) for value in values}) == len(values)
 
 
-def test_flag_replaces_a_table_in_the_config() -> None:
-    assert build_run_settings({"preset": {"x": 1}}, {"preset": "notebook"}).preset == "notebook"
-
-
 def test_table_in_place_of_text_is_refused() -> None:
     with pytest.raises(SettingsError, match="preset"):
         build_run_settings({"preset": {"x": 1}}, {})
@@ -238,3 +234,11 @@ def test_training_flag_overrides_a_backbone_table() -> None:
     merged = build_run_settings(file, {"train": {"epochs": 1}})
     assert merged.train == {"epochs": 1}
     assert merged.backbone == {"bert": {"batch_size": 5}}
+
+
+def test_training_setting_overrides_backbone_tables_of_earlier_layers() -> None:
+    first, second = {"backbone": {"bert": {"epochs": 3, "batch_size": 5}}}, {"train": {"epochs": 2}}
+    third = {"backbone": {"bert": {"loss": "focal"}}, "train": {"dropout": 0.2}}
+    merged = build_run_settings(first, second, third, {})
+    assert merged.backbone == {"bert": {"batch_size": 5, "loss": "focal"}}
+    assert merged.train == {"epochs": 2, "dropout": 0.2}

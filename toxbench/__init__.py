@@ -1,12 +1,25 @@
 """toxbench: a benchmark of fine-tuned backbones on small multi-label tables of comments.
 
-This module holds the public names. The command line calls `run`, `tune`, `leaderboard`, `compare`,
-`rescore` and `predict`; the other names are for plugins.
+This module holds the public names. `run`, `tune`, `load`, `rescore` and `predict` do what the
+commands do; most other names are for plugins. Every error that a user can fix is a `ToxbenchError`.
 """
 
+import logging
+import warnings
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from toxbench.errors import check_docstrings
+from toxbench.errors import (
+    CellsFailedError,
+    DataError,
+    NewerVersionError,
+    PluginError,
+    SettingsError,
+    StorageError,
+    ToxbenchError,
+    TryAgainError,
+    check_docstrings,
+)
 from toxbench.plugin.contracts import (
     Backbone,
     Baseline,
@@ -35,36 +48,44 @@ from toxbench.records import CellKey, CellRecord, EpochRecord, RunRecord
 from toxbench.settings import TrainSettings
 
 if TYPE_CHECKING:
-    from toxbench.benchmark.api import compare, leaderboard, rescore, run
+    from toxbench.api.bench import Bench
+    from toxbench.api.functions import load, rescore, run, tune
     from toxbench.inference.predict import predict
-    from toxbench.tuning.tune import tune
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Backbone",
     "Baseline",
+    "Bench",
     "CellKey",
     "CellRecord",
+    "CellsFailedError",
     "Choice",
+    "DataError",
     "EpochRecord",
+    "NewerVersionError",
+    "PluginError",
     "Predict",
     "Range",
     "ReportFormat",
     "RunRecord",
+    "SettingsError",
     "Space",
     "StandIn",
+    "StorageError",
     "Table",
     "Tensors",
+    "ToxbenchError",
     "Tracker",
     "TrainSettings",
+    "TryAgainError",
     "cell_facts",
     "cell_numbers",
-    "compare",
     "epoch_numbers",
     "fine_tuning_space",
     "hookimpl",
-    "leaderboard",
+    "load",
     "minilm_as_roberta",
     "minilm_as_roberta_config",
     "minilm_config",
@@ -78,19 +99,23 @@ __all__ = [
 ]
 
 
+# A program decides where the log goes; without a handler, Python would print warnings.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
+
+_MODULES = {
+    "toxbench.api.bench": ("Bench",),
+    "toxbench.api.functions": ("load", "rescore", "run", "tune"),
+    "toxbench.inference.predict": ("predict",),
+}
+
+
 def __getattr__(name: str) -> Any:
-    """Import the functions that need torch or pandas on first access; refuse ``python -OO``."""
+    """Import what needs torch or pandas on first access; refuse ``python -OO``."""
     check_docstrings()
-    if name in {"compare", "leaderboard", "rescore", "run"}:
-        from toxbench.benchmark import api
-
-        return getattr(api, name)
-    if name == "predict":
-        from toxbench.inference.predict import predict
-
-        return predict
-    if name == "tune":
-        from toxbench.tuning.tune import tune
-
-        return tune
+    for module, names in _MODULES.items():
+        if name in names:
+            with warnings.catch_warnings():
+                # by tqdm, in a notebook without ipywidgets; toxbench shows progress itself
+                warnings.filterwarnings("ignore", "IProgress not found")
+                return getattr(import_module(module), name)
     raise AttributeError(f"module 'toxbench' has no attribute {name!r}")

@@ -1,5 +1,6 @@
-"""Merging of settings, in order of precedence: options, --config TOML, preset, plugin."""
+"""Merging of settings: options, the environment, --config, pyproject.toml, preset, plugin."""
 
+import os
 import shlex
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,11 +10,22 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from toxbench.errors import SettingsError, did_you_mean
-from toxbench.settings import SPLIT_FILE_FIELDS, Preset, RunSettings, validate_path
+from toxbench.settings import (
+    SPLIT_FILE_FIELDS,
+    Preset,
+    RunSettings,
+    SplitSettings,
+    TrainSettings,
+    TuneSettings,
+    validate_path,
+)
 from toxbench.util.table_source import source_name
 from toxbench.util.text import join_names, safe_keys, safe_quote, safe_value
 
 Settings = TypeVar("Settings", bound=BaseModel)
+Layer = Mapping[str, Any]  # fields of `RunSettings` from one source
+PROJECT_FILE = "pyproject.toml"
+RESULTS_VARIABLE = "TOXBENCH_RESULTS"
 
 PRESETS: Mapping[str, Preset] = {
     # The original study: batch 1, Adam, one learning rate, everything padded, no validation part,
@@ -65,38 +77,103 @@ def get_preset(name: str | None) -> Preset:
     return PRESETS[name]
 
 
-def read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path, source: str = "--config") -> dict[str, Any]:
     """Read a TOML file whose keys are the fields of `RunSettings`.
 
     Raises:
-        SettingsError: the file cannot be read or is not TOML.
+        SettingsError: the file cannot be read or is not TOML; ``source`` is in the message.
     """
     try:
         return tomllib.loads(validate_path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise SettingsError(f"--config {path}: {error.strerror}") from error
+        raise SettingsError(f"{source} {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"--config {path}: not TOML: {error}") from error
+        raise SettingsError(f"{source} {path}: not TOML: {error}") from error
     except ValueError as error:
-        raise SettingsError(f"--config: {error}") from error
+        raise SettingsError(f"{source}: {error}") from error
 
 
-def build_run_settings(config: Mapping[str, Any], flags: Mapping[str, Any]) -> RunSettings:
-    """Merge a config file with command-line flags, which take precedence.
+def setting_layers(config: Path | None = None) -> dict[str, Layer]:
+    """Return source -> settings, the weakest first.
 
-    Tables are merged field by field. A training flag also overrides the config's table of a
-    single backbone.
+    The sources are ``[tool.toxbench]`` in pyproject.toml of the current folder, a config file, and
+    environment variables.
+
+    Raises:
+        SettingsError: a file cannot be read, or pyproject.toml has an unknown or impossible
+            setting.
+    """
+    layers = {PROJECT_FILE: _project_settings()}
+    if config is not None:
+        layers[f"--config {config}"] = read_config(config)
+    if results := os.environ.get(RESULTS_VARIABLE):
+        layers[RESULTS_VARIABLE] = {"results": results}
+    return layers
+
+
+def results_folder() -> Path:
+    """Return the folder of all results for commands that have no config file."""
+    return build_run_settings(*setting_layers().values()).results
+
+
+def build_run_settings(*layers: Layer) -> RunSettings:
+    """Merge layers of settings; a later layer overrides an earlier one.
+
+    Tables are merged field by field. A training setting also overrides the tables of single
+    backbones in earlier layers.
 
     Raises:
         SettingsError: a key is unknown or a value is impossible.
     """
-    settings = build_settings(RunSettings, _merge(config, flags))
-    training_flags = flags.get("train", {})
-    backbone_tables = {
-        backbone: {name: value for name, value in table.items() if name not in training_flags}
-        for backbone, table in settings.backbone.items()
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        stronger = build_settings(RunSettings, layer).train
+        backbones = {
+            backbone: {name: value for name, value in table.items() if name not in stronger}
+            for backbone, table in merged.get("backbone", {}).items()
+        }
+        merged = _merge({**merged, "backbone": backbones}, layer)
+    return build_settings(RunSettings, merged)
+
+
+def setting_sources(layers: Mapping[str, Layer]) -> dict[str, tuple[object, str]]:
+    """Return the value and the last source of every setting, such as ``train.epochs``.
+
+    Raises:
+        SettingsError: as `build_run_settings`.
+    """
+    preset = build_run_settings(*layers.values()).preset
+    defaults = RunSettings().model_dump() | {
+        "train": TrainSettings().model_dump(),
+        "split": SplitSettings().model_dump(),
+        "tune": TuneSettings().model_dump(),
     }
-    return settings.model_copy(update={"backbone": backbone_tables})
+    sources = {"default": defaults, f"preset {preset}": get_preset(preset).model_dump(), **layers}
+    return {
+        name: (value, source) for source, layer in sources.items() for name, value in _flat(layer)
+    }
+
+
+def _flat(table: Layer, prefix: str = "") -> Iterator[tuple[str, object]]:
+    for name, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _project_settings() -> Layer:
+    path = Path(PROJECT_FILE)
+    content = read_config(path, "settings in") if path.is_file() else {}
+    tool = content.get("tool")
+    settings: Layer = tool.get("toxbench", {}) if isinstance(tool, Mapping) else {}
+    try:
+        if not isinstance(settings, Mapping):
+            raise SettingsError("it is not a table")
+        build_settings(RunSettings, settings)
+    except SettingsError as error:
+        raise SettingsError(f"[tool.toxbench] in {PROJECT_FILE}: {error}") from error
+    return settings
 
 
 def build_settings(kind: type[Settings], *layers: Mapping[str, Any]) -> Settings:

@@ -13,7 +13,7 @@ Run = Callable[..., pd.DataFrame]
 
 @pytest.fixture
 def run(table: Path, checkpoint: Path, tmp_path: Path) -> Run:
-    """Call `toxbench.run` with settings for a short run; keyword arguments override them."""
+    """Return the leaderboard of a short run; keyword arguments override its settings."""
 
     def call(**options: object) -> pd.DataFrame:
         defaults: dict[str, object] = {
@@ -24,6 +24,6 @@ def run(table: Path, checkpoint: Path, tmp_path: Path) -> Run:
             "results": tmp_path / "results",
             "train": {"epochs": 1, "max_length": 32},
         }
-        return toxbench.run(**{**defaults, **options})  # type: ignore[arg-type]
+        return toxbench.run(**{**defaults, **options}).leaderboard  # type: ignore[arg-type]
 
     return call

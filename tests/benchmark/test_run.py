@@ -27,12 +27,12 @@ def test_run_writes_cells_and_leaderboard(run: Run, tmp_path: Path) -> None:
     assert board["micro_f1"].is_monotonic_decreasing
     folder = find_store(tmp_path / "results").folder
     assert {p.name for p in folder.iterdir() if not p.name.startswith(".")} == {
-        "protocol.json", "rows.safetensors", "cells",
+        "protocol.json", "rows.safetensors", "cells", "cells.parquet",
         "leaderboard.md", "leaderboard.csv", "leaderboard.json", "manifest.json",
         "models",
     }  # fmt: skip
     assert len(cells(tmp_path / "results")) == 3
-    pd.testing.assert_frame_equal(toxbench.leaderboard(folder), board)
+    pd.testing.assert_frame_equal(toxbench.load(folder).leaderboard, board)
 
 
 def test_repeated_run_trains_no_cell(run: Run, tmp_path: Path) -> None:

@@ -166,7 +166,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 90) -> None:
 
 
 def test_python_api_uses_workers(tmp_path: Path, checkpoint: Path) -> None:
-    frame = toxbench.run(
+    bench = toxbench.run(
         write_table(tmp_path / "table.csv"),
         backbones=["bert"],
         baselines=[],
@@ -176,4 +176,4 @@ def test_python_api_uses_workers(tmp_path: Path, checkpoint: Path) -> None:
         train={"epochs": 1},
         workers=2,
     )
-    assert frame["seeds"].tolist() == [2]
+    assert bench.leaderboard["seeds"].tolist() == [2]

@@ -118,7 +118,7 @@ def test_excluded_label_has_no_effect(forks: Forks, cli: Cli, table: Path, resul
     narrow = table.with_name("narrow.csv")
     frame.drop(columns=["IsLong"]).to_csv(narrow, index=False)
     start(forks, narrow, "narrow", "--folds", "3", "--baselines", "always-negative")
-    expected = toxbench.leaderboard(table.parent / "narrow").set_index("candidate")
+    expected = toxbench.load(table.parent / "narrow").leaderboard.set_index("candidate")
     rescored = toxbench.rescore(results, without=["IsLong"]).set_index("candidate")
     for name in ("subset_accuracy", "train_subset_accuracy", "subset_accuracy_low", "micro_f1_gap"):
         assert rescored.loc["always-negative", name] == expected.loc["always-negative", name]
@@ -184,7 +184,7 @@ def test_different_protocols_are_refused(
 
 def test_the_api_gives_the_same_numbers(cli: Cli, results: str) -> None:
     rows = rows_of(cli("compare", "--results", results, "--format", "json"))
-    assert toxbench.compare(results).to_dict("records") == rows
+    assert toxbench.load(results).compare().to_dict("records") == rows
     with pytest.raises(SettingsError, match=r"0\.5, global, accuracy, per-label"):
         toxbench.rescore(results, thresholds="best")
 

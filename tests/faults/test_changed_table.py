@@ -136,7 +136,7 @@ def test_resume_works_in_config_and_python(command: Command, table: Path) -> Non
     with pytest.raises(StorageError, match="no results to resume"):
         toxbench.run(table, resume=True, **settings)
     toxbench.run(table, **settings)
-    assert len(toxbench.run(table, resume=True, **settings)) == 1
+    assert len(toxbench.run(table, resume=True, **settings).leaderboard) == 1
     change(table)
     table.with_name("c.toml").write_text("resume = true\n", encoding="utf-8")
     code, err = command(*RUN, "--config", "c.toml")

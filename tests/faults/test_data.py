@@ -418,7 +418,7 @@ def test_labels_without_positives_are_not_scored(command: Command, table: Path) 
     code, err = command("run", "--data", table.name, "--backbones", "none")
     assert code == 0
     assert "warning: no positive row, nothing to learn or score: IsNever" in err
-    board = toxbench.leaderboard("results").set_index("candidate")
+    board = toxbench.load("results").leaderboard.set_index("candidate")
     assert board.loc["tfidf-logreg", "scored_labels"] == 2
 
 

@@ -185,7 +185,7 @@ def test_written_leaderboards_are_escaped(folder: Path) -> None:
 def test_numbers_stay_numbers(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = call(capsys, "leaderboard", str(folder / "results"), "--format", "csv")
     frame = pd.read_csv(io.StringIO(page))
-    stored = toxbench.leaderboard(folder / "results")
+    stored = toxbench.load(folder / "results").leaderboard
     for name in ("micro_f1", "micro_f1_gap", "train_seconds", "seeds"):
         assert frame[name].tolist() == stored[name].tolist()
     assert (frame.select_dtypes("number") < 0).any(axis=None)  # a negative number is not a formula

@@ -45,6 +45,8 @@ DISCOVERING: dict[tuple[str, ...], tuple[str, ...]] = {
     ("predict",): ("a comment",),
     ("export",): ("exported",),
     ("metrics",): (),
+    ("config",): (),
+    ("cache",): (),
     ("backbones",): (),
     ("new-backbone",): ("example",),
     ("data", "check"): ("comments.csv", "--backbones", "bert"),
@@ -157,10 +159,10 @@ def test_help_runs_no_foreign_code(installed: Path, command: str) -> None:
 def test_api_and_config_limit_plugins(installed: Path) -> None:
     config = installed / "toxbench.toml"
     config.write_text('plugins = ["theirs"]\nbackbones = []\n', encoding="utf-8")
-    board = toxbench.run(results=installed / "one", config=config)
+    board = toxbench.run(results=installed / "one", config=config).leaderboard
     assert "theirs" in set(board["candidate"])
     assert imported(installed) == {"theirs"}
-    board = toxbench.run(results=installed / "two", config=config, plugins=[])
+    board = toxbench.run(results=installed / "two", config=config, plugins=[]).leaderboard
     assert set(board["candidate"]) == {"always-negative", "tfidf-logreg"}
     with pytest.raises(SettingsError, match="did you mean 'mine'"):
         toxbench.tune(plugins=["mime"])

@@ -121,11 +121,11 @@ def change(path: Path, **values: object) -> None:
 
 
 def run_with(folder: Path) -> list[str]:
-    board = toxbench.run(
+    bench = toxbench.run(
         backbones=["bert"], baselines=["always-negative"], weights=f"bert={folder}",
         train={"epochs": 1, "max_length": 16}, results=folder.parent / "results", workers=1,
     )  # fmt: skip
-    return list(board["candidate"])
+    return list(bench.leaderboard["candidate"])
 
 
 @pytest.mark.faults(41)

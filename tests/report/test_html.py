@@ -170,7 +170,7 @@ def test_report_has_summary_and_commands(html: str) -> None:
 
 
 def test_numbers_equal_the_leaderboard(folder: Path, html: str) -> None:
-    board = toxbench.leaderboard(folder / "results")
+    board = toxbench.load(folder / "results").leaderboard
     for row in board.itertuples():
         assert f"{row.micro_f1:.3f}" in html
         assert f"{row.subset_accuracy_gap:.3f}" in html

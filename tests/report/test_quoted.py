@@ -223,7 +223,7 @@ def test_run_stores_rows_for_later(results: Path, tmp_path: Path, file: Path) ->
     assert quoted_names("rescore", results, "--without", "IsLong") == []
     shutil.copytree(results, tmp_path / "copy")
     assert quoted_names("leaderboard", results, tmp_path / "copy") == names
-    frame = toxbench.leaderboard(results)
+    frame = toxbench.load(results).leaderboard
     assert list(frame["candidate"]) == ["always-negative"]
     assert list(frame["rank"]) == [1]
 

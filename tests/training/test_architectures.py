@@ -176,7 +176,7 @@ def test_tokenizer_is_read_from_sentencepiece(
 
 def test_every_backbone_runs_to_the_leaderboard(folders: dict[str, Path], tmp_path: Path) -> None:
     names = list(ARCHITECTURES)
-    board = toxbench.run(
+    bench = toxbench.run(
         write_table(tmp_path / "comments.csv"),
         backbones=names,
         baselines=["always-negative"],
@@ -185,6 +185,7 @@ def test_every_backbone_runs_to_the_leaderboard(folders: dict[str, Path], tmp_pa
         train={"epochs": 1, "max_length": 32},
         workers=1,
     )
+    board = bench.leaderboard
     assert set(names) < set(board["candidate"])
     assert board["micro_f1"].notna().all()
 

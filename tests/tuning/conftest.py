@@ -132,12 +132,12 @@ class Search:
     results: Path
 
     def tune(self, **options: Any) -> pd.DataFrame:
-        """Call `toxbench.tune`; keywords override the options."""
-        return toxbench.tune(**(self._options | options))
+        """Call `toxbench.tune`, and return the leaderboard; keywords override the options."""
+        return toxbench.tune(**(self._options | options)).leaderboard
 
     def run_tuned(self, **options: Any) -> pd.DataFrame:
         """Call `toxbench.run` with the default settings and the tuned ones."""
-        return toxbench.run(**(self._options | {"tuned": True} | options))
+        return toxbench.run(**(self._options | {"tuned": True} | options)).leaderboard
 
     def start(self, *arguments: str) -> Command:
         """Start ``toxbench tune`` in another process."""

@@ -90,7 +90,7 @@ def test_winning_default_settings_are_reported(
     score = tuned["tuning"]["score"]
     assert score == tuned["tuning"]["default_score"] == pytest.approx(0.8 + 3e-5)
     assert "# The default settings won" in (search.study / "tuned.toml").read_text("utf-8")
-    assert sorted(toxbench.leaderboard(search.results)["tuned"]) == [False, True]
+    assert sorted(toxbench.load(search.results).leaderboard["tuned"]) == [False, True]
 
 
 def test_diverged_default_settings_are_not_a_finalist(

@@ -52,7 +52,7 @@ def test_search_writes_all_results(finished: "Search") -> None:
     plots = {"history.svg", "importance.svg", "parallel-coordinates.svg", "slices.svg"}
     assert names == {"tuned.toml", "trials.csv", *plots}
     assert all(b"<svg" in (finished.study / name).read_bytes() for name in plots)
-    board = toxbench.leaderboard(finished.results)
+    board = toxbench.load(finished.results).leaderboard
     rows = zip(board["candidate"], board["tuned"], strict=True)
     assert sorted(rows) == [("bert", False), ("bert", True)]
     finished.check(trials=5)
@@ -162,7 +162,7 @@ def test_same_search_gives_the_same_trials(search: "Search", finished: "Search")
 def test_finished_search_trains_no_trial(finished: "Search") -> None:
     files, cells = finished.files, finished.cells
     contents = {p: p.read_bytes() for p in finished.study.iterdir() if p.is_file()}
-    board = toxbench.leaderboard(finished.results)
+    board = toxbench.load(finished.results).leaderboard
     pd.testing.assert_frame_equal(finished.tune(), board)
     assert (finished.files, finished.cells) == (files, cells)
     assert {p: p.read_bytes() for p in finished.study.iterdir() if p.is_file()} == contents
@@ -380,7 +380,7 @@ def test_failing_backbone_loses_only_itself(search: "Search", plugin: Path, brok
     assert failed.name.startswith(f"{broken}-")
     assert not (failed / "tuned.toml").exists()
     assert (tuned / "tuned.toml").exists()
-    board = toxbench.leaderboard(search.results)
+    board = toxbench.load(search.results).leaderboard
     rows = zip(board["candidate"], board["tuned"], strict=True)
     assert sorted(rows, reverse=True) == [("words", True), ("words", False)]
 
@@ -451,7 +451,7 @@ def test_test_labels_change_no_trial(search: "Search", pruner: str) -> None:
 
 
 def test_tuned_run_trains_nothing_again(finished: "Search") -> None:
-    before, board = finished.cells, toxbench.leaderboard(finished.results)
+    before, board = finished.cells, toxbench.load(finished.results).leaderboard
     pd.testing.assert_frame_equal(finished.run_tuned(), board)
     assert finished.cells == before
     tuning = finished.tuned_toml["tuning"]

@@ -1,5 +1,6 @@
 """All cells of a run: compute and store the missing ones, and write the leaderboard."""
 
+import io
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -18,10 +19,12 @@ from toxbench.executors.base import TaskError
 from toxbench.executors.worker import PROCESS_ENDED
 from toxbench.plugin.registry import Registry
 from toxbench.ranking.build import load_leaderboard
+from toxbench.ranking.cells import load_cells
 from toxbench.ranking.rows import SEEDS_NEEDED, Leaderboard
 from toxbench.records import CellKey, EpochRecord, RunRecord
 from toxbench.report.labels import label_tables
-from toxbench.report.leaderboard import leaderboard_table, leaderboard_tables
+from toxbench.report.leaderboard import cell_records, leaderboard_table, leaderboard_tables
+from toxbench.report.tables import Record
 from toxbench.store.cells import CellStore
 from toxbench.store.manifest import record_code
 from toxbench.store.repair import remove_partial_files
@@ -190,7 +193,7 @@ def _acquire_lock(store: CellStore, patience: float, stack: ExitStack, feedback:
 
 
 def write_leaderboard(store: CellStore) -> Leaderboard:
-    """Write leaderboard.md (with labels), .csv and .json next to the cells, and return it."""
+    """Write leaderboard.md (with labels), .csv, .json and cells.parquet; return the leaderboard."""
     leaderboard = load_leaderboard(store)
     registry = Registry.built_in()  # its formats, even if a plugin uses their names
     tables = {
@@ -202,4 +205,18 @@ def write_leaderboard(store: CellStore) -> Leaderboard:
         render = registry.report_format(name).item.render
         content = "\n\n".join(render(table).strip() for table in tables[suffix]) + "\n"
         write_atomically(store.folder / f"leaderboard.{suffix}", content.encode("utf-8"))
+    records = cell_records(leaderboard, (record for record, _ in load_cells(store)[2]))
+    write_atomically(store.folder / "cells.parquet", _parquet(records))
     return leaderboard
+
+
+def _parquet(cells: list[Record]) -> bytes:
+    """Return scores of cells as a Parquet file, with one score a row."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    names = {"candidate": pa.string(), "seed": pa.int64(), "fold": pa.int64()}
+    scores = {"part": pa.string(), "metric": pa.string(), "value": pa.float64()}
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(cells, pa.schema(names | scores)), buffer)
+    return buffer.getvalue()

@@ -1,6 +1,5 @@
 """``toxbench behaviour``: checks of stored models on cases with known labels."""
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -16,6 +15,7 @@ from toxbench.cli.options import (
     terms_option,
     thresholds_option,
 )
+from toxbench.config import results_folder
 from toxbench.plugin.registry import Registry
 
 
@@ -44,7 +44,7 @@ def behaviour(**values: Any) -> None:
     from toxbench.training.device import choose_device
 
     registry = Registry.discover(values["plugins"])
-    store, terms = find_store(values["results"] or Path("results")), read_terms(values["terms"])
+    store, terms = find_store(values["results"] or results_folder()), read_terms(values["terms"])
     labels, label = store.protocol().labels, values["label"]
     check_labels(labels, "--label", [] if label is None else [label])
     cases = checks.read_cases(values["cases"] or checks.SHIPPED, labels, label, terms)

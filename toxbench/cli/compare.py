@@ -5,6 +5,7 @@ from pathlib import Path
 import cloup
 
 from toxbench.cli.options import ensembles_option, results_option, table_options
+from toxbench.config import results_folder
 from toxbench.plugin.registry import Registry
 
 
@@ -33,5 +34,5 @@ def compare(
 
     registry = Registry.with_item("formats", format_name or "plain", plugins)
     load = load_ensemble_leaderboard if ensembles else load_leaderboard
-    leaderboard = load(find_store(results or Path("results")))
+    leaderboard = load(find_store(results or results_folder()))
     print_tables([compare_candidates(leaderboard, names)], registry, format_name)

@@ -13,6 +13,7 @@ from toxbench.cli.options import (
     table_options,
 )
 from toxbench.cli.stored_table import texts_to_show
+from toxbench.config import results_folder
 from toxbench.errors import SettingsError
 from toxbench.plugin.registry import Registry
 
@@ -55,7 +56,7 @@ def errors(
         )
     registry = Registry.with_item("formats", format_name or "plain", plugins)
     registry.report_format(format_name or "plain")  # raises before seconds of work
-    predicted = load_predictions(find_store(results or Path("results")))
+    predicted = load_predictions(find_store(results or results_folder()))
     shown = DisplayOptions(limit, texts_to_show(predicted.protocol, values))
     tables = [make(predicted, shown) for key, make in TABLES.items() if which in {None, key}]
     print_tables(tables, registry, format_name)

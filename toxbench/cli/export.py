@@ -12,6 +12,7 @@ from toxbench.cli.options import (
     plugins_option,
     results_option,
 )
+from toxbench.config import results_folder
 from toxbench.util.text import escape_line
 
 
@@ -37,7 +38,7 @@ def export(
     from toxbench.store.cells import find_store
 
     check_plugins(plugins)
-    source, record = choose_model(find_store(results or Path("results")), backbone)
+    source, record = choose_model(find_store(results or results_folder()), backbone)
     # Only now: torch and transformers take seconds to import.
     from toxbench.inference.export import check_target
     from toxbench.inference.export import export as write

@@ -14,6 +14,7 @@ from toxbench.cli.options import (
     results_option,
     table_options,
 )
+from toxbench.config import results_folder
 from toxbench.plugin.registry import Registry
 
 
@@ -48,7 +49,7 @@ def leaderboard(
 
     registry = Registry.with_item("formats", format_name or "plain", plugins)
     rows = None if quoted is None else read_quoted(quoted)
-    stores = map(find_store, folders or (results or Path("results"),))
+    stores = map(find_store, folders or (results or results_folder(),))
     load = load_ensemble_leaderboard if ensembles else load_leaderboard
     board = load(*stores, quoted=rows)
     if per_label:

@@ -8,10 +8,13 @@ from contextlib import suppress
 
 import click
 import cloup
+from click.shell_completion import shell_complete
 
 from toxbench.cli.backbones import backbones
 from toxbench.cli.behaviour import behaviour
+from toxbench.cli.cache import cache
 from toxbench.cli.compare import compare
+from toxbench.cli.config import config
 from toxbench.cli.console import echo, open_standard_streams
 from toxbench.cli.data import data
 from toxbench.cli.errors import errors
@@ -41,6 +44,7 @@ EXIT_CODES = (
 
 # A terminal sends Ctrl-C to torchrun's processes, and torchrun then sends it once more.
 _ECHO_SECONDS = 1.0
+_COMPLETE = "_TOXBENCH_COMPLETE"
 
 
 SECTIONS = (
@@ -48,6 +52,7 @@ SECTIONS = (
     cloup.Section("Read results", [leaderboard, show, compare, report, rescore, slices, errors]),
     cloup.Section("Use models", [predict, behaviour, export]),
     cloup.Section("Data and plugins", [data, metrics, backbones, new_backbone]),
+    cloup.Section("This machine", [config, cache]),
 )
 
 
@@ -69,6 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with a documented code; errors are one line on stderr."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     open_standard_streams()
+    if _COMPLETE in os.environ:  # a shell asks how a word may continue
+        sys.exit(shell_complete(cli, {}, "toxbench", _COMPLETE, os.environ[_COMPLETE]))
     try:
         check_docstrings()
         env = TorchrunEnv.from_environ(os.environ)

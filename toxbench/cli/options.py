@@ -11,7 +11,7 @@ import cloup
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from toxbench.config import PRESETS, build_run_settings, option_name, read_config
+from toxbench.config import PRESETS, build_run_settings, option_name, setting_layers
 from toxbench.errors import SettingsError
 from toxbench.evaluation.definitions import HALF, RULES
 from toxbench.settings import (
@@ -214,6 +214,9 @@ backbone_option = MODELS.option(
 backbones_option = names_option(
     MODELS, "--backbones", "Backbones to compare; see toxbench backbones. [bert,distilbert]"
 )
+config_option = _file_option(
+    MODELS, "--config", help_text="TOML file with the same settings; options override it."
+)
 weights_option = MODELS.option(
     "--weights", multiple=True, metavar="SOURCE",
     help="auto, hub, stand-in, or NAME=PATH for one backbone; may be repeated. [auto]",
@@ -306,9 +309,7 @@ def experiment_options(*search: Decorator[Any]) -> Decorator[Any]:
             "--preset", metavar="|".join(PRESETS),
             help="A complete recipe; notebook is that of the original study.",
         ),
-        _file_option(
-            MODELS, "--config", help_text="TOML file with the same settings; options override it."
-        ),
+        config_option,
         plugins_option,
         *search,
         settings_options(TrainSettings, TRAINING, without=("adaptation",)),
@@ -369,14 +370,13 @@ def experiment_options(*search: Decorator[Any]) -> Decorator[Any]:
 def settings_from(
     values: Mapping[str, Any], below: Mapping[str, Any] | None = None, **tables: dict[str, Any]
 ) -> RunSettings:
-    """Merge the options of a command with its config file.
+    """Merge the options of a command with `setting_layers`, which override ``below``.
 
-    The config file overrides ``below``; ``tables`` are additional tables of `RunSettings`.
+    ``tables`` are additional tables of `RunSettings`.
 
     Raises:
         SettingsError: as `toxbench.config.build_run_settings`.
     """
-    config = {**(below or {}), **(read_config(values["config"]) if values.get("config") else {})}
     kinds: dict[str, type[BaseModel]] = {
         "columns": ColumnSettings,
         "train": TrainSettings,
@@ -387,9 +387,9 @@ def settings_from(
     options = used(RunSettings, values)
     if not options["weights"]:  # an option that may be repeated is empty, not None, when unused
         del options["weights"]
-    return build_run_settings(
-        config, options | {name: table for name, table in given.items() if table}
-    )
+    options |= {name: table for name, table in given.items() if table}
+    layers = setting_layers(values.get("config")).values()
+    return build_run_settings(below or {}, *layers, options)
 
 
 def used(kind: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:

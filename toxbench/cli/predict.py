@@ -26,7 +26,7 @@ from toxbench.cli.options import (
     thresholds_option,
     used,
 )
-from toxbench.config import build_settings, option_name
+from toxbench.config import build_settings, option_name, results_folder
 from toxbench.errors import SettingsError
 from toxbench.plugin.contracts import Table
 from toxbench.plugin.registry import Registry, check_plugins
@@ -168,7 +168,7 @@ def _chosen(
     from toxbench.inference.select import choose_models
     from toxbench.store.cells import find_store
 
-    store = find_store(values["results"] or Path("results"))
+    store = find_store(values["results"] or results_folder())
     chosen = choose_models(store, values["backbone"], values["average"])
     thresholds = chosen.rule_thresholds(values["rule"])
 

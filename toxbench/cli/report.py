@@ -1,8 +1,7 @@
 """``toxbench report``: one page to look at, from stored results."""
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cloup
 
@@ -16,9 +15,7 @@ from toxbench.cli.options import (
     show_text_options,
 )
 from toxbench.cli.stored_table import texts_to_show
-
-if TYPE_CHECKING:
-    from toxbench.records import TrialRecord
+from toxbench.config import results_folder
 
 
 @cloup.command(short_help="Write one page with all pictures and numbers.")
@@ -36,29 +33,24 @@ def report(
     A single file without scripts: pictures with their numbers, leaks between the parts of the
     split, and the command that repeats the run. It has no comments without --show-text.
     """
+    from toxbench.api.page import write_report
+    from toxbench.ranking.build import load_leaderboard
+    from toxbench.ranking.ensembles import load_ensemble_leaderboard
     from toxbench.ranking.quoted import read_quoted
     from toxbench.report.html.load import load_report_data
-    from toxbench.report.html.page import FILE, render_report
     from toxbench.store.cells import find_store
-    from toxbench.util.atomic import table_mode, write_atomically
+    from toxbench.util.atomic import table_mode
 
-    store = find_store(results or Path("results"))
+    store = find_store(results or results_folder())
     rows = None if quoted is None else read_quoted(quoted)
-    data = load_report_data(store, texts_to_show(store.protocol(), values), rows, ensembles)
-    path = store.folder / FILE
-    tables = [values[name] for name in ("data", "valid", "test")]  # none without --show-text
-    page = render_report(data, _importances).encode("utf-8")
-    write_atomically(path, page, table_mode(*tables))
+    load = load_ensemble_leaderboard if ensembles else load_leaderboard
+    texts = texts_to_show(store.protocol(), values)
+    mode = table_mode(*(values[name] for name in ("data", "valid", "test")))  # no table, no texts
+    data = load_report_data(store, load(store, quoted=rows), texts)
+    path = write_report(store.folder, data, mode)
     echo(f"Report in {path}")
     if should_open:
         _open(path)
-
-
-def _importances(trials: "Sequence[TrialRecord]") -> Mapping[str, float]:
-    from toxbench.report.tuning import fanova_importances
-    from toxbench.tuning.study import in_memory_study
-
-    return fanova_importances(in_memory_study(trials))
 
 
 def _open(path: Path) -> None:

@@ -18,6 +18,7 @@ from toxbench.cli.options import (
     thresholds_option,
 )
 from toxbench.cli.stored_table import check_table_options, read_table
+from toxbench.config import results_folder
 from toxbench.errors import SettingsError
 from toxbench.evaluation.definitions import HALF, RANKING_METRIC
 from toxbench.plugin.registry import Registry
@@ -67,7 +68,7 @@ def rescore(
     from toxbench.util.text import escape_line
 
     registry = Registry.with_item("formats", format_name or "plain", plugins)
-    store = find_store(results or Path("results"))
+    store = find_store(results or results_folder())
     if values["data"] is not None:
         read_table(store.protocol(), values)
     if recall is not None:

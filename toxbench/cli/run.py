@@ -69,8 +69,9 @@ def run(session: "TorchrunSession | None", /, **values: Any) -> None:
     from toxbench.benchmark.plan import make_plan
     from toxbench.benchmark.run import run_plan
     from toxbench.cli.progress import progress_for
+    from toxbench.store.cache import use_cache
 
-    with progress_for(values) as progress:
+    with use_cache(), progress_for(values) as progress:
         plan = make_plan(resolved, download=not values["dry_run"])
         progress.warn_all([*map(str, registry.problems), *plan.warnings])
         progress.echo(run_plan_text(plan))

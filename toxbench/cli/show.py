@@ -11,7 +11,7 @@ import cloup
 
 from toxbench.cli.console import echo
 from toxbench.cli.options import OUTPUT, results_argument, table_options
-from toxbench.config import build_settings
+from toxbench.config import build_settings, results_folder
 from toxbench.errors import PluginError, SettingsError
 from toxbench.plugin.registry import Registry
 from toxbench.settings import TrainSettings
@@ -51,7 +51,7 @@ def show(
         raise SettingsError(f"csv holds one table; choose with --table {'|'.join(_TABLES)}")
     registry = Registry.with_item("formats", format_name or "plain", plugins)
     render = registry.report_format(format_name or "plain").item.render
-    store = find_store(results or Path("results"))
+    store = find_store(results or results_folder())
     failures = load_failures(store)
     records = [record for record, _ in load_cells(store)[2]]
     found = find_candidate(load_leaderboard(store), records, failures, name)

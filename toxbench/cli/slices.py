@@ -17,6 +17,7 @@ from toxbench.cli.options import (
     terms_option,
 )
 from toxbench.cli.stored_table import check_table_options, read_table
+from toxbench.config import results_folder
 from toxbench.errors import SettingsError
 from toxbench.plugin.registry import Registry
 from toxbench.util.text import safe_quote
@@ -50,7 +51,7 @@ def slices(results: Path | None, table: str, **values: Any) -> None:
 
     check_table_options(values)
     registry = Registry.with_item("formats", values["format_name"] or "plain", values["plugins"])
-    store = find_store(results or Path("results"))
+    store = find_store(results or results_folder())
     predicted = load_predictions(store, varied_candidates)
     parts = _find_slices(predicted, values)
     if table == "auc":

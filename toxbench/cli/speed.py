@@ -1,5 +1,6 @@
 """``toxbench speed``: how fast backbones are on this device."""
 
+import logging
 from typing import Any
 
 import click
@@ -60,13 +61,17 @@ def speed(**values: Any) -> None:
     registry.report_format(format_name or "plain")  # raises before minutes of work
     run = resolve(settings, registry)
     # Imported here, because torch and transformers take seconds.
-    from toxbench.cli.progress import LogProgress, QuietProgress
+    from toxbench.benchmark.progress import TextProgress
+    from toxbench.cli.progress import print_from
     from toxbench.cli.tables import print_tables
     from toxbench.report.speed import speed_table
     from toxbench.speed.measure import measure
+    from toxbench.store.cache import use_cache
 
-    feedback = QuietProgress() if values["quiet"] or format_name else LogProgress()
+    is_quiet = values["quiet"] or format_name is not None
+    feedback = TextProgress(print_from(logging.ERROR if is_quiet else logging.INFO))
     for problem in registry.problems:
         feedback.warn(str(problem))
-    records = list(measure(run, values["repeats"], feedback.echo))
+    with use_cache():
+        records = list(measure(run, values["repeats"], feedback.echo))
     print_tables([speed_table(records)], registry, format_name)

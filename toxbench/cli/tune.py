@@ -8,6 +8,7 @@ import cloup
 from toxbench.cli.console import echo
 from toxbench.cli.options import SEARCH, experiment_options, settings_from, settings_options, used
 from toxbench.cli.plan_text import tune_plan_text
+from toxbench.config import results_folder
 from toxbench.errors import CellsFailedError, StorageError
 from toxbench.plugin.registry import Registry
 from toxbench.settings import TuneSettings
@@ -37,19 +38,20 @@ def tune(**values: Any) -> None:
     """
     if values["importance"]:
         registry = Registry.with_item("formats", "plain", values["plugins"])
-        _print_importance(values["results"] or Path("results"), registry)
+        _print_importance(values["results"] or results_folder(), registry)
         return
     # Imported here, because torch and optuna take seconds.
     from toxbench.benchmark.validate import resolve
     from toxbench.cli.progress import progress_for
+    from toxbench.store.cache import use_cache
     from toxbench.tuning.space import parse_options
-    from toxbench.tuning.tune import plan_tuning, run_tuning, with_tuning_seeds
+    from toxbench.tuning.tune import TUNE_DEFAULTS, plan_tuning, run_tuning
 
     search = used(TuneSettings, values) | {"space": parse_options(values["space"])}
-    settings = settings_from(values, with_tuning_seeds({}), tune=search)
+    settings = settings_from(values, TUNE_DEFAULTS, tune=search)
     resolved = resolve(settings, Registry.discover(settings.plugins))
     resolved.registry.report_format(values["format_name"] or "plain")  # raises before training
-    with progress_for(values) as progress:
+    with use_cache(), progress_for(values) as progress:
         planned = plan_tuning(resolved, download=not values["dry_run"])
         progress.warn_all([*map(str, resolved.registry.problems), *planned.plan.warnings])
         progress.echo(tune_plan_text(planned))

@@ -47,6 +47,20 @@ def load_ensemble_leaderboard(
     return replace(board, ensemble_choice=choice)
 
 
+def load_board_cells(
+    store: CellStore, board: Leaderboard
+) -> tuple[ProtocolRecord, StoredRows, list[Cell]]:
+    """Read the cells that a leaderboard summarizes, the averages included if it has any.
+
+    Raises:
+        StorageError: as `load_cells`.
+    """
+    protocol, rows, cells = load_cells(store)
+    if board.ensemble_choice is not None:
+        cells = [*cells, *ensemble_cells(protocol, rows, cells)[0]]
+    return protocol, rows, cells
+
+
 def ensemble_cells(
     protocol: ProtocolRecord, rows: StoredRows, cells: Sequence[Cell]
 ) -> tuple[list[Cell], EnsembleChoice]:

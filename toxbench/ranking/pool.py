@@ -6,7 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from toxbench.errors import SettingsError
 from toxbench.evaluation.bootstrap import SampleCounts, sampling_units, sum_by_unit
+from toxbench.evaluation.definitions import HALF
 from toxbench.evaluation.row_counts import COUNTS, SCORES, row_counts
 from toxbench.evaluation.thresholds import choose_thresholds, predict
 from toxbench.records import CellRecord, Part
@@ -131,6 +133,14 @@ class FoldPooler:
         self, rows: Rows, probabilities: Probabilities, thresholds: Sequence[float]
     ) -> Counts:
         return row_counts(self._targets[rows], predict(probabilities, thresholds))
+
+
+def no_thresholds_error(rule: str, candidates: Sequence[str]) -> SettingsError:
+    """Return the error of candidates that have no thresholds of a rule."""
+    return SettingsError(
+        f"--thresholds {rule}: no thresholds for {', '.join(candidates)}, which had no positive "
+        f"validation rows; use --thresholds {HALF}"
+    )
 
 
 def _cells_of_seed(cells: Sequence[Cell], seed: int) -> list[Cell]:

@@ -3,15 +3,18 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from toxbench.errors import StorageError
+from toxbench.evaluation.thresholds import predict
 from toxbench.ranking.build import complete_cells
 from toxbench.ranking.cells import load_cells
-from toxbench.ranking.pool import Cell
+from toxbench.ranking.pool import Cell, FoldPooler, no_thresholds_error
 from toxbench.ranking.rows import Row, summarize_cells
+from toxbench.records import Part
 from toxbench.store.cells import CellStore, ProtocolRecord
 from toxbench.store.rows import StoredRows
 from toxbench.util.arrays import Targets
@@ -95,8 +98,59 @@ def stack_predictions(
     )
 
 
+def prediction_columns(
+    candidate: Row,
+    protocol: ProtocolRecord,
+    stored: StoredRows,
+    cells: Sequence[Cell],
+    part: Part,
+    rule: str,
+) -> dict[str, npt.NDArray[Any]]:
+    """Return one candidate's predictions of a part: an entry for each cell, row and label.
+
+    Returns:
+        name -> values: seed, fold, id, label, target, probability and predicted, at the thresholds
+        of ``rule``.
+
+    Raises:
+        SettingsError: the candidate has no thresholds of this rule.
+    """
+    pooler, blocks = FoldPooler(protocol, stored), []
+    for folds in _by_seed(complete_cells(cells, len(protocol.folds))[candidate.key]):
+        for cell, thresholds in zip(folds, pooler.thresholds(folds), strict=True):
+            if rule not in thresholds:
+                raise no_thresholds_error(rule, [candidate.name])
+            blocks.append(_cell_columns(cell, protocol, stored, part, thresholds[rule]))
+    return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+
+
+def _cell_columns(
+    cell: Cell,
+    protocol: ProtocolRecord,
+    stored: StoredRows,
+    part: Part,
+    thresholds: Sequence[float],
+) -> dict[str, npt.NDArray[Any]]:
+    key, probabilities = cell[0].key, cell[1][part]
+    rows = np.array(getattr(protocol.folds[key.fold], part), dtype=np.int64)
+    ids = np.array([stored.ids[row] for row in rows.tolist()], dtype=object)
+    return {
+        "seed": np.full(probabilities.size, key.seed),
+        "fold": np.full(probabilities.size, key.fold),
+        "id": np.repeat(ids, len(protocol.labels)),
+        "label": np.tile(np.array(protocol.labels, dtype=object), len(rows)),
+        "target": stored.targets[rows].ravel(),
+        "probability": probabilities.ravel(),
+        "predicted": predict(probabilities, thresholds).ravel(),
+    }
+
+
 def _stack_seeds(cells: Sequence[Cell]) -> npt.NDArray[np.float32]:
     """Return a candidate's probabilities of all tested rows, ``[seed, row, label]``."""
+    return np.stack([np.concatenate([cell[1]["test"] for cell in s]) for s in _by_seed(cells)])
+
+
+def _by_seed(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """Return the cells of each seed, in the order of the folds."""
     ordered = sorted(cells, key=lambda cell: (cell[0].key.seed, cell[0].key.fold))
-    seeds = groupby(ordered, key=lambda cell: cell[0].key.seed)
-    return np.stack([np.concatenate([c[1]["test"] for c in folds]) for _, folds in seeds])
+    return [list(folds) for _, folds in groupby(ordered, key=lambda cell: cell[0].key.seed)]

@@ -6,6 +6,7 @@ from toxbench.errors import SettingsError, did_you_mean
 from toxbench.evaluation.definitions import HALF, METRICS, RANKING_METRIC, RULES
 from toxbench.ranking.build import build_leaderboard
 from toxbench.ranking.cells import load_cells, load_failures, score_again
+from toxbench.ranking.pool import no_thresholds_error
 from toxbench.ranking.quoted import load_quoted
 from toxbench.ranking.rows import Leaderboard
 from toxbench.store.cells import CellStore, ProtocolRecord
@@ -38,10 +39,7 @@ def rescore(
         protocol, rows = _select_columns(protocol, rows, columns)
     without_rule = sorted({r.key.candidate for r, _ in cells if rule not in r.thresholds})
     if without_rule:
-        raise SettingsError(
-            f"--thresholds {rule}: no thresholds for {', '.join(without_rule)}, which had no "
-            f"positive validation rows; use --thresholds {HALF}"
-        )
+        raise no_thresholds_error(rule, without_rule)
     quoted = () if without else load_quoted(store)  # publications score all labels
     return build_leaderboard(protocol, rows, cells, rule, metric, failures, quoted)
 

@@ -9,8 +9,8 @@ from toxbench.errors import SettingsError, did_you_mean
 from toxbench.evaluation.definitions import HALF, HEADLINES, OBJECTIVES, PER_LABEL
 from toxbench.plugin.contracts import Table
 from toxbench.ranking.rows import CandidateKey, Leaderboard, Row, candidate_key, mean_known
-from toxbench.records import CellRecord, EpochRecord, FailureRecord, LabelScores, Part
-from toxbench.report.labels import tested_labels
+from toxbench.records import CellRecord, EpochRecord, FailureRecord, Part
+from toxbench.report.labels import mean_label_scores, tested_labels
 from toxbench.report.tables import Record, Value, records_table
 from toxbench.settings import TrainSettings
 from toxbench.util.many_labels import ShownLabels
@@ -326,22 +326,18 @@ def _epoch_record(epoch: EpochRecord, cells: Sequence[CellRecord]) -> Record:
 
 
 def _label_record(label: str, cells: Sequence[CellRecord], number: int) -> Record:
-    at_half = [cell.per_label[HALF][number] for cell in cells]
     at_chosen = [cell.per_label[PER_LABEL][number] for cell in cells if PER_LABEL in cell.per_label]
-    supports = {cell.key.fold: cell.per_label[HALF][number].support for cell in cells}
-
-    def mean(name: str, scores: list[LabelScores]) -> Value:
-        return mean_known(getattr(score, name) for score in scores if score.support)
-
+    known = [scores for scores in at_chosen if scores.support]
+    support, precision, recall, f1, average_precision = mean_label_scores(cells, number).values()
     return {
         "label": escape_line(label),
-        "positive test rows": sum(supports.values()),
-        "precision": mean("precision", at_half),
-        "recall": mean("recall", at_half),
-        "F1": mean("f1", at_half),
-        "average precision": mean("average_precision", at_half),
-        "per-label threshold": mean_known(score.threshold for score in at_chosen),
-        "F1 (per-label threshold)": mean("f1", at_chosen),
+        "positive test rows": support,
+        "precision": precision,
+        "recall": recall,
+        "F1": f1,
+        "average precision": average_precision,
+        "per-label threshold": mean_known(scores.threshold for scores in at_chosen),
+        "F1 (per-label threshold)": mean_known(scores.f1 for scores in known),
     }
 
 

@@ -1,10 +1,12 @@
 """Tables with the scores of each label."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from toxbench.evaluation.definitions import HALF
 from toxbench.plugin.contracts import Table
 from toxbench.ranking.rows import Leaderboard, Row, mean_known
-from toxbench.report.tables import records_table
+from toxbench.records import CellRecord
+from toxbench.report.tables import Record, records_table
 from toxbench.store.cells import ProtocolRecord
 from toxbench.util.many_labels import ShownLabels, select_labels
 from toxbench.util.text import escape_line
@@ -49,6 +51,26 @@ def label_tables(leaderboard: Leaderboard) -> list[Table]:
         _table(protocol, titles[0], f1, (_NO_POSITIVE,)),
         _table(protocol, titles[1], average_precision, (_PREVALENCE,)),
     ]
+
+
+def label_records(
+    leaderboard: Leaderboard, records: Mapping[str, Sequence[CellRecord]]
+) -> list[Record]:
+    """Return the scores of each label by each row; ``records`` are the cells of each row."""
+    return [
+        {"candidate": row.name, "label": label, **mean_label_scores(records[row.name], number)}
+        for row in leaderboard.rows
+        for number, label in enumerate(leaderboard.protocol.labels)
+    ]
+
+
+def mean_label_scores(cells: Sequence[CellRecord], number: int) -> Record:
+    """Return a label's scores at threshold 0.5, mean over cells whose fold has positive rows."""
+    scores = [cell.per_label[HALF][number] for cell in cells]
+    supports = {cell.key.fold: cell.per_label[HALF][number].support for cell in cells}
+    names = ("precision", "recall", "f1", "average_precision")
+    means = {name: mean_known(getattr(s, name) for s in scores if s.support) for name in names}
+    return {"support": sum(supports.values()), **means}
 
 
 def _table(

@@ -1,14 +1,15 @@
 """Tables and records of a leaderboard, and comparisons of its candidates."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from toxbench.errors import SettingsError
-from toxbench.evaluation.definitions import HEADLINES
+from toxbench.evaluation.definitions import HALF, HEADLINES
 from toxbench.evaluation.significance import Difference
 from toxbench.plugin.contracts import Table
 from toxbench.ranking.quoted import QuotedRow, quoted_metrics
-from toxbench.ranking.rows import Leaderboard, Row, Statistic
+from toxbench.ranking.rows import Leaderboard, Row, Statistic, candidate_key
+from toxbench.records import CellRecord
 from toxbench.report.notes import (
     conclusions,
     count_scored_labels,
@@ -61,6 +62,24 @@ def leaderboard_table(leaderboard: Leaderboard) -> Table:
 def leaderboard_records(leaderboard: Leaderboard) -> tuple[Record, ...]:
     """Return the measured rows as unrounded values: means, deviations and errors."""
     return tuple(_record(leaderboard, rank, row) for rank, row in enumerate(leaderboard.rows, 1))
+
+
+def cell_records(leaderboard: Leaderboard, cells: Iterable[CellRecord]) -> list[Record]:
+    """Return each score of each cell at threshold 0.5; candidates have the names of their rows."""
+    names = {row.key: row.name for row in leaderboard.rows}
+    return [
+        {
+            "candidate": names.get(candidate_key(cell.key), cell.key.candidate),
+            "seed": cell.key.seed,
+            "fold": cell.key.fold,
+            "part": part,
+            "metric": metric,
+            "value": value,
+        }
+        for cell in cells
+        for part, scores in cell.metrics[HALF].items()
+        for metric, value in scores.items()
+    ]
 
 
 def compare_candidates(leaderboard: Leaderboard, names: Sequence[str]) -> Table:

@@ -1,13 +1,11 @@
 """``toxbench tune``: the searches, the tuned settings, and their evaluation on the test rows."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
 from optuna.storages import RDBStorage
 
 from toxbench.benchmark.candidates import BackboneCandidate, BaselineCandidate, Candidate
@@ -16,20 +14,12 @@ from toxbench.benchmark.feedback import TuneFeedback
 from toxbench.benchmark.plan import Plan, check_length, make_plan
 from toxbench.benchmark.resources import executor_for_trials
 from toxbench.benchmark.run import run_plan
-from toxbench.benchmark.validate import ResolvedRun, resolve
-from toxbench.config import (
-    build_run_settings,
-    build_settings,
-    command_line,
-    get_preset,
-    read_config,
-)
+from toxbench.benchmark.validate import ResolvedRun
+from toxbench.config import build_settings, command_line, get_preset
 from toxbench.errors import CellsFailedError, SettingsError
 from toxbench.plugin.contracts import Choice, Dimension
-from toxbench.plugin.registry import Registry
 from toxbench.ranking.rows import Leaderboard
 from toxbench.records import TunedSettings
-from toxbench.report.leaderboard import leaderboard_records
 from toxbench.settings import RunSettings, TrainSettings, TuneSettings
 from toxbench.store.manifest import record_code
 from toxbench.store.repair import quarantine_damaged
@@ -41,7 +31,7 @@ from toxbench.tuning.spec import SearchSpec, make_inner_data
 from toxbench.tuning.storage import check_url, database_errors, open_storage, sqlite_url
 from toxbench.tuning.study import Worker
 
-SEEDS = 5
+TUNE_DEFAULTS = {"seeds": 5}  # one seed is too few for tuned settings
 
 SearchOutcome = tuple[SearchSpec, TunedSettings]
 
@@ -78,48 +68,6 @@ class Outcome:
     tuned: tuple[SearchOutcome, ...]
     failures: tuple[str, ...]
     leaderboard: Leaderboard
-
-
-def tune(
-    data: Any = None,
-    *,
-    tune: Mapping[str, Any] | None = None,
-    config: Path | str | None = None,
-    **settings: Any,
-) -> pd.DataFrame:
-    """Search hyperparameters, evaluate the best settings, and return the leaderboard.
-
-    The default settings are evaluated beside them. Finished trials and cells are not trained again.
-
-    Args:
-        data: as `toxbench.run`.
-        tune: fields of `toxbench.settings.TuneSettings`: ``trials``, ``budget``, ``sampler``,
-            ``pruner``, ``space`` and more.
-        config: TOML file with the same keys; arguments have precedence over it.
-        settings: as `toxbench.run`; training settings that are set are not searched, and
-            ``seeds`` is 5 unless it is set.
-
-    Returns:
-        as `toxbench.leaderboard`.
-
-    Raises:
-        toxbench.errors.ToxbenchError: with an exit code.
-    """
-    flags = {name: value for name, value in settings.items() if value is not None}
-    flags |= {"data": data} if data is not None else {}
-    flags |= {"tune": dict(tune)} if tune else {}
-    config_values = read_config(Path(config)) if config is not None else {}
-    merged = build_run_settings(with_tuning_seeds(config_values), flags)
-    run = resolve(merged, Registry.discover(merged.plugins))
-    outcome = run_tuning(plan_tuning(run), TuneFeedback())
-    if outcome.failures:
-        raise CellsFailedError("; ".join(outcome.failures))
-    return pd.DataFrame(list(leaderboard_records(outcome.leaderboard)))
-
-
-def with_tuning_seeds(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``config`` with 5 seeds unless it sets them: one is too few for tuned settings."""
-    return {"seeds": SEEDS} | dict(config)
 
 
 def plan_tuning(run: ResolvedRun, download: bool = True) -> TunePlan:

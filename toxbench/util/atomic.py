@@ -13,10 +13,12 @@ from operator import and_
 from pathlib import Path
 from typing import BinaryIO
 
+from platformdirs import user_cache_path
 from safetensors import SafetensorError
 
 from toxbench.errors import StorageError
 
+CACHE_VARIABLE = "TOXBENCH_CACHE"
 TEMPORARY_SUFFIX = ".tmp"  # of files that are being written
 _NAME_LENGTH = 40  # characters of a file's name in the name of its temporary file
 # Permission bits of files that all users, or only their owner, may read and write.
@@ -229,8 +231,5 @@ def _remove_unlocked(path: Path) -> None:
 
 def cache_folder() -> Path:
     """Return the folder for reproducible files: ``TOXBENCH_CACHE``, or in the user's cache."""
-    configured = os.environ.get("TOXBENCH_CACHE")
-    if configured:
-        return Path(configured)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "toxbench"
+    configured = os.environ.get(CACHE_VARIABLE)
+    return Path(configured) if configured else user_cache_path("toxbench", appauthor=False)

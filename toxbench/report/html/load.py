@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from toxbench.ranking.build import complete_cells, load_leaderboard
+from toxbench.ranking.build import complete_cells
 from toxbench.ranking.cells import load_cells
-from toxbench.ranking.ensembles import ensemble_cells, load_ensemble_leaderboard
+from toxbench.ranking.ensembles import load_board_cells
 from toxbench.ranking.predictions import StoredPredictions, no_candidate_error, stack_predictions
-from toxbench.ranking.quoted import QuotedRow
 from toxbench.ranking.rows import Leaderboard, Row, summarize_cells
 from toxbench.records import CellRecord, TrialRecord
 from toxbench.store.cells import CellStore, ProtocolRecord, other_protocols
@@ -82,30 +81,21 @@ class ReportData:
 
 
 def load_report_data(
-    store: CellStore,
-    texts: Sequence[str] | None = None,
-    quoted: tuple[QuotedRow, ...] | None = None,
-    ensembles: bool = False,
+    store: CellStore, board: Leaderboard, texts: Sequence[str] | None = None
 ) -> ReportData:
-    """Read the folder of a protocol.
+    """Read what a leaderboard summarizes from the folder of its protocol.
 
     Args:
         store: the folder.
+        board: of its cells; with averages, these are candidates as well.
         texts: as in `ReportData`.
-        quoted: rows instead of the quoted rows in the folder.
-        ensembles: whether the averages of seeds and of candidates are candidates as well.
 
     Raises:
-        StorageError: it is not a folder of toxbench, a file in it is damaged, or no candidate has
-            a seed with every fold.
+        StorageError: a file is damaged, or the leaderboard has no row.
     """
-    load = load_ensemble_leaderboard if ensembles else load_leaderboard
-    board = load(store, quoted=quoted)
     if not board.rows:
         raise no_candidate_error(store)
-    protocol, stored, cells = load_cells(store)
-    if ensembles:
-        cells = [*cells, *ensemble_cells(protocol, stored, cells)[0]]
+    protocol, stored, cells = load_board_cells(store, board)
     complete = complete_cells(cells, len(protocol.folds))
     return ReportData(
         board=board,

@@ -5,14 +5,18 @@ import re
 from base64 import b64encode
 from collections.abc import Callable
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from toxbench.plugin.contracts import Table
 from toxbench.report.html.elements import Section
 from toxbench.report.html.load import ReportData
 from toxbench.report.html.sections import curves, facts, labels, scores, splits
 from toxbench.report.html.sections.facts import ComputeImportances
 from toxbench.report.notes import leaderboard_title
 from toxbench.util.text import escape_line
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 FILE = "report.html"
 _NUMBER = re.compile(r"[-+<]?\d[\d.,]*\s*(%|M|MiB|s)?( ±.*| \[.*| to .*)?|-")
@@ -46,16 +50,9 @@ def create_sections(data: ReportData, importances: ComputeImportances) -> list[S
 
 def render_report(data: ReportData, importances: ComputeImportances) -> str:
     """Return a report as one escaped HTML file, without scripts and external resources."""
-    from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
-    folder = files("toxbench.report.html")
-    style = folder.joinpath(_STYLE).read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-                              lstrip_blocks=True)  # fmt: skip
-    environment.filters["printable"] = escape_line
-    environment.tests["number"] = lambda text: _NUMBER.fullmatch(text) is not None
-    template = environment.from_string(folder.joinpath(_TEMPLATE).read_text(encoding="utf-8"))
+    style = _read(_STYLE)
     content: dict[str, Any] = {
         "title": leaderboard_title(data.board),
         "sections": create_sections(data, importances),
@@ -64,7 +61,29 @@ def render_report(data: ReportData, importances: ComputeImportances) -> str:
         "policy": _content_policy(style),
         "max_open_rows": _MAX_OPEN_ROWS,
     }
-    return template.render(content)
+    return _environment().get_template(_TEMPLATE).render(content)
+
+
+def render_notebook_table(table: Table) -> str:
+    """Return a table with its title and notes as HTML for the output of a notebook's cell."""
+    from markupsafe import Markup
+
+    style = Markup(_read("notebook.css"))  # noqa: S704 - our own file
+    return _environment().get_template("notebook.html.j2").render(table=table, style=style)
+
+
+def _environment() -> "Environment":
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+                              lstrip_blocks=True, loader=FunctionLoader(_read))  # fmt: skip
+    environment.filters["printable"] = escape_line
+    environment.tests["number"] = lambda text: _NUMBER.fullmatch(text) is not None
+    return environment
+
+
+def _read(name: str) -> str:
+    return files("toxbench.report.html").joinpath(name).read_text(encoding="utf-8")
 
 
 def _content_policy(style: str) -> str:

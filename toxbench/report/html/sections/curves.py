@@ -1,6 +1,5 @@
 """Sections with curves: learning curves, and scores by threshold."""
 
-import math
 from collections.abc import Sequence
 from statistics import fmean
 
@@ -20,7 +19,8 @@ from toxbench.report.html.elements import (
     line_style,
     short_name,
 )
-from toxbench.report.html.load import MAX_PLOTTED, ReportData
+from toxbench.report.html.load import ReportData
+from toxbench.report.html.plots import learning_figure, trained_rows
 from toxbench.report.tables import Value, create_table
 
 _GRID = np.linspace(0, 1, 101)
@@ -29,32 +29,14 @@ _TABLE_POINTS = range(5, 100, 10)  # indices of the grid: thresholds 0.05, 0.15,
 
 def learning_section(data: ReportData) -> Section | None:
     """Return a picture of the losses and the validation score of each epoch, mean over cells."""
-    trained = [r for r in data.board.rows if any(c.epochs for c in data.records[r.name])]
-    rows = trained[:MAX_PLOTTED]
+    rows = trained_rows(data)
     if not rows:
         return None
-    from matplotlib.ticker import MaxNLocator
-
-    figure, (losses, scores) = create_panels(2, 2.6)
-    numbers: list[list[Value]] = []
-    by_steps = False
-    for place, row in enumerate(rows):
-        epochs = mean_epochs(data.records[row.name])
-        style = line_style(place)
-        x = [e.epoch for e in epochs]
-        by_steps |= any(e.step is not None for e in epochs)
-        losses.plot(x, [e.train_loss for e in epochs], label=short_name(row.name), **style)
-        losses.plot(
-            x, _scores(epochs, "loss"), color=style["color"], linewidth=0.8, linestyle=":",
-            marker=".", markersize=3,
-        )  # fmt: skip
-        scores.plot(x, _scores(epochs, "micro_f1"), label=short_name(row.name), **style)
-        numbers += [_epoch_values(row, epoch, data.records[row.name]) for epoch in epochs]
-    for axes, label in ((losses, "loss"), (scores, "validation micro-F1")):
-        axes.set_ylabel(label)
-        axes.set_xlabel("evaluation on validation rows" if by_steps else "epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    draw_legend(losses, len(rows))
+    numbers = [
+        _epoch_values(row, epoch, data.records[row.name])
+        for row in rows
+        for epoch in mean_epochs(data.records[row.name])
+    ]
     table = create_table(
         "Learning curves, mean over cells",
         ("candidate", "epoch", "train loss", "validation loss", "validation micro-F1",
@@ -65,7 +47,7 @@ def learning_section(data: ReportData) -> Section | None:
         "Thick lines are train losses (in training mode), thin dotted lines validation losses. A "
         "cell is one training run: one seed on one fold."
     )
-    picture = create_picture("learning", alt, figure, table, note)
+    picture = create_picture("learning", alt, learning_figure(data), table, note)
     return Section("learning", "Learning curves", pictures=[picture])
 
 
@@ -101,11 +83,6 @@ def threshold_section(data: ReportData) -> Section:
     )
     picture = create_picture("thresholds", alt, figure, numbers, note)
     return Section("thresholds", "Precision, recall and thresholds", pictures=[picture])
-
-
-def _scores(epochs: Sequence[EpochRecord], name: str) -> list[float]:
-    values = [epoch.validation[name] for epoch in epochs]
-    return [math.nan if value is None else value for value in values]
 
 
 def _epoch_values(row: Row, epoch: EpochRecord, cells: Sequence[CellRecord]) -> list[Value]:

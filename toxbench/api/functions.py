@@ -1,4 +1,4 @@
-"""The Python API. The command line calls the same functions."""
+"""The functions of the Python API. They do what the commands do."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,22 +6,24 @@ from typing import Any
 
 import pandas as pd
 
-from toxbench.benchmark.feedback import Feedback
+from toxbench.api.bench import Bench
+from toxbench.api.progress import show_progress
 from toxbench.benchmark.plan import make_plan
 from toxbench.benchmark.resume import read_matching_table
 from toxbench.benchmark.run import run_plan
 from toxbench.benchmark.validate import resolve
-from toxbench.config import build_run_settings, build_settings, read_config
+from toxbench.config import build_run_settings, build_settings, results_folder, setting_layers
 from toxbench.errors import CellsFailedError
 from toxbench.evaluation.definitions import HALF, RANKING_METRIC
 from toxbench.plugin.registry import Registry
 from toxbench.ranking.build import load_leaderboard
 from toxbench.ranking.ensembles import load_ensemble_leaderboard
 from toxbench.ranking.rescore import rescore as rescore_store
-from toxbench.ranking.rows import Leaderboard
-from toxbench.report.leaderboard import compare_candidates, leaderboard_records
+from toxbench.report.leaderboard import leaderboard_records
 from toxbench.settings import ColumnSettings, RunSettings, SplitSettings
+from toxbench.store.cache import use_cache
 from toxbench.store.cells import find_store
+from toxbench.tuning.tune import TUNE_DEFAULTS, plan_tuning, run_tuning
 
 
 def run(
@@ -52,11 +54,12 @@ def run(
     resume: bool | None = None,
     trackers: Sequence[str] | None = None,
     quoted: Path | str | None = None,
-) -> pd.DataFrame:
-    """Compare backbones on a table and return the leaderboard.
+    progress: bool = True,
+) -> Bench:
+    """Compare backbones on a table.
 
-    Stored cells are not trained again. An argument that is None is read from ``config``, or has the
-    default of `toxbench.settings.RunSettings`.
+    Stored cells are not trained again. An argument that is None is read from the environment,
+    ``config`` or pyproject.toml, or has the default of `toxbench.settings.RunSettings`.
 
     Args:
         data: table of comments: a path or pattern of files, several paths, ``hf:NAME/CONFIG``, a
@@ -97,64 +100,86 @@ def run(
         resume: require stored results of this table and split, and resume them.
         trackers: names of trackers that log epochs and cells; default none.
         quoted: TOML file of scores of publications, which the stored leaderboard shows.
+        progress: show progress and warnings in a notebook or on a terminal. They are logged under
+            the name ``toxbench`` in any case, and nothing else is printed.
 
     Returns:
-        one row for each candidate, the highest mean test micro-F1 first; see `leaderboard`.
+        the stored results of this table and split, those of earlier runs included.
 
     Raises:
-        toxbench.errors.ToxbenchError: with an exit code; `CellsFailedError` if some cells
-            failed, after all other cells were stored.
+        ToxbenchError: with the text and the exit code of the command; `CellsFailedError` if some
+            cells failed, after all other cells were stored: `load` returns those.
     """
     arguments = {name: value for name, value in locals().items() if value is not None}
-    path = arguments.pop("config", None)
-    settings = build_run_settings({} if path is None else read_config(Path(path)), arguments)
+    del arguments["progress"]
+    layers = setting_layers(None if config is None else Path(arguments.pop("config"))).values()
+    settings = build_run_settings(*layers, arguments)
     resolved = resolve(settings, Registry.discover(settings.plugins))
-    result = run_plan(make_plan(resolved), Feedback())
+    with use_cache(), show_progress(progress) as feedback:
+        plan = make_plan(resolved)
+        feedback.warn_all([*map(str, resolved.registry.problems), *plan.warnings])
+        result = run_plan(plan, feedback)
     problems = [*resolved.unavailable, *map(str, result.failures)]
     if problems:
         raise CellsFailedError("; ".join(problems))
-    return _as_frame(result.leaderboard)
+    return Bench(plan.store, result.leaderboard)
 
 
-def leaderboard(path: Path | str, *, ensembles: bool = False) -> pd.DataFrame:
-    """Return a stored leaderboard as unrounded numbers.
+def tune(
+    data: Path | str | None = None,
+    *,
+    tune: Mapping[str, Any] | None = None,
+    config: Path | str | None = None,
+    progress: bool = True,
+    **settings: Any,
+) -> Bench:
+    """Search hyperparameters, and evaluate the best settings on the test rows.
+
+    The default settings are evaluated beside them. Finished trials and cells are not trained again.
 
     Args:
-        path: folder of a protocol, or a results folder that contains exactly one.
+        data: CSV, TSV, Parquet or JSON lines; default the synthetic sample.
+        tune: fields of `toxbench.settings.TuneSettings`: ``trials``, ``budget``, ``sampler``,
+            ``pruner``, ``space`` and more.
+        config: TOML file with the same keys; arguments have precedence over it.
+        progress: as in `run`.
+        settings: as `run`; training settings that are set are not searched, and ``seeds`` is 5
+            unless it is set.
+
+    Returns:
+        as `run`.
+
+    Raises:
+        ToxbenchError: as `run`.
+    """
+    flags = {name: value for name, value in settings.items() if value is not None}
+    flags |= {"data": data} if data is not None else {}
+    flags |= {"tune": dict(tune)} if tune else {}
+    layers = setting_layers(None if config is None else Path(config)).values()
+    merged = build_run_settings(TUNE_DEFAULTS, *layers, flags)
+    resolved = resolve(merged, Registry.discover(merged.plugins))
+    with use_cache(), show_progress(progress) as feedback:
+        planned = plan_tuning(resolved)
+        feedback.warn_all([*map(str, resolved.registry.problems), *planned.plan.warnings])
+        outcome = run_tuning(planned, feedback)
+    if outcome.failures:
+        raise CellsFailedError("; ".join(outcome.failures))
+    return Bench(planned.plan.store, outcome.leaderboard)
+
+
+def load(path: Path | str | None = None, *, ensembles: bool = False) -> Bench:
+    """Return stored results.
+
+    Args:
+        path: folder of a protocol, or a results folder, of which the newest protocol is used;
+            default the folder that `run` uses.
         ensembles: add averages of seeds and of candidates, from stored probabilities.
 
-    Returns:
-        one row for each candidate with ``rank``, ``candidate``, ``weights``, ``parameters``,
-        ``seeds``, and a mean and a sample standard deviation (``_sd``) for each score in [0, 1],
-        for gaps (train minus test), seconds, comments per second and bytes.
-
     Raises:
-        toxbench.errors.StorageError: the folder contains no results, or they are damaged.
+        StorageError: the folder contains no results, or they are damaged.
     """
-    load = load_ensemble_leaderboard if ensembles else load_leaderboard
-    return _as_frame(load(find_store(Path(path))))
-
-
-def compare(path: Path | str, *candidates: str, ensembles: bool = False) -> pd.DataFrame:
-    """Return the paired differences of every pair of candidates.
-
-    Args:
-        path: as `leaderboard`.
-        candidates: names on the leaderboard; default all.
-        ensembles: as `leaderboard`.
-
-    Returns:
-        one row for each pair and metric (``micro_f1``, ``subset_accuracy``): ``first``,
-        ``second``, ``difference``, its 95 % interval ``low`` to ``high``, ``p`` and ``p_holm``,
-        ``first_better`` (a probability), ``detectable`` and ``clear``.
-
-    Raises:
-        toxbench.errors.SettingsError: an unknown candidate, or only one candidate.
-        toxbench.errors.StorageError: as `leaderboard`.
-    """
-    load = load_ensemble_leaderboard if ensembles else load_leaderboard
-    board = load(find_store(Path(path)))
-    return pd.DataFrame(list(compare_candidates(board, candidates).records))
+    store = find_store(results_folder() if path is None else Path(path))
+    return Bench(store, (load_ensemble_leaderboard if ensembles else load_leaderboard)(store))
 
 
 def rescore(
@@ -170,7 +195,7 @@ def rescore(
     """Return a leaderboard of stored probabilities for other thresholds, metrics or labels.
 
     Args:
-        path: as `leaderboard`.
+        path: as `load`.
         thresholds: rule: ``0.5``, ``global``, ``accuracy`` or ``per-label``.
         metric: by which candidates are ranked; see ``toxbench metrics``.
         without: labels to leave out.
@@ -179,12 +204,12 @@ def rescore(
         split: ``valid`` and ``test``, if the run had them.
 
     Returns:
-        as `leaderboard`.
+        as `Bench.leaderboard`.
 
     Raises:
-        toxbench.errors.DataError: ``data`` is not the table of these results.
-        toxbench.errors.SettingsError: an unknown rule, metric or label.
-        toxbench.errors.StorageError: as `leaderboard`.
+        DataError: ``data`` is not the table of these results.
+        SettingsError: an unknown rule, metric or label.
+        StorageError: as `load`.
     """
     store = find_store(Path(path))
     if data is not None:
@@ -192,8 +217,5 @@ def rescore(
         column_settings = build_settings(ColumnSettings, columns or {})
         split_settings = build_settings(SplitSettings, split or {})
         read_matching_table(store.protocol(), source, column_settings, split_settings)
-    return _as_frame(rescore_store(store, thresholds, without, metric))
-
-
-def _as_frame(board: Leaderboard) -> pd.DataFrame:
+    board = rescore_store(store, thresholds, without, metric)
     return pd.DataFrame(list(leaderboard_records(board)))
