@@ -49,7 +49,7 @@ from toxbench.settings import TrainSettings
 
 if TYPE_CHECKING:
     from toxbench.api.bench import Bench
-    from toxbench.api.functions import load, rescore, run, tune
+    from toxbench.api.functions import compare, leaderboard, load, rescore, run, tune
     from toxbench.inference.predict import predict
 
 __version__ = "0.1.0"
@@ -82,9 +82,11 @@ __all__ = [
     "TryAgainError",
     "cell_facts",
     "cell_numbers",
+    "compare",
     "epoch_numbers",
     "fine_tuning_space",
     "hookimpl",
+    "leaderboard",
     "load",
     "minilm_as_roberta",
     "minilm_as_roberta_config",
@@ -104,7 +106,7 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 _MODULES = {
     "toxbench.api.bench": ("Bench",),
-    "toxbench.api.functions": ("load", "rescore", "run", "tune"),
+    "toxbench.api.functions": ("compare", "leaderboard", "load", "rescore", "run", "tune"),
     "toxbench.inference.predict": ("predict",),
 }
 

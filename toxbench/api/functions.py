@@ -29,6 +29,8 @@ from toxbench.tuning.tune import TUNE_DEFAULTS, plan_tuning, run_tuning
 def run(
     data: Any = None,
     *,
+    text: str | None = None,
+    labels: Sequence[str] | None = None,
     backbones: Sequence[str] | None = None,
     baselines: Sequence[str] | None = None,
     adaptation: Sequence[str] | None = None,
@@ -66,6 +68,8 @@ def run(
             pandas or polars DataFrame, a pyarrow Table, a Dataset of the library datasets, or a
             DatasetDict or other mapping of train, validation and test to tables, which is an
             official split; default the synthetic sample.
+        text: name of the column of comments; default a usual name, such as ``text``.
+        labels: names of the label columns; default all columns that look like labels.
         backbones: names of registered backbones; default bert and distilbert.
         baselines: names of registered baselines; default all of them.
         adaptation: which weights learn, each a candidate: ``full``, ``probe`` (a linear probe of
@@ -113,7 +117,7 @@ def run(
     arguments = {name: value for name, value in locals().items() if value is not None}
     del arguments["progress"]
     layers = setting_layers(None if config is None else Path(arguments.pop("config"))).values()
-    settings = build_run_settings(*layers, arguments)
+    settings = build_run_settings(*layers, _with_columns(arguments))
     resolved = resolve(settings, Registry.discover(settings.plugins))
     with use_cache(), show_progress(progress) as feedback:
         plan = make_plan(resolved)
@@ -125,8 +129,17 @@ def run(
     return Bench(plan.store, result.leaderboard)
 
 
+def _with_columns(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Move the arguments ``text`` and ``labels`` into the table ``columns``."""
+    names = {"text": "text_column", "labels": "labels"}
+    given = {names[name]: arguments.pop(name) for name in list(names) if name in arguments}
+    return (
+        arguments | {"columns": {**arguments.get("columns", {}), **given}} if given else arguments
+    )
+
+
 def tune(
-    data: Path | str | None = None,
+    data: Any = None,
     *,
     tune: Mapping[str, Any] | None = None,
     config: Path | str | None = None,
@@ -138,7 +151,7 @@ def tune(
     The default settings are evaluated beside them. Finished trials and cells are not trained again.
 
     Args:
-        data: CSV, TSV, Parquet or JSON lines; default the synthetic sample.
+        data: as `run`.
         tune: fields of `toxbench.settings.TuneSettings`: ``trials``, ``budget``, ``sampler``,
             ``pruner``, ``space`` and more.
         config: TOML file with the same keys; arguments have precedence over it.
@@ -156,7 +169,7 @@ def tune(
     flags |= {"data": data} if data is not None else {}
     flags |= {"tune": dict(tune)} if tune else {}
     layers = setting_layers(None if config is None else Path(config)).values()
-    merged = build_run_settings(TUNE_DEFAULTS, *layers, flags)
+    merged = build_run_settings(TUNE_DEFAULTS, *layers, _with_columns(flags))
     resolved = resolve(merged, Registry.discover(merged.plugins))
     with use_cache(), show_progress(progress) as feedback:
         planned = plan_tuning(resolved)
@@ -180,6 +193,16 @@ def load(path: Path | str | None = None, *, ensembles: bool = False) -> Bench:
     """
     store = find_store(results_folder() if path is None else Path(path))
     return Bench(store, (load_ensemble_leaderboard if ensembles else load_leaderboard)(store))
+
+
+def leaderboard(path: Path | str | None = None, *, ensembles: bool = False) -> pd.DataFrame:
+    """Return the leaderboard of stored results, as `Bench.leaderboard`; arguments as `load`."""
+    return load(path, ensembles=ensembles).leaderboard
+
+
+def compare(path: Path | str, *candidates: str, ensembles: bool = False) -> pd.DataFrame:
+    """Return the differences of pairs of candidates, as `Bench.compare`; arguments as `load`."""
+    return load(path, ensembles=ensembles).compare(*candidates)
 
 
 def rescore(
