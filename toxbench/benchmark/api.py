@@ -13,7 +13,7 @@ from toxbench.benchmark.run import run_plan
 from toxbench.benchmark.validate import resolve
 from toxbench.config import build_run_settings, build_settings, read_config
 from toxbench.errors import CellsFailedError
-from toxbench.evaluation.definitions import HALF, RANKING_METRIC
+from toxbench.evaluation.definitions import HALF, RANKING_METRIC, ROPE
 from toxbench.plugin.registry import Registry
 from toxbench.ranking.build import load_leaderboard
 from toxbench.ranking.ensembles import load_ensemble_leaderboard
@@ -132,25 +132,29 @@ def leaderboard(path: Path | str, *, ensembles: bool = False) -> pd.DataFrame:
     return _as_frame(load(find_store(Path(path))))
 
 
-def compare(path: Path | str, *candidates: str, ensembles: bool = False) -> pd.DataFrame:
+def compare(
+    path: Path | str, *candidates: str, ensembles: bool = False, rope: float = ROPE
+) -> pd.DataFrame:
     """Return the paired differences of every pair of candidates.
 
     Args:
         path: as `leaderboard`.
         candidates: names on the leaderboard; default all.
         ensembles: as `leaderboard`.
+        rope: largest difference of scores that makes no difference in practice.
 
     Returns:
-        one row for each pair and metric (``micro_f1``, ``subset_accuracy``): ``first``,
-        ``second``, ``difference``, its 95 % interval ``low`` to ``high``, ``p`` and ``p_holm``,
-        ``first_better`` (a probability), ``detectable`` and ``clear``.
+        one row for each pair and score (``micro_f1`` and ``subset_accuracy``, also at tuned
+        thresholds, and ``micro_average_precision``): ``first``, ``second``, ``difference``, its
+        95 % interval ``low`` to ``high``, ``p`` and ``p_holm``, ``first_better`` and
+        ``equivalent`` (probabilities), ``detectable``, and ``verdict`` for the first two scores.
 
     Raises:
         toxbench.errors.SettingsError: an unknown candidate, or only one candidate.
         toxbench.errors.StorageError: as `leaderboard`.
     """
     load = load_ensemble_leaderboard if ensembles else load_leaderboard
-    board = load(find_store(Path(path)))
+    board = load(find_store(Path(path)), rope=rope)
     return pd.DataFrame(list(compare_candidates(board, candidates).records))
 
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from toxbench.ranking.build import complete_cells, load_leaderboard
 from toxbench.ranking.cells import load_cells
 from toxbench.ranking.ensembles import ensemble_cells, load_ensemble_leaderboard
+from toxbench.ranking.labels import with_label_intervals
 from toxbench.ranking.predictions import StoredPredictions, no_candidate_error, stack_predictions
 from toxbench.ranking.quoted import QuotedRow
 from toxbench.ranking.rows import Leaderboard, Row, summarize_cells
@@ -108,7 +109,7 @@ def load_report_data(
         cells = [*cells, *ensemble_cells(protocol, stored, cells)[0]]
     complete = complete_cells(cells, len(protocol.folds))
     return ReportData(
-        board=board,
+        board=with_label_intervals(board, stored, cells),
         records={row.name: tuple(record for record, _ in complete[row.key]) for row in board.rows},
         predicted=stack_predictions(board.rows, protocol, stored, cells),
         ids=stored.ids,

@@ -21,7 +21,14 @@ from toxbench.report.html.elements import (
 from toxbench.report.html.load import ReportData
 from toxbench.report.labels import label_tables
 from toxbench.report.leaderboard import leaderboard_tables
-from toxbench.report.notes import conclusions, explanations, quoted_notes, warnings
+from toxbench.report.notes import (
+    GAP_MEANING,
+    GAP_TITLES,
+    conclusions,
+    explanations,
+    quoted_notes,
+    warnings,
+)
 from toxbench.report.tables import create_table
 from toxbench.util.text import format_duration, format_value
 
@@ -110,8 +117,7 @@ def overfitting_section(data: ReportData) -> Section:
         axes.set_xlabel(title)
         draw_legend(axes, 2)
     alt = f"Bars of train and test scores of {len(rows)} candidates, side by side."
-    note = "A train score much higher than the test score means overfitting."
-    picture = create_picture("gap", alt, figure, _gap_table(rows), note)
+    picture = create_picture("gap", alt, figure, _gap_table(rows), GAP_MEANING)
     return Section("overfitting", "Overfitting", pictures=[picture])
 
 
@@ -201,11 +207,10 @@ def _is_dominated(point: _Point, points: Sequence[_Point]) -> bool:
 
 
 def _gap_table(rows: Sequence[Row]) -> Table:
-    titles = HEADLINES.values()
-    headers = (h for title in titles for h in (f"train {title}", f"test {title}", f"{title} gap"))
-    names = [n for m in HEADLINES for n in (f"train_{m}", m, f"{m}_gap")]
+    names = [name for metric in HEADLINES for name in (f"train_{metric}", metric)]
+    headers = [f"{part} {title}" for title in HEADLINES.values() for part in ("train", "test")]
     return create_table(
         "Train and test scores",
-        ["candidate", *headers],
-        [[row.name, *map(row.mean, names)] for row in rows],
+        ["candidate", *headers, *GAP_TITLES.values()],
+        [[row.name, *map(row.mean, [*names, *GAP_TITLES])] for row in rows],
     )
