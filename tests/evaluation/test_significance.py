@@ -164,7 +164,8 @@ def test_wider_rope_makes_more_equivalent() -> None:
     ("differences", "outcome"),
     [
         ((CLEAR, CLEAR, CLEAR), Outcome.BETTER),
-        ((CLEAR, make_difference(0.05, 0.06), make_difference(0.03, 0.04)), Outcome.BETTER),
+        ((CLEAR, make_difference(0.05, 0.06), CLEAR), Outcome.BETTER),
+        ((CLEAR, make_difference(0.05, 0.06), make_difference(0.03, 0.04)), Outcome.UNDECIDED),
         ((CLEAR, make_difference(0.003, 0.03), make_difference(-0.02, 0.04)), Outcome.DEPENDS),
         ((NONE, NONE, make_difference(-0.1, 0.05, p=0.01)), Outcome.DEPENDS),
         ((make_difference(0.05, 0.06), CLEAR, CLEAR), Outcome.UNDECIDED),

@@ -8,7 +8,8 @@ from support import make_audit
 
 from toxbench import Table
 from toxbench.evaluation.thresholds import HALF
-from toxbench.ranking.rows import Leaderboard, Row, Statistic, columns
+from toxbench.ranking.columns import columns
+from toxbench.ranking.rows import Leaderboard, Row, Statistic
 from toxbench.report.labels import label_table, label_tables
 from toxbench.report.leaderboard import leaderboard_records, leaderboard_table, leaderboard_tables
 from toxbench.store.cells import FoldRows, ProtocolRecord

@@ -41,7 +41,8 @@ class Verdict:
 
         One seed: a p-value is missing. Equivalent: all intervals are within the ROPE. Undecided: no
         difference is clear. Depends on the threshold: one is clear, and another is smaller than
-        the ROPE or has the other sign. Better or worse: the main one is clear. Else undecided.
+        the ROPE or has the other sign. Better or worse: the main one and another are clear (or the
+        main one, if there is no other). Else undecided.
         """
         clear = [d for d in self.differences if d.is_clear]
         if self.main.p is None:
@@ -53,7 +54,7 @@ class Verdict:
         sign = 1 if clear[0].difference > 0 else -1
         if any(sign * d.difference < d.rope for d in self.differences):
             return Outcome.DEPENDS
-        if not self.main.is_clear:
+        if not self.main.is_clear or len(clear) < min(2, len(self.differences)):
             return Outcome.UNDECIDED
         return Outcome.BETTER if sign > 0 else Outcome.WORSE
 
