@@ -64,7 +64,7 @@ def error_of(result: subprocess.CompletedProcess[str]) -> str:
 def test_comparison_ends_with_a_sentence(cli: Cli, results: str) -> None:
     result = cli("compare", "tfidf-logreg", "always-negative", "--results", results)
     assert result.returncode == 0, result.stderr
-    assert "tfidf-logreg is significantly better than always-negative in micro-F1" in result.stdout
+    assert "tfidf-logreg is better than always-negative in micro-F1" in result.stdout
     assert "Holm-adjusted p" in result.stdout
 
 
@@ -79,7 +79,29 @@ def test_comparison_follows_the_order_of_names(cli: Cli, results: str) -> None:
         assert row["p_holm"] == mirror["p_holm"]
         assert row["low"] <= row["difference"] <= row["high"]
     rows = rows_of(cli("compare", "--results", results, "--format", "json"))
-    assert {row["metric"] for row in rows} == {"micro_f1", "subset_accuracy"}
+    assert [(row["metric"], row["verdict"] == "") for row in rows] == [
+        ("micro_f1", False), ("micro_f1_global", True), ("micro_average_precision", True),
+        ("subset_accuracy", False), ("subset_accuracy_accuracy", True),
+    ]  # fmt: skip
+
+
+def test_wide_rope_makes_candidates_equivalent(cli: Cli, results: str) -> None:
+    result = cli("compare", "--results", results, "--rope", "1")
+    assert "are equivalent in subset accuracy, within ±1" in result.stdout
+    result = cli("leaderboard", results, "--rope", "1", "--format", "json")
+    assert [row["tier"] for row in rows_of(result)] == [1, 1]
+    assert "better" not in set(toxbench.compare(results, rope=1)["verdict"])
+
+
+def test_labels_have_intervals_or_a_mark(cli: Cli, results: str) -> None:
+    result = cli("leaderboard", results, "--per-label", "--format", "json")
+    labels = {row["label"]: row for row in rows_of(result)}
+    rude, never = labels["IsRude"], labels["IsNever"]
+    for score in ("F1", "average precision"):
+        name = f"tfidf-logreg {score}"
+        assert rude[f"{name} low"] < rude[name] < rude[f"{name} high"]
+        assert (never[name], never[f"{name} low"]) == (None, None)
+    assert "(too few)" in cli("leaderboard", results, "--per-label").stdout
 
 
 def test_single_and_unknown_candidates_are_refused(cli: Cli, results: str) -> None:
@@ -233,7 +255,7 @@ def test_leaderboard_imports_no_heavy_packages(copied: Path, tmp_path: Path) -> 
         "from toxbench.cli.main import main\n"
         "try:\n    main(['leaderboard', 'copied'])\n"
         "except SystemExit as stop:\n    assert stop.code == 0\n"
-        "heavy = {'torch', 'transformers', 'pandas', 'sklearn', 'scipy', 'optuna', 'matplotlib'}\n"
+        "heavy = {'torch', 'transformers', 'pandas', 'sklearn', 'optuna', 'matplotlib'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False,

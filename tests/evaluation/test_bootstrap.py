@@ -1,11 +1,12 @@
 """The bootstrap against a slow reference, and properties of its intervals."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from sklearn.metrics import accuracy_score, f1_score
+from sklearn.metrics import accuracy_score, average_precision_score, f1_score, log_loss
 
 from toxbench.evaluation import bootstrap as module
 from toxbench.evaluation.bootstrap import (
@@ -20,7 +21,8 @@ from toxbench.evaluation.bootstrap import (
 )
 from toxbench.evaluation.definitions import HEADLINES
 from toxbench.evaluation.power import ErrorModel
-from toxbench.evaluation.row_counts import row_counts
+from toxbench.evaluation.row_counts import COUNTS, row_columns, row_counts
+from toxbench.evaluation.significance import pair_errors
 from toxbench.util.arrays import Counts, Floats, Targets
 
 Predictions = npt.NDArray[np.uint8]  # [seed, row, label]
@@ -270,7 +272,8 @@ def test_one_row_has_an_empty_interval(metric: str) -> None:
 
 def test_single_seed_adds_no_variance() -> None:
     draws = resample(*draw_table(50, seeds=1))
-    assert np.array_equal(draws.scores("micro_f1"), draws.fixed_seed_scores("micro_f1"))
+    single, fixed = draws.scores("micro_f1"), draws.fixed_seed_scores("micro_f1")
+    assert single.std() == pytest.approx(fixed.std() * t_factor([(1, 49)]))
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 7])
@@ -291,12 +294,12 @@ def make_errors(rows: int, wrong: Sequence[int]) -> SampleCounts:
 def test_seed_variance_is_added_without_bias() -> None:
     """With very many rows only seeds vary: the mean has variance s^2 / S, widened to t."""
     shares = np.array([0.70, 0.74, 0.79, 0.85])
-    sums = np.zeros((4, 1, 5), dtype=np.float32)
-    sums[:, 0, 3], sums[:, 0, 4] = shares * 1000, 1000
+    sums = np.zeros((4, 1, len(COUNTS)), dtype=np.float32)
+    sums[:, 0, 3], sums[:, 0, 5] = shares * 1000, 1000
     draws = bootstrap_one(SampleCounts(sums), 20_000).scores("subset_accuracy")
     error = shares.std(ddof=1) / 2
     assert draws.mean() == pytest.approx(shares.mean(), abs=2e-3)
-    assert draws.std() == pytest.approx(error * t_factor(1, [(1, 4)]), rel=0.02)
+    assert draws.std() == pytest.approx(error * t_factor([(1, 3)]), rel=0.02)
 
 
 def test_independent_errors_are_not_counted_twice() -> None:
@@ -319,22 +322,54 @@ def test_different_seeds_widen_the_interval() -> None:
 
 def test_few_seeds_give_t_intervals() -> None:
     # All from two seeds: one degree of freedom, 12.706 instead of 1.960.
-    assert t_factor(2.0, [(2.0, 2)]) == pytest.approx(12.7062 / 1.95996, rel=1e-4)
-    assert t_factor(1.0, [(2.0, 5)]) == pytest.approx(2.77645 / 1.95996, rel=1e-4)
-    # Half from five seeds, half from the rows: Satterthwaite gives 4 * 4 = 16 degrees.
-    assert t_factor(2.0, [(1.0, 5)]) == pytest.approx(2.11991 / 1.95996, rel=1e-4)
-    # Two parts of three seeds each: 2 + 2 degrees.
-    assert t_factor(2.0, [(1.0, 3), (1.0, 3)]) == pytest.approx(2.77645 / 1.95996, rel=1e-4)
-    assert t_factor(1e-3, [(1e-34, 3)]) == pytest.approx(1)
+    assert t_factor([(2.0, 1)]) == pytest.approx(12.7062 / 1.95996, rel=1e-4)
+    assert t_factor([(1.0, 4)]) == pytest.approx(2.77645 / 1.95996, rel=1e-4)
+    # Half from five seeds, half from many rows: the mean of both.
+    assert t_factor([(1.0, 4), (1.0, 1e9)]) == pytest.approx((2.77645 / 1.95996 + 1) / 2, rel=1e-4)
+    assert t_factor([(1e-3, 1e9), (0.0, 2)]) == pytest.approx(1)
+    assert t_factor([(0.0, 4)]) == 1
+
+
+def test_unequal_groups_widen_the_interval() -> None:
+    """Scores of whole groups: the interval is that of Student's t with few degrees of freedom."""
+    sizes = np.array([50, 20, 10, 10, 5, 5])
+    groups = np.repeat(np.arange(6), sizes)
+    right = np.random.default_rng(1).random(6)[groups] > 0.4
+    targets = np.ones((100, 1), dtype=np.uint8)
+    scores = resample(targets, right[None, :, None].astype(np.uint8), groups, resamples=4000)
+    assert scores.effective_units == pytest.approx(100**2 / np.square(sizes).sum())
+    plain = scores.values["subset_accuracy"].std()
+    degrees = scores.effective_units - 1
+    expected = plain * (1 + 1 / degrees) ** 0.5 * t_factor([(1, degrees)])
+    assert scores.scores("subset_accuracy").std() == pytest.approx(expected)
+
+
+# Values instead of counts
+
+
+def test_values_resample_like_their_scores() -> None:
+    rng = np.random.default_rng(0)
+    targets = (rng.random((300, 4)) < [0.5, 0.3, 0.2, 0.0]).astype(np.uint8)
+    probabilities = np.round((targets + 2 * rng.random((300, 4))) / 3, 2)
+    predictions = (probabilities > 0.5).astype(np.uint8)
+    names = ("macro_f1", "micro_average_precision", "log_likelihood")
+    columns = row_columns(targets, predictions, probabilities, names)
+    draws = bootstrap_one(SampleCounts(columns[None], scores=names), FEW)
+    rows = draw_units(300, stream=0)
+    scored = {
+        "macro_f1": lambda t, p: f1_score(t[:, :3], p[:, :3] > 0.5, average="macro"),
+        "micro_average_precision": lambda t, p: average_precision_score(t.ravel(), p.ravel()),
+        "log_likelihood": lambda t, p: -log_loss(t.ravel(), p.ravel()),
+    }
+    for name, score in scored.items():
+        observed = score(targets, probabilities)
+        expected = np.array([score(targets[r], probabilities[r]) for r in rows])
+        assert draws.observed[name][0] == pytest.approx(observed, abs=1e-4)
+        linear = draws.values[name][:, 0]
+        assert np.abs(linear - expected).max() < 0.2 * np.abs(expected - observed).max()
 
 
 # Differences
-
-
-def difference_of(draws: dict[str, BootstrapScores], first: str, second: str) -> Floats:
-    return (
-        draws[first].paired("subset_accuracy").difference(draws[second].paired("subset_accuracy"))
-    )
 
 
 def test_differences_are_paired_by_rows() -> None:
@@ -345,19 +380,10 @@ def test_differences_are_paired_by_rows() -> None:
         {n: SampleCounts(count_rows(targets, p)) for n, p in (("a", better), ("b", predictions))},
         2000,
     )
-    paired = difference_of(draws, "a", "b")
+    errors, _ = pair_errors([*draws.values()], "subset_accuracy")
     gained = (better[0] == targets).all(axis=1) > (predictions[0] == targets).all(axis=1)
-    assert paired.std() == pytest.approx(gained.std() / 300**0.5, rel=0.06)
-    assert draws["a"].scores("subset_accuracy").std() > 2 * paired.std()
-
-
-def test_a_shared_shift_cancels_out() -> None:
-    draws = bootstrap(
-        {"a": make_errors(200, [5, 35, 65]), "b": make_errors(200, [10, 40, 70])}, 2000
-    )
-    paired = difference_of(draws, "a", "b")
-    assert paired.mean() == pytest.approx(0.025, abs=0.001)
-    assert paired.std() < draws["a"].scores("subset_accuracy").std() / 4
+    assert errors[0, 1] == pytest.approx(gained.std() / 300**0.5, rel=0.06)
+    assert draws["a"].scores("subset_accuracy").std() > 2 * errors[0, 1]
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5])
@@ -365,16 +391,32 @@ def test_unequal_seed_counts_keep_rows_paired(seeds: int) -> None:
     """The second candidate errs on the same rows, and its single seed adds no variance."""
     wrong = (np.arange(seeds) * 4 + 60).tolist()
     draws = bootstrap({"many": make_errors(200, wrong), "single": make_errors(200, [60])}, 4000)
-    difference = difference_of(draws, "many", "single")
-    # Shared errors cancel out, so only seeds contribute, however uncertain their variance is.
-    error = np.std(wrong, ddof=1) / 200 / seeds**0.5
-    few = t_factor(1, [(1, seeds)])
-    assert difference.mean() == pytest.approx(np.mean(wrong) / -200 + 0.3, abs=0.006)
-    assert 0.75 * error * few < difference.std() < 1.3 * error * few
-    swapped = difference_of(draws, "single", "many")
-    np.testing.assert_allclose(swapped, -difference, rtol=0, atol=1e-12)
+    errors, degrees = pair_errors([*draws.values()], "subset_accuracy")
+    # Shared errors cancel out, so only seeds contribute.
+    expected = np.std(wrong, ddof=1) / 200 / seeds**0.5
+    assert 0.75 * expected < errors[0, 1] < 1.3 * expected
+    assert degrees[0, 1] < 3 * (seeds - 1)
 
 
-def test_interval_contains_the_middle_draws() -> None:
-    assert interval(np.arange(1001.0)) == pytest.approx((25, 975))
-    assert interval(np.arange(1001.0), level=0.5) == pytest.approx((250, 750))
+def test_seeds_of_both_candidates_add_variance() -> None:
+    samples = {"a": make_errors(200, [10, 40, 70]), "b": make_errors(200, [15, 45, 75])}
+    draws = bootstrap(samples, 2000)
+    errors, degrees = pair_errors([*draws.values()], "subset_accuracy")
+    assert errors[0, 1] == pytest.approx((2 / 3) ** 0.5 * 30 / 200, rel=0.1)
+    assert degrees[0, 1] == pytest.approx(4, rel=0.2)
+
+
+def test_overlapping_training_sets_add_variance() -> None:
+    """Nadeau and Bengio: S^2 times test rows by train rows, with the degrees of the folds."""
+    samples = {"a": make_errors(200, [20]), "b": make_errors(200, [20])}  # err on the same rows
+    folds = {"a": [0.9, 0.8, 0.7, 0.8, 0.9], "b": [0.8, 0.8, 0.8, 0.8, 0.8]}
+    drawn = bootstrap(
+        {
+            n: replace(s, folds={"subset_accuracy": np.array([folds[n]])}, fold_ratio=0.25)
+            for n, s in samples.items()
+        },
+        FEW,
+    )
+    errors, degrees = pair_errors([*drawn.values()], "subset_accuracy")
+    assert errors[0, 1] == pytest.approx((0.25 * np.var(folds["a"], ddof=1)) ** 0.5)
+    assert degrees[0, 1] == pytest.approx(4)

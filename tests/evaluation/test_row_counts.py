@@ -9,13 +9,16 @@ from hypothesis.extra import numpy as hnp
 
 from toxbench.evaluation.definitions import HEADLINES
 from toxbench.evaluation.metrics import evaluate, predict
-from toxbench.evaluation.row_counts import COUNTS, SCORES, row_counts
+from toxbench.evaluation.row_counts import COUNTS, SCORES, VALUES, row_counts
 from toxbench.util.arrays import Targets
+
+COUNTED = [name for name in SCORES if name not in VALUES]
+STANDARD = [name for name in COUNTED if name != "excess_accuracy"]
 
 
 def scores(targets: Targets, predictions: npt.NDArray[np.uint8]) -> dict[str, float]:
     sums = row_counts(targets, predictions).sum(axis=0, dtype=np.float64)
-    return {name: float(score(sums)) for name, score in SCORES.items()}
+    return {name: float(SCORES[name](sums)) for name in COUNTED}
 
 
 @st.composite
@@ -34,7 +37,11 @@ def test_scores_agree_with_evaluate(
     thresholds = [0.5] * targets.shape[1]
     expected = evaluate(targets, probabilities, thresholds)
     values = scores(targets, predict(probabilities, thresholds))
-    assert values == {name: pytest.approx(expected[name], abs=1e-12) for name in SCORES}
+    standard = {name: values[name] for name in STANDARD}
+    assert standard == {name: pytest.approx(expected[name], abs=1e-12) for name in STANDARD}
+    never = evaluate(targets, np.zeros_like(probabilities), thresholds)["subset_accuracy"]
+    excess = values["subset_accuracy"] - (never or 0)
+    assert values["excess_accuracy"] == pytest.approx(excess, abs=1e-12)
 
 
 @pytest.mark.parametrize("target", [0, 1])
@@ -44,14 +51,18 @@ def test_constant_tables_agree_with_evaluate(target: int, prediction: int, rows:
     targets = np.full((rows, 3), target, dtype=np.uint8)
     predictions = np.full((rows, 3), prediction, dtype=np.uint8)
     expected = evaluate(targets, predictions.astype(np.float64), [0.5] * 3)
-    assert scores(targets, predictions) == {name: expected[name] for name in SCORES}
+    values = scores(targets, predictions)
+    assert {name: values[name] for name in STANDARD} == {n: expected[n] for n in STANDARD}
 
 
 def test_counts_of_a_row_by_hand() -> None:
     targets = np.array([[1, 1, 0, 0], [0, 0, 0, 1]], dtype=np.uint8)
     predictions = np.array([[1, 0, 1, 0], [0, 0, 0, 1]], dtype=np.uint8)
-    assert COUNTS == ("true_positives", "false_positives", "false_negatives", "exact", "one")
-    assert row_counts(targets, predictions).tolist() == [[1, 1, 1, 0, 1], [1, 0, 0, 1, 1]]
+    assert COUNTS == (
+        "true_positives", "false_positives", "false_negatives", "exact", "empty", "one",
+    )  # fmt: skip
+    assert row_counts(targets, predictions).tolist() == [[1, 1, 1, 0, 0, 1], [1, 0, 0, 1, 0, 1]]
+    assert row_counts(0 * targets, predictions)[:, 4].tolist() == [1, 1]
 
 
 def test_weighting_rows_equals_repeating_them() -> None:
@@ -61,13 +72,13 @@ def test_weighting_rows_equals_repeating_them() -> None:
     weights = np.bincount(sample, minlength=30)
     sums = weights @ row_counts(targets, predictions).astype(np.float64)
     expected = scores(targets[sample], predictions[sample])
-    assert {name: float(score(sums)) for name, score in SCORES.items()} == expected
+    assert {name: float(SCORES[name](sums)) for name in COUNTED} == pytest.approx(expected)
 
 
 def test_no_rows_score_zero() -> None:
     empty = np.zeros((0, 3), dtype=np.uint8)
     assert row_counts(empty, empty).shape == (0, len(COUNTS))
-    assert scores(empty, empty) == dict.fromkeys(SCORES, 0.0)
+    assert scores(empty, empty) == dict.fromkeys(COUNTED, 0.0)
 
 
 def test_scores_accept_leading_axes() -> None:

@@ -65,8 +65,9 @@ class Table:
         protocol = Protocol(self.comments, draw_folds(self.comments, SplitSettings(**split)))
         self.protocol: ProtocolRecord = protocol_record(protocol, synthetic=False)
         numbers = row_groups(self.comments)
+        is_grouped = [group is not None for group in self.comments.groups or [None] * rows]
         self.rows = StoredRows(
-            self.comments.ids, self.comments.targets, numbers, self.comments.groups is not None
+            self.comments.ids, self.comments.targets, numbers, np.array(is_grouped)
         )
 
     def cell(

@@ -7,13 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from measured import Table
+from sklearn.metrics import log_loss
 
 from toxbench.errors import StorageError
-from toxbench.evaluation.definitions import HEADLINES
+from toxbench.evaluation.definitions import GAP_COLUMNS, HEADLINES, TUNED_COLUMNS
 from toxbench.evaluation.thresholds import GLOBAL, HALF
-from toxbench.ranking.build import build_leaderboard, load_leaderboard
-from toxbench.ranking.pool import GROUPS_NEEDED, Cell
-from toxbench.ranking.rows import SEEDS_NEEDED, Leaderboard, Row, summarize_cells
+from toxbench.evaluation.verdicts import Outcome
+from toxbench.ranking.build import MAIN_SCORES, build_leaderboard, load_leaderboard
+from toxbench.ranking.pool import Cell
+from toxbench.ranking.rows import SEEDS_NEEDED, Leaderboard, Row, Sampling, summarize_cells
+from toxbench.report.leaderboard import leaderboard_tables
 from toxbench.store.cells import CellStore
 from toxbench.store.rows import write_rows
 
@@ -51,7 +54,7 @@ def test_one_fold_has_its_cell_values() -> None:
         for name, expected in row.values.items():
             value = values[name]
             if expected is None:
-                assert value is None
+                assert value is None or name in GAP_COLUMNS
                 continue
             assert value is not None
             assert value.mean == pytest.approx(expected.mean, abs=1e-9), name
@@ -84,22 +87,53 @@ def test_missing_rule_has_no_value_or_interval() -> None:
     lacking = table.cells(seeds=(0,), tuned=True, thresholds={HALF: (0.5,) * 4})
     row = find_row(build(table, lacking), "bert")
     assert row.values["micro_f1_global"] is None
-    assert set(row.uncertainty) == {*HEADLINES, *(f"{name}_gap" for name in HEADLINES)}
+    assert not {"micro_f1_global", "micro_f1_global_gap"} & set(row.uncertainty)
+    assert {*HEADLINES, "micro_f1_gap"} <= set(row.uncertainty)
 
 
-def test_headline_scores_and_gaps_have_intervals() -> None:
+def test_scores_and_gaps_have_intervals() -> None:
     table = Table(200)
-    row = find_row(build(table, table.cells(seeds=(0, 1, 2))), "bert")
-    assert set(row.uncertainty) == {
-        *(f"{name}{suffix}" for name in HEADLINES for suffix in ("", "_gap")),
-        "micro_f1_global", "subset_accuracy_accuracy",
-    }  # fmt: skip
+    average_precision = {"micro_average_precision": 0.5}
+    cells = [
+        (r.model_copy(update={"metrics": {rule: {part: {**scores, **average_precision}
+                                                 for part, scores in parts.items()}
+                                          for rule, parts in r.metrics.items()}}), t)
+        for r, t in table.cells(seeds=(0, 1, 2))
+    ]  # fmt: skip
+    row = find_row(build(table, cells), "bert")
+    expected = {*MAIN_SCORES, *TUNED_COLUMNS, *GAP_COLUMNS} - {"macro_f1"}  # which cells lack
+    assert set(row.uncertainty) == expected
     for name, uncertainty in row.uncertainty.items():
-        assert uncertainty.low < mean_of(row, name) < uncertainty.high
+        if name != "micro_average_precision":  # the stored value is made up
+            assert uncertainty.low < mean_of(row, name) < uncertainty.high
         assert uncertainty.rows > 0
         assert uncertainty.seeds is not None
         assert uncertainty.seeds > 0
-        assert uncertainty.without_a_group is None
+
+
+def test_excess_gap_is_without_that_of_no_label() -> None:
+    table = Table(200)
+    row = find_row(build(table, table.cells()), "bert")
+    (fold,) = table.protocol.folds
+    is_empty = ~table.comments.targets.any(axis=1)
+    constant = is_empty[list(fold.train)].mean() - is_empty[list(fold.test)].mean()
+    expected = mean_of(row, "subset_accuracy_gap") - constant
+    assert mean_of(row, "subset_accuracy_excess_gap") == pytest.approx(expected)
+    assert abs(constant) > 0.005
+
+
+def test_log_loss_gap_is_test_minus_train() -> None:
+    table = Table(200)
+    ((record, tensors),) = table.cells()
+    (fold,) = table.protocol.folds
+    losses = {
+        part: log_loss(table.comments.targets[list(getattr(fold, part))].ravel(),
+                       tensors[part].ravel().clip(0.001, 0.999))
+        for part in ("train", "test")
+    }  # fmt: skip
+    row = find_row(build(table, [(record, tensors)]), "bert")
+    expected = losses["test"] - losses["train"]
+    assert mean_of(row, "log_loss_gap") == pytest.approx(expected, abs=1e-4)
 
 
 def test_single_seed_and_fold_have_no_error() -> None:
@@ -138,7 +172,7 @@ def test_candidate_without_complete_seed_is_unfinished() -> None:
     leaderboard = build(table, table.cells("bert"), parts)
     assert [row.candidate for row in leaderboard.rows] == ["bert"]
     assert leaderboard.unfinished == ("roberta",)
-    assert leaderboard.differences == ()
+    assert leaderboard.verdicts == ()
     empty = build(table, parts)
     assert (empty.rows, empty.unfinished, empty.sampling) == ((), ("roberta",), None)
 
@@ -184,17 +218,55 @@ def test_cells_of_another_protocol_are_refused() -> None:
 # Pairs and tiers
 
 
-def test_all_pairs_have_headline_differences() -> None:
+def test_all_pairs_have_headline_verdicts() -> None:
     table = Table(200)
     skills = {"a": 0.9, "b": 0.3, "c": 0.3}
     leaderboard = build(table, *(table.cells(name, FIVE, skill=s) for name, s in skills.items()))
-    pairs = {(d.metric, *sorted((d.first, d.second))): d for d in leaderboard.differences}
-    assert len(leaderboard.differences) == len(pairs) == 6
-    for (metric, *names), pair in pairs.items():
-        first, second = (find_row(leaderboard, name) for name in (pair.first, pair.second))
+    pairs = {(v.metric, *sorted((v.main.first, v.main.second))): v for v in leaderboard.verdicts}
+    assert len(leaderboard.verdicts) == len(pairs) == 6
+    for (metric, *names), verdict in pairs.items():
+        first, second = (find_row(leaderboard, name) for name in names)
         expected = mean_of(first, metric) - mean_of(second, metric)
-        assert pair.difference == pytest.approx(expected)
-        assert pair.is_clear is ("a" in names)
+        assert abs(verdict.main.difference) == pytest.approx(abs(expected))
+        assert verdict.is_apart is ("a" in names)
+        assert [d.metric for d in verdict.differences[:1]] == [metric]
+        assert len(verdict.differences) == 2  # these cells have no average precision
+
+
+def test_single_seed_gives_no_verdict() -> None:
+    table = Table(200)
+    strong, weak = table.cells("a", FIVE, skill=0.9), table.cells("b", (0,), skill=0.3)
+    guess = table.cells("guess", kind="baseline", skill=0.0)
+    leaderboard = build(table, strong, weak, guess)
+    assert leaderboard.untested == ("b",)
+    for verdict in leaderboard.verdicts:
+        names = {verdict.main.first, verdict.main.second}
+        assert verdict.is_apart is ("b" not in names)
+        assert (verdict.outcome is Outcome.UNTESTED) is ("b" in names)
+        assert all((d.p is None) is ("b" in names) for d in verdict.differences)
+
+
+def test_constant_row_does_not_change_other_corrections() -> None:
+    table = Table(200)
+    cells = [table.cells(name, FIVE, skill=s) for name, s in (("a", 0.4), ("b", 0.35), ("c", 0.3))]
+    constant = table.cells("never", kind="baseline", has_constant_predictions=True, skill=0.0)
+    plain, joint = (
+        {(v.main.first, v.main.second, v.metric): v.main.adjusted_p for v in board.verdicts}
+        for board in (build(table, *cells), build(table, *cells, constant))
+    )
+    for pair, p in plain.items():
+        assert joint[pair] == pytest.approx(p)
+    assert len(joint) > len(plain)
+    assert find_row(build(table, *cells, constant), "never").ranks is None
+
+
+def test_ranks_are_those_of_tiers() -> None:
+    table = Table(200)
+    skills = {"a": 0.4, "b": 0.4, "c": 0.0}
+    board = build(table, *(table.cells(name, FIVE, skill=s) for name, s in skills.items()))
+    assert sum(row.best or 0 for row in board.rows) == pytest.approx(1)
+    assert find_row(board, "c").ranks == (3, 3)
+    assert find_row(board, "a").ranks == (1, 2)
 
 
 @pytest.mark.parametrize("seeds", [SEEDS_NEEDED - 1, SEEDS_NEEDED])
@@ -223,57 +295,40 @@ def test_equal_candidates_share_a_tier() -> None:
     ]
     leaderboard = build(table, cells, twins)
     assert [row.tier for row in leaderboard.rows] == [1, 1]
-    assert {(d.p, d.better) for d in leaderboard.differences} == {(1.0, 0.5)}
+    assert {v.main.p for v in leaderboard.verdicts} == {1.0}
 
 
 # Groups
 
 
-@pytest.mark.parametrize("groups", [GROUPS_NEEDED - 1, GROUPS_NEEDED])
-def test_few_groups_give_leave_one_out_ranges(groups: int) -> None:
-    table = Table(100, [f"g{i % groups}" for i in range(100)], split="grouped", folds=2)
-    cells = table.cells()
+@pytest.mark.parametrize(("groups", "has_intervals"), [(2, False), (3, True)])
+def test_too_few_groups_give_no_interval(groups: int, has_intervals: bool) -> None:
+    table = Table(120)
+    (fold,) = table.protocol.folds
+    numbers = np.arange(120)
+    numbers[list(fold.test)] = np.arange(len(fold.test)) % groups
+    is_grouped = np.isin(numbers, range(groups))
+    table.rows = replace(table.rows, groups=numbers, is_grouped=is_grouped)
+    cells = table.cells("a", FIVE, skill=0.9) + table.cells("b", FIVE)
     leaderboard = build(table, cells)
-    assert leaderboard.sampling is not None
-    assert leaderboard.sampling.group_count == groups
-    assert leaderboard.sampling.by_group is (groups == GROUPS_NEEDED)
-    assert leaderboard.sampling.has_groups
-    uncertainty = find_row(leaderboard, "bert").uncertainty
-    assert uncertainty["micro_f1_gap"].without_a_group is None
-    if groups == GROUPS_NEEDED:
-        assert uncertainty["subset_accuracy"].without_a_group is None
-        return
-    rows = np.array([i for fold in table.protocol.folds for i in fold.test])
-    predictions = np.concatenate([tensors["test"] for _, tensors in cells]) > 0.5
-    right = (predictions == table.comments.targets[rows]).all(axis=1)
-    without = [right[rows % groups != group].mean() for group in range(groups)]
-    assert uncertainty["subset_accuracy"].without_a_group == pytest.approx(
-        (min(without), max(without))
-    )
-
-
-def test_single_group_has_no_range() -> None:
-    table = Table(40)
-    table.rows = replace(table.rows, groups=np.zeros(40, dtype=np.int64), has_groups=True)
-    leaderboard = build(table, table.cells())
-    assert leaderboard.sampling is not None
-    assert (leaderboard.sampling.group_count, leaderboard.sampling.by_group) == (1, False)
-    assert find_row(leaderboard, "bert").uncertainty["micro_f1"].without_a_group is None
+    assert leaderboard.sampling == Sampling(groups, 0, pytest.approx(groups))
+    assert bool(leaderboard.verdicts) is has_intervals
+    row = leaderboard.rows[0]
+    assert bool(row.uncertainty) is has_intervals
+    assert (row.tier is None) is not has_intervals
+    note = "\n".join(leaderboard_tables(leaderboard)[0].notes)
+    assert ("No interval can be given" in note) is not has_intervals
 
 
 # Degenerate tables
 
 
-def test_single_test_row_has_finite_intervals() -> None:
+def test_single_test_row_has_no_interval() -> None:
     table = Table(10, test_size=0.1)
     leaderboard = build(table, table.cells("a", FIVE), table.cells("b", FIVE))
     assert len(table.protocol.folds[0].test) == 1
-    for row in leaderboard.rows:
-        uncertainty = row.uncertainty["subset_accuracy"]
-        assert uncertainty.rows == pytest.approx(0, abs=1e-12)
-        # Intervals of few seeds are wide, but within the range of the score.
-        assert 0 <= uncertainty.low <= mean_of(row, "subset_accuracy") <= uncertainty.high <= 1
-    assert all(0 < d.p <= d.adjusted_p <= 1 for d in leaderboard.differences)
+    assert all(row.uncertainty == {} and row.tier is None for row in leaderboard.rows)
+    assert leaderboard.verdicts == ()
 
 
 def test_no_tuned_thresholds_without_validation_rows() -> None:

@@ -7,11 +7,14 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from toxbench.evaluation.definitions import RULES
 from toxbench.evaluation.thresholds import GLOBAL, HALF, PER_LABEL, choose_thresholds
-from toxbench.ranking.pool import GROUPS_NEEDED, Cell, FoldPooler, PooledScores
+from toxbench.ranking.pool import Cell, FoldPooler, PooledScores, ScoreNames
+
+PAIR = ("micro_f1", "subset_accuracy")
+NEEDED = dict.fromkeys(RULES, ScoreNames(PAIR, PAIR))
 
 
 def pool(table: Table, cells: list[Cell]) -> dict[str, PooledScores]:
-    return FoldPooler(table.protocol, table.rows).pool(cells)
+    return FoldPooler(table.protocol, table.rows).pool(cells, NEEDED)
 
 
 def reference_scores(
@@ -41,7 +44,9 @@ def test_scores_cover_the_rows_of_all_folds(folds: int) -> None:
         for fold, (record, _) in enumerate(by_fold):
             for name in ("micro_f1", "subset_accuracy"):
                 stored = record.metrics[HALF]["test"][name]
-                assert half.folds[name][i, fold] == pytest.approx(stored, abs=1e-9)
+                if folds > 1:
+                    value = half.samples.folds[name][i, fold]
+                    assert value == pytest.approx(stored, abs=1e-9)
 
 
 def test_rows_are_counted_once_per_use() -> None:
@@ -75,7 +80,7 @@ def test_seeds_and_folds_are_sorted() -> None:
     pooled, reordered = pool(table, cells)[HALF], pool(table, cells[::-1])[HALF]
     for name in ("micro_f1", "subset_accuracy"):
         assert pooled.test[name].tolist() == reordered.test[name].tolist()
-        assert pooled.folds[name].tolist() == reordered.folds[name].tolist()
+        assert pooled.samples.folds[name].tolist() == reordered.samples.folds[name].tolist()
     single = [pool(table, table.cells(seeds=(s,)))[HALF].test["micro_f1"][0] for s in (0, 2, 7)]
     assert pooled.test["micro_f1"].tolist() == single
     assert len(set(single)) == 3
@@ -84,27 +89,22 @@ def test_seeds_and_folds_are_sorted() -> None:
 # Groups
 
 
-@pytest.mark.parametrize("groups", [GROUPS_NEEDED - 1, GROUPS_NEEDED])
-def test_enough_groups_are_resampled(groups: int) -> None:
-    table = Table(100, [f"g{row % groups}" for row in range(100)], split="grouped", folds=5)
+def test_groups_and_single_rows_are_units() -> None:
+    groups = [None if row % 5 == 0 else f"g{row % 5}" for row in range(100)]
+    table = Table(100, groups, split="grouped", folds=5)
     pooler = FoldPooler(table.protocol, table.rows)
-    half = pooler.pool(table.cells())[HALF]
-    assert pooler.group_count == groups
-    assert pooler.by_group is (groups == GROUPS_NEEDED)
-    assert half.samples.test.shape[1] == (groups if pooler.by_group else 100)
-    assert (half.groups is None) is pooler.by_group
-    if half.groups is not None:
-        assert half.groups.shape[:2] == (1, groups)
-        assert sorted(half.groups[0, :, -1]) == sorted(np.bincount(np.arange(100) % groups))
-        assert half.groups.sum() == half.samples.test.sum()
+    half = pooler.pool(table.cells(), NEEDED)[HALF]
+    assert (pooler.group_count, pooler.single_rows) == (4, 20)
+    assert half.samples.test.shape[1] == 24
+    assert pooler.effective_units == pytest.approx(100**2 / (4 * 20**2 + 20))
 
 
 def test_only_tested_groups_are_counted() -> None:
     table = Table(100, [f"g{row // 2}" for row in range(100)], split="grouped", test_size=0.2)
     pooler = FoldPooler(table.protocol, table.rows)
     (fold,) = table.protocol.folds
-    assert pooler.group_count == len({row // 2 for row in fold.test}) < GROUPS_NEEDED
-    assert pooler.has_groups
+    assert pooler.group_count == len({row // 2 for row in fold.test})
+    assert pooler.single_rows == 0
 
 
 # Thresholds
@@ -115,8 +115,8 @@ def test_single_fold_uses_its_thresholds() -> None:
     cell = table.cell(thresholds={HALF: (0.5,) * 4, GLOBAL: (0.3,) * 4})
     pooler = FoldPooler(table.protocol, table.rows)
     assert pooler.thresholds([cell]) == [cell[0].thresholds]
-    assert set(pooler.pool([cell])) == {HALF, GLOBAL}
-    scores = pooler.pool([cell])[GLOBAL].test
+    assert set(pooler.pool([cell], NEEDED)) == {HALF, GLOBAL}
+    scores = pooler.pool([cell], NEEDED)[GLOBAL].test
     pair = scores["micro_f1"][0], scores["subset_accuracy"][0]
     assert pair == pytest.approx(reference_scores(table, [cell], "test", np.float32(0.3)), abs=1e-9)
 

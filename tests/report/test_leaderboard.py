@@ -8,7 +8,8 @@ from support import make_audit
 
 from toxbench import Table
 from toxbench.evaluation.thresholds import HALF
-from toxbench.ranking.rows import Leaderboard, Row, Statistic, columns
+from toxbench.ranking.columns import columns
+from toxbench.ranking.rows import Leaderboard, Row, Statistic
 from toxbench.report.labels import label_table, label_tables
 from toxbench.report.leaderboard import leaderboard_records, leaderboard_table, leaderboard_tables
 from toxbench.store.cells import FoldRows, ProtocolRecord
@@ -192,13 +193,14 @@ def test_label_without_support_has_no_score() -> None:
     for row, record, support in zip(table.rows, table.records, supports.values(), strict=True):
         assert row[1] == str(support)
         assert (row[2] == "-") == (support == 0) == (record["bert"] is None)
-    assert table.rows[0][2] == "0.333"
+    assert table.rows[0][2] == "0.333 (too few)"
     assert precision.headers == ("label", "prevalence", "bert")
     assert precision.rows == (
-        ("IsRude", "0.333", "0.750"), ("IsLong", "0.667", "0.750"), ("IsNever", "0.000", "-"),
+        ("IsRude", "0.333", "0.750 (too few)"), ("IsLong", "0.667", "0.750 (too few)"),
+        ("IsNever", "0.000", "-"),
     )  # fmt: skip
     full = label_table(leaderboard)
-    assert full.rows[0] == ("IsRude", "1", "0.333", "0.333", "0.750")
+    assert full.rows[0] == ("IsRude", "1", "0.333 (too few)", "0.333", "0.750 (too few)")
     assert full.headers[2:] == ("bert F1", "prevalence", "bert average precision")
     assert full.records[2] == dict(zip(full.headers, ("IsNever", 0, None, 0, None), strict=True))
 

@@ -22,13 +22,13 @@ def test_rows_are_read_unchanged(tmp_path: Path, rows: int, has_groups: bool) ->
     assert stored.targets.dtype == np.uint8
     assert np.array_equal(stored.targets, comments.targets)
     assert stored.groups.tolist() == row_groups(comments).tolist()
-    assert stored.has_groups is has_groups
+    assert stored.is_grouped.any() == (has_groups and rows > 0)
 
 
 def test_equal_texts_form_groups_by_default(tmp_path: Path) -> None:
     write_rows(tmp_path, make_comments(4, texts=["One", "two", "one ", "three"]))
     stored = read_rows(tmp_path)
-    assert (stored.groups.tolist(), stored.has_groups) == ([0, 1, 0, 2], False)
+    assert (stored.groups.tolist(), stored.is_grouped.any()) == ([0, 1, 0, 2], False)
 
 
 def test_comments_and_group_names_are_not_stored(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_changed_groups_replace_stored_groups(tmp_path: Path) -> None:
     write_rows(tmp_path, make_comments(4))
     write_rows(tmp_path, make_comments(4, ["a", "a", "b", None]))
     stored = read_rows(tmp_path)
-    assert (stored.groups.tolist(), stored.has_groups) == ([0, 0, 1, 2], True)
+    assert (stored.groups.tolist(), stored.is_grouped.any()) == ([0, 0, 1, 2], True)
 
 
 def test_unchanged_rows_are_not_rewritten(tmp_path: Path) -> None:

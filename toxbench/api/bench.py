@@ -123,9 +123,10 @@ class Bench:
     def compare(self, *candidates: str) -> pd.DataFrame:
         """Return the paired differences of every pair of candidates, by default of all.
 
-        One row for each pair and metric (``micro_f1``, ``subset_accuracy``): ``first``,
-        ``second``, ``difference``, its 95 % interval ``low`` to ``high``, ``p`` and ``p_holm``,
-        ``first_better`` (a probability), ``detectable`` and ``clear``.
+        One row for each pair and score (``micro_f1`` and ``subset_accuracy``, also at tuned
+        thresholds, and ``micro_average_precision``): ``first``, ``second``, ``difference``, its
+        95 % interval ``low`` to ``high``, ``p`` and ``p_holm``, ``first_better`` and
+        ``equivalent`` (probabilities), ``detectable``, and ``verdict`` for the first two scores.
         """
         return pd.DataFrame(list(compare_candidates(self._board, candidates).records))
 

@@ -14,7 +14,7 @@ from toxbench.benchmark.run import run_plan
 from toxbench.benchmark.validate import resolve
 from toxbench.config import build_run_settings, build_settings, results_folder, setting_layers
 from toxbench.errors import CellsFailedError
-from toxbench.evaluation.definitions import HALF, RANKING_METRIC
+from toxbench.evaluation.definitions import HALF, RANKING_METRIC, ROPE
 from toxbench.plugin.registry import Registry
 from toxbench.ranking.build import load_leaderboard
 from toxbench.ranking.ensembles import load_ensemble_leaderboard
@@ -180,19 +180,21 @@ def tune(
     return Bench(planned.plan.store, outcome.leaderboard)
 
 
-def load(path: Path | str | None = None, *, ensembles: bool = False) -> Bench:
+def load(path: Path | str | None = None, *, ensembles: bool = False, rope: float = ROPE) -> Bench:
     """Return stored results.
 
     Args:
         path: folder of a protocol, or a results folder, of which the newest protocol is used;
             default the folder that `run` uses.
         ensembles: add averages of seeds and of candidates, from stored probabilities.
+        rope: largest difference of scores that makes no difference in practice.
 
     Raises:
         StorageError: the folder contains no results, or they are damaged.
     """
     store = find_store(results_folder() if path is None else Path(path))
-    return Bench(store, (load_ensemble_leaderboard if ensembles else load_leaderboard)(store))
+    load_board = load_ensemble_leaderboard if ensembles else load_leaderboard
+    return Bench(store, load_board(store, rope=rope))
 
 
 def leaderboard(path: Path | str | None = None, *, ensembles: bool = False) -> pd.DataFrame:
@@ -200,9 +202,11 @@ def leaderboard(path: Path | str | None = None, *, ensembles: bool = False) -> p
     return load(path, ensembles=ensembles).leaderboard
 
 
-def compare(path: Path | str, *candidates: str, ensembles: bool = False) -> pd.DataFrame:
-    """Return the differences of pairs of candidates, as `Bench.compare`; arguments as `load`."""
-    return load(path, ensembles=ensembles).compare(*candidates)
+def compare(
+    path: Path | str, *candidates: str, ensembles: bool = False, rope: float = ROPE
+) -> pd.DataFrame:
+    """Return the verdicts on pairs of candidates, as `Bench.compare`; arguments as `load`."""
+    return load(path, ensembles=ensembles, rope=rope).compare(*candidates)
 
 
 def rescore(

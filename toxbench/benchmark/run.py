@@ -20,6 +20,7 @@ from toxbench.executors.worker import PROCESS_ENDED
 from toxbench.plugin.registry import Registry
 from toxbench.ranking.build import load_leaderboard
 from toxbench.ranking.cells import load_cells
+from toxbench.ranking.labels import with_label_intervals
 from toxbench.ranking.rows import SEEDS_NEEDED, Leaderboard
 from toxbench.records import CellKey, EpochRecord, RunRecord
 from toxbench.report.labels import label_tables
@@ -195,9 +196,10 @@ def _acquire_lock(store: CellStore, patience: float, stack: ExitStack, feedback:
 def write_leaderboard(store: CellStore) -> Leaderboard:
     """Write leaderboard.md (with labels), .csv, .json and cells.parquet; return the leaderboard."""
     leaderboard = load_leaderboard(store)
+    labels = label_tables(with_label_intervals(leaderboard, *load_cells(store)[1:]))
     registry = Registry.built_in()  # its formats, even if a plugin uses their names
     tables = {
-        "md": [*leaderboard_tables(leaderboard), *label_tables(leaderboard)],
+        "md": [*leaderboard_tables(leaderboard), *labels],
         "csv": [leaderboard_table(leaderboard)],
         "json": [leaderboard_table(leaderboard)],
     }

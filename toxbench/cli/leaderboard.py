@@ -12,6 +12,7 @@ from toxbench.cli.options import (
     full_option,
     quoted_option,
     results_option,
+    rope_option,
     table_options,
 )
 from toxbench.config import results_folder
@@ -25,6 +26,7 @@ from toxbench.plugin.registry import Registry
 @ensembles_option
 @full_option
 @quoted_option
+@rope_option
 @table_options
 def leaderboard(
     folders: tuple[Path, ...],
@@ -33,6 +35,7 @@ def leaderboard(
     ensembles: bool,
     full: bool,
     quoted: Path | None,
+    rope: float,
     format_name: str | None,
     plugins: tuple[str, ...] | None,
 ) -> None:
@@ -43,16 +46,19 @@ def leaderboard(
     """
     from toxbench.cli.tables import print_labels, print_leaderboard
     from toxbench.ranking.build import load_leaderboard
+    from toxbench.ranking.cells import load_cells
     from toxbench.ranking.ensembles import load_ensemble_leaderboard
+    from toxbench.ranking.labels import with_label_intervals
     from toxbench.ranking.quoted import read_quoted
     from toxbench.store.cells import find_store
 
     registry = Registry.with_item("formats", format_name or "plain", plugins)
     rows = None if quoted is None else read_quoted(quoted)
-    stores = map(find_store, folders or (results or results_folder(),))
+    stores = [*map(find_store, folders or (results or results_folder(),))]
     load = load_ensemble_leaderboard if ensembles else load_leaderboard
-    board = load(*stores, quoted=rows)
+    board = load(*stores, quoted=rows, rope=rope)
     if per_label:
-        print_labels(board, registry, format_name)
+        _, stored, cells = load_cells(*stores)
+        print_labels(with_label_intervals(board, stored, cells), registry, format_name)
     else:
         print_leaderboard(board, registry, format_name, full)

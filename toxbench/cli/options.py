@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 
 from toxbench.config import PRESETS, build_run_settings, option_name, setting_layers
 from toxbench.errors import SettingsError
-from toxbench.evaluation.definitions import HALF, RULES
+from toxbench.evaluation.definitions import HALF, ROPE, RULES
 from toxbench.settings import (
     ColumnSettings,
     RunSettings,
@@ -266,6 +266,10 @@ quoted_option = _file_option(
 ensembles_option = _flag(
     OUTPUT, "--ensembles", "Add averages of seeds and of candidates, from stored probabilities."
 )
+rope_option = OUTPUT.option(
+    "--rope", type=click.FloatRange(0, 1), default=ROPE, show_default=True,
+    help="Largest difference of scores that makes no difference in practice.",
+)  # fmt: skip
 table_options = combined(format_option, plugins_option, debug_option)
 
 

@@ -140,6 +140,8 @@ def _power_lines(plan: "Plan") -> list[str]:
     seeds = {key.seed for c, key in plan.cells if isinstance(c, BackboneCandidate)}
     if not seeds:
         return []
+    if len(seeds) == 1:
+        return ["Power     none: backbones with one seed are not tested; add --seeds 5"]
     test_rows = np.concatenate([fold.test for fold in plan.protocol.folds])
     sizes = detectable_difference(plan.protocol.comments.targets[test_rows], len(seeds))
     differences = (f"{size:.3f} in {HEADLINES[name]}" for name, size in sizes.items())

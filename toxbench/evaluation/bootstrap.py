@@ -1,12 +1,12 @@
 """Standard errors and intervals of scores, gaps and differences, by resampling rows and seeds.
 
 Rows are resampled with replacement, the same rows for every candidate and seed, so differences
-are paired. The mean over S seeds therefore varies with the rows, including the variance of seed
-times rows. The variance between whole seeds is added: S - 1 seeds are drawn, which makes its
-estimate unbiased (Efron and Tibshirani 1993, section 6.5), and their deviations are shrunk by the
-part that is due to the rows and already counted. A variance of few seeds is itself uncertain, so
-the draws are widened to a Student's t distribution with the degrees of freedom of Satterthwaite
-(1946, doi:10.2307/3002019).
+are paired. Rows of a group stay together. The mean over S seeds therefore varies with the rows,
+including the variance of seed times rows. The variance between whole seeds is added: S - 1 seeds
+are drawn, which makes its estimate unbiased (Efron and Tibshirani 1993, section 6.5), and their
+deviations are shrunk by the part that is due to the rows and already counted. A variance of few
+groups or seeds is itself uncertain, so the draws are widened: the factor is the mean of the factors
+of Student's t of both parts, weighted by their variances (Cochran and Cox 1957, section 4.14).
 
 Resampling rows and seeds together (the pigeonhole bootstrap, Owen 2007, doi:10.1214/07-AOAS122)
 counts the shared part three times: its intervals of paired differences are far too wide if the
@@ -14,8 +14,7 @@ candidates err on the same rows.
 """
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
@@ -25,8 +24,9 @@ from toxbench.evaluation.definitions import HEADLINES
 from toxbench.evaluation.row_counts import COUNTS, SCORES
 from toxbench.util.arrays import Counts, Floats
 
-RESAMPLES = 10_000
+RESAMPLES = 4_000
 MAX_UNITS = 5_000  # a larger table is resampled in blocks of rows
+MIN_EFFECTIVE_UNITS = 3.0  # with fewer, no interval can be given
 _WEIGHTS_PER_CHUNK = 20_000_000
 
 Key = TypeVar("Key", bound=Hashable)
@@ -41,11 +41,20 @@ class SampleCounts:
         test: of the test rows, float32 ``[seed, unit, count]``.
         train: of the same units' train rows, which exist if there are several folds.
         train_only: of the train rows that no fold tests, in units that contain only them.
+        scores: names of the scores to compute.
+        gaps: names of the scores to compute gaps of, if there are train rows.
+        folds: score -> observed value on each fold's test rows, ``[seed, fold]``; empty without
+            folds.
+        fold_ratio: number of a fold's test rows divided by that of its train rows.
     """
 
     test: Counts
     train: Counts | None = None
     train_only: Counts | None = None
+    scores: tuple[str, ...] = tuple(HEADLINES)
+    gaps: tuple[str, ...] = tuple(HEADLINES)
+    folds: Mapping[str, Floats] = field(default_factory=dict)
+    fold_ratio: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,87 +66,37 @@ class BootstrapScores:
             seed on resampled rows, ``[resample, seed]``.
         observed: the same scores on the original rows, ``[seed]``.
         seed_weights: weight of each seed in each resample, ``[resample, seed]``.
+        effective_units: effective number of sampling units among the test rows.
+        folds: as in `SampleCounts`, as is ``fold_ratio``.
     """
 
     values: Mapping[str, Floats]
     observed: Mapping[str, Floats]
     seed_weights: Floats
+    effective_units: float
+    folds: Mapping[str, Floats]
+    fold_ratio: float
 
     def scores(self, metric: str) -> Floats:
         """Return mean scores over resampled rows and seeds, ``[resample]``."""
-        values, observed = self.values[metric], self.observed[metric]
-        within = float(values.var(axis=1, ddof=1).mean()) if len(observed) > 1 else 0.0
-        draws = _draw_seeds(observed, self.seed_weights)
-        seed_variance = _estimate_seed_variance(draws, observed, within)
-        return _combine(self.fixed_seed_scores(metric), [seed_variance])
+        rows, observed = self.fixed_seed_scores(metric), self.observed[metric]
+        seeds, between = len(observed), variance_over_seeds(observed)
+        draws, parts = rows, [(float(rows.var()), self.effective_units - 1)]
+        if between > 0:
+            within = variance_over_seeds(self.values[metric])
+            share = float(added_variance(between, within) / between)
+            draws = rows + share**0.5 * (self.seed_weights @ observed - observed.mean())
+            parts.append((float(between) / seeds, seeds - 1))
+        return _stretch(draws, t_factor(parts))
 
     def fixed_seed_scores(self, metric: str) -> Floats:
-        """Return mean scores over resampled rows, with each seed counted once, ``[resample]``."""
-        return np.asarray(self.values[metric].mean(axis=1))
+        """Return mean scores over resampled rows, with each seed counted once, ``[resample]``.
 
-    def paired(self, metric: str) -> "PairedScores":
-        """Return the scores in the form that many comparisons can share."""
-        rows, observed = self.fixed_seed_scores(metric), self.observed[metric]
-        # C order, because a product of two other arrays copies both.
-        deviations = np.ascontiguousarray(self.values[metric] - rows[:, None])
-        return PairedScores(rows, deviations, _draw_seeds(observed, self.seed_weights), observed)
-
-
-@dataclass(frozen=True, eq=False)
-class PairedScores:
-    """One candidate's resampled scores of one metric, prepared for comparisons.
-
-    There are many more pairs than candidates: values that depend on one candidate are computed
-    here once, and each pair costs a few operations on ``[resample]``.
-
-    Attributes:
-        fixed_seed_scores: mean over seeds, so only rows vary, ``[resample]``.
-        seed_deviations: each seed's score minus that mean, ``[resample, seed]``.
-        seed_draws: mean of drawn whole seeds minus the mean of all seeds, ``[resample]``.
-        observed: scores on the original rows, ``[seed]``.
-    """
-
-    fixed_seed_scores: Floats
-    seed_deviations: Floats
-    seed_draws: Floats
-    observed: Floats
-
-    def difference(self, second: "PairedScores") -> Floats:
-        """Return differences on the same rows and, if possible, the same seeds, ``[resample]``."""
-        rows = self.fixed_seed_scores - second.fixed_seed_scores
-        if len(self.observed) != len(second.observed):
-            # Seeds cannot be paired: each candidate adds its variance, and rows stay paired.
-            negated = replace(second.seed_variance, draws=-second.seed_variance.draws)
-            return _combine(rows, [self.seed_variance, negated])
-        # The variance of a difference, without computing the difference of every seed.
-        covariance = _mean_covariance(self.seed_deviations, second.seed_deviations)
-        within = self._within + second._within - 2 * covariance
-        draws, observed = self.seed_draws - second.seed_draws, self.observed - second.observed
-        return _combine(rows, [_estimate_seed_variance(draws, observed, within)])
-
-    @cached_property
-    def seed_variance(self) -> "SeedVariance":
-        """The variance that whole seeds add to the resampled means."""
-        return _estimate_seed_variance(self.seed_draws, self.observed, self._within)
-
-    @cached_property
-    def _within(self) -> float:
-        return _mean_covariance(self.seed_deviations, self.seed_deviations)
-
-
-@dataclass(frozen=True, eq=False)
-class SeedVariance:
-    """The variance that whole seeds add to the resampled means of one candidate.
-
-    Attributes:
-        draws: deviations from the mean, ``[resample]``.
-        variance: of the mean score, estimated between seeds; it includes seed times rows.
-        seeds: number of seeds.
-    """
-
-    draws: Floats
-    variance: float
-    seeds: int
+        Resampling n units gives (n - 1) / n of the variance, which is corrected here.
+        """
+        units = self.effective_units
+        factor = (units / (units - 1)) ** 0.5 if units > 1 else 1.0
+        return _stretch(self.values[metric].mean(axis=1), factor)
 
 
 @dataclass(frozen=True)
@@ -150,8 +109,6 @@ class Uncertainty:
         rows: standard error due to the test rows.
         seeds: standard error due to the seeds; None for a single seed.
         folds: standard error due to the folds beyond their rows; None for a single fold.
-        without_a_group: lowest and highest score when one group is left out; None if there are
-            enough groups to resample them.
     """
 
     low: float
@@ -159,7 +116,34 @@ class Uncertainty:
     rows: float
     seeds: float | None = None
     folds: float | None = None
-    without_a_group: tuple[float, float] | None = None
+
+
+def effective_number(sizes: npt.NDArray[np.floating]) -> float:
+    """Return how many units of equal size are worth these: n^2 / sum of squared sizes (Kish 1965).
+
+    Args:
+        sizes: number of rows of each unit, ``[unit]``, at least one of them above 0.
+    """
+    return float(sizes.sum() ** 2 / np.square(sizes).sum())
+
+
+def variance_over_seeds(values: Floats) -> Floats:
+    """Return the variance over seeds of ``[..., seed]``, mean over the rest; 0 for one seed."""
+    return np.asarray(values.var(axis=-1, ddof=1).mean() if values.shape[-1] > 1 else 0.0)
+
+
+def added_variance(between: Floats, within: Floats) -> Floats:
+    """Return the variance between seeds that resampled means do not contain yet.
+
+    The observed variance between seeds is that of whole seeds plus that of seed times rows;
+    resampled rows contain the latter twice. The difference of the two is therefore the variance
+    of seed times rows, which the resampled means already contain.
+
+    Args:
+        between: variance between seeds on the original rows, of any shape.
+        within: variance between seeds on resampled rows, mean over resamples.
+    """
+    return np.maximum(0.0, between - np.maximum(0.0, within - between))
 
 
 def sampling_units(groups: Units, seed: int = 0) -> Units:
@@ -212,6 +196,9 @@ def bootstrap(
             values={n: np.concatenate([scores[n] for scores in parts]) for n in parts[0]},
             observed={n: values[0] for n, values in _scores(samples[key], *ones).items()},
             seed_weights=seed_weights[len(samples[key].test)],
+            effective_units=effective_number(_unit_sizes(samples[key])),
+            folds=samples[key].folds,
+            fold_ratio=samples[key].fold_ratio,
         )
         for key, parts in chunks.items()
     }
@@ -223,74 +210,67 @@ def interval(draws: Floats, level: float = 0.95) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def measure_uncertainty(
-    draws: Floats,
-    fixed_seed_draws: Floats,
-    seed_scores: Floats,
-    fold_scores: Floats | None = None,
-    scores_without_group: Floats | None = None,
-) -> Uncertainty:
-    """Summarise resampled scores.
-
-    Args:
-        draws: over rows and seeds, ``[resample]``.
-        fixed_seed_draws: over rows, with each seed counted once, ``[resample]``.
-        seed_scores: observed, ``[seed]``.
-        fold_scores: observed, ``[seed, fold]``; None for a score that folds do not have.
-        scores_without_group: score without each group, ``[group]``.
-    """
-    low, high = interval(draws)
-    rows, seeds = float(fixed_seed_draws.std()), len(seed_scores)
+def measure_uncertainty(resampled: BootstrapScores, metric: str) -> Uncertainty:
+    """Summarise the resampled scores of one metric; an interval is within the range of a score."""
+    draws, observed = resampled.scores(metric), resampled.observed[metric]
+    low, high = interval(draws if metric.endswith("_gap") else draws.clip(0, 1))
+    rows, seeds = float(resampled.fixed_seed_scores(metric).std()), len(observed)
     folds = None
-    if fold_scores is not None and fold_scores.shape[1] > 1:
+    if metric in resampled.folds:
         # Folds differ because of their rows, too; only the remainder is due to the folds.
-        between = float(fold_scores.mean(axis=0).var(ddof=1)) / fold_scores.shape[1]
-        folds = max(0.0, between - rows**2) ** 0.5
+        means = resampled.folds[metric].mean(axis=0)
+        folds = max(0.0, float(means.var(ddof=1)) / len(means) - rows**2) ** 0.5
     return Uncertainty(
         low=low,
         high=high,
         rows=rows,
-        seeds=float(seed_scores.std(ddof=1)) / seeds**0.5 if seeds > 1 else None,
+        seeds=float(observed.std(ddof=1)) / seeds**0.5 if seeds > 1 else None,
         folds=folds,
-        without_a_group=None
-        if scores_without_group is None
-        else (float(scores_without_group.min()), float(scores_without_group.max())),
     )
 
 
-def t_factor(variance: float, seed_parts: Sequence[tuple[float, int]]) -> float:
+def t_factor(parts: Sequence[tuple[float, float]]) -> float:
     """Return the width of a 95 % interval relative to a normal one of the same variance.
 
     Args:
-        variance: of the mean score, or of a difference.
-        seed_parts: the parts of it that were estimated between seeds: each part's variance, above
-            0, and its number of seeds, at least 2.
+        parts: of the variance: each part, and the degrees of freedom of its estimate.
     """
-    from scipy.special import ndtri, stdtrit  # lazy: a cached leaderboard is printed without it
+    from scipy.special import ndtri, stdtrit  # lazy: not every command computes intervals
 
-    total = max(variance, sum(part for part, _ in seed_parts))
-    freedom = total**2 / sum(part**2 / (seeds - 1) for part, seeds in seed_parts)
-    return float(stdtrit(freedom, 0.975) / ndtri(0.975))
+    variance = sum(part for part, _ in parts)
+    width = sum(part * stdtrit(degrees, 0.975) for part, degrees in parts if part > 0)
+    return float(width / variance / ndtri(0.975)) if variance else 1.0
+
+
+def _stretch(draws: Floats, factor: float) -> Floats:
+    """Multiply deviations from the mean."""
+    mean = draws.mean()
+    return np.asarray(mean + factor * (draws - mean))
 
 
 def _scores(sample: SampleCounts, tested: Counts, train_only: Counts) -> dict[str, Floats]:
     """Score weighted units: metric -> ``[resample, seed]``."""
     test = _weighted_sums(tested, sample.test)
-    values = {name: SCORES[name](test) for name in HEADLINES}
-    if sample.train is not None or sample.train_only is not None:
-        train = np.zeros_like(test)
-        train += 0 if sample.train is None else _weighted_sums(tested, sample.train)
-        train += 0 if sample.train_only is None else _weighted_sums(train_only, sample.train_only)
-        values |= {f"{name}_gap": SCORES[name](train) - values[name] for name in HEADLINES}
+    values = {name: SCORES[name](test) for name in sample.scores}
+    parts = ((tested, sample.train), (train_only, sample.train_only))
+    sums = [_weighted_sums(weights, counts) for weights, counts in parts if counts is not None]
+    if sums:
+        train = np.sum(sums, axis=0)
+        values |= {f"{name}_gap": SCORES[name](train) - SCORES[name](test) for name in sample.gaps}
     return values
 
 
 def _weighted_sums(weights: Counts, counts: Counts) -> Floats:
     """Weight ``[seed, unit, count]`` by ``[resample, unit]``: ``[resample, seed, count]``."""
-    seeds, units, _ = counts.shape
+    seeds, units, kinds = counts.shape
     # Shapes are explicit, not -1: there are no train-only units if every row is tested.
-    flat = counts.transpose(1, 0, 2).reshape(units, seeds * len(COUNTS))
-    return (weights @ flat).reshape(len(weights), seeds, len(COUNTS)).astype(np.float64)
+    flat = counts.transpose(1, 0, 2).reshape(units, seeds * kinds)
+    return (weights @ flat).reshape(len(weights), seeds, kinds).astype(np.float64)
+
+
+def _unit_sizes(sample: SampleCounts) -> Floats:
+    """Return the number of test rows of each unit, ``[unit]``."""
+    return sample.test[0, :, COUNTS.index("one")].astype(np.float64)
 
 
 def _unit_count(counts: Counts | None) -> int:
@@ -329,45 +309,3 @@ def _count_draws(draws: Units, kinds: int) -> Units:
     resamples = len(draws)
     flat = (draws + kinds * np.arange(resamples)[:, None]).ravel()
     return np.bincount(flat, minlength=resamples * kinds).reshape(resamples, kinds)
-
-
-def _draw_seeds(observed: Floats, seed_weights: Floats) -> Floats:
-    """Return the mean of drawn seeds minus the mean of all seeds, ``[resample]``."""
-    return np.asarray(seed_weights @ observed - observed.mean())
-
-
-def _mean_covariance(first: Floats, second: Floats) -> float:
-    """Return the covariance over seeds of centred ``[resample, seed]``, mean over resamples."""
-    resamples, seeds = first.shape
-    return float(np.einsum("rs,rs->", first, second) / (resamples * max(1, seeds - 1)))
-
-
-def _estimate_seed_variance(draws: Floats, observed: Floats, within: float) -> SeedVariance:
-    """Shrink the deviations of whole seeds by the part that is due to the rows.
-
-    The observed variance between seeds is that of whole seeds plus that of seed times rows;
-    resampled rows contain the latter twice. The difference of the two is therefore the variance
-    of seed times rows, which the resampled means already contain.
-
-    Args:
-        draws: mean of drawn whole seeds minus the mean of all seeds, ``[resample]``.
-        observed: scores on the original rows, ``[seed]``.
-        within: variance between seeds on resampled rows, mean over resamples.
-    """
-    seeds = len(observed)
-    between = float(observed.var(ddof=1)) if seeds > 1 else 0.0
-    if between == 0:
-        return SeedVariance(np.zeros(len(draws)), 0.0, seeds)
-    seed_times_rows = max(0.0, within - between)
-    shrinkage = (max(0.0, between - seed_times_rows) / between) ** 0.5
-    return SeedVariance(shrinkage * draws, between / seeds, seeds)
-
-
-def _combine(rows: Floats, parts: Sequence[SeedVariance]) -> Floats:
-    """Add independent parts, and widen the sum because few seeds estimate their variances."""
-    seed_parts = [(part.variance, part.seeds) for part in parts if part.variance > 0]
-    if not seed_parts:
-        return rows
-    draws = rows + sum(part.draws for part in parts)
-    factor = t_factor(float(draws.var()), seed_parts)
-    return np.asarray(draws.mean() + factor * (draws - draws.mean()))

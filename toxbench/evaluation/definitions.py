@@ -29,6 +29,24 @@ OBJECTIVES: Mapping[str, str] = {
     **HEADLINES,
     "micro_average_precision": "micro average precision",
 }
+# Headline metric -> columns that a verdict compares: at the leaderboard's thresholds, at tuned
+# thresholds, and without a threshold.
+VERDICT_COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "micro_f1": ("micro_f1", "micro_f1_global", "micro_average_precision"),
+    "subset_accuracy": (
+        "subset_accuracy", "subset_accuracy_accuracy", "micro_average_precision",
+    ),
+}  # fmt: skip
+ROPE = 0.02  # half the width of the region of practical equivalence, by default
+# Column of a gap, train minus test -> its score (see `row_counts`), and its rule; "" is the
+# leaderboard's. The gap of the log loss is that of the log likelihood.
+GAP_COLUMNS: Mapping[str, tuple[str, str]] = {
+    "micro_f1_gap": ("micro_f1", ""),
+    "subset_accuracy_gap": ("subset_accuracy", ""),
+    "micro_f1_global_gap": ("micro_f1", GLOBAL),
+    "subset_accuracy_excess_gap": ("excess_accuracy", ""),
+    "log_loss_gap": ("log_likelihood", ""),
+}
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,9 @@ from statistics import NormalDist
 
 import numpy as np
 
-from toxbench.evaluation.bootstrap import t_factor
 from toxbench.evaluation.definitions import HEADLINES
 from toxbench.evaluation.row_counts import SCORES, row_counts
-from toxbench.evaluation.significance import detectable_effect
+from toxbench.evaluation.significance import degrees_of_freedom, detectable_effect
 from toxbench.util.arrays import Floats, Predictions, Targets
 
 _REPLICATES = 400
@@ -104,17 +103,11 @@ def detectable_difference(
     between = seed_variance
     if seeds > 1:  # the variance observed between seeds includes that of seed times rows
         between = seed_variance + differences.var(axis=2, ddof=1).mean(axis=0) * share / seeds
-    return {
-        name: _detectable(float(row_variance[i] + seed_variance[i]), float(between[i]), seeds)
-        for i, name in enumerate(HEADLINES)
-    }
-
-
-def _detectable(variance: float, between: float, seeds: int) -> float:
-    if variance == 0:
-        return 0.0
-    factor = t_factor(variance, [(between, seeds)]) if seeds > 1 and between > 0 else 1.0
-    return float(detectable_effect(variance**0.5, factor))
+    variance, degrees = row_variance + seed_variance, np.array(max(1, seeds - 1))
+    estimated = (between / 2 if seeds > 1 else np.zeros_like(between), degrees)  # by candidate
+    parts = [(row_variance, np.array(max(1, len(targets) - 1))), estimated, estimated]
+    sizes = detectable_effect(variance**0.5, degrees_of_freedom(variance, parts))
+    return dict(zip(HEADLINES, sizes.tolist(), strict=True))
 
 
 def _draw_differences(

@@ -1,13 +1,14 @@
 """Significance of differences: paired tests of all pairs, Holm's correction, and tiers."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass
 from itertools import combinations
-from statistics import NormalDist
 
 import numpy as np
+import numpy.typing as npt
 
-from toxbench.evaluation.bootstrap import BootstrapScores, interval
+from toxbench.evaluation.bootstrap import BootstrapScores, added_variance, variance_over_seeds
+from toxbench.evaluation.definitions import ROPE
 from toxbench.util.arrays import Floats
 
 ALPHA = 0.05
@@ -18,17 +19,22 @@ POWER = 0.8
 class Difference:
     """The difference of two candidates (first minus second) on the same test rows.
 
+    The probabilities follow Benavoli et al. (2017, JMLR 18:77), with the posterior distribution
+    of a difference that has no prior: Student's t around the observed one.
+
     Attributes:
         first: name of a candidate.
         second: name of the candidate that is subtracted.
-        metric: of the scores.
+        metric: column of the scores.
         difference: of the mean scores.
         low: lower end of the 95 % interval.
         high: upper end.
-        p: two-sided p-value of this pair, without correction.
-        adjusted_p: p-value with Holm's correction for all compared pairs.
-        better: share of resamples in which the first is better; ties count half.
+        better: probability that the first is better by more than the ROPE.
+        equivalent: probability that the difference is within the ROPE.
         detectable: the difference that is detected with 80 % power at the 5 % level.
+        p: two-sided p-value of this pair, without correction; None: it cannot be tested.
+        adjusted_p: p-value with Holm's correction for the compared pairs.
+        rope: half the width of the region of practical equivalence.
     """
 
     first: str
@@ -37,98 +43,215 @@ class Difference:
     difference: float
     low: float
     high: float
-    p: float
-    adjusted_p: float
     better: float
+    equivalent: float
     detectable: float
+    p: float | None
+    adjusted_p: float | None
+    rope: float = ROPE
 
     @property
     def is_clear(self) -> bool:
-        """Whether the difference is significant at the 5 % level, corrected for all pairs."""
-        return self.adjusted_p <= ALPHA
+        """Whether it is significant, corrected for all pairs, and as large as the ROPE."""
+        is_significant = self.adjusted_p is not None and self.adjusted_p <= ALPHA
+        return is_significant and abs(self.difference) >= self.rope
+
+    @property
+    def is_equivalent(self) -> bool:
+        """Whether the 95 % interval is within the region of practical equivalence."""
+        return -self.rope <= self.low and self.high <= self.rope
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How pairs are tested.
+
+    Attributes:
+        rope: half the width of the region of practical equivalence.
+        untested: candidates without p-values, because the variance of their seeds is unknown.
+        constant: candidates with constant predictions. Holm's correction for the pairs with one of
+            them is separate, so that they do not weaken the comparison of the others.
+    """
+
+    rope: float = ROPE
+    untested: Set[str] = frozenset()
+    constant: Set[str] = frozenset()
 
 
 def compare_all(
-    draws: Mapping[str, BootstrapScores], means: Mapping[str, float], metric: str
+    draws: Mapping[str, BootstrapScores],
+    means: Mapping[str, float],
+    metric: str,
+    column: str | None = None,
+    rules: Rules | None = None,
 ) -> list[Difference]:
     """Compare every pair on one metric, in the order of ``draws``.
 
     Args:
         draws: candidate -> resampled scores, from the same resamples for all candidates.
         means: candidate -> mean score over its seeds.
-        metric: of the scores.
+        metric: of the resampled scores.
+        column: of the leaderboard, which names the differences; by default the metric.
+        rules: of the tests.
     """
-    differences = []
-    paired = {name: scores.paired(metric) for name, scores in draws.items()}
-    for first, second in combinations(draws, 2):
-        resampled = paired[first].difference(paired[second])
-        observed = means[first] - means[second]
-        low, high = interval(resampled)
-        differences.append(
-            Difference(
-                first=first,
-                second=second,
-                metric=metric,
-                difference=observed,
-                low=low,
-                high=high,
-                p=two_sided_p(resampled, observed),
-                adjusted_p=1.0,
-                better=float((resampled > 0).mean() + (resampled == 0).mean() / 2),
-                detectable=detectable_effect(float(resampled.std())),
-            )
+    pairs = list(combinations(draws, 2))
+    if not pairs:
+        return []
+    rules = rules or Rules()
+    chosen = np.triu_indices(len(draws), k=1)  # in the order of the pairs
+    errors, degrees = (a[chosen] for a in pair_errors(list(draws.values()), metric))
+    difference = np.array([means[first] - means[second] for first, second in pairs])
+    *statistics, p = _statistics(difference, errors, degrees, rules.rope)
+    p_values = _adjusted(p, pairs, rules)
+    numbers = zip(*(values.tolist() for values in statistics), strict=True)
+    return [
+        Difference(
+            first, second, column or metric, d, low, high, above, within, size, *p, rules.rope
         )
-    adjusted = holm([difference.p for difference in differences])
-    return [replace(d, adjusted_p=p) for d, p in zip(differences, adjusted, strict=True)]
+        for (first, second), (d, low, high, above, within, size), p in zip(
+            pairs, numbers, p_values, strict=True
+        )
+    ]
 
 
-def detectable_effect(error: float, factor: float = 1.0) -> float:
+def _statistics(
+    difference: Floats, error: Floats, degrees: Floats, rope: float
+) -> tuple[Floats, ...]:
+    """Return the numbers of `Difference` in their order, up to p, ``[pair]`` each."""
+    from scipy.special import stdtr, stdtrit  # lazy: not every command compares candidates
+
+    width = stdtrit(degrees, 1 - ALPHA / 2) * error
+    scale = np.maximum(error, 1e-12)  # it is 0 if candidates differ on no row
+    p = 2 * stdtr(degrees, -np.abs(difference) / scale)
+    above = stdtr(degrees, (difference - rope) / scale)
+    not_below = stdtr(degrees, (difference + rope) / scale)
+    size = detectable_effect(error, degrees)
+    return difference, difference - width, difference + width, above, not_below - above, size, p
+
+
+def pair_errors(draws: Sequence[BootstrapScores], metric: str) -> tuple[Floats, Floats]:
+    """Return the standard errors of the differences of all pairs, and their degrees of freedom.
+
+    Rows are paired. Seeds are not: two candidates share nothing but the number of a seed, and
+    twice as many seeds estimate the variance. The train rows of folds overlap, so the variance
+    between folds does not show all of the variance between training sets: the part that is missing
+    is added (Nadeau and Bengio 2003, doi:10.1023/A:1024068626366).
+
+    Returns:
+        two arrays ``[candidate, candidate]``.
+    """
+    rows = np.stack([d.fixed_seed_scores(metric) for d in draws])
+    by_rows = _variances(rows, ddof=0)
+    seeds = np.array([len(d.observed[metric]) for d in draws])
+    between = np.array([variance_over_seeds(d.observed[metric]) for d in draws])
+    within = np.array([variance_over_seeds(d.values[metric]) for d in draws])
+    added = added_variance(between, within) / seeds
+    folds = np.stack([d.folds[metric].mean(axis=0) for d in draws if metric in d.folds] or [[0.0]])
+    fold_count = folds.shape[1]
+    by_training = draws[0].fold_ratio * _variances(folds, ddof=1) if fold_count > 1 else 0 * by_rows
+    variance = by_rows + added[:, None] + added + by_training
+    estimated, degrees = between / seeds, np.maximum(1, seeds - 1)
+    parts = [
+        (by_rows, np.array(draws[0].effective_units - 1)),
+        (estimated[:, None], degrees[:, None]),
+        (estimated, degrees),
+        (by_training, np.array(max(1, fold_count - 1))),
+    ]
+    return np.sqrt(variance), degrees_of_freedom(variance, parts)
+
+
+def _variances(values: Floats, ddof: int) -> Floats:
+    """Return the variances of the differences of all pairs of ``[candidate, draw]``."""
+    covariances = np.cov(values, ddof=ddof).reshape(len(values), -1)
+    variances = np.diag(covariances)
+    return np.maximum(0.0, variances[:, None] + variances - 2 * covariances)  # never below 0
+
+
+def degrees_of_freedom(variance: Floats, parts: Sequence[tuple[Floats, Floats]]) -> Floats:
+    """Return the degrees of freedom of Satterthwaite (1946, doi:10.2307/3002019).
+
+    Args:
+        variance: of a difference, of any shape.
+        parts: estimates and their degrees of freedom: of the variance due to the rows, then of
+            the others.
+
+    Returns:
+        as ``variance``; infinite where it is 0.
+    """
+    total = np.maximum(variance, sum(part for part, _ in parts[1:]))
+    squares = sum(part**2 / degrees for part, degrees in parts)
+    infinite = np.full_like(total, np.inf)
+    return np.asarray(np.divide(total**2, squares, out=infinite, where=squares > 0))
+
+
+def detectable_effect(error: Floats, degrees: Floats) -> Floats:
     """Return the difference that a two-sided test at level `ALPHA` detects with power `POWER`.
 
     Args:
         error: standard error of the difference.
-        factor: width of its interval relative to a normal one (`t_factor`).
+        degrees: degrees of freedom of its estimate.
     """
-    normal = NormalDist()
-    return error * (factor * normal.inv_cdf(1 - ALPHA / 2) + normal.inv_cdf(POWER))
+    from scipy.special import ndtri, stdtrit
 
-
-def two_sided_p(draws: Floats, observed: float) -> float:
-    """Return the p-value of an observed difference under the null hypothesis of no difference.
-
-    The resampled differences are shifted to mean 0; +1 in both counts keeps p above 0 (Davison and
-    Hinkley 1997, section 4.2.3).
-
-    Args:
-        draws: resampled differences, ``[resample]``.
-        observed: difference on the original rows.
-    """
-    is_extreme = np.abs(draws - draws.mean()) >= abs(observed) - 1e-12
-    return float((is_extreme.sum() + 1) / (len(draws) + 1))
+    return np.asarray(error * (stdtrit(degrees, 1 - ALPHA / 2) + ndtri(POWER)))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return p-values adjusted for multiple tests (Holm 1979), in the order of the input."""
-    order = np.argsort(p_values, kind="stable")
-    adjusted = [0.0] * len(p_values)
-    highest = 0.0
-    for rank, i in enumerate(order.tolist()):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[i]))
-        adjusted[i] = highest
-    return adjusted
+    p = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.maximum.accumulate(np.minimum(1, p[order] * np.arange(len(p), 0, -1)))
+    return list(map(float, adjusted))
 
 
 def assign_tiers(ranked: Sequence[str], differ: Callable[[str, str], bool]) -> dict[str, int]:
-    """Number the tiers from 1; a candidate that differs from the first of a tier starts the next.
+    """Number the tiers from 1: the best candidate and all that do not differ from it.
+
+    The next tier is that of the remaining candidates, in the same way.
 
     Args:
         ranked: candidates, best first.
-        differ: whether the difference of two candidates is significant.
+        differ: whether the difference of two candidates is clear.
     """
     tiers: dict[str, int] = {}
-    first, tier = "", 0
-    for name in ranked:
-        if tier == 0 or differ(first, name):
-            first, tier = name, tier + 1
-        tiers[name] = tier
+    remaining, tier = list(ranked), 0
+    while remaining:
+        best, *others = remaining
+        tier += 1
+        remaining = [name for name in others if differ(best, name)]
+        tiers |= dict.fromkeys((name for name in (best, *others) if name not in remaining), tier)
     return tiers
+
+
+def rank_draws(scores: Floats) -> tuple[Floats, npt.NDArray[np.int64]]:
+    """Return how often each candidate is the best, and the 95 % interval of its rank.
+
+    Args:
+        scores: of the same resamples, ``[candidate, resample]``; higher is better.
+
+    Returns:
+        share of the resamples in which it is the best, ``[candidate]``; equal ones share it.
+        lowest and highest rank, from 1, ``[candidate, 2]``.
+    """
+    is_best = scores == scores.max(axis=0)
+    shares = (is_best / is_best.sum(axis=0)).mean(axis=1)
+    ranks = np.stack([1 + (scores > candidate).sum(axis=0) for candidate in scores])
+    ends = np.quantile(ranks, [ALPHA / 2, 1 - ALPHA / 2], axis=1, method="inverted_cdf")
+    return shares, ends.T.astype(np.int64)
+
+
+def _adjusted(
+    p_values: Floats, pairs: Sequence[tuple[str, str]], rules: Rules
+) -> list[tuple[float | None, float | None]]:
+    """Return p-values and corrected ones; None for untested candidates."""
+    results: list[tuple[float | None, float | None]] = [(None, None)] * len(pairs)
+    families: dict[bool, list[int]] = {True: [], False: []}
+    for number, (first, second) in enumerate(pairs):
+        if first not in rules.untested and second not in rules.untested:
+            families[first in rules.constant or second in rules.constant].append(number)
+    for family in families.values():
+        raw = p_values[family].tolist()
+        for number, p in zip(family, zip(raw, holm(raw), strict=True), strict=True):
+            results[number] = p
+    return results

@@ -32,7 +32,7 @@ class SliceScore(NamedTuple):
 def compare_slices(
     counts: Counts, units: Units, slices: Mapping[str, Members]
 ) -> dict[str, SliceScore]:
-    """Score one candidate on slices and, on the same resampled rows and seeds, on the other rows.
+    """Score one candidate on slices and, on the same resampled rows, on the other rows.
 
     Args:
         counts: of the candidate's predictions (see `row_counts`), float32 ``[seed, row, count]``.
@@ -61,7 +61,8 @@ def compare_slices(
         means = {part: float(scores.observed[METRIC].mean()) for part, scores in pair.items()}
         ends = interval(pair["slice"].scores(METRIC).clip(0, 1))
         (d,) = compare_all(pair, means, METRIC)
-        by_slice[name] = SliceScore(means["slice"], *ends, d.difference, d.low, d.high, d.p)
+        p = 1.0 if d.p is None else d.p
+        by_slice[name] = SliceScore(means["slice"], *ends, d.difference, d.low, d.high, p)
     adjusted = holm([score.p for score in by_slice.values()])
     pairs = zip(by_slice.items(), adjusted, strict=True)
     return {name: score._replace(p=p) for (name, score), p in pairs}

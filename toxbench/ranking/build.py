@@ -8,22 +8,30 @@ import numpy as np
 
 from toxbench.evaluation.bootstrap import (
     BootstrapScores,
-    SampleCounts,
     Uncertainty,
     bootstrap,
     measure_uncertainty,
 )
 from toxbench.evaluation.definitions import (
+    GAP_COLUMNS,
     HALF,
     HEADLINES,
-    PER_LABEL,
     RANKING_METRIC,
+    ROPE,
     TUNED_COLUMNS,
+    VERDICT_COLUMNS,
 )
-from toxbench.evaluation.row_counts import SCORES
-from toxbench.evaluation.significance import Difference, assign_tiers, compare_all
+from toxbench.evaluation.row_counts import VALUES
+from toxbench.evaluation.significance import (
+    Difference,
+    Rules,
+    assign_tiers,
+    compare_all,
+    rank_draws,
+)
+from toxbench.evaluation.verdicts import Verdict
 from toxbench.ranking.cells import load_cells, load_failures
-from toxbench.ranking.pool import Cell, FoldPooler, PooledScores
+from toxbench.ranking.pool import Cell, FoldPooler, PooledScores, ScoreNames
 from toxbench.ranking.quoted import QuotedRow, load_quoted
 from toxbench.ranking.rows import (
     CandidateKey,
@@ -42,9 +50,12 @@ from toxbench.store.cells import CellStore, ProtocolRecord
 from toxbench.store.rows import StoredRows
 from toxbench.util.arrays import Floats
 
-# Of the rules that are made for one metric.
-_RULES_WITH_INTERVALS = {rule for _, rule in TUNED_COLUMNS.values() if rule != PER_LABEL}
+# Scores with intervals at the leaderboard's thresholds.
+MAIN_SCORES = (
+    *HEADLINES, "micro_precision", "micro_recall", "macro_f1", "micro_average_precision",
+)  # fmt: skip
 PooledRules = Mapping[str, PooledScores]  # thresholds rule -> scores
+Draws = Mapping[tuple[str, str], BootstrapScores]  # row name, thresholds rule -> scores
 
 
 def load_leaderboard(
@@ -52,10 +63,12 @@ def load_leaderboard(
     rule: str = HALF,
     metric: str = RANKING_METRIC,
     quoted: tuple[QuotedRow, ...] | None = None,
+    rope: float = ROPE,
 ) -> Leaderboard:
     """Build the leaderboard of a stored protocol, from the cells of one or several folders.
 
-    ``quoted`` replaces the quoted rows that are stored in the folders.
+    ``quoted`` replaces the quoted rows that are stored in the folders; ``rope`` is as in
+    `build_leaderboard`.
 
     Raises:
         StorageError: a folder holds no results, a file is damaged, or the folders hold results of
@@ -64,7 +77,7 @@ def load_leaderboard(
     failures = load_failures(*stores)
     if quoted is None:
         quoted = load_quoted(*stores)
-    return build_leaderboard(*load_cells(*stores), rule, metric, failures, quoted)
+    return build_leaderboard(*load_cells(*stores), rule, metric, failures, quoted, rope)
 
 
 def build_leaderboard(
@@ -75,8 +88,11 @@ def build_leaderboard(
     metric: str = RANKING_METRIC,
     failures: Sequence[FailureRecord] = (),
     quoted: tuple[QuotedRow, ...] = (),
+    rope: float = ROPE,
 ) -> Leaderboard:
     """Rank candidates by their cells, with intervals, comparisons and tiers.
+
+    ``rope`` is half the width of the region of practical equivalence.
 
     Raises:
         StorageError: a cell belongs to another protocol.
@@ -86,18 +102,12 @@ def build_leaderboard(
     if not board.rows:
         return board
     pooler = FoldPooler(protocol, rows)
-    complete = complete_cells(cells, len(protocol.folds))
-    pooled = {row.name: pooler.pool(complete[row.key]) for row in board.rows}
-    draws = bootstrap(_samples(pooled, rule))
-    measured = [_with_uncertainty(row, pooled[row.name], draws, rule) for row in board.rows]
-    ranked = rank_rows(measured, metric)
-    differences = _compare(ranked, {row.name: draws[row.name, rule] for row in ranked})
-    return replace(
-        board,
-        rows=ranked if board.is_exploratory else _with_tiers(ranked, differences, metric),
-        differences=differences,
-        sampling=Sampling(pooler.group_count, pooler.by_group, pooler.has_groups),
-    )
+    sampling = Sampling(pooler.group_count, pooler.single_rows, pooler.effective_units)
+    complete, needed = complete_cells(cells, len(protocol.folds)), _needed_scores(rule)
+    pooled = {row.name: pooler.pool(complete[row.key], needed) for row in board.rows}
+    measured = rank_rows((_with_pooled_values(r, pooled[r.name], rule) for r in board.rows), metric)
+    board = replace(board, rows=measured, sampling=sampling)
+    return _with_uncertainty(board, pooled, rope) if sampling.has_intervals else board
 
 
 def complete_cells(cells: Iterable[Cell], folds: int) -> dict[CandidateKey, list[Cell]]:
@@ -111,89 +121,113 @@ def complete_cells(cells: Iterable[Cell], folds: int) -> dict[CandidateKey, list
     return candidates
 
 
-def _samples(pooled: Mapping[str, PooledRules], rule: str) -> dict[tuple[str, str], SampleCounts]:
-    """Return (row name, thresholds rule) -> counts to resample; gaps have one rule only."""
-    samples = {(name, rule): rules[rule].samples for name, rules in pooled.items()}
-    tuned_samples = {
-        (name, tuned): SampleCounts(rules[tuned].samples.test)
-        for name, rules in pooled.items()
-        for tuned in _RULES_WITH_INTERVALS
-        if tuned != rule and tuned in rules
+def _needed_scores(rule: str) -> dict[str, ScoreNames]:
+    """Return the scores to pool for each thresholds rule: the leaderboard's, and tuned ones."""
+    test: dict[str, set[str]] = {rule: {*MAIN_SCORES}}
+    gaps: dict[str, set[str]] = defaultdict(set)
+    for name, tuned in TUNED_COLUMNS.values():
+        test.setdefault(tuned, set()).add(name)
+    for name, own_rule in GAP_COLUMNS.values():
+        gaps[own_rule or rule].add(name)
+        test.setdefault(own_rule or rule, set()).add(name)
+    return {r: ScoreNames(tuple(sorted(test[r])), tuple(sorted(gaps[r]))) for r in test}
+
+
+def _columns(rule: str) -> dict[str, tuple[str, str]]:
+    """Return column -> thresholds rule and resampled score, for all columns with intervals."""
+    return {
+        **{name: (rule, name) for name in MAIN_SCORES},
+        **{column: (tuned, name) for column, (name, tuned) in TUNED_COLUMNS.items()},
+        **{column: (own or rule, f"{name}_gap") for column, (name, own) in GAP_COLUMNS.items()},
     }
-    return samples | tuned_samples
 
 
-def _with_uncertainty(
-    row: Row, rules: PooledRules, draws: Mapping[tuple[str, str], BootstrapScores], rule: str
-) -> Row:
-    """Replace the headline scores by those of all folds of a seed together, with uncertainty."""
-    pooled, resampled = rules[rule], draws[row.name, rule]
+def _with_pooled_values(row: Row, rules: PooledRules, rule: str) -> Row:
+    """Replace scores by those of all folds of a seed together, if they are ratios of counts."""
+    main = rules[rule]
     # A rule that cannot be pooled has no value: the mean of the cells is at other thresholds.
     values: dict[str, Statistic | None] = dict.fromkeys(TUNED_COLUMNS)
-    values |= {name: _mean(scores) for name, scores in pooled.test.items()}
-    values |= {f"train_{name}": _mean(pooled.train[name]) for name in HEADLINES}
-    values |= {f"{name}_gap": _mean(pooled.train[name] - pooled.test[name]) for name in HEADLINES}
-    uncertainty = {name: _score_uncertainty(pooled, resampled, name) for name in HEADLINES}
-    uncertainty |= _gap_uncertainty(pooled, resampled)
+    values |= {name: _mean(main.test[name]) for name in MAIN_SCORES if name not in VALUES}
+    values |= {f"train_{name}": _mean(main.train[name]) for name in HEADLINES}
     for column, (name, tuned) in TUNED_COLUMNS.items():
         if tuned in rules:
             values[column] = _mean(rules[tuned].test[name])
-        if (row.name, tuned) in draws:
-            scores = draws[row.name, tuned]
-            uncertainty[column] = _score_uncertainty(rules[tuned], scores, name)
-    return replace(row, values={**row.values, **values}, uncertainty=uncertainty)
+    for column, (name, own) in GAP_COLUMNS.items():
+        if (own or rule) in rules:
+            pooled = rules[own or rule]
+            values[column] = _mean(pooled.train[name] - pooled.test[name])
+    return replace(row, values={**row.values, **values})
 
 
-def _score_uncertainty(pooled: PooledScores, draws: BootstrapScores, name: str) -> Uncertainty:
-    return measure_uncertainty(
-        draws.scores(name).clip(0, 1),  # draws of few seeds may exceed the range of a score
-        draws.fixed_seed_scores(name),
-        pooled.test[name],
-        pooled.folds[name],
-        _scores_without_group(pooled, name),
+def _with_uncertainty(
+    board: Leaderboard, pooled: Mapping[str, PooledRules], rope: float
+) -> Leaderboard:
+    """Add intervals, verdicts, tiers and ranks."""
+    draws = bootstrap(
+        {(row.name, r): p.samples for row in board.rows for r, p in pooled[row.name].items()}
+    )
+    rows = tuple(
+        replace(row, uncertainty=_uncertainty(row, draws, board.rule)) for row in board.rows
+    )
+    board = replace(board, rows=rows, verdicts=_verdicts(board, draws, rope))
+    if board.metric not in HEADLINES or board.is_exploratory:
+        return board
+    return replace(board, rows=_with_tiers(_with_ranks(board, draws), board))
+
+
+def _uncertainty(row: Row, draws: Draws, rule: str) -> dict[str, Uncertainty]:
+    return {
+        column: measure_uncertainty(draws[row.name, own_rule], score)
+        for column, (own_rule, score) in _columns(rule).items()
+        if (row.name, own_rule) in draws and row.mean(column) is not None
+    }
+
+
+def _verdicts(board: Leaderboard, draws: Draws, rope: float) -> tuple[Verdict, ...]:
+    """Return the verdicts on all pairs, by metric."""
+    constant = {row.name for row in board.rows if row.constant}
+    rules = Rules(rope, {*board.untested}, constant)
+    differences = {
+        column: {(d.first, d.second): d for d in _compare(board, draws, column, rules)}
+        for column in dict.fromkeys(c for group in VERDICT_COLUMNS.values() for c in group)
+    }
+    return tuple(
+        Verdict(metric, tuple(differences[c][pair] for c in group if pair in differences[c]))
+        for metric, group in VERDICT_COLUMNS.items()
+        for pair in differences[metric]
     )
 
 
-def _gap_uncertainty(pooled: PooledScores, draws: BootstrapScores) -> dict[str, Uncertainty]:
-    return {
-        gap: measure_uncertainty(
-            draws.scores(gap).clip(-1, 1),
-            draws.fixed_seed_scores(gap),
-            pooled.train[name] - pooled.test[name],
-        )
-        for name in HEADLINES
-        if (gap := f"{name}_gap")
+def _compare(board: Leaderboard, draws: Draws, column: str, rules: Rules) -> list[Difference]:
+    """Compare the rows that have a value in a column."""
+    rule, score = _columns(board.rule)[column]
+    means = {row.name: mean for row in board.rows if (mean := row.mean(column)) is not None}
+    resampled = {name: draws[name, rule] for name in means if (name, rule) in draws}
+    return compare_all(resampled, means, score, column, rules)
+
+
+def _with_tiers(rows: Sequence[Row], board: Leaderboard) -> tuple[Row, ...]:
+    apart = {
+        frozenset((v.main.first, v.main.second))
+        for v in board.verdicts
+        if v.metric == board.metric and v.is_apart
     }
-
-
-def _scores_without_group(pooled: PooledScores, name: str) -> Floats | None:
-    """Return the mean score without each group, ``[group]``; None if groups are resampled."""
-    if pooled.groups is None or pooled.groups.shape[1] < 2:
-        return None
-    sums = pooled.groups.astype(np.float64)
-    remaining = sums.sum(axis=1, keepdims=True) - sums  # [seed, group, count]
-    return np.asarray(SCORES[name](remaining).mean(axis=0))
-
-
-def _compare(rows: Sequence[Row], draws: Mapping[str, BootstrapScores]) -> tuple[Difference, ...]:
-    differences: list[Difference] = []
-    for metric in HEADLINES:
-        means = {row.name: mean for row in rows if (mean := row.mean(metric)) is not None}
-        differences += compare_all(draws, means, metric)
-    return tuple(differences)
-
-
-def _with_tiers(
-    rows: tuple[Row, ...], differences: Sequence[Difference], metric: str
-) -> tuple[Row, ...]:
-    """Add tiers if the metric can be resampled."""
-    if metric not in HEADLINES:
-        return rows
-    clear = {
-        frozenset((d.first, d.second)) for d in differences if d.metric == metric and d.is_clear
-    }
-    tiers = assign_tiers([row.name for row in rows], lambda *pair: frozenset(pair) in clear)
+    tiers = assign_tiers([row.name for row in rows], lambda *pair: frozenset(pair) in apart)
     return tuple(replace(row, tier=tiers[row.name]) for row in rows)
+
+
+def _with_ranks(board: Leaderboard, draws: Draws) -> tuple[Row, ...]:
+    """Add P(best) and the interval of the rank among the rows that are not constant."""
+    varied = [row for row in board.rows if not row.constant]
+    if not varied:
+        return board.rows
+    scores = np.stack([draws[row.name, board.rule].scores(board.metric) for row in varied])
+    shares, ends = rank_draws(scores)
+    ranks = {
+        row.name: {"best": share, "ranks": (low, high)}
+        for row, share, (low, high) in zip(varied, shares.tolist(), ends.tolist(), strict=True)
+    }
+    return tuple(replace(row, **ranks.get(row.name, {})) for row in board.rows)
 
 
 def _mean(scores: Floats) -> Statistic:

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from toxbench.evaluation.definitions import HALF, RANKING_METRIC
+from toxbench.evaluation.definitions import HALF, RANKING_METRIC, ROPE
 from toxbench.evaluation.ensembles import (
     EnsembleChoice,
     average_probabilities,
@@ -32,6 +32,7 @@ def load_ensemble_leaderboard(
     rule: str = HALF,
     metric: str = RANKING_METRIC,
     quoted: tuple[QuotedRow, ...] | None = None,
+    rope: float = ROPE,
 ) -> Leaderboard:
     """Build the leaderboard of stored cells with their averages; otherwise as `load_leaderboard`.
 
@@ -43,7 +44,8 @@ def load_ensemble_leaderboard(
     averages, choice = ensemble_cells(protocol, rows, cells)
     if quoted is None:
         quoted = load_quoted(*stores)
-    board = build_leaderboard(protocol, rows, [*cells, *averages], rule, metric, failures, quoted)
+    cells = [*cells, *averages]
+    board = build_leaderboard(protocol, rows, cells, rule, metric, failures, quoted, rope)
     return replace(board, ensemble_choice=choice)
 
 

@@ -7,18 +7,35 @@ import numpy as np
 import numpy.typing as npt
 
 from toxbench.errors import SettingsError
-from toxbench.evaluation.bootstrap import SampleCounts, sampling_units, sum_by_unit
+from toxbench.evaluation.bootstrap import (
+    SampleCounts,
+    effective_number,
+    sampling_units,
+    sum_by_unit,
+)
 from toxbench.evaluation.definitions import HALF
-from toxbench.evaluation.row_counts import COUNTS, SCORES, row_counts
+from toxbench.evaluation.row_counts import SCORES, row_columns
 from toxbench.evaluation.thresholds import choose_thresholds, predict
 from toxbench.records import CellRecord, Part
 from toxbench.store.cells import ProtocolRecord
 from toxbench.store.rows import StoredRows
 from toxbench.util.arrays import Counts, Floats, Probabilities, Rows
 
-GROUPS_NEEDED = 20  # to resample groups; with fewer, single rows are resampled
 Cell = tuple[CellRecord, Mapping[Part, npt.NDArray[np.float32]]]
 Thresholds = dict[str, tuple[float, ...]]
+
+
+@dataclass(frozen=True)
+class ScoreNames:
+    """The scores that are needed at the thresholds of one rule.
+
+    Attributes:
+        test: of the test rows.
+        gaps: those whose gaps, and train scores, are needed as well.
+    """
+
+    test: tuple[str, ...]
+    gaps: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,26 +46,21 @@ class PooledScores:
         samples: counts by sampling unit, for the bootstrap.
         test: score -> value over all tested rows, ``[seed]``.
         train: score -> value over all train rows, ``[seed]``.
-        folds: score -> value on each fold's test rows, ``[seed, fold]``.
-        groups: counts of each group's test rows, ``[seed, group, count]``; None if there are
-            enough groups to resample them.
     """
 
     samples: SampleCounts
     test: Mapping[str, Floats]
     train: Mapping[str, Floats]
-    folds: Mapping[str, Floats]
-    groups: Counts | None
 
 
 class FoldPooler:
     """Pools the cells of candidates of one protocol.
 
     Attributes:
-        group_count: number of groups among the tested rows.
-        by_group: whether groups are resampled instead of rows.
-        has_groups: whether the table has a column of groups.
-        units: number of each tested row's sampling unit, int64 ``[row]``.
+        units: number of each tested row's sampling unit, its group, int64 ``[row]``.
+        effective_units: effective number of sampling units among the tested rows.
+        group_count: number of groups of the table's group column among the tested rows.
+        single_rows: number of tested rows without a group; each is a sampling unit by itself.
     """
 
     def __init__(self, protocol: ProtocolRecord, rows: StoredRows) -> None:
@@ -61,20 +73,21 @@ class FoldPooler:
         )
         self._tested = np.concatenate(self._test_rows)
         self._train_only = np.setdiff1d(np.concatenate(self._train_rows), self._tested)
-        groups = rows.groups[self._tested]
-        self.group_count = len(np.unique(groups))
-        self.has_groups = rows.has_groups
-        self.by_group = self.group_count >= GROUPS_NEEDED
-        self._groups = np.unique(groups, return_inverse=True)[1].astype(np.int64)
-        self.units = sampling_units(groups if self.by_group else self._tested)
-        train_groups = rows.groups[self._train_only] if self.by_group else self._train_only
-        self._train_only_units = sampling_units(train_groups)
+        groups, is_grouped = rows.groups[self._tested], rows.is_grouped[self._tested]
+        self.units = sampling_units(groups)
+        self.effective_units = effective_number(np.bincount(self.units).astype(np.float64))
+        self.group_count = len(np.unique(groups[is_grouped]))
+        self.single_rows = int((~is_grouped).sum())
+        self._train_only_units = sampling_units(rows.groups[self._train_only])
 
-    def pool(self, cells: Sequence[Cell]) -> dict[str, PooledScores]:
+    def pool(
+        self, cells: Sequence[Cell], needed: Mapping[str, ScoreNames]
+    ) -> dict[str, PooledScores]:
         """Pool one candidate's cells.
 
         Args:
             cells: every fold of at least one seed.
+            needed: thresholds rule -> scores.
 
         Returns:
             thresholds rule -> scores; without the rules that a cell lacks.
@@ -82,8 +95,8 @@ class FoldPooler:
         seeds = sorted({record.key.seed for record, _ in cells})
         by_seed = [_cells_of_seed(cells, seed) for seed in seeds]
         thresholds = [self.thresholds(folds) for folds in by_seed]  # [seed][fold]
-        rules = [r for r in thresholds[0][0] if all(r in fold for s in thresholds for fold in s)]
-        return {rule: self._pool_rule(by_seed, thresholds, rule) for rule in rules}
+        rules = [r for r in needed if all(r in fold for s in thresholds for fold in s)]
+        return {r: self._pool_rule(by_seed, thresholds, r, needed[r]) for r in rules}
 
     def thresholds(self, folds: Sequence[Cell]) -> list[Thresholds]:
         """Return the thresholds of each fold of one seed.
@@ -105,34 +118,67 @@ class FoldPooler:
         by_seed: Sequence[Sequence[Cell]],
         thresholds: Sequence[Sequence[Thresholds]],
         rule: str,
+        names: ScoreNames,
     ) -> PooledScores:
-        test = np.zeros((len(by_seed), len(self._tested), len(COUNTS)), dtype=np.float32)
-        train = np.zeros((len(by_seed), len(self._targets), len(COUNTS)), dtype=np.float32)
-        ends = np.cumsum([len(rows) for rows in self._test_rows])
-        for seed, folds in enumerate(by_seed):
-            for fold, (_, tensors) in enumerate(folds):
-                test_rows, train_rows = self._test_rows[fold], self._train_rows[fold]
-                values = thresholds[seed][fold][rule]
-                block = slice(ends[fold] - len(test_rows), ends[fold])
-                test[seed, block] = self._count(test_rows, tensors["test"], values)
-                train[seed, train_rows] += self._count(train_rows, tensors["train"], values)
+        values = [[fold[rule] for fold in of_seed] for of_seed in thresholds]
+        tests = [
+            np.stack(
+                [
+                    self._count(rows, folds[k][1]["test"], of_seed[k], names.test)
+                    for folds, of_seed in zip(by_seed, values, strict=True)
+                ]
+            )
+            for k, rows in enumerate(self._test_rows)
+        ]  # of each fold: [seed, row, count]
+        test = np.concatenate(tests, axis=1)
+        train = self._train_counts(by_seed, values, names.gaps) if names.gaps else None
         has_folds = len(self._test_rows) > 1
         return PooledScores(
             samples=SampleCounts(
                 test=sum_by_unit(test, self.units),
-                train=sum_by_unit(train[:, self._tested], self.units) if has_folds else None,
-                train_only=sum_by_unit(train[:, self._train_only], self._train_only_units),
+                train=None
+                if train is None or not has_folds
+                else sum_by_unit(train[:, self._tested], self.units),
+                train_only=None
+                if train is None
+                else sum_by_unit(train[:, self._train_only], self._train_only_units),
+                scores=names.test,
+                gaps=names.gaps,
+                folds=_fold_scores(tests, names.test) if has_folds else {},
+                fold_ratio=len(self._tested) / sum(map(len, self._train_rows)),
             ),
-            test=_scores(test),
-            train=_scores(train),
-            folds=_fold_scores(np.split(test, ends[:-1], axis=1)),
-            groups=None if self.by_group else sum_by_unit(test, self._groups),
+            test=_scores(test, names.test),
+            train={} if train is None else _scores(train, names.gaps),
         )
 
-    def _count(
-        self, rows: Rows, probabilities: Probabilities, thresholds: Sequence[float]
+    def _train_counts(
+        self,
+        by_seed: Sequence[Sequence[Cell]],
+        thresholds: Sequence[Sequence[Sequence[float]]],
+        names: Sequence[str],
     ) -> Counts:
-        return row_counts(self._targets[rows], predict(probabilities, thresholds))
+        """Add up the folds' counts of each row of the table, ``[seed, row, count]``."""
+        totals = []
+        for folds, values in zip(by_seed, thresholds, strict=True):
+            parts = [
+                self._count(rows, folds[k][1]["train"], values[k], names)
+                for k, rows in enumerate(self._train_rows)
+            ]
+            total = np.zeros((len(self._targets), parts[0].shape[1]), dtype=np.float32)
+            for rows, part in zip(self._train_rows, parts, strict=True):
+                total[rows] += part
+            totals.append(total)
+        return np.stack(totals)
+
+    def _count(
+        self,
+        rows: Rows,
+        probabilities: Probabilities,
+        thresholds: Sequence[float],
+        names: Sequence[str],
+    ) -> Counts:
+        predictions = predict(probabilities, thresholds)
+        return row_columns(self._targets[rows], predictions, probabilities, names)
 
 
 def no_thresholds_error(rule: str, candidates: Sequence[str]) -> SettingsError:
@@ -147,11 +193,11 @@ def _cells_of_seed(cells: Sequence[Cell], seed: int) -> list[Cell]:
     return sorted((c for c in cells if c[0].key.seed == seed), key=lambda c: c[0].key.fold)
 
 
-def _scores(counts: Counts) -> dict[str, Floats]:
+def _scores(counts: Counts, names: Sequence[str]) -> dict[str, Floats]:
     sums = counts.sum(axis=1, dtype=np.float64)
-    return {name: score(sums) for name, score in SCORES.items()}
+    return {name: SCORES[name](sums) for name in names}
 
 
-def _fold_scores(folds: Sequence[Counts]) -> dict[str, Floats]:
-    scores = [_scores(counts) for counts in folds]
-    return {name: np.stack([fold[name] for fold in scores], axis=1) for name in SCORES}
+def _fold_scores(folds: Sequence[Counts], names: Sequence[str]) -> dict[str, Floats]:
+    scores = [_scores(counts, names) for counts in folds]
+    return {name: np.stack([fold[name] for fold in scores], axis=1) for name in names}

@@ -1,6 +1,7 @@
 """Rescores stored probabilities: other thresholds, fewer labels, another metric; no training."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from toxbench.errors import SettingsError, did_you_mean
 from toxbench.evaluation.definitions import HALF, METRICS, RANKING_METRIC, RULES
@@ -73,5 +74,4 @@ def _select_columns(
             {label: fold[label] for label in labels} for fold in protocol.test_supports
         ),
     }
-    selected = StoredRows(rows.ids, rows.targets[:, columns], rows.groups, rows.has_groups)
-    return protocol.model_copy(update=changes), selected
+    return protocol.model_copy(update=changes), replace(rows, targets=rows.targets[:, columns])

@@ -2,27 +2,28 @@
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Literal
 
+import numpy as np
+
 from toxbench.errors import StorageError
-from toxbench.evaluation.bootstrap import Uncertainty
+from toxbench.evaluation.bootstrap import MIN_EFFECTIVE_UNITS, Uncertainty
 from toxbench.evaluation.definitions import (
     HALF,
-    HEADLINES,
     METRICS,
     RANKING_METRIC,
-    TUNED_COLUMNS,
 )
 from toxbench.evaluation.ensembles import EnsembleChoice
-from toxbench.evaluation.significance import Difference
+from toxbench.evaluation.verdicts import Verdict
+from toxbench.ranking.columns import Getter, columns
 from toxbench.ranking.environments import mixed_environments
+from toxbench.ranking.names import distinguishing_settings
 from toxbench.ranking.quoted import QuotedRow, quoted_metrics
-from toxbench.records import CellKey, CellRecord, FailureRecord, Part, TuningRecord
+from toxbench.records import CellKey, CellRecord, FailureRecord, TuningRecord
 from toxbench.store.cells import ProtocolRecord
-from toxbench.util.text import format_setting
 
 CandidateKey = tuple[str, str]  # name and digest
 
@@ -63,8 +64,11 @@ class Row:
         constant: whether every cell predicts the same for all test rows.
         digest: of settings, weights and everything else that identifies the candidate.
         uncertainty: column name -> uncertainty of the mean, for values that can be resampled.
-        tier: from 1; candidates of a tier do not differ significantly from its first. None: too
-            few seeds.
+        label_uncertainty: of each label's ``micro_f1`` and ``micro_average_precision``; empty if
+            they were not computed (see `with_label_intervals`).
+        tier: from 1; none of a tier's candidates is apart from its best one. None: too few seeds.
+        best: share of the resamples in which the candidate is the best; None: not computed.
+        ranks: 95 % interval of its rank; None as ``best``.
         failed: number of cells without a result.
         mixed: how the environments of its cells differ; empty if they are equal.
         cut_token_share: share of the table's tokens that the candidate does not read, in [0, 1).
@@ -85,7 +89,10 @@ class Row:
     constant: bool
     digest: str = ""
     uncertainty: Mapping[str, Uncertainty] = field(default_factory=dict)
+    label_uncertainty: tuple[Mapping[str, Uncertainty], ...] = ()
     tier: int | None = None
+    best: float | None = None
+    ranks: tuple[int, int] | None = None
     failed: int = 0
     mixed: str = ""
     cut_token_share: float = 0.0
@@ -115,17 +122,22 @@ class Row:
 
 @dataclass(frozen=True)
 class Sampling:
-    """The sampling units of the intervals.
+    """The sampling units of the intervals: groups, and single rows without a group.
 
     Attributes:
-        group_count: number of groups among the tested rows.
-        by_group: whether groups are resampled; if they are too few, single rows are.
-        has_groups: whether the table has a column of groups; if not, equal texts form a group.
+        group_count: number of groups among the tested rows; 0 without a column of groups.
+        single_rows: number of tested rows without a group.
+        effective_units: number of units of equal size that are worth as much.
     """
 
     group_count: int
-    by_group: bool
-    has_groups: bool
+    single_rows: int
+    effective_units: float
+
+    @property
+    def has_intervals(self) -> bool:
+        """Whether there are enough units to estimate how scores vary."""
+        return self.effective_units >= MIN_EFFECTIVE_UNITS
 
 
 @dataclass(frozen=True)
@@ -155,8 +167,8 @@ class Leaderboard:
         protocol: of all cells.
         rows: one for each candidate that has a complete seed, that is, one with every fold.
         unfinished: names of the candidates without a complete seed.
-        differences: of every pair of rows, on each headline score.
-        sampling: units of the intervals; None if there are no intervals.
+        verdicts: on every pair of rows, in each headline score; empty without intervals.
+        sampling: units of the intervals; None if there are no rows.
         rule: thresholds rule of the columns that do not name one.
         metric: to rank by.
         failures: of each candidate with failed cells, with or without a row.
@@ -167,7 +179,7 @@ class Leaderboard:
     protocol: ProtocolRecord
     rows: tuple[Row, ...]
     unfinished: tuple[str, ...] = ()
-    differences: tuple[Difference, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
     sampling: Sampling | None = None
     rule: str = HALF
     metric: str = RANKING_METRIC
@@ -180,8 +192,10 @@ class Leaderboard:
         """Whether a backbone has too few seeds for a conclusion."""
         return any(row.kind == "backbone" and row.seeds < SEEDS_NEEDED for row in self.rows)
 
-
-Getter = Callable[[CellRecord], float | None]
+    @property
+    def untested(self) -> tuple[str, ...]:
+        """Names of the backbones with one seed, which gives no variance between seeds."""
+        return tuple(r.name for r in self.rows if r.kind == "backbone" and r.seeds == 1)
 
 
 def summarize_cells(
@@ -211,7 +225,7 @@ def summarize_cells(
         for seeds in [complete_seeds(stored, len(protocol.folds))]
     }
     ranked = {key: cells for key, cells in complete.items() if cells}
-    differences = _distinguishing_settings([cells[0] for cells in ranked.values()])
+    differences = distinguishing_settings([cells[0] for cells in ranked.values()])
     failed = _count_failures(failures, {k: {c.key for c in v} for k, v in candidates.items()})
     failed_counts = {(cells.name, cells.digest): cells.failed for cells in failed}
     getters = columns(rule, metric, quoted_metrics(quoted))
@@ -224,36 +238,6 @@ def summarize_cells(
         protocol, rank_rows(rows, metric), unfinished, rule=rule, metric=metric, failures=failed,
         quoted=quoted,
     )  # fmt: skip
-
-
-def columns(rule: str, metric: str = RANKING_METRIC, more: Iterable[str] = ()) -> dict[str, Getter]:
-    """Return column name -> function from a cell to its value; scores are of the test rows.
-
-    The rule is for columns that do not name one. The metric to rank by always has a column, and
-    so do the metrics in ``more``.
-    """
-    return {
-        metric: _metric(metric, rule),
-        "micro_f1": _metric("micro_f1", rule),
-        **{name: _metric(*column) for name, column in TUNED_COLUMNS.items()},
-        "macro_f1": _metric("macro_f1", rule),
-        "subset_accuracy": _metric("subset_accuracy", rule),
-        "micro_precision": _metric("micro_precision", rule),
-        "micro_recall": _metric("micro_recall", rule),
-        "micro_average_precision": _metric("micro_average_precision", rule),
-        "promised_gain": _promised_gain,
-        **{f"train_{name}": _metric(name, rule, "train") for name in HEADLINES},
-        **{
-            f"{name}_gap": _difference(_metric(name, rule, "train"), _metric(name, rule))
-            for name in HEADLINES
-        },
-        "best_epoch": lambda cell: cell.best_epoch,
-        "train_seconds": lambda cell: cell.cost.train_seconds,
-        "evaluation_seconds": lambda cell: cell.cost.evaluation_seconds,
-        "comments_per_second": lambda cell: cell.cost.comments_per_second,
-        "peak_memory_bytes": lambda cell: cell.cost.peak_memory_bytes,
-        **{name: _metric(name, rule) for name in more},
-    }
 
 
 def candidate_key(key: CellKey) -> CandidateKey:
@@ -299,7 +283,8 @@ def _count_failures(
 
 def summarize_seeds(values: Sequence[float]) -> Statistic:
     """Return mean and deviation of one value for each seed."""
-    return Statistic(fmean(values), stdev(values) if len(values) > 1 else None)
+    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return Statistic(fmean(values), deviation)
 
 
 def rank_rows(rows: Iterable[Row], metric: str) -> tuple[Row, ...]:
@@ -370,47 +355,3 @@ def _label_f1(cells: Sequence[CellRecord], rule: str) -> tuple[float, ...]:
 def _label_average_precision(cells: Sequence[CellRecord]) -> tuple[float | None, ...]:
     by_label = zip(*(cell.per_label[HALF] for cell in cells), strict=True)
     return tuple(mean_known(scores.average_precision for scores in label) for label in by_label)
-
-
-def _metric(name: str, rule: str, part: Part = "test") -> Getter:
-    return lambda cell: cell.metrics[rule][part][name] if rule in cell.metrics else None
-
-
-def _difference(first: Getter, second: Getter) -> Getter:
-    def difference(cell: CellRecord) -> float | None:
-        a, b = first(cell), second(cell)
-        return None if a is None or b is None else a - b
-
-    return difference
-
-
-def _promised_gain(cell: CellRecord) -> float | None:
-    """Return the gain of tuned settings over the default ones on inner validation rows."""
-    return cell.tuning.promised_gain if cell.tuning else None
-
-
-def _distinguishing_settings(candidates: Sequence[CellRecord]) -> list[str]:
-    """Return the settings that distinguish each candidate, given by a cell, from its namesakes.
-
-    Names must be unique, because comparisons and intervals are looked up by name. Rows that
-    settings do not distinguish (but weights may, for example) get their digest.
-    """
-    settings = [cell.settings.model_dump() if cell.settings else {} for cell in candidates]
-    names = [
-        (cell.key.candidate, cell.adaptation, cell.kind, cell.tuning is None) for cell in candidates
-    ]
-    texts: list[str] = []
-    for name, values in zip(names, settings, strict=True):
-        adaptation = [name[1]] if name[1] != "full" else []
-        same_name = [s for n, s in zip(names, settings, strict=True) if n == name]
-        different = [n for n in values if any(s.get(n) != values[n] for s in same_name)]
-        changes = [f"{name}={format_setting(values[name])}" for name in different]
-        texts.append(" ".join([*adaptation, *changes]))
-    rows = [
-        (cell.key.candidate, cell.tuning is None, text)
-        for cell, text in zip(candidates, texts, strict=True)
-    ]
-    return [
-        f"{row[-1]} #{cell.key.digest[:6]}".strip() if rows.count(row) > 1 else row[-1]
-        for cell, row in zip(candidates, rows, strict=True)
-    ]

@@ -11,6 +11,7 @@ from toxbench.plugin.contracts import Table
 from toxbench.ranking.rows import CandidateKey, Leaderboard, Row, candidate_key, mean_known
 from toxbench.records import CellRecord, EpochRecord, FailureRecord, Part
 from toxbench.report.labels import mean_label_scores, tested_labels
+from toxbench.report.notes import GAP_TITLES
 from toxbench.report.tables import Record, Value, records_table
 from toxbench.settings import TrainSettings
 from toxbench.util.many_labels import ShownLabels
@@ -120,7 +121,7 @@ def summary_table(candidate: Candidate) -> Table:
     if row is None:
         notes.append("Not on the leaderboard: no seed has a result for every fold.")
     if row and row.uncertainty:
-        notes.append("[low, high] is the 95 % confidence interval over test rows and seeds.")
+        notes.append(_interval_note(row))
     return records_table(candidate.name, records, notes, text=_cell_text)
 
 
@@ -300,7 +301,13 @@ def _scores(row: Row) -> dict[str, str]:
         return f"{statistic.mean:.3f}{interval}" if statistic else "-"
 
     scores = {title: text(name) for name, title in HEADLINES.items()}
-    return scores | {f"{title} gap": text(f"{name}_gap") for name, title in HEADLINES.items()}
+    return scores | {title: text(name) for name, title in GAP_TITLES.items()}
+
+
+def _interval_note(row: Row) -> str:
+    is_untested = row.kind == "backbone" and row.seeds == 1
+    source = "test rows only, because there is one seed" if is_untested else "test rows and seeds"
+    return f"[low, high] is the 95 % confidence interval over {source}."
 
 
 def _cost(cells: Sequence[CellRecord]) -> dict[str, str]:

@@ -1,18 +1,20 @@
 """Tables with the scores of each label."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from toxbench.evaluation.definitions import HALF
+from toxbench.evaluation.thresholds import POSITIVES_NEEDED
 from toxbench.plugin.contracts import Table
 from toxbench.ranking.rows import Leaderboard, Row, mean_known
 from toxbench.records import CellRecord
-from toxbench.report.tables import Record, records_table
+from toxbench.report.tables import Record
 from toxbench.store.cells import ProtocolRecord
 from toxbench.util.many_labels import ShownLabels, select_labels
-from toxbench.util.text import escape_line
+from toxbench.util.text import escape_line, format_value
 
-LabelColumns = dict[str, Sequence[int | float | None]]  # title -> value of each label
 _NO_POSITIVE = "A label without a positive test row has no score."
+_TOO_FEW = f"(too few): fewer than {POSITIVES_NEEDED} positive test rows, too few for an interval."
 _PREVALENCE = (
     "Prevalence is the share of positive test rows. It is the average precision of a candidate "
     "that gives every row the same probability."
@@ -21,36 +23,41 @@ _PREVALENCE = (
 
 def label_table(leaderboard: Leaderboard) -> Table:
     """Return F1, average precision and prevalence of each label, for each candidate."""
-    protocol, rows = leaderboard.protocol, leaderboard.rows
-    columns: LabelColumns = {
-        "positive test rows": [*protocol.tested_supports.values()],
-        **{f"{row.title} F1": _label_f1(row, protocol) for row in rows},
-        "prevalence": _prevalences(protocol),
-        **{f"{row.title} average precision": row.label_average_precision for row in rows},
-    }
+    rows = leaderboard.rows
+    columns = [_positives(leaderboard)]
+    columns += [_scores(leaderboard, row, "micro_f1", f"{row.title} F1") for row in rows]
+    columns += [_prevalence(leaderboard)]
+    columns += [
+        _scores(leaderboard, row, "micro_average_precision", f"{row.title} average precision")
+        for row in rows
+    ]
     title = "F1 at threshold 0.5 and average precision of each label, mean over seeds"
-    return _table(protocol, title, columns, (_NO_POSITIVE, _PREVALENCE))
+    return _table(leaderboard, title, columns, (_NO_POSITIVE, _TOO_FEW, _PREVALENCE))
 
 
 def label_tables(leaderboard: Leaderboard) -> list[Table]:
     """Return the columns of `label_table` as two tables that fit a terminal."""
-    protocol, rows = leaderboard.protocol, leaderboard.rows
-    f1: LabelColumns = {
-        "positive test rows": [*protocol.tested_supports.values()],
-        **{row.title: _label_f1(row, protocol) for row in rows},
-    }
-    average_precision: LabelColumns = {
-        "prevalence": _prevalences(protocol),
-        **{row.title: row.label_average_precision for row in rows},
-    }
+    rows = leaderboard.rows
+    f1 = [_scores(leaderboard, row, "micro_f1", row.title) for row in rows]
+    precision = [_scores(leaderboard, row, "micro_average_precision", row.title) for row in rows]
     titles = (
         "F1 of each label at threshold 0.5, mean over seeds",
         "Average precision of each label, mean over seeds",
     )
     return [
-        _table(protocol, titles[0], f1, (_NO_POSITIVE,)),
-        _table(protocol, titles[1], average_precision, (_PREVALENCE,)),
-    ]
+        _table(leaderboard, titles[0], [_positives(leaderboard), *f1], (_NO_POSITIVE, _TOO_FEW)),
+        _table(leaderboard, titles[1], [_prevalence(leaderboard), *precision],
+               (_PREVALENCE, _TOO_FEW)),
+    ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column: its title, the text of each label, and numbers of each label for records."""
+
+    title: str
+    texts: Sequence[str]
+    records: Sequence[Record]
 
 
 def label_records(
@@ -74,13 +81,22 @@ def mean_label_scores(cells: Sequence[CellRecord], number: int) -> Record:
 
 
 def _table(
-    protocol: ProtocolRecord, title: str, columns: LabelColumns, notes: tuple[str, ...]
+    leaderboard: Leaderboard, title: str, columns: Sequence[_Column], notes: tuple[str, ...]
 ) -> Table:
-    labels = map(escape_line, protocol.labels)
-    rows = zip(labels, *columns.values(), strict=True)
-    headers = ("label", *columns)
-    records = [dict(zip(headers, row, strict=True)) for row in rows]
-    return records_table(title, records, notes, shown=tested_labels(protocol))
+    labels = list(map(escape_line, leaderboard.protocol.labels))
+    rows = [*zip(labels, *(column.texts for column in columns), strict=True)]
+    shown = tested_labels(leaderboard.protocol)
+    numbers = zip(*(column.records for column in columns), strict=True)
+    return Table(
+        title=title,
+        headers=("label", *(column.title for column in columns)),
+        rows=tuple(rows[place] for place in shown.places),
+        notes=(*notes, *shown.notes),
+        records=tuple(
+            {"label": label} | {k: v for record in records for k, v in record.items()}
+            for label, records in zip(labels, numbers, strict=True)
+        ),
+    )
 
 
 def tested_labels(protocol: ProtocolRecord) -> ShownLabels:
@@ -89,9 +105,36 @@ def tested_labels(protocol: ProtocolRecord) -> ShownLabels:
     return select_labels(list(protocol.tested_supports.values()), tested)
 
 
-def _label_f1(row: Row, protocol: ProtocolRecord) -> list[float | None]:
-    supports = protocol.tested_supports.values()
-    return [f1 if support else None for f1, support in zip(row.label_f1, supports, strict=True)]
+def _numbers(title: str, values: Sequence[int | float]) -> _Column:
+    return _Column(title, [*map(format_value, values)], [{title: value} for value in values])
+
+
+def _positives(leaderboard: Leaderboard) -> _Column:
+    return _numbers("positive test rows", [*leaderboard.protocol.tested_supports.values()])
+
+
+def _prevalence(leaderboard: Leaderboard) -> _Column:
+    return _numbers("prevalence", _prevalences(leaderboard.protocol))
+
+
+def _scores(leaderboard: Leaderboard, row: Row, score: str, title: str) -> _Column:
+    """Return a candidate's score of each label, with its interval."""
+    values = row.label_f1 if score == "micro_f1" else row.label_average_precision
+    supports = [*leaderboard.protocol.tested_supports.values()]
+    known = [value if support else None for value, support in zip(values, supports, strict=True)]
+    intervals = [of_label.get(score) for of_label in row.label_uncertainty] or [None] * len(known)
+    texts, records = [], []
+    for value, support, interval in zip(known, supports, intervals, strict=True):
+        text = format_value(value)
+        record: Record = {title: value}
+        if interval is not None:
+            text += f" [{interval.low:.3f}, {interval.high:.3f}]"
+            record |= {f"{title} low": interval.low, f"{title} high": interval.high}
+        elif row.label_uncertainty:
+            record |= {f"{title} low": None, f"{title} high": None}
+        texts.append(f"{text} (too few)" if 0 < support < POSITIVES_NEEDED else text)
+        records.append(record)
+    return _Column(title, texts, records)
 
 
 def _prevalences(protocol: ProtocolRecord) -> list[float]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from toxbench.errors import SettingsError
 from toxbench.evaluation.definitions import HALF, HEADLINES
-from toxbench.evaluation.significance import Difference
+from toxbench.evaluation.verdicts import Verdict
 from toxbench.plugin.contracts import Table
 from toxbench.ranking.quoted import QuotedRow, quoted_metrics
 from toxbench.ranking.rows import Leaderboard, Row, Statistic, candidate_key
@@ -21,7 +21,7 @@ from toxbench.report.notes import (
     warnings,
 )
 from toxbench.report.tables import Record
-from toxbench.report.verdicts import comparison_table, conclusion, reversed_difference
+from toxbench.report.verdicts import comparison_table, conclusion, reversed_verdict
 from toxbench.util.text import escape_line, format_millions, format_value, safe_quote
 
 Column = tuple[str, Callable[[Row], str]]  # title and text of a row's cell
@@ -36,7 +36,8 @@ def leaderboard_tables(leaderboard: Leaderboard) -> list[Table]:
     columns: dict[str, Sequence[Column]] = {
         "Tuned thresholds": _TUNED_COLUMNS,
         "More scores": _score_columns(leaderboard),
-        "Train scores": _TRAIN_COLUMNS,
+        "Train scores and gaps": _TRAIN_COLUMNS,
+        "Ranks": _rank_columns(leaderboard),
         "Standard errors (SE) by source": _error_columns(leaderboard),
         "Weights and cost": _cost_columns(leaderboard),
     }
@@ -53,6 +54,7 @@ def leaderboard_table(leaderboard: Leaderboard) -> Table:
         *_TUNED_COLUMNS,
         *_score_columns(leaderboard),
         *_TRAIN_COLUMNS,
+        *_rank_columns(leaderboard),
         *_error_columns(leaderboard),
         *_cost_columns(leaderboard),
     )
@@ -83,7 +85,7 @@ def cell_records(leaderboard: Leaderboard, cells: Iterable[CellRecord]) -> list[
 
 
 def compare_candidates(leaderboard: Leaderboard, names: Sequence[str]) -> Table:
-    """Return the differences of all pairs of the named candidates, with a sentence on each.
+    """Return the verdicts on all pairs of the named candidates, with a sentence on each.
 
     Without names, of all candidates. P-values are adjusted for all pairs of the leaderboard.
 
@@ -95,9 +97,13 @@ def compare_candidates(leaderboard: Leaderboard, names: Sequence[str]) -> Table:
 
 
 def _record(leaderboard: Leaderboard, rank: int, row: Row) -> Record:
+    low, high = row.ranks or (None, None)
     record: Record = {
         "rank": rank,
         "tier": row.tier,
+        "p_best": row.best,
+        "rank_low": low,
+        "rank_high": high,
         "candidate": row.candidate,
         "kind": row.kind,
         "tuned": row.tuning is not None,
@@ -117,15 +123,12 @@ def _record(leaderboard: Leaderboard, rank: int, row: Row) -> Record:
         record[name] = statistic.mean if statistic else None
         record[f"{name}_sd"] = statistic.deviation if statistic else None
     for name, uncertainty in row.uncertainty.items():
-        low, high = uncertainty.without_a_group or (None, None)
         record |= {
             f"{name}_low": uncertainty.low,
             f"{name}_high": uncertainty.high,
             f"{name}_error_rows": uncertainty.rows,
             f"{name}_error_seeds": uncertainty.seeds,
             f"{name}_error_folds": uncertainty.folds,
-            f"{name}_without_a_group_low": low,
-            f"{name}_without_a_group_high": high,
         }
     return record
 
@@ -209,10 +212,10 @@ def _headline_columns(leaderboard: Leaderboard) -> tuple[Column, ...]:
 def _score_columns(leaderboard: Leaderboard) -> tuple[Column, ...]:
     scored, labels = count_scored_labels(leaderboard), len(leaderboard.protocol.labels)
     return (
-        (f"macro-F1 ({scored} of {labels} labels)", _score_text("macro_f1")),
-        ("micro-precision", _score_text("micro_precision")),
-        ("micro-recall", _score_text("micro_recall")),
-        ("micro average precision", _score_text("micro_average_precision")),
+        (f"macro-F1 ({scored} of {labels} labels)", _interval_text("macro_f1")),
+        ("micro-precision", _interval_text("micro_precision")),
+        ("micro-recall", _interval_text("micro_recall")),
+        ("micro average precision", _interval_text("micro_average_precision")),
     )
 
 
@@ -227,9 +230,17 @@ def _error_columns(leaderboard: Leaderboard) -> tuple[Column, ...]:
             columns.append((f"{title} SE (seeds)", _error_text(name, "seeds")))
         if any(error.folds is not None for error in measured):
             columns.append((f"{title} SE (folds)", _error_text(name, "folds")))
-        if any(error.without_a_group is not None for error in measured):
-            columns.append((f"{title} without one group", _group_range_text(name)))
     return tuple(columns)
+
+
+def _rank_columns(leaderboard: Leaderboard) -> tuple[Column, ...]:
+    """Return P(best) and the interval of the rank, if they were computed."""
+    if all(row.ranks is None for row in leaderboard.rows):
+        return ()
+    return (
+        ("P(best)", lambda row: "-" if row.best is None else f"{row.best:.2f}"),
+        ("rank", lambda row: "-" if row.ranks is None else "{} to {}".format(*row.ranks)),
+    )
 
 
 def _cost_columns(leaderboard: Leaderboard) -> tuple[Column, ...]:
@@ -264,14 +275,6 @@ def _error_text(name: str, source: str) -> Callable[[Row], str]:
     return lambda row: format_value(getattr(row.uncertainty.get(name), source, None))
 
 
-def _group_range_text(name: str) -> Callable[[Row], str]:
-    def text(row: Row) -> str:
-        ends = getattr(row.uncertainty.get(name), "without_a_group", None)
-        return "-" if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}"
-
-    return text
-
-
 def _score_text(name: str) -> _ScoreText:
     return _ScoreText(name)
 
@@ -292,8 +295,8 @@ def _mean_and_deviation(statistic: Statistic | None) -> str:
     return f"{statistic.mean:.3f} ± {statistic.deviation:.3f}"
 
 
-def _select_pairs(leaderboard: Leaderboard, names: Sequence[str]) -> list[Difference]:
-    """Return the differences between the named candidates, in the order of the names."""
+def _select_pairs(leaderboard: Leaderboard, names: Sequence[str]) -> list[Verdict]:
+    """Return the verdicts on the named candidates, in the order of the names."""
     available = [row.name for row in leaderboard.rows]
     selected = list(dict.fromkeys(names)) or available
     for name in selected:
@@ -303,19 +306,25 @@ def _select_pairs(leaderboard: Leaderboard, names: Sequence[str]) -> list[Differ
     if len(selected) < 2:
         raise SettingsError("a comparison needs at least two candidates of the leaderboard")
     place = {name: i for i, name in enumerate(selected)}
-    pairs = [d for d in leaderboard.differences if d.first in place and d.second in place]
-    return [d if place[d.first] < place[d.second] else reversed_difference(d) for d in pairs]
+    pairs = [v for v in leaderboard.verdicts if v.main.first in place and v.main.second in place]
+    is_ordered = [place[v.main.first] < place[v.main.second] for v in pairs]
+    return [
+        v if ordered else reversed_verdict(v) for v, ordered in zip(pairs, is_ordered, strict=True)
+    ]
 
 
 _NAME = ("backbone", lambda row: row.title)
 _TUNED_COLUMNS = (
     ("micro-F1 (global threshold)", _interval_text("micro_f1_global")),
     ("subset accuracy (accuracy threshold)", _interval_text("subset_accuracy_accuracy")),
-    ("micro-F1 (per-label thresholds)", _score_text("micro_f1_per_label")),
+    ("micro-F1 (per-label thresholds)", _interval_text("micro_f1_per_label")),
 )
 _TRAIN_COLUMNS = (
     ("train micro-F1", _score_text("train_micro_f1")),
     ("train subset accuracy", _score_text("train_subset_accuracy")),
+    ("F1 gap (global threshold)", _interval_text("micro_f1_global_gap")),
+    ("excess accuracy gap", _interval_text("subset_accuracy_excess_gap")),
+    ("log loss gap", _interval_text("log_loss_gap")),
 )
 _COST_COLUMNS = (
     ("weights", lambda row: row.weights or "-"),

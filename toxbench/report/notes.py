@@ -2,24 +2,47 @@
 
 from statistics import fmean
 
+from toxbench.evaluation.bootstrap import MIN_EFFECTIVE_UNITS
 from toxbench.evaluation.definitions import HALF, HEADLINE, HEADLINES, OBJECTIVES
 from toxbench.evaluation.ensembles import EnsembleChoice
-from toxbench.ranking.rows import SEEDS_NEEDED, FailedCells, Leaderboard, Row
+from toxbench.evaluation.verdicts import Outcome
+from toxbench.ranking.rows import SEEDS_NEEDED, FailedCells, Leaderboard, Row, Sampling
 from toxbench.records import Audit, TuningRecord
 from toxbench.report.audit import leak_note
-from toxbench.report.verdicts import conclusion, reversed_difference
+from toxbench.report.verdicts import conclusion, reversed_verdict
 from toxbench.util.text import count_of, list_items
 
 EXPLORATORY = (
-    f"Exploratory: a backbone has fewer than {SEEDS_NEEDED} seeds, too few to conclude which "
-    f"candidate is better. Add --seeds {SEEDS_NEEDED} to the command."
+    f"Exploratory: a backbone has fewer than {SEEDS_NEEDED} seeds, so there are no tiers. Add "
+    f"--seeds {SEEDS_NEEDED} to the command."
 )
 MAX_NOTES = 5
 MAX_CUT_SHARE = 0.05  # of the tokens that max_length leaves out, without a note
 PROBE = " [probe]"
-_FEW_GROUPS = (
-    "The test rows belong to only {} groups, too few to resample whole groups. Intervals and "
-    "p-values resample single rows instead, and are too optimistic for comments of new groups."
+_NO_INTERVAL = (
+    "No interval can be given, and no candidate can be called better: {}, an effective number of "
+    "{:.1f} groups of equal size; at least {:g} are needed."
+)
+_TRAINING_SETS = (
+    "Intervals of scores are for these training sets. Verdicts are for new ones as well: they "
+    "count the variance between training sets, which overlap (Nadeau and Bengio 2003)."
+)
+_TRAINING_SET = (
+    "Intervals and verdicts are for this training set: another one may give another order. To "
+    "measure that, use --folds."
+)
+GAP_TITLES = {
+    "micro_f1_gap": "micro-F1 gap",
+    "subset_accuracy_gap": "subset accuracy gap",
+    "micro_f1_global_gap": "micro-F1 gap (global threshold)",
+    "subset_accuracy_excess_gap": "excess accuracy gap",
+    "log_loss_gap": "log loss gap",
+}
+GAP_MEANING = (
+    "A gap is the train score minus the test score: how much better a candidate is on rows that it "
+    "has learnt. It does not show that less training would raise the test score, and parts that "
+    "differ give a gap without learning. The excess accuracy gap is without that of predicting no "
+    "label; the log loss gap is the test loss minus the train loss."
 )
 
 
@@ -60,14 +83,15 @@ def conclusions(leaderboard: Leaderboard) -> list[str]:
     """Return sentences on the candidates of tier 1 and the differences from the best one."""
     rows, metric = leaderboard.rows, leaderboard.metric
     if metric not in HEADLINES:
-        return [
-            f"Ranked by {metric}, which has no confidence interval: the order may be due to chance."
-        ]
+        return [f"Ranked by {metric}, which is not tested: the order may be due to chance."]
+    sampling = leaderboard.sampling
+    if sampling is not None and not sampling.has_intervals:
+        return [_no_interval_note(sampling)]
     if leaderboard.is_exploratory:
         return [EXPLORATORY]
     best = rows[0].name if rows else ""
-    pairs = [d for d in leaderboard.differences if best in (d.first, d.second)]
-    pairs.sort(key=lambda d: d.metric != metric)  # the ranking metric comes first
+    pairs = [v for v in leaderboard.verdicts if best in (v.main.first, v.main.second)]
+    pairs.sort(key=lambda v: v.metric != metric)  # the ranking metric comes first
     if not pairs:
         return []
     tiers = _tier_note(rows, HEADLINES[metric])
@@ -93,9 +117,9 @@ def limitations(leaderboard: Leaderboard) -> list[str]:
     """Return the reasons why the p-values of a comparison are too optimistic, and of averages."""
     sampling = leaderboard.sampling
     reasons = [EXPLORATORY] if leaderboard.is_exploratory else []
-    if sampling is not None and not sampling.by_group:
-        reasons.append(_FEW_GROUPS.format(sampling.group_count))
-    return reasons + _ensemble_notes(leaderboard)
+    if sampling is not None and not sampling.has_intervals:
+        reasons.append(_no_interval_note(sampling))
+    return [*reasons, _training_note(leaderboard), *_ensemble_notes(leaderboard)]
 
 
 def warnings(leaderboard: Leaderboard) -> list[str]:
@@ -164,8 +188,7 @@ def explanations(leaderboard: Leaderboard) -> list[str]:
     texts.append(
         f"Scores are for test rows at {_thresholds(leaderboard)}, unless the column title names "
         "other rows or thresholds. Other thresholds are chosen on validation rows. "
-        "A gap is the train score minus the test score. Seconds are for the training of one "
-        f"{unit}."
+        f"Seconds are for the training of one {unit}. {GAP_MEANING}"
     )
     return texts
 
@@ -180,12 +203,13 @@ def quoted_notes(leaderboard: Leaderboard) -> list[str]:
 def _fine_tuning_note(leaderboard: Leaderboard) -> list[str]:
     """Return a sentence that compares backbones with their linear probes; empty without probes."""
     texts: list[str] = []
-    for difference in (d for d in leaderboard.differences if d.metric == leaderboard.metric):
-        d = difference if difference.second.endswith(PROBE) else reversed_difference(difference)
+    for verdict in (v for v in leaderboard.verdicts if v.metric == leaderboard.metric):
+        v = verdict if verdict.main.second.endswith(PROBE) else reversed_verdict(verdict)
+        d = v.main
         if d.second == f"{d.first}{PROBE}":
-            verdict = "pays" if d.is_clear and d.difference > 0 else "is not shown to pay"
+            pays = "pays" if v.outcome is Outcome.BETTER else "is not shown to pay"
             interval = f"{d.difference:+.3f} [{d.low:+.3f}, {d.high:+.3f}]"
-            texts.append(f"{verdict} for {d.first} ({interval})")
+            texts.append(f"{pays} for {d.first} ({interval})")
     metric = HEADLINES[leaderboard.metric]
     return [f"Fine-tuning {', '.join(texts)} in {metric} over a linear probe."] if texts else []
 
@@ -196,14 +220,27 @@ def _thresholds(leaderboard: Leaderboard) -> str:
 
 def _headline_explanation(leaderboard: Leaderboard) -> str:
     text = f"Scores at {_thresholds(leaderboard)}; a gap is the train score minus the test score"
-    if leaderboard.sampling is None:
-        return f"{text}."
-    return f"{text}; [low, high] is the 95 % confidence interval over test rows and seeds."
+    source = interval_source(leaderboard)
+    return f"{text}; {source}" if source else f"{text}."
+
+
+def interval_source(leaderboard: Leaderboard) -> str:
+    """Return a sentence on what the intervals cover; "" if there are none."""
+    sampling, untested = leaderboard.sampling, leaderboard.untested
+    if sampling is None or not sampling.has_intervals:
+        return ""
+    backbones = [row.name for row in leaderboard.rows if row.kind == "backbone"]
+    text = "[low, high] is the 95 % confidence interval over test rows"
+    if not untested:
+        return f"{text} and seeds."
+    if len(untested) == len(backbones):
+        return f"{text} only: with one seed, it does not cover other seeds, and nothing is tested."
+    return f"{text} and seeds; of {', '.join(untested)} with one seed, over test rows only."
 
 
 def _tier_note(rows: tuple[Row, ...], metric: str) -> str:
     first = [row.name for row in rows if row.tier == 1]
-    meaning = "Candidates of a tier do not differ significantly from the best one of that tier."
+    meaning = "No candidate of a tier is apart from the best one of that tier."
     if len(first) == 1:
         return f"Only {first[0]} is in tier 1 by {metric}. {meaning}"
     return (
@@ -213,24 +250,45 @@ def _tier_note(rows: tuple[Row, ...], metric: str) -> str:
 
 
 def _sampling_notes(leaderboard: Leaderboard) -> list[str]:
-    """Return notes on the intervals, and on the reason why they are too narrow."""
+    """Return notes on the intervals and their sampling units."""
     sampling = leaderboard.sampling
     if sampling is None:
         return []
+    if not sampling.has_intervals:
+        return [_no_interval_note(sampling)]
     texts = [
-        "[low, high] is the 95 % confidence interval over test rows and seeds. SE is the standard "
-        "error due to test rows, seeds or folds alone."
+        f"{interval_source(leaderboard)} SE is the standard error due to test rows, seeds or folds "
+        "alone."
     ]
-    if not sampling.by_group:
-        texts.append(_FEW_GROUPS.format(sampling.group_count))
-    elif sampling.has_groups:
-        texts.append(f"Intervals resample whole groups of test rows ({sampling.group_count}).")
-    if any(u.without_a_group for row in leaderboard.rows for u in row.uncertainty.values()):
+    if sampling.group_count:
         texts.append(
-            'A score "without one group" is the lowest and the highest score when one group of '
-            "test rows is left out."
+            f"Intervals resample whole groups: {_describe_units(sampling)}, an effective number of "
+            f"{sampling.effective_units:.1f} groups of equal size."
+        )
+    texts.append(_training_note(leaderboard))
+    if any(row.ranks for row in leaderboard.rows):
+        texts.append(
+            "P(best) is the share of resamples in which a candidate has the highest score, and "
+            "rank the 95 % interval of its place, without constant candidates."
         )
     return texts
+
+
+def _training_note(leaderboard: Leaderboard) -> str:
+    return _TRAINING_SETS if len(leaderboard.protocol.folds) > 1 else _TRAINING_SET
+
+
+def _no_interval_note(sampling: Sampling) -> str:
+    units = _describe_units(sampling)
+    return _NO_INTERVAL.format(units, sampling.effective_units, MIN_EFFECTIVE_UNITS)
+
+
+def _describe_units(sampling: Sampling) -> str:
+    single = count_of(sampling.single_rows, "row")
+    if not sampling.group_count:
+        return f"the test rows are {single}"
+    without = f", and {single} belong to none" if sampling.single_rows else ""
+    return f"the test rows belong to {count_of(sampling.group_count, 'group')}{without}"
 
 
 def _ensemble_notes(leaderboard: Leaderboard) -> list[str]:

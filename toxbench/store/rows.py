@@ -20,12 +20,6 @@ from toxbench.util.atomic import write_atomically
 FILE = "rows.safetensors"
 
 
-class RowsRecord(StoredRecord):
-    """The text of the file."""
-
-    has_groups: bool
-
-
 @dataclass(frozen=True, eq=False)
 class StoredRows:
     """The table without its texts, in the table's order.
@@ -34,14 +28,13 @@ class StoredRows:
         ids: one for each row.
         targets: 0/1, uint8 ``[row, label]``.
         groups: group number of each row (see `row_groups`), int64 ``[row]``.
-        has_groups: whether the table has a column of groups; if not, rows with equal texts are a
-            group.
+        is_grouped: whether the table's group column has a value for a row, bool ``[row]``.
     """
 
     ids: Sequence[str]
     targets: Targets
     groups: npt.NDArray[np.int64]
-    has_groups: bool
+    is_grouped: npt.NDArray[np.bool_]
 
 
 def write_rows(folder: Path, comments: TextDataset) -> None:
@@ -56,11 +49,11 @@ def write_rows(folder: Path, comments: TextDataset) -> None:
     tensors: Tensors = {
         "targets": np.ascontiguousarray(comments.targets, dtype=np.uint8),
         "groups": row_groups(comments),
+        "is_grouped": _is_grouped(comments).astype(np.uint8),
         "ids": data,
         "id_ends": ends,
     }
-    record = RowsRecord(has_groups=comments.groups is not None)
-    content, path = encode("rows", record.model_dump_json(), tensors), folder / FILE
+    content, path = encode("rows", StoredRecord().model_dump_json(), tensors), folder / FILE
     try:
         is_stored = path.read_bytes() == content
     except OSError:  # missing or unreadable: write it
@@ -84,10 +77,16 @@ def read_rows(folder: Path) -> StoredRows:
                 f"{path} is missing; the same toxbench run again writes it, without training"
             )
         text, tensors = decode("rows", path.read_bytes())
-        record = RowsRecord.from_json(text, path)
+        StoredRecord.from_json(text, path)
         return StoredRows(
             ids=TextArray.from_flat(tensors["ids"], tensors["id_ends"]),
             targets=tensors["targets"],
             groups=tensors["groups"],
-            has_groups=record.has_groups,
+            is_grouped=tensors["is_grouped"].astype(bool),
         )
+
+
+def _is_grouped(comments: TextDataset) -> npt.NDArray[np.bool_]:
+    if comments.groups is None:
+        return np.zeros(len(comments.targets), dtype=bool)
+    return np.array([group is not None for group in comments.groups], dtype=bool)

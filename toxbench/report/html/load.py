@@ -11,6 +11,7 @@ import numpy.typing as npt
 from toxbench.ranking.build import complete_cells
 from toxbench.ranking.cells import load_cells
 from toxbench.ranking.ensembles import load_board_cells
+from toxbench.ranking.labels import with_label_intervals
 from toxbench.ranking.predictions import StoredPredictions, no_candidate_error, stack_predictions
 from toxbench.ranking.rows import Leaderboard, Row, summarize_cells
 from toxbench.records import CellRecord, TrialRecord
@@ -98,7 +99,7 @@ def load_report_data(
     protocol, stored, cells = load_board_cells(store, board)
     complete = complete_cells(cells, len(protocol.folds))
     return ReportData(
-        board=board,
+        board=with_label_intervals(board, stored, cells),
         records={row.name: tuple(record for record, _ in complete[row.key]) for row in board.rows},
         predicted=stack_predictions(board.rows, protocol, stored, cells),
         ids=stored.ids,

@@ -19,7 +19,14 @@ from toxbench.report.html.plots import (
 )
 from toxbench.report.labels import label_tables
 from toxbench.report.leaderboard import leaderboard_tables
-from toxbench.report.notes import conclusions, explanations, quoted_notes, warnings
+from toxbench.report.notes import (
+    GAP_MEANING,
+    GAP_TITLES,
+    conclusions,
+    explanations,
+    quoted_notes,
+    warnings,
+)
 from toxbench.report.tables import create_table
 from toxbench.util.text import format_duration, format_value
 
@@ -74,8 +81,7 @@ def overfitting_section(data: ReportData) -> Section:
     """Return a picture of train and test scores."""
     rows = data.board.rows
     alt = f"Bars of train and test scores of {len(rows)} candidates, side by side."
-    note = "A train score much higher than the test score means overfitting."
-    picture = create_picture("gap", alt, gap_figure(data), _gap_table(rows), note)
+    picture = create_picture("gap", alt, gap_figure(data), _gap_table(rows), GAP_MEANING)
     return Section("overfitting", "Overfitting", pictures=[picture])
 
 
@@ -129,11 +135,10 @@ def _cheaper_candidate(candidates: Sequence[tuple[Row, Point]], front: Sequence[
 
 
 def _gap_table(rows: Sequence[Row]) -> Table:
-    titles = HEADLINES.values()
-    headers = (h for title in titles for h in (f"train {title}", f"test {title}", f"{title} gap"))
-    names = [n for m in HEADLINES for n in (f"train_{m}", m, f"{m}_gap")]
+    names = [name for metric in HEADLINES for name in (f"train_{metric}", metric)]
+    headers = [f"{part} {title}" for title in HEADLINES.values() for part in ("train", "test")]
     return create_table(
         "Train and test scores",
-        ["candidate", *headers],
-        [[row.name, *map(row.mean, names)] for row in rows],
+        ["candidate", *headers, *GAP_TITLES.values()],
+        [[row.name, *map(row.mean, [*names, *GAP_TITLES])] for row in rows],
     )
