@@ -224,6 +224,10 @@ def test_different_values_have_different_digests() -> None:
     assert len({digest(value) for value in values}) == len(values)
 
 
+def test_flag_replaces_a_table_in_the_config() -> None:
+    assert build_run_settings({"preset": {"x": 1}}, {"preset": "notebook"}).preset == "notebook"
+
+
 def test_table_in_place_of_text_is_refused() -> None:
     with pytest.raises(SettingsError, match="preset"):
         build_run_settings({"preset": {"x": 1}}, {})

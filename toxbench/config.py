@@ -127,7 +127,8 @@ def build_run_settings(*layers: Layer) -> RunSettings:
     """
     merged: dict[str, Any] = {}
     for layer in layers:
-        stronger = build_settings(RunSettings, layer).train
+        tables = {name: layer[name] for name in ("train", "backbone") if name in layer}
+        stronger = build_settings(RunSettings, tables).train
         backbones = {
             backbone: {name: value for name, value in table.items() if name not in stronger}
             for backbone, table in merged.get("backbone", {}).items()
@@ -143,11 +144,15 @@ def setting_sources(layers: Mapping[str, Layer]) -> dict[str, tuple[object, str]
         SettingsError: as `build_run_settings`.
     """
     preset = build_run_settings(*layers.values()).preset
-    defaults = RunSettings().model_dump() | {
-        "train": TrainSettings().model_dump(),
-        "split": SplitSettings().model_dump(),
-        "tune": TuneSettings().model_dump(),
-    }
+    defaults = (
+        {"data": None}
+        | RunSettings().model_dump()
+        | {
+            "train": TrainSettings().model_dump(),
+            "split": SplitSettings().model_dump(),
+            "tune": TuneSettings().model_dump(),
+        }
+    )
     sources = {"default": defaults, f"preset {preset}": get_preset(preset).model_dump(), **layers}
     return {
         name: (value, source) for source, layer in sources.items() for name, value in _flat(layer)
