@@ -76,6 +76,9 @@ def _find_slices(predicted: "StoredPredictions", values: Mapping[str, Any]) -> "
     for name in values["by"]:
         # A table holds one column besides texts, ids and labels: that of groups.
         roles = {"group_column": name, "labels": values["labels"] or protocol.labels}
-        cells = read_table(protocol, {**values, **roles}).groups or ()
+        table = read_table(protocol, {**values, **roles})
+        if name == table.columns["text"]:
+            raise SettingsError("--by names the comments, which are never printed; name another")
+        cells = table.groups or ()
         members |= column_slices(name, [cells[row] for row in rows])
     return members
