@@ -337,7 +337,8 @@ def test_slices_of_terms_have_an_auc(cli: Cli, table: Path, tmp_path: Path) -> N
     ("words", "code", "message"),
     [
         (["--by", "Site"], 2, "add --data FILE"),
-        (["--data", "comments.csv", "--by", "text"], 2, "these are the comments"),
+        (["--data", "comments.csv", "--by", "text"], 3, "found no text column"),
+        (["--data", "comments.csv", "--by", "text", "--text-column", "text"], 2, "never printed"),
         (["--data", "comments.csv", "--by", "Sites"], 3, "did you mean 'Site'"),
         (["--data", "comments.csv", "--by", "IsRude"], 3, "named for two roles"),
         (["--data", "comments.csv", "--by", "Site", "--terms", "t.txt"], 2, "give one of them"),

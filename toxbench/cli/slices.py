@@ -20,7 +20,6 @@ from toxbench.cli.stored_table import check_table_options, read_table
 from toxbench.config import results_folder
 from toxbench.errors import SettingsError
 from toxbench.plugin.registry import Registry
-from toxbench.util.text import safe_quote
 
 if TYPE_CHECKING:
     from toxbench.ranking.predictions import StoredPredictions
@@ -78,10 +77,8 @@ def _find_slices(predicted: "StoredPredictions", values: Mapping[str, Any]) -> "
         # A table holds one column besides texts, ids and labels: that of groups.
         roles = {"group_column": name, "labels": values["labels"] or protocol.labels}
         table = read_table(protocol, {**values, **roles})
-        cells = table.groups or ()
         if name == table.columns["text"]:
-            raise SettingsError(
-                f"--by {safe_quote(name)}: these are the comments; name another column"
-            )
+            raise SettingsError("--by names the comments, which are never printed; name another")
+        cells = table.groups or ()
         members |= column_slices(name, [cells[row] for row in rows])
     return members

@@ -153,7 +153,7 @@ def _share(name: str, values: Members, members: Members, cases: Cases) -> Record
     variance = share * (1 - share) / rows + squared / (4 * rows**2)
     half = (squared * variance) ** 0.5 / (1 + squared / rows)
     support: Record = {"cases": int(members.sum()), "texts": rows}
-    return {**support, name: share, "low": middle - half, "high": middle + half}
+    return {**support, name: share, "low": max(0.0, middle - half), "high": min(1.0, middle + half)}
 
 
 def _swap_letters(text: str) -> str:
