@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from support import write_checkpoint
 
 import toxbench
 from toxbench.cli.main import main
@@ -77,9 +78,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Path:
         "IsNever": 0,
     })  # fmt: skip
     frame.to_csv(folder / "t<b>.csv", index=False)
+    distilbert = write_checkpoint(folder / "tiny-distilbert", "distilbert")
     toxbench.run(
         folder / "t<b>.csv", backbones=["bert", "distilbert"], seeds=2,
-        weights=[f"bert={checkpoint},distilbert={checkpoint}"], results=folder / "results",
+        weights=[f"bert={checkpoint},distilbert={distilbert}"], results=folder / "results",
         train={"epochs": 8, "learning_rate": 1e-2}, columns={"text_column": "text"}, plugins=[],
     )  # fmt: skip
     return folder
