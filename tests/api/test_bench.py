@@ -61,7 +61,8 @@ def test_labels_and_confusion_agree(bench: toxbench.Bench) -> None:
     positives = confusion["true_positives"] + confusion["false_negatives"]
     np.testing.assert_array_equal(labels["support"], positives)
     assert (confusion.sum(axis=1) == 60).all()
-    assert labels.loc["IsNever"].isna().sum() == 4
+    assert labels.loc["IsNever"].isna().sum() == 8
+    assert (labels["f1_low"] <= labels["f1_high"]).tolist() == [True, True, False]
 
 
 def test_html_has_the_verdict_below_the_intervals(bench: toxbench.Bench) -> None:

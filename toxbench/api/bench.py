@@ -89,9 +89,10 @@ class Bench:
         """The scores of each label on test rows, mean over cells.
 
         One row for each ``candidate`` and ``label`` with ``support`` (positive test rows),
-        ``precision``, ``recall`` and ``f1`` at threshold 0.5, and ``average_precision``.
+        ``precision``, ``recall`` and ``f1`` at threshold 0.5, and ``average_precision``. The ends
+        of 95 % intervals, such as ``f1_low``, are None for fewer than ten positive test rows.
         """
-        return pd.DataFrame(label_records(self._board, self._data.records))
+        return pd.DataFrame(label_records(self._data.board, self._data.records))
 
     def predictions(
         self, candidate: str, part: Part = "test", thresholds: str = HALF

@@ -65,10 +65,26 @@ def label_records(
 ) -> list[Record]:
     """Return the scores of each label by each row; ``records`` are the cells of each row."""
     return [
-        {"candidate": row.name, "label": label, **mean_label_scores(records[row.name], number)}
+        {
+            "candidate": row.name,
+            "label": label,
+            **mean_label_scores(records[row.name], number),
+            **_interval_ends(row, number),
+        }
         for row in leaderboard.rows
         for number, label in enumerate(leaderboard.protocol.labels)
     ]
+
+
+def _interval_ends(row: Row, number: int) -> Record:
+    """Return the intervals of a label's F1 and average precision; None: too few positive rows."""
+    known = row.label_uncertainty[number] if row.label_uncertainty else {}
+    columns = {"f1": "micro_f1", "average_precision": "micro_average_precision"}
+    return {
+        f"{column}_{end}": getattr(known.get(score), end, None)
+        for column, score in columns.items()
+        for end in ("low", "high")
+    }
 
 
 def mean_label_scores(cells: Sequence[CellRecord], number: int) -> Record:
