@@ -59,7 +59,7 @@ class WeightsChoice:
         folders: dict[str, Path] = {}
         for word in (w.strip() for value in values for w in value.split(",")):
             name, equals, path = word.partition("=")
-            if equals and name in folders:
+            if equals and folders.get(name, Path(path)) != Path(path):
                 raise SettingsError(f"--weights names two folders for {name}; choose one")
             if equals and name and path:
                 folders[name] = _parse_folder(name, path)
