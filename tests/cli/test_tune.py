@@ -26,7 +26,8 @@ FIXED = (
     "--head-init", "random",
 )  # fmt: skip
 SMALL = (*FIXED, "--space", "epochs=1:2", "--space", "learning_rate=1e-4:1e-2:log",
-         "--seeds", "1", "--finalists", "1", "--trials", "3")  # fmt: skip
+         "--seeds", "1", "--finalists", "1", "--finalist-seeds", "1", "--finalist-folds", "1",
+         "--trials", "3")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def test_search_prints_settings_and_run_uses_them(
     finalists = tmp_path.glob("results/*/tuning/*/finalists-*/trial-*.json")
     assert result.err.count("[bert trial ") == 3 + len(list(finalists))
     cells = {p.name: p.read_bytes() for p in tmp_path.glob("results/*/cells/*")}
-    words = ("--tuned", "--json", "--epochs", "1", "--adaptation", "full")
+    words = ("--tuned", "--json", "--adaptation", "full")
     both = toxbench("run", *source, *FIXED, *words)
     assert both.code == 0
     rows = json.loads(both.out)["rows"]
@@ -221,9 +222,10 @@ def test_errors_are_one_line_with_code(
         assert not path.is_file() or SECRET.encode() not in path.read_bytes(), path
 
 
-def test_too_small_table_is_refused(tune: Toxbench, tmp_path: Path) -> None:
+def test_too_small_table_is_refused(toxbench: Toxbench, checkpoint: Path, tmp_path: Path) -> None:
     small = write_table(tmp_path / "small.csv", rows=10)
-    result = tune("--data", str(small))
+    weights = ("--backbones", "bert", "--weights", f"bert={checkpoint}")
+    result = toxbench("tune", "--data", str(small), *weights, *SMALL)
     assert result.code == 3
     assert "too few" in result.error
 

@@ -147,7 +147,8 @@ def test_resumed_search_of_changed_table_is_refused(
     command: Command, table: Path, checkpoint: Path
 ) -> None:
     words = ("--backbones", "bert", "--weights", f"bert={checkpoint}", "--baselines", "none")
-    more = ("--trials", "1", "--epochs", "1", "--max-length", "8", "--seeds", "1", "--quiet")
+    more = ("--trials", "1", "--epochs", "1", "--max-length", "8", "--seeds", "1", "--quiet",
+            "--finalist-seeds", "1", "--finalist-folds", "1")  # fmt: skip
     tune = ("tune", "--data", "comments.csv", *words, *more, "--config", "resume.toml")
     table.with_name("resume.toml").write_text("resume = false\n", encoding="utf-8")
     assert command(*tune)[0] == 0

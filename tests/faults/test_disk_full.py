@@ -21,6 +21,8 @@ max_length = 16
 [tune]
 trials = 2
 finalists = 1
+finalist_seeds = 1
+finalist_folds = 1
 [tune.space]
 epochs = "1:2"
 """

@@ -274,7 +274,7 @@ def test_log_is_escaped(
         assert (
             "plugin 'loud' of dist-loud 1.0: ValueError: \\x1b]0;pwned\\x07 heard of it" in output
         )
-        assert all(line.startswith(("toxbench:", "[", "Table", "Split", "Test", "Candidate",
+        assert all(line.startswith(("toxbench:", "[", "Table", "Split", "Test", "Groups", "Candidate",
                                     "Cells")) for line in output.splitlines())  # fmt: skip
 
 

@@ -83,7 +83,7 @@ def test_changed_config_is_trained_anew(checkpoint: Path, table: Path, tmp_path:
             table, backbones=["bert"], baselines=["always-negative"], weights=f"bert={folder}",
             results=tmp_path / "results", train={"epochs": 1, "max_length": 16}, workers=1,
         )  # fmt: skip
-        return sorted(board.candidate)
+        return sorted(board.leaderboard["candidate"])
 
     assert run() == ["always-negative", "bert"]
     config = json.loads((folder / "config.json").read_text())

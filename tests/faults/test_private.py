@@ -88,7 +88,8 @@ def test_stored_files_contain_nothing_private(alice: Command, home: Path) -> Non
                  "--split-file", str(home / "split.json"))  # fmt: skip
     assert result.code == 5, result.err
     result = alice("tune", *data, *weights, *small, *both, "--trials", "2", "--finalists", "1",
-                 "--seeds", "1", "--split-file", str(home / "split.json"))  # fmt: skip
+                 "--finalist-seeds", "1", "--finalist-folds", "1", "--seeds", "1",
+                 "--split-file", str(home / "split.json"))  # fmt: skip
     assert result.code == 5, result.err
     assert "~/inputs/tiny" in result.err  # the reason is printed as it is stored
     result = alice("speed", *data, "--backbones", "bert", "--weights", f"bert={home}/inputs/tiny",

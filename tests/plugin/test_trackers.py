@@ -173,7 +173,8 @@ def test_tune_logs_cells_but_not_trials(
     cli: Cli, table: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
     arguments = run_arguments(table, checkpoint, epochs=1)[1:]
-    result = cli("tune", *arguments, "--trials", "1", "--finalists", "1", "--finalist-seeds", "1")
+    result = cli("tune", *arguments, "--trials", "1", "--finalists", "1", "--finalist-seeds", "1",
+                 "--finalist-folds", "1")  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert "Tracker   tensorboard: tensorboard --logdir " in result.stderr
     store = find_store(tmp_path / "results")

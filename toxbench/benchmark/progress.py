@@ -22,7 +22,7 @@ from rich.text import Text
 from toxbench.benchmark.feedback import Failure, SearchProgress, TuneFeedback
 from toxbench.records import CellKey, CellRecord, EpochRecord, TrialRecord
 from toxbench.report.notes import MAX_CUT_SHARE
-from toxbench.util.text import escape_line, format_duration
+from toxbench.util.text import escape_line, escape_text, format_duration
 
 WriteLine = Callable[[str, int], None]  # takes a printable line and its level in `logging`
 
@@ -112,7 +112,7 @@ class TextProgress(TuneFeedback):
     def cell_failed(self, failure: Failure) -> None:
         """Report why; with ``debug``, the traceback is written as well, but not logged."""
         self._count_finished()
-        trace = f"\n{failure.error.trace.rstrip()}" if self._debug else ""
+        trace = f"\n{escape_text(failure.error.trace.rstrip())}" if self._debug else ""
         self._report(str(failure), logging.ERROR, trace)
 
     def trial_finished(self, backbone: str, record: TrialRecord) -> None:
