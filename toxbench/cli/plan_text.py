@@ -4,7 +4,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from toxbench.records import PARTS
-from toxbench.util.text import count_of
+from toxbench.util.text import count_of, escape_line
 
 if TYPE_CHECKING:
     from toxbench.benchmark.candidates import BackboneCandidate, Candidate
@@ -123,10 +123,11 @@ def _group_lines(plan: "Plan") -> list[str]:
     column = comments.columns.get("group") or "group"
     split = plan.settings.split | {"split": "grouped"}
     command = command_line("run", plan.settings.model_copy(update={"split": split}))
-    return [
+    line = (
         f"Groups    {known} of {tested} test rows have a {column} that train or validation rows "
         f"have; for unknown ones: {command}"
-    ]
+    )
+    return [escape_line(line)]
 
 
 def _power_lines(plan: "Plan") -> list[str]:
