@@ -55,7 +55,7 @@ def test_workers_and_ray_train_the_same_trials(
     assert len(stable_fields(search)) == 2
     for parallel in (with_workers, on_ray):
         assert stable_fields(parallel) == stable_fields(search)
-        parallel.check(trials=2)
+        parallel.check(trials=2, finalists=len(search.finalists))
 
 
 def test_worker_prunes_a_bad_trial(search: "Search") -> None:
