@@ -17,7 +17,6 @@ import toxbench
 from toxbench.errors import StorageError
 from toxbench.evaluation.definitions import VERSIONS
 from toxbench.ranking.cells import check_cell_shape
-from toxbench.ranking.quoted import FILE as QUOTED
 from toxbench.ranking.quoted import load_quoted
 from toxbench.records import CellKey, TrialRecord, TunedSettings
 from toxbench.store.cell_file import read_cell
