@@ -24,8 +24,8 @@ def load_failures(*stores: CellStore) -> list[FailureRecord]:
     Raises:
         StorageError: a file is damaged, or a newer toxbench wrote it.
     """
-    folders = reversed(stores)  # so that the first folder's record remains
-    return list({r.key: r for store in folders for r in store.failures.records()}.values())
+    records = (r for store in reversed(stores) for r in store.failures.records())
+    return list({record.key: record for record in records}.values())
 
 
 def load_cells(*stores: CellStore) -> tuple[ProtocolRecord, StoredRows, list[Cell]]:
@@ -42,9 +42,8 @@ def load_cells(*stores: CellStore) -> tuple[ProtocolRecord, StoredRows, list[Cel
         check_same_protocol(protocol, store.protocol(), store.folder)
     rows = stores[0].rows()
     check_rows_match(protocol, rows, stores[0].folder)
-    cells = {
-        record.key: (record, tensors) for s in reversed(stores) for record, tensors in s.cells()
-    }
+    stored = (cell for store in reversed(stores) for cell in store.cells())
+    cells = {record.key: (record, tensors) for record, tensors in stored}
     for record, tensors in cells.values():
         check_cell_shape(protocol, record, tensors)
     return protocol, rows, [_up_to_date(cell, protocol, rows) for cell in cells.values()]
