@@ -10,8 +10,10 @@ import pytest
 from forks import Forks
 from support import write_table
 
+from toxbench.records import Calibration, CellKey, WeightsRecord
 from toxbench.store.cells import CellStore, find_store
 from toxbench.store.manifest import read_manifest
+from toxbench.store.models import ModelRecord, SavePolicy
 
 pytestmark = pytest.mark.slow
 
@@ -100,6 +102,13 @@ def test_union_has_bytes_of_one_run(
     assert read_manifest(merged.folder) == read_manifest(single.folder)
 
 
+def test_results_are_added_to_a_source(machines: Machines, single: CellStore) -> None:
+    machines.into = machines.first.folder.parent
+    merged, _ = machines.merge()
+    assert merged.folder == machines.first.folder
+    assert contents(merged.folder) == contents(single.folder)
+
+
 def test_repeated_merge_changes_nothing(machines: Machines) -> None:
     change_cell(machines.second, "always-*-fold0-*")
     merged, messages = machines.merge()
@@ -179,23 +188,32 @@ def test_damaged_cells_are_refused(machines: Machines) -> None:
     assert not machines.into.exists()
 
 
-def test_best_model_of_both_remains(
-    forks: Forks, cli: Cli, checkpoint: Path, tmp_path: Path
+def save_model(store: CellStore, key: CellKey, score: float, saved: SavePolicy) -> None:
+    """Store a model as a run does; its weights are a text."""
+    record = ModelRecord(
+        key=key, saved=saved, fingerprint="f", synthetic=True, distribution="toxbench 1",
+        weights=WeightsRecord(source="local", label="x", identity="y"), tuned=False,
+        labels=("IsRude",), thresholds={"0.5": (0.5,)}, calibration=Calibration(), max_length=16,
+        precision="fp32", score=score,
+    )  # fmt: skip
+    temporary = store.models.temporary_path(key)
+    temporary.mkdir(parents=True)
+    (temporary / "model.safetensors").write_text(f"weights of {key.stem}")
+    store.models.publish(record, lambda: f"a card of {key.stem}")
+    store.models.remove_superseded(key)
+
+
+@pytest.mark.parametrize(("saved", "count"), [("best", 1), ("all", 2)])
+@pytest.mark.parametrize("scores", [(0.3, 0.5), (0.5, 0.3)])
+def test_models_are_those_of_one_run(
+    machines: Machines, single: CellStore, saved: SavePolicy, count: int, scores: tuple[float, ...]
 ) -> None:
-    table = write_table(tmp_path / "comments.csv")
-    words = ("--backbones", "bert", "--weights", f"bert={checkpoint}", "--baselines", "none",
-             "--epochs", "1", "--max-length", "32", "--seeds", "2")  # fmt: skip
-    single = start(forks, table, "results", *words)
-    (best,) = single.models.records()
-    first = copy_part(single, tmp_path / "a", f"*-seed{1 - best.key.seed}.*")
-    # The second machine trains the other seed alone, so its model is the best there.
-    second = copy_part(single, tmp_path / "b", f"*-seed{1 - best.key.seed}.*")
-    shutil.rmtree(second.models.folder)
-    start(forks, table, "b", *words)
-    second.path(best.key).unlink()
-    assert [record.key.seed for record in second.models.records()] == [1 - best.key.seed]
-    for number, order in enumerate([(first, second), (second, first)]):
-        machines = Machines(*order, cli, tmp_path / f"c{number}")
-        merged, _ = machines.merge()
-        assert contents(merged.models.folder) == contents(single.models.folder)
-        assert len(merged.paths()) == 2
+    whole = copy_part(single, machines.into.with_name("whole"), "none")
+    keys = [record.key for record in machines.second.records()]
+    parts = (machines.first, machines.second)
+    for store, key, score in zip(parts, keys, scores, strict=True):
+        save_model(store, key, score, saved)
+        save_model(whole, key, score, saved)
+    merged, _ = machines.merge()
+    assert len(merged.models.records()) == count
+    assert contents(merged.folder) == contents(whole.folder)
