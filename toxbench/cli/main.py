@@ -24,6 +24,7 @@ from toxbench.cli.merge import merge
 from toxbench.cli.metrics import metrics
 from toxbench.cli.new_backbone import new_backbone
 from toxbench.cli.predict import predict
+from toxbench.cli.publish import publish
 from toxbench.cli.report import report
 from toxbench.cli.rescore import rescore
 from toxbench.cli.run import run
@@ -51,7 +52,8 @@ _COMPLETE = "_TOXBENCH_COMPLETE"
 SECTIONS = (
     cloup.Section("Train", [run, tune, speed]),
     cloup.Section(
-        "Read results", [leaderboard, show, compare, report, rescore, slices, errors, merge]
+        "Read results",
+        [leaderboard, show, compare, report, rescore, slices, errors, merge, publish],
     ),
     cloup.Section("Use models", [predict, behaviour, export]),
     cloup.Section("Data and plugins", [data, metrics, backbones, new_backbone]),
