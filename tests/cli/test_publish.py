@@ -30,12 +30,11 @@ def results(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Path:
     return folder / "results"
 
 
-@pytest.fixture
-def site(cli: Cli, results: Path, tmp_path: Path) -> Path:
-    result = cli("publish", "site", str(results))
-    assert result.returncode == 0, result.stderr
-    assert result.stdout == "2 protocols in site/index.html\n"
-    return tmp_path / "site"
+@pytest.fixture(scope="module")
+def site(forks: Forks, results: Path) -> Path:
+    result = forks.run("publish", "site", cwd=results.parent)
+    assert (result.code, result.out) == (0, "2 protocols in site/index.html\n"), result.err
+    return results.parent / "site"
 
 
 def table_rows(page: Path) -> list[list[str]]:
@@ -55,7 +54,7 @@ def test_index_has_a_row_for_each_protocol(site: Path, results: Path, cli: Cli) 
         protocol = store.protocol()
         *_, best, score, _ = rows[protocol.name]
         assert best == "tfidf-logreg"
-        assert re.fullmatch(r"0\.\d+ \[.*\]", score)
+        assert re.fullmatch(r"[01]\.\d+ \[.*\]", score)
         assert score in cli("leaderboard", str(store.folder)).stdout
 
 
@@ -71,7 +70,7 @@ def test_links_lead_to_reports(site: Path, results: Path, cli: Cli) -> None:
 
 def test_index_loads_and_runs_nothing(site: Path) -> None:
     page = (site / "index.html").read_text(encoding="utf-8")
-    assert "default-src 'none'" in page
+    assert "default-src 'none'" in unescape(page)
     assert not re.search(r"<script|<link|<img|<iframe|https?:|<b>|\bon\w+=", page)
     assert "w59" not in page  # a word of a comment
 
