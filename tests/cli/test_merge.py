@@ -128,6 +128,11 @@ def test_other_probabilities_are_kept_aside(machines: Machines) -> None:
     assert aside.read_bytes() == changed.read_bytes()
     assert f"{changed} has other probabilities than" in message
     assert str(aside) in message
+    folders = [str(part.folder) for part in (machines.first, machines.second)]
+    several, one = (
+        machines.cli("leaderboard", *words, "--json") for words in (folders, [str(merged.folder)])
+    )
+    assert several.stdout == one.stdout
 
 
 def test_first_of_equal_cells_remains(machines: Machines) -> None:
@@ -144,6 +149,8 @@ def test_failures_of_missing_cells_remain(machines: Machines) -> None:
     (cell, failed) = (record.key for record in machines.second.records())
     machines.second.path(failed).unlink()
     machines.second.failures.write(failed, "NodeLost", "the node is gone")
+    trained = machines.first.records()[-1].key
+    machines.second.failures.write(trained, "NodeLost", "the node is gone")
     machines.first.failures.write(cell, "NodeLost", "the node is gone")
     machines.first.path(cell).unlink()
     merged, _ = machines.merge()
