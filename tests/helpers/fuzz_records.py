@@ -17,11 +17,10 @@ import toxbench
 from toxbench.errors import StorageError
 from toxbench.evaluation.definitions import VERSIONS
 from toxbench.ranking.cells import check_cell_shape
-from toxbench.ranking.quoted import FILE as QUOTED
 from toxbench.ranking.quoted import load_quoted
 from toxbench.records import CellKey, TrialRecord, TunedSettings
 from toxbench.store.cell_file import read_cell
-from toxbench.store.cells import CellStore, find_store
+from toxbench.store.cells import QUOTED, CellStore, find_store
 from toxbench.store.manifest import FILE as MANIFEST
 from toxbench.store.manifest import read_manifest
 from toxbench.store.models import RECORD, ModelRecord

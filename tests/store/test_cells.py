@@ -82,7 +82,7 @@ def make_probabilities(validation_rows: int = 2) -> PartProbabilities:
 
 
 def prepared_store(results: Path, protocol: Protocol) -> CellStore:
-    store = CellStore.for_protocol(results, protocol)
+    store = CellStore.for_protocol(results, protocol.comments.name, protocol.fingerprint)
     store.prepare(protocol, synthetic=False)
     return store
 

@@ -130,7 +130,7 @@ def make_plan(run: ResolvedRun, download: bool = True) -> Plan:
     source = load_dataset(settings.data, settings.columns, run.split, frozenset(settings.split))
     protocol = Protocol(source.comments, source.folds)
     finder, label_count = WeightsFinder(run.weights, download), len(protocol.comments.labels)
-    store = CellStore.for_protocol(settings.results, protocol)
+    store = CellStore.for_protocol(settings.results, source.comments.name, protocol.fingerprint)
     if settings.resume:
         check_resumable(settings.results, store, protocol)
     backbones = [

@@ -20,9 +20,11 @@ from toxbench.cli.data import data
 from toxbench.cli.errors import errors
 from toxbench.cli.export import export
 from toxbench.cli.leaderboard import leaderboard
+from toxbench.cli.merge import merge
 from toxbench.cli.metrics import metrics
 from toxbench.cli.new_backbone import new_backbone
 from toxbench.cli.predict import predict
+from toxbench.cli.publish import publish
 from toxbench.cli.report import report
 from toxbench.cli.rescore import rescore
 from toxbench.cli.run import run
@@ -49,7 +51,10 @@ _COMPLETE = "_TOXBENCH_COMPLETE"
 
 SECTIONS = (
     cloup.Section("Train", [run, tune, speed]),
-    cloup.Section("Read results", [leaderboard, show, compare, report, rescore, slices, errors]),
+    cloup.Section(
+        "Read results",
+        [leaderboard, show, compare, report, rescore, slices, errors, merge, publish],
+    ),
     cloup.Section("Use models", [predict, behaviour, export]),
     cloup.Section("Data and plugins", [data, metrics, backbones, new_backbone]),
     cloup.Section("This machine", [config, cache]),

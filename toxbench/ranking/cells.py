@@ -17,18 +17,19 @@ from toxbench.store.rows import StoredRows
 
 
 def load_failures(*stores: CellStore) -> list[FailureRecord]:
-    """Read the failures of cells; a cell that several folders contain counts once.
+    """Read the failures of cells; of a cell in several folders, the first is read.
 
     Read them before the cells: a run removes a failure after it has stored the cell.
 
     Raises:
         StorageError: a file is damaged, or a newer toxbench wrote it.
     """
-    return list({r.key: r for store in stores for r in store.failures.records()}.values())
+    records = (r for store in reversed(stores) for r in store.failures.records())
+    return list({record.key: record for record in records}.values())
 
 
 def load_cells(*stores: CellStore) -> tuple[ProtocolRecord, StoredRows, list[Cell]]:
-    """Read the input of a leaderboard; a cell that several folders contain counts once.
+    """Read the input of a leaderboard; of a cell in several folders, the first is read.
 
     Cells that were stored with other versions of the metrics or rules are scored again.
 
@@ -41,7 +42,8 @@ def load_cells(*stores: CellStore) -> tuple[ProtocolRecord, StoredRows, list[Cel
         check_same_protocol(protocol, store.protocol(), store.folder)
     rows = stores[0].rows()
     check_rows_match(protocol, rows, stores[0].folder)
-    cells = {record.key: (record, tensors) for s in stores for record, tensors in s.cells()}
+    stored = (cell for store in reversed(stores) for cell in store.cells())
+    cells = {record.key: (record, tensors) for record, tensors in stored}
     for record, tensors in cells.values():
         check_cell_shape(protocol, record, tensors)
     return protocol, rows, [_up_to_date(cell, protocol, rows) for cell in cells.values()]

@@ -10,12 +10,11 @@ from pydantic import AfterValidator, Field, StringConstraints, ValidationError, 
 from toxbench.errors import SettingsError, did_you_mean
 from toxbench.evaluation.definitions import METRICS
 from toxbench.settings import FrozenModel
-from toxbench.store.cells import CellStore
+from toxbench.store.cells import QUOTED, CellStore
 from toxbench.store.repair import quarantine_damaged, read_errors
 from toxbench.util.atomic import write_atomically
 from toxbench.util.text import safe_quote
 
-FILE = "quoted.toml"  # in the folder of a protocol
 _REMEDY = "give --quoted FILE to toxbench run to store the quoted rows again"
 
 
@@ -85,7 +84,7 @@ def load_quoted(*stores: CellStore) -> tuple[QuotedRow, ...]:
     """
     rows: list[QuotedRow] = []
     for store in stores:
-        rows += [row for row in _read_stored(store.folder / FILE) if row not in rows]
+        rows += [row for row in _read_stored(store.folder / QUOTED) if row not in rows]
     return tuple(rows)
 
 
@@ -100,8 +99,8 @@ def store_quoted(folder: Path, path: Path | None) -> list[str]:
         StorageError: the folder cannot be written.
     """
     if path is None:
-        return list(quarantine_damaged([folder / FILE], _read_stored, _REMEDY))
-    write_atomically(folder / FILE, _read(path)[0])
+        return list(quarantine_damaged([folder / QUOTED], _read_stored, _REMEDY))
+    write_atomically(folder / QUOTED, _read(path)[0])
     return []
 
 

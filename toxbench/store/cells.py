@@ -32,6 +32,8 @@ from toxbench.store.rows import FILE as ROWS
 from toxbench.store.rows import StoredRows, read_rows, write_rows
 from toxbench.util.atomic import make_folder, write_atomically
 
+QUOTED = "quoted.toml"  # scores of publications, in the folder of a protocol
+
 
 class FoldRows(FrozenModel):
     """Row numbers of one fold, counted from 0 in the order of the table."""
@@ -94,23 +96,24 @@ class CellStore:
     reader: CellReader = field(default_factory=CellReader, compare=False, repr=False)
 
     @classmethod
-    def for_protocol(cls, results: Path, protocol: Protocol) -> "CellStore":
-        """Return the protocol's folder below ``results``, which need not exist yet.
+    def for_protocol(cls, results: Path, name: str, fingerprint: str) -> "CellStore":
+        """Return a protocol's folder below ``results``, which need not exist yet.
 
+        ``name`` is that of the table, for a new folder.
         An existing folder is found by the fingerprint in its protocol, whatever its name; if the
         protocol is damaged or missing, by the fingerprint in its name.
         Raises as `refuse_special_files`.
         """
-        short = protocol.fingerprint[:12]
+        short = fingerprint[:12]
         named = [cls(folder) for folder in sorted(results.glob(f"*-{short}"))]
         for store in named:
             refuse_special_files(store.folder)
         for store in (*named, *stores_below(results)):
             with suppress(StorageError):  # `prepare` reports it, if this is the folder
                 refuse_special_files(store.protocol_path)
-                if store.protocol().fingerprint == protocol.fingerprint:
+                if store.protocol().fingerprint == fingerprint:
                     return store
-        new = cls(results / f"{_safe_folder_name(protocol.comments.name)}-{short}")
+        new = cls(results / f"{_safe_folder_name(name)}-{short}")
         return named[0] if named else new
 
     def prepare(self, protocol: Protocol, synthetic: bool) -> list[str]:

@@ -42,11 +42,20 @@ def record_code(folder: Path, code: CodeVersions, command: str) -> None:
     Raises:
         StorageError: the folder cannot be written, or the manifest is damaged.
     """
+    extend_manifest(folder, Manifest(runs=(code,), commands=(redact(command),)))
+
+
+def extend_manifest(folder: Path, addition: Manifest) -> None:
+    """Add the runs and commands that a protocol's manifest does not contain.
+
+    Raises:
+        StorageError: the folder cannot be written, or the manifest is damaged.
+    """
     make_folder(folder)
     with hold_lock(folder / ".manifest.lock"):  # several searches may start at once
         stored = read_manifest(folder)
-        runs = stored.runs if code in stored.runs else (*stored.runs, code)
-        commands = tuple(dict.fromkeys((*stored.commands, redact(command))))
+        runs = (*stored.runs, *(run for run in addition.runs if run not in stored.runs))
+        commands = tuple(dict.fromkeys((*stored.commands, *addition.commands)))
         manifest = Manifest(runs=runs, commands=commands)
         if manifest != stored:
             write_atomically(folder / FILE, manifest.model_dump_json(indent=1).encode("utf-8"))

@@ -3,16 +3,19 @@
 import hashlib
 import re
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from toxbench.plugin.contracts import Table
+from toxbench.ranking.rows import Leaderboard
 from toxbench.report.html.elements import Section
 from toxbench.report.html.load import ReportData
 from toxbench.report.html.sections import curves, facts, labels, scores, splits
 from toxbench.report.html.sections.facts import ComputeImportances
+from toxbench.report.leaderboard import leaderboard_tables
 from toxbench.report.notes import leaderboard_title
+from toxbench.report.tables import create_table
 from toxbench.util.text import escape_line
 
 if TYPE_CHECKING:
@@ -21,7 +24,8 @@ if TYPE_CHECKING:
 FILE = "report.html"
 _NUMBER = re.compile(r"[-+<]?\d[\d.,]*\s*(%|M|MiB|s)?( ±.*| \[.*| to .*)?|-")
 _MAX_OPEN_ROWS = 12  # longer tables are collapsed
-_TEMPLATE, _STYLE = "page.html.j2", "style.css"
+_SITE_COLUMNS = ("table", "protocol", "rows", "folds", "backbone", "micro-F1", "subset accuracy")
+_SITE_NOTE = "The first candidate of each leaderboard, with 95 % confidence intervals on test rows."
 
 CreateSection = Callable[[ReportData], Section | None]
 
@@ -52,16 +56,31 @@ def render_report(data: ReportData, importances: ComputeImportances) -> str:
     """Return a report as one escaped HTML file, without scripts and external resources."""
     from markupsafe import Markup
 
-    style = _read(_STYLE)
-    content: dict[str, Any] = {
-        "title": leaderboard_title(data.board),
-        "sections": create_sections(data, importances),
-        "style": Markup(style),  # noqa: S704 - our own file
-        "svg": Markup,  # matplotlib's, escaped by ElementTree
-        "policy": _content_policy(style),
-        "max_open_rows": _MAX_OPEN_ROWS,
-    }
-    return _environment().get_template(_TEMPLATE).render(content)
+    return _render_page(
+        "page.html.j2",
+        title=leaderboard_title(data.board),
+        sections=create_sections(data, importances),
+        svg=Markup,  # matplotlib's, escaped by ElementTree
+        max_open_rows=_MAX_OPEN_ROWS,
+    )
+
+
+def render_site(boards: Mapping[str, Leaderboard]) -> str:
+    """Return the first page of a site with a row for each leaderboard, by the link to its report.
+
+    Every leaderboard has at least one row.
+    """
+    rows = [_site_row(board) for board in boards.values()]
+    table = create_table("Benchmarks", list(_SITE_COLUMNS), rows, [_SITE_NOTE])
+    return _render_page("site.html.j2", title=table.title, table=table, links=[*boards])
+
+
+def _site_row(board: Leaderboard) -> list[str | int]:
+    protocol, table = board.protocol, leaderboard_tables(board)[0]
+    best = dict(zip(table.headers, table.rows[0], strict=True))
+    name = f"{protocol.name} (synthetic)" if protocol.synthetic else protocol.name
+    scores = [best[column] for column in _SITE_COLUMNS if column in best]
+    return [name, protocol.fingerprint[:12], protocol.rows, len(protocol.folds), *scores]
 
 
 def render_notebook_table(table: Table) -> str:
@@ -70,6 +89,15 @@ def render_notebook_table(table: Table) -> str:
 
     style = Markup(_read("notebook.css"))  # noqa: S704 - our own file
     return _environment().get_template("notebook.html.j2").render(table=table, style=style)
+
+
+def _render_page(template: str, **content: Any) -> str:
+    """Return a page with the style sheet and the content policy."""
+    from markupsafe import Markup
+
+    style = _read("style.css")
+    content |= {"style": Markup(style), "policy": _content_policy(style)}  # noqa: S704 - our own
+    return _environment().get_template(template).render(content)
 
 
 def _environment() -> "Environment":
