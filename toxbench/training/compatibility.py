@@ -198,6 +198,8 @@ def _compare(
         classes, prefix = MODEL_MAPPING, ""
     model_type = checkpoint_config(folder).get("model_type", "")
     if model_type not in CONFIG_MAPPING or CONFIG_MAPPING[model_type] not in classes:
+        if not _builds_itself(backbone):
+            raise SettingsError(f"{source}: transformers has no classifier for {model_type}")
         return None
     with _readable(source, "config.json"):
         report = compare_shapes(folder, classes, prefix, num_labels=label_count)
