@@ -48,7 +48,7 @@ class GenericBackbone(Backbone):
     """
 
     head: tuple[str, ...] = (
-        "classifier", "pre_classifier", "score", "classification_head", "logits_proj",
+        "classifier", "pre_classifier", "pooler", "score", "classification_head", "logits_proj",
         "sequence_summary",
     )  # fmt: skip
 

@@ -118,7 +118,7 @@ class Hub:
 
 
 def cached_snapshot(repository: str, revision: str = "main") -> tuple[Path, str] | None:
-    """Return folder and commit of a branch or commit if the Hugging Face cache holds a full checkpoint.
+    """Return folder and commit of a revision if the Hugging Face cache holds a full checkpoint.
 
     Reads the cache's documented layout without importing the client, which takes half a second.
     """
