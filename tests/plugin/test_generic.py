@@ -10,37 +10,44 @@ from pathlib import Path
 import pytest
 from hub_server import COMMIT, fake_hub
 
-from toxbench import Backbone
-from toxbench.plugin.generic import GenericBackbone
 from toxbench.plugin.registry import Registry
-from toxbench.testing import BackboneContract, write_checkpoint
+from toxbench.store.cells import find_store
+from toxbench.testing import BackboneContract, modules, write_checkpoint
+from toxbench.testing.contract import TEXTS
 from toxbench.training.weights import WeightsChoice, WeightsFinder
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 RUN = ("run", "--data", "comments.csv", "--baselines", "none", "--epochs", "1", "--max-length",
        "16", "--precision", "fp32")  # fmt: skip
 # Beside those of the built-in plugins. Each has a head of its own kind.
-ARCHITECTURES = ("NAMES",)
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("tiny")
+ARCHITECTURES: dict[str, dict[str, int]] = {
+    "albert": {},
+    "bart": {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1},
+    "bloom": {},
+    "convbert": {},
+    "deberta": {},
+    "gpt_neox": {},
+    "llama": {},
+    "mpnet": {},
+    "nystromformer": {},
+    "opt": {"word_embed_proj_dim": 16, "ffn_dim": 32},
+    "qwen2": {},
+    "squeezebert": {},
+}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model_type", ARCHITECTURES)
-class TestGenericBackbone(BackboneContract):
-    """The contract of architectures without a plugin."""
-
-    @pytest.fixture
-    def backbone(self) -> Backbone:
-        return GenericBackbone(name="tiny", checkpoint="")
-
-    @pytest.fixture
-    def checkpoint(self, root: Path, model_type: str) -> Path:
-        folder = root / model_type
-        return folder if folder.is_dir() else write_checkpoint(folder, model_type)
+def test_architecture_without_plugin_keeps_the_contract(model_type: str, tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / model_type, model_type, **ARCHITECTURES[model_type])
+    backbone = Registry.built_in().requested_backbone(str(folder)).item
+    rows = modules.tokenize(backbone, folder, TEXTS)
+    module = modules.build_module(backbone, folder, 3).eval()
+    contract = BackboneContract()
+    contract.test_padding_does_not_change_logits(module, rows)
+    contract.test_gradients_reach_every_parameter(backbone, folder, rows)
+    contract.test_head_names_the_new_parameters(backbone, folder)
+    contract.test_last_layer_returns_the_logits(backbone, module, rows)
 
 
 def names_of(plan: subprocess.CompletedProcess[str]) -> list[str]:
@@ -60,11 +67,11 @@ def test_folders_of_one_name_are_two_candidates(cli: Cli, table: Path, tmp_path:
     (tmp_path / "settings.toml").write_text('[backbone."./a/tiny"]\nbatch_size = 8\n')
     finished = cli(*words, "--config", "settings.toml", "--format", "json")
     assert finished.returncode == 0, finished.stderr
-    assert {row["backbone"] for row in json.loads(finished.stdout)["rows"]} == {first, second}
+    assert {row["candidate"] for row in json.loads(finished.stdout)["rows"]} == {first, second}
     (tmp_path / "a" / "tiny").rename(tmp_path / "tiny")
     moved = cli(*RUN, "--backbones", "./tiny", "--batch-size", "8", "--dry-run")
     assert f"{first}: 1 cell, 1 stored already" in moved.stderr
-    predicted = cli("predict", "--model", second, "you fool")
+    predicted = cli("predict", "--backbone", second, "you fool")
     assert predicted.returncode == 0, predicted.stderr
 
 
@@ -79,16 +86,17 @@ def test_hub_id_is_trained_from_its_commit(table: Path, checkpoint: Path, tmp_pa
         )  # fmt: skip
     assert finished.returncode == 0, finished.stderr
     assert f"from org/model@{COMMIT[:7]}" in finished.stderr
-    assert "org--model--refs-pr-4 [probe]" in finished.stdout
-    (cell,) = (tmp_path / "results").glob("*/cells/*.json")
-    assert COMMIT in cell.read_text(encoding="utf-8")
+    assert "org--model--refs--pr--4 [probe]" in finished.stdout
+    (record,) = find_store(tmp_path / "results").records()
+    assert record.weights is not None
+    assert record.weights.identity.startswith(COMMIT)
 
 
 @pytest.mark.parametrize(
     ("word", "code", "message"),
     [
         ("brt", 2, "did you mean 'bert'?"),
-        ("robrta-base", 2, "did you mean 'roberta'?"),
+        ("robrta", 2, "did you mean 'roberta'?"),
         ("bert-base-cased", 75, "no weights for bert-base-cased"),
         ("roberta-base", 75, "no weights for roberta-base"),
         ("org/model@v1", 75, "no weights for org--model--v1"),

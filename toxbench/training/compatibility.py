@@ -5,7 +5,7 @@ of a built module.
 """
 
 from collections.abc import Iterator, Sequence, Sized
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -164,7 +164,9 @@ def count_positions(model: PreTrainedModel) -> int | None:
         for name, module in model.named_modules()
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding)
     ]
-    limit = getattr(model.config, "max_position_embeddings", None)
+    limit = None
+    with suppress(NotImplementedError):  # of XLNet, which has no limit
+        limit = getattr(model.config, "max_position_embeddings", None)
     return min([*counts, limit] if isinstance(limit, int) else counts, default=None)
 
 
