@@ -17,6 +17,7 @@ from toxbench.settings import (
     SplitSettings,
     TrainSettings,
     TuneSettings,
+    is_folder,
     validate_path,
 )
 from toxbench.util.table_source import source_name
@@ -201,7 +202,8 @@ def command_line(verb: str, settings: RunSettings, program: str = "toxbench") ->
 
     Settings of a single backbone have no option: they follow as the lines of a ``--config`` file.
     """
-    values = {"backbones": settings.backbones, **settings.model_dump(exclude_defaults=True)}
+    values = settings.model_dump(exclude_defaults=True)
+    values["backbones"] = [_without_parents(word) for word in settings.backbones]
     words = [*program.split(), verb]
     if settings.data is not None:
         words += ["--data", source_name(settings.data)]
@@ -274,6 +276,11 @@ def _without_folder(source: str) -> str:
     """Shorten the path in ``NAME=PATH`` to its last part."""
     words = (word.partition("=") for word in source.split(","))
     return ",".join(f"{name}={Path(path).name}" if path else name for name, _, path in words)
+
+
+def _without_parents(word: str) -> str:
+    """Shorten a folder among the backbones to its last part."""
+    return f"./{Path(word).name}" if is_folder(word) else word
 
 
 def _config_lines(backbones: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:

@@ -81,6 +81,11 @@ def validate_path(path: Path) -> Path:
     return path
 
 
+def is_folder(word: str) -> bool:
+    """Whether a word of ``--backbones`` is a folder: absolute, or it starts with ``.`` or ``~``."""
+    return word.startswith((".", "~")) or Path(word).is_absolute()
+
+
 def normalize_word(value: str) -> str:
     """Return a label value in lower case, without white space around it and decimals of zero."""
     return _WHOLE_NUMBER.sub(r"\1", value.strip().lower())

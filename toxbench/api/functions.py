@@ -70,7 +70,8 @@ def run(
             official split; default the synthetic sample.
         text: name of the column of comments; default a usual name, such as ``text``.
         labels: names of the label columns; default all columns that look like labels.
-        backbones: names of registered backbones; default bert and distilbert.
+        backbones: names of registered backbones, ids of the Hub (``organization/model@revision``)
+            and folders (``./folder``); default bert and distilbert.
         baselines: names of registered baselines; default all of them.
         adaptation: which weights learn, each a candidate: ``full``, ``probe`` (a linear probe of
             the frozen encoder) and ``lora``; default ``full``, and ``probe`` without ``baselines``.

@@ -146,7 +146,7 @@ class BackboneSpec:
             PluginError: the backbone is not among these plugins, is another version of it, or has
                 no stand-in.
         """
-        registered = registry.backbone(self.name)
+        registered = registry.stored_backbone(self.name, self.distribution)
         _check_build(registered, self.distribution)
         backbone, head = registered.item, None
         if self.weights.source == "stand-in":

@@ -1,22 +1,25 @@
 """Resolve the settings of a run, with all checks that need no heavy imports and no data."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from toxbench.config import build_settings, get_preset
 from toxbench.errors import PluginError, SettingsError, did_you_mean
 from toxbench.plugin.contracts import Backbone, Baseline, Tracker
 from toxbench.plugin.registry import Item, Registered, Registry
 from toxbench.ranking.quoted import read_quoted
-from toxbench.settings import Adaptation, RunSettings, SplitSettings, TrainSettings
+from toxbench.settings import Adaptation, RunSettings, SplitSettings, TrainSettings, is_folder
 from toxbench.training.weights import WeightsChoice
 from toxbench.util.table_source import source_paths
 from toxbench.util.text import safe_quote
 
 if TYPE_CHECKING:
     from toxbench.executors.torchrun.coordinator import Coordinator
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,19 +78,21 @@ def resolve(
     baseline_names = tuple(registry.baselines) if settings.baselines is None else settings.baselines
     weights = WeightsChoice.parse(settings.weights)
     unavailable: list[str] = []
-    backbones = _find_all(settings.backbones, registry.backbone, unavailable)
-    baselines = _find_all(baseline_names, registry.baseline, unavailable)
-    _check_names(settings, baseline_names, weights)
+    requested = _find_all(settings.backbones, registry.requested_backbone, unavailable)
+    baselines = _find_all(baseline_names, registry.baseline, unavailable).values()
+    backbones = {backbone.item.name: backbone for backbone in requested.values()}
+    _check_names(settings, {*backbones}, baseline_names, weights)
+    names = {word: backbone.item.name for word, backbone in requested.items()}
     if unavailable and not (backbones if settings.backbones else baselines):
         raise PluginError(unavailable)
     return ResolvedRun(
-        settings=settings,
+        settings=settings.model_copy(update={"backbone": _by_name(settings.backbone, names)}),
         registry=registry,
         split=split,
-        weights=weights,
+        weights=replace(weights, folders=_by_name(weights.folders | _folders(names), names)),
         adaptations=_adaptations(settings),
-        backbones=backbones,
-        baselines=baselines,
+        backbones=tuple(backbones.values()),
+        baselines=tuple(baselines),
         trackers=_find_trackers(settings, registry),
         unavailable=tuple(unavailable),
         coordinator=coordinator,
@@ -120,27 +125,42 @@ def resolve_split(settings: RunSettings) -> SplitSettings:
 
 def _find_all(
     names: Iterable[str], find: Callable[[str], Registered[Item]], unavailable: list[str]
-) -> tuple[Registered[Item], ...]:
+) -> dict[str, Registered[Item]]:
     """Find each name once; add a line to ``unavailable`` if its plugin is broken."""
-    items: list[Registered[Item]] = []
+    items: dict[str, Registered[Item]] = {}
     for name in dict.fromkeys(names):
         try:
-            items.append(find(name))
+            items[name] = find(name)
         except PluginError as error:
             unavailable.append(f"{name} cannot be run: {error}")
-    return tuple(items)
+    return items
+
+
+def _folders(names: Mapping[str, str]) -> dict[str, Path]:
+    """Return name -> folder of the words of ``--backbones`` that are folders."""
+    return {
+        name: Path(word).expanduser().resolve() for word, name in names.items() if is_folder(word)
+    }
+
+
+def _by_name(values: Mapping[str, Value], names: Mapping[str, str]) -> dict[str, Value]:
+    """Return values by the names of backbones instead of the words of ``--backbones``."""
+    return {names.get(word, word): value for word, value in values.items()}
 
 
 def _check_names(
-    settings: RunSettings, baseline_names: Iterable[str], weights: WeightsChoice
+    settings: RunSettings,
+    backbone_names: set[str],
+    baseline_names: Iterable[str],
+    weights: WeightsChoice,
 ) -> None:
-    ambiguous = sorted(set(settings.backbones) & set(baseline_names))
+    ambiguous = sorted(backbone_names & set(baseline_names))
     if ambiguous:
         raise SettingsError(
             f"{', '.join(ambiguous)} is a backbone and a baseline; choose with --baselines"
         )
     for name in (*settings.backbone, *weights.folders):
-        if name not in settings.backbones:
+        if name not in {*settings.backbones, *backbone_names}:
             raise SettingsError(
                 f"settings or weights are given for {safe_quote(name)}, which is not among "
                 f"--backbones{did_you_mean(name, settings.backbones)}"

@@ -212,7 +212,9 @@ backbone_option = MODELS.option(
     "--backbone", metavar="NAME", help="Backbone of the model. [the best on validation rows]"
 )
 backbones_option = names_option(
-    MODELS, "--backbones", "Backbones to compare; see toxbench backbones. [bert,distilbert]"
+    MODELS,
+    "--backbones",
+    "Registered backbones, Hub ids or ./folders to compare. [bert,distilbert]",
 )
 config_option = _file_option(
     MODELS, "--config", help_text="TOML file with the same settings; options override it."

@@ -77,7 +77,8 @@ def _references(
     references = {}
     name = first.key.candidate
     try:
-        backbone = Registry.with_item("backbones", name, plugins).backbone(name).item
+        registry = Registry.with_item("backbones", name, plugins)
+        backbone = registry.stored_backbone(name, first.distribution).item
     except (PluginError, SettingsError):  # results outlive the plugin that made them
         backbone = None
     if backbone is not None:

@@ -135,7 +135,7 @@ def _find_backbone(record: ModelRecord, registry: Registry) -> Backbone:
     """Return a model's backbone, which must be of the same distribution."""
     name, distribution = record.key.candidate, record.distribution
     try:
-        registered = registry.backbone(name)
+        registered = registry.stored_backbone(name, distribution)
     except SettingsError as error:
         raise PluginError(
             f"the model {record.key.stem} needs the backbone {name!r} of {distribution}, which is "

@@ -222,6 +222,13 @@ class Backbone:
             )
         return tokenizer
 
+    def size_defaults(self, weights: Path) -> tuple[Mapping[str, Any], Space]:
+        """Return settings and dimensions that replace the backbone's for weights of this size.
+
+        Override it for checkpoints of several sizes.
+        """
+        return {}, {}
+
 
 # Sizes of all-MiniLM-L6-v2 under the names of BERT's configuration; a plugin adds ``model_type``.
 minilm_config: Mapping[str, Any] = {

@@ -17,8 +17,10 @@ from importlib.metadata import (
     EntryPoints,
     distribution,
     distributions,
+    version,
 )
 from itertools import chain
+from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 import pluggy
@@ -26,7 +28,14 @@ import pluggy
 from toxbench.errors import PluginError, SettingsError, did_you_mean
 from toxbench.plugin import hookspecs
 from toxbench.plugin.contracts import Backbone, Baseline, ReportFormat, Tracker
+from toxbench.plugin.generic import (
+    GenericBackbone,
+    backbone_from_folder,
+    backbone_from_hub,
+    is_typo,
+)
 from toxbench.plugin.sources import describe_content, describe_distribution
+from toxbench.settings import is_folder
 from toxbench.util.text import safe_quote
 
 GROUP = "toxbench"
@@ -162,6 +171,37 @@ class Registry:
             SettingsError: no plugin has a backbone of that name.
         """
         return self._find("Backbone", name, self.backbones)
+
+    def requested_backbone(self, word: str) -> Registered[Backbone]:
+        """Return the backbone that a word of ``--backbones`` names.
+
+        The word is the name of a registered backbone, an id of the Hub with an optional
+        ``@revision``, or a folder.
+
+        Raises:
+            PluginError: as `backbone`.
+            SettingsError: the word is none of these, or a misspelt name.
+        """
+        if is_folder(word):
+            return _without_plugin(backbone_from_folder(Path(word).expanduser().resolve()))
+        if "/" in word or "@" in word:
+            return _without_plugin(backbone_from_hub(word))
+        try:
+            return self.backbone(word)
+        except SettingsError:
+            if is_typo(word, self.backbones):
+                raise
+        return _without_plugin(backbone_from_hub(word))
+
+    def stored_backbone(self, name: str, distribution: str) -> Registered[Backbone]:
+        """Return the backbone of a stored cell or model; raises like `backbone`.
+
+        A name of toxbench's that none of its plugins has is that of a Hub id or a folder.
+        """
+        is_registered = name in self.backbones or ("Backbone", name) in self._conflicts
+        if _is_built_in(distribution) and not is_registered:
+            return _without_plugin(GenericBackbone(name=name, checkpoint=""))
+        return self.backbone(name)
 
     def baseline(self, name: str) -> Registered[Baseline]:
         """Return the baseline of that name; raises like `backbone`."""
@@ -359,6 +399,12 @@ def _entries_by_name(entries: Iterable[EntryPoint]) -> dict[str, list[EntryPoint
 def _is_built_in(distribution: str) -> bool:
     """Return whether ``name version``, where a foreign name may hold spaces, is toxbench's."""
     return distribution.rpartition(" ")[0] == _BUILT_IN
+
+
+def _without_plugin(backbone: GenericBackbone) -> Registered[Backbone]:
+    """Register a backbone that toxbench itself makes."""
+    entry = EntryPoint("generic", "toxbench.plugin.generic", GROUP)
+    return Registered(backbone, entry.name, f"{_BUILT_IN} {version(_BUILT_IN)}", entry)
 
 
 def _validate_item(item: object, kind: type[Item]) -> Item:

@@ -13,6 +13,7 @@ _SIZES = {
     "embedding_size": 16,
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
+    "num_key_value_heads": 2,
     "intermediate_size": 32,
     "hidden_dim": 32,
     # The default of 128 tokens, plus the position offset of RoBERTa.

@@ -24,7 +24,6 @@ TEXTS = (
     "no",
     "I would not watch it 2 times",
 )
-_DEFAULT_HEAD = next(field.default for field in fields(Backbone) if field.name == "head")
 
 
 class BackboneContract:
@@ -246,7 +245,8 @@ class BackboneContract:
         missing = [
             part for part in backbone.head if not any(map(Head((part,)).contains, trainable))
         ]
-        if missing == [*backbone.head] or (missing and backbone.head != _DEFAULT_HEAD):
+        default = next(field.default for field in fields(backbone) if field.name == "head")
+        if missing == [*backbone.head] or (missing and backbone.head != default):
             fail(
                 "head",
                 f"the module has no trainable {' or '.join(sorted(missing))}",

@@ -5,7 +5,7 @@ of a built module.
 """
 
 from collections.abc import Iterator, Sequence, Sized
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -164,7 +164,9 @@ def count_positions(model: PreTrainedModel) -> int | None:
         for name, module in model.named_modules()
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding)
     ]
-    limit = getattr(model.config, "max_position_embeddings", None)
+    limit = None
+    with suppress(NotImplementedError):  # of XLNet, which has no limit
+        limit = getattr(model.config, "max_position_embeddings", None)
     return min([*counts, limit] if isinstance(limit, int) else counts, default=None)
 
 
@@ -198,6 +200,8 @@ def _compare(
         classes, prefix = MODEL_MAPPING, ""
     model_type = checkpoint_config(folder).get("model_type", "")
     if model_type not in CONFIG_MAPPING or CONFIG_MAPPING[model_type] not in classes:
+        if not _builds_itself(backbone):
+            raise SettingsError(f"{source}: transformers has no classifier for {model_type}")
         return None
     with _readable(source, "config.json"):
         report = compare_shapes(folder, classes, prefix, num_labels=label_count)

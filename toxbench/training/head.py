@@ -89,28 +89,37 @@ def set_identity(layer: nn.Linear) -> None:
 
 
 @contextmanager
-def captured_inputs(layer: nn.Linear) -> Iterator[Callable[[], torch.Tensor]]:
-    """Yield a function that returns the input ``[row, feature]`` of the layer's latest call.
+def captured_inputs(layer: nn.Linear) -> Iterator[Callable[[torch.Tensor], torch.Tensor]]:
+    """Yield a function from the logits of a forward pass to the layer's input ``[row, feature]``.
 
-    The function raises `PluginError` if the layer was not called, or its input has another shape.
+    The last layer of a decoder computes logits for every token, and those of one token are
+    returned. Then the input is the features of that token.
+
+    The function raises `PluginError` if the logits are not the layer's output.
     """
-    inputs: list[torch.Tensor] = []
+    calls: list[tuple[torch.Tensor, torch.Tensor]] = []
 
-    def keep(layer: nn.Module, arguments: tuple[torch.Tensor, ...]) -> None:
-        inputs[:] = [arguments[0]]
+    def keep(layer: nn.Module, arguments: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        calls[:] = [(arguments[0], output)]
 
-    def latest() -> torch.Tensor:
-        if not inputs or inputs[0].ndim != 2:
-            shape = list(inputs[0].shape) if inputs else "nothing"
+    def features(logits: torch.Tensor) -> torch.Tensor:
+        values, output = calls[0] if calls else (torch.empty(0), torch.empty(0))
+        if values.ndim == 3:
+            is_returned = (output.float() == logits[:, None]).all(dim=2)  # [row, token]
+            if is_returned.any(dim=1).all():
+                values = values[torch.arange(len(values)), is_returned.int().argmax(dim=1)]
+        if values.ndim != 2:
+            shape = list(values.shape) if calls else "nothing"
             raise PluginError(
-                f"the last layer got {shape}, expected [row, feature]; name the layer that returns "
-                "the logits in Backbone(last_layer=...), or set head_init = random"
+                f"the last layer got {shape}, expected [row, feature], or [row, token, feature] "
+                "with the logits of one token returned; name the layer that returns the logits in "
+                "Backbone(last_layer=...), or set head_init = random"
             )
-        return inputs[0].float()
+        return values.float()
 
-    handle = layer.register_forward_pre_hook(keep)
+    handle = layer.register_forward_hook(keep)
     try:
-        yield latest
+        yield features
     finally:
         handle.remove()
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ _TOKENIZER_FILES = frozenset(
         "sentencepiece.bpe.model",
     }
 )  # fmt: skip
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 Result = TypeVar("Result")
 
 
@@ -116,15 +118,17 @@ class Hub:
 
 
 def cached_snapshot(repository: str, revision: str = "main") -> tuple[Path, str] | None:
-    """Return folder and commit of a branch if the Hugging Face cache holds a full checkpoint.
+    """Return folder and commit of a revision if the Hugging Face cache holds a full checkpoint.
 
     Reads the cache's documented layout without importing the client, which takes half a second.
     """
     root = Path(constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
-    try:
-        commit = (root / "refs" / revision).read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError):
-        return None
+    commit = revision
+    if not _COMMIT.fullmatch(revision):
+        try:
+            commit = (root / "refs" / revision).read_text(encoding="ascii").strip()
+        except (OSError, UnicodeDecodeError):
+            return None
     folder = root / "snapshots" / commit
     return (folder, commit) if commit and is_checkpoint(folder) else None
 

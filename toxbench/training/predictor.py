@@ -96,8 +96,7 @@ class Predictor:
         with captured_inputs(layer) as latest:
 
             def inputs(batch: Batch) -> torch.Tensor:
-                self.logits(batch)
-                return latest()
+                return latest(self.logits(batch))
 
             values = self._compute(batcher, rows, inputs, layer.in_features, should_stop)
         if not np.isfinite(values).all():

@@ -46,7 +46,7 @@ class WeightsChoice:
     """
 
     mode: str = "auto"
-    folders: Mapping[str, Path] = field(default_factory=dict)
+    folders: dict[str, Path] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, values: tuple[str, ...]) -> "WeightsChoice":
@@ -124,7 +124,7 @@ class WeightsFinder:
             StorageError: a stand-in is damaged, or cannot be written to the cache.
         """
         if backbone.name in self.choice.folders:
-            return _local(backbone.name, self.choice.folders[backbone.name])
+            return _sized(backbone, _local(backbone.name, self.choice.folders[backbone.name]))
         finders: Mapping[str, Callable[[Backbone], Weights]] = {
             "auto": self._auto,
             "hub": self._from_hub,
@@ -153,10 +153,11 @@ class WeightsFinder:
         cached = cached_snapshot(backbone.checkpoint, backbone.revision)
         if cached is not None:
             folder, commit = cached
-            return Weights(_hub_record(backbone, commit, folder), folder, {})
+            return _sized(backbone, Weights(_hub_record(backbone, commit, folder), folder, {}))
         snapshot = self._hub.fetch_snapshot(backbone.checkpoint, backbone.revision)
         downloaded = self._hub.download(snapshot) if self.download else None
-        return Weights(_hub_record(backbone, snapshot.commit, downloaded), downloaded, {})
+        record = _hub_record(backbone, snapshot.commit, downloaded)
+        return _sized(backbone, Weights(record, downloaded, {}))
 
 
 def parameter_counts(folder: Path) -> dict[str, int]:
@@ -208,6 +209,14 @@ def describe_local_weights(backbone: Backbone) -> tuple[str, int | None]:
     return "stand-in", sum(tensor.size for tensor in converted.values())
 
 
+def _sized(backbone: Backbone, weights: Weights) -> Weights:
+    """Return weights with the defaults of their size; unchanged if they are not downloaded yet."""
+    if weights.folder is None:
+        return weights
+    defaults, search_space = backbone.size_defaults(weights.folder)
+    return replace(weights, defaults=defaults, search_space=search_space)
+
+
 def _parse_folder(name: str, path: str) -> Path:
     try:
         return validate_path(Path(path))
@@ -241,12 +250,12 @@ def _placeholder_tensors(folder: Path) -> Tensors:
 def _local(name: str, folder: Path) -> Weights:
     if not is_checkpoint(folder):
         raise SettingsError(
-            f"--weights {name}={folder}: not a checkpoint folder; it needs config.json, "
+            f"weights of {name}: {folder} is not a checkpoint folder; it needs config.json, "
             f"model.safetensors and the tokenizer's files{_pickle_hint(folder)}"
         )
     hashes = hash_files(folder)
     if not hashes:
-        raise SettingsError(f"--weights {name}={folder}: a file in this folder cannot be read")
+        raise SettingsError(f"weights of {name}: a file in {folder} cannot be read")
     identity = content_name(hashes)
     model_type = checkpoint_config(folder).get("model_type", "unknown architecture")
     label = f"folder {folder.resolve().name}@{identity[:7]} ({model_type})"
@@ -282,7 +291,7 @@ def _stand_in(backbone: Backbone) -> Weights:
 def _stand_in_remedy(backbone: Backbone, alternative: str) -> str:
     """Return how to get a stand-in, or an alternative if the plugin does not have one."""
     if backbone.stand_in is None:
-        return f"its plugin provides no stand-in; {alternative}"
+        return f"there are no stand-in weights of its architecture; {alternative}"
     return 'pip install "toxbench[offline]"'
 
 
