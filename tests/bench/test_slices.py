@@ -6,15 +6,32 @@ Run by hand: ``pytest tests/bench/test_slices.py -m bench -s``
 import numpy as np
 import numpy.typing as npt
 import pytest
-from test_intervals import MODEL, SEEDS, counts_of, error, make_rows
+from studies import SHARES, error
 
-from toxbench.evaluation.row_counts import SCORES
+from toxbench.evaluation.power import ErrorModel
+from toxbench.evaluation.row_counts import SCORES, row_counts
 from toxbench.evaluation.slices import METRIC, compare_slices
 
 pytestmark = pytest.mark.bench
 
-STUDIES = 1000
+STUDIES, SEEDS = 1000, 5
+MODEL = ErrorModel()
 SKILLS = (0.0, -0.4)  # on the other rows and on the slice
+
+
+def make_rows(rng: np.random.Generator, count: int) -> npt.NDArray[np.uint8]:
+    """Draw targets: a latent number of a row correlates its labels; half of the rows are empty."""
+    normals = np.random.default_rng(0).standard_normal(400_000)
+    cuts = np.array([np.quantile(normals, 1 - share) if share else np.inf for share in SHARES])
+    latent = rng.standard_normal((count, 1))
+    noise = rng.standard_normal((count, len(SHARES)))
+    return (0.9 * latent + (1 - 0.81) ** 0.5 * noise > cuts).astype(np.uint8)
+
+
+def counts_of(
+    targets: npt.NDArray[np.uint8], predictions: npt.NDArray[np.uint8]
+) -> npt.NDArray[np.float32]:
+    return np.stack([row_counts(targets, seed) for seed in predictions])
 
 
 def simulate(

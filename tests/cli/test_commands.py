@@ -69,7 +69,7 @@ def test_data_show_prints_numbers_and_no_comment(cli: Cli, table: Path) -> None:
     result = cli("data", "show", str(table))
     assert result.returncode == 0
     assert "60 rows, 3 labels" in result.stdout
-    assert "IsNever has no positive row" in result.stdout
+    assert "no positive row, nothing to learn or score: IsNever" in result.stdout
     assert "fool" not in result.stdout + result.stderr
 
 

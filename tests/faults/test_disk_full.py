@@ -160,10 +160,10 @@ def test_standard_output_without_room(forks: Forks, small: Path, tmp_path: Path)
 
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 100 KB."""
+    """A disk of 200 KB."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", str(disk)]
+    command = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(disk)]
     try:
         result = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError as error:
@@ -181,7 +181,7 @@ def test_mounted_disk_without_room(forks: Forks, small: Path, tiny_disk: Path) -
     content = cell.read_bytes()
     run = ("run", *words(small / "comments.csv", results), "--backbones", "none")
     codes = []
-    for left in (0, 4096, 8192, 16_384, 24_576, 100_000):
+    for left in (0, 4096, 8192, 16_384, 24_576, 200_000):
         free = os.statvfs(tiny_disk)
         filler.write_bytes(b"\0" * max(0, free.f_bavail * free.f_bsize - left))
         result = forks.run(*run)

@@ -34,6 +34,7 @@ def make_record(number: int = 0, **changes: Any) -> TrialRecord:
         "settings": TrainSettings(learning_rate=1e-05 / 3, loss="focal", dropout=None),
         "seed": 10_001,
         "folds": (0, 1),
+        "metric": "headline",
         "value": 2 / 3,
         "scores": (1 / 3, 1.0),
         "epoch_scores": {1: 0.1, 2: 1 / 3, 10: 0.5},

@@ -16,7 +16,7 @@ PROTOCOL = "f" * 64
 WEIGHTS = WeightsRecord(source="stand-in", label="stand-in: all-MiniLM-L6-v2", identity="1/bert")
 TUNING_RECORD = TuningRecord(
     study="bert-0123456789ab", trials=20, pruned_trials=7, failed_trials=1, finalists=3,
-    average_precision=2 / 3, default_average_precision=1 / 3, default_won=False,
+    metric="headline", score=2 / 3, default_score=1 / 3, default_won=False,
 )  # fmt: skip
 
 
@@ -56,9 +56,7 @@ def thresholds(labels: int) -> dict[str, tuple[float, ...]]:
 
 ROUND_TRIPS: dict[str, dict[str, Any]] = {
     "plain": {},
-    "default_failed": {
-        "tuning": TUNING_RECORD.model_copy(update={"default_average_precision": None})
-    },
+    "default_failed": {"tuning": TUNING_RECORD.model_copy(update={"default_score": None})},
     "dropout_unset": {"train": TrainSettings(dropout=None)},
     "all_defaults": {"train": TrainSettings()},
     "one_label": {"thresholds": thresholds(1)},
@@ -153,7 +151,7 @@ EDITS = {
     "no_such_loss": ('loss = "focal"', 'loss = "hinge"'),
     "unknown_setting": ("epochs = 7", "epochs = 7\nseed = 1"),
     "misspelled_table": ("[train]", "[training]"),
-    "not_a_number": ("average_precision = 0.6", "average_precision = nan #"),
+    "not_a_number": ("score = 0.6", "score = nan #"),
     "infinite": ("learning_rate = 3", "learning_rate = inf #"),
     "twice": ("epochs = 7", "epochs = 7\nepochs = 8"),
     "no_backbone": ('backbone = "bert"\n', ""),

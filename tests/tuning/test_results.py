@@ -236,7 +236,7 @@ def test_header_describes_the_search(written: SearchSpec) -> None:
         "5 trials (1 pruned, 1 failed), sampler tpe, pruner median",
         "mean of 2 of 5 inner folds of the 2 rows that are not test rows",
         "Best score of the search 0.8000; of the default settings 0.5000",
-        "trained again with fresh seeds on other inner folds: 0.5000, 0.3500, "
+        "trained again with 3 fresh seeds on 5 of 5 inner folds: 0.5000, 0.3500, "
         "0.3000 (default settings).",
     ):
         assert words in header
