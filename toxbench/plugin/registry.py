@@ -26,14 +26,8 @@ from typing import Any, Generic, Literal, TypeVar
 import pluggy
 
 from toxbench.errors import PluginError, SettingsError, did_you_mean
-from toxbench.plugin import hookspecs
+from toxbench.plugin import generic, hookspecs
 from toxbench.plugin.contracts import Backbone, Baseline, ReportFormat, Tracker
-from toxbench.plugin.generic import (
-    GenericBackbone,
-    backbone_from_folder,
-    backbone_from_hub,
-    is_typo,
-)
 from toxbench.plugin.sources import describe_content, describe_distribution
 from toxbench.settings import is_folder
 from toxbench.util.text import safe_quote
@@ -183,15 +177,15 @@ class Registry:
             SettingsError: the word is none of these, or a misspelt name.
         """
         if is_folder(word):
-            return _without_plugin(backbone_from_folder(Path(word).expanduser().resolve()))
+            return _without_plugin(generic.backbone_from_folder(Path(word).expanduser().resolve()))
         if "/" in word or "@" in word:
-            return _without_plugin(backbone_from_hub(word))
+            return _without_plugin(generic.backbone_from_hub(word))
         try:
             return self.backbone(word)
         except SettingsError:
-            if is_typo(word, self.backbones):
+            if generic.is_typo(word, self.backbones):
                 raise
-        return _without_plugin(backbone_from_hub(word))
+        return _without_plugin(generic.backbone_from_hub(word))
 
     def stored_backbone(self, name: str, distribution: str) -> Registered[Backbone]:
         """Return the backbone of a stored cell or model; raises like `backbone`.
@@ -200,7 +194,7 @@ class Registry:
         """
         is_registered = name in self.backbones or ("Backbone", name) in self._conflicts
         if _is_built_in(distribution) and not is_registered:
-            return _without_plugin(GenericBackbone(name=name, checkpoint=""))
+            return _without_plugin(generic.GenericBackbone(name=name, checkpoint=""))
         return self.backbone(name)
 
     def baseline(self, name: str) -> Registered[Baseline]:
@@ -401,7 +395,7 @@ def _is_built_in(distribution: str) -> bool:
     return distribution.rpartition(" ")[0] == _BUILT_IN
 
 
-def _without_plugin(backbone: GenericBackbone) -> Registered[Backbone]:
+def _without_plugin(backbone: generic.GenericBackbone) -> Registered[Backbone]:
     """Register a backbone that toxbench itself makes."""
     entry = EntryPoint("generic", "toxbench.plugin.generic", GROUP)
     return Registered(backbone, entry.name, f"{_BUILT_IN} {version(_BUILT_IN)}", entry)
