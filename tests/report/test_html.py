@@ -71,7 +71,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Path:
     frame = pd.DataFrame({
         "id": [f"<b>{row}</b>" for row in range(80)],
         "text": [
-            f"{COMMENT_WORD} <img src=x onerror=alert(1)> {'fool' * (row % 2)}" for row in range(80)
+            f"{COMMENT_WORD} <img src=x onerror=alert(1)> {'fool' * (row % 2)} {row}"
+            for row in range(80)
         ],
         "IsRude": [row % 2 for row in range(80)],
         HOSTILE: [int(row % 3 == 0) for row in range(80)],
