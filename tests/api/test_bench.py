@@ -30,6 +30,15 @@ def test_loaded_results_equal_those_of_the_run(bench: toxbench.Bench) -> None:
     assert set(bench.leaderboard["name"]) == set(bench.cells["candidate"])
 
 
+def test_bench_can_be_used_as_its_leaderboard(bench: toxbench.Bench) -> None:
+    board = bench.leaderboard
+    assert bench["micro_f1"].equals(board["micro_f1"])
+    assert bench.set_index("name").equals(board.set_index("name"))
+    assert (len(bench), list(bench)) == (len(board), list(board))
+    with pytest.raises(AttributeError):
+        _ = bench.no_such_attribute
+
+
 def test_predictions_give_the_scores_of_the_cells(bench: toxbench.Bench) -> None:
     for part in ("train", "test"):
         predictions = bench.predictions("bert", part)

@@ -2,7 +2,7 @@
 
 import base64
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,7 +42,8 @@ class Bench:
 
     `toxbench.run`, `toxbench.tune` and `toxbench.load` return it. Candidates are named as on the
     leaderboard. A method raises `SettingsError` for an unknown name and `StorageError` for a
-    damaged file.
+    damaged file. Columns and all other methods are those of `leaderboard`: ``bench["micro_f1"]``,
+    ``bench.set_index("name")``.
 
     Attributes:
         folder: of the results.
@@ -52,6 +53,20 @@ class Bench:
         self.folder: Path = store.folder
         self._store = store
         self._board = board
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.leaderboard[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.leaderboard)
+
+    def __len__(self) -> int:
+        return len(self._board.rows)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self.leaderboard, name)
 
     def __repr__(self) -> str:
         table = leaderboard_tables(self._board)[0]
