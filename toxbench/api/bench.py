@@ -2,7 +2,7 @@
 
 import base64
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,7 +57,7 @@ class Bench:
     def __getitem__(self, key: Any) -> Any:
         return self.leaderboard[key]
 
-    def __iter__(self) -> Iterator[str]:
+    def __iter__(self) -> Iterator[Hashable]:
         return iter(self.leaderboard)
 
     def __len__(self) -> int:
