@@ -23,7 +23,7 @@ NAMES = ["../x", "/x/../../x", "..", "", " ", LONG, "a/" + LONG, "x\ny", "\x1b[2
          "con.csv", "..\\x", "%2e%2e/x", "~root", "$HOME", "x" * 5000, "a\0b"]  # fmt: skip
 # Options that keep each command short; --results and --data get a value in any case.
 QUICK = {"run": ["--dry-run", "--backbones", "none"],
-         "tune": ["--dry-run", "--weights", "stand-in"],
+         "tune": ["--dry-run", "--weights", "stand-in", "--backbones", "distilbert"],
          "speed": ["--backbones", "none"]}  # fmt: skip
 
 
