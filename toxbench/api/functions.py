@@ -130,13 +130,12 @@ def run(
     return Bench(plan.store, result.leaderboard)
 
 
-def _with_columns(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Move the arguments ``text`` and ``labels`` into the table ``columns``."""
-    names = {"text": "text_column", "labels": "labels"}
-    given = {names[name]: arguments.pop(name) for name in list(names) if name in arguments}
-    return (
-        arguments | {"columns": {**arguments.get("columns", {}), **given}} if given else arguments
-    )
+def _with_columns(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arguments with ``text`` and ``labels`` moved into the table ``columns``."""
+    fields = {"text": "text_column", "labels": "labels"}
+    columns = {field: arguments[name] for name, field in fields.items() if name in arguments}
+    others = {name: value for name, value in arguments.items() if name not in fields}
+    return others | {"columns": {**others.get("columns", {}), **columns}} if columns else others
 
 
 def tune(

@@ -20,6 +20,7 @@ from rich.progress import (
 from rich.text import Text
 
 from toxbench.benchmark.feedback import Failure, SearchProgress, TuneFeedback
+from toxbench.evaluation.definitions import OBJECTIVES
 from toxbench.records import CellKey, CellRecord, EpochRecord, TrialRecord
 from toxbench.report.notes import MAX_CUT_SHARE
 from toxbench.util.text import escape_line, escape_text, format_duration
@@ -238,7 +239,7 @@ def _trial(backbone: str, record: TrialRecord) -> str:
     if record.value is None:
         return f"[{name}] {record.state}: {record.reason}; {cost}"
     reason = f" ({record.reason})" if record.reason else ""
-    return f"[{name}] average precision {record.value:.4f}{reason}; {cost}"
+    return f"[{name}] {OBJECTIVES[record.metric]} {record.value:.4f}{reason}; {cost}"
 
 
 def _progress(progress: SearchProgress) -> str:

@@ -196,7 +196,8 @@ def _acquire_lock(store: CellStore, patience: float, stack: ExitStack, feedback:
 def write_leaderboard(store: CellStore) -> Leaderboard:
     """Write leaderboard.md (with labels), .csv, .json and cells.parquet; return the leaderboard."""
     leaderboard = load_leaderboard(store)
-    labels = label_tables(with_label_intervals(leaderboard, *load_cells(store)[1:]))
+    _, rows, cells = load_cells(store)
+    labels = label_tables(with_label_intervals(leaderboard, rows, cells))
     registry = Registry.built_in()  # its formats, even if a plugin uses their names
     tables = {
         "md": [*leaderboard_tables(leaderboard), *labels],
@@ -207,7 +208,7 @@ def write_leaderboard(store: CellStore) -> Leaderboard:
         render = registry.report_format(name).item.render
         content = "\n\n".join(render(table).strip() for table in tables[suffix]) + "\n"
         write_atomically(store.folder / f"leaderboard.{suffix}", content.encode("utf-8"))
-    records = cell_records(leaderboard, (record for record, _ in load_cells(store)[2]))
+    records = cell_records(leaderboard, (record for record, _ in cells))
     write_atomically(store.folder / "cells.parquet", _parquet(records))
     return leaderboard
 
