@@ -207,12 +207,12 @@ def command_line(verb: str, settings: RunSettings, program: str = "toxbench") ->
     words = [*program.split(), verb]
     if settings.data is not None:
         words += ["--data", source_name(settings.data)]
-    for name in _LIST_OPTIONS:
+    for name in (*_LIST_OPTIONS, *(["sizes"] if verb == "curve" else [])):
         if name in values:
             words += [option_name(name), join_names(values[name]) or "none"]
     for source in values.get("weights", ()):
         words += ["--weights", _without_folder(source)]
-    for table in (*([] if verb == "run" else ["tune"]), *_OPTION_TABLES):
+    for table in (*(["tune"] if verb == "tune" else []), *_OPTION_TABLES):
         words += _option_texts(values.get(table, {}))
     words += _option_texts({name: values[name] for name in _PLAIN_OPTIONS if name in values})
     for name, dimension in settings.tune.get("space", {}).items() if verb == "tune" else ():

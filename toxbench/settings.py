@@ -296,6 +296,15 @@ def _to_tuple(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
 
+def _validate_sizes(sizes: tuple[float, ...]) -> tuple[float, ...]:
+    """Return the sizes in their order, with 1; raise ValueError if they make no curve."""
+    if len(set(sizes)) < len(sizes):
+        raise ValueError("a size is given twice; leave one out")
+    if not any(size < 1 for size in sizes):
+        raise ValueError("a curve needs two sizes; add one below 1")
+    return tuple(sorted({*sizes, 1.0}))
+
+
 class RunSettings(FrozenModel):
     """All settings of a run. ``train`` and ``split`` hold only the fields that the user set."""
 
@@ -357,6 +366,14 @@ class RunSettings(FrozenModel):
     resume: bool = Field(False, description="fail unless results of this table and split exist")
     quoted: OptionalPath = Field(
         None, description="TOML file of scores of publications, for rows without a rank"
+    )
+    sizes: Annotated[
+        tuple[Annotated[float, Field(gt=0, le=1)], ...],
+        BeforeValidator(_to_words),
+        AfterValidator(_validate_sizes),
+    ] = Field(
+        (0.25, 0.5, 1.0),
+        description="fractions of the train rows to train on, and 1; only curve reads them",
     )
     tune: dict[str, Any] = Field({}, description="fields of TuneSettings; only tune reads them")
 

@@ -16,6 +16,7 @@ from toxbench.cli.cache import cache
 from toxbench.cli.compare import compare
 from toxbench.cli.config import config
 from toxbench.cli.console import echo, open_standard_streams
+from toxbench.cli.curve import curve
 from toxbench.cli.data import data
 from toxbench.cli.errors import errors
 from toxbench.cli.export import export
@@ -50,7 +51,7 @@ _COMPLETE = "_TOXBENCH_COMPLETE"
 
 
 SECTIONS = (
-    cloup.Section("Train", [run, tune, speed]),
+    cloup.Section("Train", [run, tune, curve, speed]),
     cloup.Section(
         "Read results",
         [leaderboard, show, compare, report, rescore, slices, errors, merge, publish],
@@ -112,7 +113,7 @@ def _code_of(
             return code
     except TerminationSignal as ended:
         command = next((word for word in words if not word.startswith("-")), "")
-        hint = f"; {resume_hint(env, words)}" if command in {"run", "tune"} else ""
+        hint = f"; {resume_hint(env, words)}" if command in {"run", "tune", "curve"} else ""
         _print_error(f"{ended}{hint}")
         return ended.exit_code
     except BrokenPipeError:

@@ -334,8 +334,7 @@ def experiment_options(*search: Decorator[Any]) -> Decorator[Any]:
         names_option(OUTPUT, "--trackers", "Log to tensorboard, mlflow, or a plugin's. [none]"),
         _flag(OUTPUT, "--dry-run", "Print the plan and stop."),
         _flag(OUTPUT, "--verbose", "Print a line for every epoch, and every warning."),
-        _flag(OUTPUT, "--quiet", "Print only the leaderboard and errors."),
-        full_option,
+        _flag(OUTPUT, "--quiet", "Print only the result and errors."),
         format_option,
         _flag(OUTPUT, "--debug", "Show a traceback with every error."),
         device_option,
@@ -368,6 +367,19 @@ def experiment_options(*search: Decorator[Any]) -> Decorator[Any]:
             help="Training time between two checkpoints of a cell. [10m]",
         ),
     )  # fmt: skip
+
+
+candidate_options = combined(
+    names_option(
+        MODELS, "--adaptation",
+        "Which weights learn: full, probe (only a linear probe), lora, each in a row. [full, and "
+        "probe without --baselines]",
+    ),
+    MODELS.option(
+        "--tuned", is_flag=True, default=None,
+        help="Add each backbone with the settings that toxbench tune found.",
+    ),
+)  # fmt: skip
 
 
 # Settings

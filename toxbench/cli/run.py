@@ -1,5 +1,6 @@
 """``toxbench run``: from a table to a leaderboard."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -7,18 +8,19 @@ import cloup
 
 from toxbench.cli.console import echo
 from toxbench.cli.options import (
-    MODELS,
     OUTPUT,
+    candidate_options,
     combined,
     ensembles_option,
     experiment_options,
-    names_option,
+    full_option,
     quoted_option,
     settings_from,
 )
 from toxbench.cli.plan_text import run_plan_text
 from toxbench.errors import CellsFailedError
 from toxbench.plugin.registry import Registry
+from toxbench.util.text import count_of
 
 if TYPE_CHECKING:
     from toxbench.benchmark.plan import Plan
@@ -32,21 +34,14 @@ if TYPE_CHECKING:
 )
 @combined(
     experiment_options(),
-    names_option(
-        MODELS, "--adaptation",
-        "Which weights learn: full, probe (only a linear probe), lora, each in a row. [full, and "
-        "probe without --baselines]",
-    ),
-    MODELS.option(
-        "--tuned", is_flag=True, default=None,
-        help="Add each backbone with the settings that toxbench tune found.",
-    ),
+    candidate_options,
     OUTPUT.option(
         "--resume", is_flag=True, default=None,
         help="Refuse to run unless results of this table and split are stored.",
     ),
     quoted_option,
     ensembles_option,
+    full_option,
 )  # fmt: skip
 @click.pass_obj
 def run(session: "TorchrunSession | None", /, **values: Any) -> None:
@@ -85,18 +80,22 @@ def _print_result(plan: "Plan", result: "RunResult", values: dict[str, Any]) -> 
     """Print the leaderboard; raise `CellsFailedError` if cells have no result."""
     from toxbench.cli.tables import print_leaderboard
     from toxbench.ranking.ensembles import load_ensemble_leaderboard
-    from toxbench.util.text import count_of
 
     has_ensembles = values["ensembles"]
     board = load_ensemble_leaderboard(plan.store) if has_ensembles else result.leaderboard
     print_leaderboard(board, plan.run.registry, values["format_name"], values["full"])
     if values["format_name"] is None and not values["quiet"]:
         echo(f"\nStored in {plan.store.folder}")
-    problems = list(plan.run.unavailable)
-    if result.failures:
+    check_failures(plan.run.unavailable, len(result.failures), len(plan.cells))
+
+
+def check_failures(unavailable: Sequence[str], failed: int, cells: int) -> None:
+    """Raise `CellsFailedError` if a plugin was unavailable, or cells failed."""
+    problems = list(unavailable)
+    if failed:
         problems.append(
-            f"{len(result.failures)} of {count_of(len(plan.cells), 'cell')} failed and have no "
-            "result; the same command tries them again"
+            f"{failed} of {count_of(cells, 'cell')} failed and have no result; the same command "
+            "tries them again"
         )
     if problems:
         raise CellsFailedError(problems)

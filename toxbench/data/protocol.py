@@ -16,7 +16,7 @@ from toxbench.util.hashing import update_with_texts
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Row indices of one fold; every row is in exactly one part. ``validation`` may be empty."""
+    """Row indices of one fold; no row is in two parts. ``validation`` may be empty."""
 
     train: Rows
     validation: Rows

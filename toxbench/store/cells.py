@@ -32,6 +32,7 @@ from toxbench.store.rows import FILE as ROWS
 from toxbench.store.rows import StoredRows, read_rows, write_rows
 from toxbench.util.atomic import make_folder, write_atomically
 
+SUBSETS = "subsets"  # results on parts of the train rows, in the folder of a protocol
 QUOTED = "quoted.toml"  # scores of publications, in the folder of a protocol
 
 

@@ -12,6 +12,7 @@ from toxbench.ranking.build import complete_cells
 from toxbench.ranking.cells import load_cells
 from toxbench.ranking.ensembles import load_board_cells
 from toxbench.ranking.labels import with_label_intervals
+from toxbench.ranking.learning_curves import LearningCurve, load_curves
 from toxbench.ranking.predictions import StoredPredictions, no_candidate_error, stack_predictions
 from toxbench.ranking.rows import Leaderboard, Row, summarize_cells
 from toxbench.records import CellRecord, TrialRecord
@@ -51,6 +52,7 @@ class ReportData:
         manifest: commands and plugins that computed the results.
         other_splits: leaderboards of other splits of the table in the same results folder, without
             intervals.
+        curves: scores by the number of train rows; empty without results on subsets of them.
         texts: comment of every row of the data table; None: no comment is shown.
     """
 
@@ -61,6 +63,7 @@ class ReportData:
     searches: tuple[Search, ...]
     manifest: Manifest
     other_splits: tuple[Leaderboard, ...] = ()
+    curves: tuple[LearningCurve, ...] = ()
     texts: Sequence[str] | None = None
 
     @cached_property
@@ -106,6 +109,7 @@ def load_report_data(
         searches=tuple(_read_searches(store)),
         manifest=read_manifest(store.folder),
         other_splits=tuple(_other_splits(store, protocol)),
+        curves=load_curves(store),
         texts=texts,
     )
 
