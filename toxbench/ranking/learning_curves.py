@@ -7,13 +7,20 @@ from statistics import fmean
 import numpy as np
 
 from toxbench.errors import StorageError
-from toxbench.evaluation.bootstrap import BootstrapScores, bootstrap, interval
+from toxbench.evaluation.bootstrap import (
+    MIN_EFFECTIVE_UNITS,
+    BootstrapScores,
+    bootstrap,
+    interval,
+    measure_uncertainty,
+)
 from toxbench.evaluation.definitions import HALF, HEADLINES
 from toxbench.evaluation.extrapolation import SIZES_NEEDED, extrapolate
-from toxbench.ranking.build import build_leaderboard, complete_cells
+from toxbench.evaluation.row_counts import VALUES
+from toxbench.ranking.build import complete_cells
 from toxbench.ranking.cells import load_cells
-from toxbench.ranking.pool import FoldPooler, ScoreNames
-from toxbench.ranking.rows import CandidateKey, Row
+from toxbench.ranking.pool import FoldPooler, PooledScores, ScoreNames
+from toxbench.ranking.rows import CandidateKey, Row, summarize_cells
 from toxbench.store.cells import SUBSETS, CellStore, ProtocolRecord, stores_below
 
 CURVE_SCORES: Mapping[str, str] = {**HEADLINES, "micro_average_precision": "micro AP"}  # -> title
@@ -55,21 +62,14 @@ class LearningCurve:
 
 @dataclass(frozen=True)
 class _Result:
-    """A row of the leaderboard of one size, with its resampled scores."""
+    """Scores of one candidate with one number of train rows, and its resampled scores.
 
-    train_rows: int
+    ``resampled`` is None if there are too few groups of test rows.
+    """
+
     row: Row
-    resampled: BootstrapScores
-
-    @property
-    def point(self) -> CurvePoint:
-        scores = {
-            name: Estimate(mean, (error.low, error.high) if error else None)
-            for name in CURVE_SCORES
-            if (mean := self.row.mean(name)) is not None
-            for error in [self.row.uncertainty.get(name)]
-        }
-        return CurvePoint(self.train_rows, scores)
+    point: CurvePoint
+    resampled: BootstrapScores | None
 
 
 def load_curves(store: CellStore) -> tuple[LearningCurve, ...]:
@@ -85,7 +85,7 @@ def load_curves(store: CellStore) -> tuple[LearningCurve, ...]:
         return ()
     protocol = store.protocol()
     sizes = [_read_results(store, protocol) for store in (*subsets, store)]
-    by_rows = {results[0].train_rows: results for results in sizes if results}
+    by_rows = {results[0].point.train_rows: results for results in sizes if results}
     candidates: dict[CandidateKey, list[_Result]] = {}
     for _, results in sorted(by_rows.items(), reverse=True):  # all train rows first
         for result in results:
@@ -94,26 +94,36 @@ def load_curves(store: CellStore) -> tuple[LearningCurve, ...]:
 
 
 def _read_results(store: CellStore, full: ProtocolRecord) -> list[_Result]:
-    """Read the results with one number of train rows, the mean over the folds.
-
-    The same test rows are resampled for all sizes, but seeds are drawn for each: a seed draws
-    other batches from other rows.
-    """
+    """Read the results with one number of train rows, the mean over the folds."""
     protocol, rows, cells = load_cells(store)
     if _tests(protocol) != _tests(full):
         raise StorageError(f"{store.folder} has other test rows than {full.name}; move it away")
-    board = build_leaderboard(protocol, rows, cells)
+    candidates = summarize_cells(protocol, (record for record, _ in cells)).rows
     complete = complete_cells(cells, len(protocol.folds))
     pooler, needed = FoldPooler(protocol, rows), {HALF: ScoreNames(tuple(CURVE_SCORES))}
-    pooled = {row.key: pooler.pool(complete[row.key], needed)[HALF] for row in board.rows}
-    draws = bootstrap({key: scores.samples for key, scores in pooled.items()})
+    pooled = {row.key: pooler.pool(complete[row.key], needed)[HALF] for row in candidates}
+    has_intervals = pooler.effective_units >= MIN_EFFECTIVE_UNITS
+    draws = bootstrap({k: p.samples for k, p in pooled.items()}) if has_intervals else {}
     train_rows = round(fmean(len(fold.train) for fold in protocol.folds))
-    rng = np.random.default_rng(train_rows)
-    return [
-        _Result(train_rows, row, replace(scores, seed_weights=rng.permutation(scores.seed_weights)))
-        for row in board.rows
-        for scores in [draws[row.key]]
-    ]
+    return [_result(r, train_rows, pooled[r.key], draws.get(r.key)) for r in candidates]
+
+
+def _result(
+    row: Row, train_rows: int, pooled: PooledScores, resampled: BootstrapScores | None
+) -> _Result:
+    """Return scores as the leaderboard has them: ratios of counts are those of all folds."""
+    scores: dict[str, Estimate] = {}
+    for name in CURVE_SCORES:
+        value = row.mean(name) if name in VALUES else float(pooled.test[name].mean())
+        if value is not None:
+            error = None if resampled is None else measure_uncertainty(resampled, name)
+            scores[name] = Estimate(value, (error.low, error.high) if error else None)
+    if resampled is not None:
+        # All sizes have the same resampled test rows, but draws of seeds of their own: a seed
+        # shuffles other rows.
+        weights = np.random.default_rng(train_rows).permutation(resampled.seed_weights)
+        resampled = replace(resampled, seed_weights=weights)
+    return _Result(row, CurvePoint(train_rows, scores), resampled)
 
 
 def _tests(protocol: ProtocolRecord) -> tuple[str, list[tuple[int, ...]]]:
@@ -122,27 +132,28 @@ def _tests(protocol: ProtocolRecord) -> tuple[str, list[tuple[int, ...]]]:
 
 def _curve(results: Sequence[_Result]) -> LearningCurve:
     """Return the curve of one candidate from its results, the fewest train rows first."""
-    measured, last = tuple(result.point for result in results), results[-1]
-    curve = LearningCurve(last.row.name, measured)
+    measured = tuple(result.point for result in results)
+    curve = LearningCurve(results[-1].row.name, measured)
     if len(results) < SIZES_NEEDED:
         return curve
+    most_rows = measured[-1].train_rows
     return replace(
         curve,
-        check=_predict(results[:-1], last.train_rows),
-        forecast=_predict(results, FORECAST_FACTOR * last.train_rows),
+        check=_predict(results[:-1], most_rows),
+        forecast=_predict(results, FORECAST_FACTOR * most_rows),
     )
 
 
 def _predict(results: Sequence[_Result], target_rows: int) -> CurvePoint:
     """Extrapolate the scores that all results have, and each of their resamples."""
-    rows, points = [result.train_rows for result in results], [result.point for result in results]
+    points = [result.point for result in results]
+    rows = [point.train_rows for point in points]
+    resampled = [result.resampled for result in results if result.resampled is not None]
     scores: dict[str, Estimate] = {}
     for name in (n for n in CURVE_SCORES if all(n in point.scores for point in points)):
-        estimates = [point.scores[name] for point in points]
-        value = extrapolate(rows, np.array([e.value for e in estimates]), target_rows)
-        ends = None
-        if all(estimate.interval for estimate in estimates):
-            draws = np.stack([result.resampled.scores(name) for result in results], axis=-1)
+        values, ends = np.array([point.scores[name].value for point in points]), None
+        if resampled:
+            draws = np.stack([size.scores(name) for size in resampled], axis=-1)
             ends = interval(extrapolate(rows, draws, target_rows))
-        scores[name] = Estimate(float(value), ends)
+        scores[name] = Estimate(float(extrapolate(rows, values, target_rows)), ends)
     return CurvePoint(target_rows, scores)
