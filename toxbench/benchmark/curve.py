@@ -16,20 +16,16 @@ from toxbench.store.cells import SUBSETS, CellStore
 def curve_plans(plan: Plan) -> list[Plan]:
     """Return a plan for each size, the smallest first; the last one is of all train rows."""
     plan = replace(plan, command=command_line("curve", plan.settings))
-    return [*(_subset_plan(plan, size) for size in plan.settings.sizes[:-1]), plan]
+    return [*(_subset_plan(plan, size) for size in sorted({*plan.settings.sizes} - {1})), plan]
 
 
 def _subset_plan(plan: Plan, size: float) -> Plan:
-    source = plan.source
+    source, settings = plan.source, plan.settings.model_copy(update={"save_models": "none"})
     folds = train_subsets(source.comments, source.folds, size, source.settings)
     protocol = Protocol(source.comments, folds)
-    settings = plan.settings.model_copy(update={"save_models": "none"})
-    plan = replace(
-        plan,
-        run=replace(plan.run, settings=settings),
-        protocol=protocol,
-        store=CellStore.for_protocol(
-            plan.store.folder / SUBSETS, source.comments.name, protocol.fingerprint
-        ),
+    store = CellStore.for_protocol(
+        plan.store.folder / SUBSETS, source.comments.name, protocol.fingerprint
     )
+    run = replace(plan.run, settings=settings)
+    plan = replace(plan, run=run, protocol=protocol, store=store)
     return plan.with_candidates(plan.candidates, plan.seeds)

@@ -1,11 +1,9 @@
 """``toxbench curve``: scores by the number of train rows, and a forecast for more rows."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cloup
 
-from toxbench.cli.console import echo
 from toxbench.cli.options import (
     MODELS,
     candidate_options,
@@ -13,13 +11,9 @@ from toxbench.cli.options import (
     experiment_options,
     settings_from,
 )
-from toxbench.cli.plan_text import curve_plan_text, size_line
+from toxbench.cli.plan_text import run_plan_text, size_line
 from toxbench.cli.run import check_failures
 from toxbench.plugin.registry import Registry
-
-if TYPE_CHECKING:
-    from toxbench.benchmark.plan import Plan
-    from toxbench.benchmark.run import RunResult
 
 
 @cloup.command(short_help="Train on parts of the train rows: does more data help?")
@@ -46,7 +40,12 @@ def curve(**values: Any) -> None:
     # Imported here, because torch and transformers take seconds.
     from toxbench.benchmark.curve import curve_plans
     from toxbench.benchmark.plan import make_plan
+    from toxbench.benchmark.run import run_plan
     from toxbench.cli.progress import progress_for
+    from toxbench.cli.tables import print_tables
+    from toxbench.ranking.learning_curves import load_curves
+    from toxbench.report.learning_curves import curve_table
+    from toxbench.report.notes import warnings
     from toxbench.store.cache import use_cache
 
     with use_cache():
@@ -54,43 +53,15 @@ def curve(**values: Any) -> None:
             plan = make_plan(resolved, download=not values["dry_run"])
             plans = curve_plans(plan)
             progress.warn_all([*map(str, registry.problems), *plan.warnings])
-            progress.echo(curve_plan_text(plans))
+            progress.echo("\n".join([run_plan_text(plan), *map(size_line, plans)]))
         if values["dry_run"]:
             return
-        results = [_run_size(plan, values) for plan in plans]
-    _print_curves(plans, results, values)
-
-
-def _run_size(plan: "Plan", values: dict[str, Any]) -> "RunResult":
-    """Compute the cells with one number of train rows, which are counted from 1."""
-    from toxbench.benchmark.run import run_plan
-    from toxbench.cli.progress import progress_for
-
-    with progress_for(values) as progress:
-        progress.echo(size_line(plan))
-        return run_plan(plan, progress)
-
-
-def _print_curves(
-    plans: "Sequence[Plan]", results: "Sequence[RunResult]", values: dict[str, Any]
-) -> None:
-    """Print the table and write the picture; raise `CellsFailedError` if cells have no result."""
-    from toxbench.cli.tables import print_tables
-    from toxbench.ranking.learning_curves import load_curves
-    from toxbench.report.figures import svg_bytes
-    from toxbench.report.html.sections.train_rows import curve_figure
-    from toxbench.report.learning_curves import curve_table
-    from toxbench.report.notes import warnings
-    from toxbench.util.atomic import write_atomically
-
-    plan, board = plans[-1], results[-1].leaderboard
-    curves = load_curves(plan.store)
-    table = curve_table(curves, warnings(board))
-    print_tables([table], plan.run.registry, values["format_name"])
-    if curves:
-        picture = plan.store.folder / "curve.svg"
-        write_atomically(picture, svg_bytes(curve_figure(curves)))
-        if values["format_name"] is None and not values["quiet"]:
-            echo(f"\nPicture in {picture}")
+        results = []
+        for plan in plans:
+            with progress_for(values) as progress:  # counts the cells of one size
+                progress.echo(size_line(plan))
+                results.append(run_plan(plan, progress))
+    table = curve_table(load_curves(plan.store), warnings(results[-1].leaderboard))
+    print_tables([table], registry, values["format_name"])
     failed = sum(len(result.failures) for result in results)
-    check_failures(plan.run.unavailable, failed, sum(len(plan.cells) for plan in plans))
+    check_failures(resolved.unavailable, failed, sum(len(plan.cells) for plan in plans))

@@ -7,8 +7,6 @@ from toxbench.records import PARTS
 from toxbench.util.text import count_of, escape_line
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from toxbench.benchmark.candidates import BackboneCandidate, Candidate
     from toxbench.benchmark.plan import Plan
     from toxbench.tuning.tune import TunePlan
@@ -43,11 +41,6 @@ def run_plan_text(plan: "Plan") -> str:
     else:
         lines.append("Cells     nothing to compute: every cell is stored")
     return "\n".join(lines)
-
-
-def curve_plan_text(plans: "Sequence[Plan]") -> str:
-    """Describe the plan with all train rows, and the cells of each size."""
-    return "\n".join([run_plan_text(plans[-1]), *map(size_line, plans)])
 
 
 def size_line(plan: "Plan") -> str:

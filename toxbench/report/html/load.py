@@ -1,7 +1,7 @@
 """Reads the stored results of one protocol for a report."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from toxbench.ranking.build import complete_cells
 from toxbench.ranking.cells import load_cells
 from toxbench.ranking.ensembles import load_board_cells
 from toxbench.ranking.labels import with_label_intervals
-from toxbench.ranking.learning_curves import LearningCurve, load_curves
+from toxbench.ranking.learning_curves import Curves, load_curves
 from toxbench.ranking.predictions import StoredPredictions, no_candidate_error, stack_predictions
 from toxbench.ranking.rows import Leaderboard, Row, summarize_cells
 from toxbench.records import CellRecord, TrialRecord
@@ -63,7 +63,7 @@ class ReportData:
     searches: tuple[Search, ...]
     manifest: Manifest
     other_splits: tuple[Leaderboard, ...] = ()
-    curves: tuple[LearningCurve, ...] = ()
+    curves: Curves = field(default_factory=dict)
     texts: Sequence[str] | None = None
 
     @cached_property
