@@ -112,6 +112,7 @@ def _validate_lengths(thresholds: dict[str, tuple[float, ...]]) -> dict[str, tup
 Count = Annotated[int, Field(ge=0, le=2**53)]
 Number = Annotated[float, Field(ge=-1e30, le=1e30)]
 Thresholds = Annotated[dict[str, tuple[Number, ...]], AfterValidator(_validate_lengths)]
+Fraction = Annotated[float, Field(gt=0, le=1)]
 Distribution = Annotated[str, Field(pattern=r"^\S+ \S")]  # name and version
 Adaptation = Literal["full", "probe", "lora"]
 Objective = Literal["headline", "micro_f1", "subset_accuracy", "micro_average_precision"]
@@ -297,9 +298,8 @@ def _to_tuple(value: object) -> object:
 
 
 def _validate_sizes(sizes: tuple[float, ...]) -> tuple[float, ...]:
-    """Return the value unchanged; raise ValueError if it makes no curve."""
-    if len(set(sizes)) < len(sizes) or sizes == (1,):
-        raise ValueError("name two sizes or more, each once")
+    if not {*sizes} - {1} or len({*sizes}) < len(sizes):
+        raise ValueError("name at least one size below 1, and each size once")
     return sizes
 
 
@@ -366,14 +366,8 @@ class RunSettings(FrozenModel):
         None, description="TOML file of scores of publications, for rows without a rank"
     )
     sizes: Annotated[
-        tuple[Annotated[float, Field(gt=0, le=1)], ...],
-        BeforeValidator(_to_words),
-        AfterValidator(_validate_sizes),
-    ] = Field(
-        (0.25, 0.5, 1.0),
-        min_length=1,
-        description="fractions of the train rows to train on; only curve reads them",
-    )
+        tuple[Fraction, ...], BeforeValidator(_to_words), AfterValidator(_validate_sizes)
+    ] = Field((0.25, 0.5, 1.0), description="fractions of the train rows; only curve reads them")
     tune: dict[str, Any] = Field({}, description="fields of TuneSettings; only tune reads them")
 
     @field_validator("ray_address")

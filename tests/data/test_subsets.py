@@ -8,8 +8,7 @@ from support import make_comments
 
 from toxbench.data.groups import row_groups
 from toxbench.data.protocol import Split
-from toxbench.data.splits import draw_folds
-from toxbench.data.subsets import train_subsets
+from toxbench.data.splits import draw_folds, train_subsets
 from toxbench.data.table import TextDataset
 from toxbench.settings import SplitSettings
 

@@ -5,7 +5,13 @@ import pytest
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import f1_score, precision_score, recall_score
 
-from toxbench.evaluation.curves import agreement, calibration, confusion_counts, threshold_curve
+from toxbench.evaluation.curves import (
+    agreement,
+    calibration,
+    confusion_counts,
+    extrapolate,
+    threshold_curve,
+)
 from toxbench.evaluation.metrics import expected_calibration_error
 
 RNG = np.random.default_rng(3)
@@ -60,3 +66,32 @@ def test_agreement_is_share_of_equal_rows() -> None:
     changed[0, 2] = PROBABILITIES[0, 2]
     shares = agreement({"a": PROBABILITIES[None], "b": changed[None]})
     assert shares.tolist() == [[1, pytest.approx(61 / 80)], [pytest.approx(61 / 80), 1]]
+
+
+# Power laws of the error
+
+TRAIN_ROWS = np.array([100, 200, 400, 1000])
+
+
+@pytest.mark.parametrize(("scale", "exponent"), [(2.0, 0.35), (0.4, 0.0), (0.1, -0.2)])
+def test_power_law_is_recovered(scale: float, exponent: float) -> None:
+    scores = 1 - scale * TRAIN_ROWS**-exponent
+    expected = 1 - scale * 5000**-exponent
+    assert extrapolate(TRAIN_ROWS, scores, 5000) == pytest.approx(expected)
+
+
+def test_resamples_are_extrapolated_separately() -> None:
+    scores = np.random.default_rng(0).uniform(0.2, 0.9, (5, len(TRAIN_ROWS)))
+    together = extrapolate(TRAIN_ROWS, scores, 2000)
+    assert together.tolist() == pytest.approx(
+        [float(extrapolate(TRAIN_ROWS, s, 2000)) for s in scores]
+    )
+
+
+def test_perfect_scores_have_a_finite_forecast() -> None:
+    assert extrapolate(TRAIN_ROWS, np.ones(4), 2000) == pytest.approx(1, abs=0.002)
+
+
+def test_forecast_is_in_the_range_of_scores() -> None:
+    worse = 1 - 1e-3 * TRAIN_ROWS.astype(float)  # the error is 1 with 1,000 rows
+    assert extrapolate(TRAIN_ROWS, worse, 5000) == 0

@@ -8,10 +8,15 @@ import pytest
 from measured import Table
 
 from toxbench.data.protocol import Protocol, Split
-from toxbench.data.subsets import train_subsets
-from toxbench.errors import StorageError
+from toxbench.data.splits import train_subsets
 from toxbench.ranking.build import load_leaderboard
-from toxbench.ranking.learning_curves import load_curves
+from toxbench.ranking.learning_curves import (
+    CHECK,
+    CURVE_SCORES,
+    FORECAST,
+    MEASURED,
+    load_curves,
+)
 from toxbench.report.learning_curves import curve_table
 from toxbench.settings import SplitSettings
 from toxbench.store.cells import SUBSETS, CellStore, protocol_record
@@ -52,59 +57,45 @@ def write_sizes(folder: Path, wrong_rows: Mapping[float, int], seeds: int = 2) -
 
 def test_forecast_continues_the_power_law(tmp_path: Path) -> None:
     store = write_sizes(tmp_path, {0.25: 40, 0.5: 20, 1: 10})  # of 100 test rows
-    (curve,) = load_curves(store)
-    points = [(p.train_rows, p.scores["subset_accuracy"].value) for p in curve.measured]
-    assert points == [
-        (95, pytest.approx(0.6)),
-        (190, pytest.approx(0.8)),
-        (380, pytest.approx(0.9)),
-    ]
-    assert curve.check is not None
-    assert curve.check.train_rows == 380
-    assert curve.check.scores["subset_accuracy"].value == pytest.approx(0.9)
-    assert curve.forecast is not None
-    assert curve.forecast.train_rows == 760
-    forecast = curve.forecast.scores["subset_accuracy"]
-    assert forecast.value == pytest.approx(0.95)
-    assert forecast.interval is not None
-    low, high = forecast.interval
+    *measured, check, forecast = load_curves(store)["bert"]
+    assert [point.kind for point in measured] == [MEASURED] * 3
+    assert [point.train_rows for point in measured] == [95, 190, 380]
+    scores = [point.scores["subset_accuracy"].value for point in measured]
+    assert scores == pytest.approx([0.6, 0.8, 0.9])
+    assert (check.kind, check.train_rows) == (CHECK, 380)
+    assert check.scores["subset_accuracy"].value == pytest.approx(0.9)
+    assert (forecast.kind, forecast.train_rows) == (FORECAST, 760)
+    estimate = forecast.scores["subset_accuracy"]
+    assert estimate.value == pytest.approx(0.95)
+    assert estimate.interval is not None
+    low, high = estimate.interval
     assert 0.88 < low < 0.95 < high < 0.99
 
 
-def test_check_shows_the_error_of_the_forecast(tmp_path: Path) -> None:
+def test_error_of_the_last_forecast_is_shown(tmp_path: Path) -> None:
     store = write_sizes(tmp_path, {0.25: 40, 0.5: 20, 1: 20})
     table = curve_table(load_curves(store))
     kinds = {row[2]: row[4] for row in table.rows}
-    assert "(error +0.100)" in kinds["forecast from fewer rows"]
-    assert "error" not in kinds["measured"] + kinds["forecast"]
-    (record,) = (r for r in table.records if r["kind"] == "forecast from fewer rows")
+    assert "(error +0.100)" in kinds[CHECK]
+    assert "error" not in kinds[MEASURED] + kinds[FORECAST]
+    (record,) = (r for r in table.records if r["kind"] == CHECK)
     assert record["subset_accuracy_error"] == pytest.approx(0.1)
-    assert any(note.startswith("forecast: not measured") for note in table.notes)
 
 
 def test_two_sizes_have_no_forecast(tmp_path: Path) -> None:
-    (curve,) = load_curves(write_sizes(tmp_path, {0.5: 20, 1: 10}))
-    assert [point.train_rows for point in curve.measured] == [190, 380]
-    assert (curve.check, curve.forecast) == (None, None)
-    assert any(note.startswith("No forecast") for note in curve_table([curve]).notes)
+    curve = load_curves(write_sizes(tmp_path, {0.5: 20, 1: 10}))["bert"]
+    assert [(point.kind, point.train_rows) for point in curve] == [(MEASURED, 190), (MEASURED, 380)]
 
 
 def test_measured_points_are_those_of_leaderboards(tmp_path: Path) -> None:
     store = write_sizes(tmp_path, {0.5: 20, 1: 10})
-    ((row,), (curve,)) = load_leaderboard(store).rows, load_curves(store)
-    for name, estimate in curve.measured[-1].scores.items():
+    (row,), (*_, last) = load_leaderboard(store).rows, load_curves(store)["bert"]
+    assert last.scores.keys() == CURVE_SCORES.keys()
+    for name, estimate in last.scores.items():
         expected = row.uncertainty[name]
         assert estimate.value == row.mean(name)
         assert estimate.interval == (expected.low, expected.high)
 
 
 def test_full_results_alone_are_no_curve(tmp_path: Path) -> None:
-    assert load_curves(write_sizes(tmp_path, {1: 10})) == ()
-
-
-def test_subset_of_other_test_rows_is_refused(tmp_path: Path) -> None:
-    other = Table(500, split_seed=3)
-    write_cells(store_of(tmp_path, other, 0.5), other, 0)
-    store = write_sizes(tmp_path, {1: 10})
-    with pytest.raises(StorageError, match="other test rows"):
-        load_curves(store)
+    assert load_curves(write_sizes(tmp_path, {1: 10})) == {}

@@ -9,7 +9,7 @@ from toxbench.benchmark.validate import ResolvedRun
 from toxbench.config import build_settings, command_line, get_preset
 from toxbench.data.load import SplitDataset, load_dataset
 from toxbench.data.protocol import Protocol
-from toxbench.data.splits import fold_warnings
+from toxbench.data.splits import fold_warnings, train_subsets
 from toxbench.data.table import doubtful_label_notes, dropped_row_notes, ignored_column_notes
 from toxbench.errors import SettingsError
 from toxbench.plugin.contracts import Backbone, Baseline
@@ -17,7 +17,7 @@ from toxbench.plugin.registry import Registered
 from toxbench.ranking.quoted import store_quoted
 from toxbench.records import CellKey
 from toxbench.settings import Adaptation, RunSettings, TrainSettings, parse_duration
-from toxbench.store.cells import CellStore
+from toxbench.store.cells import SUBSETS, CellStore
 from toxbench.store.models import SavePolicy
 from toxbench.store.trials import find_tuned
 from toxbench.training.compatibility import inspect
@@ -156,6 +156,25 @@ def make_plan(run: ResolvedRun, download: bool = True) -> Plan:
         command=command_line("run", settings, env.command),
     )
     return plan.with_candidates(candidates, settings.seeds)
+
+
+def curve_plans(plan: Plan) -> list[Plan]:
+    """Return the plan of each size of a learning curve; the last one is of all train rows.
+
+    A subset of the train rows makes another protocol, whose results have a folder of their own.
+    """
+    plan = replace(plan, command=command_line("curve", plan.settings))
+    return [*(_subset_plan(plan, size) for size in sorted({*plan.settings.sizes} - {1})), plan]
+
+
+def _subset_plan(plan: Plan, size: float) -> Plan:
+    source, settings = plan.source, plan.settings.model_copy(update={"save_models": "none"})
+    folds = train_subsets(source.comments, source.folds, size, source.settings)
+    protocol, results = Protocol(source.comments, folds), plan.store.folder / SUBSETS
+    store = CellStore.for_protocol(results, source.comments.name, protocol.fingerprint)
+    run = replace(plan.run, settings=settings)
+    plan = replace(plan, run=run, protocol=protocol, store=store)
+    return plan.with_candidates(plan.candidates, plan.seeds)
 
 
 def _torchrun_env(run: ResolvedRun) -> TorchrunEnv:

@@ -335,6 +335,7 @@ def experiment_options(*search: Decorator[Any]) -> Decorator[Any]:
         _flag(OUTPUT, "--dry-run", "Print the plan and stop."),
         _flag(OUTPUT, "--verbose", "Print a line for every epoch, and every warning."),
         _flag(OUTPUT, "--quiet", "Print only the result and errors."),
+        full_option,
         format_option,
         _flag(OUTPUT, "--debug", "Show a traceback with every error."),
         device_option,

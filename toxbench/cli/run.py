@@ -13,7 +13,6 @@ from toxbench.cli.options import (
     combined,
     ensembles_option,
     experiment_options,
-    full_option,
     quoted_option,
     settings_from,
 )
@@ -41,7 +40,6 @@ if TYPE_CHECKING:
     ),
     quoted_option,
     ensembles_option,
-    full_option,
 )  # fmt: skip
 @click.pass_obj
 def run(session: "TorchrunSession | None", /, **values: Any) -> None:

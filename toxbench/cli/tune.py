@@ -6,14 +6,7 @@ from typing import TYPE_CHECKING, Any
 import cloup
 
 from toxbench.cli.console import echo
-from toxbench.cli.options import (
-    SEARCH,
-    experiment_options,
-    full_option,
-    settings_from,
-    settings_options,
-    used,
-)
+from toxbench.cli.options import SEARCH, experiment_options, settings_from, settings_options, used
 from toxbench.cli.plan_text import tune_plan_text
 from toxbench.config import results_folder
 from toxbench.errors import CellsFailedError, StorageError
@@ -26,7 +19,6 @@ if TYPE_CHECKING:
 
 @cloup.command(short_help="Search hyperparameters, then test the best ones once.")
 @experiment_options(
-    full_option,
     settings_options(TuneSettings, SEARCH, ("space",)),
     SEARCH.option(
         "--space", multiple=True, metavar="NAME=RANGE",

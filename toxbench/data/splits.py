@@ -1,6 +1,7 @@
 """Folds drawn at random, stratified by labels, or with every group in one part."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ from toxbench.data.table import TextDataset
 from toxbench.errors import DataError
 from toxbench.records import Part
 from toxbench.settings import SplitSettings
-from toxbench.util.arrays import Rows
+from toxbench.util.arrays import Members, Rows
 from toxbench.util.text import list_items
 
 # Assignments of groups to parts that are compared: many for few groups, which are hard to balance,
@@ -76,6 +77,29 @@ def hold_out_validation(
     return Split(*(part.astype(np.int64) for part in (train, validation, test)))
 
 
+def train_subsets(
+    comments: TextDataset, folds: Sequence[Split], fraction: float, settings: SplitSettings
+) -> tuple[Split, ...]:
+    """Return folds with a fraction of their train rows, in (0, 1], and the same other rows.
+
+    The rows of a smaller fraction are among those of a larger one. They are random after the first
+    ones, which have a positive row of each label. A grouped split takes whole groups.
+    """
+    is_grouped = settings.split == "grouped"
+    groups = row_groups(comments) if is_grouped else np.arange(len(comments))
+    subsets = []
+    for fold in folds:
+        units = np.unique(groups[fold.train], return_inverse=True)[1]  # [row]
+        positives = np.zeros((units.max() + 1, len(comments.labels)), dtype=bool)
+        np.logical_or.at(positives, units, comments.targets[fold.train] == 1)
+        order = _nested_order(positives, settings.split_seed)
+        ends = np.cumsum(np.bincount(units)[order])
+        most_rows = round(fraction * len(units), 6)  # 0.29 * 100 is less than 29
+        count = max(1, np.searchsorted(ends, most_rows, side="right"))
+        subsets.append(replace(fold, train=fold.train[np.isin(units, order[:count])]))
+    return tuple(subsets)
+
+
 def fold_warnings(comments: TextDataset, folds: Sequence[Split]) -> list[str]:
     """Return warnings about labels that are too rare for the folds, and folds of uneven size.
 
@@ -101,6 +125,14 @@ def fold_warnings(comments: TextDataset, folds: Sequence[Split]) -> list[str]:
             "large; see the groups with: toxbench data check"
         )
     return warnings
+
+
+def _nested_order(positives: Members, seed: int) -> Rows:
+    """Return a random order of ``[unit, label]`` in which one positive unit of each label leads."""
+    order = np.random.default_rng(seed).permutation(len(positives))
+    shuffled = positives[order][:, positives.any(axis=0)]
+    first = np.unique(shuffled.argmax(axis=0))[::-1]  # rare labels begin late, and are the first
+    return np.concatenate([order[first], np.delete(order, first)])
 
 
 def _folds_without_positives(

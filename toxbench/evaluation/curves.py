@@ -1,6 +1,6 @@
-"""Statistics of probabilities for plots: threshold curves, calibration, confusion, agreement."""
+"""Statistics for plots: threshold and learning curves, calibration, confusion, agreement."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,7 @@ from toxbench.evaluation.thresholds import predict
 from toxbench.util.arrays import Floats, Probabilities, Targets
 
 BINS = 10
+_MIN_ERROR = 1e-3  # a score of 1 has no logarithm of its error
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,3 +113,16 @@ def agreement(candidates: Mapping[str, Probabilities]) -> Floats:
     """
     labels = [p.mean(axis=0) > 0.5 for p in candidates.values()]
     return np.array([[float((a == b).all(axis=1).mean()) for b in labels] for a in labels])
+
+
+def extrapolate(train_rows: Sequence[int], scores: Floats, target_rows: int) -> Floats:
+    """Return the scores that a power law predicts for ``target_rows``, float64 ``[...]``.
+
+    The error of ``scores``, ``[..., size]``, is fitted by ``b * n ** -c``: a line in the logarithms
+    of error and rows, by least squares (Hestness et al. 2017, arXiv:1712.00409, without the error
+    that infinitely many rows leave, which a few sizes do not determine).
+    """
+    x, y = np.log(train_rows), np.log(np.maximum(1 - scores, _MIN_ERROR))
+    slopes = y @ (x - x.mean()) / np.square(x - x.mean()).sum()
+    errors = np.exp(y.mean(axis=-1) + slopes * (np.log(target_rows) - x.mean()))
+    return np.asarray((1 - errors).clip(0, 1))

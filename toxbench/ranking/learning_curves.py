@@ -2,63 +2,52 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from statistics import fmean
+from typing import NamedTuple
 
 import numpy as np
 
-from toxbench.evaluation.bootstrap import (
-    MIN_EFFECTIVE_UNITS,
-    BootstrapScores,
-    bootstrap,
-    interval,
-    measure_uncertainty,
-)
+from toxbench.evaluation.bootstrap import BootstrapScores, bootstrap, interval
+from toxbench.evaluation.curves import extrapolate
 from toxbench.evaluation.definitions import HALF, HEADLINES
-from toxbench.evaluation.extrapolation import extrapolate
-from toxbench.evaluation.row_counts import VALUES
-from toxbench.ranking.build import complete_cells
+from toxbench.ranking.build import build_leaderboard, complete_cells
 from toxbench.ranking.cells import load_cells
 from toxbench.ranking.pool import FoldPooler, ScoreNames
-from toxbench.ranking.rows import CandidateKey, Row, summarize_cells
+from toxbench.ranking.rows import CandidateKey, Row
 from toxbench.store.cells import SUBSETS, CellStore, stores_below
-from toxbench.util.arrays import Floats
 
 CURVE_SCORES: Mapping[str, str] = {**HEADLINES, "micro_average_precision": "micro AP"}  # -> title
-MEASURED, CHECK, FORECAST = "measured", "forecast from fewer rows", "forecast"
+MEASURED, CHECK, FORECAST = "measured", "forecast from fewer rows", "forecast"  # kinds of points
 _SIZES_NEEDED = 3  # of a forecast: with two, no size is left to check it with
 _FACTOR = 2  # train rows of the forecast, relative to the most measured ones
-Estimate = tuple[float, tuple[float, float] | None]  # score, and its 95 % interval
+
+
+class Estimate(NamedTuple):
+    """A score, its 95 % interval if there is one, and the error of a forecast if it is known."""
+
+    value: float
+    interval: tuple[float, float] | None
+    error: float | None = None
 
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """Scores of a candidate with a number of train rows (mean over folds).
-
-    Attributes:
-        kind: measured; forecast; or a forecast from all sizes but the largest one, for that one.
-        train_rows: their number.
-        scores: metric -> estimate, without unknown ones.
-        errors: metric -> forecast minus measured score, if both are known.
-    """
+    """The known scores of a candidate with a number of train rows, the mean over folds."""
 
     kind: str
     train_rows: int
     scores: Mapping[str, Estimate]
-    errors: Mapping[str, float] = field(default_factory=dict)
 
 
-Curves = Mapping[str, Sequence[CurvePoint]]  # candidate -> points, measured ones first
+Curves = Mapping[str, Sequence[CurvePoint]]  # candidate -> measured points, check, forecast
 _Result = tuple[Row, CurvePoint, BootstrapScores]
 
 
 def load_curves(store: CellStore) -> Curves:
     """Read the scores of each candidate that is stored with several numbers of train rows.
 
-    Candidates are in the order of the leaderboard, and sizes in ascending order.
-
-    Raises:
-        StorageError: a file is damaged.
+    Candidates are in the order of the leaderboard. Raises `StorageError` for a damaged file.
     """
     subsets = stores_below(store.folder / SUBSETS)
     sizes = dict(map(_read_size, [*subsets, store])) if subsets else {}
@@ -66,31 +55,33 @@ def load_curves(store: CellStore) -> Curves:
     for _, results in sorted(sizes.items(), reverse=True):
         for result in results:
             candidates[result[0].key].insert(0, result)
-    several = (results for results in candidates.values() if len(results) > 1)
-    return {results[-1][0].name: _curve(results) for results in several}
+    return {r[-1][0].name: _curve(r) for r in candidates.values() if len(r) > 1}
 
 
 def _read_size(store: CellStore) -> tuple[int, list[_Result]]:
     """Read the results with one number of train rows, and return them with that number."""
     protocol, rows, cells = load_cells(store)
-    candidates = summarize_cells(protocol, (record for record, _ in cells)).rows
-    complete, pooler = complete_cells(cells, len(protocol.folds)), FoldPooler(protocol, rows)
+    board, pooler = build_leaderboard(protocol, rows, cells), FoldPooler(protocol, rows)
+    complete = complete_cells(cells, len(protocol.folds))
     needed = {HALF: ScoreNames(tuple(CURVE_SCORES))}
-    pooled = {row.key: pooler.pool(complete[row.key], needed)[HALF] for row in candidates}
-    resampled = bootstrap({key: scores.samples for key, scores in pooled.items()})
+    pooled = {row.key: pooler.pool(complete[row.key], needed)[HALF] for row in board.rows}
+    draws = bootstrap({key: scores.samples for key, scores in pooled.items()})
     size = round(fmean(len(fold.train) for fold in protocol.folds))
-    return size, [(row, _measured(row, size, r := resampled[row.key]), r) for row in candidates]
+    results: list[_Result] = []
+    for row in board.rows:
+        # Sizes have the same resampled test rows, but other seeds: a seed shuffles other rows.
+        weights = np.random.default_rng(size).permutation(draws[row.key].seed_weights)
+        resampled = replace(draws[row.key], seed_weights=weights)
+        results.append((row, _measured(row, size), resampled))
+    return size, results
 
 
-def _measured(row: Row, train_rows: int, resampled: BootstrapScores) -> CurvePoint:
-    """Return the scores as the leaderboard has them: ratios of counts are those of all folds."""
+def _measured(row: Row, train_rows: int) -> CurvePoint:
     scores: dict[str, Estimate] = {}
     for name in CURVE_SCORES:
-        value = row.mean(name) if name in VALUES else float(resampled.observed[name].mean())
-        error = measure_uncertainty(resampled, name)
-        has_interval = resampled.effective_units >= MIN_EFFECTIVE_UNITS
+        value, error = row.mean(name), row.uncertainty.get(name)
         if value is not None:
-            scores[name] = value, (error.low, error.high) if has_interval else None
+            scores[name] = Estimate(value, (error.low, error.high) if error else None)
     return CurvePoint(MEASURED, train_rows, scores)
 
 
@@ -99,31 +90,19 @@ def _curve(results: Sequence[_Result]) -> list[CurvePoint]:
     if len(measured) < _SIZES_NEEDED:
         return measured
     last = measured[-1]
-    check = _predict(CHECK, results[:-1], last.train_rows)
-    errors = {n: check.scores[n][0] - last.scores[n][0] for n in check.scores if n in last.scores}
-    forecast = _predict(FORECAST, results, _FACTOR * last.train_rows)
-    return [*measured, replace(check, errors=errors), forecast]
+    check = _predict(results[:-1], CHECK, last.train_rows)
+    errors = {n: e._replace(error=e.value - last.scores[n].value) for n, e in check.scores.items()}
+    forecast = _predict(results, FORECAST, _FACTOR * last.train_rows)
+    return [*measured, replace(check, scores=errors), forecast]
 
 
-def _predict(kind: str, results: Sequence[_Result], target_rows: int) -> CurvePoint:
-    """Extrapolate the scores that all results have, and each of their resamples."""
-    points = [point for _, point, _ in results]
-    rows = [point.train_rows for point in points]
+def _predict(results: Sequence[_Result], kind: str, target_rows: int) -> CurvePoint:
+    """Extrapolate each score and its resamples."""
+    rows = [point.train_rows for _, point, _ in results]
     scores: dict[str, Estimate] = {}
-    for name in (n for n in CURVE_SCORES if all(n in point.scores for point in points)):
-        values = [point.scores[name][0] for point in points]
-        draws = np.stack([_draw(point, r, name) for _, point, r in results], axis=-1)
-        ends = interval(extrapolate(rows, draws, target_rows))
-        has_interval = all(point.scores[name][1] for point in points)
-        value = float(extrapolate(rows, np.array(values), target_rows))
-        scores[name] = value, ends if has_interval else None
+    for name, estimate in results[0][1].scores.items():
+        values = np.array([point.scores[name].value for _, point, _ in results])
+        draws = np.stack([draws.scores(name) for _, _, draws in results], axis=-1)
+        ends = interval(extrapolate(rows, draws, target_rows)) if estimate.interval else None
+        scores[name] = Estimate(float(extrapolate(rows, values, target_rows)), ends)
     return CurvePoint(kind, target_rows, scores)
-
-
-def _draw(point: CurvePoint, resampled: BootstrapScores, name: str) -> Floats:
-    """Return resampled scores, ``[resample]``: of the same rows for all sizes, but other seeds.
-
-    A seed shuffles other rows if there are more of them.
-    """
-    weights = np.random.default_rng(point.train_rows).permutation(resampled.seed_weights)
-    return replace(resampled, seed_weights=weights).scores(name)

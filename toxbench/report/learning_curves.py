@@ -3,36 +3,31 @@
 from collections.abc import Sequence
 
 from toxbench.plugin.contracts import Table
-from toxbench.ranking.learning_curves import CURVE_SCORES, FORECAST, CurvePoint, Curves
+from toxbench.ranking.learning_curves import CURVE_SCORES, CurvePoint, Curves
 from toxbench.report.tables import Record
 from toxbench.util.text import escape_line
 
 CURVE_TITLE = "Scores by number of train rows"
-_INTERVAL_NOTE = (
+_NOTES = (
     "Brackets are 95 % intervals over test rows and seeds. They do not cover which train rows are "
-    "in a subset, nor whether the error follows a power law."
+    "in a subset, nor whether the error follows a power law.",
+    "forecast: not measured. With three sizes or more, the error, 1 - score, is extrapolated by a "
+    "power law, b * n^-c (Hestness et al. 2017, arXiv:1712.00409). (error): the forecast from "
+    "fewer rows minus the measured score, its error at the last known size.",
 )
-_FORECAST_NOTE = (
-    "forecast: not measured. The error, 1 - score, is extrapolated by b * n^-c, a power law of the "
-    "train rows (Hestness et al. 2017, arXiv:1712.00409). (error): the forecast from fewer rows "
-    "minus the measured score, its error at the last known size."
-)
-_NO_FORECAST_NOTE = "No forecast: it needs three sizes."
 
 
 def curve_table(curves: Curves, notes: Sequence[str] = ()) -> Table:
-    """Return the points of each curve; ``notes`` come before its own."""
+    """Return the points of each curve; ``notes`` come first."""
     points = [(escape_line(name), point) for name, curve in curves.items() for point in curve]
-    has_forecast = any(point.kind == FORECAST for _, point in points)
-    own_notes = (_INTERVAL_NOTE, _FORECAST_NOTE if has_forecast else _NO_FORECAST_NOTE)
     return Table(
         title=CURVE_TITLE,
         headers=("candidate", "train rows", "kind", *CURVE_SCORES.values()),
         rows=tuple(
-            (name, str(point.train_rows), point.kind, *(_text(point, n) for n in CURVE_SCORES))
-            for name, point in points
+            (name, str(p.train_rows), p.kind, *(_text(p, score) for score in CURVE_SCORES))
+            for name, p in points
         ),
-        notes=(*map(escape_line, notes), *own_notes),
+        notes=(*map(escape_line, notes), *_NOTES),
         records=tuple({"candidate": name, **_record(point)} for name, point in points),
         keys=3,
     )
@@ -41,18 +36,16 @@ def curve_table(curves: Curves, notes: Sequence[str] = ()) -> Table:
 def _text(point: CurvePoint, name: str) -> str:
     if name not in point.scores:
         return "-"
-    value, ends = point.scores[name]
-    interval = " [{:.3f}, {:.3f}]".format(*ends) if ends else ""
-    error = f" (error {point.errors[name]:+.3f})" if name in point.errors else ""
-    return f"{value:.3f}{interval}{error}"
+    value, interval, error = point.scores[name]
+    text = f"{value:.3f}{' [{:.3f}, {:.3f}]'.format(*interval) if interval else ''}"
+    return text if error is None else f"{text} (error {error:+.3f})"
 
 
 def _record(point: CurvePoint) -> Record:
     """Return a point as unrounded values."""
     record: Record = {"train_rows": point.train_rows, "kind": point.kind}
     for name in CURVE_SCORES:
-        value, ends = point.scores.get(name, (None, None))
-        low, high = ends or (None, None)
-        record |= {name: value, f"{name}_low": low, f"{name}_high": high}
-        record[f"{name}_error"] = point.errors.get(name)
+        value, interval, error = point.scores.get(name, (None, None, None))
+        low, high = interval or (None, None)
+        record |= {name: value, f"{name}_low": low, f"{name}_high": high, f"{name}_error": error}
     return record

@@ -11,7 +11,7 @@ from toxbench.plugin.contracts import Table
 from toxbench.ranking.rows import Leaderboard
 from toxbench.report.html.elements import Section
 from toxbench.report.html.load import ReportData
-from toxbench.report.html.sections import curves, facts, labels, scores, splits, train_rows
+from toxbench.report.html.sections import curves, facts, labels, scores, splits
 from toxbench.report.html.sections.facts import ComputeImportances
 from toxbench.report.leaderboard import leaderboard_tables
 from toxbench.report.notes import leaderboard_title
@@ -39,7 +39,7 @@ def create_sections(data: ReportData, importances: ComputeImportances) -> list[S
         scores.overfitting_section,
         splits.other_splits_section,
         labels.label_section,
-        train_rows.train_rows_section,
+        curves.train_rows_section,
         curves.learning_section,
         curves.threshold_section,
         labels.calibration_section,

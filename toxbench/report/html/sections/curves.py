@@ -1,15 +1,18 @@
-"""Sections with curves: learning curves, and scores by threshold."""
+"""Sections with curves: scores by epoch, by the number of train rows, and by threshold."""
 
 from collections.abc import Sequence
 from statistics import fmean
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from toxbench.evaluation.curves import ThresholdCurve, threshold_curve
 from toxbench.evaluation.definitions import GLOBAL
+from toxbench.ranking.learning_curves import CHECK, CURVE_SCORES, MEASURED, CurvePoint
 from toxbench.ranking.rows import Row
 from toxbench.records import CellRecord, EpochRecord
 from toxbench.report.candidate import count_best, mean_epochs
+from toxbench.report.figures import PAPER
 from toxbench.report.html.elements import (
     Section,
     create_panels,
@@ -19,9 +22,13 @@ from toxbench.report.html.elements import (
     line_style,
     short_name,
 )
-from toxbench.report.html.load import ReportData
+from toxbench.report.html.load import MAX_PLOTTED, ReportData
 from toxbench.report.html.plots import learning_figure, trained_rows
+from toxbench.report.learning_curves import CURVE_TITLE, curve_table
 from toxbench.report.tables import Value, create_table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _GRID = np.linspace(0, 1, 101)
 _TABLE_POINTS = range(5, 100, 10)  # indices of the grid: thresholds 0.05, 0.15, ...
@@ -49,6 +56,26 @@ def learning_section(data: ReportData) -> Section | None:
     )
     picture = create_picture("learning", alt, learning_figure(data), table, note)
     return Section("learning", "Learning curves", pictures=[picture])
+
+
+def train_rows_section(data: ReportData) -> Section | None:
+    """Return a picture of scores by train rows; None without results on subsets of them."""
+    if not data.curves:
+        return None
+    shown = list(data.curves.items())[:MAX_PLOTTED]
+    ticks = sorted({point.train_rows for _, curve in shown for point in curve})
+    figure, panels = create_panels(len(CURVE_SCORES), 2.6)
+    for axes, (name, title) in zip(panels, CURVE_SCORES.items(), strict=True):
+        for place, (candidate, curve) in enumerate(shown):
+            _draw_scores(axes, curve, name, line_style(place)["color"], short_name(candidate))
+        axes.set(xscale="log", xlabel="train rows", ylabel=title)
+        axes.minorticks_off()
+        axes.set_xticks(ticks, list(map(str, ticks)))
+    draw_legend(panels[0], len(shown))
+    alt = f"Learning curves of {len(shown)} candidates: test scores by train rows."
+    note = "Dashed lines are forecasts. Bars are 95 % intervals."
+    picture = create_picture("train-rows", alt, figure, curve_table(data.curves), note)
+    return Section("train-rows", CURVE_TITLE, pictures=[picture])
 
 
 def threshold_section(data: ReportData) -> Section:
@@ -89,6 +116,21 @@ def _epoch_values(row: Row, epoch: EpochRecord, cells: Sequence[CellRecord]) -> 
     number = epoch.epoch if epoch.step is None else f"step {epoch.step}"
     losses, f1 = (epoch.train_loss, epoch.validation["loss"]), epoch.validation["micro_f1"]
     return [row.name, number, *losses, f1, count_best(cells, epoch)]
+
+
+def _draw_scores(
+    axes: "Axes", curve: Sequence[CurvePoint], name: str, colour: str, label: str
+) -> None:
+    """Draw a line through measured scores, a dashed one to the forecast, and intervals."""
+    points = [point for point in curve if point.kind != CHECK and name in point.scores]
+    measured = sum(point.kind == MEASURED for point in points)
+    x, scores = [point.train_rows for point in points], [point.scores[name] for point in points]
+    y = [score.value for score in scores]
+    axes.plot(x, y, "o--", color=colour, markersize=4, markerfacecolor=PAPER)
+    axes.plot(x[:measured], y[:measured], "o-", color=colour, markersize=4, label=label)
+    for rows, score in zip(x, scores, strict=True):
+        if score.interval:
+            axes.plot([rows, rows], score.interval, color=colour, linewidth=0.8)
 
 
 def _threshold_values(row: Row, curve: ThresholdCurve) -> list[list[Value]]:
