@@ -57,7 +57,8 @@ def write_sizes(folder: Path, wrong_rows: Mapping[float, int], seeds: int = 2) -
 
 def test_forecast_continues_the_power_law(tmp_path: Path) -> None:
     store = write_sizes(tmp_path, {0.25: 40, 0.5: 20, 1: 10})  # of 100 test rows
-    *measured, check, forecast = load_curves(store)["bert"]
+    ((name, (*measured, check, forecast)),) = load_curves(store)
+    assert name == "bert"
     assert [point.kind for point in measured] == [MEASURED] * 3
     assert [point.train_rows for point in measured] == [95, 190, 380]
     scores = [point.scores["subset_accuracy"].value for point in measured]
@@ -83,13 +84,13 @@ def test_error_of_the_last_forecast_is_shown(tmp_path: Path) -> None:
 
 
 def test_two_sizes_have_no_forecast(tmp_path: Path) -> None:
-    curve = load_curves(write_sizes(tmp_path, {0.5: 20, 1: 10}))["bert"]
+    ((_, curve),) = load_curves(write_sizes(tmp_path, {0.5: 20, 1: 10}))
     assert [(point.kind, point.train_rows) for point in curve] == [(MEASURED, 190), (MEASURED, 380)]
 
 
 def test_measured_points_are_those_of_leaderboards(tmp_path: Path) -> None:
     store = write_sizes(tmp_path, {0.5: 20, 1: 10})
-    (row,), (*_, last) = load_leaderboard(store).rows, load_curves(store)["bert"]
+    (row,), ((_, (*_, last)),) = load_leaderboard(store).rows, load_curves(store)
     assert last.scores.keys() == CURVE_SCORES.keys()
     for name, estimate in last.scores.items():
         expected = row.uncertainty[name]
@@ -98,4 +99,4 @@ def test_measured_points_are_those_of_leaderboards(tmp_path: Path) -> None:
 
 
 def test_full_results_alone_are_no_curve(tmp_path: Path) -> None:
-    assert load_curves(write_sizes(tmp_path, {1: 10})) == {}
+    assert load_curves(write_sizes(tmp_path, {1: 10})) == []

@@ -14,7 +14,7 @@ from toxbench.data.table import TextDataset
 from toxbench.errors import DataError
 from toxbench.records import Part
 from toxbench.settings import SplitSettings
-from toxbench.util.arrays import Members, Rows
+from toxbench.util.arrays import Rows, Targets
 from toxbench.util.text import list_items
 
 # Assignments of groups to parts that are compared: many for few groups, which are hard to balance,
@@ -90,9 +90,7 @@ def train_subsets(
     subsets = []
     for fold in folds:
         units = np.unique(groups[fold.train], return_inverse=True)[1]  # [row]
-        positives = np.zeros((units.max() + 1, len(comments.labels)), dtype=bool)
-        np.logical_or.at(positives, units, comments.targets[fold.train] == 1)
-        order = _nested_order(positives, settings.split_seed)
+        order = _nested_order(units, comments.targets[fold.train], settings.split_seed)
         ends = np.cumsum(np.bincount(units)[order])
         most_rows = round(fraction * len(units), 6)  # 0.29 * 100 is less than 29
         count = max(1, np.searchsorted(ends, most_rows, side="right"))
@@ -127,8 +125,10 @@ def fold_warnings(comments: TextDataset, folds: Sequence[Split]) -> list[str]:
     return warnings
 
 
-def _nested_order(positives: Members, seed: int) -> Rows:
-    """Return a random order of ``[unit, label]`` in which one positive unit of each label leads."""
+def _nested_order(units: Rows, targets: Targets, seed: int) -> Rows:
+    """Return a random order of the units of rows, in which a positive one of each label leads."""
+    positives = np.zeros((units.max() + 1, targets.shape[1]), dtype=bool)
+    np.logical_or.at(positives, units, targets == 1)
     order = np.random.default_rng(seed).permutation(len(positives))
     shuffled = positives[order][:, positives.any(axis=0)]
     first = np.unique(shuffled.argmax(axis=0))[::-1]  # rare labels begin late, and are the first

@@ -40,7 +40,7 @@ class CurvePoint:
     scores: Mapping[str, Estimate]
 
 
-Curves = Mapping[str, Sequence[CurvePoint]]  # candidate -> measured points, check, forecast
+Curves = Sequence[tuple[str, Sequence[CurvePoint]]]  # candidate; measured points, check, forecast
 _Result = tuple[Row, CurvePoint, BootstrapScores]
 
 
@@ -55,7 +55,7 @@ def load_curves(store: CellStore) -> Curves:
     for _, results in sorted(sizes.items(), reverse=True):
         for result in results:
             candidates[result[0].key].insert(0, result)
-    return {r[-1][0].name: _curve(r) for r in candidates.values() if len(r) > 1}
+    return [(r[-1][0].name, _curve(r)) for r in candidates.values() if len(r) > 1]
 
 
 def _read_size(store: CellStore) -> tuple[int, list[_Result]]:

@@ -19,7 +19,7 @@ _NOTES = (
 
 def curve_table(curves: Curves, notes: Sequence[str] = ()) -> Table:
     """Return the points of each curve; ``notes`` come first."""
-    points = [(escape_line(name), point) for name, curve in curves.items() for point in curve]
+    points = [(escape_line(name), point) for name, curve in curves for point in curve]
     return Table(
         title=CURVE_TITLE,
         headers=("candidate", "train rows", "kind", *CURVE_SCORES.values()),

@@ -1,7 +1,7 @@
 """Reads the stored results of one protocol for a report."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -63,7 +63,7 @@ class ReportData:
     searches: tuple[Search, ...]
     manifest: Manifest
     other_splits: tuple[Leaderboard, ...] = ()
-    curves: Curves = field(default_factory=dict)
+    curves: Curves = ()
     texts: Sequence[str] | None = None
 
     @cached_property

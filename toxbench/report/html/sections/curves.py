@@ -62,7 +62,7 @@ def train_rows_section(data: ReportData) -> Section | None:
     """Return a picture of scores by train rows; None without results on subsets of them."""
     if not data.curves:
         return None
-    shown = list(data.curves.items())[:MAX_PLOTTED]
+    shown = data.curves[:MAX_PLOTTED]
     ticks = sorted({point.train_rows for _, curve in shown for point in curve})
     figure, panels = create_panels(len(CURVE_SCORES), 2.6)
     for axes, (name, title) in zip(panels, CURVE_SCORES.items(), strict=True):
