@@ -34,6 +34,7 @@ RUN = ("run", "--backbones", "none", "--quiet")
 DISCOVERING: dict[tuple[str, ...], tuple[str, ...]] = {
     ("run",): ("--backbones", "none"),
     ("tune",): (),
+    ("curve",): ("--backbones", "none"),
     ("speed",): (),
     ("leaderboard",): (),
     ("compare",): (),
