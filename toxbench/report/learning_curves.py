@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from toxbench.plugin.contracts import Table
-from toxbench.ranking.learning_curves import CURVE_SCORES, CurvePoint, Curves
+from toxbench.ranking.learning_curves import CURVE_SCORES, CurvePoint, Curves, Estimate
 from toxbench.report.tables import Record
 from toxbench.util.text import escape_line
 
@@ -12,8 +12,8 @@ _NOTES = (
     "Brackets are 95 % intervals over test rows and seeds. They do not cover which train rows are "
     "in a subset, nor whether the error follows a power law.",
     "forecast: not measured. With three sizes or more, the error, 1 - score, is extrapolated by a "
-    "power law, b * n^-c (Hestness et al. 2017, arXiv:1712.00409). (error): the forecast from "
-    "fewer rows minus the measured score, its error at the last known size.",
+    "power law, b * n^-c (Hestness et al. 2017, arXiv:1712.00409). errors: the forecast from "
+    "fewer rows minus each measured score, its error at the last known size.",
 )
 
 
@@ -22,23 +22,23 @@ def curve_table(curves: Curves, notes: Sequence[str] = ()) -> Table:
     points = [(escape_line(name), point) for name, curve in curves for point in curve]
     return Table(
         title=CURVE_TITLE,
-        headers=("candidate", "train rows", "kind", *CURVE_SCORES.values()),
-        rows=tuple(
-            (name, str(p.train_rows), p.kind, *(_text(p, score) for score in CURVE_SCORES))
-            for name, p in points
-        ),
+        headers=("candidate", "train rows", "kind", *CURVE_SCORES.values(), "errors"),
+        rows=tuple((name, *_texts(point)) for name, point in points),
         notes=(*map(escape_line, notes), *_NOTES),
         records=tuple({"candidate": name, **_record(point)} for name, point in points),
         keys=3,
     )
 
 
-def _text(point: CurvePoint, name: str) -> str:
-    if name not in point.scores:
-        return "-"
-    value, interval, error = point.scores[name]
-    text = f"{value:.3f}{' [{:.3f}, {:.3f}]'.format(*interval) if interval else ''}"
-    return text if error is None else f"{text} (error {error:+.3f})"
+def _texts(point: CurvePoint) -> list[str]:
+    scores = [point.scores.get(name) for name in CURVE_SCORES]
+    errors = [f"{score.error:+.3f}" for score in scores if score and score.error is not None]
+    return [str(point.train_rows), point.kind, *map(_text, scores), " / ".join(errors) or "-"]
+
+
+def _text(score: Estimate | None) -> str:
+    interval = " [{:.3f}, {:.3f}]".format(*score.interval) if score and score.interval else ""
+    return f"{score.value:.3f}{interval}" if score else "-"
 
 
 def _record(point: CurvePoint) -> Record:
