@@ -99,7 +99,7 @@ def halve(data: bytes) -> bytes:
 
 
 def change_version(data: bytes) -> bytes:
-    return data.replace(b"toxtok02", b"toxtok99")
+    return data.replace(b"toxtok", b"toxold")
 
 
 def lengthen(data: bytes) -> bytes:
