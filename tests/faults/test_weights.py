@@ -274,11 +274,11 @@ def test_plan_shows_lengths(cli: Cli, table: Path, tmp_path: Path) -> None:
     words = ("run", table.name, "--backbones", "roberta", *weights, "--dry-run")
     limited = cli(*words)
     assert limited.returncode == 0, limited.stderr
-    assert "(roberta), max length 62: the model has no more positions" in limited.stderr
+    assert "max length 63: the model has no more positions" in limited.stderr
     assert "windows:" not in limited.stderr
-    refused = cli(*words, "--max-length", "63")
+    refused = cli(*words, "--max-length", "64")
     assert refused.returncode == 2
-    assert "set --max-length 62 or less" in refused.stderr
+    assert "set --max-length 63 or less" in refused.stderr
     windows = cli(*words, "--max-length", "8", "--long-text", "windows")
     assert re.search(r"; windows: about 1\.\d\d passes a comment", windows.stderr)
     wrong = cli(*words, "--long-text", "tail")
