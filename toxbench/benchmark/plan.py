@@ -185,8 +185,8 @@ def backbone_candidate(
         settings.backbone.get(name, {}),
     )
     weights = inspect(registered.item, weights, label_count, train)
-    own = (get_preset(settings.preset).train, settings.train, settings.backbone.get(name, {}))
-    if not any("max_length" in table for table in own):
+    overrides = (get_preset(settings.preset).train, settings.train, settings.backbone.get(name, {}))
+    if not any("max_length" in table for table in overrides):
         weights, train = _limit_length(weights, train)
     check_length(name, weights, train)
     return BackboneCandidate(
