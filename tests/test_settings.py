@@ -129,6 +129,7 @@ def test_notebook_preset_matches_the_study() -> None:
         "warmup": 0.0,
         "clip_norm": 0.0,
         "max_length": 128,
+        "long_text": "head",
         "padding": "max_length",
         "loss": "bce",
         "selection": "last",

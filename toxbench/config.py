@@ -46,6 +46,7 @@ PRESETS: Mapping[str, Preset] = {
             "warmup": 0.0,
             "clip_norm": 0.0,
             "max_length": 128,
+            "long_text": "head",
             "padding": "max_length",
             "adaptation": "full",
             "head_init": "random",

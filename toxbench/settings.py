@@ -115,6 +115,7 @@ Thresholds = Annotated[dict[str, tuple[Number, ...]], AfterValidator(_validate_l
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Distribution = Annotated[str, Field(pattern=r"^\S+ \S")]  # name and version
 Adaptation = Literal["full", "probe", "lora"]
+LongText = Literal["head", "head-tail", "windows"]
 Objective = Literal["headline", "micro_f1", "subset_accuracy", "micro_average_precision"]
 OptionalPath = Annotated[Path | None, AfterValidator(_validate_optional_path)]
 OptionalDuration = Annotated[str | None, AfterValidator(_validate_duration)]
@@ -158,6 +159,11 @@ class TrainSettings(FrozenModel):
     warmup: float = Field(0.1, ge=0, lt=1, description="fraction of all steps spent warming up")
     clip_norm: float = Field(1.0, ge=0, description="gradient norm is clipped to this; 0: never")
     max_length: int = Field(128, ge=3, description="tokens; longer comments are cut")
+    long_text: LongText = Field(
+        "head",
+        description="what is read of longer comments: head: the start; head-tail: the start and "
+        "the end; windows: all, with the highest logits of overlapping windows",
+    )
     padding: Literal["bucket", "max_length"] = Field(
         "bucket", description="batches of similar length, or everything padded to max_length"
     )

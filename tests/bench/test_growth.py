@@ -111,8 +111,8 @@ def run_model(stages: Stages, folder: Path, protocol: "Protocol") -> None:
     def bench() -> TrainerFactory:
         return TrainerFactory(backbone, weights, protocol.comments, stages.device, "")
 
-    stages.run("tokenise", lambda: bench().tokens(64).pad_id, repeatable=False)
-    stages.run("tokens from the cache", lambda: bench().tokens(64).pad_id)
+    stages.run("tokenise", lambda: bench().tokens(settings).pad_id, repeatable=False)
+    stages.run("tokens from the cache", lambda: bench().tokens(settings).pad_id)
     sample = np.arange(len(protocol.comments) // 10)
     with bench().trainer(settings, 0) as trainer:
         stages.run("predict a tenth", lambda: trainer.predict(sample), repeatable=False)

@@ -40,9 +40,8 @@ def scores(plan: Plan, optimizations: Optimizations, seed: int) -> tuple[float, 
     assert candidate.weights.folder is not None
     comments, settings = plan.protocol.comments, candidate.settings
     device, split = plan.devices[candidate.title], plan.protocol.folds[0]
-    tokens = TrainerFactory(candidate.backbone, candidate.weights, comments, device, "").tokens(
-        settings.max_length
-    )
+    factory = TrainerFactory(candidate.backbone, candidate.weights, comments, device, "")
+    tokens = factory.tokens(settings)
     build = candidate.backbone.build
     with seeded(seed, device):
         module = build(candidate.weights.folder, len(comments.labels))

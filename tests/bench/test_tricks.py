@@ -41,7 +41,7 @@ def make_epoch(
     comments, device = plan.protocol.comments, choose_device("auto")
     settings = candidate.settings.model_copy(update={"epochs": 1})
     bench = TrainerFactory(candidate.backbone, candidate.weights, comments, device, "")
-    tokens = bench.tokens(settings.max_length)
+    tokens = bench.tokens(settings)
     module = change(build(candidate.weights.folder, len(comments.labels)))
     head = Head(candidate.weights.head or candidate.backbone.head)
     trainer = Trainer(module, head, tokens, comments.targets, settings, device, optimizations)

@@ -144,7 +144,7 @@ def test_early_stopping_ends_cell() -> None:
     assert run.time_left.seconds() == pytest.approx(40)
 
 
-def make_small_plan(folder: Path, table: Path, checkpoint: Path, **train: int) -> Plan:
+def make_small_plan(folder: Path, table: Path, checkpoint: Path, **train: object) -> Plan:
     flags = {
         "data": table, "backbones": ("bert",), "baselines": (), "results": folder / "results",
         "weights": (f"bert={checkpoint}",), "device": "cpu", "train": train,
@@ -155,9 +155,15 @@ def make_small_plan(folder: Path, table: Path, checkpoint: Path, **train: int) -
 def test_operations_grow_with_epochs_and_tokens(
     tmp_path: Path, table: Path, checkpoint: Path
 ) -> None:
-    def count(**train: int) -> float:
+    def count(**train: object) -> float:
         plan = make_small_plan(tmp_path, table, checkpoint, **train)
         return count_operations(plan, plan.missing)
 
     assert count(epochs=1) < count(epochs=2) < 2 * count(epochs=1)  # test rows are scored once
     assert count(max_length=8) < count(max_length=64)
+    for padding in ("bucket", "max_length"):
+        head, both_ends, windows = (
+            count(max_length=8, long_text=long_text, padding=padding)
+            for long_text in ("head", "head-tail", "windows")
+        )
+        assert head == both_ends < windows

@@ -121,6 +121,8 @@ batch_size = {bert}
 [backbone.distilbert]
 batch_size = {distilbert}
 accumulation = 2
+max_length = 12
+long_text = "windows"
 loss = "weighted-bce"
 clip_norm = 0.1
 """

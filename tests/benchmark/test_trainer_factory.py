@@ -167,8 +167,10 @@ def test_table_is_tokenised_once_per_length(
     make_factory: MakeFactory, comments: TextDataset
 ) -> None:
     factory = make_factory(keep_module=True)
-    short, long = factory.tokens(8), factory.tokens(64)
-    assert factory.tokens(8) is short
+    settings = TrainSettings(max_length=8)
+    short, long = factory.tokens(settings), factory.tokens(TrainSettings(max_length=64))
+    assert factory.tokens(settings) is short
+    assert factory.tokens(settings.model_copy(update={"long_text": "head-tail"})) is not short
     assert short.lengths.max() == 8 < long.lengths.max()
     assert len(short.lengths) == len(long.lengths) == len(comments)
 
@@ -212,7 +214,8 @@ def test_changed_tokenizer_has_its_own_tokens(
     def tokens(change: Callable[["PreTrainedTokenizerBase"], object], cache: str) -> list[int]:
         monkeypatch.setenv("TOXBENCH_CACHE", str(tmp_path / cache))
         backbone = ChangedTokenizer(name="mine", checkpoint="a/b", change=change)
-        ids: list[int] = TrainerFactory(backbone, weights, comments, CPU, "").tokens(4).ids.tolist()
+        factory = TrainerFactory(backbone, weights, comments, CPU, "")
+        ids: list[int] = factory.tokens(TrainSettings(max_length=4)).ids.tolist()
         return ids
 
     plain = tokens(lambda tokenizer: None, "cache")

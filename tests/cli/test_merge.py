@@ -201,6 +201,7 @@ def save_model(store: CellStore, key: CellKey, score: float, saved: SavePolicy) 
         key=key, saved=saved, fingerprint="f", synthetic=True, distribution="toxbench 1",
         weights=WeightsRecord(source="local", label="x", identity="y"), tuned=False,
         labels=("IsRude",), thresholds={"0.5": (0.5,)}, calibration=Calibration(), max_length=16,
+        long_text="head",
         precision="fp32", score=score,
     )  # fmt: skip
     temporary = store.models.temporary_path(key)

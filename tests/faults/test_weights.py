@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 import toxbench
 from toxbench.errors import PluginError, SettingsError, StorageError
 from toxbench.plugin.registry import Registry
+from toxbench.testing import write_checkpoint
 from toxbench.training.weights import WeightsChoice, WeightsFinder
 
 pytestmark = pytest.mark.slow
@@ -264,6 +265,25 @@ def test_dry_run_shows_how_weights_fit(cli: Cli, folder: Path) -> None:
     twice = cli(*words, "--weights", f"bert={folder.parent}")
     assert twice.returncode == 2
     assert "--weights names two folders for bert" in twice.stderr
+
+
+@pytest.mark.faults(64, 66)
+def test_plan_shows_lengths(cli: Cli, table: Path, tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "tiny", "roberta", max_position_embeddings=64)
+    weights = ("--weights", f"roberta={folder}")
+    words = ("run", table.name, "--backbones", "roberta", *weights, "--dry-run")
+    limited = cli(*words)
+    assert limited.returncode == 0, limited.stderr
+    assert "max length 63: the model has no more positions" in limited.stderr
+    assert "windows:" not in limited.stderr
+    refused = cli(*words, "--max-length", "64")
+    assert refused.returncode == 2
+    assert "set --max-length 63 or less" in refused.stderr
+    windows = cli(*words, "--max-length", "8", "--long-text", "windows")
+    assert re.search(r"; windows: about 1\.\d\d passes a comment", windows.stderr)
+    wrong = cli(*words, "--long-text", "tail")
+    assert wrong.returncode == 2
+    assert "'head', 'head-tail', 'windows'" in wrong.stderr
 
 
 @pytest.mark.faults(62, 63, 66)

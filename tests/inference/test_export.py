@@ -10,8 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.numpy import load_file
 from torch import nn
 
+import toxbench
 from toxbench.errors import PluginError, SettingsError, StorageError
 from toxbench.evaluation.calibration import calibrate
 from toxbench.inference.export import export
@@ -71,6 +73,28 @@ def test_a_pipeline_predicts_the_stored_probabilities(
     assert {path.suffix for path in target.iterdir()} <= {".json", ".safetensors", ".md", ".txt"}
     assert not any(str(tmp_path.parent).encode() in p.read_bytes() for p in target.iterdir())
     assert {path.name for path in target.parent.iterdir()} == {"my-model"}
+
+
+def test_windows_are_predicted_but_not_exported(
+    checkpoint: Path, table: Path, tmp_path: Path, command: Command
+) -> None:
+    results = tmp_path / "results"
+    toxbench.run(
+        table, backbones=["bert"], baselines=[], weights=f"bert={checkpoint}", results=results,
+        train={"epochs": 1, "max_length": 8, "long_text": "windows", "precision": "fp32"},
+    )  # fmt: skip
+    store = find_store(results)
+    texts = pd.read_csv(table)["text"][list(store.protocol().folds[0].test)].tolist()
+    source, record = choose_model(store, None)
+    predictions = toxbench.predict(results, texts)
+    stored = load_file(source / "probabilities.safetensors")["test"]
+    probabilities = predictions[[f"{label}_probability" for label in record.labels]]
+    np.testing.assert_allclose(probabilities, calibrate(stored, record.calibration), atol=1e-6)
+    first_words = toxbench.predict(results, [" ".join(text.split()[:6]) for text in texts])
+    assert not predictions.equals(first_words)
+    assert command("export", str(tmp_path / "out")) == (0, "")
+    card = " ".join((tmp_path / "out" / "README.md").read_text(encoding="utf-8").split())
+    assert "only toxbench predict reads them as in training (long_text = windows)" in card
 
 
 def test_an_existing_target_is_not_overwritten(

@@ -33,6 +33,7 @@ def make_model(
         thresholds={"0.5": (0.5,)},
         calibration=Calibration(),
         max_length=16,
+        long_text="head",
         precision="fp32",
         score=score,
     )

@@ -15,7 +15,8 @@ def tokens() -> Tokens:
     lengths = rng.integers(3, 12, size=ROWS)
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     ids = np.concatenate([np.full(n, 10 + row % 2) for row, n in enumerate(lengths)])
-    return Tokens(ids.astype(np.int32), offsets, 0, np.zeros(ROWS, dtype=np.int32))
+    windows, cut_tokens = np.arange(ROWS + 1), np.zeros(ROWS, dtype=np.int32)
+    return Tokens(ids.astype(np.int32), offsets, windows, 0, cut_tokens)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ def tokens() -> Tokens:
     lengths = np.random.default_rng(0).integers(3, 60, size=900)
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     ids = np.arange(1, offsets[-1] + 1, dtype=np.int32)
-    return Tokens(ids, offsets, 0, np.zeros(900, dtype=np.int32))
+    return Tokens(ids, offsets, np.arange(901), 0, np.zeros(900, dtype=np.int32))
 
 
 def all_rows(tokens: Tokens) -> np.ndarray:

@@ -28,7 +28,8 @@ USED = [0, 5, 6, 9]  # 0 is the padding
 @pytest.fixture
 def tokens() -> Tokens:
     ids = np.resize(np.array([5, 9, 6, 6, 5], dtype=np.int32), ROWS * 4)
-    return Tokens(ids, np.arange(ROWS + 1) * 4, 0, np.zeros(ROWS, dtype=np.int32))
+    rows = np.arange(ROWS + 1)
+    return Tokens(ids, rows * 4, rows, 0, np.zeros(ROWS, dtype=np.int32))
 
 
 def train_module(

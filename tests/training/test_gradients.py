@@ -53,7 +53,7 @@ def loop_gradients(module: nn.Module, backbone: Backbone, factory: TrainerFactor
     device = choose_device("cpu", "bf16")
     # A trimmed embedding is another parameter; test_embedding.py tests it.
     optimizations = Optimizations(trimmed_embedding=False)
-    tokens = factory.tokens(SETTINGS.max_length)
+    tokens = factory.tokens(SETTINGS)
     trainer = Trainer(
         module, Head(backbone.head), tokens, comments.targets, SETTINGS, device, optimizations
     )

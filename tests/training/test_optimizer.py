@@ -238,9 +238,8 @@ def test_trainer_sets_dropout_of_every_layer(checkpoints: dict[str, Path], name:
 
 def make_trainer(module: nn.Module, **settings: Any) -> Trainer:
     """Return a trainer of a module, which is changed in place."""
-    tokens = Tokens(
-        np.array([2, 3], dtype=np.int32), np.array([0, 2]), 0, np.zeros(1, dtype=np.int32)
-    )
+    ids, cut_tokens = np.array([2, 3], dtype=np.int32), np.zeros(1, dtype=np.int32)
+    tokens = Tokens(ids, np.array([0, 2]), np.array([0, 1]), 0, cut_tokens)
     targets = np.zeros((1, LABELS), dtype=np.uint8)
     device = choose_device("cpu", "fp32")
     return Trainer(module, HEAD, tokens, targets, TrainSettings(**settings), device)

@@ -1,6 +1,7 @@
 """Evaluations every few steps, early stopping, and training resumed from a checkpoint."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,17 @@ def test_stopped_adapters_resume_to_the_same_bytes(training: Training, calls: in
     with pytest.raises(StopRequested):
         training(Countdown(calls), adaptation="lora")
     assert training(adaptation="lora")[1] == probabilities
+
+
+def test_stopped_windows_resume_to_the_same_bytes(training: Training) -> None:
+    starts = training.tokens.offsets
+    offsets = np.sort(np.concatenate([starts, (starts[:-1] + starts[1:]) // 2]))
+    windows = 2 * np.arange(ROWS + 1)
+    training.tokens = replace(training.tokens, offsets=offsets, windows=windows)
+    _, probabilities, _ = training()
+    with pytest.raises(StopRequested):
+        training(Countdown(8))
+    assert training()[1] == probabilities
 
 
 def test_training_resumes_after_many_stops(training: Training) -> None:

@@ -143,7 +143,7 @@ class CellRunner:
             output, micro_batch = factory.with_trainer(
                 candidate.settings, seed, train_and_predict, make_checkpoints
             )
-        trained, tokens = output.trained, factory.tokens(candidate.settings.max_length)
+        trained, tokens = output.trained, factory.tokens(candidate.settings)
         comments_trained = sum(e.comments or len(split.train) for e in trained.epochs)
         per_rank_batch = self.group.per_rank_batch(candidate.settings.batch_size)
         cost = Cost(

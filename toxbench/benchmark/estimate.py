@@ -1,18 +1,21 @@
 """The work of a run in floating-point operations, and the time that the rest of it takes."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from heapq import heapreplace
 from pathlib import Path
+from statistics import fmean
 
 from toxbench.benchmark.candidates import BackboneCandidate
 from toxbench.benchmark.plan import Plan
+from toxbench.data.tokenization import window_starts
 from toxbench.records import CellKey, EpochRecord
 from toxbench.settings import TrainSettings
 from toxbench.training.optimizer import num_evaluations
 from toxbench.training.weights import parameter_counts
 
 _CHARACTERS_PER_TOKEN = 4.5
+_SPECIAL_TOKENS = 2
 _MAX_SAMPLE_TEXTS = 10_000
 
 
@@ -127,9 +130,27 @@ def _operations_per_parameter(plan: Plan, candidate: BackboneCandidate, fold: in
 
 
 def _tokens_per_row(texts: Sequence[str], settings: TrainSettings) -> float:
-    """Estimate the mean number of tokens of a row, from at most ``_MAX_SAMPLE_TEXTS`` texts."""
+    """Estimate the mean number of tokens of a row, all windows counted."""
     limit = settings.max_length
     if settings.padding == "max_length":
-        return limit
-    sample = texts[:: -(-len(texts) // _MAX_SAMPLE_TEXTS)]
-    return sum(min(limit, len(text) / _CHARACTERS_PER_TOKEN + 2) for text in sample) / len(sample)
+        return limit * windows_per_row(texts, settings)
+    repeated = limit // 4 + _SPECIAL_TOKENS  # by each window but the first
+    return fmean(
+        min(length + (windows - 1) * repeated, windows * limit)
+        for length, windows in _sample(texts, settings)
+    )
+
+
+def windows_per_row(texts: Sequence[str], settings: TrainSettings) -> float:
+    """Estimate the mean number of windows of a row, which are the passes that it takes."""
+    return fmean(windows for _, windows in _sample(texts, settings))
+
+
+def _sample(texts: Sequence[str], settings: TrainSettings) -> Iterator[tuple[float, int]]:
+    """Estimate the tokens and the windows of at most ``_MAX_SAMPLE_TEXTS`` texts."""
+    room, overlap = settings.max_length - _SPECIAL_TOKENS, settings.max_length // 4
+    for text in texts[:: -(-len(texts) // _MAX_SAMPLE_TEXTS)]:
+        length = len(text) / _CHARACTERS_PER_TOKEN
+        has_windows = settings.long_text == "windows"
+        windows = len(window_starts(int(length), room, overlap)) if has_windows else 1
+        yield length + _SPECIAL_TOKENS, windows

@@ -204,6 +204,9 @@ def backbone_candidate(
         settings.backbone.get(name, {}),
     )
     weights = inspect(registered.item, weights, label_count, train)
+    overrides = (get_preset(settings.preset).train, settings.train, settings.backbone.get(name, {}))
+    if not any("max_length" in table for table in overrides):
+        weights, train = _limit_length(weights, train)
     check_length(name, weights, train)
     return BackboneCandidate(
         backbone=registered.item,
@@ -254,6 +257,16 @@ def _tuned(
                 f"first: toxbench tune --backbones {candidate.name}"
             )
         yield candidate.with_tuned(tuned)
+
+
+def _limit_length(weights: Weights, settings: TrainSettings) -> tuple[Weights, TrainSettings]:
+    """Reduce ``max_length`` to the positions of the weights, with a note in the plan."""
+    length = weights.positions
+    if length is None or length >= settings.max_length:
+        return weights, settings
+    note = f"max length {length}: the model has no more positions"
+    weights = replace(weights, notes=(*weights.notes, note))
+    return weights, settings.model_copy(update={"max_length": length})
 
 
 def check_length(name: str, weights: Weights, settings: TrainSettings) -> None:

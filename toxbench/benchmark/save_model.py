@@ -96,6 +96,7 @@ def publish_model(
             for rule, values in record.thresholds.items()
         },
         max_length=record.settings.max_length,
+        long_text=record.settings.long_text,
         precision=record.environment.precision,
         score=validation_score(record),
     )

@@ -15,7 +15,7 @@ from toxbench.data.tokenization import Tokens, tokenise, tokenise_uncached, toke
 from toxbench.errors import PluginError
 from toxbench.plugin.contracts import Backbone
 from toxbench.plugin.loading import quiet_transformers
-from toxbench.settings import TrainSettings
+from toxbench.settings import LongText, TrainSettings
 from toxbench.training.compatibility import (
     LoadedModule,
     check_vocabulary,
@@ -61,13 +61,14 @@ class TrainerFactory:
     keep_module: bool = False
     group: ProcessGroup = SINGLE_PROCESS
     _cached_module: tuple[int, LoadedModule, torch.Tensor] | None = field(default=None, init=False)
-    _tokens: dict[int, Tokens] = field(default_factory=dict, init=False)
+    _tokens: dict[tuple[int, LongText], Tokens] = field(default_factory=dict, init=False)
 
-    def tokens(self, max_length: int) -> Tokens:
-        """Return the tokens of the table for a ``max_length``, cached on the disk if possible."""
-        if max_length not in self._tokens:
-            self._tokens[max_length] = self._tokenise(max_length)
-        return self._tokens[max_length]
+    def tokens(self, settings: TrainSettings) -> Tokens:
+        """Return the tokens of the table for some settings, cached on the disk if possible."""
+        key = settings.max_length, settings.long_text
+        if key not in self._tokens:
+            self._tokens[key] = self._tokenise(*key)
+        return self._tokens[key]
 
     def with_trainer(
         self,
@@ -123,7 +124,7 @@ class TrainerFactory:
         Raises:
             PluginError: the backbone breaks its contract, or does not support the settings.
         """
-        tokens = self.group.run_rank0_first(lambda: self.tokens(settings.max_length))
+        tokens = self.group.run_rank0_first(lambda: self.tokens(settings))
         with seeded(seed, self.device):
             loaded = self.group.run_on_all(lambda: self._module(seed))
             self.group.run_on_all(lambda: loaded.prepare_head(settings, self._source))
@@ -168,12 +169,12 @@ class TrainerFactory:
         files = map(sha256_file, tokenizer_files(self._folder))
         return state and ":".join([self.distribution, state, *files])
 
-    def _tokenise(self, max_length: int) -> Tokens:
+    def _tokenise(self, max_length: int, long_text: LongText) -> Tokens:
         tokenizer, identity = self._tokenizer, self._tokenizer_identity
         if identity is None:
-            return tokenise_uncached(tokenizer, self.comments.texts, max_length)
+            return tokenise_uncached(tokenizer, self.comments.texts, max_length, long_text)
         cache = cache_folder() / "tokens"
-        return tokenise(tokenizer, identity, self.comments.texts, max_length, cache)
+        return tokenise(tokenizer, identity, self.comments.texts, max_length, cache, long_text)
 
     def _module(self, seed: int) -> LoadedModule:
         """Return the module that is built after seeding torch with ``seed``."""

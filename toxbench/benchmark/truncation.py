@@ -18,7 +18,7 @@ class Truncation:
 
     Attributes:
         backbone: its name.
-        share: of all comments, those longer than ``max_length``; in [0, 1].
+        share: of all comments, those of which tokens are left out; in [0, 1].
         max_length: in tokens.
         weights: label of the weights that the tokenizer belongs to.
     """
@@ -62,6 +62,6 @@ def truncations(
         factory = TrainerFactory(
             candidate.backbone, candidate.weights, comments, device, candidate.distribution
         )
+        share = factory.tokens(candidate.settings).truncated_share
         length = candidate.settings.max_length
-        share = factory.tokens(length).truncated_share
         yield Truncation(name, share, length, candidate.weights.record.label)

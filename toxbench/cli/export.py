@@ -40,7 +40,7 @@ def export(
     check_plugins(plugins)
     source, record = choose_model(find_store(results or results_folder()), backbone)
     # Only now: torch and transformers take seconds to import.
-    from toxbench.inference.export import check_target
+    from toxbench.inference.export import check_target, truncation_note
     from toxbench.inference.export import export as write
     from toxbench.inference.model import load_model
 
@@ -49,4 +49,4 @@ def export(
     write(load_model(source, record, registry), source, folder)
     echo(f"Exported {escape_line(record.title)}, cell {record.key.stem}, to {folder}")
     echo(f'transformers.pipeline("text-classification", {str(folder)!r}, top_k=None)')
-    echo(f"Comments of more than {record.max_length} tokens: call it with truncation=True.")
+    echo(truncation_note(record))

@@ -73,7 +73,7 @@ def tune_plan_text(planned: "TunePlan") -> str:
     ]
     for spec in (spec for spec in planned.specs if spec.fold == 0):
         space = ", ".join(f"{name}={format_dimension(d)}" for name, d in spec.space.items())
-        weights = _weights(spec.candidate)
+        weights = _weights(spec.candidate) + _windows(plan, spec.candidate)
         lines.append(f"Backbone  {spec.candidate.name} from {weights}: {space}")
     lines.append(f"Studies   {redact_url(planned.url)} (optuna-dashboard opens it)")
     return "\n".join([*lines, *tracker_lines(plan)])
@@ -104,7 +104,7 @@ def _candidate_line(plan: "Plan", candidate: "Candidate") -> str:
     epochs = count_of(candidate.settings.epochs, "epoch")
     line += (
         f"; {epochs if candidate.has_epochs else 'a linear probe'} on {device.kind} in "
-        f"{device.precision} from {_weights(candidate)}"
+        f"{device.precision} from {_weights(candidate)}{_windows(plan, candidate)}"
     )
     if plan.processes > 1:
         per_process = -(-candidate.settings.batch_size // plan.processes)
@@ -115,6 +115,16 @@ def _candidate_line(plan: "Plan", candidate: "Candidate") -> str:
 def _weights(candidate: "BackboneCandidate") -> str:
     """Return the label of a candidate's weights, and what is changed when they are loaded."""
     return ", ".join([candidate.weights.record.label, *candidate.weights.notes])
+
+
+def _windows(plan: "Plan", candidate: "BackboneCandidate") -> str:
+    """Return how many passes a comment takes, if its windows are read."""
+    from toxbench.benchmark.estimate import windows_per_row
+
+    if candidate.settings.long_text != "windows":
+        return ""
+    count = windows_per_row(plan.protocol.comments.texts, candidate.settings)
+    return f"; windows: about {count:.2f} passes a comment"
 
 
 def _group_lines(plan: "Plan") -> list[str]:

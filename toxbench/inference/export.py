@@ -12,7 +12,7 @@ from toxbench.errors import PluginError, SettingsError
 from toxbench.inference.model import CalibratedForward, Model
 from toxbench.plugin.loading import quiet_transformers
 from toxbench.records import Calibration
-from toxbench.store.models import CARD
+from toxbench.store.models import CARD, ModelRecord
 from toxbench.util.atomic import atomic_folder
 
 TOLERANCE = 1e-5  # largest difference of a logit; relative for logits above 1
@@ -30,8 +30,10 @@ _CARD_USAGE = """
 from transformers import pipeline
 
 classify = pipeline("text-classification", "FOLDER", top_k=None)
-classify("some comment", truncation=True)  # comments are cut at {max_length} tokens, as in training
+classify("some comment", truncation=True)
 ```
+
+{truncation}
 
 The scores are calibrated probabilities. `thresholds.json` has the thresholds of each rule for them.
 """
@@ -75,10 +77,21 @@ def export(model: Model, source: Path, target: Path) -> None:
         exported.save_pretrained(folder)
         _write_tokenizer(model, folder)
         card = (source / CARD).read_text(encoding="utf-8")
-        usage = _CARD_USAGE.format(max_length=model.record.max_length)
+        usage = _CARD_USAGE.format(truncation=truncation_note(model.record))
         (folder / CARD).write_text(card + usage, encoding="utf-8")
         (folder / "thresholds.json").write_text(_thresholds_json(model), encoding="utf-8")
         _check_exported(model, folder)
+
+
+def truncation_note(record: ModelRecord) -> str:
+    """Return what an exported model reads of long comments."""
+    note = f"Comments of more than {record.max_length} tokens: call it with truncation=True"
+    if record.long_text == "head":
+        return f"{note}, which cuts them as in training."
+    return (
+        f"{note}, which reads their start alone; only toxbench predict reads them as in training "
+        f"(long_text = {record.long_text})."
+    )
 
 
 def _with_calibration(exported: Any, label_count: int, calibration: Calibration) -> Any:

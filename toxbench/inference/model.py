@@ -81,7 +81,8 @@ class Classifier:
         label_count = len(self._record.labels)
         if not texts:
             return np.empty((0, label_count), dtype=np.float32)
-        tokens = tokenise_uncached(self._tokenizer, texts, self._record.max_length)
+        limit, long_text = self._record.max_length, self._record.long_text
+        tokens = tokenise_uncached(self._tokenizer, texts, limit, long_text)
         unused_targets = np.zeros((len(texts), label_count), dtype=np.uint8)
         multiple = WIDTH_MULTIPLE[self._device.kind]
         batcher = Batcher(tokens, unused_targets, self._device.torch, multiple=multiple)

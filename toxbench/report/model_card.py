@@ -116,7 +116,7 @@ def _properties(
         ["validation score (mean of micro-F1 and subset accuracy)", score],
         ["calibration on validation rows",
          f"temperature {model.calibration.temperature:.4g}, shift {model.calibration.shift:+.4g}"],
-        ["maximum length", f"{model.max_length} tokens"],
+        ["maximum length", f"{model.max_length} tokens; of longer comments: {model.long_text}"],
         ["versions", versions],
     ]  # fmt: skip
 

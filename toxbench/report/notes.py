@@ -163,7 +163,10 @@ def _cut_notes(rows: tuple[Row, ...]) -> list[str]:
     ]
     if not shares:
         return []
-    return [f"Tokens cut at max_length: {', '.join(shares)}. A higher --max-length reads them."]
+    return [
+        f"Tokens cut at max_length: {', '.join(shares)}. A higher --max-length or --long-text "
+        "windows reads them."
+    ]
 
 
 def explanations(leaderboard: Leaderboard) -> list[str]:

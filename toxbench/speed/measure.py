@@ -73,7 +73,7 @@ class Task:
     @property
     def tokens(self) -> Tokens:
         """The tokens of all rows of the table."""
-        return self.trainer_factory.tokens(self.settings.max_length)
+        return self.trainer_factory.tokens(self.settings)
 
     @property
     def tokens_per_epoch(self) -> int:

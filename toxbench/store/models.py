@@ -28,7 +28,7 @@ from toxbench.records import (
     StoredRecord,
     WeightsRecord,
 )
-from toxbench.settings import Count, Distribution, Number, Thresholds
+from toxbench.settings import Count, Distribution, LongText, Number, Thresholds
 from toxbench.store.repair import DamagedError, quarantine
 from toxbench.util.atomic import TEMPORARY_SUFFIX, publish_folder, write_error
 from toxbench.util.hashing import sha256_file
@@ -57,6 +57,7 @@ class ModelRecord(StoredRecord):
         description="rule -> threshold per label, for calibrated probabilities"
     )
     max_length: Count = Field(ge=3, description="tokens; longer comments are cut")
+    long_text: LongText = Field(description="what is read of longer comments")
     precision: Literal["bf16", "fp32"] = Field(description="in which the cell was evaluated")
     score: Number | None = Field(
         description="mean of micro-F1 and subset accuracy on validation rows; None without any"

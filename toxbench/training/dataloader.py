@@ -1,7 +1,9 @@
 """Batches of token ids, masks and targets; rows of similar length share a batch."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,24 +22,41 @@ class Batch:
     """Rows of the table, on the device.
 
     Attributes:
-        input_ids: int64 ``[batch, token]``.
-        attention_mask: int64 ``[batch, token]``, 1 for tokens and 0 for padding.
+        input_ids: int64 ``[window, token]``.
+        attention_mask: int64 ``[window, token]``, 1 for tokens and 0 for padding.
         targets: float32 0/1, ``[batch, label]``.
+        row_of_window: position of each window's row in the batch, int64 ``[window]``; None if
+            every row has one window.
     """
 
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
     targets: torch.Tensor
+    row_of_window: torch.Tensor | None = None
 
     def __len__(self) -> int:
         """Return the number of rows."""
-        return len(self.input_ids)
+        return len(self.targets)
+
+    def pool(
+        self, values: torch.Tensor, reduction: Literal["amax", "mean"] = "amax"
+    ) -> torch.Tensor:
+        """Reduce values of windows ``[window, column]`` to values of rows ``[batch, column]``."""
+        if self.row_of_window is None:
+            return values
+        index = self.row_of_window[:, None].expand_as(values)
+        pooled = values.new_zeros(len(self), values.shape[1])
+        return pooled.scatter_reduce(0, index, values, reduction, include_self=False)
 
 
 class Batcher:
     """Gathers batches from token ids and targets that are copied to the device once.
 
     On a CPU the ids are not copied: those of a cached table stay on disk until they are used.
+
+    Attributes:
+        lengths: tokens of each row in a batch, int64 ``[row]``: its windows, padded to the first.
+        window_counts: number of windows of each row, int64 ``[row]``.
     """
 
     def __init__(
@@ -54,11 +73,14 @@ class Batcher:
             tokens: of all rows.
             targets: 0/1, ``[row, label]``, of all rows.
             device: device of the batches.
-            pad_to: tokens in every row of a batch; None: as many as in the batch's longest row.
+            pad_to: tokens in every window of a batch; None: as many as in its longest window.
             multiple: if ``pad_to`` is None, the width is rounded up to a multiple of this, for
                 fewer shapes.
         """
-        self.lengths = tokens.lengths
+        self._windows = tokens.windows
+        self._window_lengths = np.diff(tokens.offsets)
+        self.window_counts = np.diff(tokens.windows)
+        self.lengths = self.window_counts * self._window_lengths[tokens.windows[:-1]]
         self._pad_id = tokens.pad_id
         self._pad_to = pad_to
         self._multiple = multiple
@@ -79,25 +101,35 @@ class Batcher:
     def batches(self, groups: Sequence[Rows]) -> Iterator[Batch]:
         """Yield one batch for each group of rows.
 
-        The row indices of all groups are copied to the device at once and nothing is copied back,
-        so the host does not wait for a GPU.
+        The indices of all groups are copied to the device at once and nothing is copied back, so
+        the host does not wait for a GPU.
         """
-        ends = np.cumsum([0, *map(len, groups)])
-        indices = torch.from_numpy(np.concatenate([*groups, np.empty(0, np.int64)]))
-        indices = indices.to(self._source)
-        for rows, end in zip(groups, ends[1:], strict=True):
-            longest = int(self.lengths[rows].max())
+        rows = np.concatenate([*groups, np.empty(0, np.int64)])
+        counts = self.window_counts[rows]
+        ends = np.concatenate([[0], counts.cumsum()])  # of rows, among the windows of all groups
+        windows = np.arange(ends[-1]) + (self._windows[rows] - ends[:-1]).repeat(counts)
+        row_indices, row_of_window, window_indices = (
+            torch.from_numpy(array).to(self._source)
+            for array in (rows, np.arange(len(rows)).repeat(counts), windows)
+        )
+        for start, end in pairwise(np.cumsum([0, *map(len, groups)])):
+            part = slice(ends[start], ends[end])
+            longest = int(self._window_lengths[windows[part]].max())
             width = self._pad_to or -(-longest // self._multiple) * self._multiple
-            yield self._batch(indices[end - len(rows) : end], width)
+            batch = self._batch(row_indices[start:end], window_indices[part], width)
+            if counts[start:end].max() > 1:
+                row_in_batch = self._to_device(row_of_window[part] - start)
+                batch = replace(batch, row_of_window=row_in_batch)
+            yield batch
 
-    def _batch(self, indices: torch.Tensor, width: int) -> Batch:
-        """Return the batch of rows ``[batch]``, padded to ``width`` tokens."""
-        starts, ends = self._offsets[indices], self._offsets[indices + 1]
+    def _batch(self, rows: torch.Tensor, windows: torch.Tensor, width: int) -> Batch:
+        """Return the batch of rows ``[batch]`` and their windows, padded to ``width`` tokens."""
+        starts, ends = self._offsets[windows], self._offsets[windows + 1]
         positions = starts[:, None] + torch.arange(width, device=self._source)
         mask = positions < ends[:, None]
         ids = self._ids[positions.clamp_(max=len(self._ids) - 1)].long()
         ids.masked_fill_(~mask, self._pad_id)
-        targets = self._targets[indices].float()
+        targets = self._targets[rows].float()
         return Batch(self._to_device(ids), self._to_device(mask.long()), self._to_device(targets))
 
     def _to_device(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -132,6 +164,24 @@ def epoch_batches(
         by_length = chunk[np.argsort(lengths[chunk], kind="stable")]
         batches.extend(_chunks(by_length, batch_size))
     return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def split_batch(
+    rows: Rows, window_counts: npt.NDArray[np.int64], max_windows: int
+) -> Iterator[Rows]:
+    """Yield the parts of a batch for separate passes, in their order.
+
+    Args:
+        rows: indices of the rows, ``[row]``.
+        window_counts: number of windows of every row of the table.
+        max_windows: most windows of a part that has more than one row.
+    """
+    ends = np.cumsum(window_counts[rows])
+    start = windows = 0
+    while start < len(rows):
+        end = max(start + 1, int(np.searchsorted(ends, windows + max_windows, side="right")))
+        yield rows[start:end]
+        start, windows = end, ends[end - 1]
 
 
 def sorted_batches(

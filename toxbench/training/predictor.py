@@ -52,7 +52,7 @@ class Predictor:
         Args:
             module: on the device; see `toxbench.Backbone.build`.
             label_count: number of labels, the columns of its logits.
-            max_length: most tokens in a row.
+            max_length: most tokens in a window of a row.
             device: device and precision.
         """
         self.forward = Forward(module, label_count)
@@ -92,11 +92,14 @@ class Predictor:
     def features(
         self, batcher: Batcher, rows: Rows, layer: nn.Linear, should_stop: ShouldStop = never_stop
     ) -> Values:
-        """Return the inputs of a layer, float32 ``[row, feature]``; otherwise like `predict`."""
+        """Return the inputs of a layer, float32 ``[row, feature]``; otherwise like `predict`.
+
+        Those of a row with several windows are the mean over its windows.
+        """
         with captured_inputs(layer) as latest:
 
             def inputs(batch: Batch) -> torch.Tensor:
-                return latest(self.logits(batch))
+                return batch.pool(latest(self._window_logits(batch)), "mean")
 
             values = self._compute(batcher, rows, inputs, layer.in_features, should_stop)
         if not np.isfinite(values).all():
@@ -104,7 +107,14 @@ class Predictor:
         return values
 
     def logits(self, batch: Batch) -> torch.Tensor:
-        """Run the module on a batch; return float32 logits ``[batch, label]``."""
+        """Run the module on a batch; return float32 logits ``[batch, label]``.
+
+        The logit of a row is the largest of its windows.
+        """
+        return batch.pool(self._window_logits(batch))
+
+    def _window_logits(self, batch: Batch) -> torch.Tensor:
+        """Return float32 logits ``[window, label]``."""
         logits: torch.Tensor = self.forward(batch.input_ids, batch.attention_mask)
         return logits
 

@@ -15,7 +15,7 @@ from toxbench.data.tokenization import Tokens
 from toxbench.errors import CellsFailedError
 from toxbench.records import EpochRecord, Scores
 from toxbench.settings import TrainSettings
-from toxbench.training.dataloader import Batch, Batcher, epoch_batches
+from toxbench.training.dataloader import Batch, Batcher, epoch_batches, split_batch
 from toxbench.training.device import Device, Precision
 from toxbench.training.embedding import trim_embedding
 from toxbench.training.fast_dropout import PooledDropout
@@ -108,8 +108,8 @@ class Trainer:
             settings: training settings.
             device: device and precision.
             optimizations: optional optimizations of the loop.
-            micro_batch: comments in one forward pass, if memory is too small for this process's
-                part of ``batch_size``. A step then adds the gradients of more passes.
+            micro_batch: windows of comments in one forward pass, if memory is too small for this
+                process's part of ``batch_size``. A step then adds the gradients of more passes.
             checkpoints: stores the state of the training; None: it is not stored.
             group: the processes that run the same training.
 
@@ -353,7 +353,7 @@ class Trainer:
         """Run the forward and backward pass of a batch; return its loss, detached."""
         with self._device.autocast(), state.dropout:
             logits = state.replica(batch.input_ids, batch.attention_mask)
-        loss = state.loss(logits, batch.targets)
+        loss = state.loss(batch.pool(logits), batch.targets)
         (loss * weight).backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
@@ -371,11 +371,11 @@ class Trainer:
         """Draw one epoch's batches; yield, for each step, the rows of its forward passes."""
         settings, micro = self._settings, self._micro_batch
         bucket = settings.padding == "bucket"
-        lengths = self._batcher.lengths
+        lengths, counts = self._batcher.lengths, self._batcher.window_counts
         batches = epoch_batches(state.rows, lengths, settings.batch_size, state.rng, bucket)
         for start in range(0, len(batches), settings.accumulation):
             accumulated = batches[start : start + settings.accumulation]
-            yield [rows[i : i + micro] for rows in accumulated for i in range(0, len(rows), micro)]
+            yield [part for rows in accumulated for part in split_batch(rows, counts, micro)]
 
     def _embedding_context(self, rows: Rows) -> AbstractContextManager[object]:
         """Return the context of the training, in which the token embedding may be trimmed."""
