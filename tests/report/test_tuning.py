@@ -32,7 +32,13 @@ from toxbench.records import (
 )
 from toxbench.report.labels import label_table, label_tables
 from toxbench.report.leaderboard import leaderboard_table, leaderboard_tables
-from toxbench.report.tuning import fanova_importances, importance_table, study_plots, tuned_table
+from toxbench.report.tuning import (
+    fanova_importances,
+    front_table,
+    importance_table,
+    study_plots,
+    tuned_table,
+)
 from toxbench.store.cells import FoldRows, ProtocolRecord
 from toxbench.tuning.study import in_memory_study
 
@@ -213,6 +219,22 @@ def test_only_history_without_importances(name: str) -> None:
 def test_failed_trial_is_plotted_without_score() -> None:
     failed = make_trial(20, None).model_copy(update={"state": "failed", "epoch_scores": {}})
     assert "trial" in texts_in(study_plots([*make_study(), failed], {})["history"])
+
+
+def with_gap(trial: TrialRecord, gap: float) -> TrialRecord:
+    return trial.model_copy(update={"costs": {"gap": gap}})
+
+
+def test_front_has_a_plot_and_a_table() -> None:
+    points = [(0.3, 0.1), (0.5, 0.2), (0.4, 0.2), (0.6, 0.3), (0.6, 0.3)]
+    trials = [with_gap(make_trial(n, score), gap) for n, (score, gap) in enumerate(points)]
+    trials.append(make_trial(5, None))
+    assert {"0", "1", "3, 4"} <= texts_in(study_plots(trials, {})["front"])
+    table = front_table("bert-1", trials)
+    assert [(r["trial"], r["score"], r["gap"]) for r in table.records] == [
+        (3, 0.6, 0.3), (4, 0.6, 0.3), (1, 0.5, 0.2), (0, 0.3, 0.1),
+    ]  # fmt: skip
+    assert "no test row is used" in table.notes[1]
 
 
 def test_slices_fill_several_rows() -> None:

@@ -17,7 +17,7 @@ from toxbench.plugin.contracts import Table
 from toxbench.records import TrialRecord, TunedSettings, TuningRecord
 from toxbench.report.figures import BLUE, GREY, RED, plot_text, svg_bytes
 from toxbench.report.tables import Record, records_table
-from toxbench.settings import SearchCost, TrainSettings
+from toxbench.settings import TrainSettings
 from toxbench.util.text import format_setting
 
 if TYPE_CHECKING:
@@ -234,30 +234,30 @@ def _plot_history(records: Sequence[TrialRecord]) -> "Figure":
 
 
 def _plot_front(complete: Sequence[TrialRecord]) -> "Figure":
-    """Plot the score against each cost; the numbers are those of the trials on the front."""
+    """Plot the score against each cost; numbers are those of the trials on the Pareto front."""
     from matplotlib.figure import Figure
 
     costs, front = list(complete[0].costs), trial_front(complete)
     figure = Figure(figsize=(7, 3.4 * len(costs)), layout="constrained")
     for axes, name in zip(figure.subplots(len(costs), squeeze=False)[:, 0], costs, strict=True):
         axes.spines[["top", "right"]].set_visible(False)
-        axes.scatter(*_points(complete, name), color=GREY, s=18, label="other trials")
-        points = sorted(zip(*_points(front, name), strict=True))
-        style = {"linestyle": "-" if len(costs) == 1 else ""}  # of two costs, no line is the front
-        axes.step(*zip(*points, strict=True), where="post", color=RED, marker="o", markersize=5,
-                  label="Pareto front", **style)  # fmt: skip
+        axes.scatter([record.costs[name] for record in complete], list(map(_last_score, complete)),
+                     color=GREY, s=18, label="other trials")  # fmt: skip
+        numbers: dict[tuple[float, float], list[str]] = {}
         for record in front:
-            axes.annotate(str(record.number), (record.costs[name], _last_score(record)),
-                          xytext=(4, 4), textcoords="offset points", fontsize=8)  # fmt: skip
+            point = record.costs[name], _last_score(record)
+            numbers.setdefault(point, []).append(str(record.number))
+        line = "-" if len(costs) == 1 else ""  # with two costs, the front is not a line
+        axes.step(*zip(*sorted(numbers), strict=True), where="post", color=RED, linestyle=line,
+                  marker="o", markersize=5, label="Pareto front")  # fmt: skip
+        for point, texts in numbers.items():
+            axes.annotate(", ".join(texts), point, xytext=(0, 5), textcoords="offset points",
+                          fontsize=8, ha="center")  # fmt: skip
+        axes.margins(0.1)
         axes.set_xlabel(f"{name}: {SEARCH_COSTS[name]}")
-        axes.set_ylabel(_score_title(complete), fontsize=8)
+        axes.set_ylabel(_score_title(complete), fontsize=7)
         axes.legend(fontsize=7, frameon=False)
     return figure
-
-
-def _points(records: Sequence[TrialRecord], cost: SearchCost) -> tuple[list[float], list[float]]:
-    """Return the values of a cost and the scores."""
-    return [record.costs[cost] for record in records], list(map(_last_score, records))
 
 
 def _plot_importances(importances: Mapping[str, float]) -> "Figure":

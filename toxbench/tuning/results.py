@@ -94,7 +94,7 @@ def _format_csv(trials: Sequence[TrialRecord], finalists: Sequence[TrialRecord])
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(
         ["phase", "number", "state", "default", "score",
-         *(f"cost {name}" for name in costs), *(["Pareto-optimal"] if costs else []),
+         *(f"cost {name}" for name in costs), *(["on Pareto front"] if costs else []),
          "epochs", "seconds", "seed", "folds", *names, "reason", "finished", "uid"]
     )  # fmt: skip
     for phase, records in (("search", trials), ("finalist", finalists)):

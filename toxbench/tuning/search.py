@@ -156,7 +156,7 @@ class Search:
         if pick is None:
             return finalists
         if all(group[0].settings != picked for group in finalists):
-            raise CellsFailedError(f"trial {pick} of {self.spec.title} failed with fresh seeds")
+            raise CellsFailedError(f"trial {pick} of {self.spec.title} failed with new seeds")
         return sorted(finalists, key=lambda group: group[0].settings != picked)
 
     def _run_trials(
