@@ -492,6 +492,11 @@ def test_note_reports_winning_default_settings() -> None:
     assert "bert (tuned): the default settings, without an improvement in 20 trials" in note
 
 
+def test_note_names_the_picked_trial() -> None:
+    note = tuning_note(make_cell("1", make_tuning(0.75, picked_trial=7)))
+    assert "bert (tuned): trial 7 of 20 trials (7 pruned, 1 failed), picked from the" in note
+
+
 def test_untuned_leaderboard_has_no_tuning_note() -> None:
     notes = leaderboard_table(make_board(make_cell("0"))).notes
     assert not any("promised" in note for note in notes)

@@ -65,7 +65,7 @@ def tune_plan_text(planned: "TunePlan") -> str:
         f"rows; test rows are not among them{in_folds}",
     ]
     if settings.costs:
-        lines.append(f"Costs     {', '.join(settings.costs)}: minimized beside the metric")
+        lines.append(f"Costs     {', '.join(settings.costs)}: minimized in addition to the metric")
     for spec in (spec for spec in planned.specs if spec.fold == 0):
         space = ", ".join(f"{name}={format_dimension(d)}" for name, d in spec.space.items())
         weights = _weights(spec.candidate)

@@ -29,7 +29,7 @@ OBJECTIVES: Mapping[str, str] = {
     **HEADLINES,
     "micro_average_precision": "micro average precision",
 }
-# Objective that a search can minimize beside it -> its definition.
+# Objective that a search can minimize in addition -> its definition.
 SEARCH_COSTS: Mapping[str, str] = {
     "gap": "train minus inner validation score",
     "seconds": "training seconds of a fold on this machine",

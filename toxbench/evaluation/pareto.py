@@ -11,18 +11,12 @@ Item = TypeVar("Item")
 def pareto_front(items: Sequence[Item], losses: Callable[[Item], Sequence[float]]) -> list[Item]:
     """Return the items that no other item dominates, in their order.
 
-    An item dominates another one if it is nowhere worse and somewhere better (Deb 2001,
-    Multi-Objective Optimization using Evolutionary Algorithms, section 2.4). Items with equal
-    losses do not dominate each other.
-
-    Args:
-        items: to choose from.
-        losses: of an item; lower is better in each.
+    An item dominates another one if none of its losses is higher and one is lower (Deb 2001,
+    Multi-Objective Optimization using Evolutionary Algorithms, section 2.4).
     """
     points = [tuple(losses(item)) for item in items]
-    return [
-        item for item, point in zip(items, points, strict=True) if not _is_dominated(point, points)
-    ]
+    pairs = zip(items, points, strict=True)
+    return [item for item, point in pairs if not _is_dominated(point, points)]
 
 
 def trial_front(records: Sequence[TrialRecord]) -> list[TrialRecord]:

@@ -139,7 +139,7 @@ def _header_comments(spec: SearchSpec, result: SearchResult, tuned: TunedSetting
         f"Score: {OBJECTIVES[settings.metric]} on inner validation rows, mean of "
         f"{settings.inner_folds} of {INNER_FOLDS} inner folds of the {rows} rows that are not "
         "test rows.",
-        *(f"Minimized beside it: {name}, {SEARCH_COSTS[name]}." for name in settings.costs),
+        *(f"Minimized in addition: {name}, {SEARCH_COSTS[name]}." for name in settings.costs),
         f"Best score of the search {best:.4f}; of the default settings "
         f"{'none' if default is None else f'{default:.4f}'}.",
         f"Finalists, trained again with {count_of(settings.finalist_seeds, 'fresh seed')} on "

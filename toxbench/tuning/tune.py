@@ -113,8 +113,7 @@ def plan_tuning(run: ResolvedRun, download: bool = True) -> TunePlan:
         ]
     if tuning.pick is not None and len(specs) > 1:
         raise SettingsError(
-            f"--pick {tuning.pick}: a trial of which of {len(specs)} searches? Name one backbone, "
-            "and omit --folds"
+            f"--pick is for one search, not {len(specs)}: name one backbone, and omit --folds"
         )
     url = tuning.storage or sqlite_url(folder)
     check_url(url)
