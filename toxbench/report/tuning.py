@@ -106,7 +106,7 @@ def front_table(study: str, records: Sequence[TrialRecord]) -> Table:
     ]
     costs = front[0].costs if front else {}
     notes = (
-        f"No other trial is at least as good in each objective: score, the "
+        f"No other trial is better in one objective and at least as good in the rest: score, the "
         f"{OBJECTIVES[records[0].metric]}; "
         f"{'; '.join(f'{name}, {SEARCH_COSTS[name]}' for name in costs)}.",
         "All are of inner folds; no test row is used. To make another trial of the front the "
