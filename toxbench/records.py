@@ -19,6 +19,7 @@ from toxbench.settings import (
     FrozenModel,
     Number,
     Objective,
+    SearchCost,
     Thresholds,
     TrainSettings,
 )
@@ -155,6 +156,10 @@ class TuningRecord(FrozenModel):
     default_won: bool = Field(
         description="no other finalist scored higher: the settings are the default ones"
     )
+    picked_trial: Count | None = Field(
+        None,
+        description="trial on the Pareto front that the user picked; None: the best finalist won",
+    )
 
     @property
     def promised_gain(self) -> float | None:
@@ -202,6 +207,11 @@ class TrialRecord(StoredRecord):
     folds: tuple[Count, ...] = Field(description="inner folds, in the order of training")
     metric: Objective = Field(description="of the scores")
     value: Number | None = Field(description="mean of the scores; None unless complete")
+    costs: dict[SearchCost, Number] = Field(
+        {},
+        description="objectives that are minimized, as means over the inner folds; empty if there "
+        "are none, or unless complete",
+    )
     scores: tuple[Number, ...] = Field(description="on the validation rows of each inner fold")
     epoch_scores: dict[Count, Number] = Field(description="epoch -> score on the first fold")
     step_scores: dict[Count, Number] = Field(
@@ -214,6 +224,11 @@ class TrialRecord(StoredRecord):
     )
     worker: str = Field("", description="random id of the process that trained it")
     finished_at: str = Field(description="UTC, ISO 8601")
+
+    @property
+    def objective_values(self) -> list[float] | None:
+        """The value, then the costs; None unless complete."""
+        return None if self.value is None else [self.value, *self.costs.values()]
 
 
 class SharedGroups(FrozenModel):

@@ -117,6 +117,7 @@ Distribution = Annotated[str, Field(pattern=r"^\S+ \S")]  # name and version
 Adaptation = Literal["full", "probe", "lora"]
 LongText = Literal["head", "head-tail", "windows"]
 Objective = Literal["headline", "micro_f1", "subset_accuracy", "micro_average_precision"]
+SearchCost = Literal["gap", "seconds"]
 OptionalPath = Annotated[Path | None, AfterValidator(_validate_optional_path)]
 OptionalDuration = Annotated[str | None, AfterValidator(_validate_duration)]
 
@@ -402,9 +403,22 @@ class TuneSettings(FrozenModel):
         description="metric to maximize on inner validation rows; headline is the mean of "
         "micro-F1 and subset accuracy",
     )
+    objectives: Annotated[tuple[Literal["metric", SearchCost], ...], BeforeValidator(_to_words)] = (
+        Field(
+            ("metric",),
+            description="metric, then costs to minimize: gap (train minus inner validation score), "
+            "seconds (training time)",
+        )
+    )
+    pick: int | None = Field(
+        None,
+        ge=0,
+        description="trial on the Pareto front of several objectives whose settings are the "
+        "result; unset: the best finalist",
+    )
     sampler: Literal["tpe", "random", "grid"] = Field("tpe", description="how trials are sampled")
     pruner: Literal["median", "hyperband", "none"] = Field(
-        "median", description="how bad trials are ended early"
+        "median", description="how bad trials are ended early; none with several objectives"
     )
     inner_folds: int = Field(
         1, ge=1, le=INNER_FOLDS, description="inner folds over which a trial's score is averaged"
@@ -421,6 +435,18 @@ class TuneSettings(FrozenModel):
         None, description="SQLAlchemy URL of a shared study; unset: SQLite in the results folder"
     )
     space: dict[str, Any] = Field({}, description="hyperparameter -> range or choices")
+
+    @field_validator("objectives")
+    @classmethod
+    def _validate_objectives(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if names[:1] != ("metric",) or len(set(names)) < len(names):
+            raise ValueError("write metric first, then gap, seconds or both")
+        return names
+
+    @property
+    def costs(self) -> tuple[SearchCost, ...]:
+        """The objectives that are minimized."""
+        return tuple(name for name in self.objectives if name != "metric")
 
     @property
     def trial_limit(self) -> int | None:

@@ -32,7 +32,13 @@ from toxbench.records import (
 )
 from toxbench.report.labels import label_table, label_tables
 from toxbench.report.leaderboard import leaderboard_table, leaderboard_tables
-from toxbench.report.tuning import fanova_importances, importance_table, study_plots, tuned_table
+from toxbench.report.tuning import (
+    fanova_importances,
+    front_table,
+    importance_table,
+    study_plots,
+    tuned_table,
+)
 from toxbench.store.cells import FoldRows, ProtocolRecord
 from toxbench.tuning.study import in_memory_study
 
@@ -213,6 +219,22 @@ def test_only_history_without_importances(name: str) -> None:
 def test_failed_trial_is_plotted_without_score() -> None:
     failed = make_trial(20, None).model_copy(update={"state": "failed", "epoch_scores": {}})
     assert "trial" in texts_in(study_plots([*make_study(), failed], {})["history"])
+
+
+def with_gap(trial: TrialRecord, gap: float) -> TrialRecord:
+    return trial.model_copy(update={"costs": {"gap": gap}})
+
+
+def test_front_has_a_plot_and_a_table() -> None:
+    points = [(0.3, 0.1), (0.5, 0.2), (0.4, 0.2), (0.6, 0.3), (0.6, 0.3)]
+    trials = [with_gap(make_trial(n, score), gap) for n, (score, gap) in enumerate(points)]
+    trials.append(make_trial(5, None))
+    assert {"0", "1", "3, 4"} <= texts_in(study_plots(trials, {})["front"])
+    table = front_table("bert-1", trials)
+    assert [(r["trial"], r["score"], r["gap"]) for r in table.records] == [
+        (3, 0.6, 0.3), (4, 0.6, 0.3), (1, 0.5, 0.2), (0, 0.3, 0.1),
+    ]  # fmt: skip
+    assert "no test row is used" in table.notes[1]
 
 
 def test_slices_fill_several_rows() -> None:
@@ -468,6 +490,11 @@ def test_gain_is_unknown_without_default_row() -> None:
 def test_note_reports_winning_default_settings() -> None:
     note = tuning_note(make_cell("1", make_tuning(0.75, 0.75, default_won=True)))
     assert "bert (tuned): the default settings, without an improvement in 20 trials" in note
+
+
+def test_note_names_the_picked_trial() -> None:
+    note = tuning_note(make_cell("1", make_tuning(0.75, picked_trial=7)))
+    assert "bert (tuned): trial 7 of 20 trials (7 pruned, 1 failed), picked from the" in note
 
 
 def test_untuned_leaderboard_has_no_tuning_note() -> None:

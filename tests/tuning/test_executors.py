@@ -107,9 +107,13 @@ def test_crashing_plugin_loses_one_trial(
 
 
 def test_two_commands_with_workers_share_a_search(search: "Search") -> None:
-    options = ("--workers", "2", "--trials", "7", "--space", "epochs=3:6")
+    options = ("--workers", "2", "--trials", "7", "--space", "epochs=3:6",
+               "--objectives", "metric,gap,seconds")  # fmt: skip
     victim, survivor = search.start(*options), search.start(*options)
     survivor.wait_until(lambda: len(search.trials) >= 2)
     victim.kill()
     assert survivor.wait() == 0, survivor.output
-    search.check(trials=7)
+    assert "Pareto front of bert" in survivor.output
+    assert len(search.trials) == 7
+    assert {(r.state, *r.costs) for r in search.trials} == {("complete", "gap", "seconds")}
+    search.check(trials=7, finalists=len(search.finalists))

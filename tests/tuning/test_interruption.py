@@ -11,7 +11,7 @@ from sqlalchemy import event
 
 from toxbench import Choice, Range, Space, TrainSettings
 from toxbench.records import TrialRecord
-from toxbench.settings import TuneSettings
+from toxbench.settings import SearchCost, TuneSettings
 from toxbench.store.trials import TrialStore
 from toxbench.tuning.sampler import PRUNING_STEPS, Sampler, make_pruner
 from toxbench.tuning.space import check_space
@@ -33,8 +33,10 @@ class Killed(BaseException):
     """The process ends."""
 
 
-def search(folder: Path, pruner: str, writes: float = float("inf")) -> list[TrialRecord]:
-    """Start or resume a search whose scores are computed from the settings.
+def search(
+    folder: Path, pruner: str, costs: tuple[SearchCost, ...], writes: float = float("inf")
+) -> list[TrialRecord]:
+    """Start or resume a search whose scores and costs are computed from the settings.
 
     Raises:
         Killed: before the database is written for the ``writes``-th time.
@@ -54,13 +56,14 @@ def search(folder: Path, pruner: str, writes: float = float("inf")) -> list[Tria
     store = TrialStore(folder / "trials")
     try:
         with Worker(folder / ".workers") as worker:
-            study = SharedStudy("search", storage, store, worker, sampler, make_pruner(settings))
+            pruner_of_study = make_pruner(settings)
+            study = SharedStudy("search", storage, store, worker, sampler, pruner_of_study, costs)
             try:
                 for sampled in study.sample_trials(TRIALS, lambda _: False, lambda _: None):
                     if sampled is None:
                         time.sleep(0.01)
                         continue
-                    study.commit(sampled, train(sampled, sampler))
+                    study.commit(sampled, train(sampled, sampler, costs))
             finally:
                 study.close()
     finally:
@@ -69,12 +72,16 @@ def search(folder: Path, pruner: str, writes: float = float("inf")) -> list[Tria
     return store.records()
 
 
-def train(sampled: SampledTrial, sampler: Sampler) -> TrialRecord:
-    """Report a score that grows with the steps; return the record."""
+def train(sampled: SampledTrial, sampler: Sampler, costs: tuple[SearchCost, ...]) -> TrialRecord:
+    """Report a score that grows with the steps; return the record.
+
+    A trial with costs is not pruned, but the budget ends some.
+    """
     trial, slot = sampled
     settings = sampler.sample_settings(trial, slot)
-    value, steps, is_pruned = 1 / (1 + abs(settings.learning_rate - 2e-4) * 1e4), {}, False
-    for step in range(1, PRUNING_STEPS + 1):
+    value, steps = 1 / (1 + abs(settings.learning_rate - 2e-4) * 1e4), {}
+    is_pruned = bool(costs) and slot == 2
+    for step in range(1, 1 if costs else PRUNING_STEPS + 1):
         steps[step] = value * step
         trial.report(steps[step], step)
         if slot > 0 and trial.should_prune():
@@ -86,26 +93,29 @@ def train(sampled: SampledTrial, sampler: Sampler) -> TrialRecord:
         distributions={n: distribution_to_json(d) for n, d in trial.distributions.items()},
         metric="micro_f1", settings=settings, seed=0, folds=(0,), scores=(),
         value=None if is_pruned else value,
+        costs={} if is_pruned else dict.fromkeys(costs, settings.learning_rate),
         epoch_scores={}, step_scores=steps, epochs=len(steps), seconds=0, thresholds={},
         finished_at="",
     )  # fmt: skip
 
 
 def drawn(records: list[TrialRecord]) -> list[Any]:
-    return [(r.number, r.plan_index, r.state, r.step_scores, r.params) for r in records]
+    return [(r.number, r.plan_index, r.state, r.step_scores, r.params, r.costs) for r in records]
 
 
 @pytest.mark.faults(54)
-@pytest.mark.parametrize("pruner", ["median", "hyperband"])
+@pytest.mark.parametrize(
+    ("pruner", "costs"), [("median", ()), ("hyperband", ()), ("none", ("gap", "seconds"))]
+)
 def test_kills_do_not_change_the_trials(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pruner: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pruner: str, costs: tuple[SearchCost, ...]
 ) -> None:
     monkeypatch.setattr("toxbench.tuning.study._UNSIGNED_SECONDS", 0.1)
-    expected = drawn(search(tmp_path / "undisturbed", pruner))
+    expected = drawn(search(tmp_path / "undisturbed", pruner, costs))
     states = {state for _, _, state, *_ in expected}
     assert states == {"complete", "pruned"}
     rng = random.Random(5)
     for _ in range(5):  # a trial writes 20 to 40 times
         with pytest.raises(Killed):
-            search(tmp_path / "killed", pruner, rng.randint(15, 60))
-    assert drawn(search(tmp_path / "killed", pruner)) == expected
+            search(tmp_path / "killed", pruner, costs, rng.randint(15, 60))
+    assert drawn(search(tmp_path / "killed", pruner, costs)) == expected

@@ -21,6 +21,7 @@ from toxbench.training.device import choose_device
 from toxbench.training.weights import Weights
 from toxbench.tuning.spec import make_inner_data
 from toxbench.tuning.trial import Configuration, OnEpoch, TrialResult, objective, train_on_folds
+from toxbench.util.arrays import Rows
 
 Score = Callable[[np.ndarray, np.ndarray], float]
 SETTINGS = TrainSettings(
@@ -60,11 +61,13 @@ def train(
     return train_on_folds(factory, data, configuration, metric, on_epoch)
 
 
-def predict(factory: TrainerFactory, data: Protocol, fold: int, seed: int = 0) -> np.ndarray:
-    """Train on a fold with a trainer; return the probabilities of its validation rows."""
+def predict(
+    factory: TrainerFactory, data: Protocol, fold: int, seed: int = 0, rows: Rows | None = None
+) -> np.ndarray:
+    """Train on a fold with a trainer; return the probabilities of its validation or other rows."""
     with factory.trainer(SETTINGS, seed) as trainer:
         trainer.train(data.folds[fold], seed, lambda t, p: {}, lambda s: True, lambda e: None)
-        return trainer.predict(data.folds[fold].validation)
+        return trainer.predict(data.folds[fold].validation if rows is None else rows)
 
 
 def mean_of_headlines(targets: np.ndarray, probabilities: np.ndarray) -> float:
@@ -89,6 +92,22 @@ def test_score_equals_scikit_learns(
         targets = data.comments.targets[data.folds[fold].validation]
         expected = score_of(targets, predict(factory, data, fold))
         assert score == pytest.approx(expected, abs=1e-9)
+
+
+def test_gap_is_train_minus_validation_score(factory: TrainerFactory, data: Protocol) -> None:
+    seconds: list[float] = []
+    configuration = Configuration(SETTINGS, 0, (1, 3), costs=("gap", "seconds"))
+    result = train_on_folds(
+        factory, data, configuration, "headline", lambda _, epoch: seconds.append(epoch.seconds)
+    )
+    gaps = []
+    for fold in (1, 3):
+        train_rows = data.folds[fold].train
+        probabilities = predict(factory, data, fold, rows=train_rows)
+        train_score = mean_of_headlines(data.comments.targets[train_rows], probabilities)
+        gaps.append(train_score - result.scores[len(gaps)])
+    assert result.costs["gap"] == pytest.approx(np.mean(gaps), abs=1e-9)
+    assert result.costs["seconds"] >= sum(seconds) / 2 > 0
 
 
 def test_thresholds_use_validation_rows_of_all_folds(
@@ -180,8 +199,7 @@ def test_diverged_training_raises_and_leaves_no_state(
 @pytest.mark.parametrize(("score", "value"), [(0.25, 0.25), (0.0, 0.0), (1.0, 1.0), (None, 0.0)])
 def test_undefined_score_is_zero(score: float | None, value: float) -> None:
     scores = {"micro_average_precision": score, "headline": 0.9}
-    epoch = EpochRecord(epoch=1, train_loss=0.5, validation=scores, seconds=1.0)
-    assert objective(epoch, "micro_average_precision") == value
+    assert objective(scores, "micro_average_precision") == value
 
 
 def test_one_fold_has_one_score(factory: TrainerFactory, data: Protocol) -> None:

@@ -427,4 +427,6 @@ def _click_type(field: FieldInfo) -> Any:
     if isinstance(field.annotation, UnionType):  # X | None: unset is a value of its own
         plain = get_args(field.annotation)[0]
         return FilePath() if plain is Path else plain
+    if get_origin(field.annotation) is tuple:
+        return str  # names joined by commas, which the settings split
     return field.annotation

@@ -71,6 +71,8 @@ def tune_plan_text(planned: "TunePlan") -> str:
         f"{settings.pruner}, on {settings.inner_folds} of {INNER_FOLDS} inner folds of {rows} "
         f"rows; test rows are not among them{in_folds}",
     ]
+    if settings.costs:
+        lines.append(f"Costs     {', '.join(settings.costs)}: minimized in addition to the metric")
     for spec in (spec for spec in planned.specs if spec.fold == 0):
         space = ", ".join(f"{name}={format_dimension(d)}" for name, d in spec.space.items())
         weights = _weights(spec.candidate) + _windows(plan, spec.candidate)

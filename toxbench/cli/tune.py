@@ -79,10 +79,13 @@ def _print_outcome(planned: "TunePlan", outcome: "Outcome", values: dict[str, An
 
 def _print_tuned(outcome: "Outcome", registry: Registry) -> None:
     from toxbench.cli.tables import print_tables
-    from toxbench.report.tuning import tuned_table
-    from toxbench.store.trials import TUNED_FILE
+    from toxbench.report.tuning import front_table, tuned_table
+    from toxbench.store.trials import TUNED_FILE, TrialStore
 
     for spec, tuned in outcome.tuned:
+        if spec.settings.costs:
+            trials = TrialStore(spec.folder / "trials").records()
+            print_tables([front_table(spec.title, trials)], registry, None)
         print_tables([tuned_table(tuned, spec.candidate.settings)], registry, None)
         echo(f"Stored in {spec.folder / TUNED_FILE}, with trials.csv and plots\n")
 

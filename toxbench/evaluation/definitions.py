@@ -29,6 +29,11 @@ OBJECTIVES: Mapping[str, str] = {
     **HEADLINES,
     "micro_average_precision": "micro average precision",
 }
+# Objective that a search can minimize in addition -> its definition.
+SEARCH_COSTS: Mapping[str, str] = {
+    "gap": "train minus inner validation score",
+    "seconds": "training seconds of a fold on this machine",
+}
 # Headline metric -> columns that a verdict compares: at the leaderboard's thresholds, at tuned
 # thresholds, and without a threshold.
 VERDICT_COLUMNS: Mapping[str, tuple[str, ...]] = {

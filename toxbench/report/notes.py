@@ -384,6 +384,8 @@ def _origin(leaderboard: Leaderboard, tuning: TuningRecord) -> str:
         return f"the best settings of {folds} searches, each without the test rows of its fold"
     count = count_of(tuning.trials, "trial")
     trials = f"{count} ({tuning.pruned_trials} pruned, {tuning.failed_trials} failed)"
+    if tuning.picked_trial is not None:
+        return f"trial {tuning.picked_trial} of {trials}, picked from the Pareto front"
     if tuning.default_won:
         return f"the default settings, without an improvement in {trials}"
     return f"the best settings of {trials}"

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from toxbench.evaluation.definitions import OBJECTIVES
+from toxbench.evaluation.definitions import OBJECTIVES, SEARCH_COSTS
+from toxbench.evaluation.pareto import trial_front
 from toxbench.plugin.contracts import Table
 from toxbench.records import TrialRecord, TunedSettings, TuningRecord
 from toxbench.report.figures import BLUE, GREY, RED, plot_text, svg_bytes
@@ -61,9 +62,11 @@ def study_plots(
 def study_figures(
     records: Sequence[TrialRecord], importances: Mapping[str, float]
 ) -> "dict[str, Figure]":
-    """Return name -> figure; without importances, only the history is plotted."""
+    """Return name -> figure: the history, the front of costs, and plots of the importances."""
     complete = [record for record in records if record.value is not None]
     figures = {"history": _plot_history(records)}
+    if any(record.costs for record in complete):
+        figures["front"] = _plot_front(complete)
     if importances:
         dimensions = [_Dimension(name, complete) for name in importances]
         figures["importance"] = _plot_importances(importances)
@@ -87,6 +90,35 @@ def tuned_table(tuned: TunedSettings, default: TrainSettings) -> Table:
     )
     headers = ("setting", "default", "tuned")
     return records_table(title, records, _score_notes(tuning), headers, text=format_setting)
+
+
+def front_table(study: str, records: Sequence[TrialRecord]) -> Table:
+    """Return the trials on the Pareto front of a search with costs, the best score first."""
+    front = sorted(trial_front(records), key=lambda record: -(record.value or 0.0))
+    rows: list[Record] = [
+        {
+            "trial": record.number,
+            "score": record.value,
+            **dict(record.costs.items()),
+            "settings": "default" if record.is_default else param_text(record),
+        }
+        for record in front
+    ]
+    costs = front[0].costs if front else {}
+    notes = (
+        f"No other trial is better in one objective and at least as good in the rest: score, the "
+        f"{OBJECTIVES[records[0].metric]}; "
+        f"{'; '.join(f'{name}, {SEARCH_COSTS[name]}' for name in costs)}.",
+        "All are of inner folds; no test row is used. To make another trial of the front the "
+        "result: the same command with --pick TRIAL.",
+    )
+    return records_table(f"Pareto front of {study}", rows, notes)
+
+
+def param_text(trial: TrialRecord) -> str:
+    """Return the sampled settings of a trial in one line."""
+    params = sorted(trial.params.items())
+    return ", ".join(f"{name} {format_setting(value)}" for name, value in params) or "-"
 
 
 def importance_table(study: str, trials: int, importances: Mapping[str, float]) -> Table:
@@ -114,7 +146,12 @@ def _score_notes(tuning: TuningRecord) -> tuple[str, ...]:
         f"{'failed' if reference is None else f'{reference:.3f}'}."
     )
     default_won = "The default settings won: no other finalist scored higher."
-    return (note, default_won) if tuning.default_won else (note,)
+    picked = f"Trial {tuning.picked_trial} of the Pareto front was picked by hand."
+    return (
+        note,
+        *([default_won] if tuning.default_won else []),
+        *([] if tuning.picked_trial is None else [picked]),
+    )
 
 
 @dataclass(frozen=True)
@@ -193,6 +230,33 @@ def _plot_history(records: Sequence[TrialRecord]) -> "Figure":
     axes.set_ylabel(_score_title(records))
     figure.suptitle("Optimization history")
     figure.legend(loc="outside upper left", ncols=4, fontsize=7, frameon=False)
+    return figure
+
+
+def _plot_front(complete: Sequence[TrialRecord]) -> "Figure":
+    """Plot the score against each cost; numbers are those of the trials on the Pareto front."""
+    from matplotlib.figure import Figure
+
+    costs, front = list(complete[0].costs), trial_front(complete)
+    figure = Figure(figsize=(7, 3.4 * len(costs)), layout="constrained")
+    for axes, name in zip(figure.subplots(len(costs), squeeze=False)[:, 0], costs, strict=True):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.scatter([record.costs[name] for record in complete], list(map(_last_score, complete)),
+                     color=GREY, s=18, label="other trials")  # fmt: skip
+        numbers: dict[tuple[float, float], list[str]] = {}
+        for record in front:
+            point = record.costs[name], _last_score(record)
+            numbers.setdefault(point, []).append(str(record.number))
+        line = "-" if len(costs) == 1 else ""  # with two costs, the front is not a line
+        axes.step(*zip(*sorted(numbers), strict=True), where="post", color=RED, linestyle=line,
+                  marker="o", markersize=5, label="Pareto front")  # fmt: skip
+        for point, texts in numbers.items():
+            axes.annotate(", ".join(texts), point, xytext=(0, 5), textcoords="offset points",
+                          fontsize=8, ha="center")  # fmt: skip
+        axes.margins(0.1)
+        axes.set_xlabel(f"{name}: {SEARCH_COSTS[name]}")
+        axes.set_ylabel(_score_title(complete), fontsize=7)
+        axes.legend(fontsize=7, frameon=False)
     return figure
 
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
-from toxbench.evaluation.definitions import OBJECTIVES
+from toxbench.evaluation.definitions import OBJECTIVES, SEARCH_COSTS
+from toxbench.evaluation.pareto import trial_front
 from toxbench.records import TrialRecord, TunedSettings, TuningRecord
 from toxbench.report.tuning import fanova_importances, study_plots
 from toxbench.settings import INNER_FOLDS, TrainSettings
@@ -53,6 +54,7 @@ def make_tuned_settings(spec: SearchSpec, result: SearchResult) -> TunedSettings
             score=result.scores[0],
             default_score=None if default_index is None else result.scores[default_index],
             default_won=default_index == 0,
+            picked_trial=spec.settings.pick,
         ),
         train=winner[0].settings,
         thresholds=_mean_thresholds([record.thresholds for record in winner]),
@@ -87,16 +89,21 @@ def _format_csv(trials: Sequence[TrialRecord], finalists: Sequence[TrialRecord])
     """Return one line per trial, with all settings, those that were not searched included."""
     buffer = io.StringIO()
     names = list(TrainSettings.model_fields)
+    costs = next((list(record.costs) for record in trials if record.costs), [])
+    front = {record.uid for record in trial_front(trials)}
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(
-        ["phase", "number", "state", "default", "score", "epochs", "seconds", "seed", "folds",
-         *names, "reason", "finished", "uid"]
+        ["phase", "number", "state", "default", "score",
+         *(f"cost {name}" for name in costs), *(["on Pareto front"] if costs else []),
+         "epochs", "seconds", "seed", "folds", *names, "reason", "finished", "uid"]
     )  # fmt: skip
     for phase, records in (("search", trials), ("finalist", finalists)):
         for record in records:
             settings = record.settings.model_dump()
             writer.writerow(
-                [phase, record.number, record.state, record.is_default, record.value, record.epochs,
+                [phase, record.number, record.state, record.is_default, record.value,
+                 *(record.costs.get(name) for name in costs),
+                 *([record.uid in front] if costs else []), record.epochs,
                  round(record.seconds, 3), record.seed, " ".join(map(str, record.folds)),
                  *(settings[name] for name in names), escape_line(record.reason),
                  record.finished_at, record.uid]
@@ -122,6 +129,7 @@ def _header_comments(spec: SearchSpec, result: SearchResult, tuned: TunedSetting
     default = next((record.value for record in result.trials if record.is_default), None)
     rows = len(spec.data.comments)
     won = ["The default settings won: no other finalist scored higher."]
+    picked = [f"Trial {tuning.picked_trial} of the Pareto front was picked by hand (--pick)."]
     return [
         f"Settings of {tuned.backbone} from {tuned.weights.label}, found by toxbench tune.",
         f"They hold for fold {spec.fold} of the protocol {spec.fingerprint[:12]} "
@@ -131,11 +139,13 @@ def _header_comments(spec: SearchSpec, result: SearchResult, tuned: TunedSetting
         f"Score: {OBJECTIVES[settings.metric]} on inner validation rows, mean of "
         f"{settings.inner_folds} of {INNER_FOLDS} inner folds of the {rows} rows that are not "
         "test rows.",
+        *(f"Minimized in addition: {name}, {SEARCH_COSTS[name]}." for name in settings.costs),
         f"Best score of the search {best:.4f}; of the default settings "
         f"{'none' if default is None else f'{default:.4f}'}.",
         f"Finalists, trained again with {count_of(settings.finalist_seeds, 'fresh seed')} on "
         f"{settings.finalist_folds} of {INNER_FOLDS} inner folds: {_format_scores(result)}.",
         *(won if tuning.default_won else []),
+        *([] if tuning.picked_trial is None else picked),
     ]
 
 

@@ -11,10 +11,18 @@ from optuna.storages import RDBStorage
 from optuna.trial import Trial
 
 from toxbench.benchmark.feedback import SearchFeedback, SearchProgress
-from toxbench.errors import CellsFailedError
+from toxbench.errors import CellsFailedError, SettingsError
+from toxbench.evaluation.pareto import trial_front
 from toxbench.executors.base import Executor
 from toxbench.records import TrialRecord
-from toxbench.settings import DEFAULT_TRIALS, INNER_FOLDS, TrainSettings, digest, parse_duration
+from toxbench.settings import (
+    DEFAULT_TRIALS,
+    INNER_FOLDS,
+    TrainSettings,
+    TuneSettings,
+    digest,
+    parse_duration,
+)
 from toxbench.store.trials import TrialStore
 from toxbench.tuning.sampler import Sampler, make_pruner
 from toxbench.tuning.spec import UNLIMITED, SearchSpec
@@ -31,7 +39,8 @@ class SearchResult:
 
     Attributes:
         trials: all trials of the search.
-        finalists: the trainings of each finalist with fresh seeds, the best finalist first.
+        finalists: the trainings of each finalist with fresh seeds; the first ones are those of the
+            result, which is the best finalist or the trial that the user picked.
     """
 
     trials: Sequence[TrialRecord]
@@ -61,21 +70,22 @@ class Search:
     feedback: SearchFeedback
 
     def run(self) -> SearchResult:
-        """Search, then train the best and the default settings with fresh seeds.
+        """Search, then train the best or picked and the default settings with fresh seeds.
 
         Raises:
             CellsFailedError: no trial, or no finalist, has a score.
+            SettingsError: the picked trial is not on the Pareto front.
             StorageError: records cannot be read or written.
         """
         name = self.spec.title
         trials = self._run_search()
-        candidates = _choose_finalists(trials, self.spec.settings.finalists)
+        candidates = _choose_finalists(trials, self.spec.settings)
         if not candidates:
             raise CellsFailedError(f"every trial of {name} failed; the last: {trials[-1].reason}")
         finalists = self._run_finalists(candidates)
         if not finalists:
             raise CellsFailedError(f"every finalist of {name} failed; lower the learning rates")
-        return SearchResult(trials, finalists)
+        return SearchResult(trials, self._picked_first(finalists, candidates[0]))
 
     def _run_search(self) -> list[TrialRecord]:
         spec, settings = self.spec, self.spec.settings
@@ -91,6 +101,7 @@ class Search:
                 seed=_FIRST_SEED,
                 folds=folds,
                 is_default=slot == 0,
+                costs=settings.costs,
                 seconds_left=math.inf if slot == 0 else budget - _sum_seconds(records),
             )
 
@@ -121,7 +132,8 @@ class Search:
             seed, index = divmod(slot, len(candidates))
             settings = candidates[index]
             is_default = settings == spec.candidate.settings
-            return Configuration(settings, _FIRST_SEED + 1 + seed, folds, is_default)
+            costs = spec.settings.costs
+            return Configuration(settings, _FIRST_SEED + 1 + seed, folds, is_default, costs)
 
         records: list[TrialRecord] = []
 
@@ -135,6 +147,17 @@ class Search:
         ]
         complete = [group for group in groups if all(r.value is not None for r in group)]
         return sorted(complete, key=_mean_score, reverse=True)
+
+    def _picked_first(
+        self, finalists: Sequence[list[TrialRecord]], picked: TrainSettings
+    ) -> Sequence[list[TrialRecord]]:
+        """Move the finalist that the user picked, if there is one, to the first place."""
+        pick = self.spec.settings.pick
+        if pick is None:
+            return finalists
+        if all(group[0].settings != picked for group in finalists):
+            raise CellsFailedError(f"trial {pick} of {self.spec.title} failed with new seeds")
+        return sorted(finalists, key=lambda group: group[0].settings != picked)
 
     def _run_trials(
         self,
@@ -160,7 +183,8 @@ class Search:
         self, name: str, folder: str, sampler: BaseSampler, pruner: BasePruner
     ) -> SharedStudy:
         store = TrialStore(self.spec.folder / folder)
-        return SharedStudy(name, self.storage, store, self.worker, sampler, pruner)
+        costs = self.spec.settings.costs
+        return SharedStudy(name, self.storage, store, self.worker, sampler, pruner, costs)
 
     def _report_progress(
         self, records: Sequence[TrialRecord], phase: str, limit: int, budget: float
@@ -185,17 +209,36 @@ class Search:
         )
 
 
-def _choose_finalists(records: Sequence[TrialRecord], count: int) -> list[TrainSettings]:
-    """Return the distinct settings of the ``count`` best complete trials, the best first.
+def _choose_finalists(
+    records: Sequence[TrialRecord], settings: TuneSettings
+) -> list[TrainSettings]:
+    """Return the distinct settings of the best complete trials, the best first.
 
-    The default settings are added at the end if they are not among the best, unless they failed,
-    so that the winner is compared with them under the same seeds and folds.
+    With several objectives these are the trials on the Pareto front, or the one that the user
+    picked. The default settings are added at the end if they are not among the best, unless they
+    failed, so that the winner is compared with them under the same seeds and folds.
+
+    Raises:
+        SettingsError: the picked trial is not on the front.
     """
     complete = [record for record in records if record.value is not None]
-    ranked = sorted(complete, key=lambda record: (-(record.value or 0.0), record.number))
+    candidates = trial_front(complete) if settings.costs else complete
+    if settings.pick is not None and candidates:
+        candidates = [_find_trial(candidates, settings.pick)]
+    ranked = sorted(candidates, key=lambda record: (-(record.value or 0.0), record.number))
     distinct = list(dict.fromkeys(record.settings for record in ranked))
-    default = [record.settings for record in ranked if record.is_default]
-    return distinct[:count] + [settings for settings in distinct[count:] if settings in default]
+    default = [record.settings for record in complete if record.is_default]
+    return list(dict.fromkeys([*distinct[: settings.finalists], *default]))
+
+
+def _find_trial(front: Sequence[TrialRecord], number: int) -> TrialRecord:
+    for record in front:
+        if record.number == number:
+            return record
+    numbers = ", ".join(str(record.number) for record in front)
+    raise SettingsError(
+        f"--pick {number}: not a trial on the Pareto front of the search, which are {numbers}"
+    )
 
 
 def _mean_score(records: Sequence[TrialRecord]) -> float:

@@ -55,7 +55,7 @@ class SearchSpec:
                 self.data.fingerprint,
                 self.candidate.identity,
                 sorted((name, repr(dimension)) for name, dimension in self.space.items()),
-                self.settings.metric,
+                ",".join((self.settings.metric, *self.settings.costs)),
                 self.settings.inner_folds,
                 self.settings.tune_seed,
             ]

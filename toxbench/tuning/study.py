@@ -18,12 +18,14 @@ from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from pydantic import ValidationError
 from sqlalchemy import text
 
 from toxbench.errors import StorageError
 from toxbench.records import TrialRecord
+from toxbench.settings import SearchCost
 from toxbench.store.lock import hold_lock
 from toxbench.store.trials import SYNC_LOCK, TrialStore
 from toxbench.tuning.storage import send_heartbeats, silence_logger
@@ -105,6 +107,7 @@ class SharedStudy:
         worker: this process.
         sampler: samples the parameters of trials.
         pruner: ends unpromising trials early.
+        costs: objectives that are minimized; the value of a trial is maximized.
     """
 
     name: str
@@ -113,6 +116,7 @@ class SharedStudy:
     worker: Worker
     sampler: BaseSampler
     pruner: BasePruner
+    costs: Sequence[SearchCost] = ()
 
     def __post_init__(self) -> None:
         with silence_logger("optuna", logging.ERROR):
@@ -121,7 +125,10 @@ class SharedStudy:
                 study_name=self.name,
                 sampler=self.sampler,
                 pruner=self.pruner,
-                direction="maximize",
+                directions=[
+                    StudyDirection.MAXIMIZE,
+                    *(StudyDirection.MINIMIZE for _ in self.costs),
+                ],
                 load_if_exists=True,
             )
         # Hyperband makes its brackets at its first decision, which the sampler must not wait for.
@@ -251,11 +258,11 @@ class SharedStudy:
         return trial
 
     def _finish_trial(self, trial: FrozenTrial, record: TrialRecord) -> None:
-        """Set the state and the value of a running trial in the database from its record."""
+        """Set the state and the values of a running trial in the database from its record."""
         self.storage.set_trial_user_attr(trial._trial_id, RECORD, record.model_dump_json())
         is_complete = record.value is not None
         state = None if is_complete else _STATES[record.state]
-        self._study.tell(trial.number, record.value, state, skip_if_finished=True)
+        self._study.tell(trial.number, record.objective_values, state, skip_if_finished=True)
 
     def _choose_slot(self, number: int) -> int:
         """Wait until all earlier trials have their slot; return the lowest one that is free."""
@@ -346,7 +353,7 @@ def make_frozen_trial(record: TrialRecord) -> FrozenTrial:
 def _create_trial(record: TrialRecord) -> FrozenTrial:
     return create_trial(
         state=_STATES[record.state],
-        value=record.value,
+        values=record.objective_values,
         params=dict(record.params),
         distributions={k: json_to_distribution(v) for k, v in record.distributions.items()},
         user_attrs={
@@ -362,10 +369,11 @@ def _create_trial(record: TrialRecord) -> FrozenTrial:
 
 
 def in_memory_study(records: Sequence[TrialRecord]) -> optuna.Study:
-    """Build a study from records alone, for reports."""
+    """Build a study of the metric alone from records, for reports."""
     with silence_logger("optuna", logging.ERROR):
         study = optuna.create_study(direction="maximize")
-        study.add_trials([make_frozen_trial(record) for record in records])
+        without_costs = (record.model_copy(update={"costs": {}}) for record in records)
+        study.add_trials([make_frozen_trial(record) for record in without_costs])
     return study
 
 

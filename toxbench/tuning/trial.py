@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from statistics import fmean
@@ -23,7 +23,7 @@ from toxbench.evaluation.thresholds import choose_thresholds
 from toxbench.executors.base import RunnerConfig, TaskError, TaskSpec
 from toxbench.plugin.registry import Registry
 from toxbench.records import EpochRecord, Scores, TrialRecord
-from toxbench.settings import TrainSettings
+from toxbench.settings import SearchCost, TrainSettings
 from toxbench.training.device import Device
 from toxbench.training.process_group import ProcessGroup
 from toxbench.training.trainer import Trainer
@@ -47,10 +47,12 @@ class TrialResult:
     Attributes:
         scores: on the validation rows of each fold, after its last epoch.
         thresholds: rule -> threshold per label, chosen on the validation rows of all its folds.
+        costs: means over the folds of the costs that the configuration names.
     """
 
     scores: tuple[float, ...]
     thresholds: dict[str, tuple[float, ...]]
+    costs: dict[SearchCost, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class Configuration:
         seed: of every training.
         folds: inner folds, in the order of training.
         is_default: these are the default settings; their trial never ends early.
+        costs: objectives that are minimized; trials with costs are not pruned.
         seconds_left: of the budget.
     """
 
@@ -69,6 +72,7 @@ class Configuration:
     seed: int
     folds: tuple[int, ...]
     is_default: bool = False
+    costs: tuple[SearchCost, ...] = ()
     seconds_left: float = float("inf")
 
 
@@ -182,23 +186,24 @@ def train_on_folds(
         CellsFailedError: the training diverged.
         PluginError: the backbone breaks its contract.
     """
-    scores: list[float] = []
+    results: list[_FoldResult] = []
     targets: list[Targets] = []
-    probabilities: list[Probabilities] = []
-    seed = configuration.seed
     for position, fold in enumerate(configuration.folds):
-        work = partial(_train_on_fold, data, fold, seed, position, on_epoch)
-        (epoch, predictions), _ = factory.with_trainer(configuration.settings, seed, work)
-        scores.append(objective(epoch, metric))
+        work = partial(_train_on_fold, data, configuration, position, metric, on_epoch)
+        result, _ = factory.with_trainer(configuration.settings, configuration.seed, work)
+        results.append(result)
         targets.append(data.comments.targets[data.folds[fold].validation])
-        probabilities.append(predictions)
-    thresholds = choose_thresholds(np.concatenate(targets), np.concatenate(probabilities))
-    return TrialResult(tuple(scores), thresholds)
+    probabilities = np.concatenate([result.probabilities for result in results])
+    return TrialResult(
+        scores=tuple(result.score for result in results),
+        thresholds=choose_thresholds(np.concatenate(targets), probabilities),
+        costs={name: fmean(r.costs[name] for r in results) for name in configuration.costs},
+    )
 
 
-def objective(epoch: EpochRecord, metric: str) -> float:
-    """Return the value to maximize: the validation score, or 0 if it is undefined."""
-    value = epoch.validation[metric]
+def objective(scores: Scores, metric: str) -> float:
+    """Return the value to maximize: the score, or 0 if it is undefined."""
+    value = scores[metric]
     return 0.0 if value is None else value
 
 
@@ -240,18 +245,20 @@ class TrialLog:
         self.epochs += 1
         step = pruning_step(epoch.epoch, self._configuration.settings.epochs)
         is_new_step = step > pruning_step(epoch.epoch - 1, self._configuration.settings.epochs)
-        score = objective(epoch, self._metric)
+        # Optuna compares trials of one objective only.
+        is_compared = position == 0 and is_new_step and not self._configuration.costs
+        score = objective(epoch.validation, self._metric)
         if position == 0:
             self.epoch_scores[epoch.epoch] = score
-            if is_new_step:
-                self.step_scores[step] = score
-                self._trial.report(score, step)
+        if is_compared:
+            self.step_scores[step] = score
+            self._trial.report(score, step)
         self._feedback.trial_epoch(self._trial.number, score)
         if self._configuration.is_default or self.epochs == self.epochs_planned:
             return
         if self.seconds >= self._configuration.seconds_left:
             raise TrialStoppedError(f"the budget was spent after {self.epochs} epochs")
-        if position == 0 and is_new_step and self._trial.should_prune():
+        if is_compared and self._trial.should_prune():
             raise TrialStoppedError(f"too low after epoch {epoch.epoch}")
 
 
@@ -339,10 +346,25 @@ class TrialScheduler:
             self.feedback.trial_finished(self.spec.title, signed)
 
 
+@dataclass(frozen=True)
+class _FoldResult:
+    """The score, the costs and the validation probabilities of one fold after its last epoch."""
+
+    score: float
+    costs: dict[SearchCost, float]
+    probabilities: Probabilities
+
+
 def _train_on_fold(
-    data: Protocol, fold: int, seed: int, position: int, on_epoch: OnEpoch, trainer: Trainer
-) -> tuple[EpochRecord, Probabilities]:
-    """Train on one fold; return the last epoch and its validation probabilities."""
+    data: Protocol,
+    configuration: Configuration,
+    position: int,
+    metric: str,
+    on_epoch: OnEpoch,
+    trainer: Trainer,
+) -> _FoldResult:
+    """Train on one fold of a configuration."""
+    split = data.folds[configuration.folds[position]]
     last: list[Probabilities] = []
 
     def validate(targets: Targets, probabilities: Probabilities) -> Scores:
@@ -350,9 +372,15 @@ def _train_on_fold(
         return epoch_scores(targets, probabilities)
 
     result = trainer.train(
-        data.folds[fold], seed, validate, lambda scores: True, lambda e: on_epoch(position, e)
+        split, configuration.seed, validate, lambda scores: True, partial(on_epoch, position)
     )
-    return result.epochs[-1], last[0]
+    score = objective(result.epochs[-1].validation, metric)
+    costs: dict[SearchCost, float] = {"seconds": result.train_seconds}
+    if "gap" in configuration.costs:
+        train_targets = data.comments.targets[split.train]
+        train_scores = epoch_scores(train_targets, trainer.predict(split.train))
+        costs["gap"] = objective(train_scores, metric) - score
+    return _FoldResult(score, costs, last[0])
 
 
 def _make_record(
@@ -373,6 +401,7 @@ def _make_record(
         folds=configuration.folds,
         metric=spec.settings.metric,
         value=fmean(result.scores) if result else None,
+        costs=result.costs if result else {},
         scores=result.scores if result else (),
         epoch_scores=log.epoch_scores,
         step_scores=log.step_scores,
@@ -396,7 +425,7 @@ def _reuse_record(
         if record.state == "complete" and (record.settings, record.seed, record.folds) == key:
             task.log.epoch_scores = dict(record.epoch_scores)
             task.log.step_scores = dict(record.step_scores)
-            result = TrialResult(record.scores, record.thresholds)
+            result = TrialResult(record.scores, record.thresholds, record.costs)
             reason = f"the same training as trial {record.number}"
             return _make_record(spec, task, result, "complete", reason)
     return None

@@ -79,7 +79,7 @@ def plan_tuning(run: ResolvedRun, download: bool = True) -> TunePlan:
         SettingsError, DataError, PluginError, StorageError, TryAgainError: before any training.
     """
     settings = run.settings
-    tuning = build_settings(TuneSettings, settings.tune)
+    tuning = _tune_settings(settings)
     untuned = replace(
         run, settings=settings.model_copy(update={"tuned": False}), adaptations=("full",)
     )
@@ -111,6 +111,10 @@ def plan_tuning(run: ResolvedRun, download: bool = True) -> TunePlan:
             )
             for fold, data in enumerate(inner_data)
         ]
+    if tuning.pick is not None and len(specs) > 1:
+        raise SettingsError(
+            f"--pick is for one search, not {len(specs)}: name one backbone, and omit --folds"
+        )
     url = tuning.storage or sqlite_url(folder)
     check_url(url)
     plan = replace(plan, command=command_line("tune", settings))
@@ -125,6 +129,7 @@ def run_tuning(planned: TunePlan, feedback: TuneFeedback) -> Outcome:
     search without a result loses only its own backbone.
 
     Raises:
+        SettingsError: the picked trial is not on the Pareto front.
         StorageError: the results folder cannot be written.
         TryAgainError: the database of studies cannot be reached.
     """
@@ -165,6 +170,23 @@ def _evaluation_plan(planned: TunePlan, results: Sequence[SearchOutcome]) -> Pla
     devices = {c.title: plan.devices[c.name] for c in candidates}
     final = replace(plan, devices=plan.devices | devices)
     return final.with_candidates(tuple(candidates), planned.seeds)
+
+
+def _tune_settings(settings: RunSettings) -> TuneSettings:
+    """Build the settings of the searches; trials with several objectives are not pruned."""
+    tuning = build_settings(TuneSettings, settings.tune)
+    if not tuning.costs:
+        if tuning.pick is not None:
+            raise SettingsError(
+                f"--pick {tuning.pick}: a search with one objective has no Pareto front; "
+                "add --objectives metric,gap"
+            )
+        return tuning
+    if tuning.pruner != "none" and "pruner" in tuning.model_fields_set:
+        raise SettingsError(
+            f"--pruner {tuning.pruner}: trials with several objectives are not pruned; omit it"
+        )
+    return tuning.model_copy(update={"pruner": "none"})
 
 
 def _check_early_stopping(candidate: BackboneCandidate) -> None:

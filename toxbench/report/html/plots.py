@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from toxbench.evaluation.definitions import HEADLINES
+from toxbench.evaluation.pareto import pareto_front
 from toxbench.ranking.rows import Row
 from toxbench.records import EpochRecord
 from toxbench.report.candidate import mean_epochs
@@ -67,7 +68,7 @@ def cost_figure(data: ReportData) -> "Figure":
     figure, (axes,) = create_panels(1, 3.0)
     axes.set_xscale("log")
     if points:
-        front = pareto_front(points)
+        front = cost_front(points)
         axes.step(*zip(*front, strict=True), where="post", color=HEAT, linewidth=1.5, zorder=0)
     for number, (row, point) in enumerate(candidates, 1):
         colour = GREY if row.kind == "baseline" else BLUE
@@ -124,9 +125,9 @@ def timed_rows(data: ReportData) -> list[tuple[Row, Point]]:
     ]
 
 
-def pareto_front(points: Sequence[Point]) -> list[Point]:
+def cost_front(points: Sequence[Point]) -> list[Point]:
     """Return the points that no other point beats in both time and score, the fastest first."""
-    return [point for point in sorted(set(points)) if not _is_dominated(point, points)]
+    return pareto_front(sorted(set(points)), lambda point: (point[0], -point[1]))
 
 
 def trained_rows(data: ReportData) -> list[Row]:
@@ -155,11 +156,6 @@ def _count_overlaps(point: Point, points: Sequence[Point]) -> int:
     """Count the points whose numbers would overlap the number of this point."""
     seconds, score = point
     return sum(abs(math.log10(x / seconds)) < 0.15 and abs(y - score) < 0.02 for x, y in points)
-
-
-def _is_dominated(point: Point, points: Sequence[Point]) -> bool:
-    """Whether another point is at least as fast and at least as good."""
-    return any(p != point and p[0] <= point[0] and p[1] >= point[1] for p in points)
 
 
 def _scores(epochs: Sequence[EpochRecord], name: str) -> list[float]:

@@ -19,16 +19,17 @@ from toxbench.report.html.elements import (
 from toxbench.report.html.load import ReportData, Search
 from toxbench.report.label_errors import TABLES, DisplayOptions
 from toxbench.report.tables import create_table
-from toxbench.report.tuning import importance_table, study_figures
+from toxbench.report.tuning import front_table, importance_table, param_text, study_figures
 from toxbench.settings import TrainSettings
 from toxbench.util.many_labels import select_labels
-from toxbench.util.text import format_millions, format_setting
+from toxbench.util.text import format_millions
 
 # Trials -> importance of each hyperparameter; an empty mapping if they are too few.
 ComputeImportances = Callable[[Sequence[TrialRecord]], Mapping[str, float]]
 _MAX_REVIEW_ROWS = 20
 _SEARCH_PICTURES = {
     "history": "Score of each trial, and the best score so far.",
+    "front": "Score of each trial against its costs, with the Pareto front.",
     "importance": "Share of the scores' variance that each hyperparameter explains.",
 }  # name -> description; other figures are too wide for a page, and stored next to the trials
 
@@ -62,7 +63,10 @@ def search_section(data: ReportData, importances: ComputeImportances) -> Section
     for place, search in enumerate(data.searches):
         values = importances(search.trials)
         complete = sum(trial.state == "complete" for trial in search.trials)
-        tables = {"importance": importance_table(search.name, complete, values)}
+        tables = {
+            "front": front_table(search.name, search.trials),
+            "importance": importance_table(search.name, complete, values),
+        }
         figures = study_figures(search.trials, values)
         pictures += [
             create_picture(f"search-{place}-{name}", f"{search.name}: {_SEARCH_PICTURES[name]}",
@@ -143,15 +147,10 @@ def _trial_table(search: Search) -> Table:
         f"Trials of {search.name}",
         ("trial", "state", "score", "epochs", "settings"),
         [
-            ["0 (default)" if t.is_default else t.number, t.state, t.value, t.epochs, _params(t)]
+            ["0 (default)" if t.is_default else t.number, t.state, t.value, t.epochs, param_text(t)]
             for t in search.trials
         ],
-    )
-
-
-def _params(trial: TrialRecord) -> str:
-    params = sorted(trial.params.items())
-    return ", ".join(f"{name} {format_setting(value)}" for name, value in params) or "-"
+    )  # fmt: skip
 
 
 def _environment_table(records: Sequence[CellRecord]) -> Table:

@@ -11,10 +11,10 @@ from toxbench.report.html.load import ReportData
 from toxbench.report.html.plots import (
     Point,
     cost_figure,
+    cost_front,
     forest_figure,
     gap_figure,
     interval_of,
-    pareto_front,
     timed_rows,
 )
 from toxbench.report.labels import label_tables
@@ -58,7 +58,7 @@ def cost_section(data: ReportData) -> Section | None:
     if len(candidates) < 2:
         return None
     points = [point for _, point in candidates]
-    front = pareto_front(points)
+    front = cost_front(points)
     numbers = create_table(
         "Scores and training times",
         ("number", "candidate", "micro-F1", "train seconds", "Pareto-optimal"),
