@@ -13,7 +13,7 @@ from toxbench.benchmark.candidates import BaselineCandidate, CellTask
 from toxbench.benchmark.cell import CellRunner
 from toxbench.data.protocol import Protocol
 from toxbench.data.splits import draw_folds
-from toxbench.plugin.contracts import Baseline
+from toxbench.plugin.baseline import Baseline
 from toxbench.ranking.build import load_leaderboard
 from toxbench.records import PARTS
 from toxbench.store.cell_file import read_cell

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
-    from toxbench.plugin.contracts import Backbone, Baseline, ReportFormat, Tracker
+    from toxbench.plugin.baseline import Baseline
+    from toxbench.plugin.contracts import Backbone, ReportFormat, Tracker
     from toxbench.records import CellKey, CellRecord, EpochRecord, RunRecord
 
 hookspec = pluggy.HookspecMarker("toxbench")
