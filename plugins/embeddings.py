@@ -1,5 +1,6 @@
 """Baselines that embed texts, with a logistic regression per label on the embeddings."""
 
+import math
 import os
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -26,23 +27,24 @@ if TYPE_CHECKING:
     Embed: TypeAlias = Callable[[Sequence[str]], npt.NDArray[np.float32]]
 
 
-class EmbeddingSettings(BaselineSettings):
+class StaticSettings(BaselineSettings):
     """The encoder, and the logistic regression: ``C`` is scikit-learn's."""
 
-    model: str = "minilm"
+    model: str = ""
     C: float = Field(10.0, gt=0)
 
 
-class StaticSettings(EmbeddingSettings):
-    """As `EmbeddingSettings`, but no package holds weights."""
+class EmbeddingSettings(StaticSettings):
+    """The encoder reads ``max_length`` tokens of a text at most."""
 
-    model: str = ""
+    model: str = "minilm"
+    max_length: int = Field(128, ge=3)
 
 
 class SetFitSettings(EmbeddingSettings):
     """``steps`` batches of pairs fine-tune the encoder."""
 
-    steps: int = Field(100, ge=1)
+    steps: int = Field(50, ge=1)
     batch_size: int = Field(16, ge=2)
     learning_rate: float = Field(2e-5, gt=0)
 
@@ -88,13 +90,15 @@ def setfit(
 def _load_encoder(context: BaselineContext) -> Any:
     from sentence_transformers import SentenceTransformer
 
-    return SentenceTransformer(
+    encoder = SentenceTransformer(
         str(context.weights),
         device="cpu",
         local_files_only=True,
         trust_remote_code=False,
         model_kwargs={"use_safetensors": True},
     )
+    encoder.max_seq_length = min(encoder.max_seq_length or math.inf, context.settings.max_length)
+    return encoder
 
 
 def _embed_with(encoder: Any) -> "Embed":
@@ -120,9 +124,7 @@ def _train_on_pairs(
     from transformers import PrinterCallback
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise PluginError(
-            "setfit would wait for torchrun's other processes; start without torchrun"
-        )
+        raise PluginError("setfit waits for torchrun's other processes; start without torchrun")
     logging.set_verbosity_error()
     with TemporaryDirectory() as folder, _restored_random_state():
         arguments = TrainingArguments(
@@ -139,6 +141,7 @@ def _train_on_pairs(
         model = SetFitModel(encoder, multi_target_strategy="one-vs-rest")
         trainer = Trainer(model, arguments)
         trainer.remove_callback(PrinterCallback)  # stdout is for results only
+        trainer.st_trainer.args.dataloader_pin_memory = False  # it warns without a GPU
         trainer.train_embeddings(list(texts), targets.tolist(), args=arguments)
 
 

@@ -51,15 +51,16 @@ def zero_shot(
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+    folder = str(context.weights)
     model = AutoModelForSequenceClassification.from_pretrained(
-        context.weights,
+        folder,
         local_files_only=True,
         trust_remote_code=False,
         use_safetensors=True,
         dtype=torch.float32,
     ).eval()
     tokenizer = AutoTokenizer.from_pretrained(
-        context.weights, local_files_only=True, trust_remote_code=False
+        folder, local_files_only=True, trust_remote_code=False
     )
     outputs = [_output(model.config.id2label, start) for start in ("contra", "entail")]
     settings = context.settings

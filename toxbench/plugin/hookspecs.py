@@ -37,7 +37,7 @@ def toxbench_backbones() -> "Iterable[Backbone]":  # type: ignore[empty-body]
 
 @hookspec
 def toxbench_baselines() -> "Iterable[Baseline]":  # type: ignore[empty-body]
-    """Return the baselines of this plugin; every run scores all of them by default.
+    """Return the baselines of this plugin; a run scores all by default, except those on request.
 
     Called when plugins are loaded, like `toxbench_backbones`.
 
