@@ -161,34 +161,19 @@ def _restored_random_state() -> Iterator[None]:
 @hookimpl
 def toxbench_baselines() -> list[Baseline]:
     """Register frozen embeddings, fine-tuned ones and static ones."""
+    shared: dict[str, Any] = {"weights_setting": "model", "on_request": True}
     return [
         Baseline(
-            name="embeddings",
-            fit=embeddings,
-            settings=EmbeddingSettings,
-            weights_setting="model",
-            on_request=True,
-            needs="sentence_transformers",
-            install='pip install "toxbench[embeddings]"',
+            name="embeddings", fit=embeddings, settings=EmbeddingSettings, **shared,
+            needs="sentence_transformers", install='pip install "toxbench[embeddings]"',
         ),
         Baseline(
-            name="model2vec",
-            fit=static_embeddings,
-            settings=StaticSettings,
-            weights_setting="model",
-            on_request=True,
-            needs="model2vec",
-            install='pip install "toxbench[model2vec]"',
+            name="model2vec", fit=static_embeddings, settings=StaticSettings, **shared,
+            needs="model2vec", install='pip install "toxbench[model2vec]"',
         ),
         Baseline(
-            name="setfit",
-            fit=setfit,
+            name="setfit", fit=setfit, settings=SetFitSettings, **shared, stochastic=True,
             most_rows=2_000,  # SetFit lists all pairs of rows
-            settings=SetFitSettings,
-            weights_setting="model",
-            stochastic=True,
-            on_request=True,
-            needs="setfit",
-            install='pip install "toxbench[setfit]"',
+            needs="setfit", install='pip install "toxbench[setfit]"',
         ),
-    ]
+    ]  # fmt: skip

@@ -19,16 +19,15 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-_TEXTS_PER_BATCH = 32
 _WORD_START = re.compile(r"(?<=[^\W\d_])(?=\d)|(?<=[a-z0-9])(?=[A-Z])|[\W_]+")
 
 
 class ZeroShotSettings(BaselineSettings):
-    """The model, the sentence that it judges for each label, and tokens of text and sentence."""
+    """The model, and the sentence that it judges for each label."""
 
     model: str = ""
     hypothesis: str = Field("This comment is {}.", pattern=r"\{\}")
-    max_length: int = Field(256, ge=32)
+    batch_size: int = Field(32, ge=1)
 
 
 def words_of(label: str) -> str:
@@ -46,59 +45,36 @@ def zero_shot(
     arXiv:1909.00161). Train rows and targets are not used.
 
     Raises:
-        PluginError: the model has no outputs of these names.
+        PluginError: the model has no output called entailment.
     """
-    import torch
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import pipeline
 
-    folder = str(context.weights)
-    model = AutoModelForSequenceClassification.from_pretrained(
-        folder,
-        local_files_only=True,
+    names = [words_of(label) for label in context.labels]
+    classify = pipeline(
+        "zero-shot-classification",
+        str(context.weights),
+        device="cpu",
         trust_remote_code=False,
-        use_safetensors=True,
-        dtype=torch.float32,
-    ).eval()
-    tokenizer = AutoTokenizer.from_pretrained(
-        folder, local_files_only=True, trust_remote_code=False
+        dtype="float32",
+        model_kwargs={"use_safetensors": True},
     )
-    outputs = [_output(model.config.id2label, start) for start in ("contra", "entail")]
-    settings = context.settings
-    hypotheses = [settings.hypothesis.replace("{}", words_of(label)) for label in context.labels]
+    if classify.entailment_id < 0:
+        raise PluginError("config.json names no output entailment; choose a model of inference")
 
-    def entailment(batch: Sequence[str], hypothesis: str) -> torch.Tensor:
-        tokens = tokenizer(
-            list(batch),
-            [hypothesis] * len(batch),
-            truncation="only_first",
-            max_length=settings.max_length,
-            padding=True,
-            return_tensors="pt",
-        )
-        scores: torch.Tensor = model(**tokens).logits[:, outputs].softmax(-1)[:, 1]
-        return scores
-
-    @torch.inference_mode()
     def predict(texts: Sequence[str]) -> "npt.NDArray[np.float64]":
-        batches = [
-            texts[start : start + _TEXTS_PER_BATCH]
-            for start in range(0, len(texts), _TEXTS_PER_BATCH)
-        ]
-        rows = [torch.stack([entailment(b, h) for h in hypotheses], dim=1) for b in batches]
-        return torch.cat(rows).double().numpy()
+        import numpy as np
+
+        results = classify(
+            list(texts),
+            list(dict.fromkeys(names)),
+            hypothesis_template=context.settings.hypothesis,
+            multi_label=True,
+            batch_size=context.settings.batch_size,
+        )
+        scores = [dict(zip(r["labels"], r["scores"], strict=True)) for r in results]
+        return np.array([[row[name] for name in names] for row in scores])
 
     return predict
-
-
-def _output(names: dict[int, str], start: str) -> int:
-    """Return the number of the output whose name starts so."""
-    for number, name in names.items():
-        if name.lower().startswith(start):
-            return int(number)
-    raise PluginError(
-        "zero-shot needs a model for natural language inference: its config.json names no output "
-        f"{start}..., but {', '.join(names.values())}"
-    )
 
 
 @hookimpl

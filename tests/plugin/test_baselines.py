@@ -124,7 +124,7 @@ def test_changed_setting_is_another_candidate(
     assert {r.baseline_settings["hypothesis"] for r in records} == {
         "This comment is {}.", "It is {}.",
     }  # fmt: skip
-    assert len({r.metrics["0.5"]["train"]["micro_average_precision"] for r in records}) == 2
+    assert len({r.metrics["0.5"]["train"]["brier"] for r in records}) == 2
     assert all("model" not in r.baseline_settings for r in records)
     assert {r.weights and r.weights.source for r in records} == {"local"}
     config = entailment / "config.json"
@@ -200,7 +200,7 @@ def test_setfit_trains_the_encoder(
     for learning_rate in (1e-9, 1e-3):
         run("setfit", setfit={"model": str(checkpoint), "steps": 2, "learning_rate": learning_rate})
     first, second = (
-        r.metrics["0.5"]["train"]["micro_average_precision"]
+        r.metrics["0.5"]["train"]["brier"]
         for r in find_store(tmp_path / "results").records()
     )
     assert first != second
