@@ -200,8 +200,7 @@ def test_setfit_trains_the_encoder(
     for learning_rate in (1e-9, 1e-3):
         run("setfit", setfit={"model": str(checkpoint), "steps": 2, "learning_rate": learning_rate})
     first, second = (
-        r.metrics["0.5"]["train"]["brier"]
-        for r in find_store(tmp_path / "results").records()
+        r.metrics["0.5"]["train"]["brier"] for r in find_store(tmp_path / "results").records()
     )
     assert first != second
 
