@@ -139,7 +139,7 @@ def test_changed_setting_is_another_candidate(
     ("name", "settings", "message"),
     [
         ("zero-shot", {"modl": "x"}, "did you mean 'model'"),
-        ("zero-shot", {"max_length": "long"}, "setting max_length = "),
+        ("zero-shot", {"batch_size": "long"}, "setting batch_size = "),
         ("zero-shot", {}, r"set \[baseline.zero-shot\] model"),
         ("zero-shot", {"model": "./nowhere"}, r"\[baseline.zero-shot\] model"),
         ("tfidf-logreg", {"C": 1}, "unknown setting 'C'"),
