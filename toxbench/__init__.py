@@ -20,11 +20,10 @@ from toxbench.errors import (
     TryAgainError,
     check_docstrings,
 )
+from toxbench.plugin.baseline import Baseline, BaselineContext, Predict
 from toxbench.plugin.contracts import (
     Backbone,
-    Baseline,
     Choice,
-    Predict,
     Range,
     ReportFormat,
     Space,
@@ -44,8 +43,9 @@ from toxbench.plugin.contracts import (
     stand_in_space,
 )
 from toxbench.plugin.hookspecs import hookimpl
+from toxbench.plugin.logistic import fit_logistic_regression
 from toxbench.records import CellKey, CellRecord, EpochRecord, RunRecord
-from toxbench.settings import TrainSettings
+from toxbench.settings import BaselineSettings, TrainSettings
 
 if TYPE_CHECKING:
     from toxbench.api.bench import Bench
@@ -57,6 +57,8 @@ __version__ = "0.1.0"
 __all__ = [
     "Backbone",
     "Baseline",
+    "BaselineContext",
+    "BaselineSettings",
     "Bench",
     "CellKey",
     "CellRecord",
@@ -85,6 +87,7 @@ __all__ = [
     "compare",
     "epoch_numbers",
     "fine_tuning_space",
+    "fit_logistic_regression",
     "hookimpl",
     "leaderboard",
     "load",

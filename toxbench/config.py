@@ -201,7 +201,7 @@ def build_settings(kind: type[Settings], *layers: Mapping[str, Any]) -> Settings
 def command_line(verb: str, settings: RunSettings, program: str = "toxbench") -> str:
     """Return the command line that repeats a run or a search, without defaults and folders.
 
-    Settings of a single backbone have no option: they follow as the lines of a ``--config`` file.
+    Settings of a single candidate have no option: they follow as the lines of a ``--config`` file.
     """
     values = settings.model_dump(exclude_defaults=True)
     values["backbones"] = [_without_parents(word) for word in settings.backbones]
@@ -218,9 +218,12 @@ def command_line(verb: str, settings: RunSettings, program: str = "toxbench") ->
     words += _option_texts({name: values[name] for name in _PLAIN_OPTIONS if name in values})
     for name, dimension in settings.tune.get("space", {}).items() if verb == "tune" else ():
         words += ["--space", f"{name}={_value_text(dimension)}"]
-    lines = list(_config_lines(settings.backbone))
-    return shlex.join([*words, *(["--config", "backbones.toml"] if lines else [])]) + (
-        "".join(f"\n# backbones.toml: {line}" for line in lines)
+    lines = [
+        *_config_lines("backbone", settings.backbone),
+        *_config_lines("baseline", settings.baseline),
+    ]
+    return shlex.join([*words, *(["--config", "candidates.toml"] if lines else [])]) + (
+        "".join(f"\n# candidates.toml: {line}" for line in lines)
     )
 
 
@@ -279,12 +282,13 @@ def _without_folder(source: str) -> str:
     return ",".join(f"{name}={Path(path).name}" if path else name for name, _, path in words)
 
 
-def _without_parents(word: str) -> str:
-    """Shorten a folder among the backbones to its last part."""
-    return f"./{Path(word).name}" if is_folder(word) else word
+def _without_parents(value: Any) -> Any:
+    """Shorten a folder to its last part; return any other value unchanged."""
+    return f"./{Path(value).name}" if isinstance(value, str) and is_folder(value) else value
 
 
-def _config_lines(backbones: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    for name, values in backbones.items():
+def _config_lines(kind: str, candidates: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    for name, values in candidates.items():
         if values:
-            yield f"[backbone.{name}] " + ", ".join(f"{k} = {v!r}" for k, v in values.items())
+            texts = (f"{key} = {_without_parents(value)!r}" for key, value in values.items())
+            yield f"[{kind}.{name}] {', '.join(texts)}"

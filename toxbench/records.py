@@ -329,6 +329,7 @@ class CellRecord(StoredRecord):
     kind: Literal["backbone", "baseline", "ensemble"] = Field(
         description="an ensemble is an average of stored cells, and is never stored"
     )
+    stochastic: bool = Field(description="whether the result depends on the seed")
     distribution: Distribution = Field(
         description="name and version of the plugin's distribution, and a hash of its files"
     )
@@ -336,6 +337,9 @@ class CellRecord(StoredRecord):
     weights: WeightsRecord | None
     parameters: Count | None
     settings: TrainSettings | None
+    baseline_settings: dict[str, Any] = Field(
+        {}, description="of a baseline, without the setting that names its weights"
+    )
     tuning: TuningRecord | None = Field(None, description="None: the settings were not searched")
     environment: Environment
     cost: Cost
@@ -373,6 +377,11 @@ class CellRecord(StoredRecord):
     def adaptation(self) -> Adaptation:
         """Which weights learned; full for baselines."""
         return self.settings.adaptation if self.settings else "full"
+
+    @property
+    def all_settings(self) -> dict[str, Any]:
+        """The settings of the training, or of the baseline."""
+        return self.settings.model_dump() if self.settings else self.baseline_settings
 
     @property
     def title(self) -> str:

@@ -133,6 +133,10 @@ class FrozenModel(BaseModel):
     )
 
 
+class BaselineSettings(FrozenModel):
+    """Base of the settings of a baseline; each field has a default."""
+
+
 class Preset(FrozenModel):
     """A named recipe. It overrides the plugin's defaults, and users override it."""
 
@@ -319,7 +323,7 @@ class RunSettings(FrozenModel):
     columns: ColumnSettings = ColumnSettings()
     backbones: tuple[str, ...] = ("bert", "distilbert")
     baselines: tuple[str, ...] | None = Field(
-        None, description="baselines to compare; unset: all registered"
+        None, description="baselines to compare; unset: all but those on request"
     )
     adaptation: Annotated[tuple[Adaptation, ...] | None, BeforeValidator(_to_words)] = Field(
         None,
@@ -361,6 +365,7 @@ class RunSettings(FrozenModel):
     backbone: dict[str, dict[str, Any]] = Field(
         {}, description="training settings of single backbones"
     )
+    baseline: dict[str, dict[str, Any]] = Field({}, description="settings of single baselines")
     checkpoint_every: Annotated[str, AfterValidator(_validate_duration)] = Field(
         "10m", description="training time between checkpoints, from which a cell resumes"
     )

@@ -155,7 +155,8 @@ def run_store(stages: Stages, folder: Path, protocol: "Protocol") -> None:
     def cell(number: int) -> CellRecord:
         return CellRecord(
             key=CellKey(candidate=f"made-up-{number}", digest="0" * 12), kind="backbone",
-            distribution="none", fingerprint=protocol.fingerprint, weights=None, parameters=None,
+            stochastic=True, distribution="none", fingerprint=protocol.fingerprint, weights=None,
+            parameters=None,
             settings=None, environment=environment(stages.device), cost=cost, epochs=(),
             best_epoch=None, truncated_share=None, thresholds=thresholds, **scored,
         )  # fmt: skip

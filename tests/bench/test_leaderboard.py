@@ -86,6 +86,7 @@ def record(
     return CellRecord(
         key=CellKey(candidate="bert", digest=""),
         kind="backbone",
+        stochastic=True,
         distribution="toxbench 0.1.0",
         fingerprint=protocol.fingerprint,
         weights=None,

@@ -13,7 +13,7 @@ from toxbench.benchmark.candidates import BaselineCandidate, CellTask
 from toxbench.benchmark.cell import CellRunner
 from toxbench.data.protocol import Protocol
 from toxbench.data.splits import draw_folds
-from toxbench.plugin.contracts import Baseline
+from toxbench.plugin.baseline import Baseline, BaselineContext
 from toxbench.ranking.build import load_leaderboard
 from toxbench.records import PARTS
 from toxbench.store.cell_file import read_cell
@@ -31,7 +31,9 @@ class RecordingBaseline:
         self.fits: list[tuple[list[str], npt.NDArray[np.uint8]]] = []
         self.num_predicted: list[int] = []
 
-    def fit(self, texts: Sequence[str], targets: npt.NDArray[np.uint8]) -> Any:
+    def fit(
+        self, texts: Sequence[str], targets: npt.NDArray[np.uint8], context: BaselineContext
+    ) -> Any:
         self.fits.append((list(texts), targets))
         return self.predict
 

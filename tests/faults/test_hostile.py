@@ -195,7 +195,7 @@ def test_numbers_stay_numbers(folder: Path, capsys: pytest.CaptureFixture[str]) 
 LOUD = """
 import warnings
 
-def fit(texts, targets):
+def fit(texts, targets, context):
     raise ValueError(texts[0] + "\\x1b]0;pwned\\x07[red]=cmd()\\n\\x9b2J\\r")
 
 @hookimpl

@@ -96,6 +96,7 @@ class Table:
         fields: dict[str, Any] = {
             "key": CellKey(candidate=candidate, digest="0" * 12, fold=fold, seed=seed),
             "kind": "backbone",
+        "stochastic": changes.get("kind") != "baseline",
             "distribution": "toxbench 0.1.0",
             "fingerprint": self.protocol.fingerprint,
             "weights": None,

@@ -64,7 +64,10 @@ def test_built_in_plugins_are_entry_points() -> None:
         "bert", "deberta-v3", "distilbert", "electra", "minilm", "modernbert", "roberta",
         "xlm-roberta",
     }  # fmt: skip
-    assert set(registry.baselines) == {"always-negative", "tfidf-logreg"}
+    baselines = {name: entry.item.on_request for name, entry in registry.baselines.items()}
+    assert baselines == {"always-negative": False, "tfidf-logreg": False} | dict.fromkeys(
+        ("embeddings", "model2vec", "setfit", "zero-shot"), True
+    )
     assert {"plain", "github", "markdown", "latex", "html", "csv", "json"} <= set(registry.formats)
     assert registry.problems == []
 

@@ -60,6 +60,7 @@ def make_cell(
     fields: dict[str, Any] = {
         "key": CellKey(candidate=candidate, digest=digest, seed=seed),
         "kind": "backbone",
+        "stochastic": changes.get("kind") != "baseline",
         "distribution": "toxbench 0.1.0",
         "fingerprint": FINGERPRINT,
         "weights": WeightsRecord(source="hub", label="hub", identity="abc"),

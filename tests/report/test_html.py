@@ -226,8 +226,8 @@ def test_command_omits_folders_and_passwords(tmp_path: Path) -> None:
     assert command.splitlines() == [
         "toxbench tune --data 'my table.csv' --backbones bert --baselines none --weights bert=w "
         "--trials 7 --labels IsA,IsB --drop-empty --epochs 3 --split grouped --test test.csv "
-        "--seeds 5 --space epochs=2:8 --config backbones.toml",
-        "# backbones.toml: [backbone.bert] learning_rate = 0.0001",
+        "--seeds 5 --space epochs=2:8 --config candidates.toml",
+        "# candidates.toml: [backbone.bert] learning_rate = 0.0001",
     ]
 
 

@@ -35,6 +35,7 @@ def make_row(values: dict[str, Statistic | None] | None = None, **changes: Any) 
         candidate="bert",
         digest="0" * 12,
         kind="backbone",
+        stochastic=changes.get("kind") != "baseline",
         difference="",
         weights="google-bert/bert-base-uncased@86b5e09",
         stand_in=False,

@@ -400,7 +400,7 @@ def make_cell(
     """Make a cell of bert in which every metric is ``test``."""
     return CellRecord(
         key=CellKey(candidate="bert", digest=digest * 12, seed=seed), kind="backbone",
-        distribution="toxbench 1", fingerprint="f" * 64, parameters=1,
+        stochastic=True, distribution="toxbench 1", fingerprint="f" * 64, parameters=1,
         weights=WeightsRecord(source="hub", label="hub", identity="abc"),
         settings=TrainSettings(**settings), tuning=tuning,
         environment=Environment(

@@ -51,6 +51,7 @@ def make_cell(seed: int = 0) -> CellRecord:
     return CellRecord(
         key=CellKey(candidate="bert", digest="0123456789ab", seed=seed),
         kind="backbone",
+        stochastic=True,
         distribution="tóxbench 0.1.0",
         fingerprint="f" * 64,
         weights=WeightsRecord(source="stand-in", label="stand-in: ∅", identity="abc"),

@@ -72,7 +72,7 @@ def run(
         labels: names of the label columns; default all columns that look like labels.
         backbones: names of registered backbones, ids of the Hub (``organization/model@revision``)
             and folders (``./folder``); default bert and distilbert.
-        baselines: names of registered baselines; default all of them.
+        baselines: names of registered baselines; default all but those on request.
         adaptation: which weights learn, each a candidate: ``full``, ``probe`` (a linear probe of
             the frozen encoder) and ``lora``; default ``full``, and ``probe`` without ``baselines``.
         seeds: number of cells of each backbone and fold, with seeds 0 to ``seeds - 1``; default 1.

@@ -1,17 +1,19 @@
 """Candidates of a comparison, and their cells as tasks of an executor."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from toxbench.errors import PluginError
 from toxbench.executors.base import TaskSpec
-from toxbench.plugin.contracts import Backbone, Baseline
+from toxbench.plugin.baseline import Baseline, BaselineContext
+from toxbench.plugin.contracts import Backbone
 from toxbench.plugin.registry import Registered, Registry
 from toxbench.records import CellKey, TunedSettings, WeightsRecord
-from toxbench.settings import TrainSettings, digest
+from toxbench.settings import BaselineSettings, TrainSettings, digest
 from toxbench.training.device import Device
 from toxbench.training.weights import Weights
+from toxbench.util.atomic import cache_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +59,11 @@ class BackboneCandidate:
         return not self.has_epochs
 
     @property
+    def kind(self) -> Literal["backbone", "baseline"]:
+        """A linear probe is a baseline."""
+        return "backbone" if self.has_epochs else "baseline"
+
+    @property
     def identity(self) -> list[object]:
         """Weights, settings, tuned thresholds and code, as far as others than toxbench wrote it.
 
@@ -85,11 +92,17 @@ class BackboneCandidate:
 
 @dataclass(frozen=True, kw_only=True)
 class BaselineCandidate:
-    """A baseline, which has no settings."""
+    """A baseline with its settings and pretrained weights.
+
+    Attributes:
+        weights: None if the baseline has none.
+    """
 
     baseline: Baseline
     distribution: str
     plugin: str | None = None
+    settings: BaselineSettings = field(default_factory=BaselineSettings)
+    weights: Weights | None = None
 
     @property
     def name(self) -> str:
@@ -104,15 +117,37 @@ class BaselineCandidate:
     @property
     def is_deterministic(self) -> bool:
         """Whether every seed gives the same result."""
-        return True
+        return not self.baseline.stochastic
+
+    @property
+    def kind(self) -> Literal["backbone", "baseline"]:
+        """Of the candidate's cells."""
+        return "baseline"
+
+    @property
+    def recorded_settings(self) -> dict[str, Any]:
+        """The settings without the one that names the weights, which may be a local path."""
+        return self.settings.model_dump(mode="json", exclude={self.baseline.weights_setting})
+
+    def context(self, labels: tuple[str, ...], seed: int) -> BaselineContext:
+        """Return the context of a cell."""
+        return BaselineContext(
+            labels=labels,
+            seed=seed,
+            settings=self.settings,
+            weights=self.weights.folder if self.weights else None,
+            cache=cache_folder() / "baselines" / self.name,
+        )
 
     def on_fold(self, fold: int) -> "BaselineCandidate":
         """Return the candidate, which is the same on every fold."""
         return self
 
     def key(self, fold: int, seed: int) -> CellKey:
-        """Return the key of a cell, which depends on the version of the distribution."""
-        return CellKey(candidate=self.name, digest=digest(self.distribution), fold=fold, seed=seed)
+        """Return the key of a cell: of settings, weights and the version of the distribution."""
+        weights = self.weights.record.identity if self.weights else None
+        identity = [self.distribution, self.recorded_settings, weights]
+        return CellKey(candidate=self.name, digest=digest(identity), fold=fold, seed=seed)
 
 
 Candidate = BackboneCandidate | BaselineCandidate
@@ -163,6 +198,41 @@ class BackboneSpec:
 
 
 @dataclass(frozen=True)
+class BaselineSpec:
+    """A baseline's candidate as plain values, without the plugin's objects."""
+
+    name: str
+    distribution: str
+    settings: dict[str, Any]
+    weights: WeightsRecord | None
+
+    @classmethod
+    def of(cls, candidate: BaselineCandidate) -> "BaselineSpec":
+        """Describe a candidate so that it can be sent to another process."""
+        return cls(
+            name=candidate.name,
+            distribution=candidate.distribution,
+            settings=candidate.settings.model_dump(),
+            weights=candidate.weights.record if candidate.weights else None,
+        )
+
+    def load(self, registry: Registry, folder: Path | None) -> BaselineCandidate:
+        """Build the candidate again from the plugins of this process and its weights' folder.
+
+        Raises:
+            PluginError: the baseline is not among these plugins, or is another version of it.
+        """
+        registered = registry.baseline(self.name)
+        _check_build(registered, self.distribution)
+        return BaselineCandidate(
+            baseline=registered.item,
+            distribution=self.distribution,
+            settings=registered.item.settings(**self.settings),
+            weights=Weights(self.weights, folder, {}) if self.weights else None,
+        )
+
+
+@dataclass(frozen=True)
 class CellTask:
     """One cell to compute on a device."""
 
@@ -174,44 +244,38 @@ class CellTask:
     def spec(self) -> "CellSpec":
         """The cell as plain values."""
         candidate = self.candidate
-        spec = CellSpec(
+        if isinstance(candidate, BaselineCandidate):
+            return CellSpec(
+                plugin=candidate.plugin,
+                key=self.key,
+                device=self.device,
+                reads=candidate.weights.folder if candidate.weights else None,
+                candidate=BaselineSpec.of(candidate),
+            )
+        return CellSpec(
             plugin=candidate.plugin,
             key=self.key,
-            distribution=candidate.distribution,
             device=self.device,
-        )
-        if isinstance(candidate, BaselineCandidate):
-            return spec
-        return replace(
-            spec,
             reads=candidate.weights.folder,
             uses_gpu=self.device.kind == "cuda",
             has_checkpoints=True,
             is_shared=True,
             batch_size=candidate.settings.batch_size,
-            backbone=BackboneSpec.of(candidate),
+            candidate=BackboneSpec.of(candidate),
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class CellSpec(TaskSpec):
-    """A cell as plain values; ``backbone`` is None for the cell of a baseline."""
+    """A cell as plain values."""
 
     key: CellKey
-    distribution: str
     device: Device
-    backbone: BackboneSpec | None = None
+    candidate: BackboneSpec | BaselineSpec
 
     def task(self, registry: Registry) -> CellTask:
         """Build the cell again from the plugins of this process; see `TaskSpec`."""
-        candidate: Candidate
-        if self.backbone is None:
-            registered = registry.baseline(self.key.candidate)
-            _check_build(registered, self.distribution)
-            candidate = BaselineCandidate(baseline=registered.item, distribution=self.distribution)
-        else:
-            candidate = self.backbone.load(registry, self.reads)
-        return CellTask(candidate, self.key, self.device)
+        return CellTask(self.candidate.load(registry, self.reads), self.key, self.device)
 
 
 def _check_build(registered: Registered[Any], expected: str) -> None:

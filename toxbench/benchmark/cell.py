@@ -23,11 +23,12 @@ from toxbench.evaluation.early_stopping import EpochSelector, Patience, epoch_sc
 from toxbench.evaluation.metrics import score_cell
 from toxbench.evaluation.thresholds import choose_thresholds
 from toxbench.executors.base import RunnerConfig, TaskError
-from toxbench.plugin.contracts import Predict
+from toxbench.plugin.baseline import Predict
+from toxbench.plugin.loading import quiet_transformers
 from toxbench.records import PARTS, CellRecord, Cost, EpochRecord
 from toxbench.store.cell_file import PartProbabilities
 from toxbench.store.models import ModelStore
-from toxbench.training.device import PeakMemory
+from toxbench.training.device import PeakMemory, seeded
 from toxbench.training.process_group import SINGLE_PROCESS, ProcessGroup
 from toxbench.training.state import CheckpointConfig, Checkpoints, FileCheckpoints, TrainingResult
 from toxbench.training.trainer import Trainer
@@ -216,9 +217,14 @@ class CellRunner:
         comments, baseline = self.protocol.comments, candidate.baseline
         started = time.perf_counter()
         rows = _sample_rows(split.train, baseline.most_rows)
-        predict = baseline.fit(list(take_rows(comments.texts, rows)), comments.targets[rows])
-        fitted_at = time.perf_counter()
-        probabilities = {part: _predict_rows(predict, comments, split.part(part)) for part in PARTS}
+        texts, targets = list(take_rows(comments.texts, rows)), comments.targets[rows]
+        context = candidate.context(comments.labels, task.key.seed)
+        with quiet_transformers(), seeded(context.seed, task.device):
+            predict = baseline.fit(texts, targets, context)
+            fitted_at = time.perf_counter()
+            probabilities = {
+                part: _predict_rows(predict, comments, split.part(part)) for part in PARTS
+            }
         seconds = fitted_at - started
         cost = Cost(
             train_seconds=seconds,
@@ -227,7 +233,14 @@ class CellRunner:
             peak_memory_bytes=memory.read(),
         )
         fitted_rows = len(rows) if len(rows) < len(split.train) else None
-        record = self._record(task, split, probabilities, cost, fitted_rows=fitted_rows)
+        record = self._record(
+            task,
+            split,
+            probabilities,
+            cost,
+            fitted_rows=fitted_rows,
+            baseline_settings=candidate.recorded_settings,
+        )
         return record, probabilities
 
     def _record(
@@ -249,10 +262,11 @@ class CellRunner:
             thresholds = tuned.thresholds  # chosen on many more validation rows
         return CellRecord(
             key=task.key,
-            kind="baseline" if candidate.is_deterministic else "backbone",
+            kind=candidate.kind,
+            stochastic=not candidate.is_deterministic,
             distribution=candidate.distribution,
             fingerprint=self.protocol.fingerprint,
-            weights=backbone.weights.record if backbone else None,
+            weights=candidate.weights.record if candidate.weights else None,
             settings=backbone.settings if backbone else None,
             tuning=tuned.tuning if tuned else None,
             environment=environment(task.device),

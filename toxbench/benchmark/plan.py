@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from toxbench.benchmark.baselines import baseline_candidate
 from toxbench.benchmark.candidates import BackboneCandidate, BaselineCandidate, Candidate
 from toxbench.benchmark.resume import check_resumable, other_table_warning
 from toxbench.benchmark.validate import ResolvedRun
@@ -12,7 +13,7 @@ from toxbench.data.protocol import Protocol
 from toxbench.data.splits import fold_warnings, train_subsets
 from toxbench.data.table import doubtful_label_notes, dropped_row_notes, ignored_column_notes
 from toxbench.errors import SettingsError
-from toxbench.plugin.contracts import Backbone, Baseline
+from toxbench.plugin.contracts import Backbone
 from toxbench.plugin.registry import Registered
 from toxbench.ranking.quoted import store_quoted
 from toxbench.records import CellKey
@@ -141,7 +142,8 @@ def make_plan(run: ResolvedRun, download: bool = True) -> Plan:
     ]
     _check_evaluations(backbones, protocol)
     tuned = _tuned(backbones, store, protocol) if settings.tuned else ()
-    candidates = (*backbones, *tuned, *map(_baseline, run.baselines))
+    baselines = [baseline_candidate(b, settings, run.registry, finder) for b in run.baselines]
+    candidates = (*backbones, *tuned, *baselines)
     plan = Plan(
         run=run,
         source=source,
@@ -214,14 +216,6 @@ def backbone_candidate(
         plugin=registered.third_party_plugin,
         weights=weights,
         settings=train,
-    )
-
-
-def _baseline(registered: Registered[Baseline]) -> BaselineCandidate:
-    return BaselineCandidate(
-        baseline=registered.item,
-        distribution=registered.build,
-        plugin=registered.third_party_plugin,
     )
 
 
@@ -307,5 +301,5 @@ def _data_warnings(protocol: Protocol) -> list[str]:
 
 
 def _weight_warnings(candidates: tuple[Candidate, ...]) -> list[str]:
-    warnings = [c.weights.warning for c in candidates if isinstance(c, BackboneCandidate)]
+    warnings = [candidate.weights.warning for candidate in candidates if candidate.weights]
     return [warning for warning in warnings if warning is not None]

@@ -8,10 +8,18 @@ from typing import TYPE_CHECKING, TypeVar
 
 from toxbench.config import build_settings, get_preset
 from toxbench.errors import PluginError, SettingsError, did_you_mean
-from toxbench.plugin.contracts import Backbone, Baseline, Tracker
+from toxbench.plugin.baseline import Baseline
+from toxbench.plugin.contracts import Backbone, Tracker
 from toxbench.plugin.registry import Item, Registered, Registry
 from toxbench.ranking.quoted import read_quoted
-from toxbench.settings import Adaptation, RunSettings, SplitSettings, TrainSettings, is_folder
+from toxbench.settings import (
+    Adaptation,
+    BaselineSettings,
+    RunSettings,
+    SplitSettings,
+    TrainSettings,
+    is_folder,
+)
 from toxbench.training.weights import WeightsChoice
 from toxbench.util.table_source import source_paths
 from toxbench.util.text import safe_quote
@@ -75,13 +83,16 @@ def resolve(
     if settings.quoted is not None:
         read_quoted(settings.quoted)
     _check_executor(settings, is_distributed=coordinator is not None)
-    baseline_names = tuple(registry.baselines) if settings.baselines is None else settings.baselines
+    baseline_names = _baseline_names(settings, registry)
     weights = WeightsChoice.parse(settings.weights)
     unavailable: list[str] = []
     requested = _find_all(settings.backbones, registry.requested_backbone, unavailable)
-    baselines = _find_all(baseline_names, registry.baseline, unavailable).values()
+    baselines = tuple(_find_all(baseline_names, registry.baseline, unavailable).values())
+    for baseline in (registered.item for registered in baselines):
+        _check_installed("--baselines", baseline)
     backbones = {backbone.item.name: backbone for backbone in requested.values()}
-    _check_names(settings, {*backbones}, baseline_names, weights)
+    _check_names({*backbones}, baseline_names)
+    _check_tables(settings, {*backbones}, baselines, weights)
     names = {word: backbone.item.name for word, backbone in requested.items()}
     if unavailable and not (backbones if settings.backbones else baselines):
         raise PluginError(unavailable)
@@ -89,14 +100,30 @@ def resolve(
         settings=settings.model_copy(update={"backbone": _by_name(settings.backbone, names)}),
         registry=registry,
         split=split,
-        weights=replace(weights, folders=_by_name(weights.folders | _folders(names), names)),
+        weights=replace(
+            weights,
+            folders=_baseline_folders(baselines, settings)
+            | _by_name(weights.folders | _folders(names), names),
+        ),
         adaptations=_adaptations(settings),
         backbones=tuple(backbones.values()),
-        baselines=tuple(baselines),
+        baselines=baselines,
         trackers=_find_trackers(settings, registry),
         unavailable=tuple(unavailable),
         coordinator=coordinator,
     )
+
+
+def baseline_settings(baseline: Baseline, settings: RunSettings) -> BaselineSettings:
+    """Combine the defaults of a baseline with ``[baseline.NAME]``.
+
+    Raises:
+        SettingsError: an unknown key or an impossible value.
+    """
+    try:
+        return build_settings(baseline.settings, settings.baseline.get(baseline.name, {}))
+    except SettingsError as error:
+        raise SettingsError(f"[baseline.{baseline.name}] {error}") from error
 
 
 def _adaptations(settings: RunSettings) -> tuple[Adaptation, ...]:
@@ -148,35 +175,73 @@ def _by_name(values: Mapping[str, Value], names: Mapping[str, str]) -> dict[str,
     return {names.get(word, word): value for word, value in values.items()}
 
 
-def _check_names(
-    settings: RunSettings,
-    backbone_names: set[str],
-    baseline_names: Iterable[str],
-    weights: WeightsChoice,
-) -> None:
+def _baseline_names(settings: RunSettings, registry: Registry) -> tuple[str, ...]:
+    """Return the names after ``--baselines``, by default those that need not be named."""
+    if settings.baselines is not None:
+        return settings.baselines
+    return tuple(n for n, baseline in registry.baselines.items() if not baseline.item.on_request)
+
+
+def _baseline_folders(
+    baselines: Iterable[Registered[Baseline]], settings: RunSettings
+) -> dict[str, Path]:
+    """Return name -> folder of the baselines whose settings name a folder of weights."""
+    words = {
+        baseline.name: getattr(baseline_settings(baseline, settings), baseline.weights_setting)
+        for baseline in (registered.item for registered in baselines)
+        if baseline.weights_setting
+    }
+    return {n: Path(word).expanduser().resolve() for n, word in words.items() if is_folder(word)}
+
+
+def _check_names(backbone_names: set[str], baseline_names: Iterable[str]) -> None:
     ambiguous = sorted(backbone_names & set(baseline_names))
     if ambiguous:
         raise SettingsError(
             f"{', '.join(ambiguous)} is a backbone and a baseline; choose with --baselines"
         )
-    for name in (*settings.backbone, *weights.folders):
-        if name not in {*settings.backbones, *backbone_names}:
-            raise SettingsError(
-                f"settings or weights are given for {safe_quote(name)}, which is not among "
-                f"--backbones{did_you_mean(name, settings.backbones)}"
-            )
+
+
+def _check_tables(
+    settings: RunSettings,
+    backbone_names: set[str],
+    baselines: Iterable[Registered[Baseline]],
+    weights: WeightsChoice,
+) -> None:
+    """Refuse settings and weights of candidates that are not compared."""
+    items = [registered.item for registered in baselines]
+    backbones = {*settings.backbones, *backbone_names}
+    with_weights = {baseline.name for baseline in items if baseline.weights_setting}
+    for names, known, options in (
+        (settings.backbone, backbones, "--backbones"),
+        (settings.baseline, {baseline.name for baseline in items}, "--baselines"),
+        (weights.folders, backbones | with_weights, "--backbones, or a baseline with weights"),
+    ):
+        for name in names:
+            if name not in known:
+                raise SettingsError(
+                    f"settings or weights are given for {safe_quote(name)}, which is not among "
+                    f"{options}{did_you_mean(name, known)}"
+                )
+    for baseline in items:
+        baseline_settings(baseline, settings)
 
 
 def _find_trackers(settings: RunSettings, registry: Registry) -> tuple[Registered[Tracker], ...]:
     """Find the trackers, each once, without importing the packages that they need."""
     trackers = tuple(map(registry.tracker, dict.fromkeys(settings.trackers)))
-    for tracker in (registered.item for registered in trackers):
-        if tracker.needs and find_spec(tracker.needs.partition(".")[0]) is None:
-            raise SettingsError(
-                f"--trackers {tracker.name} needs the package {tracker.needs}, which is not "
-                f"installed; first: {tracker.install or f'pip install {tracker.needs}'}"
-            )
+    for tracker in trackers:
+        _check_installed("--trackers", tracker.item)
     return trackers
+
+
+def _check_installed(option: str, item: Tracker | Baseline) -> None:
+    """Raise `SettingsError` if a package that a tracker or a baseline needs is not installed."""
+    if item.needs and find_spec(item.needs.partition(".")[0]) is None:
+        raise SettingsError(
+            f"{option} {item.name} needs the package {item.needs}, which is not installed; "
+            f"first: {item.install or f'pip install {item.needs}'}"
+        )
 
 
 def _check_executor(settings: RunSettings, is_distributed: bool) -> None:

@@ -28,7 +28,10 @@ def backbones(plugins: tuple[str, ...] | None) -> None:
         rows.append(tuple(map(escape_line, (*row, registered.distribution))))
     headers = ("backbone", "checkpoint", "weights here", "parameters", "from")
     print_tables([Table("", headers, tuple(rows), (), ())], registry, None)
-    baselines = [f"{name} ({entry.distribution})" for name, entry in registry.baselines.items()]
+    baselines = [
+        f"{name} ({'on request, ' if entry.item.on_request else ''}{entry.distribution})"
+        for name, entry in registry.baselines.items()
+    ]
     echo(f"\nBaselines: {', '.join(baselines) or 'none'}")
     echo("Parameters are those of the pretrained weights here, without a new head.")
     for problem in registry.problems:

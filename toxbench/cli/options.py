@@ -305,7 +305,7 @@ def experiment_options(*search: Decorator[Any]) -> Decorator[Any]:
         data_option(RUN_TABLE),
         column_options,
         backbones_option,
-        names_option(MODELS, "--baselines", "Cheap baselines, or none. [all registered]"),
+        names_option(MODELS, "--baselines", "Baselines, or none. [all but those on request]"),
         MODELS.option(
             "--seeds", type=int, metavar="N",
             help="Cells of each backbone: seeds 0 to N-1. [1; tune: 5]",

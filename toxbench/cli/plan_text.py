@@ -7,8 +7,9 @@ from toxbench.records import PARTS
 from toxbench.util.text import count_of, escape_line
 
 if TYPE_CHECKING:
-    from toxbench.benchmark.candidates import BackboneCandidate, Candidate
+    from toxbench.benchmark.candidates import Candidate
     from toxbench.benchmark.plan import Plan
+    from toxbench.training.weights import Weights
     from toxbench.tuning.tune import TunePlan
 
 
@@ -75,7 +76,7 @@ def tune_plan_text(planned: "TunePlan") -> str:
         lines.append(f"Costs     {', '.join(settings.costs)}: minimized in addition to the metric")
     for spec in (spec for spec in planned.specs if spec.fold == 0):
         space = ", ".join(f"{name}={format_dimension(d)}" for name, d in spec.space.items())
-        weights = _weights(spec.candidate) + _windows(plan, spec.candidate)
+        weights = _weights_text(spec.candidate.weights) + _windows(plan, spec.candidate)
         lines.append(f"Backbone  {spec.candidate.name} from {weights}: {space}")
     lines.append(f"Studies   {redact_url(planned.url)} (optuna-dashboard opens it)")
     return "\n".join([*lines, *tracker_lines(plan)])
@@ -101,12 +102,12 @@ def _candidate_line(plan: "Plan", candidate: "Candidate") -> str:
     stored = cells - sum(c.title == candidate.title for c, _ in plan.missing)
     line = f"Candidate {candidate.title}: {count_of(cells, 'cell')}, {stored} stored already"
     if not isinstance(candidate, BackboneCandidate):
-        return line
+        return f"{line}; from {_weights_text(candidate.weights)}" if candidate.weights else line
     device = plan.devices[candidate.title]
     epochs = count_of(candidate.settings.epochs, "epoch")
     line += (
         f"; {epochs if candidate.has_epochs else 'a linear probe'} on {device.kind} in "
-        f"{device.precision} from {_weights(candidate)}{_windows(plan, candidate)}"
+        f"{device.precision} from {_weights_text(candidate.weights)}{_windows(plan, candidate)}"
     )
     if plan.processes > 1:
         per_process = -(-candidate.settings.batch_size // plan.processes)
@@ -114,9 +115,9 @@ def _candidate_line(plan: "Plan", candidate: "Candidate") -> str:
     return line
 
 
-def _weights(candidate: "BackboneCandidate") -> str:
-    """Return the label of a candidate's weights, and what is changed when they are loaded."""
-    return ", ".join([candidate.weights.record.label, *candidate.weights.notes])
+def _weights_text(weights: "Weights") -> str:
+    """Return the label of weights, and what is changed when they are loaded."""
+    return ", ".join([weights.record.label, *weights.notes])
 
 
 def _windows(plan: "Plan", candidate: "BackboneCandidate") -> str:

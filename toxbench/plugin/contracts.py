@@ -1,9 +1,9 @@
-"""The objects that plugins register: backbones, baselines, report formats and trackers.
+"""The objects that plugins register: backbones, report formats and trackers.
 
 Nothing here imports torch until a model is built.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
@@ -268,29 +268,6 @@ def minilm_as_roberta(tensors: Tensors) -> Tensors:
     return {f"roberta.{name}": tensor for name, tensor in converted.items()}
 
 
-# Baselines
-
-Predict: TypeAlias = "Callable[[Sequence[str]], npt.NDArray[np.float64]]"
-Fit: TypeAlias = "Callable[[Sequence[str], npt.NDArray[np.uint8]], Predict]"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Baseline:
-    """A deterministic reference model that learns from texts in seconds.
-
-    Attributes:
-        name: its row on the leaderboard; letters, digits, ``-``, ``_`` and ``.``.
-        fit: ``fit(texts, targets)`` with targets 0/1 of shape ``[row, label]`` returns
-            ``predict(texts)``, which returns probabilities of shape ``[row, label]``.
-        most_rows: maximum number of train rows. ``fit`` gets a random sample of a larger table,
-            the same in every run, and the leaderboard shows its size; None: no maximum.
-    """
-
-    name: str
-    fit: Fit
-    most_rows: int | None = None
-
-
 # Report formats
 
 
@@ -407,7 +384,7 @@ def cell_facts(result: CellRecord, run: RunRecord | None) -> dict[str, Fact]:
         result: the cell.
         run: the run that sends the cell; None: unknown, its facts are left out.
     """
-    settings = result.settings.model_dump() if result.settings else {}
+    settings = result.all_settings
     weights = result.weights
     run_facts = run.model_dump(include={"table", "synthetic", "exploratory"}) if run else {}
     facts = {

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
-    from toxbench.plugin.contracts import Backbone, Baseline, ReportFormat, Tracker
+    from toxbench.plugin.baseline import Baseline
+    from toxbench.plugin.contracts import Backbone, ReportFormat, Tracker
     from toxbench.records import CellKey, CellRecord, EpochRecord, RunRecord
 
 hookspec = pluggy.HookspecMarker("toxbench")
@@ -36,7 +37,7 @@ def toxbench_backbones() -> "Iterable[Backbone]":  # type: ignore[empty-body]
 
 @hookspec
 def toxbench_baselines() -> "Iterable[Baseline]":  # type: ignore[empty-body]
-    """Return the baselines of this plugin; every run scores all of them by default.
+    """Return the baselines of this plugin; a run scores all by default, except those on request.
 
     Called when plugins are loaded, like `toxbench_backbones`.
 

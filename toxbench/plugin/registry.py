@@ -27,7 +27,8 @@ import pluggy
 
 from toxbench.errors import PluginError, SettingsError, did_you_mean
 from toxbench.plugin import generic, hookspecs
-from toxbench.plugin.contracts import Backbone, Baseline, ReportFormat, Tracker
+from toxbench.plugin.baseline import Baseline
+from toxbench.plugin.contracts import Backbone, ReportFormat, Tracker
 from toxbench.plugin.sources import describe_content, describe_distribution
 from toxbench.settings import is_folder
 from toxbench.util.text import safe_quote

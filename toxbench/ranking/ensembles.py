@@ -132,6 +132,7 @@ def _average_record(name: str, members: Sequence[CellRecord]) -> CellRecord:
     return CellRecord(
         key=CellKey(candidate=name, digest=digest, fold=first.key.fold),
         kind="ensemble",
+        stochastic=False,  # the average over all seeds is one value
         distribution=", ".join(sorted({member.distribution for member in members})),
         fingerprint=first.fingerprint,
         weights=_join_weights(members, digest),

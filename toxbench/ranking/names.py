@@ -13,7 +13,7 @@ def distinguishing_settings(candidates: Sequence[CellRecord]) -> list[str]:
     Names must be unique, because comparisons and intervals are looked up by name. Rows that
     settings do not distinguish (but weights may, for example) get their digest.
     """
-    settings = [cell.settings.model_dump() if cell.settings else {} for cell in candidates]
+    settings = [cell.all_settings for cell in candidates]
     names = [
         (cell.key.candidate, cell.adaptation, cell.kind, cell.tuning is None) for cell in candidates
     ]

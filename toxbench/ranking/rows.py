@@ -50,6 +50,7 @@ class Row:
     Attributes:
         candidate: backbone or baseline name.
         kind: of the candidate.
+        stochastic: whether its results depend on the seed.
         difference: settings that distinguish it from another row of the same name, else "".
         weights: the initial weights of a backbone; the number of train rows of a baseline that was
             fitted on a sample of them; else "".
@@ -76,6 +77,7 @@ class Row:
 
     candidate: str
     kind: Literal["backbone", "baseline", "ensemble"]
+    stochastic: bool
     difference: str
     weights: str
     stand_in: bool
@@ -189,13 +191,13 @@ class Leaderboard:
 
     @property
     def is_exploratory(self) -> bool:
-        """Whether a backbone has too few seeds for a conclusion."""
-        return any(row.kind == "backbone" and row.seeds < SEEDS_NEEDED for row in self.rows)
+        """Whether a stochastic candidate has too few seeds for a conclusion."""
+        return any(row.stochastic and row.seeds < SEEDS_NEEDED for row in self.rows)
 
     @property
     def untested(self) -> tuple[str, ...]:
-        """Names of the backbones with one seed, which gives no variance between seeds."""
-        return tuple(r.name for r in self.rows if r.kind == "backbone" and r.seeds == 1)
+        """Names of the stochastic candidates with one seed: no variance between seeds is known."""
+        return tuple(r.name for r in self.rows if r.stochastic and r.seeds == 1)
 
 
 def summarize_cells(
@@ -311,6 +313,7 @@ def _make_row(
         candidate=first.key.candidate,
         digest=first.key.digest,
         kind=first.kind,
+        stochastic=first.stochastic,
         difference=difference,
         weights=_describe_weights(first),
         stand_in=first.weights is not None and first.weights.source == "stand-in",

@@ -127,8 +127,7 @@ def summary_table(candidate: Candidate) -> Table:
 
 def settings_table(candidate: Candidate) -> Table:
     """Return the settings, and how the default or the tuned settings differ."""
-    settings = candidate.cells[0].settings if candidate.cells else None
-    values = settings.model_dump() if settings else {}
+    values = candidate.cells[0].all_settings if candidate.cells else {}
     references = {name: other.model_dump() for name, other in candidate.references.items()}
     records: list[Record] = [
         {"setting": setting, "value": value}
@@ -138,7 +137,7 @@ def settings_table(candidate: Candidate) -> Table:
         }
         for setting, value in values.items()
     ]
-    notes = [] if values else ["No training settings: a baseline, or no cell has a result."]
+    notes = [] if values else ["No settings: a baseline without any, or no cell has a result."]
     return records_table("Settings", records, notes, ("setting", "value", *references), text=str)
 
 
@@ -305,7 +304,7 @@ def _scores(row: Row) -> dict[str, str]:
 
 
 def _interval_note(row: Row) -> str:
-    is_untested = row.kind == "backbone" and row.seeds == 1
+    is_untested = row.stochastic and row.seeds == 1
     source = "test rows only, because there is one seed" if is_untested else "test rows and seeds"
     return f"[low, high] is the 95 % confidence interval over {source}."
 

@@ -185,8 +185,8 @@ def explanations(leaderboard: Leaderboard) -> list[str]:
     texts.extend(_cut_notes(rows))
     texts.extend(_tuning_note(leaderboard, row, row.tuning) for row in rows if row.tuning)
     texts.extend(_ensemble_notes(leaderboard))
-    if len({row.seeds for row in rows if row.kind == "backbone"}) > 1:
-        texts.append("Backbones have different numbers of seeds; compare them with care.")
+    if len({row.seeds for row in rows if row.stochastic}) > 1:
+        texts.append("Candidates have different numbers of seeds; compare them with care.")
     unit = "seed and fold" if len(protocol.folds) > 1 else "seed"
     texts.append(
         f"Scores are for test rows at {_thresholds(leaderboard)}, unless the column title names "
@@ -232,11 +232,11 @@ def interval_source(leaderboard: Leaderboard) -> str:
     sampling, untested = leaderboard.sampling, leaderboard.untested
     if sampling is None or not sampling.has_intervals:
         return ""
-    backbones = [row.name for row in leaderboard.rows if row.kind == "backbone"]
+    stochastic = [row.name for row in leaderboard.rows if row.stochastic]
     text = "[low, high] is the 95 % confidence interval over test rows"
     if not untested:
         return f"{text} and seeds."
-    if len(untested) == len(backbones):
+    if len(untested) == len(stochastic):
         return f"{text} only: with one seed, it does not cover other seeds, and nothing is tested."
     return f"{text} and seeds; of {', '.join(untested)} with one seed, over test rows only."
 

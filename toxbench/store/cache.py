@@ -17,6 +17,7 @@ KINDS: Mapping[str, str] = {
     "tokens": "tokens of tables",
     "stand-ins": "stand-in weights",
     "sent": "weights that a Ray cluster sent",
+    "baselines": "files of baselines",
 }  # subfolder -> content
 _USERS = ".users"  # subfolder with a lock for each process that uses the cache
 

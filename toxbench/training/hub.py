@@ -30,6 +30,11 @@ _TOKENIZER_FILES = frozenset(
         "sentencepiece.bpe.model",
     }
 )  # fmt: skip
+# Of sentence-transformers: the modules after the encoder, such as the pooling.
+_MODULE_FILE = re.compile(
+    r"(modules|sentence_bert_config|config_sentence_transformers)\.json"
+    r"|[0-9]+_\w+/(config\.json|model\.safetensors)"
+)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 Result = TypeVar("Result")
 
@@ -191,6 +196,7 @@ def _snapshot(repository: str, revision: str, info: "ModelInfo") -> Snapshot:
         )
         for s in siblings
         if s.rfilename in _TOKENIZER_FILES | {"config.json"}
+        or _MODULE_FILE.fullmatch(s.rfilename)
         or _is_weights_file(s.rfilename, is_single_file)
     )
     if info.sha is None or not any(f.name.endswith(".safetensors") for f in files):

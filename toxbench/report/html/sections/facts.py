@@ -20,7 +20,6 @@ from toxbench.report.html.load import ReportData, Search
 from toxbench.report.label_errors import TABLES, DisplayOptions
 from toxbench.report.tables import create_table
 from toxbench.report.tuning import front_table, importance_table, param_text, study_figures
-from toxbench.settings import TrainSettings
 from toxbench.util.many_labels import select_labels
 from toxbench.util.text import format_millions
 
@@ -170,16 +169,14 @@ def _environment_table(records: Sequence[CellRecord]) -> Table:
 
 
 def _settings_table(data: ReportData) -> Table:
-    """List every setting of each backbone."""
+    """List every setting of each candidate that has any."""
     rows = [
-        (row, record.settings)
+        (row, settings)
         for row in data.board.rows
-        if (record := data.records[row.name][0]).settings is not None
+        if (settings := data.records[row.name][0].all_settings)
     ]
-    values = [
-        [name, *(str(getattr(settings, name)) for _, settings in rows)]
-        for name in TrainSettings.model_fields
-    ]
+    names = dict.fromkeys(name for _, settings in rows for name in settings)
+    values = [[name, *(str(settings.get(name, "-")) for _, settings in rows)] for name in names]
     values.append(["parameters", *(format_millions(row.parameters) for row, _ in rows)])
     values = values if rows else []
     return create_table("Training settings", ["setting", *(row.name for row, _ in rows)], values)
