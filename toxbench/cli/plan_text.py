@@ -7,7 +7,7 @@ from toxbench.records import PARTS
 from toxbench.util.text import count_of, escape_line
 
 if TYPE_CHECKING:
-    from toxbench.benchmark.candidates import Candidate
+    from toxbench.benchmark.candidates import BackboneCandidate, Candidate
     from toxbench.benchmark.plan import Plan
     from toxbench.training.weights import Weights
     from toxbench.tuning.tune import TunePlan
