@@ -44,8 +44,9 @@ _CARD_USAGE = """
 
 `python example.py "some comment"` needs only the packages onnxruntime, numpy and tokenizers.
 `tokenizer.json` cuts comments after {max_length} tokens; in training they were cut by the rule
-{long_text}, which toxbench predict follows. The sigmoid of the logits of `{file}` is the calibrated probability: temperature and shift are part of the file.
-`toxbench.json` has the labels in the order of the logits, and the thresholds of each rule.
+{long_text}, which toxbench predict follows. The sigmoid of the logits of `{file}` is the
+calibrated probability: temperature and shift are part of the file. `toxbench.json` has the labels
+in the order of the logits, and the thresholds of each rule.
 """
 
 
