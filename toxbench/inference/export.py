@@ -2,6 +2,7 @@
 
 import copy
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from toxbench.store.models import CARD, ModelRecord
 from toxbench.util.atomic import atomic_folder
 
 TOLERANCE = 1e-5  # largest difference of a logit; relative for logits above 1
-_PHRASES = (
+PHRASES = (
     "Thank you for this.",
     "I do not agree with anything that was written here, and I will explain why.",
     "1,000 comments? No one reads them! :-)",
@@ -75,11 +76,12 @@ def export(model: Model, source: Path, target: Path) -> None:
         exported = _with_calibration(exported, len(model.record.labels), model.record.calibration)
         _set_labels(exported.config, model.record.labels)
         exported.save_pretrained(folder)
-        _write_tokenizer(model, folder)
+        write_tokenizer(model, folder)
         card = (source / CARD).read_text(encoding="utf-8")
         usage = _CARD_USAGE.format(truncation=truncation_note(model.record))
         (folder / CARD).write_text(card + usage, encoding="utf-8")
-        (folder / "thresholds.json").write_text(_thresholds_json(model), encoding="utf-8")
+        thresholds = json.dumps(label_thresholds(model.record), indent=2)
+        (folder / "thresholds.json").write_text(thresholds, encoding="utf-8")
         _check_exported(model, folder)
 
 
@@ -111,7 +113,7 @@ def _with_calibration(exported: Any, label_count: int, calibration: Calibration)
         if isinstance(layer, nn.Linear) and layer.out_features == label_count
     ]
     if not layers or layers[-1].bias is None:
-        raise _export_error("it has no linear layer with biases that computes the logits")
+        raise export_error("it has no linear layer with biases that computes the logits")
     with torch.no_grad():
         layers[-1].weight.div_(calibration.temperature)
         layers[-1].bias.div_(calibration.temperature).add_(calibration.shift)
@@ -124,7 +126,8 @@ def _set_labels(config: Any, labels: tuple[str, ...]) -> None:
     config.problem_type = "multi_label_classification"
 
 
-def _write_tokenizer(model: Model, folder: Path) -> None:
+def write_tokenizer(model: Model, folder: Path) -> None:
+    """Write a model's tokenizer, with the maximum length of its training."""
     tokenizer = model.tokenizer
     original_length = tokenizer.model_max_length
     tokenizer.model_max_length = model.record.max_length
@@ -132,14 +135,12 @@ def _write_tokenizer(model: Model, folder: Path) -> None:
     tokenizer.model_max_length = original_length
 
 
-def _thresholds_json(model: Model) -> str:
-    """Return the thresholds as JSON: rule -> label -> threshold."""
-    labels = model.record.labels
-    thresholds = {
-        rule: dict(zip(labels, values, strict=True))
-        for rule, values in model.record.thresholds.items()
+def label_thresholds(record: ModelRecord) -> dict[str, dict[str, float]]:
+    """Return the thresholds of a model: rule -> label -> threshold."""
+    return {
+        rule: dict(zip(record.labels, values, strict=True))
+        for rule, values in record.thresholds.items()
     }
-    return json.dumps(thresholds, indent=2)
 
 
 def _check_exported(model: Model, folder: Path) -> None:
@@ -154,33 +155,45 @@ def _check_exported(model: Model, folder: Path) -> None:
             folder, local_files_only=True, use_safetensors=True, trust_remote_code=False
         ).eval()
     except Exception as error:
-        raise _export_error(
+        raise export_error(
             f"transformers cannot load it ({' '.join(str(error).split())})"
         ) from error
-    limit = {"truncation": True, "max_length": model.record.max_length}
-    for phrase in _PHRASES:
-        expected_ids = model.tokenizer(phrase, **limit)["input_ids"]
-        if tokenizer(phrase, truncation=True)["input_ids"] != expected_ids:
-            raise _export_error("its tokenizer returns different token ids")
-    vocabulary_size = getattr(module.config, "vocab_size", len(tokenizer))
-    batch = _test_batch(model, min(vocabulary_size, len(tokenizer)))
+    check_token_ids(model, lambda phrase: tokenizer(phrase, truncation=True)["input_ids"])
+    batch = sample_batch(model, module)
     with torch.inference_mode():
         count, calibration = len(model.record.labels), model.record.calibration
         expected = CalibratedForward(model.module, count, calibration)(**batch)
         logits = module(**batch).logits
     if logits.shape != expected.shape:
-        raise _export_error(
+        raise export_error(
             f"its logits have shape {list(logits.shape)}, not {list(expected.shape)}"
         )
     difference = ((logits - expected).abs() / expected.abs().clamp(min=1)).max().item()
     if not difference <= TOLERANCE:  # NaN is refused, too
-        raise _export_error(f"its logits differ by {difference:.1e}")
+        raise export_error(f"its logits differ by {difference:.1e}")
 
 
-def _test_batch(model: Model, vocabulary_size: int) -> dict[str, torch.Tensor]:
-    """Return the phrases and random ids of several lengths as one padded batch ``[row, token]``."""
+def check_token_ids(model: Model, encode: Callable[[str], list[int]]) -> None:
+    """Compare the token ids of some phrases with those of a model's tokenizer.
+
+    Raises:
+        PluginError: they differ.
+    """
+    limit = {"truncation": True, "max_length": model.record.max_length}
+    for phrase in PHRASES:
+        if encode(phrase) != model.tokenizer(phrase, **limit)["input_ids"]:
+            raise export_error("its tokenizer returns different token ids")
+
+
+def sample_batch(model: Model, module: nn.Module) -> dict[str, torch.Tensor]:
+    """Return phrases and random ids of several lengths as one padded batch ``[row, token]``.
+
+    The ids are in the vocabulary of the tokenizer and, if it has a config, of ``module``.
+    """
     tokenizer, max_length = model.tokenizer, model.record.max_length
-    rows = [tokenizer(p, truncation=True, max_length=max_length)["input_ids"] for p in _PHRASES]
+    config = getattr(module, "config", None)
+    vocabulary_size = min(getattr(config, "vocab_size", len(tokenizer)), len(tokenizer))
+    rows = [tokenizer(p, truncation=True, max_length=max_length)["input_ids"] for p in PHRASES]
     generator = torch.Generator().manual_seed(0)
     for length in {3, (3 + max_length) // 2, max_length}:
         inner = torch.randint(vocabulary_size, (length,), generator=generator).tolist()
@@ -192,7 +205,8 @@ def _test_batch(model: Model, vocabulary_size: int) -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "attention_mask": mask}
 
 
-def _export_error(reason: str) -> PluginError:
+def export_error(reason: str) -> PluginError:
+    """Return the error of an exported model that is not the stored one."""
     return PluginError(
         f"the exported model differs from the stored one: {reason}; nothing was written; toxbench "
         "predict works with the stored model"

@@ -38,7 +38,7 @@ class Forward(nn.Module):
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Return float32 logits ``[batch, label]``; raises as `checked_logits`."""
         output: Any = self.module(input_ids=input_ids, attention_mask=attention_mask)
-        return checked_logits(output, len(input_ids), self._label_count)
+        return checked_logits(output, input_ids.shape[0], self._label_count)
 
 
 class Predictor:
