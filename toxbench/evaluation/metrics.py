@@ -134,8 +134,13 @@ def is_constant(predictions: Predictions) -> bool:
 
 
 def known_entries(codes: Codes, values: Values) -> tuple[Targets, Values]:
-    """Return the targets and the values of the labelled entries, ``[entry]``, row by row."""
+    """Return the targets and the values of the labelled entries, ``[entry]``, row by row.
+
+    If none is labelled, one negative entry with value 0 is returned.
+    """
     labelled = codes != UNLABELLED
+    if not labelled.any():
+        return np.zeros(1, dtype=codes.dtype), np.zeros(1, dtype=values.dtype)
     return codes[labelled], values[labelled]
 
 
