@@ -54,7 +54,8 @@ def test_unlabelled_entries_are_left_out(checkpoint: Path, tmp_path: Path) -> No
     frame.loc[frame.index % 3 == 0, "IsLong"] = -1
     bench = toxbench.run(
         frame, backbones=["bert"], adaptation=["full"], weights=f"bert={checkpoint}",
-        columns={"unlabelled": ["-1"]}, train={"epochs": 1, "max_length": 32}, results=tmp_path / "results",
+        columns={"unlabelled": ["-1"]}, train={"epochs": 1, "max_length": 32},
+        results=tmp_path / "results",
     )  # fmt: skip
     for name in ("bert", "tfidf-logreg"):
         shown = bench.predictions(name)
