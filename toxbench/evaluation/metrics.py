@@ -8,7 +8,7 @@ where true negatives count.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -139,9 +139,10 @@ def known_entries(codes: Codes, values: Values) -> tuple[Targets, Values]:
     If none is labelled, one negative entry with value 0 is returned.
     """
     labelled = codes != UNLABELLED
-    if not labelled.any():
-        return np.zeros(1, dtype=codes.dtype), np.zeros(1, dtype=values.dtype)
-    return codes[labelled], values[labelled]
+    known, of_known = codes[labelled], values[labelled]
+    if not len(known):
+        known, of_known = np.zeros(1, codes.dtype), np.zeros(1, values.dtype)
+    return known, cast("Values", of_known)
 
 
 def headline(targets: Targets, probabilities: Probabilities) -> float:
