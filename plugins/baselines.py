@@ -45,7 +45,7 @@ def tfidf_logistic_regression(
     except ValueError:  # empty vocabulary, for example of texts that hold only emoji
         features = TfidfVectorizer(analyzer="char")
         train = features.fit_transform(texts)
-    predict = fit_logistic_regression(train, targets, c=10)
+    predict = fit_logistic_regression(train, targets, 10, context.labelled)
     return lambda texts: predict(features.transform(texts))
 
 

@@ -113,7 +113,7 @@ def _fit_head(
     targets: "npt.NDArray[np.uint8]",
     context: BaselineContext,
 ) -> Predict:
-    predict = fit_logistic_regression(embed(texts), targets, context.settings.C)
+    predict = fit_logistic_regression(embed(texts), targets, context.settings.C, context.labelled)
     return lambda texts: predict(embed(texts))
 
 

@@ -242,7 +242,8 @@ class ColumnSettings(FrozenModel):
         labels_separator: text between the labels of a set; unset: found in the cells.
         label_names: names of labels that are integers, from 0.
         positive_from: smallest number that means 1; smaller numbers mean 0.
-        unlabelled: values that mean "not labelled"; "blank" stands for an empty cell.
+        unlabelled: values that mean "not labelled", left out of loss and scores; "blank" stands for
+            an empty cell.
         drop_unlabelled: leave out rows with such a value.
         drop_empty: leave out rows without a text.
     """

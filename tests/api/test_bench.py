@@ -49,6 +49,30 @@ def test_predictions_give_the_scores_of_the_cells(bench: toxbench.Bench) -> None
             assert f1_score(own["target"], own["predicted"], zero_division=0) == cell.value
 
 
+def test_unlabelled_entries_are_left_out(checkpoint: Path, tmp_path: Path) -> None:
+    frame = pd.read_csv(write_table(tmp_path / "comments.csv")).drop(columns="IsNever")
+    frame.loc[frame.index % 3 == 0, "IsLong"] = -1
+    bench = toxbench.run(
+        frame, backbones=["bert"], adaptation=["full"], weights=f"bert={checkpoint}",
+        columns={"unlabelled": ["-1"]}, train={"epochs": 1, "max_length": 32},
+        results=tmp_path / "results",
+    )  # fmt: skip
+    for name in ("bert", "tfidf-logreg"):
+        shown = bench.predictions(name)
+        known = frame.set_index("id").rename_axis(columns="label").stack()
+        known = known.drop("text", level=1)[lambda values: values != -1]
+        tested = known[known.index.get_level_values("id").isin(shown["id"])]
+        assert shown.set_index(["id", "label"])["target"].to_dict() == tested.to_dict()
+        scores = bench.cells.query("candidate == @name and part == 'test'").set_index("metric")
+        assert scores["value"]["micro_f1"] == f1_score(shown["target"], shown["predicted"])
+        assert scores["value"]["brier"] == pytest.approx(
+            ((shown["probability"] - shown["target"]) ** 2).mean()
+        )
+        assert bench.confusion(name).set_index("label").sum(axis=1).to_dict() == (
+            shown["label"].value_counts().to_dict()
+        )
+
+
 def test_predictions_use_the_thresholds_of_a_rule(bench: toxbench.Bench) -> None:
     predictions = bench.predictions("bert", thresholds="global")
     by_fold = predictions.groupby(["seed", "fold"])

@@ -37,7 +37,7 @@ def make_table() -> TextDataset:
         name="made.csv",
         ids=tuple(f"c{row}" for row in range(ROWS)),
         texts=tuple(f"text {row}" for row in range(ROWS)),
-        targets=targets,
+        codes=targets,
         labels=tuple(f"Is{label}" for label in range(12)),
         groups=None,
         ignored_columns=(),

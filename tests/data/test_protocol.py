@@ -53,7 +53,7 @@ def change_id(comments: TextDataset) -> TextDataset:
 def change_target(comments: TextDataset) -> TextDataset:
     targets = comments.targets.copy()
     targets[-1, -1] ^= 1
-    return replace(comments, targets=targets)
+    return replace(comments, codes=targets)
 
 
 def change_label(comments: TextDataset) -> TextDataset:

@@ -9,9 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from toxbench.data.table import TextDataset, doubtful_label_notes, read_comments
+from toxbench.data.protocol import Protocol
+from toxbench.data.splits import draw_folds
+from toxbench.data.table import TextDataset, doubtful_label_notes, left_out_notes, read_comments
 from toxbench.errors import DataError
-from toxbench.settings import ColumnSettings
+from toxbench.settings import ColumnSettings, SplitSettings
+from toxbench.util.arrays import UNLABELLED
 from toxbench.util.text import join_names, split_names
 
 TEXTS = ["NA", "null", "None", 'he said "no", twice', "two\nlines\r\nand a\ttab", "café 🎬", " x "]
@@ -308,13 +311,26 @@ def test_unlabelled_rows_can_be_dropped(tmp_path: Path, value: str) -> None:
     content = rows("c1,x,1,1", f"c2,y,{value},{value}", f"c3,z,0,{value}", "c4,u,0,1")
     problems = problems_of(tmp_path, content)
     assert not any("-values" in problem for problem in problems)
-    assert f"--unlabelled {value.lower().removesuffix('.0') or 'blank'} --drop-un" in problems[0]
+    assert f"--unlabelled={value.lower().removesuffix('.0') or 'blank'}, and" in problems[0]
     words = [value or "blank"]
-    (problem, *_) = problems_of(tmp_path, content, unlabelled=words)
-    assert "means not labelled; leave such rows out: --drop-unlabelled" in problem
     comments = read(tmp_path, content, unlabelled=words, drop_unlabelled=True)
     assert comments.ids == ("c1", "c4")
     assert comments.dropped_rows == (2, 3)
+
+
+def test_unlabelled_entries_are_neither_0_nor_1(tmp_path: Path) -> None:
+    content = rows("c1,x,1,1", "c2,y,-1,-1", "c3,z,0,-1", "c4,u,0,1")
+    comments = read(tmp_path, content, unlabelled=["-1"])
+    assert comments.ids == ("c1", "c3", "c4")  # nothing can be learned from c2
+    assert comments.codes.tolist() == [[1, 1], [0, UNLABELLED], [0, 1]]
+    assert comments.targets.tolist() == [[1, 1], [0, 0], [0, 1]]
+    zeros = read(tmp_path, rows("c1,x,1,1", "c3,z,0,0", "c4,u,0,1"))
+    folds = draw_folds(zeros, SplitSettings(test_size=0.34, validation_size=0))
+    assert Protocol(comments, folds).fingerprint != Protocol(zeros, folds).fingerprint
+    assert list(left_out_notes(comments)) == [
+        "rows that are left out, without a text or labels (--drop-empty, --unlabelled): 1",
+        "rows without a label, left out of its loss and scores: IsB (1)",
+    ]
 
 
 def test_columns_of_mostly_unlabelled_rows_are_labels(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from toxbench.evaluation.metrics import (
     score_labels,
 )
 from toxbench.records import Scores
-from toxbench.util.arrays import Targets
+from toxbench.util.arrays import UNLABELLED, Targets, hide_unlabelled
 
 pytestmark = pytest.mark.slow
 
@@ -192,6 +192,31 @@ def test_every_label_agrees_with_scikit_learn(case: Case) -> None:
         expected = label_scores(targets[:, i], probabilities[:, i], predictions[:, i])
         expected |= {"label": labels[i], "threshold": thresholds[i]}
         assert row.model_dump() == close_to(expected)
+
+
+@many_examples
+@given(cases(), st.integers(0, 2**32 - 1))
+def test_unlabelled_entries_are_not_scored(case: Case, seed: int) -> None:
+    targets, probabilities, thresholds = case
+    labelled = np.random.default_rng(seed).random(targets.shape) < 0.7
+    labelled[0] = True  # of every label, some row
+    codes = np.where(labelled, targets, UNLABELLED).astype(np.uint8)
+    hidden = hide_unlabelled(probabilities, codes)
+    predictions = (hidden > np.array(thresholds)).astype(np.uint8)
+    labels = [f"label {i}" for i in range(len(thresholds))]
+    for i, row in enumerate(score_labels(labels, codes, hidden, thresholds)):
+        rows = labelled[:, i]
+        expected = label_scores(targets[rows, i], hidden[rows, i], predictions[rows, i])
+        assert row.model_dump(exclude={"label", "threshold"}) == close_to(expected)
+    scores = evaluate(codes, hidden, thresholds)
+    micro = label_scores(targets[labelled], hidden[labelled], predictions[labelled])
+    for name in ("f1", "precision", "recall", "mcc", "average_precision", "roc_auc", "prevalence"):
+        assert scores[f"micro_{name}"] == close_to(micro[name])
+    for name in ("brier", "expected_calibration_error"):
+        assert scores[name] == close_to(micro[name])
+    wrong = (targets != predictions) & labelled
+    assert scores["hamming_loss"] == close_to(wrong.sum() / labelled.sum())
+    assert scores["subset_accuracy"] == close_to((~wrong.any(axis=1)).mean())
 
 
 @many_examples

@@ -79,7 +79,7 @@ def make_comments(
         name="made.csv",
         ids=tuple(f"c{row}" for row in range(rows)),
         texts=tuple(texts or (f"text {row}" for row in range(rows))),
-        targets=targets,
+        codes=targets,
         labels=("IsA", "IsB", "IsC", "IsNever"),
         groups=None if groups is None else tuple(groups),
         ignored_columns=(),

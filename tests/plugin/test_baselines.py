@@ -6,12 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from plugin_site import write_plugin
 from toxbench_plugins.zero_shot import words_of
 
 import toxbench
-from toxbench import Baseline, PluginError, SettingsError
+from toxbench import Baseline, PluginError, SettingsError, fit_logistic_regression
 from toxbench.ranking.build import load_leaderboard
 from toxbench.store.cells import find_store
 from toxbench.testing import write_checkpoint
@@ -217,3 +218,14 @@ def test_model2vec_learns(run: Callable[..., Any], checkpoint: Path, tmp_path: P
     run("model2vec", model2vec={"model": str(tmp_path / "static"), "C": 1000})
     (record,) = find_store(tmp_path / "results").records()
     assert (record.metrics["0.5"]["test"]["micro_f1"] or 0) > 0.3
+
+
+def test_regression_ignores_unlabelled_rows() -> None:
+    rng = np.random.default_rng(0)
+    features, labelled = rng.normal(size=(60, 3)), rng.random((60, 2)) < 0.5
+    targets = ((features[:, :2] > 0) & labelled).astype(np.uint8)
+    probabilities = fit_logistic_regression(features, targets, 1.0, labelled)(features)
+    for i in (0, 1):
+        rows = labelled[:, i]
+        alone = fit_logistic_regression(features[rows], targets[rows][:, [i]], 1.0)(features)
+        np.testing.assert_array_equal(probabilities[:, i], alone[:, 0])

@@ -49,7 +49,7 @@ def predicted() -> StoredPredictions:
         protocol=PROTOCOL,
         rows=np.arange(2, 14),
         ids=(HOSTILE, *(f"c{row}" for row in range(3, 14))),
-        targets=targets,
+        codes=targets,
         candidates={"bert": np.stack([bert, bert]), "roberta": roberta[None]},
         left_out=("always-negative",),
     )

@@ -37,7 +37,7 @@ def make_protocol(name: str = "comments.csv", rows: int = 20) -> Protocol:
         name=name,
         ids=tuple(f"id{row}" for row in range(rows)),
         texts=tuple(f"{PROSE} {row}" for row in range(rows)),
-        targets=targets,
+        codes=targets,
         labels=("IsRude", "IsNever"),
         groups=None,
         ignored_columns=(),

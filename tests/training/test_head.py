@@ -16,6 +16,7 @@ from toxbench.errors import PluginError
 from toxbench.store.cells import find_store
 from toxbench.training.head import PENALTIES, Head, choose_penalty, fit_probe, set_identity
 from toxbench.training.lora import add_adapters, merge_adapters
+from toxbench.util.arrays import UNLABELLED
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 HEAD = Head(("classifier", "pre_classifier"))
@@ -40,6 +41,20 @@ def test_probe_is_a_regression_for_each_label() -> None:
         np.testing.assert_allclose(actual, expected, atol=1e-3)
     assert not weight[2:].any()
     np.testing.assert_allclose(bias[2:], [np.log(0.5 / 80.5), np.log(80.5 / 0.5)])
+
+
+def test_probe_ignores_unlabelled_rows() -> None:
+    features, targets = make_features()
+    labelled = np.random.default_rng(1).random(80) < 0.5
+    codes = np.where(labelled[:, None], targets, UNLABELLED).astype(np.uint8)
+    codes[:, 1] = targets[:, 1]
+    weight, bias = fit_probe(features, codes, 0.1)
+    expected, expected_bias = fit_probe(features[labelled], targets[labelled], 0.1)
+    complete, _ = fit_probe(features, targets, 0.1)
+    np.testing.assert_array_equal(weight[0], expected[0])
+    np.testing.assert_array_equal(weight[1], complete[1])
+    np.testing.assert_array_equal(bias[[0, 2, 3]], expected_bias[[0, 2, 3]])
+    assert choose_penalty(features, codes) in PENALTIES
 
 
 def test_penalty_suits_the_features() -> None:

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from toxbench.settings import TrainSettings
-from toxbench.training.losses import LOSSES
+from toxbench.training.losses import LOSSES, make_loss
+from toxbench.util.arrays import UNLABELLED
 
 TARGETS = np.array([[1, 0, 0], [1, 0, 1], [0, 0, 0], [1, 0, 0]], dtype=np.uint8)
 LOGITS = torch.tensor([[2.0, -1.0, 0.3], [0.1, -3.0, -0.2], [-1.0, 0.5, 4.0], [0.0, 0.0, 0.0]])
@@ -40,6 +41,34 @@ def test_positive_weights_are_capped() -> None:
     loss, _ = expected_entropy()
     expected = (np.where(TARGETS == 1, weights, 1.0) * loss).mean()
     assert loss_value("weighted-bce", pos_weight_cap=2.0) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_unlabelled_entries_have_no_gradient(name: str) -> None:
+    codes = TARGETS.copy()
+    codes[0, 0] = codes[2, 1] = UNLABELLED
+    logits = LOGITS.clone().requires_grad_()
+    settings = TrainSettings(loss=name)
+    value = make_loss(codes, settings)(logits, torch.from_numpy(codes).float())
+    value.backward()
+    assert logits.grad is not None
+    assert ((logits.grad == 0).numpy() == (codes == UNLABELLED)).all()
+    # The other entries count as in a table in which the missing ones are certain.
+    certain = LOGITS.clone()
+    certain[0, 0], certain[2, 1] = 100, -100
+    targets = np.where(codes == UNLABELLED, [[1, 0, 0]] * 4, codes)
+    if name != "weighted-bce":  # its weights depend on all targets
+        loss = LOSSES[name](targets, settings)
+        assert value.item() == pytest.approx(
+            float(loss(certain, torch.tensor(targets).float())), rel=1e-6
+        )
+
+
+def test_unlabelled_rows_are_no_negatives() -> None:
+    codes = np.array([[1], [0], [0], [UNLABELLED], [UNLABELLED]], dtype=np.uint8)
+    weight = make_loss(codes, TrainSettings(loss="weighted-bce", pos_weight_cap=9.0))
+    logits, targets = torch.zeros(1, 1), torch.ones(1, 1)
+    assert float(weight(logits, targets)) == pytest.approx(2 * np.log(2))
 
 
 @pytest.mark.parametrize("name", LOSSES)

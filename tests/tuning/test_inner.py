@@ -30,7 +30,7 @@ def make_comments(rows: int, positives: tuple[int, ...] | None = None) -> TextDa
         name="comments.csv",
         ids=tuple(f"id-{row}" for row in range(rows)),
         texts=tuple(f"comment number {row} of them" for row in range(rows)),
-        targets=targets,
+        codes=targets,
         labels=("IsRude", "IsNever"),
         groups=tuple(f"video-{row}" if row % 3 else None for row in range(rows)),
         ignored_columns=(),
@@ -77,7 +77,7 @@ def test_data_does_not_depend_on_test_rows() -> None:
     texts = list(protocol.comments.texts)
     for row in protocol.folds[0].test.tolist():
         texts[row] = "changed"
-    comments = replace(protocol.comments, targets=targets, texts=tuple(texts))
+    comments = replace(protocol.comments, codes=targets, texts=tuple(texts))
     changed = make_inner_data(replace(protocol, comments=comments), SplitSettings(), 0)
     assert changed.comments.texts == inner.comments.texts
     assert changed.comments.targets.tobytes() == inner.comments.targets.tobytes()
@@ -122,7 +122,7 @@ def test_folds_are_not_blocks_of_rows() -> None:
 
 @pytest.mark.parametrize(("rows", "is_enough"), [(11, False), (12, False), (13, True)])
 def test_two_rows_a_fold_are_needed(rows: int, is_enough: bool) -> None:
-    comments = replace(make_comments(rows), targets=np.ones((rows, 2), dtype=np.uint8))
+    comments = replace(make_comments(rows), codes=np.ones((rows, 2), dtype=np.uint8))
     folds = draw_folds(comments, SplitSettings(validation_size=0.0))  # a fifth is for test
     protocol = Protocol(comments, folds)
     assert (len(rows_without_test(protocol)) >= 2 * INNER_FOLDS) == is_enough

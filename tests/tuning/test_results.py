@@ -49,7 +49,7 @@ def make_spec(folder: Path, name: str = "comments.csv", label: str = "hub") -> S
     """Make a search in ``folder`` with the name of its table and the label of its weights."""
     comments = TextDataset(
         name=name, ids=("a", "b"), texts=("secret prose", "more prose"),
-        targets=np.eye(2, dtype=np.uint8), labels=("IsRude", "IsLong"), groups=None,
+        codes=np.eye(2, dtype=np.uint8), labels=("IsRude", "IsLong"), groups=None,
         ignored_columns=(), columns={},
     )  # fmt: skip
     record = WeightsRecord(source="local", label=label, identity="abc")

@@ -161,7 +161,7 @@ def test_validation_rows_do_not_influence_training(
 ) -> None:
     targets = data.comments.targets.copy()
     targets[data.folds[0].validation] ^= 1
-    changed = replace(data, comments=replace(data.comments, targets=targets))
+    changed = replace(data, comments=replace(data.comments, codes=targets))
     expected = predict(factory, data, 0)
     probabilities = predict(make_factory(changed, checkpoint), changed, 0)
     assert probabilities.tobytes() == expected.tobytes()

@@ -132,7 +132,7 @@ class Bench:
         """Return each label's confusion counts on test rows at threshold 0.5, mean over seeds."""
         predicted = self._data.predicted
         probabilities = predicted.candidates[self._row(candidate).name]
-        counts = map(vars, confusion_counts(predicted.targets, probabilities))
+        counts = map(vars, confusion_counts(predicted.codes, probabilities))
         labels = self._board.protocol.labels
         return pd.DataFrame([{"label": n} | c for n, c in zip(labels, counts, strict=True)])
 

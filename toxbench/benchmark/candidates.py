@@ -4,6 +4,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
+
 from toxbench.errors import PluginError
 from toxbench.executors.base import TaskSpec
 from toxbench.plugin.baseline import Baseline, BaselineContext
@@ -129,10 +132,13 @@ class BaselineCandidate:
         """The settings without the one that names the weights, which may be a local path."""
         return self.settings.model_dump(mode="json", exclude={self.baseline.weights_setting})
 
-    def context(self, labels: tuple[str, ...], seed: int) -> BaselineContext:
+    def context(
+        self, labels: tuple[str, ...], seed: int, labelled: npt.NDArray[np.bool_]
+    ) -> BaselineContext:
         """Return the context of a cell."""
         return BaselineContext(
             labels=labels,
+            labelled=labelled,
             seed=seed,
             settings=self.settings,
             weights=self.weights.folder if self.weights else None,

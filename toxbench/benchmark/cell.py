@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from toxbench.training.device import PeakMemory, seeded
 from toxbench.training.process_group import SINGLE_PROCESS, ProcessGroup
 from toxbench.training.state import CheckpointConfig, Checkpoints, FileCheckpoints, TrainingResult
 from toxbench.training.trainer import Trainer
-from toxbench.util.arrays import Rows
+from toxbench.util.arrays import UNLABELLED, Probabilities, Rows, hide_unlabelled, known_targets
 from toxbench.util.signals import StopSource
 
 OnEpoch = Callable[[EpochRecord], None]
@@ -136,7 +137,7 @@ class CellRunner:
                 split, seed, epoch_scores, selector.should_keep, on_epoch, patience.should_stop
             )
             started = time.perf_counter()
-            probabilities = {part: trainer.predict(split.part(part)) for part in PARTS}
+            probabilities = self._known_entries(split, trainer.predict)
             seconds = time.perf_counter() - started
             return _TrainingOutput(trainer, trained, probabilities, seconds)
 
@@ -195,7 +196,8 @@ class CellRunner:
         assert folder is not None  # noqa: S101 - the training read it
         exact = output.probabilities["test"]
         if task.device.precision != "fp32":
-            exact = output.trainer.predict(split.test, "fp32")
+            codes = self.protocol.comments.codes[split.test]
+            exact = hide_unlabelled(output.trainer.predict(split.test, "fp32"), codes)
         if self.group.rank == 0:
             write_model(target, output.trainer.finished_module(), folder, exact)
 
@@ -217,14 +219,12 @@ class CellRunner:
         comments, baseline = self.protocol.comments, candidate.baseline
         started = time.perf_counter()
         rows = _sample_rows(split.train, baseline.most_rows)
-        texts, targets = list(take_rows(comments.texts, rows)), comments.targets[rows]
-        context = candidate.context(comments.labels, task.key.seed)
+        texts, codes = list(take_rows(comments.texts, rows)), comments.codes[rows]
+        context = candidate.context(comments.labels, task.key.seed, codes != UNLABELLED)
         with quiet_transformers(), seeded(context.seed, task.device):
-            predict = baseline.fit(texts, targets, context)
+            predict = baseline.fit(texts, known_targets(codes), context)
             fitted_at = time.perf_counter()
-            probabilities = {
-                part: _predict_rows(predict, comments, split.part(part)) for part in PARTS
-            }
+            probabilities = self._known_entries(split, partial(_predict_rows, predict, comments))
         seconds = fitted_at - started
         cost = Cost(
             train_seconds=seconds,
@@ -243,6 +243,14 @@ class CellRunner:
         )
         return record, probabilities
 
+    def _known_entries(
+        self, split: Split, predict: Callable[[Rows], Probabilities]
+    ) -> PartProbabilities:
+        """Return the probabilities of each part, 0 where a row is not labelled."""
+        codes = self.protocol.comments.codes
+        rows = {part: split.part(part) for part in PARTS}
+        return {part: hide_unlabelled(predict(rows[part]), codes[rows[part]]) for part in PARTS}
+
     def _record(
         self,
         task: CellTask,
@@ -253,13 +261,12 @@ class CellRunner:
     ) -> CellRecord:
         """Score the probabilities; ``fields`` of the record depend on the kind of candidate."""
         comments, candidate = self.protocol.comments, task.candidate
-        targets = {part: comments.targets[split.part(part)] for part in PARTS}
+        codes = {part: comments.codes[split.part(part)] for part in PARTS}
+        validation = known_targets(codes["validation"]), probabilities["validation"]
         backbone = candidate if isinstance(candidate, BackboneCandidate) else None
         tuned = backbone.tuned[task.key.fold] if backbone and backbone.tuned else None
-        if tuned is None:
-            thresholds = choose_thresholds(targets["validation"], probabilities["validation"])
-        else:
-            thresholds = tuned.thresholds  # chosen on many more validation rows
+        # Thresholds of a search were chosen on many more validation rows.
+        thresholds = tuned.thresholds if tuned else choose_thresholds(*validation)
         return CellRecord(
             key=task.key,
             kind=candidate.kind,
@@ -272,9 +279,9 @@ class CellRunner:
             environment=environment(task.device),
             cost=cost,
             thresholds=thresholds,
-            calibration=fit_calibration(targets["validation"], probabilities["validation"]),
+            calibration=fit_calibration(*validation),
             **_NOT_TRAINED | fields,
-            **score_cell(comments.labels, targets, probabilities, thresholds),
+            **score_cell(comments.labels, codes, probabilities, thresholds),
         )
 
 

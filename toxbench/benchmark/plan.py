@@ -11,7 +11,7 @@ from toxbench.config import build_settings, command_line, get_preset
 from toxbench.data.load import SplitDataset, load_dataset
 from toxbench.data.protocol import Protocol
 from toxbench.data.splits import fold_warnings, train_subsets
-from toxbench.data.table import doubtful_label_notes, dropped_row_notes, ignored_column_notes
+from toxbench.data.table import doubtful_label_notes, ignored_column_notes, left_out_notes
 from toxbench.errors import SettingsError
 from toxbench.plugin.contracts import Backbone
 from toxbench.plugin.registry import Registered
@@ -294,7 +294,7 @@ def _data_warnings(protocol: Protocol) -> list[str]:
     comments = protocol.comments
     empty = [label for label, support in comments.supports.items() if support == 0]
     warnings = [f"no positive row, nothing to learn or score: {list_items(empty)}"] if empty else []
-    warnings += [*dropped_row_notes(comments), *doubtful_label_notes(comments)]
+    warnings += [*left_out_notes(comments), *doubtful_label_notes(comments)]
     warnings += ignored_column_notes(comments)
     warnings += fold_warnings(comments, protocol.folds)
     return warnings

@@ -132,7 +132,7 @@ class TrainerFactory:
                 loaded.module,
                 loaded.head,
                 tokens,
-                self.comments.targets,
+                self.comments.codes,
                 settings,
                 self.device,
                 micro_batch=micro_batch,

@@ -179,11 +179,12 @@ column_options = combined(
     DATA.option("--false-values", metavar="A,B,C", help="Words for 0, in addition to false."),
     DATA.option(
         "--unlabelled", metavar="A,B,C",
-        help="Values that mean not labelled, such as -1; blank stands for an empty cell.",
+        help="Values that mean not labelled, such as -1; blank stands for an empty cell. They are "
+        "left out of loss and scores.",
     ),
     DATA.option(
         "--drop-unlabelled", is_flag=True, default=None,
-        help="Leave out rows with a label that is not labelled.",
+        help="Leave out the rows with such a value.",
     ),
     _ROWS_AND_ENCODING,
 )  # fmt: skip

@@ -14,8 +14,8 @@ from toxbench.data.protocol import Split
 from toxbench.data.table import (
     TextDataset,
     doubtful_label_notes,
-    dropped_row_notes,
     ignored_column_notes,
+    left_out_notes,
 )
 from toxbench.records import Audit, Implication, SharedGroups
 from toxbench.util.arrays import Rows, Targets
@@ -206,7 +206,7 @@ def _group_counts(comments: TextDataset) -> tuple[int, int, int] | None:
 
 def _notes(comments: TextDataset, repeated_rows: int) -> list[str]:
     row_count = len(comments)
-    notes = [*comments.notes, *dropped_row_notes(comments), *doubtful_label_notes(comments)]
+    notes = [*comments.notes, *left_out_notes(comments), *doubtful_label_notes(comments)]
     supports = comments.supports
     few = min(_FEW_POSITIVES, row_count)
     problems = {

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from toxbench.data.label_values import UNLABELLED, LabelValues, factorize
+from toxbench.data.label_values import LabelValues, factorize
 from toxbench.data.readers.quoting import check_width
 from toxbench.errors import DataError
+from toxbench.util.arrays import UNLABELLED
 from toxbench.util.text import safe_quote
 
 if TYPE_CHECKING:

@@ -9,12 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from toxbench.settings import BLANK, FALSE_WORDS, TRUE_WORDS, ColumnSettings, normalize_word
+from toxbench.util.arrays import UNLABELLED
 from toxbench.util.text import safe_quote
 
 if TYPE_CHECKING:
     import pandas as pd
 
-INVALID, UNLABELLED = 2, 3  # codes of values that are neither 0 nor 1
+INVALID = 2  # code of a value without a meaning
 # Value -> its likely meaning. Such a column is a label column, but its values must be corrected.
 _LIKELY_LABELS: Mapping[str, str] = {
     "yes": "1", "no": "0", "y": "1", "n": "0", "t": "1", "f": "0", "on": "1", "off": "0", "+1": "1",
@@ -64,8 +65,6 @@ class LabelValues:
     def problem(self, value: str, valid_share: float) -> str:
         """Return why a value is not a label, and how to correct it; as `safe_label`."""
         word, shown = normalize_word(value), safe_label(value, valid_share)
-        if self.code(value) == UNLABELLED:
-            return f"{shown} means not labelled; leave such rows out: --drop-unlabelled"
         problem = f"{shown} is not a label" if word else "the label is blank"
         return f"{problem}; {_advice(word)}"
 
@@ -116,8 +115,8 @@ def _is_share(word: str) -> bool:
 def _advice(word: str) -> str:
     if word in _LIKELY_UNLABELLED:
         return (
-            "write 0 or 1, or, where it means not labelled, leave out the rows with --unlabelled "
-            f"{word or BLANK} --drop-unlabelled"
+            f"write 0 or 1, or, where it means not labelled, leave out these labels with "
+            f"--unlabelled={word or BLANK}, and their rows with --drop-unlabelled as well"
         )
     likely = _LIKELY_LABELS.get(word)
     if likely is not None:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from toxbench.data.columns import check_column
@@ -262,13 +261,12 @@ def _concatenate(tables: Sequence[TextDataset]) -> TextDataset:
     pairs = list(zip(accumulate(sizes, initial=0), tables, strict=False))
     numbers = chain.from_iterable((start + table.row_numbers).tolist() for start, table in pairs)
     ids = chain.from_iterable(table.ids for table in tables)
-    targets: npt.NDArray[np.uint8] = np.concatenate([table.targets for table in tables])
     ignored_columns = chain.from_iterable(table.ignored_columns for table in tables)
     return replace(
         first,
         ids=TextArray.from_texts(ids if first.columns["id"] is not None else map(str, numbers)),
         texts=TextArray.from_texts(chain.from_iterable(table.texts for table in tables)),
-        targets=targets,
+        codes=np.concatenate([table.codes for table in tables]),
         groups=None
         if first.groups is None
         else TextArray.from_texts(chain.from_iterable(table.groups or () for table in tables)),

@@ -47,7 +47,7 @@ class Protocol:
         _update(digest, "ids", self.comments.ids)
         _update(digest, "texts", self.comments.texts)
         _update(digest, "labels", self.comments.labels)
-        digest.update(np.ascontiguousarray(self.comments.targets, dtype=np.uint8).tobytes())
+        digest.update(np.ascontiguousarray(self.comments.codes, dtype=np.uint8).tobytes())
         return digest.hexdigest()
 
     @cached_property

@@ -177,7 +177,7 @@ def _table_digests(comments: TextDataset) -> TableDigests:
     rows = np.array(sorted(range(len(comments)), key=comments.ids.__getitem__), dtype=np.int64)
     columns = sorted(range(len(comments.labels)), key=comments.labels.__getitem__)
     ordered = comments.take(rows)
-    targets = np.ascontiguousarray(ordered.targets[:, columns], dtype=np.uint8)
+    targets = np.ascontiguousarray(ordered.codes[:, columns], dtype=np.uint8)
     return TableDigests(
         rows=len(comments),
         labels=tuple(comments.labels[column] for column in columns),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
@@ -9,16 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from toxbench.data.columns import Labels, find_columns, find_labels
-from toxbench.data.label_values import INVALID, UNLABELLED, LabelValues, factorize
+from toxbench.data.label_values import INVALID, LabelValues, factorize
 from toxbench.data.readers.delimited import NOTES
 from toxbench.data.readers.quoting import MAX_PROBLEMS, printable_names
 from toxbench.data.sources import read_source
 from toxbench.data.text_array import TextArray, take_rows
 from toxbench.errors import DataError
 from toxbench.settings import ColumnSettings
-from toxbench.util.arrays import Targets
+from toxbench.util.arrays import UNLABELLED, Codes, Targets, known_targets
 from toxbench.util.table_source import TableSource
-from toxbench.util.text import join_names, safe_quote
+from toxbench.util.text import join_names, list_items, safe_quote
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,8 +33,8 @@ class TextDataset:
         name: file name without folder, or "synthetic sample".
         ids: unique ids, ``[row]``.
         texts: non-empty texts, ``[row]``.
-        targets: 0/1, read-only uint8 ``[row, label]``.
-        labels: names of the columns of ``targets``.
+        codes: 0, 1, or `UNLABELLED`, read-only uint8 ``[row, label]``.
+        labels: names of the columns of ``codes``.
         groups: group of each row or None, ``[row]``; None if the table has no group column.
         ignored_columns: columns of the file that are not used.
         columns: role ("text", "id", "group", and "labels" for a column of label sets) -> column
@@ -46,7 +47,7 @@ class TextDataset:
     name: str
     ids: Sequence[str]
     texts: Sequence[str]
-    targets: Targets
+    codes: Codes
     labels: tuple[str, ...]
     groups: Sequence[str | None] | None
     ignored_columns: tuple[str, ...]
@@ -56,7 +57,7 @@ class TextDataset:
     doubtful_labels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        self.targets.setflags(write=False)  # targets must stay as they were read
+        self.codes.setflags(write=False)  # targets must stay as they were read
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -64,6 +65,11 @@ class TextDataset:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @cached_property
+    def targets(self) -> Targets:
+        """0/1, uint8 ``[row, label]``; 0 where a row is not labelled."""
+        return known_targets(self.codes)
 
     @property
     def supports(self) -> dict[str, int]:
@@ -83,7 +89,7 @@ class TextDataset:
             self,
             ids=take_rows(self.ids, rows),
             texts=take_rows(self.texts, rows),
-            targets=self.targets[rows],
+            codes=self.codes[rows],
             groups=None if self.groups is None else take_rows(self.groups, rows),
             dropped_rows=(),
         )
@@ -122,7 +128,10 @@ def comments_from_frame(
     meaning = LabelValues.of(columns)
     codes = _label_codes(labels.frame, meaning)
     is_dropped = is_blank(frame[text]) & columns.drop_empty
-    is_dropped |= (codes == UNLABELLED).any(axis=1) & columns.drop_unlabelled
+    is_unlabelled = codes == UNLABELLED
+    is_dropped |= (
+        is_unlabelled.any(axis=1) if columns.drop_unlabelled else is_unlabelled.all(axis=1)
+    )
     if is_dropped.any():  # the index still counts the rows of the file
         frame, codes = frame[~is_dropped], codes[~is_dropped]
         labels = replace(labels, frame=labels.frame[~is_dropped])
@@ -139,7 +148,7 @@ def comments_from_frame(
     problems = list(islice(all_problems, MAX_PROBLEMS))
     if problems:
         raise DataError(problems)
-    if not codes.any():
+    if not (codes == 1).any():
         raise DataError(
             f"{source}: no label has a positive row; there is nothing to learn or score"
         )
@@ -148,7 +157,7 @@ def comments_from_frame(
         name=name,
         ids=_ids(frame, row_id),
         texts=TextArray.from_column(frame[text].astype("str")),
-        targets=codes,
+        codes=codes,
         labels=tuple(labels.frame.columns),
         groups=_groups(frame, group),
         ignored_columns=tuple(column for column in frame.columns if column not in used),
@@ -173,11 +182,16 @@ def empty_text_problems(column: "pd.Series[Any]", source: str, name: str) -> Ite
         )
 
 
-def dropped_row_notes(comments: TextDataset) -> list[str]:
-    """Return a line with the number of dropped rows; an empty list if there are none."""
+def left_out_notes(comments: TextDataset) -> list[str]:
+    """Return lines with the numbers of dropped rows and unlabelled entries, if there are any."""
     count = len(comments.dropped_rows)
-    reasons = "without a text or labels (--drop-empty, --drop-unlabelled)"
-    return [f"rows that are left out, {reasons}: {count}"] if count else []
+    reasons = "without a text or labels (--drop-empty, --unlabelled)"
+    notes = [f"rows that are left out, {reasons}: {count}"] if count else []
+    counts = np.count_nonzero(comments.codes == UNLABELLED, axis=0).tolist()
+    labels = [f"{label} ({n})" for label, n in zip(comments.labels, counts, strict=True) if n]
+    if labels:
+        notes.append(f"rows without a label, left out of its loss and scores: {list_items(labels)}")
+    return notes
 
 
 def doubtful_label_notes(comments: TextDataset) -> list[str]:
@@ -220,8 +234,8 @@ def _id_problems(column: "pd.Series[Any]", texts: "pd.Series[Any]", source: str)
         )
 
 
-def _label_codes(frame: "pd.DataFrame", meaning: LabelValues) -> Targets:
-    """Return the code of each value, uint8 ``[row, label]``."""
+def _label_codes(frame: "pd.DataFrame", meaning: LabelValues) -> Codes:
+    """Return the code of each value, `INVALID` included, uint8 ``[row, label]``."""
     codes = np.empty(frame.shape, dtype=np.uint8)
     for i, label in enumerate(frame.columns):
         numbers, values = factorize(frame[label])
@@ -230,7 +244,7 @@ def _label_codes(frame: "pd.DataFrame", meaning: LabelValues) -> Targets:
 
 
 def _label_problems(
-    labels: Labels, codes: Targets, source: str, meaning: LabelValues
+    labels: Labels, codes: Codes, source: str, meaning: LabelValues
 ) -> Iterator[str]:
     """Yield a problem for each value that is not a label; the index counts rows from 0."""
     for i, label in enumerate(labels.frame.columns):
@@ -239,7 +253,7 @@ def _label_problems(
         if labels.set_column is not None:
             name = f"{labels.set_column!r}, label {label!r}"
         valid_share = float(np.mean(codes[:, i] != INVALID))
-        for row in np.flatnonzero(codes[:, i] >= INVALID).tolist():
+        for row in np.flatnonzero(codes[:, i] == INVALID).tolist():
             value = column.iloc[row]
             problem = meaning.problem(value if isinstance(value, str) else "", valid_share)
             yield f"{source}: row {column.index[row] + 1}, column {name}: {problem}"

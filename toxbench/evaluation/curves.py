@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from toxbench.evaluation.thresholds import predict
-from toxbench.util.arrays import Floats, Probabilities, Targets
+from toxbench.util.arrays import Codes, Floats, Probabilities, Targets
 
 BINS = 10
 _MIN_ERROR = 1e-3  # a score of 1 has no logarithm of its error
@@ -87,16 +87,16 @@ class ConfusionCounts:
     true_negatives: float
 
 
-def confusion_counts(targets: Targets, probabilities: Probabilities) -> list[ConfusionCounts]:
+def confusion_counts(codes: Codes, probabilities: Probabilities) -> list[ConfusionCounts]:
     """Return each label's confusion matrix at threshold 0.5.
 
     Args:
-        targets: 0/1, ``[row, label]``.
+        codes: ``[row, label]``.
         probabilities: ``[seed, row, label]``.
     """
-    predicted = predict(probabilities, [0.5] * targets.shape[1]) == 1
-    actual = targets == 1
-    cells = (predicted & actual, predicted & ~actual, ~predicted & actual, ~predicted & ~actual)
+    predicted = predict(probabilities, [0.5] * codes.shape[1]) == 1
+    yes, no = codes == 1, codes == 0
+    cells = (predicted & yes, predicted & no, ~predicted & yes, ~predicted & no)
     means = [cell.sum(axis=1).mean(axis=0).tolist() for cell in cells]
     return [ConfusionCounts(*counts) for counts in zip(*means, strict=True)]
 

@@ -2,11 +2,13 @@
 
 A label without a positive row is excluded from macro averages, macro average precision and macro
 ROC AUC; the metric ``scored_labels`` is the number of labels included. A division by zero (if
-nothing is predicted, for example) gives 0. Undefined values are None.
+nothing is predicted, for example) gives 0. Undefined values are None. Entries that are not labelled
+have code `UNLABELLED` and probability 0: they are no hits, errors or positives, and are left out
+where true negatives count.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -24,65 +26,74 @@ from sklearn.metrics import (
 from toxbench.evaluation.definitions import METRICS, VERSIONS
 from toxbench.evaluation.thresholds import predict
 from toxbench.records import LabelScores, Part, Scores
-from toxbench.util.arrays import Predictions, Probabilities, Targets
+from toxbench.util.arrays import (
+    UNLABELLED,
+    Codes,
+    Predictions,
+    Probabilities,
+    Targets,
+    known_targets,
+)
 
 CALIBRATION_BINS = 10
+Values = TypeVar("Values", bound=npt.NDArray[Any])
 _PAIRS_PER_CHUNK = 1 << 22  # pairs of labels that are compared at a time
 _AVERAGES = ("micro", "macro", "weighted", "samples")
 
 
 def evaluate(
-    targets: Targets, probabilities: Probabilities, thresholds: Sequence[float]
+    codes: Codes, probabilities: Probabilities, thresholds: Sequence[float]
 ) -> dict[str, float | None]:
     """Compute every metric of `METRICS`.
 
     Args:
-        targets: 0/1, ``[row, label]``, at least one row.
+        codes: ``[row, label]``, at least one row.
         probabilities: in [0, 1], ``[row, label]``.
         thresholds: one for each label; a probability above it is a positive prediction.
 
     Returns:
         metric name -> value in the order of `METRICS`, None if it is undefined.
     """
-    shared = _threshold_free_scores(targets, probabilities)
-    return _complete_scores(shared, targets, probabilities, thresholds)
+    shared = _threshold_free_scores(codes, probabilities)
+    return _complete_scores(shared, codes, probabilities, thresholds)
 
 
 def score_labels(
     labels: Sequence[str],
-    targets: Targets,
+    codes: Codes,
     probabilities: Probabilities,
     thresholds: Sequence[float],
 ) -> tuple[LabelScores, ...]:
     """Score each label separately; ``labels`` are names, the other arguments as in `evaluate`."""
-    predictions = predict(probabilities, thresholds)
+    targets, predictions = known_targets(codes), predict(probabilities, thresholds)
     precision, recall, f1, _ = precision_recall_fscore_support(
         _with_two_columns(targets), _with_two_columns(predictions), average=None, zero_division=0
     )
-    return tuple(
-        LabelScores(
-            label=label,
-            support=int(targets[:, i].sum()),
-            threshold=float(thresholds[i]),
-            precision=float(precision[i]),
-            recall=float(recall[i]),
-            f1=float(f1[i]),
-            average_precision=average_precision(targets[:, i], probabilities[:, i]),
-            roc_auc=_roc_auc(targets[:, i], probabilities[:, i]),
-            prevalence=float(targets[:, i].mean()),
-            mcc=_mcc(targets[:, i], predictions[:, i]),
-            brier=brier(targets[:, i], probabilities[:, i]),
-            expected_calibration_error=expected_calibration_error(
-                targets[:, i], probabilities[:, i]
-            ),
+    scores = []
+    for i, label in enumerate(labels):
+        known, likely = known_entries(codes[:, i], probabilities[:, i])
+        scores.append(
+            LabelScores(
+                label=label,
+                support=int(targets[:, i].sum()),
+                threshold=float(thresholds[i]),
+                precision=float(precision[i]),
+                recall=float(recall[i]),
+                f1=float(f1[i]),
+                average_precision=average_precision(known, likely),
+                roc_auc=_roc_auc(known, likely),
+                prevalence=float(known.mean()),
+                mcc=_mcc(*known_entries(codes[:, i], predictions[:, i])),
+                brier=brier(known, likely),
+                expected_calibration_error=expected_calibration_error(known, likely),
+            )
         )
-        for i, label in enumerate(labels)
-    )
+    return tuple(scores)
 
 
 def score_cell(
     labels: Sequence[str],
-    targets: Mapping[Part, Targets],
+    codes: Mapping[Part, Codes],
     probabilities: Mapping[Part, Probabilities],
     thresholds: Mapping[str, Sequence[float]],
 ) -> dict[str, Any]:
@@ -92,11 +103,11 @@ def score_cell(
 
     Args:
         labels: names.
-        targets: part -> 0/1, ``[row, label]``.
+        codes: part -> ``[row, label]``.
         probabilities: part -> in [0, 1], ``[row, label]``.
         thresholds: rule -> one threshold for each label; the rules include 0.5.
     """
-    parts = {part: (targets[part], probabilities[part]) for part in targets if len(targets[part])}
+    parts = {part: (codes[part], probabilities[part]) for part in codes if len(codes[part])}
     shared = {part: _threshold_free_scores(*arrays) for part, arrays in parts.items()}
     return {
         "metrics": {
@@ -107,7 +118,7 @@ def score_cell(
             for rule, values in thresholds.items()
         },
         "per_label": {
-            rule: score_labels(labels, targets["test"], probabilities["test"], values)
+            rule: score_labels(labels, codes["test"], probabilities["test"], values)
             for rule, values in thresholds.items()
         },
         "has_constant_predictions": is_constant(
@@ -120,6 +131,18 @@ def score_cell(
 def is_constant(predictions: Predictions) -> bool:
     """Whether every row gets the same prediction."""
     return bool((predictions == predictions[:1]).all())
+
+
+def known_entries(codes: Codes, values: Values) -> tuple[Targets, Values]:
+    """Return the targets and the values of the labelled entries, ``[entry]``, row by row.
+
+    If none is labelled, one negative entry with value 0 is returned.
+    """
+    labelled = codes != UNLABELLED
+    known, of_known = codes[labelled], values[labelled]
+    if not len(known):
+        known, of_known = np.zeros(1, codes.dtype), np.zeros(1, values.dtype)
+    return known, cast("Values", of_known)
 
 
 def headline(targets: Targets, probabilities: Probabilities) -> float:
@@ -197,29 +220,31 @@ def label_ranking_average_precision(targets: Targets, probabilities: Probabiliti
     return float(np.cumsum(values)[-1] / rows)  # scikit-learn, too, adds in the order of the rows
 
 
-def _threshold_free_scores(targets: Targets, probabilities: Probabilities) -> Scores:
+def _threshold_free_scores(codes: Codes, probabilities: Probabilities) -> Scores:
     """Compute the metrics that do not depend on thresholds; this takes most of the time."""
+    entries = known_entries(codes, probabilities)
     return {
-        "scored_labels": float(targets.any(axis=0).sum()),
-        **_ranking_scores(targets, probabilities),
-        **_label_ranking_scores(targets, probabilities),
-        "brier": brier(targets, probabilities),
-        "expected_calibration_error": expected_calibration_error(targets, probabilities),
+        "scored_labels": float((codes == 1).any(axis=0).sum()),
+        **_ranking_scores(codes, probabilities),
+        **_label_ranking_scores(codes, probabilities),
+        "brier": brier(*entries),
+        "expected_calibration_error": expected_calibration_error(*entries),
     }
 
 
 def _complete_scores(
-    shared: Scores, targets: Targets, probabilities: Probabilities, thresholds: Sequence[float]
+    shared: Scores, codes: Codes, probabilities: Probabilities, thresholds: Sequence[float]
 ) -> Scores:
     """Add the metrics that depend on thresholds to the others, in the order of `METRICS`."""
-    predictions = predict(probabilities, thresholds)
+    targets, predictions = known_targets(codes), predict(probabilities, thresholds)
     scored = targets.any(axis=0)
     scores = dict(shared)
     for average in _AVERAGES:
         columns = scored if average == "macro" else np.ones_like(scored)
         scores |= _averaged_scores(targets[:, columns], predictions[:, columns], average)
     scores |= _accuracy_scores(targets, predictions)
-    scores |= _correlation_scores(targets, predictions)
+    scores["hamming_loss"] = float(hamming_loss(*known_entries(codes, predictions)))
+    scores |= _correlation_scores(codes, predictions)
     return {name: scores[name] for name in METRICS}
 
 
@@ -248,7 +273,6 @@ def _accuracy_scores(targets: Targets, predictions: Predictions) -> Scores:
         "subset_accuracy": _subset_accuracy(targets, predictions),
         "subset_accuracy_empty": _subset_accuracy(targets[~labelled], predictions[~labelled]),
         "subset_accuracy_labelled": _subset_accuracy(targets[labelled], predictions[labelled]),
-        "hamming_loss": float(hamming_loss(targets, predictions)),
     }
 
 
@@ -256,11 +280,12 @@ def _subset_accuracy(targets: Targets, predictions: Predictions) -> float | None
     return float(accuracy_score(targets, predictions)) if len(targets) else None
 
 
-def _correlation_scores(targets: Targets, predictions: Predictions) -> Scores:
-    scored = np.flatnonzero(targets.any(axis=0))
+def _correlation_scores(codes: Codes, predictions: Predictions) -> Scores:
+    scored = np.flatnonzero((codes == 1).any(axis=0))
+    columns = [known_entries(codes[:, i], predictions[:, i]) for i in scored]
     return {
-        "micro_mcc": _mcc(targets.ravel(), predictions.ravel()),
-        "macro_mcc": _mean([_mcc(targets[:, i], predictions[:, i]) for i in scored]),
+        "micro_mcc": _mcc(*known_entries(codes, predictions)),
+        "macro_mcc": _mean([_mcc(*column) for column in columns]),
     }
 
 
@@ -274,16 +299,15 @@ def _mcc(targets: Targets, predictions: Predictions) -> float:
     return float(matthews_corrcoef([0, 0, 1, 1], [0, 1, 0, 1], sample_weight=frequencies))
 
 
-def _ranking_scores(targets: Targets, probabilities: Probabilities) -> Scores:
-    columns = range(targets.shape[1])
-    precisions = [average_precision(targets[:, i], probabilities[:, i]) for i in columns]
-    areas = [_roc_auc(targets[:, i], probabilities[:, i]) for i in columns]
+def _ranking_scores(codes: Codes, probabilities: Probabilities) -> Scores:
+    entries = known_entries(codes, probabilities)
+    columns = [known_entries(codes[:, i], probabilities[:, i]) for i in range(codes.shape[1])]
     return {
-        "micro_average_precision": average_precision(targets, probabilities),
-        "micro_prevalence": float(targets.mean()),
-        "macro_average_precision": _mean(precisions),
-        "micro_roc_auc": _roc_auc(targets.ravel(), probabilities.ravel()),
-        "macro_roc_auc": _mean(areas),
+        "micro_average_precision": average_precision(*entries),
+        "micro_prevalence": float(entries[0].mean()),
+        "macro_average_precision": _mean([average_precision(*column) for column in columns]),
+        "micro_roc_auc": _roc_auc(*entries),
+        "macro_roc_auc": _mean([_roc_auc(*column) for column in columns]),
     }
 
 
@@ -293,10 +317,11 @@ def _roc_auc(targets: Targets, probabilities: Probabilities) -> float | None:
     return float(roc_auc_score(targets, probabilities))
 
 
-def _label_ranking_scores(targets: Targets, probabilities: Probabilities) -> Scores:
+def _label_ranking_scores(codes: Codes, probabilities: Probabilities) -> Scores:
     """Rank each row's labels; a row without labels scores 1, so the floor is far above 0."""
     # If probabilities are constant, a row's value is the share of labels that are true.
-    shares = targets.mean(axis=1)
+    targets, counts = known_targets(codes), np.count_nonzero(codes != UNLABELLED, axis=1)
+    shares = targets.sum(axis=1) / np.maximum(counts, 1)
     return {
         "label_ranking_average_precision": label_ranking_average_precision(targets, probabilities),
         "label_ranking_floor": float(np.where(shares > 0, shares, 1).mean()),

@@ -5,7 +5,16 @@ from collections.abc import Callable, Collection, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from toxbench.util.arrays import Counts, Floats, Predictions, Probabilities, Targets
+from toxbench.util.arrays import (
+    UNLABELLED,
+    Codes,
+    Counts,
+    Floats,
+    Predictions,
+    Probabilities,
+    Targets,
+    known_targets,
+)
 
 # "empty" is 1 for a row without labels, which a constant negative prediction matches; "one" is 1
 # for every row: its sum is the number of rows.
@@ -36,7 +45,7 @@ def row_counts(targets: Targets, predictions: Predictions) -> Counts:
 
 
 def row_columns(
-    targets: Targets, predictions: Predictions, probabilities: Probabilities, names: Collection[str]
+    codes: Codes, predictions: Predictions, probabilities: Probabilities, names: Collection[str]
 ) -> Counts:
     """Return the columns of each row that the scores ``names`` need.
 
@@ -46,7 +55,7 @@ def row_columns(
     jackknife, Efron and Tibshirani 1993, chapter 21), which needs no sort for each resample.
 
     Args:
-        targets: 0/1, ``[row, label]``.
+        codes: ``[row, label]``.
         predictions: 0/1, ``[row, label]``.
         probabilities: in [0, 1], ``[row, label]``.
         names: of scores.
@@ -54,28 +63,31 @@ def row_columns(
     Returns:
         float32 ``[row, column]``; values are multiples of 1 / 1,024.
     """
-    counts = row_counts(targets, predictions)
+    counts = row_counts(known_targets(codes), predictions)
     if not VALUES.keys() & set(names):
         return counts
-    values = np.zeros((len(targets), len(VALUES)))
+    values = np.zeros((len(codes), len(VALUES)))
     for column, (name, compute) in enumerate(VALUES.items()):
         if name in names:
-            values[:, column] = compute(targets, predictions, probabilities)
+            values[:, column] = compute(codes, predictions, probabilities)
     return np.hstack([counts, np.round(values / _STEP) * _STEP]).astype(np.float32)
 
 
 def _log_likelihoods(
-    targets: Targets, _predictions: Predictions, probabilities: Probabilities
+    codes: Codes, _predictions: Predictions, probabilities: Probabilities
 ) -> Floats:
-    """Return the mean log likelihood of each row's labels, with probabilities in [0.001, 0.999]."""
-    right = np.where(targets == 1, probabilities, 1 - probabilities)
-    return np.asarray(np.log(right.clip(_MIN_PROBABILITY, 1 - _MIN_PROBABILITY)).mean(axis=1))
+    """Return values for the mean log likelihood, with probabilities in [0.001, 0.999]."""
+    right, labelled = np.where(codes == 1, probabilities, 1 - probabilities), codes != UNLABELLED
+    logs = np.log(right.clip(_MIN_PROBABILITY, 1 - _MIN_PROBABILITY))
+    entries_per_row = np.count_nonzero(labelled) / len(codes)
+    return np.asarray(logs.sum(axis=1, where=labelled) / (entries_per_row or 1.0))
 
 
 def _macro_f1_values(
-    targets: Targets, predictions: Predictions, _probabilities: Probabilities
+    codes: Codes, predictions: Predictions, _probabilities: Probabilities
 ) -> Floats:
     """Return values for the mean F1 of the labels with a positive row."""
+    targets = known_targets(codes)
     scored = targets.any(axis=0)
     targets, predictions = targets[:, scored], predictions[:, scored]
     if not scored.any():
@@ -89,15 +101,15 @@ def _macro_f1_values(
 
 
 def _average_precision_values(
-    targets: Targets, _predictions: Predictions, probabilities: Probabilities
+    codes: Codes, _predictions: Predictions, probabilities: Probabilities
 ) -> Floats:
     """Return values for the average precision over all entries; zeros if none is positive.
 
     With precision p at each positive entry, it is the mean of p. An entry's weight changes its own
     term and the precision at all positive entries that are at most as probable.
     """
-    rows, labels = targets.shape
-    positive = targets.ravel() == 1
+    rows, labels = codes.shape
+    positive = codes.ravel() == 1
     if not positive.any():
         return np.zeros(rows)
     order = np.argsort(-probabilities.ravel(), kind="stable")
@@ -127,8 +139,8 @@ def _ratio(numerator: Floats, denominator: Floats) -> Floats:
     return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
 
 
-# Score -> function from targets, predictions and probabilities to values, [row].
-VALUES: Mapping[str, Callable[[Targets, Predictions, Probabilities], Floats]] = {
+# Score -> function from codes, predictions and probabilities to values, [row].
+VALUES: Mapping[str, Callable[[Codes, Predictions, Probabilities], Floats]] = {
     "log_likelihood": _log_likelihoods,
     "macro_f1": _macro_f1_values,
     "micro_average_precision": _average_precision_values,

@@ -22,6 +22,8 @@ class BaselineContext:
 
     Attributes:
         labels: names of the columns of the targets.
+        labelled: whether each target is known, bool ``[row, label]``; the others are 0. None: all
+            are.
         seed: of the cell; 0 unless the baseline is stochastic.
         settings: an instance of `Baseline.settings`.
         weights: checkpoint folder that `Baseline.weights_setting` names; None: it names none.
@@ -29,6 +31,7 @@ class BaselineContext:
     """
 
     labels: tuple[str, ...]
+    labelled: "npt.NDArray[np.bool_] | None" = None
     seed: int = 0
     settings: Any = field(default_factory=BaselineSettings)
     weights: Path | None = None

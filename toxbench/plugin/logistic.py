@@ -9,23 +9,31 @@ if TYPE_CHECKING:
 
 
 def fit_logistic_regression(
-    features: Any, targets: "npt.NDArray[np.uint8]", c: float
+    features: Any,
+    targets: "npt.NDArray[np.uint8]",
+    c: float,
+    labelled: "npt.NDArray[np.bool_] | None" = None,
 ) -> "Callable[[Any], npt.NDArray[np.float64]]":
     """Fit one logistic regression per label.
 
-    A label that is constant in the train rows keeps that constant as its probability.
+    A label that is constant in its labelled rows keeps that constant as its probability.
 
     Args:
         features: matrix ``[row, feature]``, dense or sparse.
         targets: 0/1 of shape ``[row, label]``.
         c: inverse of the strength of the penalty, scikit-learn's ``C``.
+        labelled: whether each target is known, bool ``[row, label]``; None: all are.
 
     Returns:
         a function from features to probabilities ``[row, label]``.
     """
     import numpy as np
 
-    models = [_fit_label(features, column, c) for column in targets.T]
+    if labelled is None or labelled.all():
+        models = [_fit_label(features, column, c) for column in targets.T]
+    else:
+        rows = [np.flatnonzero(column) for column in labelled.T]
+        models = [_fit_label(features[r], targets[r, i], c) for i, r in enumerate(rows)]
     return lambda features: np.stack([model(features) for model in models], axis=1)
 
 
@@ -34,7 +42,8 @@ def _fit_label(features: Any, column: "npt.NDArray[np.uint8]", c: float) -> "Cal
     import numpy as np
     from sklearn.linear_model import LogisticRegression
 
-    if column.min() == column.max():
-        return lambda features: np.full(features.shape[0], float(column[0]))
+    if len(np.unique(column)) < 2:
+        constant = float(column.any())
+        return lambda features: np.full(features.shape[0], constant)
     model = LogisticRegression(C=c, max_iter=1000).fit(features, column)
     return lambda features: model.predict_proba(features)[:, 1]

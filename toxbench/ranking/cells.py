@@ -14,6 +14,7 @@ from toxbench.ranking.pool import Cell
 from toxbench.records import FIXED_RULE, PARTS, CellRecord, FailureRecord, Part
 from toxbench.store.cells import CellStore, ProtocolRecord
 from toxbench.store.rows import StoredRows
+from toxbench.util.arrays import known_targets
 
 
 def load_failures(*stores: CellStore) -> list[FailureRecord]:
@@ -59,14 +60,15 @@ def score_again(
     record, tensors = cell
     fold, chosen = protocol.folds[record.key.fold], list(columns)
     probabilities = {part: np.ascontiguousarray(tensors[part][:, chosen]) for part in PARTS}
-    targets = {part: rows.targets[np.array(getattr(fold, part), int)][:, chosen] for part in PARTS}
+    codes = {part: rows.codes[np.array(getattr(fold, part), int)][:, chosen] for part in PARTS}
+    validation = known_targets(codes["validation"]), probabilities["validation"]
     if record.tuning is None:
-        thresholds = choose_thresholds(targets["validation"], probabilities["validation"])
+        thresholds = choose_thresholds(*validation)
     else:  # tuned settings include their thresholds
         thresholds = {rule: tuple(t[i] for i in chosen) for rule, t in record.thresholds.items()}
     labels = [protocol.labels[i] for i in chosen]
-    calibration = fit_calibration(targets["validation"], probabilities["validation"])
-    scores = score_cell(labels, targets, probabilities, thresholds)
+    calibration = fit_calibration(*validation)
+    scores = score_cell(labels, codes, probabilities, thresholds)
     changes = {"thresholds": thresholds, "calibration": calibration, **scores}
     return record.model_copy(update=changes), probabilities
 
@@ -124,7 +126,7 @@ def check_rows_match(protocol: ProtocolRecord, rows: StoredRows, folder: Path) -
         StorageError: with the remedy.
     """
     shape = (protocol.rows, len(protocol.labels))
-    fits = rows.targets.shape == shape and len(rows.ids) == len(rows.groups) == protocol.rows
+    fits = rows.codes.shape == shape and len(rows.ids) == len(rows.groups) == protocol.rows
     if not fits:
         raise StorageError(
             f"{folder}: protocol.json and rows.safetensors are of different tables; repeat the "

@@ -42,7 +42,7 @@ def with_label_intervals(
 def _label_scores(
     board: Leaderboard, rows: StoredRows, cells: Mapping[str, Sequence[Cell]], number: int
 ) -> LabelScores:
-    pooler = FoldPooler(board.protocol, replace(rows, targets=rows.targets[:, [number]]))
+    pooler = FoldPooler(board.protocol, replace(rows, codes=rows.codes[:, [number]]))
     needed = {HALF: ScoreNames(_SCORES)}
     pooled: dict[str, PooledScores] = {
         name: pooler.pool([_one_label(cell, number) for cell in of_row], needed)[HALF]

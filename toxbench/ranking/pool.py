@@ -65,7 +65,7 @@ class FoldPooler:
 
     def __init__(self, protocol: ProtocolRecord, rows: StoredRows) -> None:
         folds = protocol.folds
-        self._targets = rows.targets
+        self._codes, self._targets = rows.codes, rows.targets
         self._test_rows = [np.array(fold.test, dtype=np.int64) for fold in folds]
         self._train_rows = [np.array(fold.train, dtype=np.int64) for fold in folds]
         self._validation_rows = np.concatenate(
@@ -178,7 +178,7 @@ class FoldPooler:
         names: Sequence[str],
     ) -> Counts:
         predictions = predict(probabilities, thresholds)
-        return row_columns(self._targets[rows], predictions, probabilities, names)
+        return row_columns(self._codes[rows], predictions, probabilities, names)
 
 
 def no_thresholds_error(rule: str, candidates: Sequence[str]) -> SettingsError:

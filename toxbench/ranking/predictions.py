@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from typing import Any
 
@@ -17,7 +18,7 @@ from toxbench.ranking.rows import Row, summarize_cells
 from toxbench.records import Part
 from toxbench.store.cells import CellStore, ProtocolRecord
 from toxbench.store.rows import StoredRows
-from toxbench.util.arrays import Targets
+from toxbench.util.arrays import UNLABELLED, Codes, Targets, known_targets
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +29,7 @@ class StoredPredictions:
         protocol: that defines the folds.
         rows: their numbers in the table, counted from 0, int64 ``[row]``.
         ids: of the rows.
-        targets: 0/1, ``[row, label]``.
+        codes: 0, 1, or `UNLABELLED`, ``[row, label]``.
         candidates: name -> probabilities of the seeds that have every fold, float32 ``[seed, row,
             label]``.
         left_out: names of the candidates that are not included.
@@ -37,9 +38,14 @@ class StoredPredictions:
     protocol: ProtocolRecord
     rows: npt.NDArray[np.int64]
     ids: tuple[str, ...]
-    targets: Targets
+    codes: Codes
     candidates: Mapping[str, npt.NDArray[np.float32]]
     left_out: tuple[str, ...]
+
+    @cached_property
+    def targets(self) -> Targets:
+        """0/1, ``[row, label]``; 0 where a row is not labelled."""
+        return known_targets(self.codes)
 
 
 SelectRows = Callable[[Sequence[Row]], list[Row]]
@@ -92,7 +98,7 @@ def stack_predictions(
         protocol=protocol,
         rows=rows,
         ids=tuple(stored.ids[row] for row in rows.tolist()),
-        targets=stored.targets[rows],
+        codes=stored.codes[rows],
         candidates={row.name: _stack_seeds(complete[row.key]) for row in candidates},
         left_out=left_out,
     )
@@ -110,7 +116,7 @@ def prediction_columns(
 
     Returns:
         name -> values: seed, fold, id, label, target, probability and predicted, at the thresholds
-        of ``rule``.
+        of ``rule``; without entries that are not labelled.
 
     Raises:
         SettingsError: the candidate has no thresholds of this rule.
@@ -134,7 +140,7 @@ def _cell_columns(
     key, probabilities = cell[0].key, cell[1][part]
     rows = np.array(getattr(protocol.folds[key.fold], part), dtype=np.int64)
     ids = np.array([stored.ids[row] for row in rows.tolist()], dtype=object)
-    return {
+    columns = {
         "seed": np.full(probabilities.size, key.seed),
         "fold": np.full(probabilities.size, key.fold),
         "id": np.repeat(ids, len(protocol.labels)),
@@ -143,6 +149,8 @@ def _cell_columns(
         "probability": probabilities.ravel(),
         "predicted": predict(probabilities, thresholds).ravel(),
     }
+    labelled = stored.codes[rows].ravel() != UNLABELLED
+    return {name: values[labelled] for name, values in columns.items()}
 
 
 def _stack_seeds(cells: Sequence[Cell]) -> npt.NDArray[np.float32]:

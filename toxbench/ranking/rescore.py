@@ -74,4 +74,4 @@ def _select_columns(
             {label: fold[label] for label in labels} for fold in protocol.test_supports
         ),
     }
-    return protocol.model_copy(update=changes), replace(rows, targets=rows.targets[:, columns])
+    return protocol.model_copy(update=changes), replace(rows, codes=rows.codes[:, columns])

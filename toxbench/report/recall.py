@@ -19,7 +19,7 @@ from toxbench.ranking.rows import mean_known, summarize_cells
 from toxbench.records import LabelScores
 from toxbench.report.tables import Record, records_table
 from toxbench.store.cells import CellStore, ProtocolRecord
-from toxbench.util.arrays import Probabilities, Targets
+from toxbench.util.arrays import Codes, Probabilities, Targets, known_targets
 from toxbench.util.text import escape_line
 
 
@@ -44,7 +44,7 @@ def recall_table(
     return records_table(
         f"Thresholds with a recall of {recall:g} with confidence {confidence:g}, mean over cells",
         [
-            _label_record(row.name, complete[row.key], protocol, rows.targets, labels[i], choose)
+            _label_record(row.name, complete[row.key], protocol, rows.codes, labels[i], choose)
             for row in summarize_cells(protocol, (record for record, _ in cells)).rows
             for i in columns
         ],
@@ -72,14 +72,14 @@ def _columns_with_support(protocol: ProtocolRecord, targets: Targets, needed: in
 
 
 def _label_record(
-    name: str, cells: Sequence[Cell], protocol: ProtocolRecord, targets: Targets, column: int,
+    name: str, cells: Sequence[Cell], protocol: ProtocolRecord, codes: Codes, column: int,
     choose: Callable[[Targets, Probabilities], float],
 ) -> Record:  # fmt: skip
     label, scores = protocol.labels[column], list[LabelScores]()
     for record, tensors in cells:
         fold = protocol.folds[record.key.fold]
-        validation, test = targets[list(fold.validation), column], targets[list(fold.test)]
-        threshold = choose(validation, tensors["validation"][:, column])
+        validation, test = codes[list(fold.validation), column], codes[list(fold.test)]
+        threshold = choose(known_targets(validation), tensors["validation"][:, column])
         one = [column]  # keeps the axis of labels
         scores += score_labels([label], test[:, one], tensors["test"][:, one], [threshold])
     half = [record.per_label[HALF][column] for record, _ in cells]

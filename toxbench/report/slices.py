@@ -11,7 +11,7 @@ from toxbench.evaluation.thresholds import POSITIVES_NEEDED, predict
 from toxbench.plugin.contracts import Table
 from toxbench.ranking.predictions import StoredPredictions
 from toxbench.report.tables import Record, records_table
-from toxbench.util.arrays import Members, Probabilities
+from toxbench.util.arrays import UNLABELLED, Members, Probabilities
 from toxbench.util.text import escape_line
 
 Slices = Mapping[str, Members]  # name -> which test rows
@@ -61,8 +61,10 @@ def auc_table(predicted: StoredPredictions, slices: Slices) -> Table:
     for candidate, probabilities in predicted.candidates.items():
         for column, label in enumerate(predicted.protocol.labels):
             names: Record = {"candidate": escape_line(candidate), "label": escape_line(label)}
-            positive = predicted.targets[:, column] == 1
-            aucs = _auc_records(positive, probabilities[:, :, column], slices)
+            codes = predicted.codes[:, column]
+            labelled = codes != UNLABELLED
+            known = {name: members[labelled] for name, members in slices.items()}
+            aucs = _auc_records(codes[labelled] == 1, probabilities[:, labelled, column], known)
             records += (names | record for record in aucs)
     return records_table(
         "ROC AUC of each label in slices of the test rows, mean over seeds",

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from toxbench.errors import StorageError
 from toxbench.records import StoredRecord
 from toxbench.store.repair import read_errors
 from toxbench.store.tensor_file import Tensors, decode, encode
-from toxbench.util.arrays import Targets
+from toxbench.util.arrays import Codes, Targets, known_targets
 from toxbench.util.atomic import write_atomically
 
 FILE = "rows.safetensors"
@@ -26,15 +27,20 @@ class StoredRows:
 
     Attributes:
         ids: one for each row.
-        targets: 0/1, uint8 ``[row, label]``.
+        codes: 0, 1, or `UNLABELLED`, uint8 ``[row, label]``.
         groups: group number of each row (see `row_groups`), int64 ``[row]``.
         is_grouped: whether the table's group column has a value for a row, bool ``[row]``.
     """
 
     ids: Sequence[str]
-    targets: Targets
+    codes: Codes
     groups: npt.NDArray[np.int64]
     is_grouped: npt.NDArray[np.bool_]
+
+    @cached_property
+    def targets(self) -> Targets:
+        """0/1, uint8 ``[row, label]``; 0 where a row is not labelled."""
+        return known_targets(self.codes)
 
 
 def write_rows(folder: Path, comments: TextDataset) -> None:
@@ -47,7 +53,7 @@ def write_rows(folder: Path, comments: TextDataset) -> None:
     """
     data, ends = TextArray.from_texts(comments.ids).flat
     tensors: Tensors = {
-        "targets": np.ascontiguousarray(comments.targets, dtype=np.uint8),
+        "codes": np.ascontiguousarray(comments.codes, dtype=np.uint8),
         "groups": row_groups(comments),
         "is_grouped": _is_grouped(comments).astype(np.uint8),
         "ids": data,
@@ -80,7 +86,7 @@ def read_rows(folder: Path) -> StoredRows:
         StoredRecord.from_json(text, path)
         return StoredRows(
             ids=TextArray.from_flat(tensors["ids"], tensors["id_ends"]),
-            targets=tensors["targets"],
+            codes=tensors["codes"],
             groups=tensors["groups"],
             is_grouped=tensors["is_grouped"].astype(bool),
         )

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from toxbench.data.tokenization import Tokens
-from toxbench.util.arrays import Rows, Targets
+from toxbench.util.arrays import Codes, Rows
 
 _BATCHES_PER_BUCKET = 50
 _IDS_PER_CHUNK = 1 << 24  # ids that are counted at once
@@ -24,7 +24,7 @@ class Batch:
     Attributes:
         input_ids: int64 ``[window, token]``.
         attention_mask: int64 ``[window, token]``, 1 for tokens and 0 for padding.
-        targets: float32 0/1, ``[batch, label]``.
+        targets: float32, ``[batch, label]``: 0, 1, or `UNLABELLED`.
         row_of_window: position of each window's row in the batch, int64 ``[window]``; None if
             every row has one window.
     """
@@ -62,7 +62,7 @@ class Batcher:
     def __init__(
         self,
         tokens: Tokens,
-        targets: Targets,
+        codes: Codes,
         device: torch.device,
         pad_to: int | None = None,
         multiple: int = 1,
@@ -71,7 +71,7 @@ class Batcher:
 
         Args:
             tokens: of all rows.
-            targets: 0/1, ``[row, label]``, of all rows.
+            codes: of all rows, ``[row, label]``.
             device: device of the batches.
             pad_to: tokens in every window of a batch; None: as many as in its longest window.
             multiple: if ``pad_to`` is None, the width is rounded up to a multiple of this, for
@@ -85,10 +85,10 @@ class Batcher:
         self._pad_to = pad_to
         self._multiple = multiple
         self._device = device
-        self._source = device if _fits(tokens, targets, device) else torch.device("cpu")
+        self._source = device if _fits(tokens, codes, device) else torch.device("cpu")
         self._ids = torch.from_numpy(tokens.ids).to(self._source)
         self._offsets = torch.from_numpy(tokens.offsets).to(self._source)
-        self._targets = torch.tensor(targets, device=self._source)
+        self._targets = torch.tensor(codes, device=self._source)
 
     def unique_ids(self) -> torch.Tensor:
         """Return the sorted ids that batches can contain, padding included; int64 ``[id]``."""
@@ -200,12 +200,12 @@ def sorted_batches(
         start += size
 
 
-def _fits(tokens: Tokens, targets: Targets, device: torch.device) -> bool:
+def _fits(tokens: Tokens, codes: Codes, device: torch.device) -> bool:
     """Whether the table may be copied to the device."""
     if device.type != "cuda":
         return True
     free, _ = torch.cuda.mem_get_info(device)
-    return tokens.ids.nbytes + tokens.offsets.nbytes + targets.nbytes < _MAX_GPU_SHARE * free
+    return tokens.ids.nbytes + tokens.offsets.nbytes + codes.nbytes < _MAX_GPU_SHARE * free
 
 
 def _chunks(rows: Rows, size: int) -> Iterator[Rows]:

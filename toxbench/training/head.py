@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from toxbench.errors import PluginError
-from toxbench.util.arrays import Targets
+from toxbench.util.arrays import UNLABELLED, Codes, known_targets
 
 Features = npt.NDArray[np.float32]
 # Inverse strength of the L2 penalty. A strong penalty is the best start for fine-tuning: large
@@ -124,9 +124,9 @@ def captured_inputs(layer: nn.Linear) -> Iterator[Callable[[torch.Tensor], torch
         handle.remove()
 
 
-def set_probe(layer: nn.Linear, features: Features, targets: Targets, penalty: float) -> None:
+def set_probe(layer: nn.Linear, features: Features, codes: Codes, penalty: float) -> None:
     """Set a layer to the logistic regression of each label on its features; see `fit_probe`."""
-    weight, bias = fit_probe(features, targets, penalty)
+    weight, bias = fit_probe(features, codes, penalty)
     with torch.no_grad():
         layer.weight.copy_(torch.from_numpy(weight))
         if layer.bias is not None:
@@ -134,46 +134,50 @@ def set_probe(layer: nn.Linear, features: Features, targets: Targets, penalty: f
 
 
 def fit_probe(
-    features: Features, targets: Targets, penalty: float
+    features: Features, codes: Codes, penalty: float
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return weights ``[label, feature]`` and biases ``[label]`` of one regression a label.
 
-    A label that all or no rows have gets no weights, and the log odds of its smoothed prevalence
-    ``(positives + 0.5) / (rows + 1)`` as bias. One thread computes, so that the number of threads
-    does not change the result.
+    Each label uses the rows that are labelled. A label that all or none of them have gets no
+    weights, and the log odds of its smoothed prevalence ``(positives + 0.5) / (rows + 1)`` as bias.
+    One thread computes, so that the number of threads does not change the result.
 
     Args:
         features: float32 ``[row, feature]``.
-        targets: 0/1, ``[row, label]``.
+        codes: ``[row, label]``.
         penalty: inverse strength of the L2 penalty.
     """
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits
 
-    weight = np.zeros((targets.shape[1], features.shape[1]))
-    positives = targets.sum(axis=0, dtype=np.int64)
-    bias = np.log((positives + 0.5) / (len(targets) - positives + 0.5))
+    weight = np.zeros((codes.shape[1], features.shape[1]))
+    positives, negatives = (np.count_nonzero(codes == value, axis=0) for value in (1, 0))
+    bias = np.log((positives + 0.5) / (negatives + 0.5))
     with threadpool_limits(1):
-        for label in np.flatnonzero((positives > 0) & (positives < len(targets))):
+        for label in np.flatnonzero((positives > 0) & (negatives > 0)):
+            is_complete = positives[label] + negatives[label] == len(codes)
+            rows = slice(None) if is_complete else codes[:, label] != UNLABELLED
             regression = LogisticRegression(C=penalty, max_iter=_MAX_ITERATIONS)
-            regression.fit(features, targets[:, label])
+            regression.fit(features[rows], codes[rows, label])
             weight[label], bias[label] = regression.coef_[0], regression.intercept_[0]
     return weight, bias
 
 
-def choose_penalty(features: Features, targets: Targets) -> float:
+def choose_penalty(features: Features, codes: Codes) -> float:
     """Return the penalty with the smallest log loss on a quarter of the rows that is left out.
 
     Args:
         features: float32 ``[row, feature]``; at most 8,000 random rows are used.
-        targets: 0/1, ``[row, label]``.
+        codes: ``[row, label]``.
     """
     rows = np.random.default_rng(0).permutation(len(features))[:_MAX_ROWS]
     held_out, rest = np.split(rows, [len(rows) // 4])
+    targets, labelled = known_targets(codes[held_out]), codes[held_out] != UNLABELLED
 
     def loss(penalty: float) -> float:
-        weight, bias = fit_probe(features[rest], targets[rest], penalty)
+        weight, bias = fit_probe(features[rest], codes[rest], penalty)
         logits = features[held_out] @ weight.T + bias
-        return float((np.logaddexp(0, logits) - targets[held_out] * logits).sum())
+        losses = np.logaddexp(0, logits) - targets * logits
+        return float(losses.sum(where=labelled))
 
     return min(PENALTIES, key=loss)

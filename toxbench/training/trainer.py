@@ -28,7 +28,7 @@ from toxbench.training.head import (
     set_probe,
 )
 from toxbench.training.lora import add_adapters, merge_adapters
-from toxbench.training.losses import LOSSES
+from toxbench.training.losses import make_loss
 from toxbench.training.optimizer import (
     make_optimizer,
     make_scheduler,
@@ -39,7 +39,7 @@ from toxbench.training.optimizer import (
 from toxbench.training.predictor import WIDTH_MULTIPLE, Predictor
 from toxbench.training.process_group import SINGLE_PROCESS, Pass, ProcessGroup, backward_context
 from toxbench.training.state import Checkpoints, StateDict, TrainingResult, TrainingState
-from toxbench.util.arrays import Probabilities, Rows, Targets
+from toxbench.util.arrays import Codes, Probabilities, Rows, Targets, hide_unlabelled, known_targets
 from toxbench.util.signals import StopRequested, never_stop
 
 Validate = Callable[[Targets, Probabilities], Scores]
@@ -90,7 +90,7 @@ class Trainer:
         module: nn.Module,
         head: Head,
         tokens: Tokens,
-        targets: Targets,
+        codes: Codes,
         settings: TrainSettings,
         device: Device,
         optimizations: Optimizations = ALL_OPTIMIZATIONS,
@@ -104,7 +104,7 @@ class Trainer:
             module: see `toxbench.Backbone.build`; it is changed in place.
             head: the new layers, which learn at ``head_learning_rate``.
             tokens: of all rows of the table.
-            targets: 0/1, ``[row, label]``, of all rows; only train and validation rows are read.
+            codes: of all rows, ``[row, label]``; only those of train and validation rows are read.
             settings: training settings.
             device: device and precision.
             optimizations: optional optimizations of the loop.
@@ -124,7 +124,7 @@ class Trainer:
         self.module = module.to(device.torch)
         self._settings = settings
         self._device = device
-        self._targets = targets
+        self._codes = codes
         self._optimizations = optimizations
         self._head = head
         self._group = group
@@ -133,12 +133,12 @@ class Trainer:
         self._final_state: StateDict | None = None
         self._batcher = Batcher(
             tokens,
-            targets,
+            codes,
             device.torch,
             settings.max_length if settings.padding == "max_length" else None,
             WIDTH_MULTIPLE[device.kind],
         )
-        self._predictor = Predictor(self.module, targets.shape[1], settings.max_length, device)
+        self._predictor = Predictor(self.module, codes.shape[1], settings.max_length, device)
         parameter_groups(self.module, head, settings)  # raises its errors before training starts
 
     def train(
@@ -211,7 +211,7 @@ class Trainer:
         predictor = self._predictor
         if precision not in {None, self._device.precision}:
             device = replace(self._device, precision=precision)
-            label_count = self._targets.shape[1]
+            label_count = self._codes.shape[1]
             predictor = Predictor(self.module, label_count, self._settings.max_length, device)
         # Processes of a group stop together, between two steps, and not during a prediction.
         should_stop = self._checkpoints.should_stop if self._group.size == 1 else never_stop
@@ -236,7 +236,7 @@ class Trainer:
         settings, started = self._settings, time.perf_counter()
         if settings.head_init != "probe" and settings.adaptation != "probe":
             return 0.0
-        last = self._head.last_layer(self.module, self._targets.shape[1])
+        last = self._head.last_layer(self.module, self._codes.shape[1])
         for layer in self._head.dense_layers(self.module, last):
             set_identity(layer)
 
@@ -245,10 +245,10 @@ class Trainer:
             return self._predictor.features(self._batcher, share, last, should_stop)
 
         features = self._group.scatter_rows(rows, self._batcher.lengths, features_of_share)
-        targets = self._targets[rows]
+        codes = self._codes[rows]
         is_final = settings.adaptation == "probe"
-        penalty = choose_penalty(features, targets) if is_final else START_PENALTY
-        set_probe(last, features, targets, penalty)
+        penalty = choose_penalty(features, codes) if is_final else START_PENALTY
+        set_probe(last, features, codes, penalty)
         return time.perf_counter() - started
 
     def _initial_state(self, split: Split, seed: int, head_seconds: float) -> TrainingState:
@@ -259,7 +259,7 @@ class Trainer:
         )
         epoch_steps = steps_per_epoch(settings, len(rows))
         replica = self._group.replica(self._predictor.forward)
-        loss = LOSSES[settings.loss](self._targets[rows], settings)
+        loss = make_loss(self._codes[rows], settings)
         self._group.seed_rank(seed)
         return TrainingState(
             module=self.module,
@@ -395,7 +395,8 @@ class Trainer:
         if not len(rows):
             return {}
         try:
-            return validate(self._targets[rows], self.predict(rows))
+            codes = self._codes[rows]
+            return validate(known_targets(codes), hide_unlabelled(self.predict(rows), codes))
         except StopRequested:
             self._checkpoints.save(state.state_dict())
             raise

@@ -19,6 +19,7 @@ from toxbench.records import CellRecord, TrialRecord
 from toxbench.store.cells import CellStore, ProtocolRecord, other_protocols
 from toxbench.store.manifest import Manifest, read_manifest
 from toxbench.store.trials import TUNING, TrialStore
+from toxbench.util.arrays import UNLABELLED
 
 if TYPE_CHECKING:
     from toxbench.util.arrays import Targets
@@ -79,9 +80,10 @@ class ReportData:
         return f"Not plotted: {', '.join(omitted)}." if omitted else ""
 
     def targets_and_probabilities(self, row: Row) -> "tuple[Targets, npt.NDArray[np.float32]]":
-        """Return a row's targets and probabilities of all seeds, ``[seed, row, label]``."""
-        probabilities = self.predicted.candidates[row.name]
-        return np.broadcast_to(self.predicted.targets, probabilities.shape), probabilities
+        """Return a row's targets and probabilities of labelled entries, ``[seed, entry]``."""
+        labelled = self.predicted.codes != UNLABELLED
+        probabilities = self.predicted.candidates[row.name][:, labelled]
+        return np.broadcast_to(self.predicted.codes[labelled], probabilities.shape), probabilities
 
 
 def load_report_data(

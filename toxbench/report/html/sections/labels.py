@@ -114,6 +114,6 @@ def _confusion_table(data: ReportData, row: Row) -> Table:
 def _confusion_counts(data: ReportData, row: Row) -> tuple[list[str], list[ConfusionCounts]]:
     """Return the labels to show, and a row's confusion counts of them."""
     places = list(tested_labels(data.board.protocol).places)
-    targets, probabilities = data.predicted.targets, data.predicted.candidates[row.name]
+    codes, probabilities = data.predicted.codes, data.predicted.candidates[row.name]
     labels = [data.board.protocol.labels[i] for i in places]
-    return labels, confusion_counts(targets[:, places], probabilities[:, :, places])
+    return labels, confusion_counts(codes[:, places], probabilities[:, :, places])
