@@ -147,7 +147,7 @@ def _train_on_pairs(
 
 @contextmanager
 def _restored_random_state() -> Iterator[None]:
-    """Restore the generators that SetFit seeds besides torch's, which toxbench restores."""
+    """Restore the generators that SetFit seeds, except torch's, which toxbench restores."""
     import numpy as np
 
     python_state, numpy_state = random.getstate(), np.random.get_state()

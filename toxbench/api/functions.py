@@ -148,7 +148,7 @@ def tune(
 ) -> Bench:
     """Search hyperparameters, and evaluate the best settings on the test rows.
 
-    The default settings are evaluated beside them. Finished trials and cells are not trained again.
+    The default settings are evaluated as well. Finished trials and cells are not trained again.
 
     Args:
         data: as `run`.

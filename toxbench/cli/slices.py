@@ -74,7 +74,7 @@ def _find_slices(predicted: "StoredPredictions", values: Mapping[str, Any]) -> "
     if values["data"] is None:
         raise SettingsError("--by: columns are not stored with results; add --data FILE")
     for name in values["by"]:
-        # A table holds one column besides texts, ids and labels: that of groups.
+        # A table holds one column in addition to texts, ids and labels: that of groups.
         roles = {"group_column": name, "labels": values["labels"] or protocol.labels}
         table = read_table(protocol, {**values, **roles})
         if name == table.columns["text"]:

@@ -68,7 +68,7 @@ def backbone_from_folder(folder: Path) -> GenericBackbone:
     """
     hashes = hash_files(folder)
     if not hashes:
-        raise SettingsError(f"--backbones: {safe_quote(str(folder))} is no folder with files")
+        raise SettingsError(f"--backbones: {safe_quote(str(folder))} is not a folder with files")
     title = _valid_name(f"{folder.name}-{content_name(hashes)[:7]}")
     return GenericBackbone(name=title, checkpoint="")
 

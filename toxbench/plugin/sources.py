@@ -23,7 +23,7 @@ def describe_content(entry: EntryPoint) -> str:
 
     The files of an editable installation change without a new version. They are those of the
     plugin's package; for a single module that module, and in an editable installation also the
-    modules beside it.
+    modules next to it.
     """
     spec = find_spec(entry.module.partition(".")[0])
     if spec is not None and spec.submodule_search_locations:

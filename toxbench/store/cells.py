@@ -45,7 +45,7 @@ class FoldRows(FrozenModel):
 
 
 class ProtocolRecord(StoredRecord):
-    """A protocol as it is stored beside its cells. It holds no comment."""
+    """A protocol as it is stored with its cells. It holds no comment."""
 
     name: str
     synthetic: bool

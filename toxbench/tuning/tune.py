@@ -125,7 +125,7 @@ def run_tuning(planned: TunePlan, feedback: TuneFeedback) -> Outcome:
     """Search for each backbone and fold, write tuned settings, and evaluate them on the test rows.
 
     The settings of a fold are searched without its test rows, and evaluated on these (nested cross
-    validation). The default settings are evaluated beside them, unless their training failed. A
+    validation). The default settings are evaluated as well, unless their training failed. A
     search without a result loses only its own backbone.
 
     Raises:

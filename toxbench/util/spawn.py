@@ -28,7 +28,7 @@ def start_child(
     """Start ``main(descriptor)`` of a module; return the process and a connection to it.
 
     The child imports from the folders of this process, but never from the current folder only
-    because it is the current one: the modules that lie beside a table are not part of toxbench.
+    because it is the current one: the modules next to a table are not part of toxbench.
 
     Args:
         module: to import in the child.
