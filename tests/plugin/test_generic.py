@@ -101,7 +101,7 @@ def test_hub_id_is_trained_from_its_commit(table: Path, checkpoint: Path, tmp_pa
         ("roberta-base", 75, "no weights for roberta-base"),
         ("org/model@v1", 75, "no weights for org--model--v1"),
         ("org/model@../x", 2, "is no registered name, no id of the Hub"),
-        ("./missing", 2, "is no folder with files"),
+        ("./missing", 2, "is not a folder with files"),
         ("a/tiny", 2, "write ./a/tiny for the folder, or a/tiny@main for the Hub"),
     ],
 )
