@@ -25,7 +25,7 @@ from toxbench.inference.model import TextClassifier
 from toxbench.plugin.contracts import Table
 from toxbench.report.tables import create_table
 from toxbench.store.cells import CellStore
-from toxbench.util.arrays import Targets
+from toxbench.util.arrays import Codes, hide_unlabelled, known_targets
 
 ROUNDS = 5
 TIMED_ROWS = 500
@@ -33,10 +33,10 @@ TIMED_ROWS = 500
 
 @dataclass(frozen=True, eq=False)
 class LabelledTexts:
-    """Texts with their targets 0/1, ``[row, label]``, and sampling units, ``[row]``."""
+    """Texts with their codes, ``[row, label]``, and sampling units, ``[row]``."""
 
     texts: Sequence[str]
-    targets: Targets
+    codes: Codes
     units: Units
 
 
@@ -52,22 +52,27 @@ def read_test_rows(store: CellStore, fold: int, table: TextDataset) -> LabelledT
     """Return the test rows of a fold of stored results; ``table`` is that of the results."""
     rows = np.array(store.protocol().folds[fold].test, dtype=np.int64)
     texts = [table.texts[row] for row in rows.tolist()]
-    return LabelledTexts(texts, table.targets[rows], sampling_units(store.rows().groups[rows]))
+    return LabelledTexts(texts, table.codes[rows], sampling_units(store.rows().groups[rows]))
 
 
 def compare(
     variants: Mapping[str, Variant], rows: LabelledTexts, thresholds: Sequence[float]
 ) -> Table:
     """Score and time variants of a model; return one row for each, compared with the first."""
-    predictions = {
-        name: predict(variant.classifier.predict_probabilities(rows.texts), thresholds)
+    probabilities = {
+        name: variant.classifier.predict_probabilities(rows.texts)
         for name, variant in variants.items()
     }
+    predictions = {
+        name: predict(hide_unlabelled(values, rows.codes), thresholds)
+        for name, values in probabilities.items()
+    }
+    targets = known_targets(rows.codes)
     first = next(iter(variants))
     timed = rows.texts[:TIMED_ROWS]
     speeds = _comments_per_second(variants, timed)
     samples = {
-        name: SampleCounts(sum_by_unit(row_counts(rows.targets, values)[None], rows.units))
+        name: SampleCounts(sum_by_unit(row_counts(targets, values)[None], rows.units))
         for name, values in predictions.items()
     }
     scores = bootstrap(samples)
