@@ -13,8 +13,8 @@ def make_verdict(*pairs: tuple[float, float | None]) -> Verdict:
     """Return a verdict on differences with these values and p-values; A has the higher score."""
     first, second = "AB" if pairs[0][0] >= 0 else "BA"
     return Verdict("micro_f1", tuple(
-        Difference(first, second, "micro_f1", value, value - 0.01, value + 0.01, 0.5, 0.1, 0.1, p, p)
-        for value, p in pairs
+        Difference(first, second, "micro_f1", d, d - 0.01, d + 0.01, 0.5, 0.1, 0.1, p, p)
+        for d, p in pairs
     ))  # fmt: skip
 
 
