@@ -8,7 +8,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from toxbench.evaluation.bootstrap import SampleCounts, Units, bootstrap, interval, sum_by_unit
+from toxbench.evaluation.bootstrap import (
+    SampleCounts,
+    Units,
+    bootstrap,
+    score_interval,
+    sum_by_unit,
+)
 from toxbench.evaluation.significance import compare_all, holm
 from toxbench.evaluation.thresholds import POSITIVES_NEEDED
 from toxbench.util.arrays import Counts, Members, Probabilities
@@ -59,7 +65,7 @@ def compare_slices(
     for name in dict.fromkeys(name for name, _ in parts):
         pair = {part: draws[name, part] for part in ("slice", "rest")}
         means = {part: float(scores.observed[METRIC].mean()) for part, scores in pair.items()}
-        ends = interval(pair["slice"].scores(METRIC).clip(0, 1))
+        ends = score_interval(pair["slice"], METRIC)
         (d,) = compare_all(pair, means, METRIC)
         p = 1.0 if d.p is None else d.p
         by_slice[name] = SliceScore(means["slice"], *ends, d.difference, d.low, d.high, p)
