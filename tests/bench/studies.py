@@ -1,7 +1,7 @@
 """Generators of studies with a known truth: labels and probabilities, without training."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ ROWS, VALIDATION = 200, 100
 SHARES = np.array([0.46, 0.38, 0.02, 0.17, 0.13, 0.15, 0.14, 0.012, 0, 0, 0.015, 0.004])
 GROUP_SHARES = np.array([27, 17, 15, 11, 10, 4, 4, 4, 3, 2, 2, 1]) / 100  # as the videos' sizes
 _POSITIVE, _NEGATIVE = 0.305, -1.728  # centres of a recall of 0.62 and 4.2 % false positives
+_TRAIN_SKILL = 0.4  # added on train rows
 _NORMALS = np.random.default_rng(0).standard_normal(400_000)
 _CUTS = np.array([np.quantile(_NORMALS, 1 - s) if s else np.inf for s in SHARES])
 Groups = npt.NDArray[np.int64]
@@ -46,6 +47,7 @@ class Generator:
         shift: standard deviation of a seed's skill, for each candidate.
         group: standard deviation of the targets' level and of the noise between groups.
         candidate_group: standard deviation of a candidate's skill between groups.
+        rarity: added to the latent number that a row needs for a label.
     """
 
     degrees: float = np.inf
@@ -56,6 +58,7 @@ class Generator:
     shift: Sequence[float] = (0.045, 0.045)
     group: float = 0.0
     candidate_group: float = 0.0
+    rarity: float = 0.0
     skills: Sequence[float] = (0.0, 0.0)
     offsets: Sequence[float] = (0.0, 0.0)  # of a candidate's logits: another threshold is best
 
@@ -67,7 +70,7 @@ class Generator:
         latent = rng.standard_normal((rows, 1)) + level
         scale = (1 + self.group**2) ** 0.5
         noise = 0.9 * latent / scale + 0.19**0.5 * rng.standard_normal(shape)
-        targets = (noise > _CUTS).astype(np.uint8)
+        targets = (noise > _CUTS + self.rarity).astype(np.uint8)
         tails = rng.standard_normal((rows, 1))
         if np.isfinite(self.degrees):
             tails = (
@@ -94,6 +97,7 @@ class Generator:
 TODAY = Generator()
 HEAVY = Generator(degrees=3, row=2.0, shift=(0.2, 0.2))
 GROUPED = Generator(group=0.5, candidate_group=0.15)
+RARE = Generator(rarity=0.4)
 GENERATORS = {"as today": TODAY, "heavy tails, strong seeds": HEAVY, "12 unequal groups": GROUPED}
 
 
@@ -111,6 +115,28 @@ def draw_study(generator: Generator, seeds: int, number: int) -> Study:
     rng = np.random.default_rng([2, number])
     groups = rows_of_study(generator, rng)
     return generator.draw(rng, len(groups), seeds, groups)
+
+
+def draw_parts(
+    generator: Generator, rng: np.random.Generator, sizes: Groups, validation: int, seeds: int
+) -> list[Study]:
+    """Draw test, train and validation rows of one candidate, which knows the train rows.
+
+    ``sizes`` are those of the groups of the test rows, and of the train rows.
+    """
+    groups, count = np.repeat(np.arange(len(sizes)), sizes), len(sizes)
+    of_validation = rng.integers(0, 8, validation) if generator.group else np.arange(validation)
+    numbers = np.concatenate([groups, count + groups, 2 * count + of_validation])
+    one = replace(generator, shift=generator.shift[:1], skills=(0.0,), offsets=(0.0,))
+    study = one.draw(rng, len(numbers), seeds, numbers)
+    test, end = len(groups), 2 * len(groups)
+    odds = study.probabilities / (1 - study.probabilities).clip(1e-6)
+    odds *= np.exp(2 * _TRAIN_SKILL * (2.0 * study.targets - 1))
+    study.probabilities[..., test:end, :] = (odds / (1 + odds))[..., test:end, :]
+    return [
+        Study(study.targets[rows], study.probabilities[:, :, rows], numbers[rows])
+        for rows in (slice(test), slice(test, end), slice(end, None))
+    ]
 
 
 def error(share: float, count: int) -> float:

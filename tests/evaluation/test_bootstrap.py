@@ -15,6 +15,7 @@ from toxbench.evaluation.bootstrap import (
     SampleCounts,
     bootstrap,
     interval,
+    measure_uncertainty,
     sampling_units,
     sum_by_unit,
     t_factor,
@@ -265,6 +266,22 @@ def test_intervals_shrink_with_the_root_of_rows(metric: str) -> None:
 def test_one_row_has_an_empty_interval(metric: str) -> None:
     draws = resample(*draw_table(1, seeds=1), resamples=50)
     assert interval(draws.scores(metric)) == (draws.observed[metric][0],) * 2
+
+
+def test_interval_of_a_score_is_that_of_its_log_odds() -> None:
+    targets = np.ones((400, 1), dtype=np.uint8)
+    draws = resample(targets, (np.arange(400)[None, :, None] >= 8).astype(np.uint8))
+    ends = measure_uncertainty(draws, "subset_accuracy")
+    odds = np.array([ends.low / (1 - ends.low), ends.high / (1 - ends.high)]) / (0.98 / 0.02)
+    plain = np.array(interval(draws.scores("subset_accuracy")))
+    assert np.log(odds) == pytest.approx((plain - 0.98) / (0.98 * 0.02))
+    assert 0.98 - ends.low > 1.5 * (ends.high - 0.98)  # as an exact interval: 0.961 to 0.991
+
+
+def test_perfect_score_has_an_empty_interval() -> None:
+    right = np.ones((40, 1), dtype=np.uint8)
+    ends = measure_uncertainty(resample(right, right[None]), "micro_f1")
+    assert (ends.low, ends.high) == (1, 1)
 
 
 # Seeds

@@ -1,5 +1,6 @@
 """Paired tests with known results, Holm's correction, and tiers."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -15,10 +16,11 @@ from toxbench.evaluation.significance import (
     Difference,
     Rules,
     assign_tiers,
+    best_shares,
     compare_all,
     detectable_effect,
     holm,
-    rank_draws,
+    rank_intervals,
 )
 from toxbench.evaluation.verdicts import Outcome, Verdict
 
@@ -243,11 +245,20 @@ def test_tiers_are_numbered_without_gaps(count: int, different: set[tuple[int, i
                                               for n in names]  # fmt: skip
 
 
-def test_ranks_of_draws_by_hand() -> None:
+def test_shares_of_the_best_by_hand() -> None:
     scores = np.array([[0.5, 0.9, 0.5, 0.9], [0.4, 0.9, 0.6, 0.8], [0.1, 0.2, 0.3, 0.1]])
-    shares, ranks = rank_draws(scores)
-    assert shares.tolist() == [(1 + 0.5 + 0 + 1) / 4, (0 + 0.5 + 1 + 0) / 4, 0]
-    assert ranks.tolist() == [[1, 2], [1, 2], [3, 3]]
+    assert best_shares(scores).tolist() == [(1 + 0.5 + 0 + 1) / 4, (0 + 0.5 + 1 + 0) / 4, 0]
+
+
+def test_significant_differences_bound_ranks() -> None:
+    pairs = {"ab": (0.1, 0.2), "ac": (0.2, 0.01), "cb": (-0.01, 0.03), "ad": (-0.3, None)}
+    differences = [
+        replace(make_difference(value, 0.1, p), first=pair[0], second=pair[1])
+        for pair, (value, p) in pairs.items()
+    ]
+    expected = {"a": (1, 3), "b": (1, 3), "c": (3, 4), "d": (1, 4)}
+    assert rank_intervals("abcd", differences) == expected
+    assert rank_intervals("a", ()) == {"a": (1, 1)}
 
 
 def test_equal_candidates_share_one_tier() -> None:

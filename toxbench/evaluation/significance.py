@@ -1,11 +1,10 @@
 """Significance of differences: paired tests of all pairs, Holm's correction, and tiers."""
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-import numpy.typing as npt
 
 from toxbench.evaluation.bootstrap import BootstrapScores, added_variance, variance_over_seeds
 from toxbench.evaluation.definitions import ROPE
@@ -51,10 +50,14 @@ class Difference:
     rope: float = ROPE
 
     @property
+    def is_significant(self) -> bool:
+        """Whether it is significant at the 5 % level, corrected for all pairs."""
+        return self.adjusted_p is not None and self.adjusted_p <= ALPHA
+
+    @property
     def is_clear(self) -> bool:
-        """Whether it is significant, corrected for all pairs, and as large as the ROPE."""
-        is_significant = self.adjusted_p is not None and self.adjusted_p <= ALPHA
-        return is_significant and abs(self.difference) >= self.rope
+        """Whether it is significant and as large as the ROPE."""
+        return self.is_significant and abs(self.difference) >= self.rope
 
     @property
     def is_equivalent(self) -> bool:
@@ -224,21 +227,36 @@ def assign_tiers(ranked: Sequence[str], differ: Callable[[str, str], bool]) -> d
     return tiers
 
 
-def rank_draws(scores: Floats) -> tuple[Floats, npt.NDArray[np.int64]]:
-    """Return how often each candidate is the best, and the 95 % interval of its rank.
+def best_shares(scores: Floats) -> Floats:
+    """Return how often each candidate is the best, ``[candidate]``; equal ones share it.
 
     Args:
         scores: of the same resamples, ``[candidate, resample]``; higher is better.
-
-    Returns:
-        share of the resamples in which it is the best, ``[candidate]``; equal ones share it.
-        lowest and highest rank, from 1, ``[candidate, 2]``.
     """
     is_best = scores == scores.max(axis=0)
-    shares = (is_best / is_best.sum(axis=0)).mean(axis=1)
-    ranks = np.stack([1 + (scores > candidate).sum(axis=0) for candidate in scores])
-    ends = np.quantile(ranks, [ALPHA / 2, 1 - ALPHA / 2], axis=1, method="inverted_cdf")
-    return shares, ends.T.astype(np.int64)
+    return np.asarray((is_best / is_best.sum(axis=0)).mean(axis=1))
+
+
+def rank_intervals(
+    names: Sequence[str], differences: Iterable[Difference]
+) -> dict[str, tuple[int, int]]:
+    """Return the lowest and highest rank of each candidate, from 1: with 95 % confidence for all.
+
+    The candidates that are significantly better or worse bound a rank (Mogstad et al. 2024,
+    doi:10.1093/restud/rdad006). Percentiles of resampled ranks are too narrow if candidates are
+    nearly equal.
+
+    Args:
+        names: of the candidates that have a rank.
+        differences: of all pairs of them.
+    """
+    low, high = dict.fromkeys(names, 1), dict.fromkeys(names, len(names))
+    for d in differences:
+        if d.is_significant:
+            better, worse = (d.first, d.second) if d.difference > 0 else (d.second, d.first)
+            high[better] -= 1
+            low[worse] += 1
+    return {name: (low[name], high[name]) for name in names}
 
 
 def _adjusted(

@@ -26,8 +26,9 @@ from toxbench.evaluation.significance import (
     Difference,
     Rules,
     assign_tiers,
+    best_shares,
     compare_all,
-    rank_draws,
+    rank_intervals,
 )
 from toxbench.evaluation.verdicts import Verdict
 from toxbench.ranking.cells import load_cells, load_failures
@@ -218,16 +219,16 @@ def _with_tiers(rows: Sequence[Row], board: Leaderboard) -> tuple[Row, ...]:
 
 def _with_ranks(board: Leaderboard, draws: Draws) -> tuple[Row, ...]:
     """Add P(best) and the interval of the rank among the rows that are not constant."""
-    varied = [row for row in board.rows if not row.constant]
+    varied = [row.name for row in board.rows if not row.constant]
     if not varied:
         return board.rows
-    scores = np.stack([draws[row.name, board.rule].scores(board.metric) for row in varied])
-    shares, ends = rank_draws(scores)
-    ranks = {
-        row.name: {"best": share, "ranks": (low, high)}
-        for row, share, (low, high) in zip(varied, shares.tolist(), ends.tolist(), strict=True)
-    }
-    return tuple(replace(row, **ranks.get(row.name, {})) for row in board.rows)
+    shares = best_shares(np.stack([draws[n, board.rule].scores(board.metric) for n in varied]))
+    best = dict(zip(varied, shares.tolist(), strict=True))
+    mains = (v.main for v in board.verdicts if v.metric == board.metric)
+    ranks = rank_intervals(varied, (d for d in mains if {d.first, d.second} <= best.keys()))
+    return tuple(
+        replace(row, best=best.get(row.name), ranks=ranks.get(row.name)) for row in board.rows
+    )
 
 
 def _mean(scores: Floats) -> Statistic:

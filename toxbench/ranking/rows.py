@@ -69,7 +69,7 @@ class Row:
             they were not computed (see `with_label_intervals`).
         tier: from 1; none of a tier's candidates is apart from its best one. None: too few seeds.
         best: share of the resamples in which the candidate is the best; None: not computed.
-        ranks: 95 % interval of its rank; None as ``best``.
+        ranks: 95 % interval of its rank, for all rows together; None as ``best``.
         failed: number of cells without a result.
         mixed: how the environments of its cells differ; empty if they are equal.
         cut_token_share: share of the table's tokens that the candidate does not read, in [0, 1).
