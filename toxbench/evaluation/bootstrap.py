@@ -211,29 +211,24 @@ def interval(draws: Floats, level: float = 0.95) -> tuple[float, float]:
 
 
 def score_interval(resampled: BootstrapScores, metric: str) -> tuple[float, float]:
-    """Return the 95 % interval of a score within 0 and 1.
+    """Return the 95 % interval of a score, which is within 0 and 1, or of a gap.
 
-    The distribution of a score is skewed near 0 and 1, and its variance depends on its value. The
-    interval is therefore that of the log-odds, to first order, as recommended for average precision
-    by Boyd, Eng and Page (2013, doi:10.1007/978-3-642-40994-3_29).
+    Near 0 and 1 a score is skewed and varies less, so its interval is that of the log-odds, to
+    first order (Boyd, Eng and Page 2013, doi:10.1007/978-3-642-40994-3_29, on average precision).
     """
     from scipy.special import expit, logit  # lazy: not every command computes intervals
 
-    ends = np.array(interval(resampled.scores(metric)))
-    score = resampled.observed[metric].mean()
+    ends, score = interval(resampled.scores(metric)), float(resampled.observed[metric].mean())
+    if metric.endswith("_gap"):
+        return ends
     if 0 < score < 1:
-        ends = expit(logit(score) + (ends - score) / (score * (1 - score)))
-    low, high = ends.clip(0, 1).tolist()
-    return low, high
+        ends = expit(logit(score) + (np.array(ends) - score) / (score * (1 - score)))
+    return max(0.0, float(ends[0])), min(1.0, float(ends[1]))
 
 
 def measure_uncertainty(resampled: BootstrapScores, metric: str) -> Uncertainty:
     """Summarise the resampled scores of one metric, or its gaps."""
-    observed = resampled.observed[metric]
-    if metric.endswith("_gap"):
-        low, high = interval(resampled.scores(metric))
-    else:
-        low, high = score_interval(resampled, metric)
+    (low, high), observed = score_interval(resampled, metric), resampled.observed[metric]
     rows, seeds = float(resampled.fixed_seed_scores(metric).std()), len(observed)
     folds = None
     if metric in resampled.folds:
