@@ -1,7 +1,7 @@
 """Simulations with a known truth: coverage of intervals, and rate of false verdicts.
 
 Run by hand: ``pytest tests/bench/test_intervals.py -m bench -s``. The figures, and those of the
-code before, are in toxbench/docs/explanation/statistics.md.
+code before, are in toxbench/docs/explanation/simulations.md.
 """
 
 import time
