@@ -1,7 +1,8 @@
 """Simulated coverage of intervals: gaps, tuned thresholds, labels, slices and ranks.
 
-Run by hand: ``pytest tests/bench/test_coverage.py -m bench -s``. Scores at 0.5 and differences are
-in test_intervals.py. The measured points of a learning curve have the intervals of the leaderboard.
+Run by hand: ``pytest tests/bench/test_coverage.py -m bench -s``. The figures are in
+toxbench/docs/explanation/simulations.md. Scores at 0.5 and differences are in test_intervals.py.
+The measured points of a learning curve have the intervals of the leaderboard.
 """
 
 from collections import defaultdict
