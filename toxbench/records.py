@@ -115,7 +115,7 @@ class RunRecord(FrozenModel):
 class WeightsRecord(FrozenModel):
     """Where a backbone's initial weights came from. It holds no local path."""
 
-    source: Literal["hub", "local", "stand-in"]
+    source: Literal["hub", "local", "stand-in", "scratch"]
     label: str = Field(description="text to print, e.g. 'stand-in: all-MiniLM-L6-v2'")
     identity: str = Field(description="hash of the files' content, for the Hub after the commit")
 
@@ -417,7 +417,7 @@ class SpeedRecord(FrozenModel):
 
     backbone: str
     weights: str = Field(description="text to print, as `WeightsRecord.label`")
-    source: Literal["hub", "local", "stand-in"]
+    source: Literal["hub", "local", "stand-in", "scratch"]
     body_parameters: Count = Field(description="without embeddings and new head")
     device: str
     device_name: str

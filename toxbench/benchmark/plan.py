@@ -138,7 +138,7 @@ def make_plan(run: ResolvedRun, download: bool = True) -> Plan:
         _with_total_batch(_adapted(candidate, adaptation), env.size)
         for backbone in run.backbones
         for candidate in [backbone_candidate(backbone, settings, finder, label_count)]
-        for adaptation in run.adaptations
+        for adaptation in _adaptations(backbone.item, run)
     ]
     _check_evaluations(backbones, protocol)
     tuned = _tuned(backbones, store, protocol) if settings.tuned else ()
@@ -217,6 +217,11 @@ def backbone_candidate(
         weights=weights,
         settings=train,
     )
+
+
+def _adaptations(backbone: Backbone, run: ResolvedRun) -> tuple[Adaptation, ...]:
+    """Return the adaptations of a backbone; only one without pretrained weights to adapt."""
+    return ("full",) if backbone.checkpoint is None else run.adaptations
 
 
 def _adapted(candidate: BackboneCandidate, adaptation: Adaptation) -> BackboneCandidate:

@@ -24,7 +24,7 @@ def backbones(plugins: tuple[str, ...] | None) -> None:
         weights, parameters = describe_local_weights(backbone)
         if weights == "stand-in" and backbone.stand_in:
             weights = f"stand-in: {backbone.stand_in.note}"
-        row = (name, backbone.checkpoint, weights, format_millions(parameters))
+        row = (name, backbone.checkpoint or "none", weights, format_millions(parameters))
         rows.append(tuple(map(escape_line, (*row, registered.distribution))))
     headers = ("backbone", "checkpoint", "weights here", "parameters", "from")
     print_tables([Table("", headers, tuple(rows), (), ())], registry, None)

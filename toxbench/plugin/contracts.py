@@ -136,7 +136,9 @@ class Backbone:
 
     Attributes:
         name: as written after ``--backbones``; letters, digits, ``-``, ``_`` and ``.``.
-        checkpoint: repository of the Hugging Face Hub that holds the pretrained weights.
+        checkpoint: repository of the Hugging Face Hub that holds the pretrained weights. None: the
+            module is trained from scratch, and the class overrides `build` and `tokenizer`, which
+            get a folder without weights. Its head starts at random, and it has no linear probe.
         model_type: architecture of the weights, as in their ``config.json``; a folder of another
             architecture is refused. None: any.
         revision: its branch or tag, or ``refs/pr/4`` for a pull request, if only that one holds
@@ -153,7 +155,7 @@ class Backbone:
     """
 
     name: str
-    checkpoint: str
+    checkpoint: str | None
     model_type: str | None = None
     revision: str = "main"
     defaults: TrainSettings = field(default_factory=TrainSettings)
@@ -161,6 +163,13 @@ class Backbone:
     stand_in: StandIn | None = None
     head: tuple[str, ...] = ("classifier", "pre_classifier", "head", "score")
     last_layer: str = ""
+
+    def __post_init__(self) -> None:
+        """Raise `TypeError` if there is neither a checkpoint nor code in its place."""
+        has_code = type(self).build is not Backbone.build
+        has_code = has_code and type(self).tokenizer is not Backbone.tokenizer
+        if self.checkpoint is None and not has_code:
+            raise TypeError(f"{self.name}: checkpoint=None needs a class with build and tokenizer")
 
     def build(self, weights: Path, label_count: int) -> "nn.Module":
         """Return a module whose ``forward(input_ids, attention_mask)`` returns logits.

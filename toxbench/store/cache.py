@@ -16,6 +16,7 @@ MAX_TOKEN_BYTES = 10 * 10**9
 KINDS: Mapping[str, str] = {
     "tokens": "tokens of tables",
     "stand-ins": "stand-in weights",
+    "scratch": "configuration of backbones without weights",
     "sent": "weights that a Ray cluster sent",
     "baselines": "files of baselines",
 }  # subfolder -> content

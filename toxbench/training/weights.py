@@ -119,10 +119,13 @@ class WeightsFinder:
         """Return the weights of a backbone.
 
         Raises:
-            SettingsError: a named folder is not a checkpoint, or the backbone has no stand-in.
+            SettingsError: a named folder is not a checkpoint, or the backbone has no stand-in or
+                reads no weights.
             TryAgainError: the Hub is required and cannot be used.
             StorageError: a stand-in is damaged, or cannot be written to the cache.
         """
+        if backbone.checkpoint is None:
+            return _from_scratch(backbone.name, self.choice)
         if backbone.name in self.choice.folders:
             return _sized(backbone, _local(backbone.name, self.choice.folders[backbone.name]))
         finders: Mapping[str, Callable[[Backbone], Weights]] = {
@@ -150,6 +153,7 @@ class WeightsFinder:
             return replace(weights, warning=warning)
 
     def _from_hub(self, backbone: Backbone) -> Weights:
+        assert backbone.checkpoint is not None  # noqa: S101 - see `find`
         cached = cached_snapshot(backbone.checkpoint, backbone.revision)
         if cached is not None:
             folder, commit = cached
@@ -196,9 +200,11 @@ def describe_local_weights(backbone: Backbone) -> tuple[str, int | None]:
     """Describe the weights that ``--weights auto`` finds on this machine, without a request.
 
     Returns:
-        "cached", "stand-in" or "to download", and the number of pretrained parameters, or None
-        if it is unknown before the download.
+        "cached", "stand-in", "to download" or "from scratch", and the number of pretrained
+        parameters, or None if it is unknown before the download.
     """
+    if backbone.checkpoint is None:
+        return "from scratch", None
     cached = cached_snapshot(backbone.checkpoint, backbone.revision)
     if cached is not None:
         return "cached", sum(parameter_counts(cached[0]).values())
@@ -261,6 +267,21 @@ def _local(name: str, folder: Path) -> Weights:
     label = f"folder {folder.resolve().name}@{identity[:7]} ({model_type})"
     record = WeightsRecord(source="local", label=label, identity=identity)
     return Weights(record, folder.resolve(), {})
+
+
+def _from_scratch(name: str, choice: WeightsChoice) -> Weights:
+    """Return a checkpoint folder without tensors, so that later code has no special case."""
+    if name in choice.folders:
+        raise SettingsError(
+            f"{name} is trained from scratch and reads no weights; leave out --weights {name}=PATH"
+        )
+    config = b"{}"
+    hashes = {"config.json": hashlib.sha256(config).hexdigest()}
+    folder = complete_folder(cache_folder() / "scratch", hashes, lambda _: config)
+    record = WeightsRecord(
+        source="scratch", label="random weights (trained from scratch)", identity="scratch"
+    )
+    return Weights(record, folder, {"head_init": "random"})
 
 
 def _pickle_hint(folder: Path) -> str:
