@@ -1,6 +1,7 @@
 """The results of one table and split, as the Python functions return them."""
 
 import base64
+import html
 import shutil
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from functools import cached_property
@@ -10,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from toxbench.api.page import ReportFile, write_report
-from toxbench.errors import SettingsError, did_you_mean
+from toxbench.errors import DataError, SettingsError, did_you_mean
 from toxbench.evaluation.curves import confusion_counts
-from toxbench.evaluation.definitions import HALF, RULES
+from toxbench.evaluation.definitions import HALF, HEADLINES, RULES
 from toxbench.inference.predict import predict
 from toxbench.ranking.ensembles import load_board_cells
 from toxbench.ranking.predictions import load_predictions, prediction_columns
@@ -21,7 +22,7 @@ from toxbench.records import PARTS, Part
 from toxbench.report.figures import svg_bytes
 from toxbench.report.html.load import ReportData, load_report_data
 from toxbench.report.html.page import render_notebook_table
-from toxbench.report.html.plots import PLOTS
+from toxbench.report.html.plots import CAPTIONS, PLOTS
 from toxbench.report.label_errors import TABLES, DisplayOptions
 from toxbench.report.labels import label_records
 from toxbench.report.leaderboard import (
@@ -83,11 +84,13 @@ class Bench:
         One row for each candidate with its ``name``, ``rank``, ``weights``, ``parameters``,
         ``seeds``, and a mean and a sample standard deviation (``_sd``) for each score in [0, 1],
         for gaps (train minus test), seconds, comments per second and bytes. The ends of 95 %
-        confidence intervals have the suffixes ``_low`` and ``_high``.
+        confidence intervals have the suffixes ``_low`` and ``_high``. The headline scores come
+        first, because a notebook shows only the first and the last columns.
         """
         frame = pd.DataFrame(list(leaderboard_records(self._board)))
-        frame.insert(0, "name", [row.name for row in self._board.rows])
-        return frame
+        frame["name"] = [row.name for row in self._board.rows]
+        first = ["name", "rank", *HEADLINES, *(f"{name}_gap" for name in HEADLINES)]
+        return frame.reindex(columns=[*first, *frame.columns.difference(first, sort=False)])
 
     @property
     def cells(self) -> pd.DataFrame:
@@ -143,8 +146,14 @@ class Bench:
         thresholds, and ``micro_average_precision``): ``first``, ``second``, ``difference``, its
         95 % interval ``low`` to ``high``, ``p`` and ``p_holm``, ``first_better`` and
         ``equivalent`` (probabilities), ``detectable``, and ``verdict`` for the first two scores.
+
+        Raises:
+            DataError: the test rows or the seeds are too few to test a pair.
         """
-        return pd.DataFrame(list(compare_candidates(self._board, candidates).records))
+        table = compare_candidates(self._board, candidates)
+        if not table.records:
+            raise DataError(f"no pair of these candidates can be tested. {table.notes[0]}")
+        return pd.DataFrame(list(table.records))
 
     def errors(self, table: str = "missed", limit: int = 20) -> pd.DataFrame:
         """Return test rows that are worth reading, by id.
@@ -186,9 +195,10 @@ class Plots(dict[str, "Figure"]):
     def _repr_html_(self) -> str:
         # As images, because the ids in two figures may be the same.
         data = (base64.b64encode(svg_bytes(figure)).decode("ascii") for figure in self.values())
-        images = zip(self, data, strict=True)
         return "".join(
-            f'<img alt="{name}" src="data:image/svg+xml;base64,{data}">' for name, data in images
+            f'<p style="max-width: 60rem"><img alt="{name}" src="data:image/svg+xml;base64,{image}"><br>'
+            f"{html.escape(CAPTIONS.get(name, ''))}</p>"
+            for name, image in zip(self, data, strict=True)
         )
 
 

@@ -31,6 +31,7 @@ _TRAINING_SET = (
     "Intervals and verdicts are for this training set: another one may give another order. To "
     "measure that, use --folds."
 )
+_DEVIATION = "± is the standard deviation over seeds."
 GAP_TITLES = {
     "micro_f1_gap": "micro-F1 gap",
     "subset_accuracy_gap": "subset accuracy gap",
@@ -109,16 +110,19 @@ def headline_notes(leaderboard: Leaderboard) -> list[str]:
     ]
     if len(important) > MAX_NOTES - 1:
         hidden = len(important) - (MAX_NOTES - 2)
-        important[MAX_NOTES - 2 :] = [f"{hidden} more notes: toxbench leaderboard --full."]
+        important[MAX_NOTES - 2 :] = [
+            f"{hidden} more notes: toxbench leaderboard --full, or the report."
+        ]
     return [*important, _headline_explanation(leaderboard), *quoted_notes(leaderboard)]
 
 
 def limitations(leaderboard: Leaderboard) -> list[str]:
     """Return the reasons why the p-values of a comparison are too optimistic, and of averages."""
     sampling = leaderboard.sampling
-    reasons = [EXPLORATORY] if leaderboard.is_exploratory else []
+    reasons = []
     if sampling is not None and not sampling.has_intervals:
         reasons.append(_no_interval_note(sampling))
+    reasons += [EXPLORATORY] if leaderboard.is_exploratory else []
     return [*reasons, _training_note(leaderboard), *_ensemble_notes(leaderboard)]
 
 
@@ -179,7 +183,7 @@ def explanations(leaderboard: Leaderboard) -> list[str]:
             f"macro-F1 leaves out the labels without a positive test row: {list_items(unscored)}."
         )
     if any(row.seeds > 1 for row in rows):
-        texts.append("± is the standard deviation over seeds.")
+        texts.append(_DEVIATION)
     texts.extend(_sampling_notes(leaderboard))
     texts.extend(_failure_note(leaderboard, failed) for failed in leaderboard.failures)
     texts.extend(_cut_notes(rows))
@@ -224,6 +228,8 @@ def _thresholds(leaderboard: Leaderboard) -> str:
 def _headline_explanation(leaderboard: Leaderboard) -> str:
     text = f"Scores at {_thresholds(leaderboard)}; a gap is the train score minus the test score"
     source = interval_source(leaderboard)
+    if not source and any(row.seeds > 1 for row in leaderboard.rows):
+        source = _DEVIATION
     return f"{text}; {source}" if source else f"{text}."
 
 

@@ -19,6 +19,7 @@ from toxbench.report.html.elements import (
     short_name,
 )
 from toxbench.report.html.load import MAX_PLOTTED, ReportData
+from toxbench.report.notes import GAP_MEANING
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -112,6 +113,15 @@ PLOTS: Mapping[str, Callable[[ReportData], "Figure"]] = {
     "gap": gap_figure,
     "cost": cost_figure,
     "learning": learning_figure,
+}
+CAPTIONS: Mapping[str, str] = {
+    "forest": "Baselines are grey, others blue. The grey line marks the score of the first "
+    "candidate.",
+    "gap": GAP_MEANING,
+    "cost": "The numbers count the candidates, the best one first. The line is the Pareto front: "
+    "no other candidate has both a higher score and a shorter training time.",
+    "learning": "Thick lines are train losses (in training mode), thin dotted lines validation "
+    "losses. Each is the mean over cells: training runs of one seed on one fold.",
 }
 
 

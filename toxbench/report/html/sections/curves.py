@@ -23,7 +23,7 @@ from toxbench.report.html.elements import (
     short_name,
 )
 from toxbench.report.html.load import MAX_PLOTTED, ReportData
-from toxbench.report.html.plots import learning_figure, trained_rows
+from toxbench.report.html.plots import CAPTIONS, learning_figure, trained_rows
 from toxbench.report.learning_curves import CURVE_TITLE, curve_table
 from toxbench.report.tables import Value, create_table
 
@@ -50,11 +50,7 @@ def learning_section(data: ReportData) -> Section | None:
          "cells with this best epoch"), numbers,
     )  # fmt: skip
     alt = f"Learning curves of {len(rows)} candidates: losses and validation micro-F1 by epoch."
-    note = (
-        "Thick lines are train losses (in training mode), thin dotted lines validation losses. A "
-        "cell is one training run: one seed on one fold."
-    )
-    picture = create_picture("learning", alt, learning_figure(data), table, note)
+    picture = create_picture("learning", alt, learning_figure(data), table, CAPTIONS["learning"])
     return Section("learning", "Learning curves", pictures=[picture])
 
 

@@ -9,6 +9,7 @@ from toxbench.ranking.rows import Row
 from toxbench.report.html.elements import Picture, Section, create_picture
 from toxbench.report.html.load import ReportData
 from toxbench.report.html.plots import (
+    CAPTIONS,
     Point,
     cost_figure,
     cost_front,
@@ -20,7 +21,6 @@ from toxbench.report.html.plots import (
 from toxbench.report.labels import label_tables
 from toxbench.report.leaderboard import leaderboard_tables
 from toxbench.report.notes import (
-    GAP_MEANING,
     GAP_TITLES,
     conclusions,
     explanations,
@@ -68,11 +68,7 @@ def cost_section(data: ReportData) -> Section | None:
         ],
     )
     alt = f"Micro-F1 against training time of {len(points)} candidates, with the Pareto front."
-    note = (
-        "The numbers refer to the table. The line is the Pareto front: no other candidate has "
-        "both a higher score and a shorter training time."
-    )
-    picture = create_picture("pareto", alt, cost_figure(data), numbers, note)
+    picture = create_picture("pareto", alt, cost_figure(data), numbers, CAPTIONS["cost"])
     text = _cheaper_candidate(candidates, front)
     return Section("cost", "Scores and training time", [text] if text else [], pictures=[picture])
 
@@ -81,7 +77,7 @@ def overfitting_section(data: ReportData) -> Section:
     """Return a picture of train and test scores."""
     rows = data.board.rows
     alt = f"Bars of train and test scores of {len(rows)} candidates, side by side."
-    picture = create_picture("gap", alt, gap_figure(data), _gap_table(rows), GAP_MEANING)
+    picture = create_picture("gap", alt, gap_figure(data), _gap_table(rows), CAPTIONS["gap"])
     return Section("overfitting", "Overfitting", pictures=[picture])
 
 
@@ -116,8 +112,7 @@ def _interval_picture(data: ReportData) -> Picture:
          for row in rows],
     )  # fmt: skip
     alt = f"Forest plot of {len(rows)} candidates: scores with 95 % confidence intervals."
-    note = "Baselines are grey, others blue. The grey line marks the score of the first candidate."
-    return create_picture("forest", alt, forest_figure(data), numbers, note)
+    return create_picture("forest", alt, forest_figure(data), numbers, CAPTIONS["forest"])
 
 
 def _cheaper_candidate(candidates: Sequence[tuple[Row, Point]], front: Sequence[Point]) -> str:
