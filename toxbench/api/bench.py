@@ -193,13 +193,16 @@ class Plots(dict[str, "Figure"]):
     """Figures by name; a notebook shows all of them."""
 
     def _repr_html_(self) -> str:
-        # As images, because the ids in two figures may be the same.
-        data = (base64.b64encode(svg_bytes(figure)).decode("ascii") for figure in self.values())
-        return "".join(
-            f'<p style="max-width: 60rem"><img alt="{name}" src="data:image/svg+xml;base64,{image}"><br>'
-            f"{html.escape(CAPTIONS.get(name, ''))}</p>"
-            for name, image in zip(self, data, strict=True)
-        )
+        return "".join(_figure_html(name, figure) for name, figure in self.items())
+
+
+def _figure_html(name: str, figure: "Figure") -> str:
+    """Return a figure and its caption, as an image, because ids in two figures may be the same."""
+    data = base64.b64encode(svg_bytes(figure)).decode("ascii")
+    return (
+        f'<p style="max-width: 60rem"><img alt="{name}" src="data:image/svg+xml;base64,{data}">'
+        f"<br>{html.escape(CAPTIONS.get(name, ''))}</p>"
+    )
 
 
 def _check(argument: str, value: str, choices: Iterable[str]) -> None:
