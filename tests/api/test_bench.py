@@ -39,6 +39,19 @@ def test_bench_can_be_used_as_its_leaderboard(bench: toxbench.Bench) -> None:
         _ = bench.no_such_attribute
 
 
+def test_headline_scores_are_the_first_columns(bench: toxbench.Bench) -> None:
+    first = ["name", "rank", "micro_f1", "subset_accuracy", "micro_f1_gap", "subset_accuracy_gap"]
+    assert list(bench.leaderboard)[:6] == first
+
+
+def test_comparison_without_tests_gives_the_reason(tmp_path: Path) -> None:
+    table = write_table(tmp_path / "comments.csv", rows=40)
+    frame = pd.read_csv(table).assign(group=lambda rows: rows.index % 2)
+    bench = toxbench.run(frame, backbones=[], results=tmp_path / "results", progress=False)
+    with pytest.raises(toxbench.DataError, match="no pair of these .* belong to 2 groups"):
+        bench.compare()
+
+
 def test_predictions_give_the_scores_of_the_cells(bench: toxbench.Bench) -> None:
     for part in ("train", "test"):
         predictions = bench.predictions("bert", part)
@@ -110,7 +123,9 @@ def test_figures_can_be_changed_and_are_shown(bench: toxbench.Bench, tmp_path: P
     plots = bench.plot()
     assert list(plots) == ["forest", "gap", "cost", "learning"]
     plots["forest"].savefig(tmp_path / "forest.png")
-    assert plots._repr_html_().count("data:image/svg+xml") == 4
+    page = plots._repr_html_()
+    assert page.count("data:image/svg+xml") == 4
+    assert page.index("Baselines are grey") < page.index("Pareto front")
 
 
 def test_report_is_written_and_shown_in_a_frame(bench: toxbench.Bench) -> None:
