@@ -48,7 +48,7 @@ def test_comparison_without_tests_gives_the_reason(tmp_path: Path) -> None:
     table = write_table(tmp_path / "comments.csv", rows=40)
     frame = pd.read_csv(table).assign(group=lambda rows: rows.index % 2)
     bench = toxbench.run(frame, backbones=[], results=tmp_path / "results", progress=False)
-    with pytest.raises(toxbench.DataError, match="no pair of these .* belong to 2 groups"):
+    with pytest.raises(toxbench.DataError, match=r"no pair of these .* belong to 2 groups"):
         bench.compare()
 
 
