@@ -10,6 +10,7 @@ from toxbench import Table
 from toxbench.evaluation.thresholds import HALF
 from toxbench.ranking.columns import columns
 from toxbench.ranking.rows import Leaderboard, Row, Statistic
+from toxbench.report.html.page import render_notebook_table, render_site
 from toxbench.report.labels import label_table, label_tables
 from toxbench.report.leaderboard import leaderboard_records, leaderboard_table, leaderboard_tables
 from toxbench.store.cells import FoldRows, ProtocolRecord
@@ -142,6 +143,18 @@ NOTES: dict[str, tuple[Leaderboard, str]] = {
         "different numbers of seeds",
     ),
 }
+
+
+@pytest.mark.parametrize(("columns", "is_wide"), [(2, False), (4, True), (7, True)])
+def test_table_with_long_rows_is_wide(columns: int, is_wide: bool) -> None:
+    cell = "0.659 [0.604, 0.710]"
+    table = Table(title="", headers=("score",) * columns, rows=((cell,) * columns,))
+    assert ('class="wide"' in render_notebook_table(table)) == is_wide
+
+
+def test_site_marks_stand_ins() -> None:
+    page = render_site({"bert/report.html": build_leaderboard(STAND_IN)})
+    assert "bert (stand-in)" in page
 
 
 @pytest.mark.parametrize(("leaderboard", "text"), NOTES.values(), ids=NOTES)
