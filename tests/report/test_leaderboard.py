@@ -13,6 +13,7 @@ from toxbench.ranking.rows import Leaderboard, Row, Statistic
 from toxbench.report.html.page import render_notebook_table, render_site
 from toxbench.report.labels import label_table, label_tables
 from toxbench.report.leaderboard import leaderboard_records, leaderboard_table, leaderboard_tables
+from toxbench.report.tables import create_table
 from toxbench.store.cells import FoldRows, ProtocolRecord
 from toxbench.util.text import format_millions
 
@@ -148,7 +149,7 @@ NOTES: dict[str, tuple[Leaderboard, str]] = {
 @pytest.mark.parametrize(("columns", "is_wide"), [(2, False), (4, True), (7, True)])
 def test_table_with_long_rows_is_wide(columns: int, is_wide: bool) -> None:
     cell = "0.659 [0.604, 0.710]"
-    table = Table(title="", headers=("score",) * columns, rows=((cell,) * columns,))
+    table = create_table("", ["score"] * columns, [[cell] * columns])
     assert ('class="wide"' in render_notebook_table(table)) == is_wide
 
 
