@@ -245,7 +245,8 @@ def _first_problem(error: ValidationError, kind: type[BaseModel]) -> str:
     if first["type"] == "extra_forbidden":
         *tables, key = map(str, first["loc"])
         return f"unknown setting {name!r}{did_you_mean(key, _field_names(kind, tables))}"
-    return f"setting {name} = {safe_value(first['input'])}: {first['msg'].lower()}"
+    reason = first["msg"].removeprefix("Value error, ").lower()
+    return f"setting {name} = {safe_value(first['input'])}: {reason}"
 
 
 def _field_names(kind: type[BaseModel], tables: Sequence[str]) -> Iterable[str]:

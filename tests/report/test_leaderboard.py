@@ -10,8 +10,10 @@ from toxbench import Table
 from toxbench.evaluation.thresholds import HALF
 from toxbench.ranking.columns import columns
 from toxbench.ranking.rows import Leaderboard, Row, Statistic
+from toxbench.report.html.page import render_notebook_table, render_site
 from toxbench.report.labels import label_table, label_tables
 from toxbench.report.leaderboard import leaderboard_records, leaderboard_table, leaderboard_tables
+from toxbench.report.tables import create_table
 from toxbench.store.cells import FoldRows, ProtocolRecord
 from toxbench.util.text import format_millions
 
@@ -142,6 +144,18 @@ NOTES: dict[str, tuple[Leaderboard, str]] = {
         "different numbers of seeds",
     ),
 }
+
+
+@pytest.mark.parametrize(("columns", "is_wide"), [(2, False), (4, True), (7, True)])
+def test_table_with_long_rows_is_wide(columns: int, is_wide: bool) -> None:
+    cell = "0.659 [0.604, 0.710]"
+    table = create_table("", ["score"] * columns, [[cell] * columns])
+    assert ('class="wide"' in render_notebook_table(table)) == is_wide
+
+
+def test_site_marks_stand_ins() -> None:
+    page = render_site({"bert/report.html": build_leaderboard(STAND_IN)})
+    assert "bert (stand-in)" in page
 
 
 @pytest.mark.parametrize(("leaderboard", "text"), NOTES.values(), ids=NOTES)

@@ -26,7 +26,7 @@ def merge(folders: tuple[Path, ...], into: Path) -> None:
     from toxbench.ranking.cells import check_same_protocol
     from toxbench.store.cells import CellStore, find_store
     from toxbench.store.merge import merge_stores
-    from toxbench.util.text import escape_line
+    from toxbench.util.text import count_of, escape_line
 
     sources = [*map(find_store, folders)]
     load_leaderboard(*sources)  # raises before anything is written
@@ -39,4 +39,4 @@ def merge(folders: tuple[Path, ...], into: Path) -> None:
         for line in (*repairs, *merge_stores(sources, target)):
             echo(f"toxbench: warning: {escape_line(line)}", err=True, style="warning")
         write_leaderboard(target)
-    echo(f"{len(target.paths())} cells in {target.folder}")
+    echo(f"{count_of(len(target.paths()), 'cell')} in {target.folder}")

@@ -31,6 +31,7 @@ def publish(site: Path, folders: tuple[Path, ...]) -> None:
     from toxbench.report.html.load import load_report_data
     from toxbench.report.html.page import render_site
     from toxbench.util.atomic import write_atomically
+    from toxbench.util.text import count_of
 
     boards: dict[str, Leaderboard] = {}
     for name, store in _stores_by_protocol(folders or (results_folder(),)).items():
@@ -38,7 +39,7 @@ def publish(site: Path, folders: tuple[Path, ...]) -> None:
         path = write_report(site / name, data)
         boards[path.relative_to(site).as_posix()] = data.board
     write_atomically(site / "index.html", render_site(boards).encode("utf-8"))
-    echo(f"{len(boards)} protocols in {site / 'index.html'}")
+    echo(f"{count_of(len(boards), 'protocol')} in {site / 'index.html'}")
 
 
 def _stores_by_protocol(folders: tuple[Path, ...]) -> "dict[str, CellStore]":

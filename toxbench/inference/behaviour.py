@@ -119,7 +119,8 @@ def case_table(models: Predictors, cases: Cases) -> Table:
             members = np.array([other == name for other in cases.functionalities])
             names = {"candidate": escape_line(candidate), "functionality": escape_line(name)}
             records.append({**names, **_share("passed", passes, members, cases)})
-    return records_table("Cases with the expected labels", records, (_INTERVAL,), keys=2)
+    note = "Passed: share of cases whose checked labels are all as expected."
+    return records_table("Cases with the expected labels", records, (note, _INTERVAL), keys=2)
 
 
 def change_table(models: Predictors, cases: Cases, terms: Terms) -> Table:

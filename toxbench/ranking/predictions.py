@@ -80,7 +80,7 @@ def load_predictions(store: CellStore, select: SelectRows = varied_backbones) ->
 def no_candidate_error(store: CellStore) -> StorageError:
     """Return the error of a folder in which no candidate has a seed with every fold."""
     return StorageError(
-        f"{store.folder} has no candidate with every fold yet; run the same command again"
+        f"{store.folder} has no candidate with every fold yet; continue with the same toxbench run"
     )
 
 

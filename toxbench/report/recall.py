@@ -14,6 +14,7 @@ from toxbench.plugin.contracts import Table
 from toxbench.ranking.build import complete_cells
 from toxbench.ranking.cells import load_cells
 from toxbench.ranking.pool import Cell
+from toxbench.ranking.predictions import no_candidate_error, varied_candidates
 from toxbench.ranking.rescore import check_labels
 from toxbench.ranking.rows import mean_known, summarize_cells
 from toxbench.records import LabelScores
@@ -28,11 +29,12 @@ def recall_table(
 ) -> Table:
     """Choose thresholds on the validation rows of each cell, for one label or all.
 
-    Labels with fewer than `positives_for_recall` positive validation rows in a fold are left out.
+    Labels with fewer than `positives_for_recall` positive validation rows in a fold, and
+    candidates with the same prediction for every row, are left out.
 
     Raises:
         SettingsError: no such label, or no label has enough positive validation rows.
-        StorageError: as `load_cells`.
+        StorageError: no candidate has a seed with every fold; as `load_cells`.
     """
     protocol, rows, cells = load_cells(store)
     check_labels(protocol.labels, "--label", [label] if label is not None else [])
@@ -41,11 +43,14 @@ def recall_table(
     needed = positives_for_recall(recall, confidence)
     columns = _columns_with_support(protocol, rows.targets[:, labels], needed)
     complete = complete_cells(cells, len(protocol.folds))
+    board = summarize_cells(protocol, (record for record, _ in cells))
+    if not board.rows:
+        raise no_candidate_error(store)
     return records_table(
         f"Thresholds with a recall of {recall:g} with confidence {confidence:g}, mean over cells",
         [
             _label_record(row.name, complete[row.key], protocol, rows.codes, labels[i], choose)
-            for row in summarize_cells(protocol, (record for record, _ in cells)).rows
+            for row in varied_candidates(board.rows)
             for i in columns
         ],
         (

@@ -38,6 +38,8 @@ def score_table(predicted: StoredPredictions, units: Units, slices: Slices) -> T
                     **dict(zip(_NUMBERS, scores.get(name, nothing), strict=True)),
                 }
             )
+    is_grouped = len(set(units.tolist())) < len(units)
+    counted = "groups with positive rows" if is_grouped else "positive rows"
     omitted = ", ".join(map(escape_line, sorted(slices.keys() - non_empty.keys()))) or "none"
     return records_table(
         "micro-F1 of slices of the test rows at threshold 0.5, mean over seeds",
@@ -47,8 +49,8 @@ def score_table(predicted: StoredPredictions, units: Units, slices: Slices) -> T
             "other test rows; p is corrected for the slices of a candidate.",
             "micro-F1 also depends on the share of positive rows, which differs between slices; "
             "the AUCs of --table auc do not.",
-            f"-: too few; the slice or the other rows have fewer than {POSITIVES_NEEDED} positive "
-            f"rows, or groups if these are resampled. Slices without a test row: {omitted}.",
+            f"-: the slice or the other test rows have fewer than {POSITIVES_NEEDED} {counted}, "
+            f"too few for an interval. Slices without a test row: {omitted}.",
         ),
         ("candidate", "slice", "rows", "positive rows", *_NUMBERS),
         keys=2,
@@ -70,9 +72,10 @@ def auc_table(predicted: StoredPredictions, slices: Slices) -> Table:
         "ROC AUC of each label in slices of the test rows, mean over seeds",
         records,
         (
-            "Subgroup: all rows are of the slice. BPSN: positives of the other rows, negatives of "
-            "the slice; low if the slice has false positives. BNSP: the reverse; low if positives "
-            "of the slice are missed. The power mean has the power -5 (Borkan et al. 2019).",
+            "Subgroup: rows of the slice. BPSN (background positive, subgroup negative): positives "
+            "of the other rows, negatives of the slice; low if the slice has false positives. "
+            "BNSP: the reverse; low if positives of the slice are missed. The power mean over the "
+            "slices has the power -5 (Borkan et al. 2019).",
             f"Not shown: AUCs with fewer than {POSITIVES_NEEDED} positive or negative rows.",
         ),
         ("candidate", "label", "slice", "positive rows", *_AUCS),

@@ -25,7 +25,10 @@ FILE = "report.html"
 _NUMBER = re.compile(r"[-+<]?\d[\d.,]*\s*(%|M|MiB|s)?( ±.*| \[.*| to .*)?|-")
 _MAX_OPEN_ROWS = 12  # longer tables are collapsed
 _SITE_COLUMNS = ("table", "protocol", "rows", "folds", "backbone", "micro-F1", "subset accuracy")
-_SITE_NOTE = "The first candidate of each leaderboard, with 95 % confidence intervals on test rows."
+_SITE_NOTES = (
+    "The first candidate of each leaderboard, with 95 % confidence intervals on test rows.",
+    "(stand-in): trained from small weights in place of those of the named checkpoint.",
+)
 
 CreateSection = Callable[[ReportData], Section | None]
 
@@ -72,7 +75,7 @@ def render_site(boards: Mapping[str, Leaderboard]) -> str:
     Every leaderboard has at least one row.
     """
     rows = [_site_row(board) for board in boards.values()]
-    table = create_table("Benchmarks", list(_SITE_COLUMNS), rows, [_SITE_NOTE])
+    table = create_table("Benchmarks", list(_SITE_COLUMNS), rows, _SITE_NOTES)
     return _render_page("site.html.j2", title=table.title, table=table, links=[*boards])
 
 
@@ -80,6 +83,8 @@ def _site_row(board: Leaderboard) -> list[str | int]:
     protocol, table = board.protocol, leaderboard_tables(board)[0]
     best = dict(zip(table.headers, table.rows[0], strict=True))
     name = f"{protocol.name} (synthetic)" if protocol.synthetic else protocol.name
+    if board.rows[0].stand_in:
+        best["backbone"] += " (stand-in)"
     scores = [best[column] for column in _SITE_COLUMNS if column in best]
     return [name, protocol.fingerprint[:12], protocol.rows, len(protocol.folds), *scores]
 
