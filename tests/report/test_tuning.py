@@ -312,7 +312,7 @@ def test_table_has_only_changed_settings() -> None:
     assert table.headers == ("setting", "default", "tuned")
     assert table.rows == (
         ("learning_rate", "3e-05", "3.33e-05"),
-        ("dropout", "None", "0.25"),
+        ("dropout", "unset", "0.25"),
         ("loss", "bce", "focal"),
     )
     assert table.records[0] == {

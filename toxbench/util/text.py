@@ -64,8 +64,8 @@ def format_value(value: object) -> str:
 
 
 def format_setting(value: object) -> str:
-    """Format the value of a setting; a float has three significant digits."""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    """Format the value of a setting: a float with three significant digits, None as unset."""
+    return f"{value:.3g}" if isinstance(value, float) else "unset" if value is None else str(value)
 
 
 def safe_quote(text: str, kind: str = "a name", characters: int = 32, words: int = 3) -> str:

@@ -30,14 +30,15 @@ Point = tuple[float, float]  # training seconds, micro-F1
 
 
 def forest_figure(data: ReportData) -> "Figure":
-    """Draw each row's headline scores with their 95 % confidence intervals."""
+    """Draw each row's headline scores with their 95 % confidence intervals, if there are any."""
     rows = data.board.rows
     figure, panels = create_panels(2, 0.7 + 0.26 * len(rows))
     for axes, (metric, title) in zip(panels, HEADLINES.items(), strict=True):
         for place, row in enumerate(rows):
             _draw_interval(axes, place, row, metric)
         label_y_axis(axes, [row.name for row in rows])
-        axes.set_xlabel(f"{title} with 95 % confidence interval")
+        has_intervals = any(metric in row.uncertainty for row in rows)
+        axes.set_xlabel(f"{title} with 95 % confidence interval" if has_intervals else title)
         best = rows[0].mean(metric)
         if best is not None:
             draw_reference_line(axes, best)
