@@ -135,7 +135,7 @@ def test_seeds_with_missing_folds_are_excluded(cli: Cli, results: str, tmp_path:
         path.unlink()
     result = cli("errors")
     assert result.returncode == 6
-    assert "run the same command again" in error_of(result)
+    assert "continue with the same toxbench run" in error_of(result)
 
 
 def test_missing_results_name_the_run_command(cli: Cli) -> None:
