@@ -365,3 +365,17 @@ def test_slices_print_no_comment(cli: Cli, table: Path) -> None:
     result = cli("slices", str(table.parent / "results"), "--data", str(table))
     assert "Slices without a test row: " in result.stdout
     assert "again and" not in result.stdout
+
+
+def test_report_has_a_picture_of_slices(cli: Cli, table: Path, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    shutil.copytree(table.parent / "results", results)
+    words = ("report", str(results), "--data", str(table), "--by", "Site")
+    assert "add --slices" in error_of(cli(*words))
+    assert cli(*words, "--slices").returncode == 0
+    (page,) = (path.read_text(encoding="utf-8") for path in results.rglob("report.html"))
+    section = page[page.index('id="slices"') :].partition("</section>")[0]
+    assert "candidates on 2 slices" in section
+    for score in slices_of(cli, table, "--by", "Site"):
+        assert f">{score['micro-F1']:.2f}</text>" in section
+    assert "again and" not in page

@@ -206,6 +206,10 @@ terms_option = _file_option(
     DATA, "--terms",
     help_text="Words for groups of people, one group a line: women: women, female. [a short list]",
 )  # fmt: skip
+slice_options = combined(
+    names_option(DATA, "--by", "Columns whose values are the slices, instead of identity terms."),
+    terms_option,
+)
 
 # Models
 

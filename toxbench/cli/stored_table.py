@@ -1,4 +1,4 @@
-"""Read the table of stored results again, for commands with ``--data`` or ``--show-text``."""
+"""Reads the table of stored results again, for commands with ``--data`` or ``--show-text``."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from toxbench.settings import ColumnSettings, SplitSettings
 if TYPE_CHECKING:
     from toxbench.data.table import TextDataset
     from toxbench.store.cells import ProtocolRecord
+    from toxbench.util.arrays import Members
 
 
 def texts_to_show(protocol: "ProtocolRecord", values: Mapping[str, Any]) -> Sequence[str] | None:
@@ -23,9 +24,38 @@ def texts_to_show(protocol: "ProtocolRecord", values: Mapping[str, Any]) -> Sequ
     check_table_options(values)
     if values["show_text"]:
         return read_table(protocol, values).texts
-    if values["data"] is not None:
+    if values["data"] is not None and not values.get("slices"):
         raise SettingsError("--data is read only to show comments; add --show-text")
     return None
+
+
+def find_slices(protocol: "ProtocolRecord", values: Mapping[str, Any]) -> "dict[str, Members]":
+    """Return the slices of the test rows that `slice_options` name.
+
+    Raises:
+        SettingsError: options that contradict each other, or no table.
+        DataError: as `read_table`, or a list of terms that cannot be read.
+    """
+    from toxbench.data.slices import column_slices, read_terms, term_slices
+
+    rows = [row for fold in protocol.folds for row in fold.test]
+    if not values["by"]:
+        terms, texts = read_terms(values["terms"]), read_table(protocol, values).texts
+        return term_slices(terms, (texts[row] for row in rows))
+    if values["terms"] is not None:
+        raise SettingsError("--by and --terms both choose the slices; give one of them")
+    if values["data"] is None:
+        raise SettingsError("--by: columns are not stored with results; add --data FILE")
+    members: dict[str, Members] = {}
+    for name in values["by"]:
+        # A table holds one column in addition to texts, ids and labels: that of groups.
+        roles = {"group_column": name, "labels": values["labels"] or protocol.labels}
+        table = read_table(protocol, {**values, **roles})
+        if name == table.columns["text"]:
+            raise SettingsError("--by names the comments, which are never printed; name another")
+        cells = table.groups or ()
+        members |= column_slices(name, [cells[row] for row in rows])
+    return members
 
 
 def read_table(protocol: "ProtocolRecord", values: Mapping[str, Any]) -> "TextDataset":

@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from toxbench.plugin.contracts import Table
 from toxbench.ranking.build import complete_cells
 from toxbench.ranking.cells import load_cells
 from toxbench.ranking.ensembles import load_board_cells
 from toxbench.ranking.labels import with_label_intervals
 from toxbench.ranking.learning_curves import Curves, load_curves
+from toxbench.ranking.pool import FoldPooler
 from toxbench.ranking.predictions import StoredPredictions, no_candidate_error, stack_predictions
 from toxbench.ranking.rows import Leaderboard, Row, summarize_cells
 from toxbench.records import CellRecord, TrialRecord
+from toxbench.report.slices import Slices, score_table
 from toxbench.store.cells import CellStore, ProtocolRecord, other_protocols
 from toxbench.store.manifest import Manifest, read_manifest
 from toxbench.store.trials import TUNING, TrialStore
@@ -55,6 +58,7 @@ class ReportData:
             intervals.
         curves: scores by the number of train rows; empty without results on subsets of them.
         texts: comment of every row of the data table; None: no comment is shown.
+        slices: scores of slices; None: they were not requested.
     """
 
     board: Leaderboard
@@ -66,6 +70,7 @@ class ReportData:
     other_splits: tuple[Leaderboard, ...] = ()
     curves: Curves = ()
     texts: Sequence[str] | None = None
+    slices: Table | None = None
 
     @cached_property
     def plotted_rows(self) -> tuple[Row, ...]:
@@ -87,7 +92,10 @@ class ReportData:
 
 
 def load_report_data(
-    store: CellStore, board: Leaderboard, texts: Sequence[str] | None = None
+    store: CellStore,
+    board: Leaderboard,
+    texts: Sequence[str] | None = None,
+    slices: Slices | None = None,
 ) -> ReportData:
     """Read what a leaderboard summarizes from the folder of its protocol.
 
@@ -95,6 +103,7 @@ def load_report_data(
         store: the folder.
         board: of its cells; with averages, these are candidates as well.
         texts: as in `ReportData`.
+        slices: of the test rows, by name.
 
     Raises:
         StorageError: a file is damaged, or the leaderboard has no row.
@@ -103,16 +112,20 @@ def load_report_data(
         raise no_candidate_error(store)
     protocol, stored, cells = load_board_cells(store, board)
     complete = complete_cells(cells, len(protocol.folds))
+    predicted = stack_predictions(board.rows, protocol, stored, cells)
     return ReportData(
         board=with_label_intervals(board, stored, cells),
         records={row.name: tuple(record for record, _ in complete[row.key]) for row in board.rows},
-        predicted=stack_predictions(board.rows, protocol, stored, cells),
+        predicted=predicted,
         ids=stored.ids,
         searches=tuple(_read_searches(store)),
         manifest=read_manifest(store.folder),
         other_splits=tuple(_other_splits(store, protocol)),
         curves=load_curves(store),
         texts=texts,
+        slices=score_table(predicted, FoldPooler(protocol, stored).units, slices)
+        if slices
+        else None,
     )
 
 

@@ -40,6 +40,7 @@ def create_sections(data: ReportData, importances: ComputeImportances) -> list[S
         scores.leaderboard_section,
         scores.cost_section,
         scores.overfitting_section,
+        splits.slice_section,
         splits.other_splits_section,
         labels.label_section,
         curves.train_rows_section,

@@ -1,12 +1,21 @@
-"""Section with the scores of the same candidates on other splits of the table."""
+"""Sections with the scores of the same candidates on slices, and on other splits."""
+
+from typing import cast
 
 from toxbench.evaluation.definitions import HEADLINES
 from toxbench.plugin.contracts import Table
 from toxbench.ranking.rows import Leaderboard
-from toxbench.report.html.elements import Section
+from toxbench.report.html.elements import (
+    Section,
+    create_panels,
+    create_picture,
+    draw_heat_map,
+    short_name,
+)
 from toxbench.report.html.load import ReportData
 from toxbench.report.notes import known_groups
 from toxbench.report.tables import create_table
+from toxbench.util.text import escape_line
 
 
 def other_splits_section(data: ReportData) -> Section | None:
@@ -20,6 +29,24 @@ def other_splits_section(data: ReportData) -> Section | None:
         "have other test rows, so the difference has no paired test."
     )
     return Section("splits", "Other splits", [text], tables=tables)
+
+
+def slice_section(data: ReportData) -> Section | None:
+    """Return a matrix of the scores of candidates on slices; None if they were not requested."""
+    table = data.slices
+    if table is None:
+        return None
+    scores = {(r["candidate"], r["slice"]): r["micro-F1"] for r in table.records}
+    names = [escape_line(row.name) for row in data.plotted_rows]
+    slices = [n for n in dict.fromkeys(s for _, s in scores) if scores[names[0], n] is not None]
+    if not slices:
+        return Section("slices", "Scores of slices", tables=[table])
+    values = [[cast("float | None", scores[name, n]) for n in slices] for name in names]
+    figure, (axes,) = create_panels(1, 1.2 + 0.4 * len(names))
+    draw_heat_map(axes, values, list(map(short_name, names)), list(map(str, slices)))
+    alt = f"Matrix: micro-F1 of {len(names)} candidates on {len(slices)} slices of the test rows."
+    picture = create_picture("slices", alt, figure, table, data.omitted_note)
+    return Section("slices", "Scores of slices", pictures=[picture])
 
 
 def _table(board: Leaderboard, other: Leaderboard) -> Table | None:
