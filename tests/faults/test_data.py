@@ -352,7 +352,7 @@ def test_run_warns_once_of_dropped_rows(command: Command, tmp_path: Path) -> Non
     words = ("run", "--data", "t.csv", "--backbones", "none", "--split-file", "s.json")
     code, err = command(*words, "--drop-empty")
     assert (code, err.count("without a text")) == (0, 1)
-    assert "rows that are left out, without a text or labels (--drop-empty, --drop-un" in err
+    assert "rows that are left out, without a text or labels (--drop-empty, --unlabelled" in err
     code, err = command(*words, "--config", "c.toml", "--dry-run")
     assert (code, err.count("1 cell, 1 stored already")) == (0, 2)
     assert command(*words)[0] == 3
