@@ -16,6 +16,7 @@ from toxbench.data.synthetic import sample_comments
 from toxbench.data.table import read_comments
 from toxbench.records import Audit, SharedGroups
 from toxbench.settings import SplitSettings
+from toxbench.util.arrays import UNLABELLED
 
 LONG = "one two three four five six seven eight nine ten"
 # Rows 0 to 3 are trained on, 4 is for validation, 5 to 9 are for testing.
@@ -105,6 +106,9 @@ def test_equal_texts_with_different_labels_are_reported() -> None:
     comments.targets[:] = 0
     comments.targets[4, 1] = 1
     assert audit(comments, [FOLD]).label_conflicts == ((1, 4, 8),)
+    codes = comments.codes.copy()
+    codes[[4, 8]] = UNLABELLED
+    assert audit(replace(comments, codes=codes), [FOLD]).label_conflicts == ()
 
 
 def test_implications_need_rows_and_a_share() -> None:

@@ -13,6 +13,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from toxbench.data.duplicates import number_copies
 from toxbench.data.table import read_comments
 from toxbench.evaluation.label_noise import ScoreBounds, label_noise, score_bounds
+from toxbench.util.arrays import UNLABELLED
 
 SENTENCE = "the same seven words stand in both"
 
@@ -38,7 +39,7 @@ def write(path: Path, texts: list[str], rude: list[int]) -> Path:
 
 def bounds_of(table: Path) -> tuple[ScoreBounds, ScoreBounds] | None:
     comments = read_comments(table)
-    return label_noise(comments.targets, number_copies(comments))
+    return label_noise(comments.codes, number_copies(comments))
 
 
 def test_near_copies_count_as_copies(tmp_path: Path) -> None:
@@ -53,6 +54,12 @@ def test_near_copies_count_as_copies(tmp_path: Path) -> None:
 def test_table_without_copies_has_no_bound(tmp_path: Path) -> None:
     table = write(tmp_path / "a.csv", ["one", "two", "three"], [0, 1, 1])
     assert bounds_of(table) is None
+
+
+def test_unlabelled_rows_contradict_nothing() -> None:
+    codes = np.array([[1], [0], [UNLABELLED], [1]], dtype=np.uint8)
+    bounds = label_noise(codes, np.array([0, 1, 0, 0]))
+    assert bounds == (ScoreBounds(3, 1.0, 1.0), ScoreBounds(2, 1.0, 1.0))
 
 
 def test_data_check_prints_the_bounds(

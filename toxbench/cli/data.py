@@ -89,7 +89,7 @@ def check(data: Any, **values: Any) -> None:
     echo(_headline(source))
     for line in audit_lines(audit(comments, source.folds), lambda row: _row_name(comments, row)):
         echo(line)
-    for line in label_noise_lines(label_noise(comments.targets, number_copies(comments))):
+    for line in label_noise_lines(label_noise(comments.codes, number_copies(comments))):
         echo(line)
     truncated = _truncation(settings, comments) if values["backbones"] else _TRUNCATION_HINT
     for line in truncated:

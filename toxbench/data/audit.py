@@ -148,11 +148,12 @@ def _shared_groups(comments: TextDataset, groups: Numbers, rows: list[int]) -> S
 
 
 def _conflicts(comments: TextDataset, texts: Numbers) -> Iterator[tuple[int, ...]]:
-    """Yield the rows of each text whose rows have different labels."""
+    """Yield the rows of each text whose rows have different labels, where they are labelled."""
     order = np.argsort(texts, kind="stable")
     starts = np.flatnonzero(run_starts(texts[order]))
-    targets = comments.targets[order]
-    differs = (np.maximum.reduceat(targets, starts) != np.minimum.reduceat(targets, starts)).any(1)
+    codes = comments.codes[order]
+    has_both = [np.logical_or.reduceat(codes == value, starts) for value in (0, 1)]
+    differs = (has_both[0] & has_both[1]).any(axis=1)
     ends = np.append(starts, len(order))[1:]
     for start, end in zip(starts[differs].tolist(), ends[differs].tolist(), strict=True):
         yield tuple(order[start:end].tolist())

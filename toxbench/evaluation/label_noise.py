@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from toxbench.util.arrays import Targets
+from toxbench.util.arrays import UNLABELLED, Codes, Targets
 
 
 @dataclass(frozen=True)
@@ -24,17 +24,21 @@ class ScoreBounds:
 
 
 def label_noise(
-    targets: Targets, texts: npt.NDArray[np.int64]
+    codes: Codes, texts: npt.NDArray[np.int64]
 ) -> tuple[ScoreBounds, ScoreBounds] | None:
     """Return the bounds over all rows, and over the rows that have a copy.
 
+    Rows that are not completely labelled are left out.
+
     Args:
-        targets: 0/1, ``[row, label]``.
+        codes: ``[row, label]``.
         texts: number of each row's text, ``[row]``; equal for copies.
 
     Returns:
         None if no row has a copy.
     """
+    is_complete = (codes != UNLABELLED).all(axis=1)
+    targets, texts = codes[is_complete], texts[is_complete]
     is_copied = np.bincount(texts)[texts] > 1
     if not is_copied.any():
         return None
@@ -49,7 +53,7 @@ def score_bounds(targets: Targets, texts: npt.NDArray[np.int64]) -> ScoreBounds:
     (Lipton et al. 2014, arXiv:1402.1892); F is the fixed point of this rule, which is reached from
     below.
 
-    Arguments as in `label_noise`.
+    ``targets`` are 0/1, ``[row, label]``; ``texts`` as in `label_noise`.
     """
     order = np.argsort(texts, kind="stable")
     starts = np.flatnonzero(np.diff(texts[order], prepend=-1))
