@@ -197,12 +197,12 @@ def _headline_columns(leaderboard: Leaderboard) -> tuple[Column, ...]:
     metric, quoted = leaderboard.metric, quoted_metrics(leaderboard.quoted)
     columns: tuple[Column, ...] = (
         _NAME,
-        *([] if metric in HEADLINES else [(metric, _score_text(metric))]),
-        ("micro-F1", _interval_text("micro_f1")),
-        ("subset accuracy", _interval_text("subset_accuracy")),
-        *((name, _score_text(name)) for name in quoted if name not in {metric, *HEADLINES}),
-        ("F1 gap", _interval_text("micro_f1_gap")),
-        ("accuracy gap", _interval_text("subset_accuracy_gap")),
+        *([] if metric in HEADLINES else [(metric, _ScoreText(metric))]),
+        ("micro-F1", _ScoreText("micro_f1")),
+        ("subset accuracy", _ScoreText("subset_accuracy")),
+        *((name, _ScoreText(name)) for name in quoted if name not in {metric, *HEADLINES}),
+        ("F1 gap", _ScoreText("micro_f1_gap")),
+        ("accuracy gap", _ScoreText("subset_accuracy_gap")),
         ("seconds", _mean_text("train_seconds", "{:.1f}")),
     )
     has_tiers = any(row.tier is not None for row in leaderboard.rows)
@@ -212,10 +212,10 @@ def _headline_columns(leaderboard: Leaderboard) -> tuple[Column, ...]:
 def _score_columns(leaderboard: Leaderboard) -> tuple[Column, ...]:
     scored, labels = count_scored_labels(leaderboard), len(leaderboard.protocol.labels)
     return (
-        (f"macro-F1 ({scored} of {labels} labels)", _interval_text("macro_f1")),
-        ("micro-precision", _interval_text("micro_precision")),
-        ("micro-recall", _interval_text("micro_recall")),
-        ("micro average precision", _interval_text("micro_average_precision")),
+        (f"macro-F1 ({scored} of {labels} labels)", _ScoreText("macro_f1")),
+        ("micro-precision", _ScoreText("micro_precision")),
+        ("micro-recall", _ScoreText("micro_recall")),
+        ("micro average precision", _ScoreText("micro_average_precision")),
     )
 
 
@@ -251,14 +251,13 @@ def _cost_columns(leaderboard: Leaderboard) -> tuple[Column, ...]:
 
 @dataclass(frozen=True)
 class _ScoreText:
-    """The text of a score: the mean with its confidence interval or its deviation."""
+    """The text of a score: the mean with its confidence interval, or else its deviation."""
 
     name: str
-    has_interval: bool = False
 
     def __call__(self, row: Row) -> str:
         statistic, uncertainty = row.values[self.name], row.uncertainty.get(self.name)
-        if statistic is None or uncertainty is None or not self.has_interval:
+        if statistic is None or uncertainty is None:
             return _mean_and_deviation(statistic)
         return f"{statistic.mean:.3f} [{uncertainty.low:.3f}, {uncertainty.high:.3f}]"
 
@@ -267,16 +266,8 @@ class _ScoreText:
         return format_value(row.scores[self.name]) if self.name in row.scores else ""
 
 
-def _interval_text(name: str) -> _ScoreText:
-    return _ScoreText(name, has_interval=True)
-
-
 def _error_text(name: str, source: str) -> Callable[[Row], str]:
     return lambda row: format_value(getattr(row.uncertainty.get(name), source, None))
-
-
-def _score_text(name: str) -> _ScoreText:
-    return _ScoreText(name)
 
 
 def _mean_text(name: str, pattern: str, factor: float = 1) -> Callable[[Row], str]:
@@ -315,16 +306,16 @@ def _select_pairs(leaderboard: Leaderboard, names: Sequence[str]) -> list[Verdic
 
 _NAME = ("backbone", lambda row: row.title)
 _TUNED_COLUMNS = (
-    ("micro-F1 (global threshold)", _interval_text("micro_f1_global")),
-    ("subset accuracy (accuracy threshold)", _interval_text("subset_accuracy_accuracy")),
-    ("micro-F1 (per-label thresholds)", _interval_text("micro_f1_per_label")),
+    ("micro-F1 (global threshold)", _ScoreText("micro_f1_global")),
+    ("subset accuracy (accuracy threshold)", _ScoreText("subset_accuracy_accuracy")),
+    ("micro-F1 (per-label thresholds)", _ScoreText("micro_f1_per_label")),
 )
 _TRAIN_COLUMNS = (
-    ("train micro-F1", _score_text("train_micro_f1")),
-    ("train subset accuracy", _score_text("train_subset_accuracy")),
-    ("F1 gap (global threshold)", _interval_text("micro_f1_global_gap")),
-    ("excess accuracy gap", _interval_text("subset_accuracy_excess_gap")),
-    ("log loss gap", _interval_text("log_loss_gap")),
+    ("train micro-F1", _ScoreText("train_micro_f1")),
+    ("train subset accuracy", _ScoreText("train_subset_accuracy")),
+    ("F1 gap (global threshold)", _ScoreText("micro_f1_global_gap")),
+    ("excess accuracy gap", _ScoreText("subset_accuracy_excess_gap")),
+    ("log loss gap", _ScoreText("log_loss_gap")),
 )
 _COST_COLUMNS = (
     ("weights", lambda row: row.weights or "-"),
