@@ -45,7 +45,8 @@ def slice_section(data: ReportData) -> Section | None:
     figure, (axes,) = create_panels(1, 1.2 + 0.4 * len(names))
     draw_heat_map(axes, values, list(map(short_name, names)), list(map(str, slices)))
     alt = f"Matrix: micro-F1 of {len(names)} candidates on {len(slices)} slices of the test rows."
-    picture = create_picture("slices", alt, figure, table, data.omitted_note)
+    note = f"micro-F1; slices of too few rows are only in the table. {data.omitted_note}"
+    picture = create_picture("slices", alt, figure, table, note)
     return Section("slices", "Scores of slices", pictures=[picture])
 
 
