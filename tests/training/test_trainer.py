@@ -20,6 +20,7 @@ from toxbench.training.head import Head
 from toxbench.training.optimizer import make_optimizer, make_scheduler, parameter_groups
 from toxbench.training.predictor import checked_logits
 from toxbench.training.trainer import DivergedError, Trainer
+from toxbench.util.arrays import UNLABELLED
 
 ROWS, LABELS = 48, 3
 SPLIT = Split(np.arange(32), np.arange(32, 40), np.arange(40, 48))
@@ -47,6 +48,17 @@ def train(trainer: Trainer, seed: int = 0, kind: str = "cpu") -> list[EpochRecor
     with seeded(seed, choose_device(kind)):
         trainer.train(SPLIT, seed, epoch_scores, lambda scores: True, epochs.append)
     return epochs
+
+
+def test_predictions_hide_unlabelled_entries(
+    checkpoint: Path, tokens: Tokens, targets: np.ndarray
+) -> None:
+    codes = targets.copy()
+    codes[::3, 1] = UNLABELLED
+    hidden = make_trainer(checkpoint, tokens, codes).predict(np.arange(ROWS))
+    shown = make_trainer(checkpoint, tokens, targets).predict(np.arange(ROWS))
+    assert (shown > 0).all()
+    np.testing.assert_array_equal(hidden, np.where(codes == UNLABELLED, 0, shown))
 
 
 @pytest.mark.parametrize("kind", DEVICES)

@@ -1,35 +1,32 @@
-"""The settings and the pretrained weights of baselines."""
+"""The pretrained weights of baselines."""
 
 from dataclasses import replace
 
 from toxbench.benchmark.candidates import BaselineCandidate
-from toxbench.benchmark.validate import baseline_settings
 from toxbench.errors import SettingsError
 from toxbench.plugin.baseline import Baseline
 from toxbench.plugin.registry import Registered, Registry
-from toxbench.settings import BaselineSettings, RunSettings
+from toxbench.settings import BaselineSettings
 from toxbench.training.weights import Weights, WeightsFinder
 
 
 def baseline_candidate(
     registered: Registered[Baseline],
-    settings: RunSettings,
+    settings: BaselineSettings,
     registry: Registry,
     finder: WeightsFinder,
 ) -> BaselineCandidate:
-    """Combine the settings of a baseline and find its weights.
+    """Find the weights of a baseline.
 
     Raises:
-        SettingsError, PluginError, StorageError, TryAgainError: no weights, or settings that cannot
-            be used.
+        SettingsError, PluginError, StorageError, TryAgainError: there are no weights.
     """
-    own_settings = baseline_settings(registered.item, settings)
     return BaselineCandidate(
         baseline=registered.item,
         distribution=registered.build,
         plugin=registered.third_party_plugin,
-        settings=own_settings,
-        weights=_find_weights(registered.item, own_settings, registry, finder),
+        settings=settings,
+        weights=_find_weights(registered.item, settings, registry, finder),
     )
 
 

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ from toxbench.training.device import PeakMemory, seeded
 from toxbench.training.process_group import SINGLE_PROCESS, ProcessGroup
 from toxbench.training.state import CheckpointConfig, Checkpoints, FileCheckpoints, TrainingResult
 from toxbench.training.trainer import Trainer
-from toxbench.util.arrays import UNLABELLED, Probabilities, Rows, hide_unlabelled, known_targets
+from toxbench.util.arrays import UNLABELLED, Rows, hide_unlabelled, known_targets
 from toxbench.util.signals import StopSource
 
 OnEpoch = Callable[[EpochRecord], None]
@@ -137,7 +136,7 @@ class CellRunner:
                 split, seed, epoch_scores, selector.should_keep, on_epoch, patience.should_stop
             )
             started = time.perf_counter()
-            probabilities = self._known_entries(split, trainer.predict)
+            probabilities = {part: trainer.predict(split.part(part)) for part in PARTS}
             seconds = time.perf_counter() - started
             return _TrainingOutput(trainer, trained, probabilities, seconds)
 
@@ -196,8 +195,7 @@ class CellRunner:
         assert folder is not None  # noqa: S101 - the training read it
         exact = output.probabilities["test"]
         if task.device.precision != "fp32":
-            codes = self.protocol.comments.codes[split.test]
-            exact = hide_unlabelled(output.trainer.predict(split.test, "fp32"), codes)
+            exact = output.trainer.predict(split.test, "fp32")
         if self.group.rank == 0:
             write_model(target, output.trainer.finished_module(), folder, exact)
 
@@ -224,7 +222,9 @@ class CellRunner:
         with quiet_transformers(), seeded(context.seed, task.device):
             predict = baseline.fit(texts, known_targets(codes), context)
             fitted_at = time.perf_counter()
-            probabilities = self._known_entries(split, partial(_predict_rows, predict, comments))
+            probabilities = {
+                part: _predict_rows(predict, comments, split.part(part)) for part in PARTS
+            }
         seconds = fitted_at - started
         cost = Cost(
             train_seconds=seconds,
@@ -242,14 +242,6 @@ class CellRunner:
             baseline_settings=candidate.recorded_settings,
         )
         return record, probabilities
-
-    def _known_entries(
-        self, split: Split, predict: Callable[[Rows], Probabilities]
-    ) -> PartProbabilities:
-        """Return the probabilities of each part, 0 where a row is not labelled."""
-        codes = self.protocol.comments.codes
-        rows = {part: split.part(part) for part in PARTS}
-        return {part: hide_unlabelled(predict(rows[part]), codes[rows[part]]) for part in PARTS}
 
     def _record(
         self,
@@ -294,14 +286,17 @@ def _sample_rows(rows: Rows, most: int | None) -> Rows:
 
 
 def _predict_rows(predict: Predict, comments: TextDataset, rows: Rows) -> npt.NDArray[np.float32]:
-    """Return a fitted baseline's probabilities, float32 ``[row, label]``, block by block."""
+    """Return a fitted baseline's probabilities, float32 ``[row, label]``, block by block.
+
+    They are 0 where a row is not labelled.
+    """
     label_count = len(comments.labels)
     probabilities = np.empty((len(rows), label_count), dtype=np.float32)
     for start in range(0, len(rows), _TEXTS_PER_CALL):
         block = slice(start, start + _TEXTS_PER_CALL)
         texts = list(take_rows(comments.texts, rows[block]))
         probabilities[block] = _checked_predictions(predict, texts, label_count)
-    return probabilities
+    return hide_unlabelled(probabilities, comments.codes[rows])
 
 
 def _checked_predictions(

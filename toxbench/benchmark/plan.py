@@ -142,7 +142,10 @@ def make_plan(run: ResolvedRun, download: bool = True) -> Plan:
     ]
     _check_evaluations(backbones, protocol)
     tuned = _tuned(backbones, store, protocol) if settings.tuned else ()
-    baselines = [baseline_candidate(b, settings, run.registry, finder) for b in run.baselines]
+    baselines = [
+        baseline_candidate(b, run.baseline_settings[b.item.name], run.registry, finder)
+        for b in run.baselines
+    ]
     candidates = (*backbones, *tuned, *baselines)
     plan = Plan(
         run=run,

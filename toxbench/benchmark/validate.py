@@ -42,6 +42,7 @@ class ResolvedRun:
         adaptations: of each backbone, each a candidate.
         backbones: to compare, in the order given.
         baselines: to compare with them.
+        baseline_settings: name -> settings of each of these baselines.
         trackers: which log the run.
         unavailable: one line for each backbone or baseline that a broken plugin prevents.
         coordinator: of the processes that torchrun started; None for a single process.
@@ -54,6 +55,7 @@ class ResolvedRun:
     adaptations: tuple[Adaptation, ...]
     backbones: tuple[Registered[Backbone], ...]
     baselines: tuple[Registered[Baseline], ...]
+    baseline_settings: Mapping[str, BaselineSettings]
     trackers: tuple[Registered[Tracker], ...]
     unavailable: tuple[str, ...] = ()
     coordinator: "Coordinator | None" = None
@@ -93,6 +95,7 @@ def resolve(
     backbones = {backbone.item.name: backbone for backbone in requested.values()}
     _check_names({*backbones}, baseline_names)
     _check_tables(settings, {*backbones}, baselines, weights)
+    of_baselines = {b.item.name: _baseline_settings(b.item, settings) for b in baselines}
     names = {word: backbone.item.name for word, backbone in requested.items()}
     if unavailable and not (backbones if settings.backbones else baselines):
         raise PluginError(unavailable)
@@ -102,19 +105,20 @@ def resolve(
         split=split,
         weights=replace(
             weights,
-            folders=_baseline_folders(baselines, settings)
+            folders=_baseline_folders(baselines, of_baselines)
             | _by_name(weights.folders | _folders(names), names),
         ),
         adaptations=_adaptations(settings),
         backbones=tuple(backbones.values()),
         baselines=baselines,
+        baseline_settings=of_baselines,
         trackers=_find_trackers(settings, registry),
         unavailable=tuple(unavailable),
         coordinator=coordinator,
     )
 
 
-def baseline_settings(baseline: Baseline, settings: RunSettings) -> BaselineSettings:
+def _baseline_settings(baseline: Baseline, settings: RunSettings) -> BaselineSettings:
     """Combine the defaults of a baseline with ``[baseline.NAME]``.
 
     Raises:
@@ -183,11 +187,11 @@ def _baseline_names(settings: RunSettings, registry: Registry) -> tuple[str, ...
 
 
 def _baseline_folders(
-    baselines: Iterable[Registered[Baseline]], settings: RunSettings
+    baselines: Iterable[Registered[Baseline]], settings: Mapping[str, BaselineSettings]
 ) -> dict[str, Path]:
     """Return name -> folder of the baselines whose settings name a folder of weights."""
     words = {
-        baseline.name: getattr(baseline_settings(baseline, settings), baseline.weights_setting)
+        baseline.name: getattr(settings[baseline.name], baseline.weights_setting)
         for baseline in (registered.item for registered in baselines)
         if baseline.weights_setting
     }
@@ -223,8 +227,6 @@ def _check_tables(
                     f"settings or weights are given for {safe_quote(name)}, which is not among "
                     f"{options}{did_you_mean(name, known)}"
                 )
-    for baseline in items:
-        baseline_settings(baseline, settings)
 
 
 def _find_trackers(settings: RunSettings, registry: Registry) -> tuple[Registered[Tracker], ...]:

@@ -200,6 +200,8 @@ class Trainer:
     def predict(self, rows: Rows, precision: Precision | None = None) -> Probabilities:
         """Return probabilities float32 ``[row, label]``, in the order of ``rows``.
 
+        They are 0 where a row is not labelled (see `hide_unlabelled`).
+
         Args:
             rows: indices of the rows, ``[row]``.
             precision: None: the precision of the training.
@@ -221,11 +223,12 @@ class Trainer:
 
         self._group.same_buffers(self.module)
         try:
-            return self._group.scatter_rows(rows, self._batcher.lengths, predict_share)
+            probabilities = self._group.scatter_rows(rows, self._batcher.lengths, predict_share)
         except StopRequested:
             if self._final_state is not None:
                 self._checkpoints.save(self._final_state)
             raise
+        return hide_unlabelled(probabilities, self._codes[rows])
 
     def _start_head(self, rows: Rows) -> float:
         """Set the head to a linear probe of the frozen encoder, fitted on the given rows.
@@ -395,8 +398,7 @@ class Trainer:
         if not len(rows):
             return {}
         try:
-            codes = self._codes[rows]
-            return validate(known_targets(codes), hide_unlabelled(self.predict(rows), codes))
+            return validate(known_targets(self._codes[rows]), self.predict(rows))
         except StopRequested:
             self._checkpoints.save(state.state_dict())
             raise
