@@ -64,8 +64,9 @@ def main() -> None:
     clock = [time.perf_counter()]
     finder = WeightsFinder(WeightsChoice.parse(settings.weights))
     registry = Registry.discover(settings.plugins)
-    candidate = backbone_candidate(registry.backbone(name), settings, finder)
     comments = load_dataset(settings.data, settings.columns, resolve_split(settings)).comments
+    registered, label_count = registry.backbone(name), len(comments.labels)
+    candidate = backbone_candidate(registered, settings, finder, label_count)
     backbone, weights, chosen = candidate.backbone, candidate.weights, candidate.settings
     folder = weights.folder
     assert folder is not None

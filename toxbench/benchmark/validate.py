@@ -74,14 +74,7 @@ def resolve(
         PluginError: no backbone is left, or, if none was requested, no baseline.
     """
     split = resolve_split(settings)
-    build_settings(TrainSettings, get_preset(settings.preset).train, settings.train)
-    for table in settings.backbone.values():
-        build_settings(TrainSettings, table)
-    if any("adaptation" in table for table in (settings.train, *settings.backbone.values())):
-        raise SettingsError(
-            "adaptation is a setting of the run, not of its training: --adaptation full,probe, or "
-            "adaptation at the top of the config file"
-        )
+    _check_training(settings)
     if settings.quoted is not None:
         read_quoted(settings.quoted)
     _check_executor(settings, is_distributed=coordinator is not None)
@@ -116,6 +109,18 @@ def resolve(
         unavailable=tuple(unavailable),
         coordinator=coordinator,
     )
+
+
+def _check_training(settings: RunSettings) -> None:
+    """Raise `SettingsError` for an impossible training setting, or one that is of the run."""
+    build_settings(TrainSettings, get_preset(settings.preset).train, settings.train)
+    for table in settings.backbone.values():
+        build_settings(TrainSettings, table)
+    if any("adaptation" in table for table in (settings.train, *settings.backbone.values())):
+        raise SettingsError(
+            "adaptation is a setting of the run, not of its training: --adaptation full,probe, or "
+            "adaptation at the top of the config file"
+        )
 
 
 def _baseline_settings(baseline: Baseline, settings: RunSettings) -> BaselineSettings:
