@@ -82,7 +82,7 @@ class MLflow:
     def toxbench_cell_finished(self, result: CellRecord) -> None:
         """Log scores, settings and tags."""
         run_id = self._run_id(result.key, restart=False)
-        self._log_metrics(run_id, result.best_epoch or 0, cell_numbers(result))
+        self._log_metrics(run_id, len(result.epochs), cell_numbers(result))
         facts = {name: _text(value) for name, value in cell_facts(result, self._run).items()}
         params = {name: text for name, text in facts.items() if name not in _FACTS_AS_TAGS}
         tags = {f"toxbench.{name}": facts[name] for name in _FACTS_AS_TAGS if name in facts}

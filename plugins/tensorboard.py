@@ -86,7 +86,7 @@ class TensorBoard:
     def toxbench_cell_finished(self, result: CellRecord) -> None:
         """Write scores and settings."""
         file = self._file(result.key, restart=False)
-        file.write_numbers(result.best_epoch or 0, cell_numbers(result))
+        file.write_numbers(len(result.epochs), cell_numbers(result))
         file.finish(result.key.stem, cell_facts(result, self._run))
         del self._open_files[result.key]
 

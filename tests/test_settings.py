@@ -132,7 +132,6 @@ def test_notebook_preset_matches_the_study() -> None:
         "long_text": "head",
         "padding": "max_length",
         "loss": "bce",
-        "selection": "last",
         "precision": "fp32",
         "eval_steps": 0,
         "patience": 0,

@@ -51,7 +51,6 @@ PRESETS: Mapping[str, Preset] = {
             "adaptation": "full",
             "head_init": "random",
             "loss": "bce",
-            "selection": "last",
             "precision": "fp32",
             "eval_steps": 0,
             "patience": 0,

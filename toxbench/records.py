@@ -344,7 +344,6 @@ class CellRecord(StoredRecord):
     environment: Environment
     cost: Cost
     epochs: tuple[EpochRecord, ...]
-    best_epoch: Count | None = Field(description="the epoch whose weights were scored")
     truncated_share: Number | None = Field(description="share of all comments cut at max_length")
     cut_token_share: Number | None = Field(
         None, description="share of all tokens cut at max_length"

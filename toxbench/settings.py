@@ -181,9 +181,6 @@ class TrainSettings(FrozenModel):
     loss: Literal["bce", "weighted-bce", "focal"] = Field("bce", description="training loss")
     pos_weight_cap: float = Field(10.0, ge=1, description="largest weight in weighted-bce")
     focal_gamma: float = Field(2.0, ge=0, description="focusing exponent of focal")
-    selection: Literal["best", "last"] = Field(
-        "best", description="keep the epoch that is best on validation, or the last one"
-    )
     precision: Literal["auto", "bf16", "fp32"] = Field(
         "auto", description="auto: bf16 if the hardware supports it"
     )
@@ -206,7 +203,7 @@ class SplitSettings(FrozenModel):
         0.2, gt=0, lt=1, description="fraction of all rows for test, with one fold"
     )
     validation_size: float = Field(
-        0.05, ge=0, lt=1, description="fraction of the train rows held out to choose epochs"
+        0.05, ge=0, lt=1, description="fraction of the train rows held out to choose thresholds"
     )
     split_seed: int = Field(42, ge=0, lt=2**32, description="random_state of the split")
     split_file: OptionalPath = Field(

@@ -158,7 +158,7 @@ def run_store(stages: Stages, folder: Path, protocol: "Protocol") -> None:
             stochastic=True, distribution="none", fingerprint=protocol.fingerprint, weights=None,
             parameters=None,
             settings=None, environment=environment(stages.device), cost=cost, epochs=(),
-            best_epoch=None, truncated_share=None, thresholds=thresholds, **scored,
+            truncated_share=None, thresholds=thresholds, **scored,
         )  # fmt: skip
 
     store = CellStore(folder / "results")

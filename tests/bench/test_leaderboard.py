@@ -103,7 +103,6 @@ def record(
             EpochRecord(epoch=epoch, train_loss=0.5, validation=scores, seconds=1.0)
             for epoch in range(1, settings.epochs + 1)
         ),
-        best_epoch=settings.epochs,
         truncated_share=0.0,
         thresholds=thresholds,
         **score_cell(comments.labels, targets, tensors, thresholds),

@@ -14,7 +14,7 @@ from toxbench.benchmark.plan import Plan, make_plan
 from toxbench.benchmark.trainer_factory import TrainerFactory
 from toxbench.benchmark.validate import resolve
 from toxbench.config import build_run_settings
-from toxbench.evaluation.early_stopping import EpochSelector, epoch_scores
+from toxbench.evaluation.early_stopping import epoch_scores
 from toxbench.evaluation.metrics import evaluate
 from toxbench.plugin.registry import Registry
 from toxbench.training.device import seeded
@@ -48,7 +48,7 @@ def scores(plan: Plan, optimizations: Optimizations, seed: int) -> tuple[float, 
         module = without_hooks(module) if optimizations == NO_OPTIMIZATIONS else module
         head = Head(candidate.weights.head or candidate.backbone.head)
         trainer = Trainer(module, head, tokens, comments.targets, settings, device, optimizations)
-        trainer.train(split, seed, epoch_scores, EpochSelector().should_keep, lambda epoch: None)
+        trainer.train(split, seed, epoch_scores, lambda epoch: None)
         probabilities = trainer.predict(split.test)
     test_scores = evaluate(
         comments.targets[split.test], probabilities, [0.5] * len(comments.labels)

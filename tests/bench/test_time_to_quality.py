@@ -51,7 +51,7 @@ def run_toxbench(task: "Task") -> tuple[float, float]:
     with task.trainer_factory.trainer(task.settings, seed=0) as trainer:
         timed = timed_training(
             task.device,
-            lambda: trainer.train(task.split, 0, epoch_scores, bool, lambda epoch: None),
+            lambda: trainer.train(task.split, 0, epoch_scores, lambda epoch: None),
         )
         return timed.seconds, average_precision(task, trainer.predict(task.split.test))
 

@@ -85,7 +85,7 @@ def predict_trained(
     """Return predictions of a trained module."""
     (fold,) = draw_folds(make_comments(60))
     with factory.trainer(settings, seed) as trainer:
-        trainer.train(fold, seed, epoch_scores, lambda s: True, lambda e: None)
+        trainer.train(fold, seed, epoch_scores, lambda e: None)
         return trainer.predict(np.arange(60)).tobytes()
 
 

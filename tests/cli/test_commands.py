@@ -44,7 +44,7 @@ def test_every_setting_is_an_option_with_help(cli: Cli) -> None:
     text = cli("run", "--help").stdout
     for option in (
         "--learning-rate", "--head-learning-rate", "--loss", "--max-length", "--validation-size",
-        "--selection", "--precision", "--weights", "--dry-run",
+        "--precision", "--weights", "--dry-run",
     ):  # fmt: skip
         assert option in text
 

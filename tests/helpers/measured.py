@@ -111,7 +111,6 @@ class Table:
                 peak_memory_bytes=None,
             ),
             "epochs": (),
-            "best_epoch": None,
             "truncated_share": None,
             "thresholds": rules,
             "versions": dict(VERSIONS),

@@ -74,7 +74,6 @@ def make_cell(
             peak_memory_bytes=2**20,
         ),
         "epochs": (),
-        "best_epoch": 3,
         "truncated_share": 0.0,
         "thresholds": dict.fromkeys(rules, (0.5,)),
         "versions": {},
@@ -88,7 +87,6 @@ def make_cell(
 def make_baseline(candidate: str, test: float) -> CellRecord:
     return make_cell(
         candidate, test=test, kind="baseline", weights=None, parameters=None, settings=None,
-        best_epoch=None,
     )  # fmt: skip
 
 

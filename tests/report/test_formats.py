@@ -33,7 +33,7 @@ def make_table(title: str = "Leaderboard of x.csv", weights: str = "hub", rows: 
                 "micro_f1_gap": -0.1,
                 "parameters": 22_713_216,
                 "stand_in": True,
-                "best_epoch": None,
+                "peak_memory_bytes": None,
             },
         )
         * rows,
@@ -115,7 +115,7 @@ def test_csv_has_unrounded_numbers(render: Render) -> None:
     assert frame["micro_f1_gap"].tolist() == [-0.1, -0.1]
     assert frame["parameters"].tolist() == [22_713_216] * 2
     assert frame["stand_in"].tolist() == [True, True]
-    assert frame["best_epoch"].isna().all()
+    assert frame["peak_memory_bytes"].isna().all()
 
 
 def test_json_round_trip_keeps_content(render: Render) -> None:

@@ -188,11 +188,11 @@ def test_thresholds_are_explained() -> None:
 
 
 def test_records_are_unrounded() -> None:
-    row = make_row({"micro_f1": Statistic(1 / 3, 2 / 3), "best_epoch": None}, stand_in=True)
+    row = make_row({"micro_f1": Statistic(1 / 3, 2 / 3), "peak_memory_bytes": None}, stand_in=True)
     first, second = leaderboard_records(build_leaderboard(row, make_row(candidate="roberta")))
     assert (first["rank"], second["rank"]) == (1, 2)
     assert (first["micro_f1"], first["micro_f1_sd"]) == (1 / 3, 2 / 3)
-    assert (first["best_epoch"], first["best_epoch_sd"]) == (None, None)
+    assert (first["peak_memory_bytes"], first["peak_memory_bytes_sd"]) == (None, None)
     assert (second["micro_f1"], second["micro_f1_sd"]) == (1 / 3, None)
     assert (first["stand_in"], second["stand_in"]) == (True, False)
     assert first["scored_labels"] == 2

@@ -408,7 +408,7 @@ def make_cell(
         ),
         cost=Cost(train_seconds=1.0, evaluation_seconds=1.0, comments_per_second=1.0,
                   peak_memory_bytes=1),
-        epochs=(), best_epoch=1, truncated_share=0.0, thresholds={"0.5": (0.5,)}, versions={},
+        epochs=(), truncated_share=0.0, thresholds={"0.5": (0.5,)}, versions={},
         metrics={"0.5": {part: dict.fromkeys(METRICS, test) for part in PARTS}},
         per_label={"0.5": (LabelScores(
             label="IsRude", support=1, threshold=0.5, precision=0.5, recall=0.5, f1=0.5,

@@ -66,7 +66,6 @@ def make_cell(seed: int = 0) -> CellRecord:
             peak_memory_bytes=2**40,
         ),
         epochs=(EpochRecord(epoch=1, train_loss=0.7, validation=scores, seconds=1.5),),
-        best_epoch=1,
         truncated_share=0.25,
         thresholds={"0.5": (0.5, 0.5)},
         versions={},

@@ -72,7 +72,7 @@ def train_module(
     with seeded(0, choose_device("cpu")):
         module = backbone.build(folder, LABELS)
         trainer = make_trainer(module, backbone, tokens, optimizations, learning_rate=1e-3)
-        trainer.train(SPLIT, 0, epoch_scores, lambda scores: True, lambda epoch: None)
+        trainer.train(SPLIT, 0, epoch_scores, lambda epoch: None)
     return module
 
 
@@ -126,7 +126,7 @@ def test_training_with_all_optimizations_stays_finite(
             part.attention_dropout = 0.1
     changes = {"dropout": 0.1, "precision": "bf16", "padding": padding, "layer_decay": 0.9}
     trainer = make_trainer(module, backbone, tokens, Optimizations(), **changes)
-    result = trainer.train(SPLIT, 0, epoch_scores, lambda scores: True, lambda epoch: None)
+    result = trainer.train(SPLIT, 0, epoch_scores, lambda epoch: None)
     assert all(np.isfinite(epoch.train_loss) for epoch in result.epochs)
 
 

@@ -103,7 +103,7 @@ def test_probe_row_needs_one_cell(cli: Cli, table: Path, checkpoint: Path, tmp_p
     records = {r.title: r for r in find_store(tmp_path / "results").records() if r.settings}
     assert records.keys() == {"bert", "bert [probe]"}
     probe = records["bert [probe]"]
-    assert (probe.kind, probe.epochs, probe.best_epoch) == ("baseline", (), None)
+    assert (probe.kind, probe.epochs) == ("baseline", ())
     again = cli(*run_arguments(table, checkpoint, "--seeds", "2", "--workers", "2"))
     assert "nothing to compute" in again.stderr
 

@@ -46,7 +46,7 @@ def make_trainer(
 def train(trainer: Trainer, validation: int = 0) -> None:
     split = Split(ALL[validation:], ALL[:validation], ALL[:0])
     with seeded(0, CPU):
-        trainer.train(split, 0, epoch_scores, lambda scores: True, lambda epoch: None)
+        trainer.train(split, 0, epoch_scores, lambda epoch: None)
 
 
 def window_batches(checkpoint: Path) -> list[Any]:

@@ -12,7 +12,7 @@ from support import build_classifier
 from toxbench import TrainSettings
 from toxbench.data.protocol import Split
 from toxbench.data.tokenization import Tokens
-from toxbench.evaluation.early_stopping import EpochSelector, Patience, epoch_scores
+from toxbench.evaluation.early_stopping import Patience, epoch_scores
 from toxbench.records import EpochRecord
 from toxbench.training.device import choose_device, seeded
 from toxbench.training.head import Head
@@ -64,9 +64,8 @@ class Training:
                 module, Head(("classifier",)), self.tokens, self.targets, settings, device,
                 checkpoints=checkpoints,
             )  # fmt: skip
-            selector, patience = EpochSelector(), Patience(settings.patience)
             result = trainer.train(
-                SPLIT, 1, epoch_scores, selector.should_keep, reported.append, patience.should_stop
+                SPLIT, 1, epoch_scores, reported.append, Patience(settings.patience).should_stop
             )
             return result, trainer.predict(np.arange(ROWS)).tobytes(), reported
 
@@ -96,19 +95,18 @@ def test_evaluations_follow_eval_steps(training: Training) -> None:
 
 
 def test_evaluations_do_not_change_the_training(training: Training) -> None:
-    last = {"selection": "last", "dropout": 0.0}
-    assert training(**last)[1] == training(**last, eval_steps=0)[1]
+    assert training(dropout=0.0)[1] == training(dropout=0.0, eval_steps=0)[1]
 
 
 def test_patience_stops_a_training_early(training: Training) -> None:
-    full, _, _ = training(learning_rate=0.3, epochs=8)
+    full, full_probabilities, _ = training(learning_rate=0.3, epochs=8)
     scores = [record.validation["headline"] or 0.0 for record in full.epochs]
-    stopped, _, _ = training(learning_rate=0.3, epochs=8, patience=2)
+    stopped, probabilities, _ = training(learning_rate=0.3, epochs=8, patience=2)
     number = len(stopped.epochs)
     assert without_seconds(stopped.epochs) == without_seconds(full.epochs[:number])
     assert number < len(full.epochs)
     assert max(scores[: number - 2]) >= max(scores[number - 2 : number])
-    assert stopped.best_epoch <= number
+    assert probabilities != full_probabilities
 
 
 @pytest.mark.parametrize("calls", [1, 3, 4, 5, 8, 13, 16, 19, 22, 23, 24])
@@ -121,7 +119,6 @@ def test_stopped_training_resumes_to_the_same_bytes(training: Training, calls: i
     resumed, resumed_probabilities, reported = training()
     assert without_seconds(resumed.epochs) == without_seconds(expected.epochs)
     assert without_seconds(reported) == without_seconds(expected.epochs)
-    assert resumed.best_epoch == expected.best_epoch
     assert resumed_probabilities == probabilities
 
 

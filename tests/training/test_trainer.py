@@ -46,7 +46,7 @@ def train(trainer: Trainer, seed: int = 0, kind: str = "cpu") -> list[EpochRecor
     """Train and return the reported epochs."""
     epochs: list[EpochRecord] = []
     with seeded(seed, choose_device(kind)):
-        trainer.train(SPLIT, seed, epoch_scores, lambda scores: True, epochs.append)
+        trainer.train(SPLIT, seed, epoch_scores, epochs.append)
     return epochs
 
 
@@ -131,9 +131,7 @@ def test_accumulated_batches_equal_one_large_batch(
         torch.testing.assert_close(parameter, accumulated[name], atol=2e-5, rtol=1e-3)
 
 
-def test_selected_epochs_weights_predict(
-    checkpoint: Path, tokens: Tokens, targets: np.ndarray
-) -> None:
+def test_last_epochs_weights_predict(checkpoint: Path, tokens: Tokens, targets: np.ndarray) -> None:
     validated: list[bytes] = []
     trainer = make_trainer(checkpoint, tokens, targets)
 
@@ -142,18 +140,18 @@ def test_selected_epochs_weights_predict(
         return epoch_scores(targets, probabilities)
 
     with seeded(0, choose_device("cpu")):
-        result = trainer.train(SPLIT, 0, validate, lambda s: len(validated) <= 2, lambda e: None)
-    assert result.best_epoch == 2
-    assert trainer.predict(SPLIT.validation).tobytes() == validated[1]
+        result = trainer.train(SPLIT, 0, validate, lambda e: None)
+    assert len(validated) == len(result.epochs) > 1
+    assert trainer.predict(SPLIT.validation).tobytes() == validated[-1]
 
 
-def test_last_epoch_is_selected_without_validation_rows(
+def test_epochs_without_validation_rows_have_no_scores(
     checkpoint: Path, tokens: Tokens, targets: np.ndarray
 ) -> None:
     trainer = make_trainer(checkpoint, tokens, targets, epochs=2)
     split = Split(np.arange(40), np.arange(0), np.arange(40, 48))
-    result = trainer.train(split, 0, epoch_scores, lambda s: False, lambda e: None)
-    assert result.best_epoch == 2
+    result = trainer.train(split, 0, epoch_scores, lambda e: None)
+    assert len(result.epochs) == 2
     assert all(epoch.validation == {} for epoch in result.epochs)
 
 

@@ -58,7 +58,7 @@ def make_spec(folder: Path, name: str = "comments.csv", label: str = "hub") -> S
             backbone=Backbone(name="bert", checkpoint="a/b"),
             distribution="toxbench 0",
             weights=Weights(record, None, {}),
-            settings=TrainSettings(selection="last"),
+            settings=TrainSettings(),
         ),
         device=choose_device("cpu", "fp32"),
         space=SPACE,
@@ -71,7 +71,7 @@ def make_spec(folder: Path, name: str = "comments.csv", label: str = "hub") -> S
 
 def make_trial(number: int, value: float | None = None, **changes: Any) -> TrialRecord:
     rate, epochs = 1e-5 * 1.5**number, 2 + number % 7
-    settings = TrainSettings(selection="last", learning_rate=rate, epochs=epochs)
+    settings = TrainSettings(learning_rate=rate, epochs=epochs)
     fields: dict[str, Any] = {
         "study": "bert-1",
         "uid": f"{number:040x}",

@@ -145,7 +145,6 @@ def test_invalid_toml_files_are_refused(tmp_path: Path, content: bytes | None) -
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "unknown": ({"learning_rat": "1e-5:1e-4"}, "'learning_rat'; did you mean 'learning_rate'"),
-    "selection": ({"selection": "best,last"}, "selection cannot be searched"),
     "seed": ({"seed": "0:9"}, "seed cannot be searched"),
     "unknown_condition": ({"epochs": "2:8:lose=focal"}, "'lose'; did you mean 'loss'"),
     "low_is_high": ({"epochs": "4:4"}, "epochs=4:4: low must be below high"),

@@ -66,7 +66,7 @@ def predict(
 ) -> np.ndarray:
     """Train on a fold with a trainer; return the probabilities of its validation or other rows."""
     with factory.trainer(SETTINGS, seed) as trainer:
-        trainer.train(data.folds[fold], seed, lambda t, p: {}, lambda s: True, lambda e: None)
+        trainer.train(data.folds[fold], seed, lambda t, p: {}, lambda e: None)
         return trainer.predict(data.folds[fold].validation if rows is None else rows)
 
 
@@ -130,14 +130,6 @@ def test_on_epoch_gets_position_and_scores(factory: TrainerFactory, data: Protoc
     )
     assert [(position, e.epoch) for position, e in epochs] == [(0, 1), (0, 2), (1, 1), (1, 2)]
     assert result.scores == tuple(epochs[i][1].validation["headline"] for i in (1, 3))
-
-
-def test_last_epoch_counts_for_any_selection(factory: TrainerFactory, data: Protocol) -> None:
-    best, last = (
-        train(factory, data, (0,), SETTINGS.model_copy(update={"selection": s}), 0, ignore)
-        for s in ("best", "last")
-    )
-    assert best == last
 
 
 def test_result_depends_only_on_the_seed(

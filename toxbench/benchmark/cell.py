@@ -19,7 +19,7 @@ from toxbench.data.table import TextDataset
 from toxbench.data.text_array import take_rows
 from toxbench.errors import PluginError, StorageError
 from toxbench.evaluation.calibration import fit_calibration
-from toxbench.evaluation.early_stopping import EpochSelector, Patience, epoch_scores
+from toxbench.evaluation.early_stopping import Patience, epoch_scores
 from toxbench.evaluation.metrics import score_cell
 from toxbench.evaluation.thresholds import choose_thresholds
 from toxbench.executors.base import RunnerConfig, TaskError
@@ -37,7 +37,7 @@ from toxbench.util.signals import StopSource
 
 OnEpoch = Callable[[EpochRecord], None]
 Computed = tuple[CellRecord, PartProbabilities]
-_NOT_TRAINED = {"parameters": None, "epochs": (), "best_epoch": None, "truncated_share": None}
+_NOT_TRAINED = {"parameters": None, "epochs": (), "truncated_share": None}
 _TEXTS_PER_CALL = 50_000  # of a baseline, which may need much more memory than the texts
 
 
@@ -131,10 +131,8 @@ class CellRunner:
         factory, seed = self._trainer_factory(task, candidate), task.key.seed
 
         def train_and_predict(trainer: Trainer) -> _TrainingOutput:
-            selector, patience = EpochSelector(), Patience(candidate.settings.patience)
-            trained = trainer.train(
-                split, seed, epoch_scores, selector.should_keep, on_epoch, patience.should_stop
-            )
+            patience = Patience(candidate.settings.patience)
+            trained = trainer.train(split, seed, epoch_scores, on_epoch, patience.should_stop)
             started = time.perf_counter()
             probabilities = {part: trainer.predict(split.part(part)) for part in PARTS}
             seconds = time.perf_counter() - started
@@ -160,7 +158,6 @@ class CellRunner:
             cost,
             parameters=output.trainer.parameter_count,
             epochs=trained.epochs,
-            best_epoch=trained.best_epoch or None,
             truncated_share=tokens.truncated_share,
             cut_token_share=tokens.cut_share,
             micro_batch=micro_batch if micro_batch < per_rank_batch else None,

@@ -24,7 +24,7 @@ from toxbench.training.weights import parameter_counts
 _MIN_OPERATIONS = 2e13
 _BYTES_PER_PROCESS = 1.5e9
 _BYTES_PER_ROW = 1500  # of the table, with its tokens, probabilities and scores (results/README.md)
-_BYTES_PER_PARAMETER = 24  # weights, gradients, two moments, the best epoch's copy, and a margin
+_BYTES_PER_PARAMETER = 20  # weights, gradients, two moments, and a margin
 
 
 def executor_for(plan: Plan) -> Executor:

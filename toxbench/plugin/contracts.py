@@ -383,7 +383,7 @@ def cell_numbers(result: CellRecord) -> dict[str, float]:
         for rule in result.metrics.keys() - {HALF}:
             numbers[f"test/{name}.{rule}"] = result.metrics[rule]["test"].get(name)
     numbers |= {f"cost/{name}": value for name, value in result.cost.model_dump().items()}
-    return _defined(numbers | {"best_epoch": result.best_epoch})
+    return _defined(numbers)
 
 
 def cell_facts(result: CellRecord, run: RunRecord | None) -> dict[str, Fact]:

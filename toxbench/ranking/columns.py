@@ -35,7 +35,6 @@ def columns(rule: str, metric: str = RANKING_METRIC, more: Iterable[str] = ()) -
             f"{name}_gap": _difference(_metric(name, rule, "train"), _metric(name, rule))
             for name in HEADLINES
         },
-        "best_epoch": lambda cell: cell.best_epoch,
         "train_seconds": lambda cell: cell.cost.train_seconds,
         "evaluation_seconds": lambda cell: cell.cost.evaluation_seconds,
         "comments_per_second": lambda cell: cell.cost.comments_per_second,

@@ -146,7 +146,6 @@ def _average_record(name: str, members: Sequence[CellRecord]) -> CellRecord:
             peak_memory_bytes=_known(max, [cost.peak_memory_bytes for cost in costs]),
         ),
         epochs=(),
-        best_epoch=None,
         truncated_share=None,
         thresholds={},
         versions={},

@@ -93,11 +93,6 @@ def mean_epochs(cells: Iterable[CellRecord]) -> list[EpochRecord]:
     ]
 
 
-def count_best(cells: Iterable[CellRecord], epoch: EpochRecord) -> int:
-    """Count the cells for which this is the best epoch."""
-    return sum(cell.best_epoch == epoch.epoch for cell in cells)
-
-
 def sparkline(values: Sequence[object]) -> str:
     """Draw numbers as bars of eight heights; "" for fewer than two numbers or a missing one."""
     numbers = [value for value in values if isinstance(value, int | float)]
@@ -151,7 +146,6 @@ def cells_table(candidate: Candidate) -> Table:
             "seed": cell.key.seed,
             **{f"{part} {title}": cell.metrics[HALF][part][name]
                for part in _SCORED_PARTS for name, title in HEADLINES.items()},
-            f"best {unit}": cell.best_epoch,
             f"{unit}s": len(cell.epochs) or None,
             "train seconds": cell.cost.train_seconds,
             "micro-batch size": cell.micro_batch,
@@ -164,7 +158,7 @@ def cells_table(candidate: Candidate) -> Table:
 
 def curves_table(candidate: Candidate) -> Table:
     """Return train loss and validation scores of each epoch, mean over cells."""
-    records = [_epoch_record(e, candidate.cells) for e in mean_epochs(candidate.cells)]
+    records = [_epoch_record(e) for e in mean_epochs(candidate.cells)]
     notes = [
         f"{name}: {bars}"
         for name in ("train loss", "validation micro average precision")
@@ -320,14 +314,13 @@ def _cost(cells: Sequence[CellRecord]) -> dict[str, str]:
     }
 
 
-def _epoch_record(epoch: EpochRecord, cells: Sequence[CellRecord]) -> Record:
+def _epoch_record(epoch: EpochRecord) -> Record:
     return {
         **({"epoch": epoch.epoch} if epoch.step is None else {"step": epoch.step}),
         "train loss": epoch.train_loss,
         "validation micro-F1": epoch.validation["micro_f1"],
         "validation micro average precision": epoch.validation["micro_average_precision"],
         "seconds": epoch.seconds,
-        "cells with this best epoch": count_best(cells, epoch),
     }
 
 

@@ -56,7 +56,7 @@ def recall_table(
         (
             f"Only labels with at least {needed} positive validation rows in each fold.",
             "The confidence is that of one label and trained model on rows like the validation "
-            "rows. It is lower if the epoch was chosen on the same rows (--selection best).",
+            "rows.",
         ),
         keys=2,
     )

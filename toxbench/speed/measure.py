@@ -21,7 +21,7 @@ from toxbench.data.protocol import Split
 from toxbench.data.table import TextDataset
 from toxbench.data.tokenization import Tokens
 from toxbench.errors import PluginError, SettingsError
-from toxbench.evaluation.early_stopping import EpochSelector, epoch_scores
+from toxbench.evaluation.early_stopping import epoch_scores
 from toxbench.records import SpeedRecord, Spread
 from toxbench.settings import TrainSettings
 from toxbench.training.device import Device, PeakMemory, choose_device, matrix_peak, wait_for_device
@@ -181,7 +181,7 @@ def timed_training(device: Device, train: Callable[[], object]) -> TimedTraining
 
 
 def _train(trainer: Trainer, split: Split) -> None:
-    trainer.train(split, 0, epoch_scores, EpochSelector().should_keep, lambda epoch: None)
+    trainer.train(split, 0, epoch_scores, lambda epoch: None)
 
 
 def _runs(task: Task, repeats: int, report_progress: ReportProgress) -> Iterator[Run]:

@@ -84,9 +84,8 @@ class ModelRecord(StoredRecord):
 
 
 def validation_score(record: CellRecord) -> float | None:
-    """Return the validation score of a cell's best epoch; None without validation rows."""
-    scores = [e.validation.get("headline") for e in record.epochs if e.epoch == record.best_epoch]
-    return scores[0] if scores else None
+    """Return the validation score of a cell's last epoch; None without validation rows."""
+    return record.epochs[-1].validation.get("headline") if record.epochs else None
 
 
 @dataclass(frozen=True)

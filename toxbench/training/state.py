@@ -26,16 +26,14 @@ from toxbench.util.signals import ShouldStop
 
 _PER_RANK_KEYS = ("torch_rng", "dropout", "loss_sum")  # these differ between processes
 StateDict = dict[str, Any]  # tensors, numbers, texts, and lists and dicts of them
-Weights = dict[str, torch.Tensor]
 Dropout = PooledDropout | nullcontext[None]
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """The result of a training; the module has the weights of ``best_epoch``."""
+    """The result of a training; the module has the weights of the last epoch."""
 
     epochs: tuple[EpochRecord, ...]
-    best_epoch: int
     train_seconds: float
 
 
@@ -49,7 +47,6 @@ class TrainingState:
             ``[batch, label]``.
         device: device and precision.
         rows: indices of the train rows.
-        selects_best: whether the weights of the best evaluation are selected; else the last ones.
         steps_per_epoch: optimizer steps in one pass over the train rows.
         total_steps: optimizer steps of the whole training.
         eval_interval: optimizer steps between two evaluations on validation rows.
@@ -65,15 +62,12 @@ class TrainingState:
         head_seconds: time that the start of the head took.
         step: number of completed optimizer steps.
         evaluations: one record for each evaluation.
-        selected_epoch: number of the evaluation whose weights are selected, from 1; 0: none yet.
-        selected_weights: the selected weights; None: those of the module, or none yet.
     """
 
     module: nn.Module
     replica: nn.Module
     device: Device
     rows: Rows
-    selects_best: bool
     steps_per_epoch: int
     total_steps: int
     eval_interval: int
@@ -88,8 +82,6 @@ class TrainingState:
     head_seconds: float = 0.0
     step: int = 0
     evaluations: list[EpochRecord] = field(default_factory=list)
-    selected_epoch: int = 0
-    selected_weights: Weights | None = None
     _epoch_rng_state: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -106,22 +98,16 @@ class TrainingState:
         """Record the generator's state, from which the epoch's batches can be drawn again."""
         self._epoch_rng_state = dict(self.rng.bit_generator.state)
 
-    def record_evaluation(self, record: EpochRecord, is_selected: bool) -> None:
-        """Add an evaluation on validation rows; select the current weights if ``is_selected``."""
+    def record_evaluation(self, record: EpochRecord) -> None:
+        """Add an evaluation on validation rows."""
         self.evaluations.append(record)
         self.loss_sum = torch.zeros_like(self.loss_sum)
         self.comments, self.seconds = 0, 0.0
-        if is_selected:
-            self.selected_epoch = len(self.evaluations)
-            needs_copy = self.selects_best and not self.is_done
-            self.selected_weights = _copy_weights(self.module) if needs_copy else None
 
-    def finish(self) -> TrainingResult:
-        """Load the selected weights into the module; return the training's result."""
-        if self.selected_weights is not None:
-            self.module.load_state_dict(self.selected_weights)
+    def result(self) -> TrainingResult:
+        """Return the result of the training so far."""
         seconds = self.head_seconds + sum(record.seconds for record in self.evaluations)
-        return TrainingResult(tuple(self.evaluations), self.selected_epoch, seconds)
+        return TrainingResult(tuple(self.evaluations), seconds)
 
     def state_dict(self) -> StateDict:
         """Return everything that is needed to resume; tensors are not copied."""
@@ -142,8 +128,6 @@ class TrainingState:
             "seconds": self.seconds,
             "head_seconds": self.head_seconds,
             "evaluations": [record.model_dump_json() for record in self.evaluations],
-            "selected_epoch": self.selected_epoch,
-            "selected_weights": self.selected_weights,
         }
 
     def load_state_dict(self, state: StateDict) -> None:
@@ -160,8 +144,6 @@ class TrainingState:
         self.comments, self.seconds = state["comments"], state["seconds"]
         self.head_seconds = state["head_seconds"]
         self.evaluations = [EpochRecord.model_validate_json(r) for r in state["evaluations"]]
-        self.selected_epoch = state["selected_epoch"]
-        self.selected_weights = state["selected_weights"]
 
 
 class Checkpoints:
@@ -280,10 +262,6 @@ class FileCheckpoints(Checkpoints):
         with atomic_file(self._path) as file:
             np.savez(cast(Any, file), allow_pickle=False, **arrays)
         self._last_save = time.monotonic()
-
-
-def _copy_weights(module: nn.Module) -> Weights:
-    return {name: value.detach().clone() for name, value in module.state_dict().items()}
 
 
 def _flatten(value: Any, arrays: dict[str, npt.NDArray[Any]]) -> Any:

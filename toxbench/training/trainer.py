@@ -43,7 +43,6 @@ from toxbench.util.arrays import Codes, Probabilities, Rows, Targets, hide_unlab
 from toxbench.util.signals import StopRequested, never_stop
 
 Validate = Callable[[Targets, Probabilities], Scores]
-Select = Callable[[Scores], bool]
 
 
 @dataclass(frozen=True)
@@ -146,22 +145,19 @@ class Trainer:
         split: Split,
         seed: int,
         validate: Validate,
-        select: Select,
         on_epoch: Callable[[EpochRecord], None],
         should_stop: Callable[[Scores], bool] = lambda scores: False,
     ) -> TrainingResult:
-        """Train on the train rows; the module ends with the weights of the selected epoch.
+        """Train on the train rows; the module ends with the weights of the last epoch.
 
-        Without validation rows, or with ``selection="last"``, the last epoch is selected. With
-        ``eval_steps``, the validation rows are evaluated after that many steps instead of after
-        each epoch, and an "epoch" below is the time between two evaluations. If there is a
+        With ``eval_steps``, the validation rows are evaluated after that many steps instead of
+        after each epoch, and an "epoch" below is the time between two evaluations. If there is a
         checkpoint, the training resumes from it and first reports the earlier epochs again.
 
         Args:
             split: rows of each part; the test rows are not used.
             seed: for the order of rows; the caller seeds torch for the head and dropout.
             validate: returns the scores of the validation rows; called after each epoch.
-            select: whether to select the epoch with these scores instead of the one before.
             on_epoch: called after each epoch.
             should_stop: whether to stop early, after the epoch with these scores.
 
@@ -176,20 +172,17 @@ class Trainer:
             checkpoint = self._checkpoints.load()
             head_seconds = 0.0 if checkpoint else self._start_head(split.train)
             if self._settings.adaptation == "probe":
-                return TrainingResult((), 0, head_seconds)
+                return TrainingResult((), head_seconds)
             state = self._initial_state(split, seed, head_seconds)
-            is_over = self._resume(state, checkpoint, select, on_epoch, should_stop)
-            steps, broadcast_flag = self._steps(state), self._group.broadcast_flag
+            is_over = self._resume(state, checkpoint, on_epoch, should_stop)
+            steps = self._steps(state)
             while not is_over and not state.is_done:
                 record = self._train_until_eval(state, steps, split.validation, validate)
-                state.record_evaluation(
-                    record, not state.selects_best or broadcast_flag(select(record.validation))
-                )
+                state.record_evaluation(record)
                 on_epoch(record)
-                is_over = broadcast_flag(should_stop(record.validation))
-            result = state.finish()
+                is_over = self._group.broadcast_flag(should_stop(record.validation))
             self._final_state = state.state_dict()
-            return result
+            return state.result()
 
     def finished_module(self) -> nn.Module:
         """Return the module with the layers that the backbone built; no training may follow."""
@@ -269,7 +262,6 @@ class Trainer:
             replica=replica,
             device=self._device,
             rows=rows,
-            selects_best=settings.selection == "best" and len(split.validation) > 0,
             steps_per_epoch=epoch_steps,
             total_steps=settings.epochs * epoch_steps,
             eval_interval=settings.eval_steps or epoch_steps,
@@ -286,7 +278,6 @@ class Trainer:
         self,
         state: TrainingState,
         checkpoint: StateDict | None,
-        select: Select,
         on_epoch: Callable[[EpochRecord], None],
         should_stop: Callable[[Scores], bool],
     ) -> bool:
@@ -299,8 +290,6 @@ class Trainer:
         state.load_state_dict(checkpoint)
         is_over = False
         for record in state.evaluations:
-            if state.selects_best:
-                select(record.validation)
             on_epoch(record)
             is_over = should_stop(record.validation)
         return is_over

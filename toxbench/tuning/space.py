@@ -15,10 +15,8 @@ from toxbench.settings import TrainSettings, validate_path
 
 _POINTS_PER_RANGE = 3
 _MAX_GRID_POINTS = 10_000
-# Settings that cannot be searched, with the reason. A trial is scored after its last epoch, so a
-# search of `epochs` has the effect of `selection`.
+# Settings that cannot be searched, with the reason.
 EXCLUDED_SETTINGS = {
-    "selection": "the number of epochs is searched instead",
     "seed": "a seed is not a hyperparameter",
     "adaptation": "only full training is searched",
     "precision": "it depends on the machine; set it with --precision",

@@ -180,7 +180,7 @@ def train_on_folds(
 ) -> TrialResult:
     """Train on one inner fold after another; score each last epoch on the fold's validation rows.
 
-    The last epoch counts for any ``selection``. An error of ``on_epoch`` ends the training.
+    An error of ``on_epoch`` ends the training.
 
     Raises:
         CellsFailedError: the training diverged.
@@ -371,9 +371,7 @@ def _train_on_fold(
         last[:] = [probabilities]
         return epoch_scores(targets, probabilities)
 
-    result = trainer.train(
-        split, configuration.seed, validate, lambda scores: True, partial(on_epoch, position)
-    )
+    result = trainer.train(split, configuration.seed, validate, partial(on_epoch, position))
     score = objective(result.epochs[-1].validation, metric)
     costs: dict[SearchCost, float] = {"seconds": result.train_seconds}
     if "gap" in configuration.costs:

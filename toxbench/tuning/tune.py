@@ -20,7 +20,7 @@ from toxbench.errors import CellsFailedError, SettingsError
 from toxbench.plugin.contracts import Choice, Dimension
 from toxbench.ranking.rows import Leaderboard
 from toxbench.records import TunedSettings
-from toxbench.settings import RunSettings, TrainSettings, TuneSettings
+from toxbench.settings import RunSettings, TuneSettings
 from toxbench.store.manifest import record_code
 from toxbench.store.repair import quarantine_damaged
 from toxbench.store.trials import TUNED_FILE, TUNING, TrialStore, read_tuned
@@ -95,12 +95,10 @@ def plan_tuning(run: ResolvedRun, download: bool = True) -> TunePlan:
     specs = []
     for candidate in candidates:
         _check_early_stopping(candidate)
-        # A trial is scored after its last epoch, so a run must keep the last epoch, too.
-        base = candidate.settings.model_copy(update={"selection": "last"})
-        space = _build_space(candidate, base, settings, tuning)
+        space = _build_space(candidate, settings, tuning)
         specs += [
             SearchSpec(
-                candidate=replace(candidate, settings=base),
+                candidate=candidate,
                 device=plan.devices[candidate.title],
                 space=space,
                 data=data,
@@ -200,7 +198,7 @@ def _check_early_stopping(candidate: BackboneCandidate) -> None:
 
 
 def _build_space(
-    candidate: BackboneCandidate, base: TrainSettings, settings: RunSettings, tuning: TuneSettings
+    candidate: BackboneCandidate, settings: RunSettings, tuning: TuneSettings
 ) -> dict[str, Dimension]:
     """Return the plugin's dimensions, except settings that the user fixed, and the user's."""
     backbone_settings = settings.backbone.get(candidate.name, {})
@@ -208,13 +206,14 @@ def _build_space(
     declared = {**candidate.backbone.search_space, **candidate.weights.search_space}
     defaults = {name: dimension for name, dimension in declared.items() if name not in fixed}
     overrides = {name: parse_dimension(name, value) for name, value in tuning.space.items()}
-    space = check_space({**defaults, **overrides}, base, f"search space of {candidate.name}")
+    base, name = candidate.settings, candidate.name
+    space = check_space({**defaults, **overrides}, base, f"search space of {name}")
     lengths = space.get("max_length")
     if lengths is not None:
         max_lengths = lengths.values if isinstance(lengths, Choice) else [lengths.high]
         for length in max_lengths:
             length_settings = base.model_copy(update={"max_length": length})
-            check_length(candidate.name, candidate.weights, length_settings)
+            check_length(name, candidate.weights, length_settings)
     return space
 
 

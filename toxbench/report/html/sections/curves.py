@@ -11,7 +11,7 @@ from toxbench.evaluation.definitions import GLOBAL
 from toxbench.ranking.learning_curves import CHECK, CURVE_SCORES, MEASURED, CurvePoint
 from toxbench.ranking.rows import Row
 from toxbench.records import CellRecord, EpochRecord
-from toxbench.report.candidate import count_best, mean_epochs
+from toxbench.report.candidate import mean_epochs
 from toxbench.report.figures import PAPER
 from toxbench.report.html.elements import (
     Section,
@@ -40,15 +40,13 @@ def learning_section(data: ReportData) -> Section | None:
     if not rows:
         return None
     numbers = [
-        _epoch_values(row, epoch, data.records[row.name])
-        for row in rows
-        for epoch in mean_epochs(data.records[row.name])
+        _epoch_values(row, epoch) for row in rows for epoch in mean_epochs(data.records[row.name])
     ]
     table = create_table(
         "Learning curves, mean over cells",
-        ("candidate", "epoch", "train loss", "validation loss", "validation micro-F1",
-         "cells with this best epoch"), numbers,
-    )  # fmt: skip
+        ("candidate", "epoch", "train loss", "validation loss", "validation micro-F1"),
+        numbers,
+    )
     alt = f"Learning curves of {len(rows)} candidates: losses and validation micro-F1 by epoch."
     picture = create_picture("learning", alt, learning_figure(data), table, CAPTIONS["learning"])
     return Section("learning", "Learning curves", pictures=[picture])
@@ -108,10 +106,10 @@ def threshold_section(data: ReportData) -> Section:
     return Section("thresholds", "Precision, recall and thresholds", pictures=[picture])
 
 
-def _epoch_values(row: Row, epoch: EpochRecord, cells: Sequence[CellRecord]) -> list[Value]:
+def _epoch_values(row: Row, epoch: EpochRecord) -> list[Value]:
     number = epoch.epoch if epoch.step is None else f"step {epoch.step}"
-    losses, f1 = (epoch.train_loss, epoch.validation["loss"]), epoch.validation["micro_f1"]
-    return [row.name, number, *losses, f1, count_best(cells, epoch)]
+    validation = epoch.validation
+    return [row.name, number, epoch.train_loss, validation["loss"], validation["micro_f1"]]
 
 
 def _draw_scores(
