@@ -23,35 +23,35 @@ PARTLY_EQUAL = {"manifest.json", ".lock", ".manifest.lock"}
 
 def contents(folder: Path) -> dict[str, bytes]:
     """Return the content of each file whose bytes a merge must give."""
-    paths = (path for path in folder.rglob("*") if path.is_file())
-    names = {path: str(path.relative_to(folder)) for path in paths}
-    return {name: path.read_bytes() for path, name in names.items() if name not in PARTLY_EQUAL}
+    paths = [p for p in folder.rglob("*") if p.is_file() and p.name not in PARTLY_EQUAL]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
 def copy_part(store: CellStore, folder: Path, missing: str) -> CellStore:
     """Copy a store as another machine has it, without the cells of this pattern."""
     part = CellStore(folder / store.folder.name)
     shutil.copytree(store.folder, part.folder)
-    for cell in (part.folder / "cells").glob(missing):
+    for cell in part.folder.rglob(f"cells/{missing}"):
         cell.unlink()
     return part
 
 
-def start(forks: Forks, table: Path, results: str, *words: str) -> CellStore:
-    command = ("run", "--data", table.name, "--quiet", "--results", results, *words)
-    result = forks.run(*command, cwd=table.parent)
+def start(forks: Forks, table: Path, command: str, results: str, *words: str) -> CellStore:
+    options = ("--data", table.name, "--quiet", "--results", results, *words)
+    result = forks.run(command, *options, cwd=table.parent)
     assert result.code == 0, result.err
     return find_store(table.parent / results)
 
 
 @pytest.fixture(scope="module")
 def single(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> CellStore:
-    """The results of one machine: two baselines, two folds, quoted scores."""
+    """The results of one machine: two baselines, two folds, quoted scores, a subset."""
     table = write_table(tmp_path_factory.mktemp("single") / "comments.csv")
     quoted = table.with_name("paper.toml")
     quoted.write_text('[[quoted]]\nname = "SVM"\nsource = "A paper"\nmicro_f1 = 0.5\n')
-    words = ("--backbones", "none", "--folds", "2", "--quoted", quoted.name)
-    return start(forks, table, "results", *words)
+    words = ("--backbones", "none", "--folds", "2")
+    start(forks, table, "curve", "results", "--sizes", "0.5,1", *words)
+    return start(forks, table, "run", "results", "--quoted", quoted.name, *words)
 
 
 @dataclass
@@ -174,7 +174,7 @@ def files_below(folders: Iterable[Path]) -> dict[Path, bytes]:
 
 def test_other_protocols_are_refused(forks: Forks, cli: Cli, machines: Machines) -> None:
     table = write_table(machines.into.with_name("longer.csv"), rows=70)
-    other = start(forks, table, "d", "--backbones", "none", "--folds", "2")
+    other = start(forks, table, "run", "d", "--backbones", "none", "--folds", "2")
     folders = [machines.first.folder, other.folder]
     before = files_below(folders)
     result = cli("merge", *map(str, folders), "--into", str(machines.into))

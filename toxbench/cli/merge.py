@@ -24,7 +24,7 @@ def merge(folders: tuple[Path, ...], into: Path) -> None:
     from toxbench.benchmark.run import write_leaderboard
     from toxbench.ranking.build import load_leaderboard
     from toxbench.ranking.cells import check_same_protocol
-    from toxbench.store.cells import CellStore, find_store
+    from toxbench.store.cells import SUBSETS, CellStore, find_store, stores_below
     from toxbench.store.merge import merge_stores
     from toxbench.util.text import count_of, escape_line
 
@@ -38,5 +38,6 @@ def merge(folders: tuple[Path, ...], into: Path) -> None:
             check_same_protocol(protocol, target.protocol(), target.folder)
         for line in (*repairs, *merge_stores(sources, target)):
             echo(f"toxbench: warning: {escape_line(line)}", err=True, style="warning")
-        write_leaderboard(target)
+        for store in (target, *stores_below(target.folder / SUBSETS)):
+            write_leaderboard(store)
     echo(f"{count_of(len(target.paths()), 'cell')} in {target.folder}")

@@ -11,7 +11,7 @@ import numpy as np
 
 from toxbench.records import PARTS, CellKey
 from toxbench.store.cell_file import SUFFIX, PartProbabilities
-from toxbench.store.cells import QUOTED, CellStore
+from toxbench.store.cells import QUOTED, SUBSETS, CellStore, stores_below
 from toxbench.store.manifest import extend_manifest, read_manifest
 from toxbench.store.models import CARD, RECORD, check_model, read_model_record
 from toxbench.store.rows import FILE as ROWS
@@ -24,7 +24,7 @@ CONFLICTS = "conflicts"  # folder of cells whose key is stored with other probab
 def merge_stores(sources: Sequence[CellStore], target: CellStore) -> list[str]:
     """Copy the cells, models and failures of one protocol; the caller must hold the target's lock.
 
-    Of several cells with the same key, the target's own or else that of the first source is
+    So are those on subsets of its train rows. Of several cells with the same key, the target's own or else that of the first source is
     stored. One with other probabilities is copied to the folder ``conflicts``.
 
     Returns:
@@ -41,6 +41,10 @@ def merge_stores(sources: Sequence[CellStore], target: CellStore) -> list[str]:
         extend_manifest(target.folder, read_manifest(source.folder))
         _copy_failures(source, target)
         messages += [line for path in source.paths() for line in _merge_cell(source, path, target)]
+        for subset in stores_below(source.folder / SUBSETS):
+            merged = CellStore(target.folder / SUBSETS / subset.folder.name)
+            with merged.lock():
+                messages += merge_stores([subset], merged)
     return messages
 
 
