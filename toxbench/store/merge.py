@@ -24,8 +24,9 @@ CONFLICTS = "conflicts"  # folder of cells whose key is stored with other probab
 def merge_stores(sources: Sequence[CellStore], target: CellStore) -> list[str]:
     """Copy the cells, models and failures of one protocol; the caller must hold the target's lock.
 
-    So are those on subsets of its train rows. Of several cells with the same key, the target's own or else that of the first source is
-    stored. One with other probabilities is copied to the folder ``conflicts``.
+    Those on subsets of its train rows are copied, too. Of several cells with the same key, the
+    target's own or else that of the first source is stored. One with other probabilities is copied
+    to the folder ``conflicts``.
 
     Returns:
         one message for each cell in conflict.
