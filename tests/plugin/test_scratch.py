@@ -75,6 +75,13 @@ def test_weights_for_module_from_scratch_are_refused(table: Path, command: Comma
     assert "character-cnn is trained from scratch and reads no weights" in error
 
 
+@pytest.mark.slow
+def test_keeping_a_head_from_scratch_is_refused(table: Path, command: Command) -> None:
+    code, error = command(*WORDS, "--keep-head", "--dry-run")
+    assert code == 2
+    assert "character-cnn is trained from scratch: it has no head to keep" in error
+
+
 def test_missing_checkpoint_needs_code() -> None:
     with pytest.raises(TypeError, match="tiny: checkpoint=None needs a class with build"):
         Backbone(name="tiny", checkpoint=None)

@@ -95,6 +95,11 @@ def inspect(
         PluginError: it needs code that comes with it.
     """
     folder = weights.folder
+    if backbone.checkpoint is None and settings.head_init == "checkpoint":
+        raise SettingsError(
+            f"{backbone.name} is trained from scratch: it has no head to keep; "
+            "leave out --keep-head"
+        )
     if folder is None:
         return weights
     source, config = describe(backbone, weights), checkpoint_config(folder)
