@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from support import TIMEOUT
 
 import toxbench
 from toxbench.settings import TrainSettings
@@ -218,7 +219,7 @@ def test_help_and_discovery_load_no_heavy_package() -> None:
         .replace("'transformers'] &", "'transformers'} &")
     )
     result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=TIMEOUT
     )
     assert (result.stdout, result.stderr) == ("[]\n", "")
 

@@ -6,7 +6,7 @@ from typing import Any
 import nbformat
 import pytest
 from nbclient import NotebookClient
-from support import write_table
+from support import TIMEOUT, write_table
 
 pytestmark = pytest.mark.slow
 
@@ -23,7 +23,7 @@ def execute(folder: Path, *sources: str) -> list[list[Any]]:
     """Run a notebook's cells in a new kernel; return the outputs of each."""
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(s) for s in sources])
     kernel = {"metadata": {"path": str(folder)}}
-    NotebookClient(notebook, timeout=300, kernel_name="python3", resources=kernel).execute()
+    NotebookClient(notebook, timeout=TIMEOUT, kernel_name="python3", resources=kernel).execute()
     nbformat.write(notebook, folder / "notebook.ipynb")
     return [cell.outputs for cell in notebook.cells]
 

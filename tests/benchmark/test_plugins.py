@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import read_json
+from support import TIMEOUT, read_json
 
 pytestmark = pytest.mark.slow
 
@@ -74,7 +74,7 @@ def install(source: Path, site: Path, name: str, module: str, code: str) -> None
     subprocess.run(
         [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation",
          "--target", str(site), str(folder)],
-        check=True, capture_output=True, timeout=120,
+        check=True, capture_output=True, timeout=TIMEOUT,
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from forks import Forks, StreamingCommand
 from left_behind import Results, assert_same
-from support import write_table
+from support import TIMEOUT, write_table
 
 from toxbench.records import CellRecord
 from toxbench.store.cells import CellStore
@@ -90,7 +90,7 @@ def test_terminated_run_resumes(
     epoch_line = read_until(process, "step 90:")
     os.killpg(process.pid, number)
     start_time = time.monotonic()
-    process.communicate(timeout=60)
+    process.communicate(timeout=TIMEOUT)
     assert time.monotonic() - start_time < 10
     assert process.returncode == 128 + number
     assert len(checkpoints(tmp_path / "results")) == 1
@@ -108,7 +108,7 @@ def test_killed_run_resumes_from_last_checkpoint(
     epoch_line = read_until(process, "step 45:")
     read_until(process, "step 135:")  # after several checkpoints
     os.killpg(process.pid, signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=TIMEOUT)
     assert checkpoints(tmp_path / "results")
     assert_resumes(forks, tmp_path, command, epoch_line, results)
 

@@ -16,7 +16,7 @@ import pytest
 from forks import Forks
 from left_behind import Results, assert_same
 from plugin_site import install_plugin
-from support import write_checkpoint, write_table
+from support import TIMEOUT, write_checkpoint, write_table
 
 from toxbench.errors import SettingsError
 from toxbench.store.cells import CellStore
@@ -53,7 +53,7 @@ class Torchrun:
 
     def wait(self) -> "Torchrun":
         """Wait until torchrun exits; read the rest of its output."""
-        self.stdout, stderr = self.process.communicate(timeout=120)
+        self.stdout, stderr = self.process.communicate(timeout=TIMEOUT)
         self.stderr += stderr
         return self
 

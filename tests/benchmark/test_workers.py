@@ -4,14 +4,13 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from forks import Forks
 from plugin_site import install_plugin
-from support import write_table
+from support import wait_until, write_table
 
 import toxbench
 from toxbench.store.cells import CellStore
@@ -156,13 +155,6 @@ def is_alive(pid: int) -> bool:
         return status.read_text(encoding="ascii").rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 90) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not true within {seconds} s"
-        time.sleep(0.1)
 
 
 def test_python_api_uses_workers(tmp_path: Path, checkpoint: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from filelock import FileLock
+from support import TIMEOUT
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 FORMATS = ("github", "markdown", "latex", "csv", "json", "html", "plain")
@@ -36,7 +37,7 @@ def test_light_commands_do_not_import_heavy_packages(words: list[str], tmp_path:
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )
     result = subprocess.run([sys.executable, "-c", code, *words], cwd=tmp_path, check=False,
-                          capture_output=True, text=True, timeout=60)  # fmt: skip
+                          capture_output=True, text=True, timeout=TIMEOUT)  # fmt: skip
     assert result.returncode == 0, result.stderr
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from forks import Forks
 from sklearn.metrics import precision_score, recall_score
-from support import write_table
+from support import TIMEOUT, write_table
 
 import toxbench
 from toxbench.errors import SettingsError
@@ -259,7 +259,7 @@ def test_leaderboard_imports_no_heavy_packages(copied: Path, tmp_path: Path) -> 
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False,
-                          capture_output=True, text=True, timeout=60)  # fmt: skip
+                          capture_output=True, text=True, timeout=TIMEOUT)  # fmt: skip
     assert result.returncode == 0, result.stderr
 
 

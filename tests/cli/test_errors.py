@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from forks import Forks
-from support import write_table
+from support import TIMEOUT, write_table
 
 pytestmark = pytest.mark.slow
 
@@ -153,5 +153,5 @@ def test_training_packages_are_not_imported(results: str) -> None:
         "assert not {'torch', 'transformers', 'optuna'} & set(sys.modules)\n"
     )
     result = subprocess.run([sys.executable, "-c", code, results], check=False,
-                          capture_output=True, text=True, timeout=60)  # fmt: skip
+                          capture_output=True, text=True, timeout=TIMEOUT)  # fmt: skip
     assert result.returncode == 0, result.stderr

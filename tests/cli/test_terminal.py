@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from rich.cells import cell_len
+from support import TIMEOUT
 
 import toxbench
 
@@ -44,7 +45,7 @@ def on_terminal(folder: Path, *words: str, **environment: str) -> str:
             break
         output += data
     os.close(reader)
-    process.wait(60)
+    process.wait(TIMEOUT)
     return output.decode("utf-8").replace("\r\n", "\n")
 
 

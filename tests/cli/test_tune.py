@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from forks import Forks
-from support import write_checkpoint, write_table
+from support import TIMEOUT, wait_until, write_checkpoint, write_table
 
 from toxbench.cli.main import main
 
@@ -100,7 +100,7 @@ def test_help_is_light_and_names_every_option(cli: Cli, tmp_path: Path) -> None:
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False,
-                          capture_output=True, text=True, timeout=60)  # fmt: skip
+                          capture_output=True, text=True, timeout=TIMEOUT)  # fmt: skip
     assert result.returncode == 0, result.stderr
     for option in (
         "--trials", "--budget", "--sampler", "--pruner", "--inner-folds", "--finalists",
@@ -250,10 +250,7 @@ def test_a_killed_search_is_resumed(
     words = ["tune", *source, *SMALL, "--space", "epochs=14:20"]
     command = forks.start(*words, cwd=tmp_path)
     try:
-        deadline = time.monotonic() + 200
-        while not trials(tmp_path / "results"):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_until(lambda: trials(tmp_path / "results"))
         time.sleep(random.Random(11).uniform(0, 0.5))
     finally:
         command.kill()

@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 from forks import Forks
 from plugin_site import write_plugin
+from support import TIMEOUT
 
 import toxbench
 from toxbench.cli.main import main
@@ -226,7 +227,7 @@ def on_a_terminal(words: list[str], folder: Path, site: Path) -> tuple[int, str]
         stderr=terminal, env={**os.environ, "PYTHONPATH": path, "TERM": "xterm", "COLUMNS": "150"},
     ) as process:  # fmt: skip
         os.close(terminal)
-        written, deadline = b"", time.monotonic() + 120
+        written, deadline = b"", time.monotonic() + TIMEOUT
         while time.monotonic() < deadline:
             if not select.select([reader], [], [], 1)[0]:
                 continue

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from forks import Forks
 from left_behind import Results, assert_same, processes_of
-from support import write_table
+from support import wait_until, write_table
 
 pytestmark = pytest.mark.slow
 
@@ -76,10 +76,7 @@ def test_killed_and_resumed_run_equals_undisturbed(
             time.sleep(point["after"])
             command.kill()
         code = command.wait().code
-        deadline = time.monotonic() + 60
-        while processes := processes_of(command.folder, mark):
-            assert time.monotonic() < deadline, f"left behind: {processes}"
-            time.sleep(0.05)
+        wait_until(lambda: not processes_of(command.folder, mark))
         resumed = forks.run(api=arguments | {"results": str(tmp_path / name)})
         assert resumed.code == 0, resumed.err
         return code == -9, Results(tmp_path / name)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from forks import Forks
 from plugin_site import install_plugin
-from support import read_json
+from support import TIMEOUT, read_json
 
 from toxbench.cli import main as cli_main
 from toxbench.util.signals import SignalStop, TerminationSignal, raise_on_termination
@@ -48,7 +48,7 @@ def test_printed_resume_command_works(
     process = forks.stream(*words, "--seeds", "40", cwd=tmp_path)
     read_until(process.stderr, "[3/40]")
     os.killpg(process.pid, number)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=TIMEOUT)
     code, message = CODES[signal.Signals(number)]
     assert process.returncode == code
     assert "Traceback" not in stderr
@@ -89,7 +89,7 @@ def test_second_signal_ends_at_once(forks: Forks, table: Path, tmp_path: Path, n
     for expected in ("working\n", "cleaning up\n"):
         read_until(process.stderr, expected)
         process.send_signal(number)
-    _, stderr = process.communicate(timeout=20)
+    _, stderr = process.communicate(timeout=TIMEOUT)
     assert process.returncode == CODES[signal.Signals(number)][0]
     assert "Traceback" not in stderr
 
@@ -124,7 +124,7 @@ def test_ignored_ctrl_c_stays_ignored(table: Path, tmp_path: Path) -> None:
     assert process.stderr is not None
     read_until(process.stderr, "Table")
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=120)
+    process.communicate(timeout=TIMEOUT)
     assert process.returncode == 0
 
 

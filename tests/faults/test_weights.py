@@ -14,6 +14,7 @@ import pytest
 import torch
 from hub_server import FakeHub, fake_hub
 from safetensors.torch import load_file, save_file
+from support import TIMEOUT
 
 import toxbench
 from toxbench.errors import PluginError, SettingsError, StorageError
@@ -36,7 +37,7 @@ def fresh_cli(tmp_path: Path) -> Cli:
     def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "toxbench", *arguments], cwd=tmp_path, check=False,
-            env={**os.environ, **environment}, capture_output=True, text=True, timeout=300,
+            env={**os.environ, **environment}, capture_output=True, text=True, timeout=TIMEOUT,
         )  # fmt: skip
 
     return run

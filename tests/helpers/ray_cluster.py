@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import TIMEOUT
 
 MEMORY = 80 * 1024 * 1024  # bytes: the smallest object store
 
@@ -37,7 +38,7 @@ class RayCluster:
         """Shut down the cluster and its process."""
         assert self._process.stdin is not None
         self._process.stdin.close()
-        self._process.wait(60)
+        self._process.wait(TIMEOUT)
         assert self._process.stdout is not None
         self._process.stdout.close()
 

@@ -1,6 +1,8 @@
 """Small real checkpoints, tables and records for tests."""
 
 import json
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +12,19 @@ if TYPE_CHECKING:
     from toxbench.data.table import TextDataset
     from toxbench.records import Audit
 
+TIMEOUT = 600  # seconds; only a hang takes longer, on a busy machine as well
 REAL_TABLE_SHA256 = "a2408d78f4c8380a8acbc1b1a13b8f4d22868a74fa03c07a38ab00375b876eab"
 
 _WORDS = ("you", "fool", "thank", "again", "and", "the", "is", "not", "good", "bad", "film")
 _SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    """Wait until a condition holds; fail after `TIMEOUT` seconds."""
+    deadline = time.monotonic() + TIMEOUT
+    while not condition():
+        assert time.monotonic() < deadline, f"not true within {TIMEOUT} s"
+        time.sleep(0.02)
 
 
 def write_checkpoint(folder: Path, model_type: str = "bert", seed: int = 0) -> Path:

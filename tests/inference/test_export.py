@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.numpy import load_file
+from support import TIMEOUT
 from torch import nn
 
 import toxbench
@@ -55,7 +56,7 @@ def test_a_pipeline_predicts_the_stored_probabilities(
     texts_path.write_text(json.dumps(texts[list(store.protocol().folds[0].test)].tolist()))
     process = subprocess.run(
         [sys.executable, "-c", CLASSIFY, str(target), str(texts_path)],
-        capture_output=True, text=True, check=True, timeout=120,
+        capture_output=True, text=True, check=True, timeout=TIMEOUT,
     )  # fmt: skip
     scores = [[row[label] for label in record.labels] for row in json.loads(process.stdout)]
     _, stored = read_cell(store.path(record.key))

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from support import build_classifier
+from support import TIMEOUT, build_classifier
 from torch import nn
 
 import toxbench
@@ -45,7 +45,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 def run_example(folder: Path, texts: list[str]) -> list[Prediction]:
     process = subprocess.run(
         [sys.executable, "-I", "-c", RUN_EXAMPLE, str(folder / "example.py"), *texts],
-        capture_output=True, text=True, check=True, timeout=120,
+        capture_output=True, text=True, check=True, timeout=TIMEOUT,
     )  # fmt: skip
     return [json.loads(line) for line in process.stdout.splitlines()]
 

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from support import TIMEOUT
 
 from toxbench.testing import BackboneContract, write_checkpoint
 
@@ -224,7 +225,7 @@ def summary(tmp_path_factory: pytest.TempPathFactory) -> str:
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rA",
          *(f"test_toys.py::{test}" for test in selected)],
         cwd=folder, env={**os.environ, "COLUMNS": "1000"}, capture_output=True, text=True,
-        check=False, timeout=600,
+        check=False, timeout=TIMEOUT,
     )  # fmt: skip
     return result.stdout
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from hub_server import COMMIT, fake_hub
+from support import TIMEOUT
 
 from toxbench.plugin.registry import Registry
 from toxbench.store.cells import find_store
@@ -82,7 +83,7 @@ def test_hub_id_is_trained_from_its_commit(table: Path, checkpoint: Path, tmp_pa
         words = [*RUN, "--backbones", "org/model@refs/pr/4", "--adaptation", "probe"]
         finished = subprocess.run(
             [sys.executable, "-m", "toxbench", *words], cwd=tmp_path, check=False,
-            env={**os.environ, **online}, capture_output=True, text=True, timeout=300,
+            env={**os.environ, **online}, capture_output=True, text=True, timeout=TIMEOUT,
         )  # fmt: skip
     assert finished.returncode == 0, finished.stderr
     assert f"from org/model@{COMMIT[:7]}" in finished.stderr

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from forks import Forks
+from support import TIMEOUT
 
 from toxbench.cli.main import main
 from toxbench.plugin.registry import Registry
@@ -46,13 +47,13 @@ def run_scaffold_tests(folder: Path, site: Path, *words: str) -> str:
     subprocess.run(
         [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation",
          "--target", str(site), str(folder)],
-        check=True, capture_output=True, timeout=120,
+        check=True, capture_output=True, timeout=TIMEOUT,
     )  # fmt: skip
     path = os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])])
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", *words],
         cwd=folder, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True,
-        check=False, timeout=300,
+        check=False, timeout=TIMEOUT,
     )  # fmt: skip
     assert result.returncode == 0, result.stdout
     return result.stdout

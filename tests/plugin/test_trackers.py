@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from forks import Forks
 from plugin_site import write_plugin
+from support import TIMEOUT
 
 import toxbench
 from toxbench.records import CellRecord
@@ -83,7 +84,7 @@ def read_logs(store: CellStore) -> dict[str, dict[str, Any]]:
     """Return tracker -> stem of a cell -> logged content."""
     result = subprocess.run(
         [sys.executable, "-c", READ_LOGS, str(store.folder / "trackers")],
-        capture_output=True, text=True, check=False, timeout=120,
+        capture_output=True, text=True, check=False, timeout=TIMEOUT,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     logs: dict[str, dict[str, Any]] = json.loads(result.stdout)

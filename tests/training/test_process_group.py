@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support import TIMEOUT
 
 from toxbench.training.process_group import SINGLE_PROCESS, TorchrunGroup
 
@@ -74,7 +75,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     completed = subprocess.run(
         [*torchrun, "script.py", str(folder)], cwd=folder, capture_output=True, text=True,
-        timeout=120, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False,
+        timeout=TIMEOUT, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False,
     )  # fmt: skip
     assert completed.returncode == 0, completed.stderr
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]

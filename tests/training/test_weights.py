@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hub_server import COMMIT, FakeHub, fake_hub
 from safetensors.numpy import load_file
-from support import write_checkpoint
+from support import TIMEOUT, write_checkpoint
 
 from toxbench import Backbone
 from toxbench.errors import SettingsError, StorageError
@@ -77,7 +77,7 @@ def find(tmp_path: Path) -> Find:
                 "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_PROGRESS_BARS": "1",
                 **environment,
             },
-            capture_output=True, text=True, timeout=120, check=True,
+            capture_output=True, text=True, timeout=TIMEOUT, check=True,
         )  # fmt: skip
         answer: dict[str, object] = json.loads(completed.stdout)
         return answer

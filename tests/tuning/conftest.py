@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
-from support import write_table
+from support import TIMEOUT, write_table
 
 import toxbench
 from toxbench.records import TrialRecord
@@ -114,7 +114,7 @@ class Command:
 
     def wait_until(self, condition: Callable[[], object]) -> None:
         """Wait until a condition holds while the command runs."""
-        end = time.monotonic() + 200
+        end = time.monotonic() + TIMEOUT
         while not condition():
             if not self.is_alive or time.monotonic() > end:
                 self.kill()

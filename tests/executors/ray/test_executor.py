@@ -3,7 +3,6 @@
 import os
 import signal
 import sys
-import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,7 @@ from forks import Forks
 from left_behind import Results, assert_same, processes_of
 from plugin_site import install_plugin
 from ray_cluster import RayCluster
-from support import write_table
+from support import TIMEOUT, wait_until, write_table
 from traps import set_traps, sprung
 
 import toxbench
@@ -98,13 +97,6 @@ def ray_options(cluster: RayCluster) -> list[str]:
     return ["--executor", "ray", "--ray-address", cluster.address]
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not true within {seconds} s"
-        time.sleep(0.1)
-
-
 @pytest.mark.faults(45)
 def test_cluster_gives_same_bytes(
     cluster: RayCluster, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -132,7 +124,7 @@ def test_killed_node_does_not_end_run(
     latest = max(builds.iterdir(), key=lambda path: path.stat().st_mtime_ns)
     node = latest.name.partition("-")[0]
     cluster.kill(node)
-    stdout, stderr = process.communicate(timeout=240)
+    stdout, stderr = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 0, stderr
     assert "ray" not in (stdout + stderr).lower().replace("micro-f1", "")
     seeds = [path.name.split("-")[1] for path in builds.iterdir()]
@@ -166,10 +158,10 @@ def test_interrupted_run_leaves_no_process(
     process = forks.stream(*words, cwd=tmp_path)
     wait_until(lambda: len(list(builds.iterdir())) >= 1)
     os.killpg(process.pid, signal.SIGINT)  # like a terminal
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 130, stderr
     assert "Traceback" not in stderr
-    wait_until(lambda: processes_of(tmp_path, f"TOXBENCH_MARK={mark}") == [], 60)
+    wait_until(lambda: processes_of(tmp_path, f"TOXBENCH_MARK={mark}") == [])
 
 
 def test_lost_head_ends_run_that_resumes(
@@ -184,7 +176,7 @@ def test_lost_head_ends_run_that_resumes(
     process = forks.stream(*words, cwd=tmp_path)
     wait_until(lambda: len(list(builds.iterdir())) >= 2)
     cluster.kill("head")
-    _, stderr = process.communicate(timeout=120)
+    _, stderr = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 75, stderr
     (error,) = [line for line in stderr.splitlines() if line.startswith("toxbench: error:")]
     assert "the Ray cluster was lost; finished work is stored" in error
