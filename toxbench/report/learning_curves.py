@@ -12,8 +12,8 @@ _NOTES = (
     "Brackets are 95 % intervals over test rows and seeds. They do not cover which train rows are "
     "in a subset, nor whether the error follows a power law.",
     "forecast: not measured. With three sizes or more, the error, 1 - score, is extrapolated by a "
-    "power law, b * n^-c (Hestness et al. 2017, arXiv:1712.00409). errors: the forecast from "
-    "fewer rows minus each measured score, its error at the last known size.",
+    "power law, b * n^-c (Hestness et al. 2017, arXiv:1712.00409). (+0.010): the forecast from "
+    "fewer rows minus the measured score.",
 )
 
 
@@ -22,7 +22,7 @@ def curve_table(curves: Curves, notes: Sequence[str] = ()) -> Table:
     points = [(escape_line(name), point) for name, curve in curves for point in curve]
     return Table(
         title=CURVE_TITLE,
-        headers=("candidate", "train rows", "kind", *CURVE_SCORES.values(), "errors"),
+        headers=("candidate", "train rows", "kind", *CURVE_SCORES.values()),
         rows=tuple((name, *_texts(point)) for name, point in points),
         notes=(*map(escape_line, notes), *_NOTES),
         records=tuple({"candidate": name, **_record(point)} for name, point in points),
@@ -31,14 +31,16 @@ def curve_table(curves: Curves, notes: Sequence[str] = ()) -> Table:
 
 
 def _texts(point: CurvePoint) -> list[str]:
-    scores = [point.scores.get(name) for name in CURVE_SCORES]
-    errors = [f"{score.error:+.3f}" for score in scores if score and score.error is not None]
-    return [str(point.train_rows), point.kind, *map(_text, scores), " / ".join(errors) or "-"]
+    scores = (point.scores.get(name) for name in CURVE_SCORES)
+    return [str(point.train_rows), point.kind, *map(_text, scores)]
 
 
 def _text(score: Estimate | None) -> str:
-    interval = " [{:.3f}, {:.3f}]".format(*score.interval) if score and score.interval else ""
-    return f"{score.value:.3f}{interval}" if score else "-"
+    if score is None:
+        return "-"
+    interval = " [{:.3f}, {:.3f}]".format(*score.interval) if score.interval else ""
+    error = "" if score.error is None else f" ({score.error:+.3f})"
+    return f"{score.value:.3f}{interval}{error}"
 
 
 def _record(point: CurvePoint) -> Record:
