@@ -23,7 +23,7 @@ class FakeHub:
         files: name -> content.
         faults: set by a test. ``cut`` sends half of the weights and closes the connection, ``hang``
             sends half of them and keeps it open, ``drip`` sends them byte by byte, ``flip`` changes
-            a bit of them, ``flip small`` changes a bit of other files, ``slow`` answers after 20 s,
+            a bit of them, ``flip small`` changes a bit of other files, ``slow`` answers after 60 s,
             and a number is the HTTP status of every answer.
         requests: method and path of each request.
         url: address of the server.
@@ -68,7 +68,7 @@ def fake_hub(repository: str, folder: Path) -> Iterator[FakeHub]:
         def _answer(self, body: bool) -> None:
             hub.requests.append(f"{self.command} {self.path}")
             if "slow" in hub.faults:
-                time.sleep(20)
+                time.sleep(60)
             status = next((f for f in hub.faults if isinstance(f, int)), None)
             if status is not None:
                 self.send_error(status)
