@@ -12,6 +12,8 @@ from support import write_table
 
 import toxbench
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def bench(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> toxbench.Bench:

@@ -19,6 +19,8 @@ from toxbench.config import build_run_settings
 from toxbench.executors.resources import count_cores, gpu_names, worker_environ, worker_environs
 from toxbench.plugin.registry import Registry
 
+pytestmark = pytest.mark.slow
+
 LONG = 10**7  # epochs: nothing is trained here
 
 

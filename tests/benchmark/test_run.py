@@ -13,6 +13,8 @@ from toxbench.errors import DataError, SettingsError
 from toxbench.store.cell_file import read_cell
 from toxbench.store.cells import CellStore, find_store
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., pd.DataFrame]
 
 

@@ -12,6 +12,8 @@ from support import write_table
 
 from toxbench.store.cells import SUBSETS, CellStore, find_store, stores_below
 
+pytestmark = pytest.mark.slow
+
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 RESULTS = ("--results", "results")
 CANDIDATES = ("tfidf-logreg", "bert")  # the better one first

@@ -12,7 +12,7 @@ from toxbench.data.audit import audit
 from toxbench.data.splits import draw_folds
 from toxbench.data.table import read_comments
 
-pytestmark = pytest.mark.faults(69)
+pytestmark = [pytest.mark.slow, pytest.mark.faults(69)]
 
 Cli = Callable[..., CompletedProcess[str]]
 BASELINE = ("--backbones", "none", "--baselines", "always-negative")

@@ -12,7 +12,7 @@ from toxbench.data.protocol import Protocol
 from toxbench.data.table import read_comments
 from toxbench.errors import DataError, StorageError
 
-pytestmark = pytest.mark.faults(14)
+pytestmark = [pytest.mark.slow, pytest.mark.faults(14)]
 Command = Callable[..., tuple[int, str]]
 RUN = ("run", "--data", "comments.csv", "--backbones", "none", "--baselines", "always-negative")
 

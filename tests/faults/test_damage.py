@@ -27,7 +27,7 @@ from toxbench.store.cells import CellStore, ProtocolRecord
 from toxbench.store.rows import write_rows
 from toxbench.store.tensor_file import decode, encode
 
-pytestmark = pytest.mark.faults(35)
+pytestmark = [pytest.mark.slow, pytest.mark.faults(35)]
 
 
 @pytest.fixture

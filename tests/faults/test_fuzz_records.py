@@ -9,7 +9,7 @@ from fuzz_records import make_results, stored_kinds, with_accepted_edits
 
 from toxbench.store.cells import CellStore
 
-pytestmark = pytest.mark.faults(67)
+pytestmark = [pytest.mark.slow, pytest.mark.faults(67)]
 
 Command = Callable[..., tuple[int, str]]
 KINDS = ("cell", "rows", "protocol", "failure", "manifest", "model", "trial", "tuned", "quoted")

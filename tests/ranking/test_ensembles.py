@@ -22,6 +22,8 @@ from toxbench.report.leaderboard import leaderboard_records, leaderboard_tables
 from toxbench.store.cells import CellStore
 from toxbench.store.rows import write_rows
 
+pytestmark = pytest.mark.slow
+
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 Floats = npt.NDArray[np.float64]
 BACKBONES = ("bert", "distilbert")

@@ -21,6 +21,8 @@ from toxbench.report.learning_curves import curve_table
 from toxbench.settings import SplitSettings
 from toxbench.store.cells import SUBSETS, CellStore, protocol_record
 
+pytestmark = pytest.mark.slow
+
 FOLDER = "full"
 
 

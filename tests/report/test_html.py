@@ -18,6 +18,8 @@ from support import write_checkpoint
 import toxbench
 from toxbench.cli.main import main
 
+pytestmark = pytest.mark.slow
+
 COMMENT_WORD = "whispered"
 HOSTILE = "<script>alert(1)</script>\x1b[31m$x$\u202e"
 Cli = Callable[..., subprocess.CompletedProcess[str]]

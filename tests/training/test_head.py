@@ -18,6 +18,8 @@ from toxbench.training.head import PENALTIES, Head, choose_penalty, fit_probe, s
 from toxbench.training.lora import add_adapters, merge_adapters
 from toxbench.util.arrays import UNLABELLED
 
+pytestmark = pytest.mark.slow
+
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 HEAD = Head(("classifier", "pre_classifier"))
 

@@ -13,6 +13,8 @@ from support import TIMEOUT
 
 from toxbench.training.process_group import SINGLE_PROCESS, TorchrunGroup
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = """
 import json, os, sys
 import numpy as np, torch

@@ -17,6 +17,8 @@ from toxbench.tuning.storage import (
     sqlite_url,
 )
 
+pytestmark = pytest.mark.slow
+
 SECRET = "hunter2x"  # noqa: S105
 
 
