@@ -55,8 +55,7 @@ def recall_table(
         ],
         (
             f"Only labels with at least {needed} positive validation rows in each fold.",
-            "The confidence is that of one label and trained model on rows like the validation "
-            "rows.",
+            "The confidence is of one label and trained model, on rows like the validation rows.",
         ),
         keys=2,
     )
