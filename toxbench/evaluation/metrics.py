@@ -13,12 +13,9 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import (
-    accuracy_score,
     average_precision_score,
     brier_score_loss,
     f1_score,
-    hamming_loss,
-    matthews_corrcoef,
     precision_recall_fscore_support,
     roc_auc_score,
 )
@@ -29,6 +26,7 @@ from toxbench.records import LabelScores, Part, Scores
 from toxbench.util.arrays import (
     UNLABELLED,
     Codes,
+    Floats,
     Predictions,
     Probabilities,
     Targets,
@@ -65,30 +63,8 @@ def score_labels(
     thresholds: Sequence[float],
 ) -> tuple[LabelScores, ...]:
     """Score each label separately; ``labels`` are names, the other arguments as in `evaluate`."""
-    targets, predictions = known_targets(codes), predict(probabilities, thresholds)
-    precision, recall, f1, _ = precision_recall_fscore_support(
-        _with_two_columns(targets), _with_two_columns(predictions), average=None, zero_division=0
-    )
-    scores = []
-    for i, label in enumerate(labels):
-        known, likely = known_entries(codes[:, i], probabilities[:, i])
-        scores.append(
-            LabelScores(
-                label=label,
-                support=int(targets[:, i].sum()),
-                threshold=float(thresholds[i]),
-                precision=float(precision[i]),
-                recall=float(recall[i]),
-                f1=float(f1[i]),
-                average_precision=average_precision(known, likely),
-                roc_auc=_roc_auc(known, likely),
-                prevalence=float(known.mean()),
-                mcc=_mcc(*known_entries(codes[:, i], predictions[:, i])),
-                brier=brier(known, likely),
-                expected_calibration_error=expected_calibration_error(known, likely),
-            )
-        )
-    return tuple(scores)
+    shared = _threshold_free_label_scores(labels, codes, probabilities)
+    return _complete_label_scores(shared, codes, probabilities, thresholds)
 
 
 def score_cell(
@@ -109,6 +85,8 @@ def score_cell(
     """
     parts = {part: (codes[part], probabilities[part]) for part in codes if len(codes[part])}
     shared = {part: _threshold_free_scores(*arrays) for part, arrays in parts.items()}
+    tested = codes["test"], probabilities["test"]
+    shared_by_label = _threshold_free_label_scores(labels, *tested)
     return {
         "metrics": {
             rule: {
@@ -118,7 +96,7 @@ def score_cell(
             for rule, values in thresholds.items()
         },
         "per_label": {
-            rule: score_labels(labels, codes["test"], probabilities["test"], values)
+            rule: _complete_label_scores(shared_by_label, *tested, values)
             for rule, values in thresholds.items()
         },
         "has_constant_predictions": is_constant(
@@ -149,7 +127,7 @@ def headline(targets: Targets, probabilities: Probabilities) -> float:
     """Return the mean of micro-F1 and subset accuracy at 0.5; arguments as in `evaluate`."""
     predictions = predict(probabilities, [0.5] * targets.shape[1])
     f1 = f1_score(targets.ravel(), predictions.ravel(), zero_division=0)
-    return float(f1 + accuracy_score(targets, predictions)) / 2
+    return float(f1 + (targets == predictions).all(axis=1).mean()) / 2
 
 
 def average_precision(targets: Targets, probabilities: Probabilities) -> float | None:
@@ -243,9 +221,56 @@ def _complete_scores(
         columns = scored if average == "macro" else np.ones_like(scored)
         scores |= _averaged_scores(targets[:, columns], predictions[:, columns], average)
     scores |= _accuracy_scores(targets, predictions)
-    scores["hamming_loss"] = float(hamming_loss(*known_entries(codes, predictions)))
+    known, predicted = known_entries(codes, predictions)
+    scores["hamming_loss"] = float((known != predicted).mean())
     scores |= _correlation_scores(codes, predictions)
     return {name: scores[name] for name in METRICS}
+
+
+def _threshold_free_label_scores(
+    labels: Sequence[str], codes: Codes, probabilities: Probabilities
+) -> list[dict[str, Any]]:
+    """Return the fields of `LabelScores` that do not depend on thresholds, for each label."""
+    scores = []
+    for i, label in enumerate(labels):
+        entries = known_entries(codes[:, i], probabilities[:, i])
+        scores.append(
+            {
+                "label": label,
+                "support": int((codes[:, i] == 1).sum()),
+                "average_precision": average_precision(*entries),
+                "roc_auc": _roc_auc(*entries),
+                "prevalence": float(entries[0].mean()),
+                "brier": brier(*entries),
+                "expected_calibration_error": expected_calibration_error(*entries),
+            }
+        )
+    return scores
+
+
+def _complete_label_scores(
+    shared: Sequence[Mapping[str, Any]],
+    codes: Codes,
+    probabilities: Probabilities,
+    thresholds: Sequence[float],
+) -> tuple[LabelScores, ...]:
+    """Add the scores of each label that depend on thresholds to the others."""
+    targets, predictions = known_targets(codes), predict(probabilities, thresholds)
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        _with_two_columns(targets), _with_two_columns(predictions), average=None, zero_division=0
+    )
+    mcc = _mcc(*_count_entries(codes, predictions))
+    return tuple(
+        LabelScores(
+            **of_label,
+            threshold=float(thresholds[i]),
+            precision=float(precision[i]),
+            recall=float(recall[i]),
+            f1=float(f1[i]),
+            mcc=float(mcc[i]),
+        )
+        for i, of_label in enumerate(shared)
+    )
 
 
 def _averaged_scores(targets: Targets, predictions: Predictions, average: str) -> Scores:
@@ -277,26 +302,38 @@ def _accuracy_scores(targets: Targets, predictions: Predictions) -> Scores:
 
 
 def _subset_accuracy(targets: Targets, predictions: Predictions) -> float | None:
-    return float(accuracy_score(targets, predictions)) if len(targets) else None
+    return float((targets == predictions).all(axis=1).mean()) if len(targets) else None
 
 
 def _correlation_scores(codes: Codes, predictions: Predictions) -> Scores:
-    scored = np.flatnonzero((codes == 1).any(axis=0))
-    columns = [known_entries(codes[:, i], predictions[:, i]) for i in scored]
+    counts = _count_entries(codes, predictions)
+    scored = (codes == 1).any(axis=0)
     return {
-        "micro_mcc": _mcc(*known_entries(codes, predictions)),
-        "macro_mcc": _mean([_mcc(*column) for column in columns]),
+        "micro_mcc": float(_mcc(*counts.sum(axis=1))),
+        "macro_mcc": float(_mcc(*counts[:, scored]).mean()) if scored.any() else None,
     }
 
 
-def _mcc(targets: Targets, predictions: Predictions) -> float:
-    hits, predicted, positive = map(np.count_nonzero, (targets & predictions, predictions, targets))
-    if positive in {0, len(targets)} or predicted in {0, len(targets)}:
-        return 0.0  # scikit-learn returns the same value, with a warning
-    misses = positive - hits
-    # Each pair of target and prediction, weighted by its frequency, gives the same value exactly.
-    frequencies = [len(targets) - predicted - misses, predicted - hits, misses, hits]
-    return float(matthews_corrcoef([0, 0, 1, 1], [0, 1, 0, 1], sample_weight=frequencies))
+def _count_entries(codes: Codes, predictions: Predictions) -> Floats:
+    """Count labelled entries, positives, positive predictions and hits: ``[4, label]``.
+
+    The numbers are floats, because products of them do not fit in integers.
+    """
+    labelled, positive = codes != UNLABELLED, codes == 1
+    predicted = (predictions == 1) & labelled
+    entries = (labelled, positive, predicted, positive & predicted)
+    return np.stack([part.sum(axis=0, dtype=np.float64) for part in entries])
+
+
+def _mcc(entries: Floats, positive: Floats, predicted: Floats, hits: Floats) -> Floats:
+    """Return Matthews correlation coefficients (Matthews 1975) from counts of entries.
+
+    They are 0 if the targets or the predictions are constant. scikit-learn has a function for one
+    label, which takes milliseconds a call; a cell needs hundreds of values.
+    """
+    variances = positive * (entries - positive) * (predicted * (entries - predicted))
+    covariances = hits * entries - positive * predicted
+    return np.asarray(covariances / np.sqrt(np.where(variances > 0, variances, np.inf)))
 
 
 def _ranking_scores(codes: Codes, probabilities: Probabilities) -> Scores:
