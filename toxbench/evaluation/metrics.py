@@ -15,12 +15,11 @@ import numpy.typing as npt
 from sklearn.metrics import (
     average_precision_score,
     brier_score_loss,
-    f1_score,
-    precision_recall_fscore_support,
     roc_auc_score,
 )
 
 from toxbench.evaluation.definitions import METRICS, VERSIONS
+from toxbench.evaluation.row_counts import divide_or_0
 from toxbench.evaluation.thresholds import predict
 from toxbench.records import LabelScores, Part, Scores
 from toxbench.util.arrays import (
@@ -36,7 +35,6 @@ from toxbench.util.arrays import (
 CALIBRATION_BINS = 10
 Values = TypeVar("Values", bound=npt.NDArray[Any])
 _PAIRS_PER_CHUNK = 1 << 22  # pairs of labels that are compared at a time
-_AVERAGES = ("micro", "macro", "weighted", "samples")
 
 
 def evaluate(
@@ -126,7 +124,7 @@ def known_entries(codes: Codes, values: Values) -> tuple[Targets, Values]:
 def headline(targets: Targets, probabilities: Probabilities) -> float:
     """Return the mean of micro-F1 and subset accuracy at 0.5; arguments as in `evaluate`."""
     predictions = predict(probabilities, [0.5] * targets.shape[1])
-    f1 = f1_score(targets.ravel(), predictions.ravel(), zero_division=0)
+    f1 = _precision_recall_f1(_count_entries(targets, predictions).sum(axis=1))[2]
     return float(f1 + (targets == predictions).all(axis=1).mean()) / 2
 
 
@@ -214,16 +212,16 @@ def _complete_scores(
     shared: Scores, codes: Codes, probabilities: Probabilities, thresholds: Sequence[float]
 ) -> Scores:
     """Add the metrics that depend on thresholds to the others, in the order of `METRICS`."""
-    targets, predictions = known_targets(codes), predict(probabilities, thresholds)
-    scored = targets.any(axis=0)
-    scores = dict(shared)
-    for average in _AVERAGES:
-        columns = scored if average == "macro" else np.ones_like(scored)
-        scores |= _averaged_scores(targets[:, columns], predictions[:, columns], average)
-    scores |= _accuracy_scores(targets, predictions)
+    predictions = predict(probabilities, thresholds)
+    counts = _count_entries(codes, predictions)
     known, predicted = known_entries(codes, predictions)
-    scores["hamming_loss"] = float((known != predicted).mean())
-    scores |= _correlation_scores(codes, predictions)
+    scores = {
+        **shared,
+        **_averaged_scores(codes, predictions, counts),
+        **_accuracy_scores(known_targets(codes), predictions),
+        "hamming_loss": float((known != predicted).mean()),
+        **_correlation_scores(counts),
+    }
     return {name: scores[name] for name in METRICS}
 
 
@@ -255,11 +253,9 @@ def _complete_label_scores(
     thresholds: Sequence[float],
 ) -> tuple[LabelScores, ...]:
     """Add the scores of each label that depend on thresholds to the others."""
-    targets, predictions = known_targets(codes), predict(probabilities, thresholds)
-    precision, recall, f1, _ = precision_recall_fscore_support(
-        _with_two_columns(targets), _with_two_columns(predictions), average=None, zero_division=0
-    )
-    mcc = _mcc(*_count_entries(codes, predictions))
+    counts = _count_entries(codes, predict(probabilities, thresholds))
+    precision, recall, f1 = _precision_recall_f1(counts)
+    mcc = _mcc(*counts)
     return tuple(
         LabelScores(
             **of_label,
@@ -273,22 +269,23 @@ def _complete_label_scores(
     )
 
 
-def _averaged_scores(targets: Targets, predictions: Predictions, average: str) -> Scores:
-    names = [f"{average}_{name}" for name in ("precision", "recall", "f1")]
-    if targets.shape[1] == 0:
-        return dict.fromkeys(names, None)
-    values = precision_recall_fscore_support(
-        _with_two_columns(targets), _with_two_columns(predictions), average=average, zero_division=0
-    )
-    return {name: float(value) for name, value in zip(names, values[:3], strict=True)}
-
-
-def _with_two_columns(columns: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Repeat a single column: scikit-learn treats one column as a binary problem with two classes.
-
-    Every average over two equal columns equals the score of one.
-    """
-    return np.repeat(columns, 2, axis=1) if columns.shape[1] == 1 else columns
+def _averaged_scores(codes: Codes, predictions: Predictions, counts: Floats) -> Scores:
+    """Average precision, recall and F1; ``counts`` are those of each label."""
+    of_labels = _precision_recall_f1(counts)
+    positive = counts[1]
+    scored = positive > 0
+    weights = positive if scored.any() else None  # without a positive entry, all scores are 0
+    averages = {
+        "micro": _precision_recall_f1(counts.sum(axis=1)),
+        "macro": of_labels[:, scored].mean(axis=1) if scored.any() else [None] * 3,
+        "weighted": np.average(of_labels, axis=1, weights=weights),
+        "samples": _precision_recall_f1(_count_entries(codes, predictions, axis=1)).mean(axis=1),
+    }
+    return {
+        f"{average}_{name}": None if value is None else float(value)
+        for average, values in averages.items()
+        for name, value in zip(("precision", "recall", "f1"), values, strict=True)
+    }
 
 
 def _accuracy_scores(targets: Targets, predictions: Predictions) -> Scores:
@@ -305,24 +302,42 @@ def _subset_accuracy(targets: Targets, predictions: Predictions) -> float | None
     return float((targets == predictions).all(axis=1).mean()) if len(targets) else None
 
 
-def _correlation_scores(codes: Codes, predictions: Predictions) -> Scores:
-    counts = _count_entries(codes, predictions)
-    scored = (codes == 1).any(axis=0)
+def _correlation_scores(counts: Floats) -> Scores:
+    scored = counts[1] > 0
     return {
         "micro_mcc": float(_mcc(*counts.sum(axis=1))),
         "macro_mcc": float(_mcc(*counts[:, scored]).mean()) if scored.any() else None,
     }
 
 
-def _count_entries(codes: Codes, predictions: Predictions) -> Floats:
-    """Count labelled entries, positives, positive predictions and hits: ``[4, label]``.
+def _count_entries(codes: Codes, predictions: Predictions, axis: int = 0) -> Floats:
+    """Count labelled entries, positives, positive predictions and hits.
 
-    The numbers are floats, because products of them do not fit in integers.
+    Args:
+        codes: ``[row, label]``.
+        predictions: 0/1, ``[row, label]``.
+        axis: the axis to sum over.
+
+    Returns:
+        ``[4, label]``, or ``[4, row]`` if the axis is 1; floats, because products of them do not
+        fit in integers.
     """
     labelled, positive = codes != UNLABELLED, codes == 1
     predicted = (predictions == 1) & labelled
     entries = (labelled, positive, predicted, positive & predicted)
-    return np.stack([part.sum(axis=0, dtype=np.float64) for part in entries])
+    return np.stack([part.sum(axis=axis, dtype=np.float64) for part in entries])
+
+
+def _precision_recall_f1(counts: Floats) -> Floats:
+    """Return precision, recall and F1, ``[3, ...]``, of the counts ``[4, ...]``."""
+    _, positive, predicted, hits = counts
+    return np.stack(
+        [
+            divide_or_0(hits, predicted),
+            divide_or_0(hits, positive),
+            divide_or_0(2 * hits, predicted + positive),
+        ]
+    )
 
 
 def _mcc(entries: Floats, positive: Floats, predicted: Floats, hits: Floats) -> Floats:

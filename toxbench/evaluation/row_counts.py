@@ -134,7 +134,7 @@ def _sum_rows(entries: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     return entries.astype(np.float32) @ np.ones(entries.shape[1], dtype=np.float32)
 
 
-def _ratio(numerator: Floats, denominator: Floats) -> Floats:
+def divide_or_0(numerator: Floats, denominator: Floats) -> Floats:
     """Divide; a division by zero gives 0, as in scikit-learn."""
     return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
 
@@ -147,13 +147,13 @@ VALUES: Mapping[str, Callable[[Codes, Predictions, Probabilities], Floats]] = {
 }
 # Metric -> function from float64 sums over rows, [..., count], to scores, [...].
 SCORES: Mapping[str, Callable[[Floats], Floats]] = {
-    "micro_f1": lambda s: _ratio(2 * s[..., 0], 2 * s[..., 0] + s[..., 1] + s[..., 2]),
-    "subset_accuracy": lambda s: _ratio(s[..., 3], s[..., 5]),
-    "micro_precision": lambda s: _ratio(s[..., 0], s[..., 0] + s[..., 1]),
-    "micro_recall": lambda s: _ratio(s[..., 0], s[..., 0] + s[..., 2]),
+    "micro_f1": lambda s: divide_or_0(2 * s[..., 0], 2 * s[..., 0] + s[..., 1] + s[..., 2]),
+    "subset_accuracy": lambda s: divide_or_0(s[..., 3], s[..., 5]),
+    "micro_precision": lambda s: divide_or_0(s[..., 0], s[..., 0] + s[..., 1]),
+    "micro_recall": lambda s: divide_or_0(s[..., 0], s[..., 0] + s[..., 2]),
     # Subset accuracy minus that of the constant negative prediction.
-    "excess_accuracy": lambda s: _ratio(s[..., 3] - s[..., 4], s[..., 5]),
-    "log_likelihood": lambda s: _ratio(s[..., 6], s[..., 5]),
-    "macro_f1": lambda s: _ratio(s[..., 7], s[..., 5]),
-    "micro_average_precision": lambda s: _ratio(s[..., 8], s[..., 5]),
+    "excess_accuracy": lambda s: divide_or_0(s[..., 3] - s[..., 4], s[..., 5]),
+    "log_likelihood": lambda s: divide_or_0(s[..., 6], s[..., 5]),
+    "macro_f1": lambda s: divide_or_0(s[..., 7], s[..., 5]),
+    "micro_average_precision": lambda s: divide_or_0(s[..., 8], s[..., 5]),
 }
