@@ -4,6 +4,7 @@ They are real processes, which can be killed, and children of the process that s
 the seconds of their imports are saved. Linux only; elsewhere children start as usual.
 """
 
+import importlib
 import json
 import os
 import runpy
@@ -18,6 +19,24 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
+# What commands and their children import.
+MODULES = (
+    "alembic.config",
+    "matplotlib.backends.backend_svg",
+    "optuna.storages._rdb.storage",
+    "optuna.visualization.matplotlib",
+    "toxbench.benchmark.run",
+    "toxbench.benchmark.tracking",
+    "toxbench.cli.main",
+    "toxbench.cli.progress",
+    "toxbench.data.audit",
+    "toxbench.executors.worker",
+    "toxbench.ranking.predictions",
+    "toxbench.report.html.page",
+    "toxbench.tuning.tune",
+    "transformers.models.bert.modeling_bert",
+    "transformers.models.bert.tokenization_bert",
+)
 _SET_CHILD_SUBREAPER = 36
 _REQUEST_BYTES = 1_000_000  # environment and import folders of a child
 
@@ -185,17 +204,8 @@ def _adopt_orphans(adopt: bool) -> None:
 
 def import_modules() -> None:
     """Import what commands and their children need, and compute nothing."""
-    import transformers.models.bert.modeling_bert
-    import transformers.models.bert.tokenization_bert  # noqa: F401
-
-    import toxbench.benchmark.run
-    import toxbench.benchmark.tracking
-    import toxbench.cli.main
-    import toxbench.cli.progress
-    import toxbench.executors.worker
-    import toxbench.ranking.predictions
-    import toxbench.tuning.tune  # noqa: F401
-    from toxbench.data.audit import audit  # noqa: F401
+    for name in MODULES:
+        importlib.import_module(name)
 
 
 if __name__ == "__main__":

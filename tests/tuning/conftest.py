@@ -16,6 +16,7 @@ from typing import Any
 import optuna
 import pandas as pd
 import pytest
+from children import MODULES
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 from sqlalchemy import create_engine, text
@@ -56,11 +57,7 @@ learning_rate = "1e-4:1e-2:log"
 
 # A server that has imported torch forks a process for each command.
 _PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(
-    ["toxbench.tuning.tune", "toxbench.cli.progress", "transformers.models.bert.modeling_bert",
-     "transformers.models.bert.tokenization_bert", "optuna.visualization.matplotlib",
-     "matplotlib.backends.backend_svg", "alembic.config", "optuna.storages._rdb.storage"]
-)  # fmt: skip
+_PROCESSES.set_forkserver_preload(list(MODULES))
 _RUNNING_TRIALS = """
 SELECT number FROM trials JOIN trial_user_attributes USING (trial_id)
 WHERE trials.state = 'RUNNING' AND trial_user_attributes.key = 'slot' ORDER BY number
