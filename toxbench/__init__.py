@@ -20,7 +20,7 @@ from toxbench.errors import (
     TryAgainError,
     check_docstrings,
 )
-from toxbench.plugin.baseline import Baseline, BaselineContext, Predict
+from toxbench.plugin.baseline import Baseline, BaselineContext, Predict, fit_logistic_regression
 from toxbench.plugin.contracts import (
     Backbone,
     Choice,
@@ -43,7 +43,6 @@ from toxbench.plugin.contracts import (
     stand_in_space,
 )
 from toxbench.plugin.hookspecs import hookimpl
-from toxbench.plugin.logistic import fit_logistic_regression
 from toxbench.records import CellKey, CellRecord, EpochRecord, RunRecord
 from toxbench.settings import BaselineSettings, TrainSettings
 

@@ -20,7 +20,7 @@ from support import TIMEOUT, write_checkpoint, write_table
 
 from toxbench.errors import SettingsError
 from toxbench.store.cells import CellStore
-from toxbench.util.torchrun import NOT_DISTRIBUTED, TorchrunEnv
+from toxbench.util.processes import NOT_DISTRIBUTED, TorchrunEnv
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,7 @@ import pytest
 from support import write_table
 from traps import set_traps, sprung
 
-from toxbench.util.spawn import import_folders
+from toxbench.util.processes import import_folders
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults(45)]
 

@@ -17,7 +17,7 @@ from toxbench.records import CellKey, FailureRecord
 from toxbench.report.leaderboard import leaderboard_table
 from toxbench.store.cells import CellStore
 from toxbench.store.rows import write_rows
-from toxbench.util.redact import redact
+from toxbench.util.text import redact
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,7 @@ from forks import CommandResult, Forks
 from plugin_site import write_plugin
 from support import write_table
 
-from toxbench.util.redact import redact
+from toxbench.util.text import redact
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults(44)]
 TOKEN = "hf_secretsecretsecret"  # noqa: S105 - not a real token

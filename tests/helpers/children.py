@@ -42,17 +42,17 @@ _REQUEST_BYTES = 1_000_000  # environment and import folders of a child
 
 
 def patch_children(connect: Callable[[], socket.socket]) -> type[subprocess.Popen[bytes]]:
-    """Make `toxbench.util.spawn` start forks in this process; return their class.
+    """Make `toxbench.util.processes` start forks in this process; return their class.
 
     ``connect`` returns the socket of a server that runs `serve`; it is called once if needed.
     """
-    from toxbench.util import spawn
+    from toxbench.util import processes
 
     class Child(_ForkedChild):
         server = _Lazy(connect)
 
     stand_in: Any = SimpleNamespace(Popen=Child, PIPE=subprocess.PIPE)
-    spawn.subprocess = stand_in
+    processes.subprocess = stand_in
     return Child
 
 

@@ -11,7 +11,7 @@ from plugin_site import IMPORTS, install_distribution
 
 from toxbench import Backbone, Baseline
 from toxbench.errors import PluginError, SettingsError
-from toxbench.plugin import probe
+from toxbench.plugin import sources
 from toxbench.plugin.registry import Problem, Registry
 
 Install = Callable[..., None]
@@ -294,7 +294,7 @@ ENDINGS = {
 def test_import_cannot_end_the_process(
     install: Install, monkeypatch: pytest.MonkeyPatch, source: str, words: str
 ) -> None:
-    monkeypatch.setattr(probe, "SECONDS", 2.0)
+    monkeypatch.setattr(sources, "SECONDS", 2.0)
     install("deadly-things", deadly=source)
     registry = Registry.discover()
     (problem,) = problems_of(registry, "deadly-things")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from toxbench.util.hashing import sha256_file
+from toxbench.util.content import sha256_file
 
 
 def test_the_sha256_of_a_file_is_computed(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from toxbench.util.redact import is_secret, redact
+from toxbench.util.text import is_secret, redact
 
 SECRETS = [
     "HF_TOKEN", "GITHUB_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "KAGGLE_KEY",

@@ -17,8 +17,8 @@ from toxbench.errors import CellsFailedError
 from toxbench.evaluation.definitions import HALF, RANKING_METRIC, ROPE
 from toxbench.plugin.registry import Registry
 from toxbench.ranking.build import load_leaderboard
+from toxbench.ranking.build import rescore as rescore_store
 from toxbench.ranking.ensembles import load_ensemble_leaderboard
-from toxbench.ranking.rescore import rescore as rescore_store
 from toxbench.report.leaderboard import leaderboard_records
 from toxbench.settings import ColumnSettings, RunSettings, SplitSettings
 from toxbench.store.cache import use_cache

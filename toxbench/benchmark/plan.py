@@ -26,8 +26,8 @@ from toxbench.training.device import Device, choose_device
 from toxbench.training.lora import RATE_FACTOR
 from toxbench.training.state import CheckpointConfig
 from toxbench.training.weights import Weights, WeightsFinder
+from toxbench.util.processes import NOT_DISTRIBUTED, TorchrunEnv
 from toxbench.util.text import list_items
-from toxbench.util.torchrun import NOT_DISTRIBUTED, TorchrunEnv
 
 
 @dataclass(frozen=True)

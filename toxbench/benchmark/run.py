@@ -18,9 +18,8 @@ from toxbench.errors import TryAgainError
 from toxbench.executors.base import TaskError
 from toxbench.executors.worker import PROCESS_ENDED
 from toxbench.plugin.registry import Registry
-from toxbench.ranking.build import load_leaderboard
+from toxbench.ranking.build import load_leaderboard, with_label_intervals
 from toxbench.ranking.cells import load_cells
-from toxbench.ranking.labels import with_label_intervals
 from toxbench.ranking.rows import SEEDS_NEEDED, Leaderboard
 from toxbench.records import CellKey, EpochRecord, RunRecord
 from toxbench.report.labels import label_tables

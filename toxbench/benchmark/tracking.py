@@ -20,7 +20,7 @@ from toxbench.plugin.registry import EventListener, Registered, Registry
 from toxbench.records import CellRecord
 from toxbench.settings import digest
 from toxbench.util.atomic import make_folder
-from toxbench.util.spawn import end_child, exit_with_parent, start_child
+from toxbench.util.processes import end_child, exit_with_parent, start_child
 from toxbench.util.text import format_duration
 
 FOLDER = "trackers"  # next to the cells

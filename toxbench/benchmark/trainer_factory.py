@@ -29,7 +29,7 @@ from toxbench.training.state import Checkpoints
 from toxbench.training.trainer import Trainer
 from toxbench.training.weights import Weights, tokenizer_files
 from toxbench.util.atomic import cache_folder
-from toxbench.util.hashing import sha256_file
+from toxbench.util.content import sha256_file
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -39,7 +39,7 @@ def behaviour(**values: Any) -> None:
     from toxbench.cli.tables import print_tables
     from toxbench.data.slices import read_terms
     from toxbench.inference import behaviour as checks
-    from toxbench.ranking.rescore import check_labels
+    from toxbench.ranking.build import check_labels
     from toxbench.store.cells import find_store
     from toxbench.training.device import choose_device
 

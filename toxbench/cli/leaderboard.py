@@ -45,10 +45,9 @@ def leaderboard(
     the same protocol; otherwise the differences are reported.
     """
     from toxbench.cli.tables import print_labels, print_leaderboard
-    from toxbench.ranking.build import load_leaderboard
+    from toxbench.ranking.build import load_leaderboard, with_label_intervals
     from toxbench.ranking.cells import load_cells
     from toxbench.ranking.ensembles import load_ensemble_leaderboard
-    from toxbench.ranking.labels import with_label_intervals
     from toxbench.ranking.quoted import read_quoted
     from toxbench.store.cells import find_store
 

@@ -36,9 +36,9 @@ from toxbench.cli.torchrun import TorchrunSession, resume_hint
 from toxbench.cli.tune import tune
 from toxbench.errors import SettingsError, StorageError, ToxbenchError, check_docstrings
 from toxbench.util.atomic import DISK_FULL_ERRORS
+from toxbench.util.processes import NOT_DISTRIBUTED, TorchrunEnv
 from toxbench.util.signals import TerminationSignal, raise_on_termination
 from toxbench.util.text import escape_line
-from toxbench.util.torchrun import NOT_DISTRIBUTED, TorchrunEnv
 
 EXIT_CODES = (
     "Exit codes: 0 ok, 1 bug, 2 usage or settings, 3 data, 4 plugin, 5 some cells failed, "

@@ -13,9 +13,9 @@ import click
 from toxbench.cli.console import echo
 from toxbench.errors import ProcessLostError, SettingsError
 from toxbench.plugin.registry import Registry
+from toxbench.util.processes import TorchrunEnv
 from toxbench.util.signals import STOP_SIGNALS, TerminationSignal
 from toxbench.util.text import escape_line
-from toxbench.util.torchrun import TorchrunEnv
 
 if TYPE_CHECKING:
     from toxbench.executors.torchrun.coordinator import Coordinator

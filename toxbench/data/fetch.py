@@ -4,7 +4,7 @@ from pathlib import Path
 
 from toxbench.data.table import TextDataset, read_comments
 from toxbench.errors import DataError, SettingsError, TryAgainError
-from toxbench.util.hashing import sha256_file
+from toxbench.util.content import sha256_file
 
 HANDLE = "reihanenamdari/youtube-toxicity-data"
 KNOWN_SHA256 = "a2408d78f4c8380a8acbc1b1a13b8f4d22868a74fa03c07a38ab00375b876eab"

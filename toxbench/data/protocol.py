@@ -11,7 +11,7 @@ import numpy.typing as npt
 from toxbench.data.table import TextDataset
 from toxbench.records import PARTS, Part
 from toxbench.util.arrays import Rows
-from toxbench.util.hashing import update_with_texts
+from toxbench.util.content import update_with_texts
 
 
 @dataclass(frozen=True, eq=False)

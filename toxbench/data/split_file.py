@@ -13,7 +13,7 @@ from toxbench.errors import DataError, StorageError
 from toxbench.records import PARTS, StoredRecord
 from toxbench.settings import FrozenModel, SplitSettings
 from toxbench.util.atomic import write_atomically
-from toxbench.util.hashing import update_with_texts
+from toxbench.util.content import update_with_texts
 from toxbench.util.text import safe_keys, safe_quote
 
 

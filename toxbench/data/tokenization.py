@@ -19,7 +19,7 @@ from filelock import FileLock
 from toxbench.errors import StorageError
 from toxbench.settings import LongText
 from toxbench.util.atomic import PRIVATE_MODE, atomic_file, make_folder, remove_leftovers
-from toxbench.util.hashing import update_with_texts
+from toxbench.util.content import update_with_texts
 
 _TEXTS_PER_BLOCK = 10_000
 _BYTES_PER_BLOCK = 1 << 22

@@ -183,8 +183,11 @@ class Backbone:
                 module that this method returned before, and is loaded into the new one.
             label_count: columns of the logits.
         """
-        from toxbench.plugin.loading import load_classifier, refuse_remote_code
-        from toxbench.plugin.modules import restrict_to_first_token
+        from toxbench.plugin.loading import (
+            load_classifier,
+            refuse_remote_code,
+            restrict_to_first_token,
+        )
 
         refuse_remote_code(weights)
         model = load_classifier(weights, label_count)
@@ -206,7 +209,7 @@ class Backbone:
         Raises:
             PluginError: transformers has no such class.
         """
-        from toxbench.plugin.modules import to_transformers_model
+        from toxbench.plugin.loading import to_transformers_model
 
         return to_transformers_model(module)
 

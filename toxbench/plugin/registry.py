@@ -122,7 +122,7 @@ class Registry:
         foreign = [entry for entry in entries if not _is_built_in(describe_distribution(entry))]
         if not foreign:
             return cls(entries, problems)
-        from toxbench.plugin.probe import unusable_plugins  # its imports take time
+        from toxbench.plugin.sources import unusable_plugins  # its imports take time
 
         reasons = unusable_plugins(foreign)
         problems += [Problem(e.name, describe_distribution(e), r) for e, r in reasons]

@@ -1,4 +1,4 @@
-"""Builds the leaderboard of a stored protocol, with intervals, comparisons and tiers."""
+"""Builds the leaderboard of a stored protocol, with intervals, also rescored or of each label."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from toxbench.errors import SettingsError, did_you_mean
 from toxbench.evaluation.bootstrap import (
     BootstrapScores,
     Uncertainty,
@@ -16,8 +17,10 @@ from toxbench.evaluation.definitions import (
     GAP_COLUMNS,
     HALF,
     HEADLINES,
+    METRICS,
     RANKING_METRIC,
     ROPE,
+    RULES,
     TUNED_COLUMNS,
     VERDICT_COLUMNS,
 )
@@ -30,9 +33,10 @@ from toxbench.evaluation.significance import (
     compare_all,
     rank_intervals,
 )
+from toxbench.evaluation.thresholds import POSITIVES_NEEDED
 from toxbench.evaluation.verdicts import Verdict
-from toxbench.ranking.cells import load_cells, load_failures
-from toxbench.ranking.pool import Cell, FoldPooler, PooledScores, ScoreNames
+from toxbench.ranking.cells import load_cells, load_failures, score_again
+from toxbench.ranking.pool import Cell, FoldPooler, PooledScores, ScoreNames, no_thresholds_error
 from toxbench.ranking.quoted import QuotedRow, load_quoted
 from toxbench.ranking.rows import (
     CandidateKey,
@@ -50,6 +54,8 @@ from toxbench.records import FailureRecord
 from toxbench.store.cells import CellStore, ProtocolRecord
 from toxbench.store.rows import StoredRows
 from toxbench.util.arrays import Floats
+from toxbench.util.many_labels import select_labels
+from toxbench.util.text import safe_quote
 
 # Scores with intervals at the leaderboard's thresholds.
 MAIN_SCORES = (
@@ -57,6 +63,8 @@ MAIN_SCORES = (
 )  # fmt: skip
 PooledRules = Mapping[str, PooledScores]  # thresholds rule -> scores
 Draws = Mapping[tuple[str, str], BootstrapScores]  # row name, thresholds rule -> scores
+_SCORES = ("micro_f1", "micro_average_precision")  # of one label: its F1 and average precision
+LabelScores = dict[str, tuple[float, Mapping[str, Uncertainty]]]  # row name -> F1, uncertainties
 
 
 def load_leaderboard(
@@ -233,3 +241,124 @@ def _with_ranks(board: Leaderboard, draws: Draws) -> tuple[Row, ...]:
 
 def _mean(scores: Floats) -> Statistic:
     return summarize_seeds(scores.tolist())
+
+
+def with_label_intervals(
+    board: Leaderboard, rows: StoredRows, cells: Sequence[Cell]
+) -> Leaderboard:
+    """Add intervals at threshold 0.5 for the labels with at least ten positive test rows.
+
+    Their F1 becomes that of all folds of a seed together.
+    """
+    if board.sampling is None or not board.sampling.has_intervals:
+        return board
+    complete = complete_cells(cells, len(board.protocol.folds))
+    ours = {row.name: complete[row.key] for row in board.rows if row.key in complete}
+    supports = [*board.protocol.tested_supports.values()]
+    tested = sum(len(fold.test) for fold in board.protocol.folds)
+    shown = select_labels(supports, tested).places  # all, unless there are very many
+    scores = [
+        _label_scores(board, rows, ours, number)
+        if number in shown and supports[number] >= POSITIVES_NEEDED
+        else {}
+        for number in range(len(supports))
+    ]
+    return replace(board, rows=tuple(_with_scores(row, scores) for row in board.rows))
+
+
+def _label_scores(
+    board: Leaderboard, rows: StoredRows, cells: Mapping[str, Sequence[Cell]], number: int
+) -> LabelScores:
+    pooler = FoldPooler(board.protocol, replace(rows, codes=rows.codes[:, [number]]))
+    needed = {HALF: ScoreNames(_SCORES)}
+    pooled: dict[str, PooledScores] = {
+        name: pooler.pool([_one_label(cell, number) for cell in of_row], needed)[HALF]
+        for name, of_row in cells.items()
+    }
+    draws = bootstrap({name: scores.samples for name, scores in pooled.items()})
+    return {
+        name: (
+            float(pooled[name].test["micro_f1"].mean()),
+            {score: measure_uncertainty(resampled, score) for score in _SCORES},
+        )
+        for name, resampled in draws.items()
+    }
+
+
+def _one_label(cell: Cell, number: int) -> Cell:
+    record, tensors = cell
+    columns = {part: values[:, [number]] for part, values in tensors.items()}
+    return record.model_copy(update={"thresholds": {HALF: (0.5,)}}), columns
+
+
+def _with_scores(row: Row, scores: Sequence[LabelScores]) -> Row:
+    own = [of_label.get(row.name) for of_label in scores]
+    return replace(
+        row,
+        label_f1=tuple(
+            f1 if score is None else score[0] for f1, score in zip(row.label_f1, own, strict=True)
+        ),
+        label_uncertainty=tuple({} if score is None else score[1] for score in own),
+    )
+
+
+def rescore(
+    store: CellStore, rule: str = HALF, without: Sequence[str] = (), metric: str = RANKING_METRIC
+) -> Leaderboard:
+    """Build a leaderboard of stored probabilities; nothing is written.
+
+    The labels in ``without`` are excluded, and thresholds are chosen without them.
+
+    Raises:
+        SettingsError: the rule, a label or the metric does not exist, all labels are excluded, or
+            a candidate has no positive validation rows to choose thresholds on.
+        StorageError: as `load_cells`.
+    """
+    if rule not in RULES:
+        raise SettingsError(f"thresholds {safe_quote(rule)}: choose {', '.join(RULES)}")
+    if metric not in METRICS:
+        hint = did_you_mean(metric, METRICS)
+        raise SettingsError(f"--metric {safe_quote(metric)}: no such metric{hint}")
+    failures = load_failures(store)
+    protocol, rows, cells = load_cells(store)
+    if without:
+        columns = _remaining_columns(protocol, without)
+        cells = [score_again(cell, protocol, rows, columns) for cell in cells]
+        protocol, rows = _select_columns(protocol, rows, columns)
+    without_rule = sorted({r.key.candidate for r, _ in cells if rule not in r.thresholds})
+    if without_rule:
+        raise no_thresholds_error(rule, without_rule)
+    quoted = () if without else load_quoted(store)  # publications score all labels
+    return build_leaderboard(protocol, rows, cells, rule, metric, failures, quoted)
+
+
+def _remaining_columns(protocol: ProtocolRecord, without: Sequence[str]) -> list[int]:
+    """Return the columns of the labels that are not excluded."""
+    check_labels(protocol.labels, "--without", without)
+    columns = [i for i, label in enumerate(protocol.labels) if label not in without]
+    if not columns:
+        raise SettingsError("--without: no label is left; name fewer labels")
+    return columns
+
+
+def check_labels(labels: Sequence[str], option: str, names: Sequence[str]) -> None:
+    """Raise `SettingsError` for a name that is not a label."""
+    for name in names:
+        if name not in labels:
+            hint = did_you_mean(name, labels)
+            raise SettingsError(f"{option} {safe_quote(name)}: no such label{hint}")
+
+
+def _select_columns(
+    protocol: ProtocolRecord, rows: StoredRows, columns: list[int]
+) -> tuple[ProtocolRecord, StoredRows]:
+    """Return protocol and rows with some of the labels."""
+    labels = tuple(protocol.labels[i] for i in columns)
+    changes = {
+        "labels": labels,
+        "supports": {label: protocol.supports[label] for label in labels},
+        "test_supports": tuple(
+            {label: fold[label] for label in labels} for fold in protocol.test_supports
+        ),
+    }
+    return protocol.model_copy(update=changes), replace(rows, codes=rows.codes[:, columns])

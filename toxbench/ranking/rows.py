@@ -18,9 +18,7 @@ from toxbench.evaluation.definitions import (
 )
 from toxbench.evaluation.ensembles import EnsembleChoice
 from toxbench.evaluation.verdicts import Verdict
-from toxbench.ranking.columns import Getter, columns
-from toxbench.ranking.environments import mixed_environments
-from toxbench.ranking.names import distinguishing_settings
+from toxbench.ranking.columns import Getter, columns, distinguishing_settings, mixed_environments
 from toxbench.ranking.quoted import QuotedRow, quoted_metrics
 from toxbench.records import CellKey, CellRecord, FailureRecord, TuningRecord
 from toxbench.store.cells import ProtocolRecord

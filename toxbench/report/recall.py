@@ -11,11 +11,10 @@ from toxbench.evaluation.definitions import HALF
 from toxbench.evaluation.metrics import score_labels
 from toxbench.evaluation.thresholds import positives_for_recall, recall_threshold
 from toxbench.plugin.contracts import Table
-from toxbench.ranking.build import complete_cells
+from toxbench.ranking.build import check_labels, complete_cells
 from toxbench.ranking.cells import load_cells
 from toxbench.ranking.pool import Cell
 from toxbench.ranking.predictions import no_candidate_error, varied_candidates
-from toxbench.ranking.rescore import check_labels
 from toxbench.ranking.rows import mean_known, summarize_cells
 from toxbench.records import LabelScores
 from toxbench.report.tables import Record, records_table

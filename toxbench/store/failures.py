@@ -9,7 +9,7 @@ from toxbench.errors import StorageError
 from toxbench.records import CellKey, FailureRecord
 from toxbench.store.repair import read_errors
 from toxbench.util.atomic import write_atomically
-from toxbench.util.redact import redact
+from toxbench.util.text import redact
 
 
 @dataclass(frozen=True)

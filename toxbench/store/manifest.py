@@ -10,7 +10,7 @@ from toxbench.settings import FrozenModel
 from toxbench.store.lock import hold_lock
 from toxbench.store.repair import read_errors
 from toxbench.util.atomic import make_folder, write_atomically
-from toxbench.util.redact import redact
+from toxbench.util.text import redact
 
 FILE = "manifest.json"
 

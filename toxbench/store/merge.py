@@ -16,7 +16,7 @@ from toxbench.store.manifest import extend_manifest, read_manifest
 from toxbench.store.models import CARD, RECORD, check_model, read_model_record
 from toxbench.store.rows import FILE as ROWS
 from toxbench.util.atomic import make_folder, write_atomically
-from toxbench.util.hashing import sha256_file
+from toxbench.util.content import sha256_file
 
 CONFLICTS = "conflicts"  # folder of cells whose key is stored with other probabilities
 

@@ -31,7 +31,7 @@ from toxbench.records import (
 from toxbench.settings import Count, Distribution, LongText, Number, Thresholds
 from toxbench.store.repair import DamagedError, quarantine
 from toxbench.util.atomic import TEMPORARY_SUFFIX, publish_folder, write_error
-from toxbench.util.hashing import sha256_file
+from toxbench.util.content import sha256_file
 
 RECORD, CARD = "toxbench.json", "README.md"
 WEIGHTS, PROBABILITIES = "model.safetensors", "probabilities.safetensors"

@@ -12,8 +12,8 @@ from typing import Literal
 import torch
 
 from toxbench.errors import SettingsError
+from toxbench.util.processes import TorchrunEnv
 from toxbench.util.text import safe_quote
-from toxbench.util.torchrun import TorchrunEnv
 
 Precision = Literal["bf16", "fp32"]
 DEVICES = ("auto", "cuda", "mps", "cpu")

@@ -13,7 +13,7 @@ from huggingface_hub import constants
 
 from toxbench.errors import TryAgainError
 from toxbench.plugin.checkpoint import INDEX, weight_files
-from toxbench.util.hashing import sha256_file
+from toxbench.util.content import sha256_file
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo

@@ -21,8 +21,7 @@ from toxbench.records import WeightsRecord
 from toxbench.settings import validate_path
 from toxbench.training.hub import Hub, HubError, cached_snapshot, is_checkpoint
 from toxbench.util.atomic import cache_folder
-from toxbench.util.content import PICKLES, complete_folder, content_name, hash_files
-from toxbench.util.hashing import sha256_file
+from toxbench.util.content import PICKLES, complete_folder, content_name, hash_files, sha256_file
 from toxbench.util.text import safe_quote
 
 MODES = ("auto", "hub", "stand-in")

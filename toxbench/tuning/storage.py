@@ -20,7 +20,7 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, SQLA
 from toxbench.errors import SettingsError, StorageError, TryAgainError
 from toxbench.store.lock import hold_lock
 from toxbench.util.atomic import make_folder, write_error
-from toxbench.util.redact import is_secret
+from toxbench.util.text import is_secret
 
 HEARTBEAT_SECONDS = 5
 GRACE_SECONDS = 30  # a worker without a heartbeat for this long counts as dead

@@ -31,9 +31,8 @@ from toxbench.tuning.sampler import pruning_step
 from toxbench.tuning.spec import SearchSpec
 from toxbench.tuning.study import SampledTrial, SharedStudy
 from toxbench.util.arrays import Probabilities, Targets
-from toxbench.util.redact import redact
 from toxbench.util.signals import StopSource
-from toxbench.util.text import escape_line
+from toxbench.util.text import escape_line, redact
 
 EpochReport = tuple[int, EpochRecord]  # the fold's position in the trial, from 0, and an epoch
 OnEpoch = Callable[[int, EpochRecord], None]  # arguments as `EpochReport`

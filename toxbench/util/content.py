@@ -1,16 +1,32 @@
-"""Folders of the cache that are named by their content, so that no process replaces them."""
+"""Checksums of files and texts, and folders of the cache that are named by their content."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from filelock import FileLock
 
 from toxbench.errors import StorageError
 from toxbench.util.atomic import make_folder, remove_leftovers, write_atomically, write_error
-from toxbench.util.hashing import sha256_file
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")  # never loaded, so neither hashed nor sent
+
+
+def sha256_file(path: Path) -> str:
+    """Return the SHA-256 of a file's content in hexadecimal; the file is read in blocks.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def update_with_texts(digest: "hashlib._Hash", texts: Iterable[str]) -> None:
+    """Add texts in UTF-8, each preceded by its length in 8 bytes, little-endian."""
+    for text in texts:
+        data = text.encode("utf-8")
+        digest.update(len(data).to_bytes(8, "little") + data)
 
 
 def list_files(folder: Path) -> list[Path]:

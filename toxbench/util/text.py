@@ -1,12 +1,20 @@
-"""Formatting of numbers, and escaping and hiding of text, for tables and messages."""
+"""Formatting of numbers, and escaping, hiding and redaction of text."""
 
 import csv
 import io
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 
 _MAX_ITEMS = 10  # of one list in a message
+_SECRET_NAME = re.compile(  # of an environment variable or a URL's parameter
+    r"(TOKENS?|SECRETS?|PASSW\w*|PASSPHRASE|CREDENTIALS?|KEYS?(_ID)?|_PWD)(_|$)", re.IGNORECASE
+)
+_MINIMUM_LENGTH = 4  # characters of a secret; shorter ones would erase ordinary words
+_SECRET_PATTERN = re.compile(  # tokens of the Hub; user:password of URLs
+    r"\bhf_\w{8,}|(?<=://)[^/\s@]+:[^/\s@]+(?=@)"
+)
 
 
 def join_names(names: Iterable[object]) -> str:
@@ -110,3 +118,34 @@ def escape_line(text: str) -> str:
 def escape_text(text: str) -> str:
     """Escape characters that control a terminal, except line breaks and tabs."""
     return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
+
+
+def is_secret(name: str) -> bool:
+    """Return whether a variable or parameter of this name holds a secret, such as ``HF_TOKEN``."""
+    return _SECRET_NAME.search(name) is not None
+
+
+def redact(text: str) -> str:
+    """Remove secrets, the home folder and the user's name from a message.
+
+    Secrets are the values of environment variables with a name like ``..._TOKEN``, tokens of the
+    Hugging Face Hub, and passwords in URLs.
+    """
+    text = _SECRET_PATTERN.sub("***", text)
+    secrets = {value for name, value in os.environ.items() if is_secret(name)}
+    for value in sorted(secrets, key=len, reverse=True):
+        if len(value) >= _MINIMUM_LENGTH:
+            text = text.replace(value, "***")
+    for home in _home_paths():
+        text = re.sub(rf"{re.escape(home)}(?![\w-])", "~", text)
+    users = {os.environ.get(name, "") for name in ("USER", "LOGNAME", "USERNAME")} - {""}
+    for user in users:
+        text = re.sub(rf"(?<!\w){re.escape(user)}(?!\w)", "USER", text)
+    return text.encode("utf-8", "replace").decode("utf-8")  # lone surrogates cannot be stored
+
+
+def _home_paths() -> list[str]:
+    """Return all paths of the home folder, the longest first; none if it is the root."""
+    home = os.path.expanduser("~").rstrip("/")
+    paths = {home, os.path.realpath(home)} if home not in {"", "~"} else set()
+    return sorted(paths, key=len, reverse=True)

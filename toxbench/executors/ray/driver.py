@@ -32,7 +32,7 @@ from toxbench.executors.ray.messages import (
     TaskStarted,
 )
 from toxbench.util.content import hash_files, list_files
-from toxbench.util.spawn import exit_with_parent
+from toxbench.util.processes import exit_with_parent
 
 ray: Any = importlib.import_module("ray")  # it is only partly typed
 _GRACE_SECONDS = 10.0  # to leave the cluster after the main process is gone

@@ -38,8 +38,8 @@ from toxbench.executors.ray.messages import (
     TaskStarted,
 )
 from toxbench.executors.ray.transfer import write_files
-from toxbench.util.redact import is_secret
-from toxbench.util.spawn import end_child, import_folders, start_child
+from toxbench.util.processes import end_child, import_folders, start_child
+from toxbench.util.text import is_secret
 
 _PROBE_SECONDS = 5.0  # in which an address accepts a connection
 _JOIN_SECONDS, _START_SECONDS = 60.0, 180.0  # for a running cluster; to start Ray

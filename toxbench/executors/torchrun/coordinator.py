@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from toxbench.errors import ProcessLostError
-from toxbench.util.torchrun import TorchrunEnv
+from toxbench.util.processes import TorchrunEnv
 
 _POLL_SECONDS = 0.02
 _CHECK_SECONDS = 0.5  # between two checks whether a process is gone

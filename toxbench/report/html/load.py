@@ -9,10 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from toxbench.plugin.contracts import Table
-from toxbench.ranking.build import complete_cells
+from toxbench.ranking.build import complete_cells, with_label_intervals
 from toxbench.ranking.cells import load_cells
 from toxbench.ranking.ensembles import load_board_cells
-from toxbench.ranking.labels import with_label_intervals
 from toxbench.ranking.learning_curves import Curves, load_curves
 from toxbench.ranking.pool import FoldPooler
 from toxbench.ranking.predictions import StoredPredictions, no_candidate_error, stack_predictions
