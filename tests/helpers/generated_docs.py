@@ -15,8 +15,8 @@ from pydantic import BaseModel
 from tabulate import tabulate
 
 from toxbench.cli.main import cli
+from toxbench.cli.metrics import metrics_table
 from toxbench.plugin.registry import Registry
-from toxbench.report.metrics import metrics_table
 from toxbench.settings import (
     ColumnSettings,
     RunSettings,

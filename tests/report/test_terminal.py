@@ -4,7 +4,7 @@ import pytest
 from rich.cells import cell_len
 
 from toxbench.plugin.contracts import Table
-from toxbench.report.terminal import table_lines, wrap_words
+from toxbench.report.tables import table_lines, wrap_words
 
 TABLE = Table(
     title="A title of several words, longer than a narrow terminal",

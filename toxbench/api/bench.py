@@ -31,7 +31,7 @@ from toxbench.report.leaderboard import (
     leaderboard_records,
     leaderboard_tables,
 )
-from toxbench.report.terminal import table_lines
+from toxbench.report.tables import table_lines
 from toxbench.store.cells import CellStore
 
 if TYPE_CHECKING:

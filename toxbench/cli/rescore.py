@@ -63,7 +63,7 @@ def rescore(
     check_table_options(values)
     from toxbench.cli.tables import print_leaderboard, print_tables
     from toxbench.ranking.build import rescore as score_again
-    from toxbench.report.recall import recall_table
+    from toxbench.report.labels import recall_table
     from toxbench.store.cells import find_store
     from toxbench.util.text import escape_line
 

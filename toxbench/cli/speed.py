@@ -64,8 +64,7 @@ def speed(**values: Any) -> None:
     from toxbench.benchmark.progress import TextProgress
     from toxbench.cli.progress import print_from
     from toxbench.cli.tables import print_tables
-    from toxbench.report.speed import speed_table
-    from toxbench.speed.measure import measure
+    from toxbench.speed.measure import measure, speed_table
     from toxbench.store.cache import use_cache
 
     is_quiet = values["quiet"] or format_name is not None

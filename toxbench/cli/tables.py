@@ -6,7 +6,7 @@ from toxbench.plugin.registry import Registry
 from toxbench.ranking.rows import Leaderboard
 from toxbench.report.labels import label_table, label_tables
 from toxbench.report.leaderboard import leaderboard_table, leaderboard_tables
-from toxbench.report.terminal import table_lines
+from toxbench.report.tables import table_lines
 
 _DATA_FORMATS = ("csv", "json")
 

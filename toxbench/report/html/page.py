@@ -11,7 +11,7 @@ from toxbench.plugin.contracts import Table
 from toxbench.ranking.rows import Leaderboard
 from toxbench.report.html.elements import Section
 from toxbench.report.html.load import ReportData
-from toxbench.report.html.sections import curves, facts, labels, scores, splits
+from toxbench.report.html.sections import curves, facts, scores
 from toxbench.report.html.sections.facts import ComputeImportances
 from toxbench.report.leaderboard import leaderboard_tables
 from toxbench.report.notes import leaderboard_title
@@ -40,13 +40,13 @@ def create_sections(data: ReportData, importances: ComputeImportances) -> list[S
         scores.leaderboard_section,
         scores.cost_section,
         scores.overfitting_section,
-        splits.slice_section,
-        splits.other_splits_section,
-        labels.label_section,
+        scores.slice_section,
+        scores.other_splits_section,
+        scores.label_section,
         curves.train_rows_section,
         curves.learning_section,
         curves.threshold_section,
-        labels.calibration_section,
+        scores.calibration_section,
         facts.agreement_section,
         lambda data: facts.search_section(data, importances),
         facts.data_section,

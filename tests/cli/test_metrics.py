@@ -1,7 +1,7 @@
 """The table of metrics in the help, the command and the guides."""
 
+from toxbench.cli.metrics import metrics_table
 from toxbench.evaluation.definitions import METRICS
-from toxbench.report.metrics import metrics_table
 
 
 def test_metric_has_direction_range_and_definition() -> None:

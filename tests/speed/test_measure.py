@@ -4,7 +4,7 @@ from typing import Any
 
 from toxbench.plugin.registry import Registry
 from toxbench.records import SpeedRecord, Spread
-from toxbench.report.speed import speed_table
+from toxbench.speed.measure import speed_table
 
 EPOCH = Spread(median=2.0, low=1.0, high=4.0)
 
