@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from toxbench.benchmark.estimate import TimeLeft, count_operations
 from toxbench.benchmark.plan import Plan, make_plan
+from toxbench.benchmark.resources import TimeLeft, count_operations
 from toxbench.benchmark.validate import resolve
 from toxbench.config import build_run_settings
 from toxbench.plugin.registry import Registry

@@ -28,7 +28,7 @@ MODULES = (
     "toxbench.benchmark.run",
     "toxbench.benchmark.tracking",
     "toxbench.cli.main",
-    "toxbench.cli.progress",
+    "toxbench.cli.output",
     "toxbench.data.audit",
     "toxbench.executors.worker",
     "toxbench.ranking.predictions",

@@ -16,7 +16,7 @@ import pytest
 from support import write_checkpoint, write_table
 
 import toxbench
-from toxbench.benchmark.feedback import TuneFeedback
+from toxbench.benchmark.progress import TuneFeedback
 from toxbench.benchmark.validate import resolve
 from toxbench.config import build_run_settings, read_config
 from toxbench.data.splits import draw_folds

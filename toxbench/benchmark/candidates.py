@@ -1,4 +1,4 @@
-"""Candidates of a comparison, and their cells as tasks of an executor."""
+"""Candidates of a comparison, the weights of baselines, and cells as tasks of an executor."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from toxbench.errors import PluginError
+from toxbench.errors import PluginError, SettingsError
 from toxbench.executors.base import TaskSpec
 from toxbench.plugin.baseline import Baseline, BaselineContext
 from toxbench.plugin.contracts import Backbone
@@ -15,7 +15,7 @@ from toxbench.plugin.registry import Registered, Registry
 from toxbench.records import CellKey, TunedSettings, WeightsRecord
 from toxbench.settings import BaselineSettings, TrainSettings, digest
 from toxbench.training.device import Device
-from toxbench.training.weights import Weights
+from toxbench.training.weights import Weights, WeightsFinder
 from toxbench.util.atomic import cache_folder
 
 
@@ -291,3 +291,43 @@ def _check_build(registered: Registered[Any], expected: str) -> None:
             f"the worker's process has {registered.build}, and the run was planned with "
             f"{expected}; start the same command again, and install one version on every machine"
         )
+
+
+def baseline_candidate(
+    registered: Registered[Baseline],
+    settings: BaselineSettings,
+    registry: Registry,
+    finder: WeightsFinder,
+) -> BaselineCandidate:
+    """Find the weights of a baseline.
+
+    Raises:
+        SettingsError, PluginError, StorageError, TryAgainError: there are no weights.
+    """
+    return BaselineCandidate(
+        baseline=registered.item,
+        distribution=registered.build,
+        plugin=registered.third_party_plugin,
+        settings=settings,
+        weights=_find_weights(registered.item, settings, registry, finder),
+    )
+
+
+def _find_weights(
+    baseline: Baseline, settings: BaselineSettings, registry: Registry, finder: WeightsFinder
+) -> Weights | None:
+    """Return the weights that a setting of the baseline or ``--weights`` names."""
+    setting = baseline.weights_setting
+    if not setting:
+        return None
+    where, word = f"[baseline.{baseline.name}] {setting}", getattr(settings, setting)
+    if not word and baseline.name not in finder.choice.folders:
+        raise SettingsError(
+            f"baseline {baseline.name} has no weights of its own; set {where} in the config file "
+            f"to an id of the Hub or a folder, or --weights {baseline.name}=PATH"
+        )
+    try:
+        source = registry.requested_backbone(word or baseline.name).item
+    except SettingsError as error:
+        raise SettingsError(f"{where}: {error}") from error
+    return finder.find(replace(source, name=baseline.name))

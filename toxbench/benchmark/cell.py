@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from toxbench.benchmark.candidates import BackboneCandidate, BaselineCandidate, CellTask
-from toxbench.benchmark.environment import environment
+from toxbench.benchmark.resources import environment
 from toxbench.benchmark.save_model import write_model
 from toxbench.benchmark.trainer_factory import TrainerFactory
 from toxbench.data.protocol import Protocol, Split

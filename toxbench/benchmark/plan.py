@@ -3,8 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from toxbench.benchmark.baselines import baseline_candidate
-from toxbench.benchmark.candidates import BackboneCandidate, BaselineCandidate, Candidate
+from toxbench.benchmark.candidates import (
+    BackboneCandidate,
+    BaselineCandidate,
+    Candidate,
+    baseline_candidate,
+)
 from toxbench.benchmark.resume import check_resumable, other_table_warning
 from toxbench.benchmark.validate import ResolvedRun
 from toxbench.config import build_settings, command_line, get_preset

@@ -7,11 +7,9 @@ from dataclasses import dataclass, field
 
 from toxbench.benchmark.candidates import BackboneCandidate, Candidate, CellTask
 from toxbench.benchmark.cell import CellRunnerConfig, Computed
-from toxbench.benchmark.environment import describe_code
-from toxbench.benchmark.estimate import TimeLeft, count_operations
-from toxbench.benchmark.feedback import Failure, Feedback
 from toxbench.benchmark.plan import Plan
-from toxbench.benchmark.resources import executor_for
+from toxbench.benchmark.progress import Failure, Feedback
+from toxbench.benchmark.resources import TimeLeft, count_operations, describe_code, executor_for
 from toxbench.benchmark.save_model import publish_model
 from toxbench.benchmark.tracking import Trackers, tracking
 from toxbench.errors import TryAgainError

@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from toxbench.benchmark.feedback import Feedback
+from toxbench.benchmark.progress import Feedback
 from toxbench.plugin.contracts import Tracker
 from toxbench.plugin.registry import EventListener, Registered, Registry
 from toxbench.records import CellRecord

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
+from toxbench.benchmark.plan import backbone_candidate
+from toxbench.benchmark.validate import ResolvedRun
 from toxbench.data.table import TextDataset
 from toxbench.data.tokenization import Tokens, tokenise, tokenise_uncached, tokenizer_state
-from toxbench.errors import PluginError
+from toxbench.errors import PluginError, SettingsError, TryAgainError
 from toxbench.plugin.contracts import Backbone
 from toxbench.plugin.loading import quiet_transformers
 from toxbench.settings import LongText, TrainSettings
@@ -23,11 +25,11 @@ from toxbench.training.compatibility import (
     examine,
     head_of,
 )
-from toxbench.training.device import Device, seeded
+from toxbench.training.device import Device, choose_device, seeded
 from toxbench.training.process_group import SINGLE_PROCESS, ProcessGroup
 from toxbench.training.state import Checkpoints
 from toxbench.training.trainer import Trainer
-from toxbench.training.weights import Weights, tokenizer_files
+from toxbench.training.weights import Weights, WeightsFinder, tokenizer_files
 from toxbench.util.atomic import cache_folder
 from toxbench.util.content import sha256_file
 
@@ -191,3 +193,58 @@ class TrainerFactory:
         if self.keep_module:
             self._cached_module = (seed, copy.deepcopy(loaded), torch.get_rng_state())
         return loaded
+
+
+@dataclass(frozen=True)
+class Truncation:
+    """How much one backbone's tokenizer truncates.
+
+    Attributes:
+        backbone: its name.
+        share: of all comments, those of which tokens are left out; in [0, 1].
+        max_length: in tokens.
+        weights: label of the weights that the tokenizer belongs to.
+    """
+
+    backbone: str
+    share: float
+    max_length: int
+    weights: str
+
+
+@dataclass(frozen=True)
+class UnknownTruncation:
+    """A backbone whose tokenizer is not on this machine, and the reason."""
+
+    backbone: str
+    reason: str
+
+
+def truncations(
+    run: ResolvedRun, comments: TextDataset
+) -> Iterator[Truncation | UnknownTruncation]:
+    """Yield the truncation by each backbone of a run; download nothing.
+
+    Raises:
+        StorageError: the weights of a backbone are damaged.
+    """
+    finder = WeightsFinder(run.weights, download=False)
+    for backbone in run.backbones:
+        name = backbone.item.name
+        try:
+            candidate = backbone_candidate(backbone, run.settings, finder, len(comments.labels))
+        except (SettingsError, TryAgainError) as error:
+            yield UnknownTruncation(name, str(error))
+            continue
+        if candidate.weights.folder is None:
+            yield UnknownTruncation(
+                name, "its weights are not on this machine yet; toxbench run downloads them"
+            )
+            continue
+        device = choose_device("cpu", "fp32")  # required, but not used by tokenizers
+        factory = TrainerFactory(
+            candidate.backbone, candidate.weights, comments, device, candidate.distribution
+        )
+        share = factory.tokens(candidate.settings).truncated_share
+        length = candidate.settings.max_length
+        yield Truncation(name, share, length, candidate.weights.record.label)

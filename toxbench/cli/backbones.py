@@ -12,7 +12,7 @@ from toxbench.plugin.registry import Registry
 @debug_option
 def backbones(plugins: tuple[str, ...] | None) -> None:
     """List backbones, their plugins, and their weights on this machine."""
-    from toxbench.cli.tables import print_tables
+    from toxbench.cli.output import print_tables
     from toxbench.plugin.contracts import Table
     from toxbench.training.weights import describe_local_weights
     from toxbench.util.text import escape_line, format_millions

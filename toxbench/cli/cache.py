@@ -17,7 +17,7 @@ def cache(clear: bool, format_name: str | None, plugins: tuple[str, ...] | None)
 
     Everything in it is made again when it is needed. It is not cleared while a run uses it.
     """
-    from toxbench.cli.tables import print_tables
+    from toxbench.cli.output import print_tables
     from toxbench.report.tables import Record, records_table
     from toxbench.store.cache import KINDS, MAX_TOKEN_BYTES, cache_sizes, clear_cache
     from toxbench.util.atomic import cache_folder

@@ -29,7 +29,7 @@ def compare(
     two-sided, with Holm's correction for all pairs of the leaderboard that are not constant. A
     backbone with one seed is not tested.
     """
-    from toxbench.cli.tables import print_tables
+    from toxbench.cli.output import print_tables
     from toxbench.ranking.build import load_leaderboard
     from toxbench.ranking.ensembles import load_ensemble_leaderboard
     from toxbench.report.leaderboard import compare_candidates

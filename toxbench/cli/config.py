@@ -19,7 +19,7 @@ def config(config: Path | None, format_name: str | None, plugins: tuple[str, ...
     Later sources override earlier ones: defaults, the preset, [tool.toxbench] in pyproject.toml,
     --config, and environment variables. Options override all of them.
     """
-    from toxbench.cli.tables import print_tables
+    from toxbench.cli.output import print_tables
     from toxbench.report.tables import Record, records_table
     from toxbench.util.atomic import CACHE_VARIABLE, cache_folder
 

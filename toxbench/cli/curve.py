@@ -31,8 +31,7 @@ def curve(**values: Any) -> None:
     # Imported here, because torch and transformers take seconds.
     from toxbench.benchmark.plan import curve_plans, make_plan
     from toxbench.benchmark.run import run_plan
-    from toxbench.cli.progress import progress_for
-    from toxbench.cli.tables import print_tables
+    from toxbench.cli.output import print_tables, progress_for
     from toxbench.ranking.learning_curves import load_curves
     from toxbench.report.leaderboard import leaderboard_tables
     from toxbench.report.learning_curves import curve_table

@@ -156,7 +156,7 @@ def _truncation(settings: RunSettings, comments: "TextDataset") -> "Iterator[str
 
     run = resolve(settings, Registry.discover(settings.plugins))
     # Only now: torch and transformers take seconds to import.
-    from toxbench.benchmark.truncation import Truncation, truncations
+    from toxbench.benchmark.trainer_factory import Truncation, truncations
 
     yield "Cut comments: what is beyond --max-length tokens, a backbone never sees"
     for result in truncations(run, comments):

@@ -45,7 +45,7 @@ def errors(
     Rows that every candidate gets wrong, rows on which candidates disagree, and labels that look
     wrong. Nothing is trained, and no comment is printed without --show-text.
     """
-    from toxbench.cli.tables import print_tables
+    from toxbench.cli.output import print_tables
     from toxbench.ranking.predictions import load_predictions
     from toxbench.report.label_errors import TABLES, DisplayOptions
     from toxbench.store.cells import find_store

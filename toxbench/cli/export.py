@@ -106,7 +106,7 @@ def _write_onnx(
     model: "Model", source: Path, folder: Path, quantize: bool, rows: "LabelledTexts | None"
 ) -> str:
     """Write and print the measurement, if there is one; return how to use the folder."""
-    from toxbench.cli.tables import print_tables
+    from toxbench.cli.output import print_tables
     from toxbench.inference.onnx import export_onnx
     from toxbench.plugin.registry import Registry
 

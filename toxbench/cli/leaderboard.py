@@ -44,7 +44,7 @@ def leaderboard(
     Several folders, for example of several machines, make one leaderboard if they hold results of
     the same protocol; otherwise the differences are reported.
     """
-    from toxbench.cli.tables import print_labels, print_leaderboard
+    from toxbench.cli.output import print_labels, print_leaderboard
     from toxbench.ranking.build import load_leaderboard, with_label_intervals
     from toxbench.ranking.cells import load_cells
     from toxbench.ranking.ensembles import load_ensemble_leaderboard

@@ -50,7 +50,7 @@ def _range(metric: Metric) -> str:
 @table_options
 def metrics(format_name: str | None, plugins: tuple[str, ...] | None) -> None:
     """Print every metric with its direction, range and definition."""
-    from toxbench.cli.tables import print_tables
+    from toxbench.cli.output import print_tables
 
     registry = Registry.with_item("formats", format_name or "plain", plugins)
     print_tables([metrics_table()], registry, format_name)

@@ -122,7 +122,7 @@ def _weights_text(weights: "Weights") -> str:
 
 def _windows(plan: "Plan", candidate: "BackboneCandidate") -> str:
     """Return how many passes a comment takes, if its windows are read."""
-    from toxbench.benchmark.estimate import windows_per_row
+    from toxbench.benchmark.resources import windows_per_row
 
     if candidate.settings.long_text != "windows":
         return ""

@@ -61,7 +61,7 @@ def rescore(
     With --data, results of any other table are refused.
     """
     check_table_options(values)
-    from toxbench.cli.tables import print_leaderboard, print_tables
+    from toxbench.cli.output import print_leaderboard, print_tables
     from toxbench.ranking.build import rescore as score_again
     from toxbench.report.labels import recall_table
     from toxbench.store.cells import find_store

@@ -61,7 +61,7 @@ def run(session: "TorchrunSession | None", /, **values: Any) -> None:
     # Imported here, because torch and transformers take seconds.
     from toxbench.benchmark.plan import make_plan
     from toxbench.benchmark.run import run_plan
-    from toxbench.cli.progress import progress_for
+    from toxbench.cli.output import progress_for
     from toxbench.store.cache import use_cache
 
     with use_cache(), progress_for(values) as progress:
@@ -76,7 +76,7 @@ def run(session: "TorchrunSession | None", /, **values: Any) -> None:
 
 def _print_result(plan: "Plan", result: "RunResult", values: dict[str, Any]) -> None:
     """Print the leaderboard; raise `CellsFailedError` if cells have no result."""
-    from toxbench.cli.tables import print_leaderboard
+    from toxbench.cli.output import print_leaderboard
     from toxbench.ranking.ensembles import load_ensemble_leaderboard
 
     has_ensembles = values["ensembles"]

@@ -41,7 +41,7 @@ def show(
 
     Settings, cost, learning curves, labels, thresholds, and failed cells with their reasons.
     """
-    from toxbench.cli.tables import print_tables
+    from toxbench.cli.output import print_tables
     from toxbench.ranking.build import load_leaderboard
     from toxbench.ranking.cells import load_cells, load_failures
     from toxbench.report.candidate import TABLES, find_candidate

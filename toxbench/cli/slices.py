@@ -33,7 +33,7 @@ def slices(results: Path | None, table: str, **values: Any) -> None:
     The parts are the comments that mention a group of people, by the words of --terms, or the
     values of the columns --by. Nothing is trained, and no comment is printed.
     """
-    from toxbench.cli.tables import print_tables
+    from toxbench.cli.output import print_tables
     from toxbench.ranking.pool import FoldPooler
     from toxbench.ranking.predictions import load_predictions, varied_candidates
     from toxbench.report.slices import auc_table, score_table

@@ -62,8 +62,7 @@ def speed(**values: Any) -> None:
     run = resolve(settings, registry)
     # Imported here, because torch and transformers take seconds.
     from toxbench.benchmark.progress import TextProgress
-    from toxbench.cli.progress import print_from
-    from toxbench.cli.tables import print_tables
+    from toxbench.cli.output import print_from, print_tables
     from toxbench.speed.measure import measure, speed_table
     from toxbench.store.cache import use_cache
 

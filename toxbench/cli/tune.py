@@ -42,7 +42,7 @@ def tune(**values: Any) -> None:
         return
     # Imported here, because torch and optuna take seconds.
     from toxbench.benchmark.validate import resolve
-    from toxbench.cli.progress import progress_for
+    from toxbench.cli.output import progress_for
     from toxbench.store.cache import use_cache
     from toxbench.tuning.space import parse_options
     from toxbench.tuning.tune import TUNE_DEFAULTS, plan_tuning, run_tuning
@@ -63,7 +63,7 @@ def tune(**values: Any) -> None:
 
 def _print_outcome(planned: "TunePlan", outcome: "Outcome", values: dict[str, Any]) -> None:
     """Print tuned settings and the leaderboard; raise `CellsFailedError` after failures."""
-    from toxbench.cli.tables import print_leaderboard
+    from toxbench.cli.output import print_leaderboard
 
     registry = planned.plan.run.registry
     is_brief = values["format_name"] is not None or values["quiet"]
@@ -78,7 +78,7 @@ def _print_outcome(planned: "TunePlan", outcome: "Outcome", values: dict[str, An
 
 
 def _print_tuned(outcome: "Outcome", registry: Registry) -> None:
-    from toxbench.cli.tables import print_tables
+    from toxbench.cli.output import print_tables
     from toxbench.report.tuning import front_table, tuned_table
     from toxbench.store.trials import TUNED_FILE, TrialStore
 
@@ -92,7 +92,7 @@ def _print_tuned(outcome: "Outcome", registry: Registry) -> None:
 
 def _print_importance(results: Path, registry: Registry) -> None:
     """Print and plot the importance of hyperparameters in every study of the newest results."""
-    from toxbench.cli.tables import print_tables
+    from toxbench.cli.output import print_tables
     from toxbench.report.tuning import fanova_importances, importance_table
     from toxbench.store.cells import find_store
     from toxbench.store.trials import TUNING, TrialStore

@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from toxbench.benchmark.candidates import BackboneCandidate
-from toxbench.benchmark.environment import environment
-from toxbench.benchmark.estimate import body_parameters
 from toxbench.benchmark.plan import backbone_candidate
+from toxbench.benchmark.resources import body_parameters, environment
 from toxbench.benchmark.trainer_factory import TrainerFactory
 from toxbench.benchmark.validate import ResolvedRun
 from toxbench.data.load import load_dataset

@@ -10,7 +10,7 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.storages import RDBStorage
 from optuna.trial import Trial
 
-from toxbench.benchmark.feedback import SearchFeedback, SearchProgress
+from toxbench.benchmark.progress import SearchFeedback, SearchProgress
 from toxbench.errors import CellsFailedError, SettingsError
 from toxbench.evaluation.pareto import trial_front
 from toxbench.executors.base import Executor

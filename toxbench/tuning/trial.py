@@ -14,7 +14,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import Trial
 
 from toxbench.benchmark.candidates import BackboneCandidate, BackboneSpec
-from toxbench.benchmark.feedback import SearchFeedback
+from toxbench.benchmark.progress import SearchFeedback
 from toxbench.benchmark.trainer_factory import TrainerFactory
 from toxbench.data.protocol import Protocol
 from toxbench.errors import StorageError

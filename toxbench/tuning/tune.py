@@ -9,10 +9,9 @@ from pathlib import Path
 from optuna.storages import RDBStorage
 
 from toxbench.benchmark.candidates import BackboneCandidate, BaselineCandidate, Candidate
-from toxbench.benchmark.environment import describe_code
-from toxbench.benchmark.feedback import TuneFeedback
 from toxbench.benchmark.plan import Plan, check_length, make_plan
-from toxbench.benchmark.resources import executor_for_trials
+from toxbench.benchmark.progress import TuneFeedback
+from toxbench.benchmark.resources import describe_code, executor_for_trials
 from toxbench.benchmark.run import run_plan
 from toxbench.benchmark.validate import ResolvedRun
 from toxbench.config import build_settings, command_line, get_preset

@@ -1,6 +1,13 @@
-"""Print tables and leaderboards. Imported only inside of commands, because it imports numpy."""
+"""Print tables, leaderboards and progress. Imported inside of commands: it imports numpy."""
 
-from toxbench.cli.console import echo, terminal_width
+import logging
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from toxbench.benchmark.progress import PREFIXES, TextProgress, WriteLine, terminal_progress
+from toxbench.cli.console import Style, echo, terminal_width
 from toxbench.plugin.contracts import Table
 from toxbench.plugin.registry import Registry
 from toxbench.ranking.rows import Leaderboard
@@ -9,6 +16,7 @@ from toxbench.report.leaderboard import leaderboard_table, leaderboard_tables
 from toxbench.report.tables import table_lines
 
 _DATA_FORMATS = ("csv", "json")
+_STYLES: Mapping[int, Style] = {logging.ERROR: "error", logging.WARNING: "warning"}
 
 
 def print_labels(leaderboard: Leaderboard, registry: Registry, format_name: str | None) -> None:
@@ -51,3 +59,27 @@ def _print_fitted(tables: list[Table], width: int) -> None:
             echo("")
         for line in table_lines(table, width):
             echo(line.text, style="strong" if line.strong else "")
+
+
+@contextmanager
+def progress_for(values: Mapping[str, Any]) -> Iterator[TextProgress]:
+    """Yield the progress for ``--quiet``, ``--format``, ``--verbose`` and ``--debug``."""
+    is_quiet = values["quiet"] or values["format_name"] is not None
+    options = {name: values[name] for name in ("verbose", "debug")}
+    level = logging.ERROR if is_quiet else logging.DEBUG if options["verbose"] else logging.INFO
+    if sys.stderr.isatty() and not is_quiet:
+        with terminal_progress(level, **options) as progress:
+            yield progress
+    else:
+        yield TextProgress(print_from(level), **options)
+
+
+def print_from(level: int) -> WriteLine:
+    """Return a function that prints lines of a level or a higher one on stderr."""
+
+    def write(line: str, line_level: int) -> None:
+        if line_level >= level:
+            text = f"{PREFIXES.get(line_level, '')}{line}"
+            echo(text, err=True, style=_STYLES.get(line_level, ""))
+
+    return write
