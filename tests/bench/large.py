@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from toxbench.data.groups import normalize_text
-from toxbench.data.synthetic import (
+from toxbench.data.samples import (
     LABELS,
     NO_VIDEO_PROBABILITY,
     REPEAT_PROBABILITY,
@@ -34,7 +34,7 @@ Row = tuple[str, ...]
 
 
 def draw_rows(count: int, seed: int = SEED) -> Iterator[Row]:
-    """Yield rows like those of `toxbench.data.synthetic`, in constant memory."""
+    """Yield rows like those of `toxbench.data.samples`, in constant memory."""
     rng = random.Random(seed)
     texts: list[str] = []
     video_count = max(1, count // _ROWS_PER_VIDEO)

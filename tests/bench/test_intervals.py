@@ -34,9 +34,15 @@ from toxbench.evaluation.bootstrap import (
 from toxbench.evaluation.definitions import HEADLINES, TUNED_COLUMNS, VERDICT_COLUMNS
 from toxbench.evaluation.power import ErrorModel, detectable_difference
 from toxbench.evaluation.row_counts import SCORES, row_columns, row_counts
-from toxbench.evaluation.significance import Difference, Rules, assign_tiers, compare_all
+from toxbench.evaluation.significance import (
+    Difference,
+    Outcome,
+    Rules,
+    Verdict,
+    assign_tiers,
+    compare_all,
+)
 from toxbench.evaluation.thresholds import choose_thresholds, predict
-from toxbench.evaluation.verdicts import Outcome, Verdict
 from toxbench.util.arrays import Counts, Floats, Targets
 
 pytestmark = pytest.mark.bench

@@ -16,7 +16,7 @@ from toxbench.benchmark.plan import Plan, make_plan
 from toxbench.benchmark.resources import num_workers, runs_in_process, threads_per_cell
 from toxbench.benchmark.validate import resolve
 from toxbench.config import build_run_settings
-from toxbench.executors.resources import count_cores, gpu_names, worker_environ, worker_environs
+from toxbench.executors.base import count_cores, gpu_names, worker_environ, worker_environs
 from toxbench.plugin.registry import Registry
 
 pytestmark = pytest.mark.slow

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 import toxbench
 from toxbench.errors import SettingsError
-from toxbench.evaluation.calibration import calibrate
+from toxbench.evaluation.thresholds import calibrate
 from toxbench.records import Calibration
 from toxbench.store.cell_file import read_cell
 from toxbench.store.cells import CellStore, find_store

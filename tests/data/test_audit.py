@@ -11,8 +11,8 @@ from support import make_comments
 
 from toxbench.data.audit import audit
 from toxbench.data.protocol import Split
+from toxbench.data.samples import sample_comments
 from toxbench.data.splits import draw_folds
-from toxbench.data.synthetic import sample_comments
 from toxbench.data.table import read_comments
 from toxbench.records import Audit, SharedGroups
 from toxbench.settings import SplitSettings

@@ -10,7 +10,7 @@ import pytest
 
 from toxbench.data.groups import row_groups
 from toxbench.data.protocol import Protocol
-from toxbench.data.readers.files import read_strings
+from toxbench.data.sources import read_strings
 from toxbench.data.splits import draw_folds
 from toxbench.data.table import TextDataset, read_comments
 from toxbench.errors import DataError

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from toxbench.data.readers.files import read_blocks, read_strings
+from toxbench.data.sources import read_blocks, read_strings
 from toxbench.errors import DataError, SettingsError
 
 SPECIAL_WORDS = [
@@ -327,7 +327,7 @@ def test_typed_cells_of_excel_become_text(tmp_path: Path) -> None:
 
 def test_excel_needs_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_kind(tmp_path / "t.xlsx")
-    monkeypatch.setattr("toxbench.data.readers.typed.find_spec", lambda name: None)
+    monkeypatch.setattr("toxbench.data.readers.formats.find_spec", lambda name: None)
     with pytest.raises(SettingsError, match=r'first: pip install "toxbench\[xlsx\]"'):
         read_strings(tmp_path / "t.xlsx")
 

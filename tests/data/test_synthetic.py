@@ -10,11 +10,11 @@ import pytest
 
 from toxbench.data.groups import row_groups
 from toxbench.data.protocol import Protocol
-from toxbench.data.synthetic import LABELS, SAMPLE_NAME, sample_comments, sample_frame
+from toxbench.data.samples import LABELS, SAMPLE_NAME, sample_comments, sample_frame
 from toxbench.data.table import TextDataset, read_comments
 
 PRINT_FINGERPRINT = (
-    "from toxbench.data.synthetic import sample_comments\n"
+    "from toxbench.data.samples import sample_comments\n"
     "from toxbench.data.protocol import Protocol\n"
     "print(Protocol(sample_comments(), ()).data_fingerprint)"
 )

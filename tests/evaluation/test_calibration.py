@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from toxbench.evaluation.calibration import calibrate, fit_calibration, logit, sigmoid, uncalibrate
+from toxbench.evaluation.thresholds import calibrate, fit_calibration, logit, sigmoid, uncalibrate
 from toxbench.records import Calibration
 
 

@@ -12,7 +12,7 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from toxbench.data.duplicates import number_copies
 from toxbench.data.table import read_comments
-from toxbench.evaluation.label_noise import ScoreBounds, label_noise, score_bounds
+from toxbench.evaluation.label_errors import ScoreBounds, label_noise, score_bounds
 from toxbench.util.arrays import UNLABELLED
 
 SENTENCE = "the same seven words stand in both"

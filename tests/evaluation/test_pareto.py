@@ -6,7 +6,7 @@ from itertools import product
 import optuna
 import pytest
 
-from toxbench.evaluation.pareto import pareto_front
+from toxbench.evaluation.curves import pareto_front
 
 
 @pytest.mark.parametrize("objectives", [2, 3])

@@ -14,7 +14,9 @@ from toxbench.evaluation.power import ErrorModel
 from toxbench.evaluation.row_counts import row_counts
 from toxbench.evaluation.significance import (
     Difference,
+    Outcome,
     Rules,
+    Verdict,
     assign_tiers,
     best_shares,
     compare_all,
@@ -22,7 +24,6 @@ from toxbench.evaluation.significance import (
     holm,
     rank_intervals,
 )
-from toxbench.evaluation.verdicts import Outcome, Verdict
 
 RESAMPLES = 999
 

@@ -9,14 +9,15 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from toxbench.evaluation.calibration import calibrate, fit_calibration
 from toxbench.evaluation.definitions import ACCURACY, GLOBAL, HALF, PER_LABEL, RULES
 from toxbench.evaluation.thresholds import (
     POSITIVES_NEEDED,
     best_accuracy_threshold,
     best_threshold,
+    calibrate,
     choose_thresholds,
     f1_threshold,
+    fit_calibration,
     positives_for_recall,
     recall_threshold,
 )

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from toxbench.cli.main import main
-from toxbench.data.readers.quoting import MAX_PROBLEMS
+from toxbench.data.readers.input_file import MAX_PROBLEMS
 
 SUFFIXES = ("csv", "tsv", "jsonl", "parquet")
 DELIMITERS = {"csv": ",", "tsv": "\t"}

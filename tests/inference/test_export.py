@@ -16,7 +16,7 @@ from torch import nn
 
 import toxbench
 from toxbench.errors import PluginError, SettingsError, StorageError
-from toxbench.evaluation.calibration import calibrate
+from toxbench.evaluation.thresholds import calibrate
 from toxbench.inference.export import export
 from toxbench.inference.model import Model, load_model
 from toxbench.inference.select import choose_model

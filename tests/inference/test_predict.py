@@ -17,8 +17,7 @@ from support import write_checkpoint, write_table
 
 import toxbench
 from toxbench.errors import DataError, PluginError, SettingsError, StorageError
-from toxbench.evaluation.calibration import calibrate
-from toxbench.evaluation.thresholds import choose_thresholds
+from toxbench.evaluation.thresholds import calibrate, choose_thresholds
 from toxbench.inference.input import CommentsFile
 from toxbench.settings import ColumnSettings
 from toxbench.store.cell_file import read_cell

@@ -12,7 +12,7 @@ from support import write_table
 
 import toxbench
 from toxbench import Backbone
-from toxbench.evaluation.calibration import calibrate
+from toxbench.evaluation.thresholds import calibrate
 from toxbench.store.cells import find_store
 from toxbench.testing import BackboneContract
 

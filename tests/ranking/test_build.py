@@ -11,8 +11,8 @@ from sklearn.metrics import log_loss
 
 from toxbench.errors import StorageError
 from toxbench.evaluation.definitions import GAP_COLUMNS, HEADLINES, TUNED_COLUMNS
+from toxbench.evaluation.significance import Outcome
 from toxbench.evaluation.thresholds import GLOBAL, HALF
-from toxbench.evaluation.verdicts import Outcome
 from toxbench.ranking.build import MAIN_SCORES, build_leaderboard, load_leaderboard
 from toxbench.ranking.pool import Cell
 from toxbench.ranking.rows import SEEDS_NEEDED, Leaderboard, Row, Sampling, summarize_cells

@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 from measured import Table
 
-from toxbench.evaluation.calibration import fit_calibration
 from toxbench.evaluation.definitions import ACCURACY, GLOBAL, HALF, METRICS, RULES, VERSIONS
-from toxbench.evaluation.thresholds import choose_thresholds
+from toxbench.evaluation.thresholds import choose_thresholds, fit_calibration
 from toxbench.ranking import cells as module
 from toxbench.ranking.cells import load_cells
 from toxbench.records import Calibration

@@ -4,8 +4,7 @@ import re
 
 from generated_docs import DOCS
 
-from toxbench.evaluation.significance import Difference
-from toxbench.evaluation.verdicts import Outcome, Verdict
+from toxbench.evaluation.significance import Difference, Outcome, Verdict
 from toxbench.report.verdicts import conclusion
 
 

@@ -17,7 +17,7 @@ import toxbench
 from toxbench import Backbone, TrainSettings
 from toxbench.cli.main import main
 from toxbench.data.protocol import Split
-from toxbench.data.synthetic import sample_comments
+from toxbench.data.samples import sample_comments
 from toxbench.data.tokenization import Tokens, tokenise
 from toxbench.evaluation.early_stopping import epoch_scores
 from toxbench.plugin.registry import Registry

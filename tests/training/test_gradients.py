@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification
 from toxbench import TrainSettings
 from toxbench.benchmark.trainer_factory import TrainerFactory
 from toxbench.data.protocol import Split
-from toxbench.data.synthetic import sample_comments
+from toxbench.data.samples import sample_comments
 from toxbench.evaluation.early_stopping import epoch_scores
 from toxbench.plugin.contracts import Backbone
 from toxbench.plugin.registry import Registry

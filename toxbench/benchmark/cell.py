@@ -18,10 +18,9 @@ from toxbench.data.protocol import Protocol, Split
 from toxbench.data.table import TextDataset
 from toxbench.data.text_array import take_rows
 from toxbench.errors import PluginError, StorageError
-from toxbench.evaluation.calibration import fit_calibration
 from toxbench.evaluation.early_stopping import Patience, epoch_scores
 from toxbench.evaluation.metrics import score_cell
-from toxbench.evaluation.thresholds import choose_thresholds
+from toxbench.evaluation.thresholds import choose_thresholds, fit_calibration
 from toxbench.executors.base import RunnerConfig, TaskError
 from toxbench.plugin.baseline import Predict
 from toxbench.plugin.loading import quiet_transformers

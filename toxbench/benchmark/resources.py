@@ -14,16 +14,16 @@ import torch
 from toxbench.benchmark.candidates import BackboneCandidate
 from toxbench.benchmark.plan import Plan
 from toxbench.data.tokenization import window_starts
-from toxbench.executors.base import Executor
-from toxbench.executors.local import InProcessExecutor, LocalExecutor
-from toxbench.executors.ray.executor import RayExecutor
-from toxbench.executors.resources import (
+from toxbench.executors.base import (
     THREADS,
+    Executor,
     count_cores,
     gpu_names,
     memory_bytes,
     worker_environs,
 )
+from toxbench.executors.local import InProcessExecutor, LocalExecutor
+from toxbench.executors.ray.executor import RayExecutor
 from toxbench.executors.torchrun.executor import TorchrunExecutor
 from toxbench.plugin.registry import Registry
 from toxbench.records import CellKey, Environment, EpochRecord

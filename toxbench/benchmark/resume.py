@@ -4,7 +4,7 @@ from pathlib import Path
 
 from toxbench.data.load import read_part_files
 from toxbench.data.protocol import Protocol
-from toxbench.data.synthetic import sample_comments
+from toxbench.data.samples import sample_comments
 from toxbench.data.table import TextDataset, read_comments
 from toxbench.errors import DataError, SettingsError, StorageError
 from toxbench.settings import ColumnSettings, SplitSettings

@@ -18,9 +18,8 @@ from torch import nn
 
 from toxbench.benchmark.plan import Plan
 from toxbench.errors import PluginError
-from toxbench.evaluation.calibration import calibrate
 from toxbench.evaluation.definitions import HALF
-from toxbench.evaluation.thresholds import predict
+from toxbench.evaluation.thresholds import calibrate, predict
 from toxbench.plugin.registry import Registry
 from toxbench.records import CellRecord
 from toxbench.report.model_card import (

@@ -80,7 +80,7 @@ def check(data: Any, **values: Any) -> None:
     from toxbench.data.audit import audit
     from toxbench.data.duplicates import number_copies
     from toxbench.data.load import load_dataset
-    from toxbench.evaluation.label_noise import label_noise
+    from toxbench.evaluation.label_errors import label_noise
     from toxbench.report.audit import audit_lines, label_noise_lines
 
     split = resolve_split(settings)
@@ -101,7 +101,7 @@ def check(data: Any, **values: Any) -> None:
 @debug_option
 def sample(file: Path) -> None:
     """Write the built-in synthetic sample to OUT.csv."""
-    from toxbench.data.synthetic import sample_frame
+    from toxbench.data.samples import sample_frame
     from toxbench.util.atomic import write_atomically
 
     frame = sample_frame()
@@ -113,7 +113,7 @@ def sample(file: Path) -> None:
 @debug_option
 def fetch() -> None:
     """Download the YouTube toxicity table through kagglehub and check it."""
-    from toxbench.data.fetch import fetch as fetch_table
+    from toxbench.data.samples import fetch as fetch_table
 
     path, comments, is_known_version = fetch_table()
     version = "the version that toxbench was measured on"

@@ -6,10 +6,16 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from toxbench.data.label_sets import has_literals, read_label_sets, separators
-from toxbench.data.label_values import LabelValues, has_shares, looks_like_label
-from toxbench.data.readers.quoting import format_columns, printable_names
-from toxbench.data.readers.typed import CLASS_NAMES
+from toxbench.data.label_values import (
+    LabelValues,
+    has_literals,
+    has_shares,
+    looks_like_label,
+    read_label_sets,
+    separators,
+)
+from toxbench.data.readers.formats import CLASS_NAMES
+from toxbench.data.readers.input_file import format_columns, printable_names
 from toxbench.errors import DataError, did_you_mean
 from toxbench.settings import NO_COLUMN, ColumnSettings
 from toxbench.util.text import list_items, safe_quote

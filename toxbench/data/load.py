@@ -14,12 +14,11 @@ import pandas as pd
 
 from toxbench.data.columns import check_column
 from toxbench.data.label_values import LabelValues, looks_like_label, safe_label
-from toxbench.data.protocol import Split
-from toxbench.data.readers.quoting import MAX_PROBLEMS
+from toxbench.data.protocol import Split, folds_from_file, read_split_file, write_split_file
+from toxbench.data.readers.input_file import MAX_PROBLEMS
+from toxbench.data.samples import sample_comments
 from toxbench.data.sources import PART_NAMES, SourceTable, read_source
-from toxbench.data.split_file import folds_from_file, read_split_file, write_split_file
 from toxbench.data.splits import draw_folds, hold_out_validation
-from toxbench.data.synthetic import sample_comments
 from toxbench.data.table import TextDataset, comments_from_frame
 from toxbench.data.text_array import TextArray
 from toxbench.errors import DataError, SettingsError

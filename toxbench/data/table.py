@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from toxbench.data.columns import Labels, find_columns, find_labels
 from toxbench.data.label_values import INVALID, LabelValues, factorize
-from toxbench.data.readers.delimited import NOTES
-from toxbench.data.readers.quoting import MAX_PROBLEMS, printable_names
+from toxbench.data.readers.formats import NOTES
+from toxbench.data.readers.input_file import MAX_PROBLEMS, printable_names
 from toxbench.data.sources import read_source
 from toxbench.data.text_array import TextArray, take_rows
 from toxbench.errors import DataError

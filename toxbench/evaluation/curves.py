@@ -1,16 +1,19 @@
-"""Statistics for plots: threshold and learning curves, calibration, confusion, agreement."""
+"""Statistics for plots: threshold and learning curves, calibration, agreement, Pareto fronts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from toxbench.evaluation.thresholds import predict
+from toxbench.records import TrialRecord
 from toxbench.util.arrays import Codes, Floats, Probabilities, Targets
 
 BINS = 10
 _MIN_ERROR = 1e-3  # a score of 1 has no logarithm of its error
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,3 +129,27 @@ def extrapolate(train_rows: Sequence[int], scores: Floats, target_rows: int) -> 
     slopes = y @ (x - x.mean()) / np.square(x - x.mean()).sum()
     errors = np.exp(y.mean(axis=-1) + slopes * (np.log(target_rows) - x.mean()))
     return np.asarray((1 - errors).clip(0, 1))
+
+
+def pareto_front(items: Sequence[Item], losses: Callable[[Item], Sequence[float]]) -> list[Item]:
+    """Return the items that no other item dominates, in their order.
+
+    An item dominates another one if none of its losses is higher and one is lower (Deb 2001,
+    Multi-Objective Optimization using Evolutionary Algorithms, section 2.4).
+    """
+    points = [tuple(losses(item)) for item in items]
+    pairs = zip(items, points, strict=True)
+    return [item for item, point in pairs if not _is_dominated(point, points)]
+
+
+def trial_front(records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Return the complete trials on the Pareto front of the objectives of their search."""
+    complete = [record for record in records if record.value is not None]
+    return pareto_front(complete, lambda record: (-(record.value or 0.0), *record.costs.values()))
+
+
+def _is_dominated(point: tuple[float, ...], points: Sequence[tuple[float, ...]]) -> bool:
+    return any(
+        other != point and all(a <= b for a, b in zip(other, point, strict=True))
+        for other in points
+    )

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from toxbench.data.columns import find_columns
-from toxbench.data.readers.files import read_blocks
-from toxbench.data.readers.quoting import MAX_PROBLEMS
+from toxbench.data.readers.input_file import MAX_PROBLEMS
+from toxbench.data.sources import read_blocks
 from toxbench.data.table import empty_text_problems, is_blank
 from toxbench.errors import DataError
 from toxbench.settings import ColumnSettings

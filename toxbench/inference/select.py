@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from toxbench.errors import SettingsError, StorageError, did_you_mean
-from toxbench.evaluation.calibration import calibrate
 from toxbench.evaluation.definitions import HALF
 from toxbench.evaluation.ensembles import average_probabilities, seeds_average_name
-from toxbench.evaluation.thresholds import choose_thresholds
+from toxbench.evaluation.thresholds import calibrate, choose_thresholds
 from toxbench.records import CellRecord
 from toxbench.store.cells import CellStore
 from toxbench.store.models import ModelRecord, read_model_record, validation_score

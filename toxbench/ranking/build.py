@@ -28,13 +28,13 @@ from toxbench.evaluation.row_counts import VALUES
 from toxbench.evaluation.significance import (
     Difference,
     Rules,
+    Verdict,
     assign_tiers,
     best_shares,
     compare_all,
     rank_intervals,
 )
 from toxbench.evaluation.thresholds import POSITIVES_NEEDED
-from toxbench.evaluation.verdicts import Verdict
 from toxbench.ranking.cells import load_cells, load_failures, score_again
 from toxbench.ranking.pool import Cell, FoldPooler, PooledScores, ScoreNames, no_thresholds_error
 from toxbench.ranking.quoted import QuotedRow, load_quoted

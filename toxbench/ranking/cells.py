@@ -7,9 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from toxbench.errors import StorageError
-from toxbench.evaluation.calibration import fit_calibration
 from toxbench.evaluation.definitions import METRICS, VERSIONS
-from toxbench.evaluation.thresholds import choose_thresholds
+from toxbench.evaluation.thresholds import choose_thresholds, fit_calibration
 from toxbench.ranking.pool import Cell
 from toxbench.records import FIXED_RULE, PARTS, CellRecord, FailureRecord, Part
 from toxbench.store.cells import CellStore, ProtocolRecord

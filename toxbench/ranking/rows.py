@@ -17,7 +17,7 @@ from toxbench.evaluation.definitions import (
     RANKING_METRIC,
 )
 from toxbench.evaluation.ensembles import EnsembleChoice
-from toxbench.evaluation.verdicts import Verdict
+from toxbench.evaluation.significance import Verdict
 from toxbench.ranking.columns import Getter, columns, distinguishing_settings, mixed_environments
 from toxbench.ranking.quoted import QuotedRow, quoted_metrics
 from toxbench.records import CellKey, CellRecord, FailureRecord, TuningRecord

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from textwrap import wrap
 
-from toxbench.evaluation.label_noise import ScoreBounds
+from toxbench.evaluation.label_errors import ScoreBounds
 from toxbench.records import Audit
 from toxbench.util.text import escape_line, first_items
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from toxbench.errors import SettingsError
 from toxbench.evaluation.definitions import HALF, HEADLINES
-from toxbench.evaluation.verdicts import Verdict
+from toxbench.evaluation.significance import Verdict
 from toxbench.plugin.contracts import Table
 from toxbench.ranking.quoted import QuotedRow, quoted_metrics
 from toxbench.ranking.rows import Leaderboard, Row, Statistic, candidate_key

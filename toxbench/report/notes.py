@@ -5,7 +5,7 @@ from statistics import fmean
 from toxbench.evaluation.bootstrap import MIN_EFFECTIVE_UNITS
 from toxbench.evaluation.definitions import HALF, HEADLINE, HEADLINES, OBJECTIVES
 from toxbench.evaluation.ensembles import EnsembleChoice
-from toxbench.evaluation.verdicts import Outcome
+from toxbench.evaluation.significance import Outcome
 from toxbench.ranking.rows import SEEDS_NEEDED, FailedCells, Leaderboard, Row, Sampling
 from toxbench.records import Audit, TuningRecord
 from toxbench.report.audit import leak_note

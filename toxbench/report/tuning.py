@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from toxbench.evaluation.curves import trial_front
 from toxbench.evaluation.definitions import OBJECTIVES, SEARCH_COSTS
-from toxbench.evaluation.pareto import trial_front
 from toxbench.plugin.contracts import Table
 from toxbench.records import TrialRecord, TunedSettings, TuningRecord
 from toxbench.report.figures import BLUE, GREY, RED, plot_text, svg_bytes

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from toxbench.evaluation.definitions import HEADLINES
-from toxbench.evaluation.significance import Difference
-from toxbench.evaluation.verdicts import Outcome, Verdict
+from toxbench.evaluation.significance import Difference, Outcome, Verdict
 from toxbench.plugin.contracts import Table
 from toxbench.util.text import escape_line
 

@@ -63,7 +63,7 @@ def train_tokenizer(
     from transformers import AutoConfig, PreTrainedTokenizerFast
     from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING
 
-    from toxbench.data.synthetic import sample_comments
+    from toxbench.data.samples import sample_comments
 
     corpus = list(sample_comments().texts if texts is None else texts)
     mapping: Any = TOKENIZER_MAPPING

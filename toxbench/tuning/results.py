@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
+from toxbench.evaluation.curves import trial_front
 from toxbench.evaluation.definitions import OBJECTIVES, SEARCH_COSTS
-from toxbench.evaluation.pareto import trial_front
 from toxbench.records import TrialRecord, TunedSettings, TuningRecord
 from toxbench.report.tuning import fanova_importances, study_plots
 from toxbench.settings import INNER_FOLDS, TrainSettings

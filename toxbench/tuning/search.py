@@ -12,7 +12,7 @@ from optuna.trial import Trial
 
 from toxbench.benchmark.progress import SearchFeedback, SearchProgress
 from toxbench.errors import CellsFailedError, SettingsError
-from toxbench.evaluation.pareto import trial_front
+from toxbench.evaluation.curves import trial_front
 from toxbench.executors.base import Executor
 from toxbench.records import TrialRecord
 from toxbench.settings import (

@@ -6,8 +6,8 @@ import pytest
 
 from toxbench.errors import StorageError
 from toxbench.executors.ray.executor import without_secrets
+from toxbench.executors.ray.messages import find_folder, read_files, write_files
 from toxbench.executors.ray.task import task_environ
-from toxbench.executors.ray.transfer import find_folder, read_files, write_files
 from toxbench.util.content import complete_folder, hash_files, list_files
 
 

@@ -36,8 +36,8 @@ from toxbench.executors.ray.messages import (
     TaskEnvironment,
     TaskProgress,
     TaskStarted,
+    write_files,
 )
-from toxbench.executors.ray.transfer import write_files
 from toxbench.util.processes import end_child, import_folders, start_child
 from toxbench.util.text import is_secret
 

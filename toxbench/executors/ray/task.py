@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from toxbench.errors import StorageError
-from toxbench.executors.base import RunnerConfig, TaskError, TaskSpec
+from toxbench.executors.base import RunnerConfig, TaskError, TaskSpec, worker_environ
 from toxbench.executors.ray.messages import (
     FatalError,
     MissingFiles,
@@ -22,9 +22,9 @@ from toxbench.executors.ray.messages import (
     TaskEnvironment,
     TaskProgress,
     TaskStarted,
+    find_folder,
+    read_files,
 )
-from toxbench.executors.ray.transfer import find_folder, read_files
-from toxbench.executors.resources import worker_environ
 from toxbench.executors.worker import Progress, WorkerProcess
 from toxbench.util.atomic import cache_folder
 from toxbench.util.content import complete_folder

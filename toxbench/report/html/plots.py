@@ -4,8 +4,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from toxbench.evaluation.curves import pareto_front
 from toxbench.evaluation.definitions import HEADLINES
-from toxbench.evaluation.pareto import pareto_front
 from toxbench.ranking.rows import Row
 from toxbench.records import EpochRecord
 from toxbench.report.candidate import mean_epochs

@@ -1,25 +1,17 @@
-"""The built-in synthetic sample: no real comment and no slur, the same rows on every machine.
-
-It imitates the YouTube toxicity table: the same columns, about half of the rows without a label,
-labels that imply one another, two labels without a positive row, comments from three words to
-several hundred, videos as groups, repeated texts. Scores on it are not comparable with scores on
-real data; they show that every step from the table to the leaderboard works.
-
-A comment is made from a random set of labels: each label contributes one sentence, and neutral
-sentences surround them. No candidate can reach an F1 of 1.0, because some clean comments quote or
-deny a hostile sentence, some hostile comments have no telltale word, and some labels are missing
-as if annotators had overlooked them.
-"""
+"""Tables to start with: the built-in synthetic sample, and the YouTube toxicity table."""
 
 import random
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import pandas as pd
 
 from toxbench.data.groups import normalize_text
-from toxbench.data.table import TextDataset, comments_from_frame
+from toxbench.data.table import TextDataset, comments_from_frame, read_comments
+from toxbench.errors import DataError, SettingsError, TryAgainError
 from toxbench.settings import ColumnSettings
+from toxbench.util.content import sha256_file
 
 Option = TypeVar("Option")
 
@@ -139,6 +131,8 @@ _VEILED = (
     "Typical for somebody from {place}, is it not?",
     "One day {person} will get what is coming.",
 )
+HANDLE = "reihanenamdari/youtube-toxicity-data"
+KNOWN_SHA256 = "a2408d78f4c8380a8acbc1b1a13b8f4d22868a74fa03c07a38ab00375b876eab"
 
 
 def sample_frame(row_count: int = ROWS) -> pd.DataFrame:
@@ -221,3 +215,34 @@ def _neutral_count(rng: random.Random, has_parts: bool) -> int:
 def _draw_video(rng: random.Random, row: int, row_count: int) -> str:
     """Return one of ten videos, each a contiguous block of rows; a few comments have none."""
     return "" if rng.random() < NO_VIDEO_PROBABILITY else f"video-{row * 10 // row_count + 1:02d}"
+
+
+def fetch() -> tuple[Path, TextDataset, bool]:
+    """Download the table, or find it in kagglehub's cache, and validate it.
+
+    Returns:
+        the CSV file, the table, and whether it is the version that toxbench was measured on.
+
+    Raises:
+        SettingsError: the extra ``data`` is not installed.
+        TryAgainError: Kaggle did not answer or refused.
+        DataError: the download is not that table.
+    """
+    try:
+        import kagglehub
+    except ImportError as error:
+        raise SettingsError(
+            'kagglehub is not installed; install it with: pip install "toxbench[data]"'
+        ) from error
+    try:
+        folder = Path(kagglehub.dataset_download(HANDLE))
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise TryAgainError(
+            f"Kaggle did not deliver {HANDLE}: {reason}; try again, or download it in a browser "
+            "and use --data FILE"
+        ) from error
+    tables = sorted(folder.rglob("*.csv"))
+    if len(tables) != 1:
+        raise DataError(f"{folder} contains {len(tables)} CSV files, expected one")
+    return tables[0], read_comments(tables[0]), sha256_file(tables[0]) == KNOWN_SHA256
