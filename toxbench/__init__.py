@@ -49,7 +49,7 @@ from toxbench.settings import BaselineSettings, TrainSettings
 if TYPE_CHECKING:
     from toxbench.api.bench import Bench
     from toxbench.api.functions import compare, leaderboard, load, rescore, run, tune
-    from toxbench.inference.predict import predict
+    from toxbench.inference.model import predict
 
 __version__ = "0.1.0"
 
@@ -109,7 +109,7 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 _MODULES = {
     "toxbench.api.bench": ("Bench",),
     "toxbench.api.functions": ("compare", "leaderboard", "load", "rescore", "run", "tune"),
-    "toxbench.inference.predict": ("predict",),
+    "toxbench.inference.model": ("predict",),
 }
 
 

@@ -68,7 +68,7 @@ def write_corpus(folder: Path) -> None:
 
     from toxbench.records import CellKey, FailureRecord
     from toxbench.store.cells import CellStore
-    from toxbench.store.rows import write_rows
+    from toxbench.store.files import write_rows
 
     table, store = Table(12), CellStore(folder.with_name("store"))
     record, tensors = table.cell(per_label={})
@@ -97,11 +97,8 @@ def fuzz() -> None:
 
     with atheris.instrument_imports(include=["toxbench", "json", "safetensors", "tomllib"]):
         from toxbench.errors import StorageError
-        from toxbench.store.cell_file import read_cell
         from toxbench.store.cells import read_protocol
-        from toxbench.store.failures import read_failure
-        from toxbench.store.rows import FILE, read_rows
-        from toxbench.store.tensor_file import encode
+        from toxbench.store.files import FILE, encode, read_cell, read_failure, read_rows
         from toxbench.store.trials import read_trial, read_tuned
     import numpy as np
 

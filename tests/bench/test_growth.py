@@ -22,7 +22,7 @@ from tabulate import tabulate
 
 if TYPE_CHECKING:
     from toxbench.data.protocol import Protocol
-    from toxbench.store.cell_file import PartProbabilities
+    from toxbench.store.files import PartProbabilities
 
 pytestmark = pytest.mark.bench
 

@@ -13,11 +13,9 @@ from pathlib import Path
 import pytest
 
 import toxbench
-from toxbench.inference.input import CommentsFile
-from toxbench.inference.model import Classifier, load_model
-from toxbench.inference.output import open_output
-from toxbench.inference.predict import predict_blocks
+from toxbench.inference.model import Classifier, load_model, predict_blocks
 from toxbench.inference.select import choose_model
+from toxbench.inference.tables import CommentsFile, open_output
 from toxbench.plugin.registry import Registry
 from toxbench.settings import ColumnSettings
 from toxbench.store.cells import find_store

@@ -16,8 +16,8 @@ from toxbench.data.splits import draw_folds
 from toxbench.plugin.baseline import Baseline, BaselineContext
 from toxbench.ranking.build import load_leaderboard
 from toxbench.records import PARTS
-from toxbench.store.cell_file import read_cell
 from toxbench.store.cells import CellStore
+from toxbench.store.files import read_cell
 from toxbench.training.device import choose_device
 from toxbench.util.signals import SignalStop
 

@@ -11,7 +11,7 @@ from toxbench.data.splits import draw_folds
 from toxbench.data.table import read_comments
 from toxbench.records import CellRecord
 from toxbench.settings import SplitSettings
-from toxbench.store.cell_file import read_cell
+from toxbench.store.files import read_cell
 
 Run = Callable[..., pd.DataFrame]
 LABELS = ["IsRude", "IsLong", "IsNever"]

@@ -10,8 +10,8 @@ from support import read_json, write_table
 
 import toxbench
 from toxbench.errors import DataError, SettingsError
-from toxbench.store.cell_file import read_cell
 from toxbench.store.cells import CellStore, find_store
+from toxbench.store.files import read_cell
 
 pytestmark = pytest.mark.slow
 

@@ -13,8 +13,8 @@ import toxbench
 from toxbench.errors import SettingsError
 from toxbench.evaluation.thresholds import calibrate
 from toxbench.records import Calibration
-from toxbench.store.cell_file import read_cell
 from toxbench.store.cells import CellStore, find_store
+from toxbench.store.files import read_cell
 from toxbench.store.models import ModelRecord, check_model, read_model_record, validation_score
 
 pytestmark = pytest.mark.slow

@@ -22,10 +22,8 @@ from toxbench.records import (
     TunedSettings,
 )
 from toxbench.report.leaderboard import leaderboard_records
-from toxbench.store.cell_file import read_cell
 from toxbench.store.cells import CellStore, ProtocolRecord
-from toxbench.store.rows import write_rows
-from toxbench.store.tensor_file import decode, encode
+from toxbench.store.files import decode, encode, read_cell, write_rows
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults(35)]
 

@@ -10,8 +10,8 @@ import pytest
 from forks import CommandResult, Forks
 from support import write_table
 
-from toxbench.store.cell_file import read_cell
 from toxbench.store.cells import CellStore
+from toxbench.store.files import read_cell
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults(34)]
 TUNE = """

@@ -16,7 +16,7 @@ from toxbench.ranking.rows import Leaderboard
 from toxbench.records import CellKey, FailureRecord
 from toxbench.report.leaderboard import leaderboard_table
 from toxbench.store.cells import CellStore
-from toxbench.store.rows import write_rows
+from toxbench.store.files import write_rows
 from toxbench.util.text import redact
 
 pytestmark = pytest.mark.slow

@@ -15,9 +15,8 @@ from support import read_json, write_table
 import toxbench
 from toxbench.errors import StorageError
 from toxbench.records import CellKey
-from toxbench.store.cell_file import SUFFIX
 from toxbench.store.cells import CellStore
-from toxbench.store.tensor_file import decode, encode
+from toxbench.store.files import SUFFIX, decode, encode
 
 pytestmark = pytest.mark.slow
 

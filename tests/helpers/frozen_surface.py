@@ -22,7 +22,7 @@ from toxbench.plugin import hookspecs
 from toxbench.records import LabelScores, StoredRecord
 from toxbench.settings import FrozenModel
 from toxbench.store.cells import CellStore
-from toxbench.store.rows import write_rows
+from toxbench.store.files import write_rows
 
 FOLDER = Path(__file__).parents[1] / "frozen"
 SUPPORTS = {"IsA": 6, "IsB": 3, "IsC": 1, "IsNever": 0}

@@ -19,13 +19,12 @@ from toxbench.evaluation.definitions import VERSIONS
 from toxbench.ranking.cells import check_cell_shape
 from toxbench.ranking.quoted import load_quoted
 from toxbench.records import CellKey, TrialRecord, TunedSettings
-from toxbench.store.cell_file import read_cell
 from toxbench.store.cells import QUOTED, CellStore, find_store
+from toxbench.store.files import FILE as ROWS
+from toxbench.store.files import decode, encode, read_cell
 from toxbench.store.manifest import FILE as MANIFEST
 from toxbench.store.manifest import read_manifest
 from toxbench.store.models import RECORD, ModelRecord
-from toxbench.store.rows import FILE as ROWS
-from toxbench.store.tensor_file import decode, encode
 from toxbench.store.trials import TrialStore, read_trial, read_tuned, write_tuned
 from toxbench.tuning.study import in_memory_study
 

@@ -27,7 +27,7 @@ from toxbench.records import (
 )
 from toxbench.settings import SplitSettings
 from toxbench.store.cells import ProtocolRecord, protocol_record
-from toxbench.store.rows import StoredRows
+from toxbench.store.files import StoredRows
 from toxbench.util.arrays import Targets
 
 if TYPE_CHECKING:

@@ -21,8 +21,8 @@ from toxbench.inference.export import export
 from toxbench.inference.model import Model, load_model
 from toxbench.inference.select import choose_model
 from toxbench.plugin.registry import Registry
-from toxbench.store.cell_file import read_cell
 from toxbench.store.cells import find_store
+from toxbench.store.files import read_cell
 
 pytestmark = pytest.mark.slow
 

@@ -18,10 +18,10 @@ from support import write_checkpoint, write_table
 import toxbench
 from toxbench.errors import DataError, PluginError, SettingsError, StorageError
 from toxbench.evaluation.thresholds import calibrate, choose_thresholds
-from toxbench.inference.input import CommentsFile
+from toxbench.inference.tables import CommentsFile
 from toxbench.settings import ColumnSettings
-from toxbench.store.cell_file import read_cell
 from toxbench.store.cells import find_store
+from toxbench.store.files import read_cell
 
 pytestmark = pytest.mark.slow
 

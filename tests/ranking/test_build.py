@@ -18,7 +18,7 @@ from toxbench.ranking.pool import Cell
 from toxbench.ranking.rows import SEEDS_NEEDED, Leaderboard, Row, Sampling, summarize_cells
 from toxbench.report.leaderboard import leaderboard_tables
 from toxbench.store.cells import CellStore
-from toxbench.store.rows import write_rows
+from toxbench.store.files import write_rows
 
 FIVE = tuple(range(SEEDS_NEEDED))
 

@@ -11,7 +11,7 @@ from toxbench.ranking import cells as module
 from toxbench.ranking.cells import load_cells
 from toxbench.records import Calibration
 from toxbench.store.cells import CellStore
-from toxbench.store.rows import write_rows
+from toxbench.store.files import write_rows
 
 
 @pytest.fixture

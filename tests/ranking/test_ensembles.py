@@ -20,7 +20,7 @@ from toxbench.ranking.rows import Leaderboard, Row
 from toxbench.records import PARTS
 from toxbench.report.leaderboard import leaderboard_records, leaderboard_tables
 from toxbench.store.cells import CellStore
-from toxbench.store.rows import write_rows
+from toxbench.store.files import write_rows
 
 pytestmark = pytest.mark.slow
 

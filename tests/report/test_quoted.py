@@ -21,7 +21,7 @@ from toxbench.ranking.build import load_leaderboard
 from toxbench.ranking.quoted import read_quoted
 from toxbench.report.leaderboard import leaderboard_table, leaderboard_tables
 from toxbench.store.cells import CellStore
-from toxbench.store.rows import write_rows
+from toxbench.store.files import write_rows
 
 Command = Callable[..., tuple[int, str]]
 HOSTILE = "=<b>net</b>|\\u001b[31m"  # as TOML

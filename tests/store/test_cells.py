@@ -23,8 +23,8 @@ from toxbench.records import (
     WeightsRecord,
 )
 from toxbench.settings import TrainSettings
-from toxbench.store.cell_file import PartProbabilities, read_cell
 from toxbench.store.cells import CellStore, find_store
+from toxbench.store.files import PartProbabilities, read_cell
 from toxbench.store.repair import DamagedError
 
 PROSE = "text of a secret comment"

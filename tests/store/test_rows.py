@@ -8,7 +8,7 @@ from support import make_comments
 
 from toxbench.data.groups import row_groups
 from toxbench.errors import StorageError
-from toxbench.store.rows import FILE, read_rows, write_rows
+from toxbench.store.files import FILE, read_rows, write_rows
 
 
 @pytest.mark.parametrize("rows", [1, 7])

@@ -22,9 +22,9 @@ from toxbench.data.tokenization import Tokens, tokenise
 from toxbench.evaluation.early_stopping import epoch_scores
 from toxbench.plugin.registry import Registry
 from toxbench.training.device import choose_device, seeded
-from toxbench.training.embedding import TrimmedEmbedding, trim_embedding
 from toxbench.training.fast_dropout import PooledDropout
 from toxbench.training.head import Head
+from toxbench.training.parameters import TrimmedEmbedding, trim_embedding
 from toxbench.training.trainer import NO_OPTIMIZATIONS, Optimizations, Trainer
 
 pytestmark = pytest.mark.slow

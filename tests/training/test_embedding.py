@@ -15,8 +15,8 @@ from toxbench.data.protocol import Split
 from toxbench.data.tokenization import Tokens
 from toxbench.evaluation.early_stopping import epoch_scores
 from toxbench.training.device import choose_device, seeded
-from toxbench.training.embedding import TrimmedEmbedding, trim_embedding
 from toxbench.training.head import Head
+from toxbench.training.parameters import TrimmedEmbedding, trim_embedding
 from toxbench.training.trainer import NO_OPTIMIZATIONS, Optimizations, Trainer
 
 ROWS, LABELS = 24, 3

@@ -15,7 +15,7 @@ import toxbench
 from toxbench.errors import PluginError
 from toxbench.store.cells import find_store
 from toxbench.training.head import PENALTIES, Head, choose_penalty, fit_probe, set_identity
-from toxbench.training.lora import add_adapters, merge_adapters
+from toxbench.training.parameters import add_adapters, merge_adapters
 from toxbench.util.arrays import UNLABELLED
 
 pytestmark = pytest.mark.slow

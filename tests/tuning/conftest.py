@@ -27,7 +27,7 @@ from support import TIMEOUT, write_table
 import toxbench
 from toxbench.records import TrialRecord
 from toxbench.settings import TrainSettings
-from toxbench.store.cell_file import read_cell
+from toxbench.store.files import read_cell
 from toxbench.store.trials import TrialStore
 
 # All settings are fixed except the learning rate and the epochs: few dimensions make small plots.

@@ -13,8 +13,8 @@ from toxbench import Choice, Range, Space, TrainSettings
 from toxbench.records import TrialRecord
 from toxbench.settings import SearchCost, TuneSettings
 from toxbench.store.trials import TrialStore
-from toxbench.tuning.sampler import PRUNING_STEPS, Sampler, make_pruner
 from toxbench.tuning.space import check_space
+from toxbench.tuning.spec import PRUNING_STEPS, Sampler, make_pruner
 from toxbench.tuning.storage import open_storage, sqlite_url
 from toxbench.tuning.study import SampledTrial, SharedStudy, Worker
 

@@ -14,7 +14,7 @@ from toxbench.benchmark.trainer_factory import TrainerFactory
 from toxbench.data.protocol import Protocol
 from toxbench.errors import CellsFailedError, SettingsError
 from toxbench.settings import TrainSettings
-from toxbench.store.cell_file import read_cell
+from toxbench.store.files import read_cell
 from toxbench.tuning.trial import Configuration, OnEpoch, TrialResult
 
 if TYPE_CHECKING:

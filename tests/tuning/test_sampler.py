@@ -13,8 +13,8 @@ from optuna.trial import TrialState
 
 from toxbench import Choice, Range, Space, TrainSettings, fine_tuning_space
 from toxbench.settings import TuneSettings
-from toxbench.tuning.sampler import PRUNING_STEPS, Sampler, make_pruner, pruning_step
 from toxbench.tuning.space import check_space
+from toxbench.tuning.spec import PRUNING_STEPS, Sampler, make_pruner, pruning_step
 
 BASE = TrainSettings()
 RATE: Space = {"learning_rate": Range(1e-5, 1e-3, log=True)}

@@ -24,7 +24,7 @@ from toxbench.data.table import read_comments
 from toxbench.errors import CellsFailedError, DataError, SettingsError, StorageError
 from toxbench.plugin.registry import Registry
 from toxbench.records import CellKey, TrialRecord
-from toxbench.store.cell_file import read_cell
+from toxbench.store.files import read_cell
 from toxbench.store.trials import read_tuned
 from toxbench.tuning.tune import plan_tuning, run_tuning
 

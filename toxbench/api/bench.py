@@ -14,7 +14,7 @@ from toxbench.api.page import ReportFile, write_report
 from toxbench.errors import DataError, SettingsError, did_you_mean
 from toxbench.evaluation.curves import confusion_counts
 from toxbench.evaluation.definitions import HALF, HEADLINES, RULES
-from toxbench.inference.predict import predict
+from toxbench.inference.model import predict
 from toxbench.ranking.ensembles import load_board_cells
 from toxbench.ranking.predictions import load_predictions, prediction_columns
 from toxbench.ranking.rows import Leaderboard, Row

@@ -25,7 +25,7 @@ from toxbench.executors.base import RunnerConfig, TaskError
 from toxbench.plugin.baseline import Predict
 from toxbench.plugin.loading import quiet_transformers
 from toxbench.records import PARTS, CellRecord, Cost, EpochRecord
-from toxbench.store.cell_file import PartProbabilities
+from toxbench.store.files import PartProbabilities
 from toxbench.store.models import ModelStore
 from toxbench.training.device import PeakMemory, seeded
 from toxbench.training.process_group import SINGLE_PROCESS, ProcessGroup

@@ -27,7 +27,7 @@ from toxbench.store.models import SavePolicy
 from toxbench.store.trials import find_tuned
 from toxbench.training.compatibility import inspect
 from toxbench.training.device import Device, choose_device
-from toxbench.training.lora import RATE_FACTOR
+from toxbench.training.parameters import RATE_FACTOR
 from toxbench.training.state import CheckpointConfig
 from toxbench.training.weights import Weights, WeightsFinder
 from toxbench.util.processes import NOT_DISTRIBUTED, TorchrunEnv

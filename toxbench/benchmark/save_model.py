@@ -29,7 +29,7 @@ from toxbench.report.model_card import (
     RoundingError,
     model_card,
 )
-from toxbench.store.cell_file import PartProbabilities
+from toxbench.store.files import PartProbabilities
 from toxbench.store.models import PROBABILITIES, WEIGHTS, ModelRecord, SavePolicy, validation_score
 from toxbench.training.weights import tokenizer_files
 from toxbench.util.atomic import write_error

@@ -24,7 +24,7 @@ from toxbench.errors import SettingsError
 from toxbench.util.text import escape_line
 
 if TYPE_CHECKING:
-    from toxbench.inference.comparison import LabelledTexts
+    from toxbench.inference.export import LabelledTexts
     from toxbench.inference.model import Model
     from toxbench.store.cells import CellStore
     from toxbench.store.models import ModelRecord
@@ -97,7 +97,7 @@ def _test_rows(
     """Return the test rows of a model's fold, if they are needed; raises as `read_table`."""
     if not values["quantize"] and values["data"] is None:
         return None
-    from toxbench.inference.comparison import read_test_rows
+    from toxbench.inference.export import read_test_rows
 
     return read_test_rows(store, record.key.fold, read_table(store.protocol(), values))
 

@@ -35,9 +35,9 @@ from toxbench.util.atomic import table_mode
 from toxbench.util.text import escape_line
 
 if TYPE_CHECKING:
-    from toxbench.inference.input import Block
     from toxbench.inference.model import TextClassifier
     from toxbench.inference.select import ModelChoice
+    from toxbench.inference.tables import Block
 
 _STDIN = Path("-")
 
@@ -98,7 +98,7 @@ def _check(comments: tuple[str, ...], values: dict[str, Any]) -> None:
 
 
 def _predict_words(comments: tuple[str, ...], values: dict[str, Any]) -> None:
-    from toxbench.inference.predict import check_comments
+    from toxbench.inference.model import check_comments
 
     check_comments(comments)
     format_name = values["format_name"] or "plain"
@@ -127,8 +127,8 @@ def _predict_words(comments: tuple[str, ...], values: dict[str, Any]) -> None:
 
 
 def _predict_file(values: dict[str, Any]) -> None:
-    from toxbench.inference.output import check_output, csv_writer, open_output
-    from toxbench.inference.predict import predict_blocks
+    from toxbench.inference.model import predict_blocks
+    from toxbench.inference.tables import check_output, csv_writer, open_output
 
     source, target = values["source"], values["target"]
     if target is not None:
@@ -153,7 +153,7 @@ def _predict_file(values: dict[str, Any]) -> None:
 
 def _blocks(source: Path, columns: ColumnSettings) -> "tuple[Iterator[Block], int | None]":
     """Return the comments, and how many there are; None: that is not known before their end."""
-    from toxbench.inference.input import CommentsFile, read_lines
+    from toxbench.inference.tables import CommentsFile, read_lines
 
     if source == _STDIN:
         return read_lines(sys.stdin.buffer, columns), None

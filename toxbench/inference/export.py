@@ -1,19 +1,41 @@
-"""Export of a stored model as a Hugging Face folder, compared with the stored model."""
+"""Export of a stored model as a Hugging Face folder, and scores of one model in several formats."""
 
 import copy
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
+from toxbench.data.table import TextDataset
 from toxbench.errors import PluginError, SettingsError
-from toxbench.inference.model import CalibratedForward, Model
+from toxbench.evaluation.bootstrap import (
+    MIN_EFFECTIVE_UNITS,
+    BootstrapScores,
+    SampleCounts,
+    Units,
+    bootstrap,
+    sampling_units,
+    sum_by_unit,
+)
+from toxbench.evaluation.definitions import HEADLINES
+from toxbench.evaluation.row_counts import row_counts
+from toxbench.evaluation.significance import compare_all
+from toxbench.evaluation.thresholds import predict
+from toxbench.inference.model import CalibratedForward, Model, TextClassifier
+from toxbench.plugin.contracts import Table
 from toxbench.plugin.loading import quiet_transformers
 from toxbench.records import Calibration
+from toxbench.report.tables import create_table
+from toxbench.store.cells import CellStore
 from toxbench.store.models import CARD, ModelRecord
+from toxbench.util.arrays import Codes, hide_unlabelled, known_targets
 from toxbench.util.atomic import atomic_folder
 
 TOLERANCE = 1e-5  # largest difference of a logit; relative for logits above 1
@@ -38,6 +60,8 @@ classify("some comment", truncation=True)
 
 The scores are calibrated probabilities. `thresholds.json` has the thresholds of each rule for them.
 """
+ROUNDS = 5
+TIMED_ROWS = 500
 
 
 def check_target(target: Path) -> None:
@@ -211,3 +235,95 @@ def export_error(reason: str) -> PluginError:
         f"the exported model differs from the stored one: {reason}; nothing was written; toxbench "
         "predict works with the stored model"
     )
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledTexts:
+    """Texts with their codes, ``[row, label]``, and sampling units, ``[row]``."""
+
+    texts: Sequence[str]
+    codes: Codes
+    units: Units
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A model in one format: what computes it, and the bytes of its file."""
+
+    classifier: TextClassifier
+    size: int
+
+
+def read_test_rows(store: CellStore, fold: int, table: TextDataset) -> LabelledTexts:
+    """Return the test rows of a fold of stored results; ``table`` is that of the results."""
+    rows = np.array(store.protocol().folds[fold].test, dtype=np.int64)
+    texts = [table.texts[row] for row in rows.tolist()]
+    return LabelledTexts(texts, table.codes[rows], sampling_units(store.rows().groups[rows]))
+
+
+def compare(
+    variants: Mapping[str, Variant], rows: LabelledTexts, thresholds: Sequence[float]
+) -> Table:
+    """Score and time variants of a model; return one row for each, compared with the first."""
+    probabilities = {
+        name: variant.classifier.predict_probabilities(rows.texts)
+        for name, variant in variants.items()
+    }
+    predictions = {
+        name: predict(hide_unlabelled(values, rows.codes), thresholds)
+        for name, values in probabilities.items()
+    }
+    targets = known_targets(rows.codes)
+    first = next(iter(variants))
+    timed = rows.texts[:TIMED_ROWS]
+    speeds = _comments_per_second(variants, timed)
+    samples = {
+        name: SampleCounts(sum_by_unit(row_counts(targets, values)[None], rows.units))
+        for name, values in predictions.items()
+    }
+    scores = bootstrap(samples)
+    return create_table(
+        f"Formats of the model, on {len(rows.texts)} test rows at the thresholds of the rule 0.5",
+        ("format", "MB", "comments/s", "changed labels",
+         *(column for title in HEADLINES.values() for column in (title, f"{title} difference"))),
+        [
+            (name, f"{variant.size / 1e6:.1f}", f"{speeds[name]:.0f}",
+             f"{(predictions[name] != predictions[first]).mean():.2%}",
+             *_score_cells(scores, name, first))
+            for name, variant in variants.items()
+        ],
+        (
+            f"Differences are from {first}, with 95 % confidence intervals over rows or their "
+            "groups. Changed labels are the share of all labels that are predicted differently.",
+            f"Comments/s on this CPU, with tokenization: median of {ROUNDS} rounds over "
+            f"{len(timed)} rows; each round times all formats.",
+        ),
+    )  # fmt: skip
+
+
+def _comments_per_second(variants: Mapping[str, Variant], texts: Sequence[str]) -> dict[str, float]:
+    """Time the variants in turn, so that a slow moment of the machine affects all of them."""
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    for _ in range(ROUNDS):
+        for name, variant in variants.items():
+            started = time.perf_counter()
+            variant.classifier.predict_probabilities(texts)
+            seconds[name].append(time.perf_counter() - started)
+    return {name: len(texts) / median(values) for name, values in seconds.items()}
+
+
+def _score_cells(
+    scores: Mapping[str, BootstrapScores], name: str, first: str
+) -> Iterator[float | str | None]:
+    """Yield each score, and its difference from that of ``first``."""
+    pair = {key: scores[key] for key in (name, first)}
+    for metric in HEADLINES:
+        means = {key: float(values.observed[metric].mean()) for key, values in pair.items()}
+        yield means[name]
+        if name == first:
+            yield None
+        elif scores[first].effective_units < MIN_EFFECTIVE_UNITS:  # no interval can be given
+            yield f"{means[name] - means[first]:+.3f}"
+        else:
+            (d,) = compare_all(pair, means, metric)
+            yield f"{d.difference:+.3f} [{d.low:+.3f}, {d.high:+.3f}]"

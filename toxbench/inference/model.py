@@ -1,22 +1,27 @@
-"""A stored model in memory: its module and tokenizer, built by the backbone's plugin."""
+"""A stored model in memory, built by the backbone's plugin, and the labels that it predicts."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+import pandas as pd
 import torch
 from safetensors.torch import load_model as load_tensors
 from torch import nn
 
 from toxbench.data.tokenization import tokenise_uncached
 from toxbench.errors import PluginError, SettingsError
+from toxbench.evaluation.definitions import HALF
 from toxbench.evaluation.ensembles import average_probabilities
+from toxbench.inference.select import choose_models
+from toxbench.inference.tables import Block, WriteColumns, prediction_columns
 from toxbench.plugin.contracts import Backbone
 from toxbench.plugin.loading import quiet_transformers
 from toxbench.plugin.registry import Registry
 from toxbench.records import Calibration
+from toxbench.store.cells import find_store
 from toxbench.store.models import WEIGHTS, ModelRecord, check_model
 from toxbench.training.dataloader import Batcher
 from toxbench.training.device import Device, choose_device, seeded
@@ -153,3 +158,92 @@ def _find_backbone(record: ModelRecord, registry: Registry) -> Backbone:
 
 def _one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+def predict(
+    path: Path | str,
+    comments: Sequence[str],
+    *,
+    backbone: str | None = None,
+    average: bool = False,
+    thresholds: str = HALF,
+    device: str = "auto",
+    precision: str = "fp32",
+    plugins: Sequence[str] | None = None,
+) -> pd.DataFrame:
+    """Predict the labels of comments with a stored model.
+
+    Args:
+        path: a protocol's folder, or a results folder.
+        comments: the texts, none of them blank.
+        backbone: name of a backbone; by default that of the model with the highest validation
+            score.
+        average: use the mean probabilities of the models of all seeds (``save_models="all"``).
+        thresholds: rule of the model's thresholds: ``0.5``, ``global``, ``accuracy`` or
+            ``per-label``.
+        device: ``auto``, ``cuda``, ``mps`` or ``cpu``.
+        precision: ``fp32``, which returns the same numbers as the exported model, or ``bf16``,
+            which is faster.
+        plugins: as in `toxbench.run`.
+
+    Returns:
+        a table with one row for each comment and two columns for each label: ``<label>``, 0 or 1,
+        and ``<label>_probability``, which is calibrated.
+
+    Raises:
+        toxbench.errors.SettingsError: the backbone or rule does not exist, or a comment is blank.
+        toxbench.errors.StorageError: no model is stored, or it is damaged.
+        toxbench.errors.PluginError: the backbone's plugin is not installed.
+    """
+    check_comments(comments)
+    chosen = choose_models(find_store(Path(path)), backbone, average)
+    label_thresholds = chosen.rule_thresholds(thresholds)
+    registry = Registry.with_item("backbones", chosen.record.key.candidate, plugins)
+    classifier = load_classifier(chosen.models, registry, choose_device(device, precision))
+    probabilities = classifier.predict_probabilities(comments)
+    # The empty name of the id column: no label has it.
+    block = Block("", "text", [""] * len(comments), list(comments))
+    columns = prediction_columns(
+        block, probabilities, chosen.record.labels, label_thresholds, with_text=False
+    )
+    return pd.DataFrame(columns).drop(columns="")
+
+
+def check_comments(comments: Sequence[str]) -> None:
+    """Check that comments are a list of texts that are not blank.
+
+    Raises:
+        SettingsError: they are not; the message has the number of the comment, not its text.
+    """
+    if isinstance(comments, str) or not all(isinstance(comment, str) for comment in comments):
+        raise SettingsError("comments must be a list of texts")
+    for number, comment in enumerate(comments, start=1):
+        if not comment.strip():
+            raise SettingsError(f"comment {number} is empty; leave it out")
+        try:
+            comment.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise SettingsError(f"comment {number} is not valid UTF-8 text; correct it") from error
+
+
+def predict_blocks(
+    classifier: TextClassifier,
+    record: ModelRecord,
+    thresholds: Sequence[float],
+    blocks: Iterable[Block],
+    write: WriteColumns,
+    *,
+    with_text: bool = False,
+    on_block: Callable[[int], None] = lambda count: None,
+) -> int:
+    """Predict comments block by block; return the number of comments.
+
+    Calls ``write`` with the columns of each block, and ``on_block`` with its number of comments.
+    """
+    total = 0
+    for block in blocks:
+        probabilities = classifier.predict_probabilities(block.texts)
+        write(prediction_columns(block, probabilities, record.labels, thresholds, with_text))
+        on_block(len(block.texts))
+        total += len(block.texts)
+    return total

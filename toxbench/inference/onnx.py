@@ -14,10 +14,12 @@ from torch import nn
 
 from toxbench.errors import PluginError
 from toxbench.evaluation.definitions import HALF
-from toxbench.inference.comparison import LabelledTexts, Variant, compare
 from toxbench.inference.export import (
+    LabelledTexts,
+    Variant,
     check_target,
     check_token_ids,
+    compare,
     export_error,
     label_thresholds,
     sample_batch,

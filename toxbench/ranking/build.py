@@ -52,7 +52,7 @@ from toxbench.ranking.rows import (
 )
 from toxbench.records import FailureRecord
 from toxbench.store.cells import CellStore, ProtocolRecord
-from toxbench.store.rows import StoredRows
+from toxbench.store.files import StoredRows
 from toxbench.util.arrays import Floats
 from toxbench.util.many_labels import select_labels
 from toxbench.util.text import safe_quote

@@ -12,7 +12,7 @@ from toxbench.evaluation.thresholds import choose_thresholds, fit_calibration
 from toxbench.ranking.pool import Cell
 from toxbench.records import FIXED_RULE, PARTS, CellRecord, FailureRecord, Part
 from toxbench.store.cells import CellStore, ProtocolRecord
-from toxbench.store.rows import StoredRows
+from toxbench.store.files import StoredRows
 from toxbench.util.arrays import known_targets
 
 

@@ -24,7 +24,7 @@ from toxbench.ranking.quoted import QuotedRow, load_quoted
 from toxbench.ranking.rows import Leaderboard, summarize_cells
 from toxbench.records import PARTS, CellKey, CellRecord, Cost, WeightsRecord
 from toxbench.store.cells import CellStore, ProtocolRecord
-from toxbench.store.rows import StoredRows
+from toxbench.store.files import StoredRows
 
 
 def load_ensemble_leaderboard(

@@ -18,7 +18,7 @@ from toxbench.evaluation.row_counts import SCORES, row_columns
 from toxbench.evaluation.thresholds import choose_thresholds, predict
 from toxbench.records import CellRecord, Part
 from toxbench.store.cells import ProtocolRecord
-from toxbench.store.rows import StoredRows
+from toxbench.store.files import StoredRows
 from toxbench.util.arrays import Counts, Floats, Probabilities, Rows
 
 Cell = tuple[CellRecord, Mapping[Part, npt.NDArray[np.float32]]]

@@ -17,7 +17,7 @@ from toxbench.ranking.pool import Cell, FoldPooler, no_thresholds_error
 from toxbench.ranking.rows import Row, summarize_cells
 from toxbench.records import Part
 from toxbench.store.cells import CellStore, ProtocolRecord
-from toxbench.store.rows import StoredRows
+from toxbench.store.files import StoredRows
 from toxbench.util.arrays import UNLABELLED, Codes, Targets, known_targets
 
 

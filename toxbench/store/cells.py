@@ -17,8 +17,18 @@ from toxbench.data.protocol import Protocol, fingerprint
 from toxbench.errors import SettingsError, StorageError
 from toxbench.records import PARTS, Audit, CellKey, CellRecord, StoredRecord
 from toxbench.settings import Count, FrozenModel, validate_path
-from toxbench.store.cell_file import SUFFIX, CellReader, PartProbabilities, write_cell
-from toxbench.store.failures import FailureStore, read_failure
+from toxbench.store.files import FILE as ROWS
+from toxbench.store.files import (
+    SUFFIX,
+    CellReader,
+    FailureStore,
+    PartProbabilities,
+    StoredRows,
+    read_failure,
+    read_rows,
+    write_cell,
+    write_rows,
+)
 from toxbench.store.lock import hold_lock, write_owner
 from toxbench.store.models import ModelStore
 from toxbench.store.repair import (
@@ -28,8 +38,6 @@ from toxbench.store.repair import (
     refuse_special_files,
     remove_partial_files,
 )
-from toxbench.store.rows import FILE as ROWS
-from toxbench.store.rows import StoredRows, read_rows, write_rows
 from toxbench.util.atomic import make_folder, write_atomically
 
 SUBSETS = "subsets"  # results on parts of the train rows, in the folder of a protocol

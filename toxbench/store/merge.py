@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from toxbench.records import PARTS, CellKey
-from toxbench.store.cell_file import SUFFIX, PartProbabilities
 from toxbench.store.cells import QUOTED, SUBSETS, CellStore, stores_below
+from toxbench.store.files import FILE as ROWS
+from toxbench.store.files import SUFFIX, PartProbabilities
 from toxbench.store.manifest import extend_manifest, read_manifest
 from toxbench.store.models import CARD, RECORD, check_model, read_model_record
-from toxbench.store.rows import FILE as ROWS
 from toxbench.util.atomic import make_folder, write_atomically
 from toxbench.util.content import sha256_file
 

@@ -30,8 +30,8 @@ from toxbench.plugin.loading import (
     refuse_remote_code,
 )
 from toxbench.settings import TrainSettings
-from toxbench.training.embedding import input_embedding
 from toxbench.training.head import Head
+from toxbench.training.parameters import input_embedding
 from toxbench.training.weights import Weights, checkpoint_config
 
 if TYPE_CHECKING:

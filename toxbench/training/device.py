@@ -1,17 +1,18 @@
-"""The device and precision of a training, its random state, peak memory and matrix speed."""
+"""The device and precision of a training, its random state and memory, and lack of memory."""
 
+import gc
 import platform
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 
-from toxbench.errors import SettingsError
+from toxbench.errors import CellsFailedError, SettingsError
 from toxbench.util.processes import TorchrunEnv
 from toxbench.util.text import safe_quote
 
@@ -19,6 +20,9 @@ Precision = Literal["bf16", "fp32"]
 DEVICES = ("auto", "cuda", "mps", "cpu")
 _MATRIX_SIZES = {"cpu": (1024, 2048), "cuda": (4096, 8192)}
 _MATRIX_REPEATS = 10
+Result = TypeVar("Result")
+# Of the RuntimeError that torch raises if memory runs out on a CPU.
+_CPU_MESSAGES = ("can't allocate memory", "not enough memory")
 
 
 @dataclass(frozen=True)
@@ -204,3 +208,44 @@ def _operations_per_second(device: Device, size: int) -> float:
         wait_for_device(device)
         fastest = min(fastest, time.perf_counter() - started)
     return 2 * size**3 / fastest
+
+
+class OutOfMemoryError(CellsFailedError):
+    """Memory runs out even with the smallest piece."""
+
+
+def retry_on_oom(work: Callable[[int], Result], size: int, smallest: int) -> tuple[Result, int]:
+    """Run work in pieces; if memory runs out, run it again with pieces of half the size.
+
+    Returns:
+        the result of ``work``, and the size that fitted into memory.
+
+    Raises:
+        OutOfMemoryError: the smallest size does not fit.
+    """
+    while True:
+        result = _attempt(work, size)
+        if result is not None:
+            return result[0], size
+        if size <= smallest:
+            raise OutOfMemoryError(
+                "memory ran out with the smallest batch; "
+                "use a smaller --max-length, another --device or fewer --workers"
+            )
+        size = max(smallest, -(-size // 2))
+        # The error no longer exists, nor do its frames, which referred to tensors.
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _attempt(work: Callable[[int], Result], size: int) -> tuple[Result] | None:
+    """Return the result in a tuple, or None if memory ran out."""
+    try:
+        return (work(size),)
+    except (torch.OutOfMemoryError, MemoryError):
+        return None
+    except RuntimeError as error:
+        if any(message in str(error) for message in _CPU_MESSAGES):
+            return None
+        raise

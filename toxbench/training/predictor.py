@@ -10,9 +10,8 @@ from torch import nn
 
 from toxbench.errors import PluginError
 from toxbench.training.dataloader import Batch, Batcher, sorted_batches
-from toxbench.training.device import Device
+from toxbench.training.device import Device, retry_on_oom
 from toxbench.training.head import captured_inputs
-from toxbench.training.oom import retry_on_oom
 from toxbench.training.process_group import Values
 from toxbench.util.arrays import Probabilities, Rows
 from toxbench.util.signals import ShouldStop, iterate_until, never_stop

@@ -19,7 +19,7 @@ from torch.distributed.distributed_c10d import Store
 from torch.nn.parallel import DistributedDataParallel
 
 from toxbench.errors import CellsFailedError
-from toxbench.training.oom import OutOfMemoryError, retry_on_oom
+from toxbench.training.device import OutOfMemoryError, retry_on_oom
 from toxbench.util.arrays import Rows
 
 Result = TypeVar("Result")

@@ -17,7 +17,6 @@ from toxbench.records import EpochRecord, Scores
 from toxbench.settings import TrainSettings
 from toxbench.training.dataloader import Batch, Batcher, epoch_batches, split_batch
 from toxbench.training.device import Device, Precision
-from toxbench.training.embedding import trim_embedding
 from toxbench.training.fast_dropout import PooledDropout
 from toxbench.training.head import (
     START_PENALTY,
@@ -27,7 +26,6 @@ from toxbench.training.head import (
     set_identity,
     set_probe,
 )
-from toxbench.training.lora import add_adapters, merge_adapters
 from toxbench.training.losses import make_loss
 from toxbench.training.optimizer import (
     make_optimizer,
@@ -36,6 +34,7 @@ from toxbench.training.optimizer import (
     set_dropout,
     steps_per_epoch,
 )
+from toxbench.training.parameters import add_adapters, merge_adapters, trim_embedding
 from toxbench.training.predictor import WIDTH_MULTIPLE, Predictor
 from toxbench.training.process_group import SINGLE_PROCESS, Pass, ProcessGroup, backward_context
 from toxbench.training.state import Checkpoints, StateDict, TrainingResult, TrainingState

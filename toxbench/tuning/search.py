@@ -24,8 +24,7 @@ from toxbench.settings import (
     parse_duration,
 )
 from toxbench.store.trials import TrialStore
-from toxbench.tuning.sampler import Sampler, make_pruner
-from toxbench.tuning.spec import UNLIMITED, SearchSpec
+from toxbench.tuning.spec import UNLIMITED, Sampler, SearchSpec, make_pruner
 from toxbench.tuning.study import OnChange, SharedStudy, StopCriterion, Worker
 from toxbench.tuning.trial import Configuration, TrialRunnerConfig, TrialScheduler
 

@@ -27,8 +27,7 @@ from toxbench.settings import SearchCost, TrainSettings
 from toxbench.training.device import Device
 from toxbench.training.process_group import ProcessGroup
 from toxbench.training.trainer import Trainer
-from toxbench.tuning.sampler import pruning_step
-from toxbench.tuning.spec import SearchSpec
+from toxbench.tuning.spec import SearchSpec, pruning_step
 from toxbench.tuning.study import SampledTrial, SharedStudy
 from toxbench.util.arrays import Probabilities, Targets
 from toxbench.util.signals import StopSource

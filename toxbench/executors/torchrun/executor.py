@@ -25,7 +25,7 @@ from toxbench.executors.base import (
 )
 from toxbench.executors.torchrun.coordinator import END, Coordinator
 from toxbench.plugin.registry import Registry
-from toxbench.training.oom import OutOfMemoryError
+from toxbench.training.device import OutOfMemoryError
 from toxbench.training.process_group import TorchrunGroup, connected, from_the_first
 from toxbench.util.signals import SignalStop, StopRequested
 
