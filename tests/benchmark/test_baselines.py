@@ -19,7 +19,7 @@ from toxbench.records import PARTS
 from toxbench.store.cells import CellStore
 from toxbench.store.files import read_cell
 from toxbench.training.device import choose_device
-from toxbench.util.signals import SignalStop
+from toxbench.util.processes import SignalStop
 
 Probabilities = npt.NDArray[np.float64]
 

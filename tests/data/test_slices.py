@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from toxbench.data.slices import (
+from toxbench.data.groups import (
     MAX_SLICES,
     column_slices,
     read_terms,

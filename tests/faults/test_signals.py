@@ -15,7 +15,7 @@ from plugin_site import install_plugin
 from support import TIMEOUT, read_json
 
 from toxbench.cli import main as cli_main
-from toxbench.util.signals import SignalStop, TerminationSignal, raise_on_termination
+from toxbench.util.processes import SignalStop, TerminationSignal, raise_on_termination
 
 pytestmark = pytest.mark.slow
 

@@ -31,7 +31,7 @@ from toxbench.store.files import StoredRows
 from toxbench.util.arrays import Targets
 
 if TYPE_CHECKING:
-    from toxbench.ranking.pool import Cell
+    from toxbench.ranking.cells import Cell
 
 TUNING = TuningRecord(
     study="s", trials=1, pruned_trials=0, failed_trials=0, finalists=1,

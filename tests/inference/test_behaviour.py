@@ -12,7 +12,7 @@ import pytest
 from scipy.stats import binomtest
 
 import toxbench
-from toxbench.data.slices import read_terms
+from toxbench.data.groups import read_terms
 from toxbench.errors import DataError
 from toxbench.inference.behaviour import SHIPPED, case_table, change_table, read_cases
 

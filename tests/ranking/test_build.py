@@ -14,7 +14,7 @@ from toxbench.evaluation.definitions import GAP_COLUMNS, HEADLINES, TUNED_COLUMN
 from toxbench.evaluation.significance import Outcome
 from toxbench.evaluation.thresholds import GLOBAL, HALF
 from toxbench.ranking.build import MAIN_SCORES, build_leaderboard, load_leaderboard
-from toxbench.ranking.pool import Cell
+from toxbench.ranking.cells import Cell
 from toxbench.ranking.rows import SEEDS_NEEDED, Leaderboard, Row, Sampling, summarize_cells
 from toxbench.report.leaderboard import leaderboard_tables
 from toxbench.store.cells import CellStore

@@ -14,8 +14,8 @@ from sklearn.metrics import accuracy_score, average_precision_score, f1_score
 
 from toxbench.evaluation.definitions import GLOBAL
 from toxbench.evaluation.thresholds import choose_thresholds
+from toxbench.ranking.cells import Cell
 from toxbench.ranking.ensembles import load_ensemble_leaderboard
-from toxbench.ranking.pool import Cell
 from toxbench.ranking.rows import Leaderboard, Row
 from toxbench.records import PARTS
 from toxbench.report.leaderboard import leaderboard_records, leaderboard_tables

@@ -7,7 +7,7 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from toxbench.evaluation.definitions import RULES
 from toxbench.evaluation.thresholds import GLOBAL, HALF, PER_LABEL, choose_thresholds
-from toxbench.ranking.pool import Cell, FoldPooler, PooledScores, ScoreNames
+from toxbench.ranking.cells import Cell, FoldPooler, PooledScores, ScoreNames
 
 PAIR = ("micro_f1", "subset_accuracy")
 NEEDED = dict.fromkeys(RULES, ScoreNames(PAIR, PAIR))

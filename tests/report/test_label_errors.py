@@ -10,7 +10,7 @@ from support import make_audit
 from toxbench import Table
 from toxbench.plugin.registry import Registry
 from toxbench.ranking.predictions import StoredPredictions
-from toxbench.report.label_errors import (
+from toxbench.report.predictions import (
     TABLES,
     DisplayOptions,
     disagreement_table,

@@ -25,7 +25,7 @@ from toxbench.records import (
 from toxbench.settings import TrainSettings
 from toxbench.store.cells import CellStore, find_store
 from toxbench.store.files import PartProbabilities, read_cell
-from toxbench.store.repair import DamagedError
+from toxbench.store.folder import DamagedError
 
 PROSE = "text of a secret comment"
 

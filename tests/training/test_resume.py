@@ -19,7 +19,7 @@ from toxbench.training.head import Head
 from toxbench.training.optimizer import num_evaluations
 from toxbench.training.state import FileCheckpoints, TrainingResult
 from toxbench.training.trainer import Trainer
-from toxbench.util.signals import StopRequested
+from toxbench.util.processes import StopRequested
 
 pytestmark = pytest.mark.slow
 
@@ -199,7 +199,7 @@ def test_damaged_or_foreign_checkpoint_is_ignored(training: Training, damage: st
 def test_signals_are_deferred_and_raised_afterwards() -> None:
     import signal
 
-    from toxbench.util.signals import SignalStop
+    from toxbench.util.processes import SignalStop
 
     received: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))

@@ -23,7 +23,6 @@ from toxbench.report.figures import svg_bytes
 from toxbench.report.html.load import ReportData, load_report_data
 from toxbench.report.html.page import render_notebook_table
 from toxbench.report.html.plots import CAPTIONS, PLOTS
-from toxbench.report.label_errors import TABLES, DisplayOptions
 from toxbench.report.labels import label_records
 from toxbench.report.leaderboard import (
     cell_records,
@@ -31,6 +30,7 @@ from toxbench.report.leaderboard import (
     leaderboard_records,
     leaderboard_tables,
 )
+from toxbench.report.predictions import TABLES, DisplayOptions
 from toxbench.report.tables import table_lines
 from toxbench.store.cells import CellStore
 

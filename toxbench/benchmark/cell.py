@@ -32,7 +32,7 @@ from toxbench.training.process_group import SINGLE_PROCESS, ProcessGroup
 from toxbench.training.state import CheckpointConfig, Checkpoints, FileCheckpoints, TrainingResult
 from toxbench.training.trainer import Trainer
 from toxbench.util.arrays import UNLABELLED, Rows, hide_unlabelled, known_targets
-from toxbench.util.signals import StopSource
+from toxbench.util.processes import StopSource
 
 OnEpoch = Callable[[EpochRecord], None]
 Computed = tuple[CellRecord, PartProbabilities]

@@ -24,8 +24,8 @@ from toxbench.report.labels import label_tables
 from toxbench.report.leaderboard import cell_records, leaderboard_table, leaderboard_tables
 from toxbench.report.tables import Record
 from toxbench.store.cells import CellStore
+from toxbench.store.folder import remove_partial_files
 from toxbench.store.manifest import record_code
-from toxbench.store.repair import remove_partial_files
 from toxbench.training.optimizer import num_evaluations
 from toxbench.training.trainer import DivergedError
 from toxbench.util.atomic import write_atomically

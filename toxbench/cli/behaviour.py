@@ -37,7 +37,7 @@ from toxbench.plugin.registry import Registry
 def behaviour(**values: Any) -> None:
     """Check the best saved model of each candidate on cases, of which no text is printed."""
     from toxbench.cli.output import print_tables
-    from toxbench.data.slices import read_terms
+    from toxbench.data.groups import read_terms
     from toxbench.inference import behaviour as checks
     from toxbench.ranking.build import check_labels
     from toxbench.store.cells import find_store

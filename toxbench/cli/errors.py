@@ -47,7 +47,7 @@ def errors(
     """
     from toxbench.cli.output import print_tables
     from toxbench.ranking.predictions import load_predictions
-    from toxbench.report.label_errors import TABLES, DisplayOptions
+    from toxbench.report.predictions import TABLES, DisplayOptions
     from toxbench.store.cells import find_store
 
     if format_name in _ONE_TABLE and which is None:

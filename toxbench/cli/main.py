@@ -36,8 +36,12 @@ from toxbench.cli.torchrun import TorchrunSession, resume_hint
 from toxbench.cli.tune import tune
 from toxbench.errors import SettingsError, StorageError, ToxbenchError, check_docstrings
 from toxbench.util.atomic import DISK_FULL_ERRORS
-from toxbench.util.processes import NOT_DISTRIBUTED, TorchrunEnv
-from toxbench.util.signals import TerminationSignal, raise_on_termination
+from toxbench.util.processes import (
+    NOT_DISTRIBUTED,
+    TerminationSignal,
+    TorchrunEnv,
+    raise_on_termination,
+)
 from toxbench.util.text import escape_line
 
 EXIT_CODES = (

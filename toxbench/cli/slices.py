@@ -34,9 +34,9 @@ def slices(results: Path | None, table: str, **values: Any) -> None:
     values of the columns --by. Nothing is trained, and no comment is printed.
     """
     from toxbench.cli.output import print_tables
-    from toxbench.ranking.pool import FoldPooler
+    from toxbench.ranking.cells import FoldPooler
     from toxbench.ranking.predictions import load_predictions, varied_candidates
-    from toxbench.report.slices import auc_table, score_table
+    from toxbench.report.predictions import auc_table, score_table
     from toxbench.store.cells import find_store
 
     check_table_options(values)

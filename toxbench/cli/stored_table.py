@@ -36,7 +36,7 @@ def find_slices(protocol: "ProtocolRecord", values: Mapping[str, Any]) -> "dict[
         SettingsError: options that contradict each other, or no table.
         DataError: as `read_table`, or a list of terms that cannot be read.
     """
-    from toxbench.data.slices import column_slices, read_terms, term_slices
+    from toxbench.data.groups import column_slices, read_terms, term_slices
 
     rows = [row for fold in protocol.folds for row in fold.test]
     if not values["by"]:

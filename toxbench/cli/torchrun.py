@@ -13,8 +13,7 @@ import click
 from toxbench.cli.console import echo
 from toxbench.errors import ProcessLostError, SettingsError
 from toxbench.plugin.registry import Registry
-from toxbench.util.processes import TorchrunEnv
-from toxbench.util.signals import STOP_SIGNALS, TerminationSignal
+from toxbench.util.processes import STOP_SIGNALS, TerminationSignal, TorchrunEnv
 from toxbench.util.text import escape_line
 
 if TYPE_CHECKING:

@@ -1,4 +1,7 @@
-"""The parts of a table, the fingerprint of table and split, and split files."""
+"""The parts of a table, the fingerprint of table and split, and split files.
+
+A split file is JSON with folds by row id, so that it holds for any order of the rows.
+"""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from toxbench.util.signals import StopSource
+from toxbench.util.processes import StopSource
 from toxbench.util.text import hide_texts
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from toxbench.executors.base import (
     Tasks,
 )
 from toxbench.executors.worker import Progress, WorkerProcess
-from toxbench.util.signals import SignalStop
+from toxbench.util.processes import SignalStop
 
 _END = object()
 _STOP_SECONDS = 9.0  # a sender of SIGTERM often sends SIGKILL ten seconds later

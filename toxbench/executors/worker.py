@@ -12,8 +12,14 @@ from multiprocessing.connection import Connection
 from toxbench.errors import StorageError, ToxbenchError
 from toxbench.executors.base import RunnerConfig, TaskError, TaskSpec
 from toxbench.plugin.registry import Registry
-from toxbench.util.processes import describe_exit, end_child, exit_with_parent, start_child
-from toxbench.util.signals import ShouldStop, StopRequested
+from toxbench.util.processes import (
+    ShouldStop,
+    StopRequested,
+    describe_exit,
+    end_child,
+    exit_with_parent,
+    start_child,
+)
 from toxbench.util.text import format_duration
 
 WORKER_DIED, CELL_TIMEOUT = PROCESS_ENDED = ("WorkerDied", "CellTimeout")  # kinds of `TaskError`

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from toxbench.data.slices import Terms, swap_terms
+from toxbench.data.groups import Terms, swap_terms
 from toxbench.data.table import read_comments
 from toxbench.errors import DataError
 from toxbench.evaluation.definitions import HALF

@@ -35,8 +35,16 @@ from toxbench.evaluation.significance import (
     rank_intervals,
 )
 from toxbench.evaluation.thresholds import POSITIVES_NEEDED
-from toxbench.ranking.cells import load_cells, load_failures, score_again
-from toxbench.ranking.pool import Cell, FoldPooler, PooledScores, ScoreNames, no_thresholds_error
+from toxbench.ranking.cells import (
+    Cell,
+    FoldPooler,
+    PooledScores,
+    ScoreNames,
+    load_cells,
+    load_failures,
+    no_thresholds_error,
+    score_again,
+)
 from toxbench.ranking.quoted import QuotedRow, load_quoted
 from toxbench.ranking.rows import (
     CandidateKey,

@@ -18,8 +18,7 @@ from toxbench.evaluation.ensembles import (
     seeds_average_name,
 )
 from toxbench.ranking.build import build_leaderboard, complete_cells
-from toxbench.ranking.cells import load_cells, load_failures, score_again
-from toxbench.ranking.pool import Cell
+from toxbench.ranking.cells import Cell, load_cells, load_failures, score_again
 from toxbench.ranking.quoted import QuotedRow, load_quoted
 from toxbench.ranking.rows import Leaderboard, summarize_cells
 from toxbench.records import PARTS, CellKey, CellRecord, Cost, WeightsRecord

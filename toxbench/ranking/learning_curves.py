@@ -12,8 +12,7 @@ from toxbench.evaluation.bootstrap import BootstrapScores, bootstrap, interval
 from toxbench.evaluation.curves import extrapolate
 from toxbench.evaluation.definitions import HALF, HEADLINES
 from toxbench.ranking.build import build_leaderboard, complete_cells
-from toxbench.ranking.cells import load_cells
-from toxbench.ranking.pool import FoldPooler, ScoreNames
+from toxbench.ranking.cells import FoldPooler, ScoreNames, load_cells
 from toxbench.ranking.rows import CandidateKey, Row
 from toxbench.store.cells import SUBSETS, CellStore, stores_below
 

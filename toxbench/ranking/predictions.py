@@ -12,8 +12,7 @@ import numpy.typing as npt
 from toxbench.errors import StorageError
 from toxbench.evaluation.thresholds import predict
 from toxbench.ranking.build import complete_cells
-from toxbench.ranking.cells import load_cells
-from toxbench.ranking.pool import Cell, FoldPooler, no_thresholds_error
+from toxbench.ranking.cells import Cell, FoldPooler, load_cells, no_thresholds_error
 from toxbench.ranking.rows import Row, summarize_cells
 from toxbench.records import Part
 from toxbench.store.cells import CellStore, ProtocolRecord

@@ -11,7 +11,7 @@ from toxbench.errors import SettingsError, did_you_mean
 from toxbench.evaluation.definitions import METRICS
 from toxbench.settings import FrozenModel
 from toxbench.store.cells import QUOTED, CellStore
-from toxbench.store.repair import quarantine_damaged, read_errors
+from toxbench.store.folder import quarantine_damaged, read_errors
 from toxbench.util.atomic import write_atomically
 from toxbench.util.text import safe_quote
 

@@ -12,8 +12,7 @@ from toxbench.evaluation.definitions import HALF
 from toxbench.evaluation.thresholds import POSITIVES_NEEDED, positives_for_recall, recall_threshold
 from toxbench.plugin.contracts import Table
 from toxbench.ranking.build import check_labels, complete_cells
-from toxbench.ranking.cells import load_cells
-from toxbench.ranking.pool import Cell
+from toxbench.ranking.cells import Cell, load_cells
 from toxbench.ranking.predictions import no_candidate_error, varied_candidates
 from toxbench.ranking.rows import Leaderboard, Row, mean_known, summarize_cells
 from toxbench.records import CellRecord, LabelScores

@@ -29,15 +29,16 @@ from toxbench.store.files import (
     write_cell,
     write_rows,
 )
-from toxbench.store.lock import hold_lock, write_owner
-from toxbench.store.models import ModelStore
-from toxbench.store.repair import (
+from toxbench.store.folder import (
     DamagedError,
     check_writable,
+    hold_lock,
     quarantine_damaged,
     refuse_special_files,
     remove_partial_files,
+    write_owner,
 )
+from toxbench.store.models import ModelStore
 from toxbench.util.atomic import make_folder, write_atomically
 
 SUBSETS = "subsets"  # results on parts of the train rows, in the folder of a protocol

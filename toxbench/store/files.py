@@ -20,7 +20,7 @@ from toxbench.data.table import TextDataset
 from toxbench.data.text_array import TextArray
 from toxbench.errors import StorageError
 from toxbench.records import PARTS, CellKey, CellRecord, FailureRecord, Part, StoredRecord
-from toxbench.store.repair import DamagedError, read_errors
+from toxbench.store.folder import DamagedError, read_errors
 from toxbench.util.arrays import Codes, Targets, known_targets
 from toxbench.util.atomic import write_atomically
 from toxbench.util.text import redact

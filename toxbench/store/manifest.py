@@ -7,8 +7,7 @@ from pydantic import Field
 
 from toxbench.records import StoredRecord
 from toxbench.settings import FrozenModel
-from toxbench.store.lock import hold_lock
-from toxbench.store.repair import read_errors
+from toxbench.store.folder import hold_lock, read_errors
 from toxbench.util.atomic import make_folder, write_atomically
 from toxbench.util.text import redact
 

@@ -29,7 +29,7 @@ from toxbench.records import (
     WeightsRecord,
 )
 from toxbench.settings import Count, Distribution, LongText, Number, Thresholds
-from toxbench.store.repair import DamagedError, quarantine
+from toxbench.store.folder import DamagedError, quarantine
 from toxbench.util.atomic import TEMPORARY_SUFFIX, publish_folder, write_error
 from toxbench.util.content import sha256_file
 

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from toxbench.records import TrialRecord, TunedSettings
-from toxbench.store.lock import hold_lock
-from toxbench.store.repair import quarantine_damaged, read_errors
+from toxbench.store.folder import hold_lock, quarantine_damaged, read_errors
 from toxbench.util.atomic import write_atomically
 
 TUNING = "tuning"  # folder of a protocol's studies, below the protocol's folder

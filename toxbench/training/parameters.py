@@ -1,4 +1,8 @@
-"""Training only some parameters of a module: low-rank adapters, or used rows of an embedding."""
+"""Training only some parameters of a module: low-rank adapters, or used rows of an embedding.
+
+A table of 1,000 comments uses about a seventh of a vocabulary of 30,000 tokens, but AdamW, the
+gradient's zeros and its norm cost as much for a row that is never looked up.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

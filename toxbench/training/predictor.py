@@ -14,7 +14,7 @@ from toxbench.training.device import Device, retry_on_oom
 from toxbench.training.head import captured_inputs
 from toxbench.training.process_group import Values
 from toxbench.util.arrays import Probabilities, Rows
-from toxbench.util.signals import ShouldStop, iterate_until, never_stop
+from toxbench.util.processes import ShouldStop, iterate_until, never_stop
 
 # Tokens in a batch, padding included. On a CPU, 1,024 fit into its caches and take 0.92 of the time
 # of 4,096.

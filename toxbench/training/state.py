@@ -22,7 +22,7 @@ from toxbench.training.losses import Loss
 from toxbench.training.process_group import SINGLE_PROCESS, ProcessGroup
 from toxbench.util.arrays import Rows
 from toxbench.util.atomic import atomic_file
-from toxbench.util.signals import ShouldStop
+from toxbench.util.processes import ShouldStop
 
 _PER_RANK_KEYS = ("torch_rng", "dropout", "loss_sum")  # these differ between processes
 StateDict = dict[str, Any]  # tensors, numbers, texts, and lists and dicts of them

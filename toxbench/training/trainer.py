@@ -39,7 +39,7 @@ from toxbench.training.predictor import WIDTH_MULTIPLE, Predictor
 from toxbench.training.process_group import SINGLE_PROCESS, Pass, ProcessGroup, backward_context
 from toxbench.training.state import Checkpoints, StateDict, TrainingResult, TrainingState
 from toxbench.util.arrays import Codes, Probabilities, Rows, Targets, hide_unlabelled, known_targets
-from toxbench.util.signals import StopRequested, never_stop
+from toxbench.util.processes import StopRequested, never_stop
 
 Validate = Callable[[Targets, Probabilities], Scores]
 

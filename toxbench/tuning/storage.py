@@ -18,7 +18,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, SQLAlchemyError
 
 from toxbench.errors import SettingsError, StorageError, TryAgainError
-from toxbench.store.lock import hold_lock
+from toxbench.store.folder import hold_lock
 from toxbench.util.atomic import make_folder, write_error
 from toxbench.util.text import is_secret
 

@@ -26,7 +26,7 @@ from sqlalchemy import text
 from toxbench.errors import StorageError
 from toxbench.records import TrialRecord
 from toxbench.settings import SearchCost
-from toxbench.store.lock import hold_lock
+from toxbench.store.folder import hold_lock
 from toxbench.store.trials import SYNC_LOCK, TrialStore
 from toxbench.tuning.storage import send_heartbeats, silence_logger
 from toxbench.util.atomic import make_folder, write_error

@@ -30,7 +30,7 @@ from toxbench.training.trainer import Trainer
 from toxbench.tuning.spec import SearchSpec, pruning_step
 from toxbench.tuning.study import SampledTrial, SharedStudy
 from toxbench.util.arrays import Probabilities, Targets
-from toxbench.util.signals import StopSource
+from toxbench.util.processes import StopSource
 from toxbench.util.text import escape_line, redact
 
 EpochReport = tuple[int, EpochRecord]  # the fold's position in the trial, from 0, and an epoch

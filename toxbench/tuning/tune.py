@@ -20,8 +20,8 @@ from toxbench.plugin.contracts import Choice, Dimension
 from toxbench.ranking.rows import Leaderboard
 from toxbench.records import TunedSettings
 from toxbench.settings import RunSettings, TuneSettings
+from toxbench.store.folder import quarantine_damaged
 from toxbench.store.manifest import record_code
-from toxbench.store.repair import quarantine_damaged
 from toxbench.store.trials import TUNED_FILE, TUNING, TrialStore, read_tuned
 from toxbench.tuning.results import write_results
 from toxbench.tuning.search import Search

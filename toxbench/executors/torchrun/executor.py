@@ -27,7 +27,7 @@ from toxbench.executors.torchrun.coordinator import END, Coordinator
 from toxbench.plugin.registry import Registry
 from toxbench.training.device import OutOfMemoryError
 from toxbench.training.process_group import TorchrunGroup, connected, from_the_first
-from toxbench.util.signals import SignalStop, StopRequested
+from toxbench.util.processes import SignalStop, StopRequested
 
 _SAME_FAILURE_SECONDS = 10.0  # within which ranks fail that fail for the same reason
 _LOSS_SECONDS = 5.0  # after which it is known why another rank left a collective operation

@@ -10,14 +10,13 @@ import numpy.typing as npt
 
 from toxbench.plugin.contracts import Table
 from toxbench.ranking.build import complete_cells, with_label_intervals
-from toxbench.ranking.cells import load_cells
+from toxbench.ranking.cells import FoldPooler, load_cells
 from toxbench.ranking.ensembles import load_board_cells
 from toxbench.ranking.learning_curves import Curves, load_curves
-from toxbench.ranking.pool import FoldPooler
 from toxbench.ranking.predictions import StoredPredictions, no_candidate_error, stack_predictions
 from toxbench.ranking.rows import Leaderboard, Row, summarize_cells
 from toxbench.records import CellRecord, TrialRecord
-from toxbench.report.slices import Slices, score_table
+from toxbench.report.predictions import Slices, score_table
 from toxbench.store.cells import CellStore, ProtocolRecord, other_protocols
 from toxbench.store.manifest import Manifest, read_manifest
 from toxbench.store.trials import TUNING, TrialStore

@@ -17,7 +17,7 @@ from toxbench.report.html.elements import (
     short_name,
 )
 from toxbench.report.html.load import ReportData, Search
-from toxbench.report.label_errors import TABLES, DisplayOptions
+from toxbench.report.predictions import TABLES, DisplayOptions
 from toxbench.report.tables import create_table
 from toxbench.report.tuning import front_table, importance_table, param_text, study_figures
 from toxbench.util.many_labels import select_labels
