@@ -34,8 +34,12 @@ def test_notebook_shows_progress_and_results(
 ) -> None:
     write_table(tmp_path / "comments.csv")
     run = RUN.format(checkpoint=checkpoint, workers=workers)
-    shown = execute(tmp_path, run, "bench", "bench.plot()", "bench.report()", "print(bench)")
-    (progress,), (board,), (plots,), (report,), (text,) = shown
+    more = RUN.replace("seeds=2", "seeds=3, progress=False")
+    silent = more.format(checkpoint=checkpoint, workers=workers)
+    shown = execute(
+        tmp_path, run, "bench", "bench.plot()", "bench.report()", "print(bench)", silent
+    )
+    (progress,), (board,), (plots,), (report,), (text,), nothing = shown
     lines = progress.data["text/html"]
     assert "toxbench: warning: no positive row" in lines
     assert "[4/4] " in lines
@@ -46,9 +50,4 @@ def test_notebook_shows_progress_and_results(
     assert report.data["text/html"].startswith("<iframe")
     assert text.text.startswith("Leaderboard of comments.csv")
     assert "INFO:toxbench:" in (tmp_path / "run.log").read_text(encoding="utf-8")
-
-
-def test_notebook_is_silent_without_progress(checkpoint: Path, tmp_path: Path) -> None:
-    write_table(tmp_path / "comments.csv")
-    source = RUN.format(checkpoint=checkpoint, workers="1, progress=False")
-    assert execute(tmp_path, source) == [[]]
+    assert nothing == []

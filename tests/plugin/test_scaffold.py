@@ -42,13 +42,24 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return create_distribution(tmp_path_factory.mktemp("work") / "of" / "an author")
 
 
-def run_scaffold_tests(folder: Path, site: Path, *words: str) -> str:
-    """Install and test the scaffold like its tox.ini, but with the installed packages."""
+@pytest.fixture(scope="module")
+def site(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the scaffold is installed."""
+    return install(folder, tmp_path_factory.mktemp("site"))
+
+
+def install(folder: Path, site: Path) -> Path:
+    """Install a scaffold in a folder, which is returned."""
     subprocess.run(
         [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation",
          "--target", str(site), str(folder)],
         check=True, capture_output=True, timeout=TIMEOUT,
     )  # fmt: skip
+    return site
+
+
+def run_scaffold_tests(folder: Path, site: Path, *words: str) -> str:
+    """Test an installed scaffold like its tox.ini, but with the installed packages."""
     path = os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])])
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", *words],
@@ -69,9 +80,9 @@ def test_distribution_is_complete(folder: Path) -> None:
     assert any(name.startswith("toxbench>=") for name in project["dependencies"])
 
 
-def test_scaffold_tests_pass_unchanged(folder: Path, tmp_path: Path) -> None:
+def test_scaffold_tests_pass_unchanged(folder: Path, site: Path) -> None:
     """They find the installed plugin, test its contract, and train it."""
-    output = run_scaffold_tests(folder, tmp_path / "site")
+    output = run_scaffold_tests(folder, site)
     assert re.search(r"^1[0-9] passed", output, re.MULTILINE), output
     assert "skipped" not in output
 
@@ -85,7 +96,7 @@ def test_uncommented_head_example_works(tmp_path: Path) -> None:
     example = re.sub(r"^# ?", "", example, flags=re.MULTILINE)
     rest = rest.replace("        Backbone(\n", "        OwnHead(\n")
     module.write_text(f"{text}\n\n{example}\n\n{rest}", encoding="utf-8")
-    output = run_scaffold_tests(folder, tmp_path / "site", "-k", "TestContract")
+    output = run_scaffold_tests(folder, install(folder, tmp_path / "site"), "-k", "TestContract")
     assert re.search(r"^1[0-9] passed", output, re.MULTILINE), output
 
 
@@ -114,10 +125,8 @@ def test_unusable_name_is_refused(command: Command, tmp_path: Path, name: str, w
 
 
 def test_names_of_installed_plugins_are_refused(
-    command: Command, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: Command, site: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    site = tmp_path / "site"
-    run_scaffold_tests(folder, site, "--collect-only")
     monkeypatch.syspath_prepend(str(site))
     assert Registry.discover().backbone(NAME).distribution.startswith("toxbench-electra-like-2 ")
     code, stderr = command("new-backbone", NAME.upper())

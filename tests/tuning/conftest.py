@@ -64,6 +64,9 @@ WHERE trials.state = 'RUNNING' AND trial_user_attributes.key = 'slot' ORDER BY n
 """
 _COMMAND = """
 import os, signal
+from children import fork_server, patch_children
+server = fork_server()
+patch_children(lambda: server)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # the server's processes ignore it
 handle = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644)
 os.dup2(handle, 1)

@@ -118,7 +118,7 @@ def test_killed_node_does_not_end_run(
     cluster: RayCluster, builds: Path, forks: Forks, make_command: Command, tmp_path: Path
 ) -> None:
     cluster.add("three", cpus=1)
-    words = make_command("slow", "cluster", "--seeds", "5", *ray_options(cluster))
+    words = make_command("slow", "cluster", "--seeds", "4", *ray_options(cluster))
     process = forks.stream(*words, cwd=tmp_path)
     wait_until(lambda: len(list(builds.iterdir())) >= 4)
     latest = max(builds.iterdir(), key=lambda path: path.stat().st_mtime_ns)
@@ -128,8 +128,8 @@ def test_killed_node_does_not_end_run(
     assert process.returncode == 0, stderr
     assert "ray" not in (stdout + stderr).lower().replace("micro-f1", "")
     seeds = [path.name.split("-")[1] for path in builds.iterdir()]
-    assert len(seeds) > len(set(seeds)) == 5  # the lost cell was started again
-    local_command = make_command("slow", "local", "--seeds", "5", "--workers", "2")
+    assert len(seeds) > len(set(seeds)) == 4  # the lost cell was started again
+    local_command = make_command("slow", "local", "--seeds", "4", "--workers", "2")
     local = forks.run(*local_command)
     assert local.code == 0, local.err
     assert_same(Results(tmp_path / "cluster"), Results(tmp_path / "local"))
@@ -139,13 +139,13 @@ def test_killed_node_does_not_end_run(
 def test_crash_or_hang_loses_only_its_cell(
     cluster: RayCluster, builds: Path, forks: Forks, make_command: Command, tmp_path: Path
 ) -> None:
-    options = ("--seeds", "4", "--cell-timeout", "40s", *ray_options(cluster))
+    options = ("--seeds", "3", "--cell-timeout", "40s", *ray_options(cluster))
     result = forks.run(*make_command("deadly", "results", *options))
     assert result.code == 5, result.err
     assert "cell deadly seed 1 failed: WorkerDied: its process was ended by SIGSEGV" in result.err
     assert "cell deadly seed 2 failed: CellTimeout: not done within 40 s" in result.err
     store = Results(tmp_path / "results").store
-    assert {record.key.seed for record in store.records()} == {0, 3}
+    assert {record.key.seed for record in store.records()} == {0}
 
 
 def test_interrupted_run_leaves_no_process(
