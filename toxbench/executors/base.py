@@ -2,12 +2,13 @@
 
 import math
 import os
+import pickle
 import sys
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from ctypes.util import find_library
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -23,6 +24,29 @@ Tasks = Iterator["Task | None"]
 POLL_SECONDS = 0.5  # between two attempts to get a task after None
 THREADS, GPUS = "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
+
+
+@dataclass(frozen=True)
+class Pickled:
+    """An object as bytes, so that a process that passes it on does not import its class.
+
+    Attributes:
+        content: the pickled object, a dataclass instance if there are changes.
+        changes: new values of its fields.
+    """
+
+    content: bytes
+    changes: Mapping[str, object] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, value: object) -> "Pickled":
+        """Pickle an object."""
+        return cls(pickle.dumps(value))
+
+    def load(self) -> Any:
+        """Return the changed object."""
+        value = pickle.loads(self.content)  # noqa: S301 - from another process of the same run
+        return replace(value, **self.changes) if self.changes else value
 
 
 @dataclass(frozen=True)

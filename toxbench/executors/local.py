@@ -159,7 +159,7 @@ class _WorkerPool:
         if isinstance(message, TaskError):
             callbacks.failed(task, message)
         else:
-            callbacks.done(task, message.value)
+            callbacks.done(task, message.value.load())
 
     def stop_workers(self) -> None:
         """Let the busy workers write their checkpoints and exit."""

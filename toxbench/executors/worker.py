@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from typing import Any
 
 from toxbench.errors import StorageError, ToxbenchError
-from toxbench.executors.base import RunnerConfig, TaskError, TaskSpec
+from toxbench.executors.base import Pickled, RunnerConfig, TaskError, TaskSpec
 from toxbench.plugin.registry import Registry
 from toxbench.util.processes import (
     ShouldStop,
@@ -48,7 +49,7 @@ class Progress:
 class Result:
     """The result of a task."""
 
-    value: object
+    value: Pickled
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,8 @@ class WorkerProcess:
 
     def __init__(
         self,
-        config: RunnerConfig,
-        spec: TaskSpec,
+        config: RunnerConfig | Pickled,
+        spec: TaskSpec | Pickled,
         environ: Mapping[str, str],
         seconds: float | None,
         output: int = 2,
@@ -75,7 +76,7 @@ class WorkerProcess:
 
         Args:
             config: sent to the process once.
-            spec: the first task.
+            spec: the first task; the only one if it is pickled.
             environ: environment variables of the process.
             seconds: time limit of one task; None for no limit.
             output: file descriptor for the output of plugins.
@@ -98,9 +99,10 @@ class WorkerProcess:
 
     def can_take(self, spec: TaskSpec) -> bool:
         """Whether the process is alive and has loaded exactly the plugin of the task."""
-        return not self.is_dead and spec.plugin == self._spec.plugin
+        last = self._spec
+        return not self.is_dead and isinstance(last, TaskSpec) and spec.plugin == last.plugin
 
-    def take(self, spec: TaskSpec) -> None:
+    def take(self, spec: TaskSpec | Pickled) -> None:
         """Send another task."""
         self._spec = spec
         if self._seconds is not None:
@@ -128,7 +130,9 @@ class WorkerProcess:
     @property
     def can_write_checkpoint(self) -> bool:
         """Whether it computes a task that can be resumed later."""
-        return self._has_started and not self.is_dead and self._spec.has_checkpoints
+        spec = self._spec
+        has_checkpoints = isinstance(spec, TaskSpec) and spec.has_checkpoints
+        return self._has_started and not self.is_dead and has_checkpoints
 
     def request_stop(self) -> None:
         """Ask it to write the checkpoint of its task and to exit."""
@@ -177,11 +181,14 @@ def main(descriptor: int) -> None:
     exit_with_parent()
     with Connection(descriptor) as connection:
         connection.send(Ready())
-        config: RunnerConfig = connection.recv()
-        worker = _Worker(connection, config)
+        worker = _Worker(connection, _load(connection.recv()))
         with suppress(EOFError, StopRequested):
-            while isinstance(spec := connection.recv(), TaskSpec):
+            while isinstance(spec := _load(connection.recv()), TaskSpec):
                 connection.send(worker.compute(spec))
+
+
+def _load(message: Any) -> Any:
+    return message.load() if isinstance(message, Pickled) else message
 
 
 class _ConnectionStop:
@@ -213,7 +220,7 @@ class _Worker:
             return FatalError(str(error))
         except ToxbenchError as error:
             return TaskError.of(error)
-        return result if isinstance(result, TaskError) else Result(result)
+        return result if isinstance(result, TaskError) else Result(Pickled.of(result))
 
     def _registry_for(self, spec: TaskSpec) -> Registry:
         """Load toxbench's plugins and the one of the task, once."""

@@ -138,7 +138,7 @@ class _Driver:
         while self._connection.poll():
             message = self._connection.recv()
             if isinstance(message, StartTask):
-                self._gpu_shares.add(self._gpus if message.spec.uses_gpu else 0.0)
+                self._gpu_shares.add(self._gpus if message.uses_gpu else 0.0)
                 self._start(message)
             elif isinstance(message, CancelTask):
                 self._cancel(message.number)
@@ -153,19 +153,18 @@ class _Driver:
                 self._finish(self._running.pop(ref), ref)
 
     def _start(self, start: StartTask) -> None:
-        folder = None if start.spec.reads is None else start.spec.reads.absolute()
-        spec = replace(start.spec, reads=folder)
+        folder = None if start.reads is None else start.reads.absolute()
         if folder is not None and folder not in self._hashes:
             self._hashes[folder] = hash_files(folder)
         hashes = {} if folder is None else self._hashes[folder]
         contents = None if folder is None else self._contents.get(folder)
         task: Any = ray.remote(
             num_cpus=self._cpus,
-            num_gpus=self._gpus if spec.uses_gpu else 0,
+            num_gpus=self._gpus if start.uses_gpu else 0,
             max_retries=_RETRIES,
             max_calls=0,
         )(ray_task.compute)
-        ref = task.remote(replace(start, spec=spec), self._shared, self._inbox, hashes, contents)
+        ref = task.remote(replace(start, reads=folder), self._shared, self._inbox, hashes, contents)
         self._running[ref] = start
 
     def _cancel(self, number: int) -> None:

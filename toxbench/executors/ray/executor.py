@@ -18,6 +18,7 @@ from typing import cast
 from toxbench.errors import SettingsError, StorageError, ToxbenchError, TryAgainError
 from toxbench.executors.base import (
     POLL_SECONDS,
+    Pickled,
     RunnerConfig,
     Task,
     TaskCallbacks,
@@ -113,8 +114,10 @@ class RayExecutor:
             threads=self.cpus,
             seconds=self.seconds,
             version=version("toxbench"),
+            writes_files=config.writes is not None,
         )
-        cluster.send(Connect(self.address, self.local_cpus, self.gpus, config, environment))
+        pickled = Pickled.of(config)
+        cluster.send(Connect(self.address, self.local_cpus, self.gpus, pickled, environment))
         name = f"the Ray cluster at {self.address}" if self.address else "Ray on this machine"
         timeout = _JOIN_SECONDS if self.address else _START_SECONDS
         if not isinstance(cluster.receive(timeout), Connected):
@@ -172,9 +175,10 @@ class _Cluster:
             task = next(tasks, _END)
             if task is None or task is _END:
                 return task
-            number = next(self._numbers)
-            self._running[number] = _RunningTask(cast(Task, task))
-            self.send(StartTask(number, self._running[number].task.spec))
+            number, running = next(self._numbers), _RunningTask(cast(Task, task))
+            self._running[number] = running
+            spec = running.task.spec
+            self.send(StartTask(number, Pickled.of(spec), spec.reads, spec.uses_gpu))
         return _FULL
 
     def _handle(
@@ -219,7 +223,7 @@ def _finish(task: Task, message: TaskEnded, config: RunnerConfig, callbacks: Tas
         return
     if config.writes is not None:
         write_files(message.files, config.writes)
-    callbacks.done(task, message.value)
+    callbacks.done(task, message.value.load())
 
 
 def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from toxbench.errors import StorageError
-from toxbench.executors.base import RunnerConfig, TaskSpec
+from toxbench.executors.base import Pickled, TaskError
 from toxbench.util.atomic import write_error
 from toxbench.util.content import content_name, hash_files
 
@@ -20,6 +20,7 @@ class TaskEnvironment:
         threads: number of threads of a task.
         seconds: time limit of a task; None for no limit.
         version: of toxbench in the main process.
+        writes_files: whether tasks write files, which are sent to the main process.
     """
 
     environ: Mapping[str, str]
@@ -27,6 +28,7 @@ class TaskEnvironment:
     threads: int
     seconds: float | None
     version: str
+    writes_files: bool
 
 
 @dataclass(frozen=True)
@@ -37,14 +39,14 @@ class Connect:
         address: of the cluster; None to start Ray.
         local_cpus: CPUs of a Ray that is started.
         gpus: share of a GPU for each task that uses one.
-        config: sent to every process that computes.
+        config: the `RunnerConfig`, sent to every process that computes.
         environment: how tasks run.
     """
 
     address: str | None
     local_cpus: int
     gpus: float
-    config: RunnerConfig
+    config: Pickled
     environment: TaskEnvironment
 
 
@@ -55,10 +57,19 @@ class Connected:
 
 @dataclass(frozen=True)
 class StartTask:
-    """Submit a task; ``number`` identifies it in all later messages."""
+    """Submit a task.
+
+    Attributes:
+        number: identifies it in all later messages.
+        spec: the `TaskSpec`.
+        reads: a folder whose files it needs; None if it needs none.
+        uses_gpu: it computes on a CUDA device.
+    """
 
     number: int
-    spec: TaskSpec
+    spec: Pickled
+    reads: Path | None
+    uses_gpu: bool
 
 
 @dataclass(frozen=True)
@@ -97,13 +108,13 @@ class TaskEnded:
 
     Attributes:
         number: of the task.
-        value: the result, or a `TaskError`.
+        value: the result, or an error.
         reports: all reports of the task, in order.
         files: name -> content of the files that it wrote.
     """
 
     number: int
-    value: object
+    value: Pickled | TaskError
     reports: tuple[object, ...] = ()
     files: Mapping[str, bytes] = field(default_factory=dict)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from toxbench.errors import StorageError
-from toxbench.executors.base import RunnerConfig, TaskError, TaskSpec, worker_environ
+from toxbench.executors.base import Pickled, TaskError, worker_environ
 from toxbench.executors.ray.messages import (
     FatalError,
     MissingFiles,
@@ -62,16 +62,16 @@ def compute(
             f"a node of the Ray cluster has toxbench {version('toxbench')}, and this machine has "
             f"{environment.version}; install the same version on every node",
         )
-    spec: TaskSpec = start.spec
+    spec = start.spec
     try:
-        if spec.reads is not None:
+        if start.reads is not None:
             cache = cache_folder() / "sent"
-            folder = find_folder(spec.reads, hashes, cache)
+            folder = find_folder(start.reads, hashes, cache)
             if folder is None:
                 if contents is None:
-                    return MissingFiles(spec.reads)
+                    return MissingFiles(start.reads)
                 folder = complete_folder(cache, hashes, lambda name: ray.get(contents[name]))
-            spec = replace(spec, reads=folder)
+            spec = replace(spec, changes={"reads": folder})
         inbox.put.remote(TaskStarted(start.number))
         return _compute(start.number, spec, config, environment, inbox)
     except StorageError as error:
@@ -88,12 +88,12 @@ def task_environ(environ: Mapping[str, str], node_environ: Mapping[str, str]) ->
 
 
 def _compute(
-    number: int, spec: TaskSpec, config: RunnerConfig, environment: TaskEnvironment, inbox: Any
+    number: int, spec: Pickled, config: Pickled, environment: TaskEnvironment, inbox: Any
 ) -> TaskEnded:
     environ = worker_environ(task_environ(environment.environ, os.environ), environment.threads)
     path = [folder for folder in environment.path if os.path.exists(folder)]
     output = Path(tempfile.mkdtemp(prefix="toxbench-"))
-    node_config = config if config.writes is None else replace(config, writes=output)
+    node_config = replace(config, changes={"writes": output} if environment.writes_files else {})
     worker = WorkerProcess(
         node_config, spec, environ, environment.seconds, subprocess.DEVNULL, path
     )
