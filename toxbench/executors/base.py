@@ -2,13 +2,13 @@
 
 import math
 import os
-import pickle
 import sys
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from ctypes.util import find_library
 from dataclasses import dataclass, field, replace
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -30,6 +30,9 @@ _CGROUP = Path("/sys/fs/cgroup/memory.max")
 class Pickled:
     """An object as bytes, so that a process that passes it on does not import its class.
 
+    It is a message between processes of one run, pickled as the connections of multiprocessing
+    pickle all others. No file is ever unpickled.
+
     Attributes:
         content: the pickled object, a dataclass instance if there are changes.
         changes: new values of its fields.
@@ -41,11 +44,11 @@ class Pickled:
     @classmethod
     def of(cls, value: object) -> "Pickled":
         """Pickle an object."""
-        return cls(pickle.dumps(value))
+        return cls(bytes(ForkingPickler.dumps(value)))
 
     def load(self) -> Any:
         """Return the changed object."""
-        value = pickle.loads(self.content)  # noqa: S301 - from another process of the same run
+        value = ForkingPickler.loads(self.content)
         return replace(value, **self.changes) if self.changes else value
 
 
