@@ -344,7 +344,7 @@ def test_slices_of_terms_have_an_auc(cli: Cli, table: Path, tmp_path: Path) -> N
     ("words", "code", "message"),
     [
         (["--by", "Site"], 2, "add --data FILE"),
-        (["--data", "comments.csv", "--by", "text"], 3, "found no text column"),
+        (["--data", "comments.csv", "--by", "text"], 3, "('text' has another role)"),
         (["--data", "comments.csv", "--by", "text", "--text-column", "text"], 2, "never printed"),
         (["--data", "comments.csv", "--by", "Sites"], 3, "did you mean 'Site'"),
         (["--data", "comments.csv", "--by", "IsRude"], 3, "named for two roles"),

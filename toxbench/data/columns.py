@@ -80,9 +80,11 @@ def find_columns(
     free = [column for column in frame.columns if column not in named]
     text = check_column(frame, source, columns.text_column) or _preferred(free, _TEXT_NAMES)
     if text is None:
+        taken = _preferred([column for column in frame.columns if column in named], _TEXT_NAMES)
+        role = f" ({safe_quote(taken)} has another role)" if taken else ""
         raise DataError(
-            f"{source}: found no text column among {format_columns(frame.columns)}; name it with "
-            "--text-column, or check the delimiter"
+            f"{source}: found no text column among {format_columns(frame.columns)}{role}; name it "
+            "with --text-column, or check the delimiter"
         )
     row_id = None
     if columns.id_column != NO_COLUMN:
