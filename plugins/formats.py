@@ -54,7 +54,8 @@ def json_rows(table: Table) -> str:
 def _tabulate_in(style: str) -> Callable[[Table], str]:
     def render(table: Table) -> str:
         body = tabulate(table.rows, headers=table.headers, tablefmt=style, disable_numparse=True)
-        return "\n".join([table.title, "", body, "", *table.notes])
+        lines = [body, ""] if table.rows else []
+        return "\n".join([table.title, "", *lines, *table.notes])
 
     return render
 

@@ -30,11 +30,11 @@ def table_lines(table: Table, width: int) -> Iterator[Line]:
 
     Words are wrapped. Columns that do not fit side by side follow below, after a copy of the
     columns that identify a row (`Table.keys`). A number is broken only if it is wider than the
-    whole line.
+    whole line. A table without rows has no headers either.
     """
     if table.title:
         yield from (Line(text, strong=True) for text in wrap_words(table.title, width))
-    for number, block in enumerate(_blocks(table, width)):
+    for number, block in enumerate(_blocks(table, width) if table.rows else ()):
         if table.title or number:
             yield Line("")
         yield from block

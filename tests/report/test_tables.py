@@ -4,6 +4,7 @@ import pytest
 from rich.cells import cell_len
 
 from toxbench.plugin.contracts import Table
+from toxbench.plugin.registry import Registry
 from toxbench.report.tables import table_lines, wrap_words
 
 TABLE = Table(
@@ -59,3 +60,10 @@ def test_best_row_is_strong() -> None:
 def test_too_wide_word_is_cut() -> None:
     assert wrap_words("abcdefgh ij", 3) == ["abc", "def", "gh", "ij"]
     assert wrap_words("", 3) == [""]
+
+
+def test_empty_table_has_no_headers() -> None:
+    table = Table(title="A title", headers=("a", "b"), rows=(), notes=("A note.",), records=())
+    assert [line.text for line in table_lines(table, 80)] == ["A title", "", "A note."]
+    plain = Registry.built_in().formats["plain"].item.render(table)
+    assert plain == "A title\n\nA note."
