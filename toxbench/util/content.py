@@ -1,6 +1,8 @@
 """Checksums of files and texts, and folders of the cache that are named by their content."""
 
 import hashlib
+import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from toxbench.errors import StorageError
 from toxbench.util.atomic import make_folder, remove_leftovers, write_atomically, write_error
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")  # never loaded, so neither hashed nor sent
+_MODULE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 
 def sha256_file(path: Path) -> str:
@@ -29,18 +32,34 @@ def update_with_texts(digest: "hashlib._Hash", texts: Iterable[str]) -> None:
         digest.update(len(data).to_bytes(8, "little") + data)
 
 
-def list_files(folder: Path) -> list[Path]:
-    """Return the files directly in a folder, by name, without pickles and hidden files."""
-    files = (p for p in folder.iterdir() if not p.name.startswith(".") and p.is_file())
-    return sorted(path for path in files if path.suffix not in PICKLES)
+def list_files(folder: Path) -> dict[str, Path]:
+    """Return name -> path of the files of a checkpoint folder, without pickles and hidden files.
+
+    These are the files directly in it and, as ``1_Pooling/config.json``, those of the modules of
+    sentence-transformers.
+    """
+    folders = [folder, *_module_folders(folder)]
+    files = (path for each in folders for path in each.iterdir() if path.is_file())
+    listed = (p for p in files if not p.name.startswith(".") and p.suffix not in PICKLES)
+    return {path.relative_to(folder).as_posix(): path for path in sorted(listed)}
 
 
 def hash_files(folder: Path) -> dict[str, str]:
-    """Return name -> sha256 of the files of a folder; {} if it cannot be read."""
+    """Return name -> sha256 of the files of `list_files`; {} if one cannot be read."""
     try:
-        return {path.name: sha256_file(path) for path in list_files(folder)}
+        return {name: sha256_file(path) for name, path in list_files(folder).items()}
     except OSError:
         return {}
+
+
+def _module_folders(folder: Path) -> list[Path]:
+    """Return the folders that ``modules.json`` of sentence-transformers names."""
+    try:
+        modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+        names = sorted({str(module["path"]) for module in modules})
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return [folder / name for name in names if _MODULE.fullmatch(name) and (folder / name).is_dir()]
 
 
 def content_name(hashes: Mapping[str, str]) -> str:
@@ -82,6 +101,7 @@ def _write_missing(folder: Path, hashes: Mapping[str, str], read: Callable[[str]
         data = read(name)
         if hashlib.sha256(data).hexdigest() != hashes[name]:
             raise StorageError(f"{folder / name}: arrived damaged; start the command again")
+        make_folder((folder / name).parent)
         write_atomically(folder / name, data)
     for name in present.keys() - hashes.keys():
         (folder / name).unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """Folders and environment variables that are sent to the nodes of a Ray cluster."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from toxbench.util.content import complete_folder, hash_files, list_files
 
 def send(folder: Path, cache: Path, damaged: str | None = None) -> Path:
     """Write the files of a folder to the cache, with an additional byte in a damaged file."""
-    contents = {path.name: path.read_bytes() for path in list_files(folder)}
+    contents = {name: path.read_bytes() for name, path in list_files(folder).items()}
     if damaged is not None:
         contents[damaged] += b"!"
     return complete_folder(cache, hash_files(folder), contents.__getitem__)
@@ -47,7 +48,22 @@ def test_damaged_files_are_not_cached(checkpoint: Path, tmp_path: Path) -> None:
 def test_pickles_are_not_sent(tmp_path: Path) -> None:
     for name in ("pytorch_model.bin", "config.json", ".hidden"):
         (tmp_path / name).touch()
-    assert [path.name for path in list_files(tmp_path)] == ["config.json"]
+    assert list(list_files(tmp_path)) == ["config.json"]
+
+
+def test_modules_of_sentence_transformers_are_sent(tmp_path: Path) -> None:
+    folder = tmp_path / "encoder"
+    for name in ("1_Pooling", "2_Dense", "onnx"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "config.json").write_text(name)
+    paths = ["", "1_Pooling", "2_Dense", "../encoder", "3_Missing"]
+    (folder / "modules.json").write_text(json.dumps([{"path": path} for path in paths]))
+    names = ["1_Pooling/config.json", "2_Dense/config.json", "modules.json"]
+    assert list(list_files(folder)) == names
+    sent, before = send(folder, tmp_path / "cache"), hash_files(folder)
+    assert hash_files(sent) == before
+    (folder / "1_Pooling" / "config.json").write_text("changed")
+    assert hash_files(folder) != before
 
 
 def test_files_outside_folder_are_refused(tmp_path: Path) -> None:

@@ -198,7 +198,7 @@ class _Driver:
             folder = result.folder
             if folder not in self._contents:  # every node can read Ray's object store
                 files = list_files(folder)
-                self._contents[folder] = {path.name: ray.put(path.read_bytes()) for path in files}
+                self._contents[folder] = {n: ray.put(p.read_bytes()) for n, p in files.items()}
             self._start(start)
             return
         self._connection.send(result)
