@@ -3,6 +3,7 @@
 import itertools
 import os
 import random
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -111,6 +112,17 @@ def test_survivor_finishes_in_another_folder(
     options = (*SLOW, "--trials", "6", "--storage", storage)
     victim, survivor = remote.start(*options), search.start(*options)
     survivor.wait_until(lambda: len(remote.trials) >= 2 and len(study(storage).running) == 2)
+
+    def stop_between_commits() -> bool:
+        victim.signal(signal.SIGSTOP)
+        written = {record.number for record in remote.trials}
+        is_between = written <= set(finished_slots(study(storage).trials))
+        if not is_between:
+            victim.signal(signal.SIGCONT)
+        return is_between
+
+    # A trial whose record only the killed machine has is trained again.
+    survivor.wait_until(stop_between_commits)
     victim.kill()
     before = remote.files
     assert survivor.wait() == 0, survivor.output
