@@ -12,11 +12,7 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import (
-    average_precision_score,
-    brier_score_loss,
-    roc_auc_score,
-)
+from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
 from toxbench.evaluation.definitions import METRICS, VERSIONS
 from toxbench.evaluation.row_counts import divide_or_0
@@ -214,12 +210,12 @@ def _complete_scores(
     """Add the metrics that depend on thresholds to the others, in the order of `METRICS`."""
     predictions = predict(probabilities, thresholds)
     counts = _count_entries(codes, predictions)
-    known, predicted = known_entries(codes, predictions)
+    entries, positive, predicted, hits = counts.sum(axis=1)
     scores = {
         **shared,
         **_averaged_scores(codes, predictions, counts),
         **_accuracy_scores(known_targets(codes), predictions),
-        "hamming_loss": float((known != predicted).mean()),
+        "hamming_loss": float(divide_or_0(positive + predicted - 2 * hits, entries)),
         **_correlation_scores(counts),
     }
     return {name: scores[name] for name in METRICS}

@@ -93,7 +93,8 @@ def _compute(
     environ = worker_environ(task_environ(environment.environ, os.environ), environment.threads)
     path = [folder for folder in environment.path if os.path.exists(folder)]
     output = Path(tempfile.mkdtemp(prefix="toxbench-"))
-    node_config = replace(config, changes={"writes": output} if environment.writes_files else {})
+    changes = {"writes": output} if environment.writes_files else {}
+    node_config = replace(config, changes=changes)
     worker = WorkerProcess(
         node_config, spec, environ, environment.seconds, subprocess.DEVNULL, path
     )
